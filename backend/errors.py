@@ -1,0 +1,58 @@
+"""What can go wrong, as a person can mend it.
+
+BackendError              500  a sentence that names the mend; never a path, a token or a traceback
+├── BadRequest            400  the request, its label config or its prompt cannot be understood
+│   └── BadVideo          422  the file is no video that can be decoded
+├── Unsupported           422  this engine cannot do what was asked
+├── MediaError            502  the task's file could not be fetched
+├── SettingsError         500  a setting is unknown, wrong or missing
+└── Busy                  503  the queue is full: ask again later
+"""
+
+
+class BackendError(Exception):
+    """Base of all errors that a client may read: `str(error)` is one sentence that names the mend."""
+
+    status = 500
+
+
+class BadRequest(BackendError):
+    """The request, its label config or its prompt cannot be understood."""
+
+    status = 400
+
+
+class BadVideo(BadRequest):
+    """The file is no video that can be decoded, or it is beyond the limits."""
+
+    status = 422
+
+
+class Unsupported(BackendError):
+    """The engine that runs cannot do what was asked; another may."""
+
+    status = 422
+
+
+class MediaError(BackendError):
+    """The task's file could not be fetched."""
+
+    status = 502
+
+
+class SettingsError(BackendError):
+    """A setting is unknown, wrong or missing."""
+
+
+class Busy(BackendError):
+    """The queue is full.
+
+    Attributes:
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: int = 10) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

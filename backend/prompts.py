@@ -1,0 +1,72 @@
+"""What a person gave: plain values in pixels and source frames.
+
+Not here: who gave it, in which region, and what came of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.geometry import Box
+
+Direction = Literal["forward", "backward", "both"]
+"""Where to carry a prompt beyond the first and the last prompted frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A click in pixels; a negative one says "this is not part of the object"."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a person showed of one object on one frame.
+
+    Attributes:
+        track: the object's id; prompts with the same id are one object.
+        frame: 0-based source frame.
+        box: around the object, in pixels.
+        points: clicks on the object and beside it; with `box` they refine it.
+        mask: shape (height, width) of the picture, true on the object; stands alone.
+    """
+
+    track: str
+    frame: int
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    mask: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame < 0:
+            raise ValueError(f"frame is {self.frame}, but frames start at 0")
+        if self.box is None and not self.points and self.mask is None:
+            raise ValueError("a prompt needs a box, points or a mask")
+        if self.mask is not None and (self.box is not None or self.points):
+            raise ValueError("a mask stands alone: give no box and no points with it")
+        if self.points and self.box is None and not any(point.positive for point in self.points):
+            raise ValueError("negative points alone say nothing: add a positive point or a box")
+        if self.box is not None and not self.box.area > 0:
+            raise ValueError(f"the box {tuple(self.box)} is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One object to track: its class, and its prompts by source frame."""
+
+    label: str | None
+    prompts: Mapping[int, Prompt]
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words that every instance of some kind of object answers to, from one frame on."""
+
+    text: str
+    frame: int = 0

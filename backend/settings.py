@@ -1,0 +1,187 @@
+"""All settings, one frozen dataclass: flag > environment > YAML > default. The only reader of the environment."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from backend.errors import SettingsError
+from backend.prompts import Direction
+
+PREFIX = "SAM3_BACKEND_"
+ALIASES = {
+    name: name.lower()
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "BASIC_AUTH_USER", "BASIC_AUTH_PASS", "LOG_LEVEL", "PORT")
+}
+"""Names of the environment that users of Label Studio backends expect to work."""
+
+SECRETS = frozenset({"label_studio_api_key", "basic_auth_pass"})
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeSettings:
+    """How a track becomes keyframes. `iou`: the least IoU of an interpolated box with the tracked one."""
+
+    iou: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may cost: a file's bytes, download seconds, pixels and frames, jobs waiting, a body's bytes."""
+
+    bytes: int = 8 * 2**30
+    seconds: float = 600.0
+    pixels: int = 8192**2
+    frames: int = 1_000_000
+    queue: int = 64
+    body: int = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting and its default; README.md says what each does."""
+
+    engine: Literal["auto", "sam3", "opencv"] = "auto"
+    direction: Direction = "forward"
+    max_frames: int = 0
+    answer_within: float = 10.0
+    keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
+    limits: Limits = field(default_factory=Limits)
+    data_dir: Path = Path("~/.local/share/sam3-backend")
+    host: str = "127.0.0.1"
+    port: int = 9090
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    label_studio_url: str = ""
+    label_studio_api_key: str = ""
+    basic_auth_user: str = ""
+    basic_auth_pass: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keyframes.iou <= 1:
+            raise SettingsError(f"keyframes.iou is {self.keyframes.iou:g}: give a number above 0, at most 1")
+        for name in ("answer_within", "max_frames"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is negative: give 0 or more")
+        if not 0 <= self.port < 65536:
+            raise SettingsError(f"port is {self.port}: give 0 to 65535")
+        for limit in fields(self.limits):
+            if getattr(self.limits, limit.name) <= 0:
+                raise SettingsError(f"limits.{limit.name} must be above 0")
+        if self.label_studio_api_key and not self.label_studio_url:
+            raise SettingsError(
+                "label_studio_api_key is set, but not label_studio_url: the key is sent to that address alone"
+            )
+        if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
+            raise SettingsError("basic_auth_user and basic_auth_pass go together: set both or none")
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON for people to read, secrets masked and the data folder left out."""
+        return {
+            key: "***" if key in SECRETS and value else value
+            for key, value in _plain(self).items()
+            if key != "data_dir"
+        }
+
+
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a YAML file; None: no file.
+        flags: values from the command line by key; None stands for a flag that was not given.
+
+    Raises:
+        SettingsError: a key is unknown, a value does not fit, or the file cannot be read.
+    """
+    sources = [_file(config), _environment(), {key: value for key, value in (flags or {}).items() if value is not None}]
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = _merged(merged, source)
+    loaded: Settings = _applied(Settings(), merged)
+    return loaded
+
+
+def _file(config: Path | None) -> Mapping[str, Any]:
+    if config is None:
+        return {}
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the config file {config.name} cannot be read as YAML: {type(error).__name__}") from error
+    if not isinstance(values or {}, Mapping):
+        raise SettingsError(f"the config file {config.name} must hold key: value lines")
+    return values or {}
+
+
+def _environment() -> Mapping[str, Any]:
+    values: dict[str, Any] = {key: os.environ[name] for name, key in ALIASES.items() if os.environ.get(name)}
+    groups = [f.name for f in fields(Settings) if is_dataclass(getattr(Settings(), f.name))]
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX):
+            key = name.removeprefix(PREFIX).lower()
+            group = next((group for group in groups if key.startswith(f"{group}_")), None)
+            if group:
+                values = _merged(values, {group: {key.removeprefix(f"{group}_"): value}})
+            else:
+                values[key] = value
+    return values
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(low[key], high[key])
+        for key in low.keys() & high.keys()
+        if isinstance(low[key], Mapping) and isinstance(high[key], Mapping)
+    }
+    return {**low, **high, **both}
+
+
+def _applied(base: Any, values: Mapping[str, Any], group: str = "") -> Any:
+    hints = get_type_hints(type(base))
+    changes = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise SettingsError(f"there is no setting {group}{key}: the settings are {', '.join(sorted(hints))}")
+        if is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise SettingsError(f"{group}{key} holds several settings: write them below it, one a line")
+            changes[key] = _applied(getattr(base, key), value, f"{key}.")
+        else:
+            changes[key] = _fitted(group + key, hints[key], value)
+    return replace(base, **changes)
+
+
+def _fitted(key: str, kind: Any, value: Any) -> Any:
+    """`value` as the type of its setting; texts come from the environment, and sizes may be written "8 GiB"."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise SettingsError(f"{key} is {value!r}: choose one of {', '.join(get_args(kind))}")
+        return value
+    if kind in (str, Path):
+        if not isinstance(value, str | int | Path) or isinstance(value, bool):
+            raise SettingsError(f"{key} must be a text")
+        return kind(str(value))
+    size = re.fullmatch(r"(-?[\d.]+)\s*([KMGT]iB)?", str(value).strip(), re.IGNORECASE)
+    try:
+        number = float(size[1]) * _UNITS[(size[2] or "").upper()] if size and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or (kind is int and number != int(number)):
+        raise SettingsError(f"{key} is {value!r}: give a {'whole ' if kind is int else ''}number")
+    return kind(number)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {
+        f.name: _plain(value)
+        if is_dataclass(value := getattr(settings, f.name))
+        else str(value)
+        if isinstance(value, Path)
+        else value
+        for f in fields(settings)
+    }

@@ -1,0 +1,77 @@
+"""What engines answer and what it adds up to: plain values in pixels and source frames.
+
+Not here: where a track is kept, what Label Studio calls it, and which of its frames become keyframes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.geometry import Box, Boxes, iou
+
+
+class Observation(NamedTuple):
+    """One object on one frame. `box` None says: looked, and it is not there."""
+
+    box: Box | None
+    score: float
+    mask: NDArray[np.bool_] | None = None
+
+
+ABSENT = Observation(None, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What an engine says of one source frame, by track id."""
+
+    frame: int
+    tracks: Mapping[str, Observation]
+
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One object through a whole video.
+
+    Attributes:
+        boxes: shape (n, 4), one row for each source frame; NaN where it is not there, or not looked for yet.
+        scores: shape (n,), 0..1; NaN in the same rows.
+    """
+
+    boxes: Boxes
+    scores: Scores
+
+    def __post_init__(self) -> None:
+        if self.boxes.shape != (len(self.scores), 4):
+            raise ValueError(
+                f"boxes of shape {self.boxes.shape} for {len(self.scores)} scores: expected (n, 4) and (n,)"
+            )
+
+
+def fuse(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:
+    """One track from two that start at either end of the same frames.
+
+    Where both see the object they are faded into each other, each counting by how near its own start is; where they
+    disagree (IoU < 0.5) the nearer start is believed; where one alone sees it, that one is.
+
+    Args:
+        forward: boxes (n, 4) and scores (n,), started at row 0.
+        backward: the same, started at row n - 1.
+    """
+    (ahead, ahead_scores), (back, back_scores) = forward, backward
+    share = np.linspace(0.0, 1.0, len(ahead))
+    agree = iou(ahead, back) >= 0.5
+    lone = np.isnan(ahead[:, 0]) | np.isnan(back[:, 0])
+    share = np.where(lone, np.isnan(ahead[:, 0]), np.where(agree, share, share > 0.5))[:, None]
+    boxes = np.where(share == 0, ahead, np.where(share == 1, back, ahead + (back - ahead) * share))
+    share = share[:, 0]
+    scores = np.where(
+        share == 0, ahead_scores, np.where(share == 1, back_scores, ahead_scores + (back_scores - ahead_scores) * share)
+    )
+    return boxes, scores
