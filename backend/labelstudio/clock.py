@@ -1,0 +1,47 @@
+"""LS frames and source frames: Label Studio's 1-based frame at its framerate, and our 0-based picture of the file."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import BadRequest
+
+# Label Studio shows frame k by seeking to (k - 1) / framerate plus this many seconds.
+_SEEK = 0.002
+
+
+class Clock:
+    """Both ways between the frames that an annotator counts and the pictures of one file.
+
+    Args:
+        times: shape (n,), seconds from the file's start at which each picture appears, strictly increasing.
+        end: seconds at which the last picture ends.
+        framerate: frames per second that Label Studio counts with; it need not be the file's own.
+
+    Raises:
+        BadRequest: the framerate is not a positive number.
+    """
+
+    def __init__(self, times: NDArray[np.float64], end: float, framerate: float) -> None:
+        if not (math.isfinite(framerate) and framerate > 0):
+            raise BadRequest(
+                f"the framerate {framerate:g} cannot be right: set fps in the task's data to the video's own"
+            )
+        self.framerate = framerate
+        self.length = max(1, math.ceil((end - _SEEK) * framerate))
+        """The last LS frame that shows a picture for the first time or still; later ones outlast the pictures."""
+        self._times = times
+
+    def sources(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The source frame that each LS frame shows; before the first picture the first, after the last the last."""
+        seconds = (frames - 1) / self.framerate + _SEEK
+        return np.clip(np.searchsorted(self._times, seconds, side="right") - 1, 0, len(self._times) - 1)
+
+    def source(self, frame: int) -> int:
+        """The source frame that LS frame `frame` shows."""
+        return int(self.sources(np.asarray(frame)))
+
+    def frame(self, source: int) -> int:
+        """The first LS frame that shows source frame `source`, or the next picture where none shows it."""
+        return max(1, math.ceil((float(self._times[source]) - _SEEK) * self.framerate) + 1)

@@ -1,0 +1,167 @@
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from backend.errors import MediaError
+from backend.labelstudio.client import Client
+from backend.labelstudio.media import Media
+
+BYTES = bytes(range(256)) * 40
+
+
+class Server(ThreadingHTTPServer):
+    """Answers by path and writes down who came with what token."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.seen: list[tuple[str, str | None]] = []
+        self.other = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, self.headers.get("Authorization")))
+        self.answer(200, b'{"access": "short.lived.one"}')
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers.get("Authorization")))
+        if self.path == "/away":
+            self.send_response(302)
+            self.send_header("Location", f"{self.server.other}/video.mp4")
+            self.end_headers()
+        elif self.path == "/round":
+            self.send_response(302)
+            self.send_header("Location", "/round")
+            self.end_headers()
+        elif self.path == "/cut":
+            self.answer(200, BYTES[:100], length=len(BYTES))
+        elif self.path == "/slow":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(20):
+                self.wfile.write(bytes(1 << 20))
+                time.sleep(0.05)
+        elif self.path == "/secret" and not self.headers.get("Authorization"):
+            self.answer(401, b"")
+        elif self.path == "/gone":
+            self.answer(404, b"")
+        else:
+            self.answer(200, BYTES)
+
+    def answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Server, Server]]:
+    """Label Studio, and somebody else."""
+    both = Server(), Server()
+    both[0].other, both[1].other = both[1].url, both[0].url
+    for server in both:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield both
+    for server in both:
+        server.shutdown()
+        server.server_close()
+
+
+def media(folder: Path, max_bytes: int = 1 << 24, max_seconds: float = 30) -> Media:
+    return Media(folder / "media", max_bytes, max_seconds)
+
+
+def test_a_file_is_fetched_once_and_whole(servers, tmp_path: Path) -> None:
+    ours, _ = servers
+    cache = media(tmp_path)
+    client = Client(ours.url, "legacy")
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(cache.fetch("/data/a.mp4", client))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(paths)) == 1
+    assert paths[0].read_bytes() == BYTES
+    assert ours.seen == [("/data/a.mp4", "Token legacy")]
+    assert [path.name for path in paths[0].parent.iterdir()] == [paths[0].name]
+
+
+def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
+    ours, theirs = servers
+    client = Client(ours.url, "legacy")
+    media(tmp_path).fetch(f"{theirs.url}/video.mp4", client)
+    media(tmp_path).fetch("/away", client)
+    assert ours.seen == [("/away", "Token legacy")]
+    assert theirs.seen == [("/video.mp4", None)] * 2
+
+
+def test_a_personal_access_token_is_exchanged_once(servers, tmp_path: Path) -> None:
+    ours, _ = servers
+    client = Client(ours.url, "a.b.c")
+    for name in ("/1.mp4", "/2.mp4"):
+        media(tmp_path).fetch(name, client)
+    assert ours.seen == [
+        ("/api/token/refresh", None),
+        ("/1.mp4", "Bearer short.lived.one"),
+        ("/2.mp4", "Bearer short.lived.one"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "limits", "sentence"),
+    [
+        ("/cut", {}, "could not be fetched|broke off"),
+        ("/x.mp4", {"max_bytes": 1000}, "larger than 0 MiB: raise limits.bytes"),
+        ("/slow", {"max_seconds": 0.1}, "did not arrive in 0.1 s: raise limits.seconds"),
+        ("/slow", {"max_bytes": 3 << 20}, "larger than 3 MiB"),
+        ("/secret", {}, "answered 401: set LABEL_STUDIO_API_KEY"),
+        ("/gone", {}, "answered 404: check the task's url"),
+        ("/round", {}, "answered 302"),
+    ],
+)
+def test_what_cannot_be_fetched_leaves_nothing_and_says_why(servers, tmp_path, url, limits, sentence) -> None:
+    ours, _ = servers
+    with pytest.raises(MediaError, match=sentence) as error:
+        media(tmp_path, **limits).fetch(url, Client(ours.url, ""))
+    assert ours.url not in str(error.value)
+    assert list((tmp_path / "media").iterdir()) == []
+
+
+def test_a_broken_download_is_tried_again(servers, tmp_path: Path) -> None:
+    ours, _ = servers
+    cache, client = media(tmp_path), Client(ours.url, "")
+    for _ in range(2):
+        with pytest.raises(MediaError):
+            cache.fetch("/cut", client)
+    assert len(ours.seen) == 2
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "s3://bucket/a.mp4", "clip.mp4", "ftp://x/y"])
+def test_other_kinds_of_addresses_are_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(MediaError, match="use http or https"):
+        media(tmp_path).fetch(url, None)
+
+
+def test_a_path_of_an_unknown_label_studio_names_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="set LABEL_STUDIO_URL"):
+        media(tmp_path).fetch("/data/upload/1/a.mp4", None)
+
+
+def test_a_server_that_is_down_is_said_to_be(tmp_path: Path) -> None:
+    server = Server()
+    server.server_close()
+    with pytest.raises(MediaError, match="is its server up"):
+        media(tmp_path).fetch(f"{server.url}/a.mp4", None)

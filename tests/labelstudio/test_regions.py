@@ -1,0 +1,248 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.geometry import iou
+from backend.labelstudio.regions import Region, Segment, answer, parse, refusal, tracked
+from backend.labelstudio.sequence import Item
+from backend.labelstudio.sequence import parse as parse_sequence
+from tests.labelstudio.bodies import asked_again, drawn, keyframe
+
+
+def ours(frame: int, enabled: bool = True, **box: float) -> dict:
+    """A keyframe as an answer of ours has it."""
+    item = parse_sequence([keyframe(frame, **box) | {"enabled": enabled}])[0]
+    return {**item.written(25), "fp": item.fingerprint} | {"human": False}
+
+
+def human(frame: int, **box: float) -> dict:
+    return parse_sequence([keyframe(frame, **box)])[0].written(25)
+
+
+def cut(region: Region, direction: str = "forward") -> list[tuple]:
+    """(frame before, frame after, frames kept or None) of every segment."""
+    return [
+        (
+            segment.before and segment.before.frame,
+            segment.after and segment.after.frame,
+            None if segment.kept is None else [item.frame for item in segment.kept],
+        )
+        for segment in region.segments(direction)
+    ]
+
+
+def region(*keyframes: dict, **more) -> Region:
+    return parse(drawn(*keyframes, origin="prediction-changed", **more))
+
+
+def test_a_drawn_box_is_tracked_forward_and_on_request_backward() -> None:
+    box = parse(drawn(keyframe(30)))
+    assert box.is_asked
+    assert cut(box) == [(None, 30, []), (30, None, None)]
+    assert cut(box, "backward") == [(None, 30, None), (30, None, [])]
+    assert cut(box, "both") == [(None, 30, None), (30, None, None)]
+
+
+def test_between_two_drawn_keyframes_it_is_tracked_whatever_the_direction() -> None:
+    box = parse(drawn(keyframe(10), keyframe(40)))
+    assert cut(box) == [(None, 10, []), (10, 40, None), (40, None, None)]
+
+
+def test_a_finished_track_is_kept_whole() -> None:
+    assert cut(region(human(1), ours(20), ours(100, enabled=False))) == [(None, 1, []), (1, None, [20, 100])]
+
+
+def test_a_correction_reaches_to_the_next_human_keyframes_and_no_further() -> None:
+    track = region(human(1), ours(10), human(20), ours(30), keyframe(40), ours(50), human(60), ours(80))
+    assert cut(track) == [(None, 1, []), (1, 20, [10]), (20, 40, None), (40, 60, None), (60, None, [80])]
+
+
+def test_a_correction_after_the_last_human_keyframe_goes_to_the_end() -> None:
+    assert cut(region(human(1), ours(20), keyframe(40), ours(100))) == [(None, 1, []), (1, 40, None), (40, None, None)]
+
+
+def test_a_correction_before_the_first_goes_back_where_the_track_did() -> None:
+    assert cut(region(keyframe(20), human(40), ours(60)))[0] == (None, 20, [])
+    assert cut(region(ours(1), keyframe(20), human(40), ours(60)))[0] == (None, 20, None)
+
+
+def test_a_moved_copy_of_the_next_keyframes_fingerprint_is_a_correction() -> None:
+    # Label Studio copies the extra keys of the next keyframe into one that is inserted before it.
+    copied = keyframe(15, x=50) | {"fp": ours(20)["fp"]}
+    assert cut(region(human(1), copied, ours(20))) == [(None, 1, []), (1, 15, None), (15, None, None)]
+
+
+def test_switching_the_box_off_ends_the_track_there_and_changes_nothing_before() -> None:
+    off = ours(30) | {"enabled": False}
+    assert cut(region(human(1), ours(10), off, ours(60))) == [(None, 1, []), (1, 30, [10]), (30, None, [])]
+
+
+def test_switching_the_box_on_again_tracks_on_from_there() -> None:
+    on = ours(30, enabled=False) | {"enabled": True}
+    assert cut(region(human(1), ours(10), on)) == [(None, 1, []), (1, 30, [10]), (30, None, None)]
+
+
+def test_what_was_switched_off_stays_off() -> None:
+    off = parse_sequence([ours(30) | {"enabled": False}])[0].written(25)
+    assert cut(region(human(1), ours(10), off)) == [(None, 1, []), (1, 30, [10]), (30, None, [])]
+    assert cut(region(human(1), keyframe(20), off)) == [(None, 1, []), (1, 20, None), (20, 30, None), (30, None, [])]
+
+
+def test_dragging_the_end_of_a_track_is_a_correction_and_tracks_on() -> None:
+    dragged = ours(30, enabled=False) | {"x": 50}
+    assert cut(region(human(1), ours(10), dragged)) == [(None, 1, []), (1, 30, None), (30, None, None)]
+
+
+def test_a_keyframe_added_after_the_end_inherits_its_switch_and_still_tracks() -> None:
+    added = keyframe(70) | {"enabled": False}
+    assert cut(region(human(1), ours(30, enabled=False), added)) == [(None, 1, []), (1, 70, None), (70, None, None)]
+
+
+def test_a_drawn_keyframe_that_was_switched_off_hides_the_object() -> None:
+    assert cut(region(keyframe(1), keyframe(30) | {"enabled": False})) == [(None, 1, []), (1, 30, None), (30, None, [])]
+
+
+def test_a_deleted_correction_is_tracked_over() -> None:
+    track = region(human(1), ours(20), ours(60), human(80), ours(90), meta={"human": [1, 40, 80]})
+    assert cut(track) == [(None, 1, []), (1, 80, None), (80, None, [90])]
+
+
+def test_an_unfinished_track_is_tracked_whole() -> None:
+    track = region(human(1), ours(20, enabled=False), meta={"partial": {"done": 20, "total": 100}})
+    assert cut(track) == [(None, 1, []), (1, None, None)]
+
+
+def test_an_unfinished_track_without_its_prompt_goes_on_from_its_first_keyframe() -> None:
+    track = region(ours(5), ours(20), meta={"partial": {"done": 20, "total": 100}})
+    assert cut(track) == [(None, 5, []), (5, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("origin", "keyframes", "asked"),
+    [
+        ("manual", [keyframe(1)], True),
+        ("manual", [human(1), ours(9)], False),
+        ("prediction", [human(1), ours(9)], False),
+        ("prediction", [human(1), keyframe(9)], False),
+        ("prediction-changed", [human(1), ours(9)], True),
+    ],
+)
+def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
+    assert parse(drawn(*keyframes, origin=origin)).is_asked is asked
+
+
+# --- what Label Studio shows of what we write -----------------------------------------------------------------------
+
+
+def shown(keyframes: list[Item], frame: int) -> list[float] | None:
+    """The box on an LS frame, read off Label Studio 1.23.2's own getShape and isInLifespan."""
+    before = [item for item in keyframes if item.frame <= frame]
+    if not before:
+        return None
+    last = before[-1]
+    if last.frame == frame:
+        return [last.x, last.y, last.width, last.height]
+    if not last.enabled:
+        return None
+    after = [item for item in keyframes if item.frame > frame]
+    if not after:
+        return [last.x, last.y, last.width, last.height]
+    share = (frame - last.frame) / (after[0].frame - last.frame)
+    return [getattr(last, n) + (getattr(after[0], n) - getattr(last, n)) * share for n in ("x", "y", "width", "height")]
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
+    """Boxes of an object that wanders, with gaps, and the LS frames of human keyframes on it."""
+    count = draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    boxes = [*np.cumsum(rng.normal(0, 0.7, (count, 4)), axis=0), 40, 40, 20, 20]
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)
+    boxes[rng.random(count) < draw(st.sampled_from([0, 0.05, 0.5]))] = np.nan
+    humans = sorted(draw(st.sets(st.integers(1, count), max_size=4)))
+    return np.round(boxes, 4), humans
+
+
+@given(walks(), st.sampled_from([0.5, 0.8, 0.95, 1.0]), st.data())
+def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(walk, bound: float, data) -> None:
+    boxes, frames = walk
+    anchors = []
+    for frame in frames:
+        item = Item(
+            frame, data.draw(st.booleans()), 30.123456, 40.1, 25.5, 20.2, data.draw(st.sampled_from([0, 0, 30]))
+        )
+        anchors.append(item)
+    written = list(anchors)
+    for before, after in zip([None, *anchors], [*anchors, None], strict=True):
+        segment = Segment(before, after, None)
+        span = segment.frames(len(boxes))
+        written += tracked(segment, boxes[span.start - 1 : span.stop - 1], bound)
+    written.sort(key=lambda item: item.frame)
+    assert len({item.frame for item in written}) == len(written)
+    for frame in set(range(1, len(boxes) + 1)) - set(frames):
+        there, want = shown(written, frame), boxes[frame - 1]
+        if np.isnan(want[0]):
+            late = frame - 1 in frames  # a human keyframe stays as it is, so the box is hidden one frame late
+            assert there is None or late
+        else:
+            assert there is not None
+            corners = [np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]) for b in (there, want)]
+            assert iou(*corners) >= bound - 1e-9
+    for item in anchors:
+        assert item in written
+
+
+def test_a_track_that_is_seen_on_its_last_frame_ends_there() -> None:
+    boxes = np.tile([10.0, 10, 5, 5], (9, 1))
+    assert [(i.frame, i.enabled) for i in tracked(Segment(Item(1, True, 10, 10, 5, 5), None, None), boxes, 0.95)] == [
+        (10, False)
+    ]
+
+
+def test_keyframes_of_ours_carry_their_fingerprint_and_no_mark() -> None:
+    (item,) = tracked(Segment(Item(1, True, 10, 10, 5, 5), None, None), np.tile([10.0, 10, 5, 5], (9, 1)), 0.95)
+    assert item.written(25).keys() == {"frame", "enabled", "x", "y", "width", "height", "rotation", "time", "fp"}
+    assert not item.is_human
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> None:
+    asked = parse(drawn(keyframe(1, x=3.046875, width=18.055555555555554)))
+    items = [*asked.items, *parse_sequence([ours(20), ours(100, enabled=False)])]
+    result = answer(asked, items, framerate=25, labels=["Car"], track_id=7, engine="opencv", score=0.934)
+    assert {key: result[key] for key in ("id", "from_name", "to_name", "type", "origin", "score")} == {
+        "id": "fDqJ3pfXOd",
+        "from_name": "box",
+        "to_name": "video",
+        "type": "videorectangle",
+        "origin": "prediction",
+        "score": 0.934,
+    }
+    assert result["meta"] == {"track_id": 7, "human": [1], "text": ["track 7 · opencv · 0.93"]}
+    value = result["value"]
+    assert (value["framesCount"], value["duration"], value["labels"]) == (100, 4, ["Car"])
+    first = value["sequence"][0]
+    assert (first["x"], first["width"], first["human"], first["time"]) == (3.046875, 18.055555555555554, True, 0.04)
+    assert "human" not in value["sequence"][1]
+
+
+def test_a_partial_answer_says_so() -> None:
+    asked = parse(drawn(keyframe(1)))
+    result = answer(
+        asked, asked.items, framerate=25, labels=[], track_id=1, engine="stub", score=None, partial=(30, 100)
+    )
+    assert result["meta"]["partial"] == {"done": 30, "total": 100}
+    assert "30 of 100" in result["meta"]["text"][0]
+    assert "labels" not in result["value"]
+    assert "score" not in result
+
+
+def test_a_refused_region_is_still_to_be_answered() -> None:
+    corrected = region(human(1), keyframe(40), ours(60))
+    back = parse(asked_again(refusal(corrected, ["Car"], 25, "no luck")))
+    assert back.items == corrected.items
+    assert cut(back) == cut(corrected)
+    assert refusal(corrected, ["Car"], 25, "no luck")["meta"]["text"] == ["not tracked: no luck"]
