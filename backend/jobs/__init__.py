@@ -1,0 +1,1 @@
+"""Work that somebody waits for: who runs when, and what came of it."""

@@ -1,0 +1,110 @@
+"""The job behind a region: its file opened, its human keyframes prompted, its unfinished segments tracked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.engines.base import Engine
+from backend.errors import BadRequest
+from backend.jobs.propagation import Propagation, Stretch
+from backend.labelstudio import regions, sequence
+from backend.labelstudio.clock import Clock
+from backend.labelstudio.regions import Region, Segment
+from backend.labelstudio.sequence import Item
+from backend.prompts import Prompt
+from backend.tracks import Track
+from backend.video import Video
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is known once the file is open."""
+
+    clock: Clock
+    size: tuple[int, int]
+    propagation: Propagation
+
+
+class Tracking:
+    """The work of one job; other threads may ask for what is there while it runs.
+
+    Args:
+        segments: of the region; those with nothing kept are tracked.
+        framerate: frames per second that the page counts with.
+        max_frames: how far to go beyond the first and the last human keyframe; 0: no limit.
+        video: opens the region's video, however long that takes.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        segments: Sequence[Segment],
+        framerate: float,
+        max_frames: int,
+        engine: Engine,
+        video: Callable[[], Video],
+    ) -> None:
+        self.region = region
+        self.segments = segments
+        self._framerate = framerate
+        self._max_frames = max_frames
+        self._engine = engine
+        self._video = video
+        self._view: _View | None = None
+
+    def run(self, cancelled: Callable[[], bool]) -> None:
+        """Open, prompt, propagate.
+
+        Raises:
+            BackendError: the file cannot be had or decoded, or a keyframe lies outside it.
+        """
+        with self._video() as video:
+            clock = Clock(video.times, video.end, self._framerate)
+            open_ends = [segment for segment in self.segments if segment.kept is None]
+            stretches = [Stretch(_source(one.before, clock), _source(one.after, clock)) for one in open_ends]
+            anchors = {item.frame: item for one in open_ends for item in (one.before, one.after) if item}
+            prompts = [self._prompt(item, clock, video) for _, item in sorted(anchors.items())]
+            propagation = Propagation(len(video), stretches, self._max_frames)
+            self._view = _View(clock, (video.width, video.height), propagation)
+            propagation.run(self._engine, video, prompts, cancelled)
+
+    def progress(self) -> tuple[int, int]:
+        """Frames done and to do; before the file is open, what Label Studio says that there are."""
+        if view := self._view:
+            return view.propagation.done, view.propagation.total
+        return 0, self.region.frames_count or 1
+
+    def answer(self, bound: float) -> tuple[list[Item], float | None]:
+        """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
+
+        Args:
+            bound: the least IoU of an interpolated box with the tracked one.
+        """
+        view, kept = self._view, [item for segment in self.segments for item in segment.kept or ()]
+        if view is None:
+            return kept, self.region.score
+        track = view.propagation.track()
+        return regions.keyframes(self.segments, track, view.clock, view.size, bound), self._score(track, view.clock)
+
+    def _score(self, track: Track, clock: Clock) -> float | None:
+        """What was tracked now, and the region's earlier score for the frames that were kept."""
+        scores = track.scores[~np.isnan(track.scores)]
+        count = 0
+        if self.region.score is not None:
+            kept = [segment for segment in self.segments if segment.kept]
+            count = sum(sequence.visible_frames(one.kept or (), one.frames(clock.length).stop) for one in kept)
+        total = float(scores.sum()) + count * (self.region.score or 0.0)
+        return total / (len(scores) + count) if len(scores) + count else self.region.score
+
+    def _prompt(self, item: Item, clock: Clock, video: Video) -> Prompt:
+        if item.frame > max(clock.length, self.region.frames_count or 0):
+            raise BadRequest(f"there is no frame {item.frame}: the video has {clock.length}")
+        box = item.box(video.width, video.height)
+        if not box.clipped(video.width, video.height).area > 0:
+            raise BadRequest(f"the box on frame {item.frame} lies outside the picture: draw it on the object")
+        return Prompt(self.region.id, clock.source(item.frame), box=box)
+
+
+def _source(item: Item | None, clock: Clock) -> int | None:
+    return None if item is None else clock.source(item.frame)
