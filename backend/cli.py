@@ -1,0 +1,163 @@
+"""The command line: `sam3-backend serve` and `sam3-backend track`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend import __version__, settings
+from backend.errors import BackendError, SettingsError, Unsupported
+from backend.geometry import Box
+from backend.prompts import Point, Prompt, Target
+
+_FORMS = {
+    "--box": "X,Y,W,H@F",
+    "--point": "X,Y@F",
+    "--not": "X,Y@F",
+    "--mask": "FILE.png@F",
+    "--text": "PHRASE",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 where it failed, 2 where it was called wrongly."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BackendError as error:
+        print(f"sam3-backend: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sam3-backend", description="SAM3 video backend for Label Studio.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_track(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="answer Label Studio over HTTP")
+    serve.set_defaults(run=_serve)
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML; see configs/default.yaml")
+    serve.add_argument("--engine", metavar="NAME", help="the model that tracks: sam3 or opencv")
+    serve.add_argument("--host", metavar="H", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, metavar="P", help="port to listen on (9090)")
+    serve.add_argument("--data-dir", metavar="D", help="folder for downloaded videos")
+
+
+def _add_track(commands: Any) -> None:
+    track = commands.add_parser("track", help="track objects in a file, without Label Studio")
+    track.set_defaults(run=_track, prompts=())
+    track.add_argument("video", type=Path, metavar="VIDEO")
+    track.add_argument("--track", metavar="NAME", default="1", help="the object that the prompts after it are of")
+    track.add_argument("--label", metavar="L", help="the class of the objects prompted after it")
+    for option, what in (
+        ("--box", "a box round the object on source frame F, in pixels"),
+        ("--point", "a click on the object"),
+        ("--not", "a click beside the object"),
+        ("--mask", "a picture that is white where the object is"),
+        ("--text", "words for every object of a kind"),
+    ):
+        track.add_argument(option, action=_AddPrompt, dest="prompts", metavar=_FORMS[option], help=what)
+    track.add_argument("--span", type=_span, metavar="A..B", help="source frames to stay in, B not included")
+    track.add_argument("--direction", choices=("forward", "backward", "both"), help="where to go from the prompts")
+    track.add_argument("--engine", metavar="E", help="the model that tracks: sam3 or opencv")
+    track.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    track.add_argument("--video-url", metavar="URL", help="what data.video gets (the file's path)")
+    track.add_argument("-o", "--output", type=Path, metavar="tasks.json", help="where the tasks go (standard output)")
+    track.add_argument("--overlay", type=Path, metavar="out.mp4", help="a video with the boxes drawn in")
+
+
+class _AddPrompt(argparse.Action):
+    """Keeps the order of prompts, each with the `--track` and `--label` before it."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        namespace.prompts = (*namespace.prompts, (option, value, namespace.track, namespace.label))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from backend.commands import serve
+
+    flags = {key: getattr(options, key) for key in ("engine", "host", "port", "data_dir")}
+    serve.run(settings.load(options.config, flags))
+
+
+def _track(options: argparse.Namespace) -> None:
+    from backend.commands import track
+
+    track.run(
+        options.video,
+        _targets(options.prompts),
+        settings.load(options.config, {"engine": options.engine, "direction": options.direction}),
+        span=options.span,
+        url=options.video_url,
+        output=options.output,
+        drawn=options.overlay,
+    )
+
+
+def _targets(given: Sequence[tuple[str, str, str, str | None]]) -> dict[str, Target]:
+    """Prompts by track and frame from (option, value, track, label) in the order of the command line."""
+    if not given:
+        raise SettingsError("nothing is prompted: give --box X,Y,W,H@F or --point X,Y@F")
+    shown: dict[str, dict[int, dict[str, Any]]] = {}
+    labels: dict[str, str | None] = {}
+    for option, value, name, label in given:
+        if option == "--text":
+            raise Unsupported("no engine of this version finds objects by words: prompt with --box or --point")
+        what, at, frame = value.rpartition("@")
+        if not at or not frame.isdecimal():
+            raise SettingsError(f"{option} {value}: say on which source frame, as in {_FORMS[option]}")
+        prompt = shown.setdefault(name, {}).setdefault(int(frame), {"points": ()})
+        if option == "--mask":
+            prompt["mask"] = _mask(Path(what))
+        elif option == "--box":
+            x, y, width, height = _numbers(option, value, what, 4)
+            prompt["box"] = Box(x, y, x + width, y + height)
+        else:
+            x, y = _numbers(option, value, what, 2)
+            prompt["points"] += (Point(x, y, positive=option == "--point"),)
+        labels[name] = label or labels.get(name)
+    try:
+        return {
+            name: Target(labels[name], {frame: Prompt(name, frame, **prompt) for frame, prompt in prompts.items()})
+            for name, prompts in shown.items()
+        }
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _numbers(option: str, value: str, what: str, count: int) -> list[float]:
+    try:
+        numbers = [float(number) for number in what.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise SettingsError(f"{option} {value}: write it as {_FORMS[option]}")
+    return numbers
+
+
+def _mask(path: Path) -> NDArray[np.bool_]:
+    import cv2
+
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise SettingsError(f"--mask: {path.name} is no picture that can be read: give a PNG of the video's size")
+    return np.asarray(picture) > 127
+
+
+def _span(text: str) -> range:
+    first, dots, stop = text.partition("..")
+    if not (dots and first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no span: write A..B with A below B")
+    return range(int(first), int(stop))

@@ -1,0 +1,45 @@
+"""`sam3-backend serve`: the ML backend over HTTP, until it is told to stop."""
+
+import logging
+import signal
+from types import FrameType
+
+from waitress.server import create_server
+
+from backend import __version__
+from backend.app import create_app
+from backend.service import Service
+from backend.settings import Settings
+
+_THREADS = 96
+"""A waiting request holds a thread; /health must always find one."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        SettingsError: the settings' engine cannot run here.
+    """
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    service = Service(settings)
+    server = create_server(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        threads=_THREADS,
+        max_request_body_size=settings.limits.body,
+        ident=None,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A host name with several addresses has several sockets, all on the port that was asked for.
+    port = getattr(server, "effective_port", settings.port)
+    print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)
+    try:
+        server.run()
+    finally:
+        service.close()
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,53 @@
+"""The ML backend class, for whoever hosts it with label-studio-ml instead of `sam3-backend serve`."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backend import settings
+from backend.service import Service
+
+try:
+    from label_studio_ml.model import LabelStudioMLBase as _Base  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    _Base = object
+
+_lock = threading.Lock()
+_service: Service | None = None
+
+
+def shared_service() -> Service:
+    """The process's one service, made when first needed; settings come from the environment.
+
+    Raises:
+        SettingsError: the settings are wrong, or their engine cannot run here.
+    """
+    global _service
+    with _lock:
+        if _service is None:
+            _service = Service(settings.load())
+        return _service
+
+
+class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]
+    """A thin adapter: both lines of label-studio-ml want a subclass, and 2.x makes a new one for every request."""
+
+    def setup(self) -> None:
+        """Tell the 2.x line which model version runs; it calls this at the end of its constructor."""
+        if hasattr(self, "set"):
+            self.set("model_version", shared_service().model_version)
+
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """As `Service.predict`, for the label config and project that the host was given."""
+        xml, project, hostname, token = (
+            str(getattr(self, name, None) or "") for name in ("label_config", "project_id", "hostname", "access_token")
+        )
+        # Only the 1.x line hands on what Label Studio said at /setup; under 2.x the settings have to say it.
+        shared_service().connect(project, hostname, token)
+        return shared_service().predict(tasks, context, xml, project)
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Nothing is learned from annotations."""
+        return {}

@@ -1,0 +1,32 @@
+"""Tracks drawn into pictures, for people to look at."""
+
+from collections.abc import Iterator, Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.tracks import Track
+from backend.video import Video
+
+# Okabe and Ito's colours, told apart by colour-blind people too (RGB).
+_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+def draw(video: Video, tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8]]:
+    """Every picture of a video with the boxes, names and scores of the tracks in it; RGB, the video's own size."""
+    thickness = max(1, round(min(video.width, video.height) / 240))
+    for index, picture in video.frames(range(len(video))):
+        canvas = picture.copy()
+        for colour, (name, track) in zip(_cycled(len(tracks)), tracks.items(), strict=True):
+            if not np.isnan(track.scores[index]):
+                x0, y0, x1, y1 = (int(edge) for edge in track.boxes[index].round())
+                cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)
+                text, place = f"{name} {track.scores[index]:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
+                cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
+        yield canvas
+
+
+def _cycled(count: int) -> Iterator[tuple[int, int, int]]:
+    for number in range(count):
+        yield _COLOURS[number % len(_COLOURS)]

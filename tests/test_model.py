@@ -1,0 +1,66 @@
+"""The class under hosts that behave as label-studio-ml's two lines do; test_hosting.py uses a real one."""
+
+import importlib
+import sys
+import types
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from backend import model
+from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
+
+
+class TwoLineBase:
+    """As LabelStudioMLBase of the 2.x line: made anew for every request, with setup() at the end of the constructor."""
+
+    kept: ClassVar[dict] = {}
+
+    def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
+        self.project_id = project_id or ""
+        self._config = label_config
+        self.setup()
+
+    @property
+    def label_config(self) -> str | None:
+        return self._config
+
+    def set(self, key: str, value: str) -> None:
+        self.kept[key] = value
+
+    def setup(self) -> None:
+        raise AssertionError("to be overridden")
+
+
+@pytest.fixture
+def hosted(monkeypatch: pytest.MonkeyPatch, make_service) -> Iterator[types.ModuleType]:
+    fake = types.ModuleType("label_studio_ml.model")
+    fake.LabelStudioMLBase = TwoLineBase
+    monkeypatch.setitem(sys.modules, "label_studio_ml", types.ModuleType("label_studio_ml"))
+    monkeypatch.setitem(sys.modules, "label_studio_ml.model", fake)
+    module = importlib.reload(model)
+    module._service = make_service()
+    yield module
+    monkeypatch.undo()
+    importlib.reload(model)
+
+
+def test_the_2x_line_hosts_it(hosted: types.ModuleType) -> None:
+    assert issubclass(hosted.Sam3Backend, TwoLineBase)
+    request = body(drawn(keyframe(1)))
+    results = []
+    for _ in range(2):
+        instance = hosted.Sam3Backend(project_id="3", label_config=CONFIG)
+        results.append(
+            instance.predict(request["tasks"], context=request["params"]["context"], login=None, password=None)
+        )
+        assert instance.fit("ANNOTATION_CREATED", {}) == {}
+    assert TwoLineBase.kept["model_version"] == "stub-1"
+    assert results[0] == results[1]
+    assert results[0][0]["result"][0]["id"] == "fDqJ3pfXOd"
+
+
+def test_it_stands_alone_without_label_studio_ml() -> None:
+    assert model.Sam3Backend.__mro__[1] is object
+    model.Sam3Backend().setup()

@@ -1,0 +1,297 @@
+"""The story of a request, told with a stub engine: what is asked for, what comes back, and what is left alone."""
+
+import itertools
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend.errors import BadRequest, BadVideo, Busy
+from backend.labelstudio import sequence
+from backend.service import Service
+from tests.fakes import FakeVideo, Gate, StubEngine
+from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
+from tests.labelstudio.test_regions import shown
+
+
+def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The regions of the answer, after both bodies went through JSON."""
+    request = json.loads(json.dumps(request))
+    context = request["params"]["context"]
+    predictions = service.predict(request["tasks"], context, request["label_config"], request["project"])
+    return json.loads(json.dumps(predictions))[0]["result"] if predictions else []
+
+
+def frames(region: dict[str, Any]) -> list[int]:
+    return [item["frame"] for item in region["value"]["sequence"]]
+
+
+def item(region: dict[str, Any], frame: int) -> dict[str, Any]:
+    return next(item for item in region["value"]["sequence"] if item["frame"] == frame)
+
+
+def moved(region: dict[str, Any], frame: int, **box: float) -> dict[str, Any]:
+    """As when a person drags the box on a frame: an own keyframe changes, or a new one copies the next one's keys."""
+    region = json.loads(json.dumps(region))
+    keyframes = region["value"]["sequence"]
+    after = [index for index, item in enumerate(keyframes) if item["frame"] >= frame]
+    there = bool(after) and keyframes[after[0]]["frame"] == frame
+    base = keyframes[after[0]] if after else keyframes[-1] | {"enabled": True}
+    changed = {**base, **box, "frame": frame, "time": frame / 25}
+    if not there:
+        changed["enabled"] = True
+    if not after:
+        changed = {key: value for key, value in changed.items() if key not in ("fp", "human")}
+    at = after[0] if after else len(keyframes)
+    keyframes[at : at + there] = [changed]
+    return region
+
+
+def test_a_box_comes_back_as_a_track_under_its_own_id(make_service) -> None:
+    prompt = drawn(keyframe(1))
+    (region,) = predict(make_service(), body(prompt))
+    assert (region["id"], region["type"], region["origin"]) == (prompt["id"], "videorectangle", "prediction")
+    assert region["value"]["labels"] == ["Car"]
+    assert (region["value"]["framesCount"], region["value"]["duration"]) == (100, 4)
+    assert {key: item(region, 1)[key] for key in prompt["value"]["sequence"][0]} == prompt["value"]["sequence"][0]
+    # The stub moves one pixel of 640 a frame: 99 pixels until the last of 100 frames.
+    last = region["value"]["sequence"][-1]
+    assert (last["frame"], last["enabled"]) == (100, False)
+    assert last["x"] == pytest.approx(10 + 99 / 6.40, abs=1e-4)
+    assert region["meta"]["track_id"] == 1
+    assert region["score"] == pytest.approx(0.9)
+
+
+def test_nothing_else_of_the_request_is_returned(make_service) -> None:
+    service = make_service()
+    (first,) = predict(service, body(drawn(keyframe(1), id="first")))
+    draft = {"result": [drawn(keyframe(5), id="draft")]}
+    answered = predict(service, body(first, drawn(keyframe(3), id="second"), drafts=[draft]))
+    assert [region["id"] for region in answered] == ["second"]
+    assert answered[0]["meta"]["track_id"] == 2
+
+
+def test_several_boxes_come_back_as_several_tracks(make_service) -> None:
+    answered = predict(make_service(), body(*(drawn(keyframe(1, x=at), id=f"r{at}") for at in (5, 30, 60))))
+    assert [(region["id"], region["meta"]["track_id"]) for region in answered] == [("r5", 1), ("r30", 2), ("r60", 3)]
+
+
+def test_a_finished_track_is_answered_as_it_is_by_any_backend(make_service) -> None:
+    engine = StubEngine()
+    (first,) = predict(make_service(), body(drawn(keyframe(1))))
+    (again,) = predict(make_service(engine), body(asked_again(first)))
+    assert again["value"]["sequence"] == first["value"]["sequence"]
+    assert again["meta"] == first["meta"]
+    assert engine.frames == []
+
+
+def test_a_correction_is_followed_on_both_sides_and_nothing_beyond_changes(make_service) -> None:
+    service = make_service()
+    (first,) = predict(service, body(drawn(keyframe(1), keyframe(60, x=40))))
+    (second,) = predict(service, body(asked_again(moved(first, 30, y=50))))
+    beyond = [item for item in first["value"]["sequence"] if item["frame"] >= 60]
+    assert [item for item in second["value"]["sequence"] if item["frame"] >= 60] == beyond
+    assert item(second, 30)["human"] is True
+    assert item(second, 30)["y"] == 50
+    items = list(sequence.parse(second["value"]["sequence"]))
+    assert shown(items, 31)[1] == pytest.approx(50, abs=0.5)
+    assert shown(items, 29)[1] == pytest.approx(50, abs=0.5)
+    assert shown(items, 2)[1] == pytest.approx(20, abs=0.5)
+    assert second["meta"]["human"] == [1, 30, 60]
+
+
+def test_a_lost_object_is_hidden_and_shown_again(make_service) -> None:
+    engine = StubEngine(step=0, seen=lambda frame: not 39 <= frame < 60)
+    (region,) = predict(make_service(engine), body(drawn(keyframe(1))))
+    assert [(item["frame"], item["enabled"]) for item in region["value"]["sequence"]] == [
+        (1, True),
+        (39, False),
+        (61, True),
+        (100, False),
+    ]
+
+
+def test_an_unlabelled_box_gets_no_label_and_never_the_commands(make_service) -> None:
+    (region,) = predict(make_service(), body(drawn(keyframe(1), labels=("track (t)",))))
+    assert "labels" not in region["value"]
+
+
+def test_at_another_framerate_every_shown_frame_has_the_box_of_its_picture(make_service) -> None:
+    service = make_service(StubEngine(step=2), FakeVideo(count=100, rate=25))
+    prompt = drawn(keyframe(1, time=1 / 50))
+    (region,) = predict(service, body(prompt))
+    items = list(sequence.parse(region["value"]["sequence"]))
+    assert items[-1].frame == 200
+    for frame in range(2, 201):
+        want = 10 + (frame - 1) // 2 * 2 / 6.4
+        assert abs(shown(items, frame)[0] - want) < 12 * 0.06  # IoU 0.95 of a box 12 % wide
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_ready_is_answered_in_part_and_the_rest_by_asking_again(make_service) -> None:
+    gate = Gate(until=30)
+    engine = StubEngine(gate=gate)
+    service = make_service(engine, answer_within=0.5)
+    (part,) = predict(service, body(drawn(keyframe(1))))
+    assert part["meta"]["partial"] == {"done": 30, "total": 100}
+    assert (part["value"]["sequence"][-1]["frame"], part["value"]["sequence"][-1]["enabled"]) == (30, False)
+    gate.open()
+    (whole,) = predict(service, body(asked_again(part)))
+    assert whole["id"] == part["id"]
+    assert "partial" not in whole["meta"]
+    assert whole["value"]["sequence"][-1]["frame"] == 100
+    assert engine.frames == list(range(100))  # joined, not begun again
+
+
+def test_an_unfinished_track_is_finished_by_a_backend_that_never_saw_it(make_service) -> None:
+    gate = Gate(until=30)
+    (part,) = predict(make_service(StubEngine(gate=gate), answer_within=0.3), body(drawn(keyframe(1))))
+    gate.open()
+    (whole,) = predict(make_service(), body(asked_again(part)))
+    (undisturbed,) = predict(make_service(), body(drawn(keyframe(1))))
+    assert whole["value"]["sequence"] == undisturbed["value"]["sequence"]
+
+
+def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
+    gate = Gate(until=30)
+    service = make_service(StubEngine(gate=gate), answer_within=0.3)
+    (part,) = predict(service, body(drawn(keyframe(1))))
+    changed = threading.Thread(target=gate.open)
+    changed.start()
+    (whole,) = predict(service, body(asked_again(moved(part, 1, y=60))))
+    changed.join()
+    while "partial" in whole["meta"]:
+        (whole,) = predict(service, body(asked_again(whole)))
+    assert shown(list(sequence.parse(whole["value"]["sequence"])), 80)[1] == pytest.approx(60, abs=0.5)
+
+
+def test_a_full_queue_says_when_to_come_back(make_service) -> None:
+    from backend.settings import Limits
+
+    gate = Gate(until=0)
+    service = make_service(StubEngine(gate=gate), answer_within=0.2, limits=Limits(queue=1))
+    predict(service, body(drawn(keyframe(1), id="runs")))
+    predict(service, body(drawn(keyframe(1), id="waits")))
+    with pytest.raises(Busy, match="ask again"):
+        predict(service, body(drawn(keyframe(1), id="too many")))
+    gate.open()
+
+
+# --- what cannot be done --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        (drawn(keyframe(101)), "no frame 101: the video has 100"),
+        (drawn(keyframe(1, x=150)), "outside the picture"),
+        (drawn(keyframe(1, time=-1)), "set fps"),
+    ],
+)
+def test_a_prompt_outside_the_video_is_refused(make_service, prompt: dict, sentence: str) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        predict(make_service(), body(prompt))
+
+
+def test_a_video_that_will_not_decode_is_said(make_service, monkeypatch) -> None:
+    service = make_service()
+
+    def broken(*_: object) -> None:
+        raise BadVideo("this file holds no video that can be decoded")
+
+    monkeypatch.setattr("backend.service.Video", broken)
+    with pytest.raises(BadVideo, match="no video"):
+        predict(service, body(drawn(keyframe(1))))
+
+
+def test_one_bad_box_does_not_cost_the_others_their_tracks(make_service) -> None:
+    service = make_service()
+    good, bad = predict(service, body(drawn(keyframe(1), id="good"), drawn(keyframe(500), id="bad")))
+    assert good["value"]["sequence"][-1]["frame"] == 100
+    assert bad["value"]["sequence"] == drawn(keyframe(500))["value"]["sequence"]
+    assert "no frame 500" in bad["meta"]["text"][0]
+    bad["value"]["sequence"] = [keyframe(50)]
+    (retried,) = predict(service, body(asked_again(bad)))
+    assert retried["value"]["sequence"][-1]["frame"] == 100
+
+
+def test_batches_and_empty_contexts_have_nothing_to_say(make_service) -> None:
+    service = make_service()
+    request = body()
+    for context in (None, {}, {"result": []}):
+        request["params"]["context"] = context
+        assert predict(service, request) == []
+
+
+# --- the law of answers ---------------------------------------------------------------------------------------------
+
+boxes = st.fixed_dictionaries(
+    {"x": st.floats(0, 80), "y": st.floats(0, 80), "width": st.floats(0.5, 19), "height": st.floats(0.5, 19)}
+)
+prompts = st.lists(st.dictionaries(st.integers(1, 40), boxes, min_size=1, max_size=4), min_size=1, max_size=3)
+edits = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40), boxes), max_size=3)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompts, edits, st.sampled_from(["forward", "backward", "both"]), st.floats(-3, 3))
+def test_ids_labels_and_human_keyframes_come_through_every_request(
+    make_service_once, prompts: list, edits: list, direction: str, step: float
+) -> None:
+    service = make_service_once(direction, step)
+    page = [
+        drawn(*(keyframe(frame, **box) for frame, box in sorted(one.items())), id=f"r{number}-{next(serial)}")
+        for number, one in enumerate(prompts)
+    ]
+    human = [{frame: dict(box) for frame, box in one.items()} for one in prompts]
+    answered = predict(service, body(*page))
+    for which, frame, box in edits:
+        which %= len(page)
+        check(page, answered, human)
+        page = answered
+        edited = moved(page[which], frame, **box)
+        if not sequence.parse([item(edited, frame)])[0].is_corrected:
+            continue  # put where it was already, to 4 decimals
+        human[which][frame] = dict(box)
+        page[which] = asked_again(edited)
+        (again,) = predict(service, body(*page))
+        assert again["id"] == page[which]["id"]
+        answered = [*page[:which], again, *page[which + 1 :]]
+    check(page, answered, human)
+
+
+serial = itertools.count()
+
+
+def check(page: list[dict], answered: list[dict], human: list[dict]) -> None:
+    assert [region["id"] for region in answered] == [region["id"] for region in page]
+    assert len({region["meta"]["track_id"] for region in answered}) == len(answered)
+    for region, boxes in zip(answered, human, strict=True):
+        assert region["value"]["labels"] == ["Car"]
+        items = {item.frame: item for item in sequence.parse(region["value"]["sequence"])}
+        assert {frame for frame, item in items.items() if item.is_human} == set(boxes)
+        assert not any(item.is_corrected for item in items.values())
+        for frame, box in boxes.items():
+            assert {name: getattr(items[frame], name) for name in box} == box
+        assert frames(region) == sorted(set(frames(region)))
+        assert np.isfinite([item.x for item in items.values()]).all()
+
+
+@pytest.fixture
+def make_service_once(make_service):
+    """One service for each direction; its stub's step changes from example to example."""
+    made: dict[str, Service] = {}
+
+    def make(direction: str, step: float) -> Service:
+        if direction not in made:
+            made[direction] = make_service(StubEngine(), FakeVideo(count=40), direction=direction)
+        service = made[direction]
+        service.engine.step = step
+        return service
+
+    return make
