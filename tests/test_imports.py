@@ -21,7 +21,7 @@ FLOORS = [
 ]
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {
-    "av": ["video.py"],
+    "av": ["video/"],
     "cv2": ["engines/", "overlay.py", "cli.py"],
     "flask": ["app.py"],
     "werkzeug": ["app.py"],

@@ -1,0 +1,94 @@
+"""An open file and the place reached in it.
+
+A frame is reached by decoding on from the last key frame before it, and known by its time stamp, never by counting
+after a seek.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.video.index import Index, VideoLimits, bad, decode, open_video
+
+Picture = NDArray[np.uint8]
+"""Shape (height, width, 3), RGB, as displayed."""
+
+_NEAR = 8  # a key frame so few frames ahead is decoded up to rather than sought
+
+
+class Decoder:
+    """Reads frames by number, in any order. Not for two threads at once."""
+
+    _last: tuple[int, av.VideoFrame] | None
+    _pending: tuple[int, av.VideoFrame] | None  # decoded, and too far ahead to be the last
+
+    def __init__(self, path: Path, index: Index, limits: VideoLimits) -> None:
+        self._path, self._index, self._limits = path, index, limits
+        self._container, self._stream = open_video(path, limits)
+        self.width, self.height = self._stream.width, self._stream.height
+        self._begin(None)
+
+    def close(self) -> None:
+        """Close the file and end the codec's threads."""
+        self._begin(None)
+        self._container.close()
+        del self._frames, self._stream  # they hold the codec, whose threads end with it
+
+    def frame(self, number: int) -> av.VideoFrame:
+        """Frame `number`; where damage took it, the one before: what a player goes on showing."""
+        if not self._leads_to(number):
+            self._seek(number)
+        while self._last is None or self._last[0] < number:
+            found = self._next()
+            if found is None or found[0] > number:
+                self._pending = found
+                break
+            self._last = found
+        if self._last is None:
+            raise bad("its first pictures are damaged")
+        return self._last[1]
+
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        """The frame as displayed."""
+        coded = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
+        return np.ascontiguousarray(np.rot90(coded, self._index.turns), np.uint8)
+
+    def _leads_to(self, number: int) -> bool:
+        """Whether no seek is needed: `number` is ahead, with no key frame before it that is well ahead, too."""
+        here = self._last[0] if self._last else 0
+        key = self._index.keys.searchsorted(self._index.stamps[number], "right") - 1
+        near = key < 0 or self._index.stamps.searchsorted(self._index.keys[key]) <= here + _NEAR
+        return bool(here <= number and near)
+
+    def _seek(self, number: int) -> None:
+        """Stand at the last key frame before `number`, or at an earlier one, or at the start."""
+        keys = self._index.keys[: self._index.keys.searchsorted(self._index.stamps[number], "right")]
+        for key in keys[::-1][:8].tolist():
+            try:
+                self._container.seek(key, stream=self._stream)
+            except av.FFmpegError:
+                break
+            self._begin(key)
+            self._pending = self._next()
+            if self._pending is not None and self._pending[0] <= number:
+                return
+        self._container.close()
+        self._container, self._stream = open_video(self._path, self._limits)
+        self._begin(None)
+
+    def _begin(self, key: int | None) -> None:
+        self._frames = self._numbered(decode(self._container, self._stream, self._index.cut, key))
+        self._last = self._pending = None
+
+    def _next(self) -> tuple[int, av.VideoFrame] | None:
+        found, self._pending = self._pending, None
+        return found or next(self._frames, None)
+
+    def _numbered(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        for count, frame in enumerate(frames):
+            number = count if self._index.counted else int(self._index.stamps.searchsorted(frame.pts or 0))
+            if self._index.counted or self._index.stamps[number : number + 1].tolist() == [frame.pts]:
+                yield number, frame

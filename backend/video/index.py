@@ -1,0 +1,179 @@
+"""What is known of a file without keeping it open: the time stamps of its frames and key frames.
+
+A file is demuxed once, without decoding. Where the time stamps do not hold what they promise (H.264 with B-frames in
+AVI), it is decoded once in full and from then on counted from its start: right, and slow to read backward.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from backend.errors import BadVideo
+
+_HEAD = 8  # frames decoded on opening, to see whether the time stamps hold what they promise
+_REORDER = 32  # places by which B-frames may move a frame between decoding and showing; codecs allow 16
+# Pinned, for FFmpeg guesses by content: a text file named evil.mp4 may be a playlist that reads other local files.
+_OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """What a file may ask for before it is refused; checked before decoding."""
+
+    pixels: int = 8192**2
+    frames: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A file's frames; time stamps count units of the stream."""
+
+    stamps: NDArray[np.int64]  # (n,), ascending
+    keys: NDArray[np.int64]  # time stamps at which decoding may begin, ascending; none if frames are counted
+    counted: bool  # the time stamps in the file are of no use: frames are known by their order
+    cut: int | None  # byte position of a last packet that the end of the file cuts off
+    turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
+    bytes: int  # of one decoded frame
+    times: NDArray[np.float64]
+    end: float
+    duration: float
+    rate: float
+
+
+def bad(reason: str) -> BadVideo:
+    """The error with its mend."""
+    return BadVideo(f"this file holds no video that can be decoded: {reason}; save it as MP4 with H.264 and try again")
+
+
+def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoStream]:
+    """The open file, which the caller closes, and its first stream of moving pictures."""
+    bounds = {"max_pixels": str(limits.pixels)}  # holds in the decoder, too: the size may change on the way
+    try:
+        container = av.open(str(path.absolute()), options=_OPTIONS | bounds)
+    except (av.FFmpegError, ValueError):
+        raise bad("it is damaged, empty or of a kind that is not read here") from None
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    width, height = (streams[0].width, streams[0].height) if streams and streams[0].codec_context else (0, 0)
+    if 0 < width * height <= limits.pixels:
+        streams[0].thread_type = "AUTO"
+        streams[0].codec_context.options = bounds
+        return container, streams[0]
+    container.close()
+    if width * height:
+        raise bad(f"its pictures of {width} x {height} are larger than {limits.pixels} pixels")
+    raise bad("its codec is unknown or its pictures have no size" if streams else "it has no moving picture")
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
+    """All packets, and an empty one that flushes the decoder; damage ends a file as its end does."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        flush: av.Packet[Any] = av.Packet()
+        flush.stream = stream
+        yield flush
+
+
+def decode(
+    container: InputContainer, stream: VideoStream, cut: int | None, key: int | None = None
+) -> Iterator[av.VideoFrame]:
+    """Frames in order of showing, from the key frame stamped `key` on, or from where the file stands.
+
+    Nothing comes where the file stands behind that key frame: a seek may land anywhere, and a decoder that is fed from
+    the middle of a group invents pictures, as it may those shown before the key frame: read only what comes after.
+    """
+    begun = key is None
+    for packet in _packets(container, stream):
+        if key is not None and not begun and packet.size:
+            if packet.is_keyframe and packet.pts is not None and packet.pts > key:
+                return
+            begun = packet.is_keyframe and packet.pts == key
+        if not begun or (packet.is_corrupt and packet.pos == cut):
+            continue
+        try:
+            frames = stream.decode(packet)
+        except av.FFmpegError:
+            continue  # as players do: damage costs the frames that it hits
+        yield from frames
+
+
+def _in_order(stamps: list[int | None]) -> NDArray[np.int64] | None:
+    """The time stamps sorted; None where one is missing, double, or too far from its place."""
+    if None in stamps or len(set(stamps)) < len(stamps):
+        return None
+    given = np.array(stamps, np.int64)
+    order = given.argsort()
+    return None if np.abs(order - np.arange(len(order))).max(initial=0) > _REORDER else given[order]
+
+
+def _scan(path: Path, limits: VideoLimits) -> tuple[list[tuple[int | None, int]], set[int], int | None]:
+    """Time stamp and duration of every frame, time stamps of the key frames, position of a cut-off last packet."""
+    frames: list[tuple[int | None, int]] = []
+    keys: set[int] = set()
+    cut: int | None = None
+    container, stream = open_video(path, limits)
+    with container:
+        for packet in _packets(container, stream):
+            if not packet.size:
+                continue
+            if packet.is_keyframe and packet.pts is not None:
+                keys.add(packet.pts)
+            # VP8 stores pictures that are only referred to, never shown, as packets of their own
+            hidden = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10
+            cut = packet.pos if packet.is_corrupt else None
+            if not packet.is_discard and not hidden:
+                frames.append((packet.pts, packet.duration or 0))
+            if len(frames) > limits.frames:
+                raise bad(f"it has more than {limits.frames} frames")
+    return (frames if cut is None else frames[:-1]), keys, cut
+
+
+def index_of(path: Path, limits: VideoLimits) -> Index:
+    """The index, from the packets; by decoding everything where the first frames contradict them."""
+    scanned, keys, cut = _scan(path, limits)
+    container, stream = open_video(path, limits)
+    with container:
+        unit = stream.time_base or Fraction(1, 1000)
+        usual = max(1, round(1 / ((stream.average_rate or 25) * unit)))
+        frames = decode(container, stream, cut)
+        head = list(islice(frames, _HEAD))
+        if not head:
+            raise bad("not one picture comes out of it")
+        shown = [frame.pts for frame in head]
+        stamps = _in_order([stamp for stamp, _ in scanned])
+        if stamps is not None and shown[0] is not None:
+            stamps = stamps[stamps.searchsorted(shown[0]) :]  # frames before it refer to others that are not there
+        counted = stamps is None or stamps[: len(shown)].tolist() != shown
+        if counted:
+            shown += [frame.pts for frame in islice(frames, limits.frames)]
+            stamps = _in_order(shown)
+        if stamps is None:
+            stamps = np.arange(len(shown)) * usual
+        times = stamps.astype(np.float64) * float(unit) - _zero(container)
+        last = dict(scanned).get(int(stamps[-1])) or (int(np.median(np.diff(stamps))) if len(stamps) > 1 else usual)
+        end = float(times[-1]) + float(last * unit)
+        rate = len(times) / (end - float(times[0]))
+        if stream.average_rate and abs(stream.average_rate / rate - 1) < 0.01:
+            rate = float(stream.average_rate)  # exact, where time stamps are rounded
+        duration = max((container.duration or 0) / av.time_base, end)
+        begin = np.array([] if counted else sorted(keys), np.int64)
+        size = sum(plane.buffer_size for plane in head[0].planes)
+        return Index(stamps, begin, counted, cut, head[0].rotation // 90, size, times, end, duration, rate)
+
+
+def _zero(container: InputContainer) -> float:
+    """What a player calls 0. Chromium keeps a late start and undoes a negative one; the rest it cannot play."""
+    starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
+    start = float(min(starts, default=0))
+    played = {"mp4", "webm", "ogg"} & set(container.format.name.split(","))
+    return min(start, 0.0) if played else start

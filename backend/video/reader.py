@@ -1,0 +1,165 @@
+"""Video files as numbered pictures: the right one for every number, whatever the container, read ahead in order."""
+
+import queue
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Self
+
+from backend.video.decoder import Decoder, Picture
+from backend.video.index import VideoLimits, index_of
+
+Pictures = Generator[tuple[int, Picture]]
+"""Numbers of frames, and the frames."""
+
+_QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
+_WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
+
+
+class _Ahead:
+    """A thread that keeps at most `room` pictures ready until it is closed. Iterate once."""
+
+    def __init__(self, pictures: Pictures, room: int) -> None:
+        self._pictures, self._room, self._closed = pictures, threading.Semaphore(room), False
+        self._ready: queue.SimpleQueue[tuple[int, Picture] | BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._fill, name="video-ahead", daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        end: BaseException | None = None
+        try:
+            for item in self._pictures:
+                self._room.acquire()
+                if self._closed:
+                    end = ValueError("the video is closed")
+                    break
+                self._ready.put(item)
+            self._pictures.close()
+        except BaseException as error:  # raised in the consumer
+            end = error
+        self._ready.put(end)
+
+    def __iter__(self) -> Pictures:
+        while isinstance(item := self._ready.get(), tuple):
+            self._room.release()
+            yield item
+        if item is not None:
+            raise item
+
+    def close(self) -> None:
+        self._closed = True
+        self._room.release()
+        self._thread.join()
+
+
+class Video:
+    """A video file as numbered pictures, 0..len-1. A context manager; closing ends decoders and threads.
+
+    `read` and `frames` may be used alternately and from several threads.
+
+    Attributes:
+        times: shape (n,), seconds at which each frame appears, as `currentTime` in a browser; strictly increasing.
+        end: seconds at which the last frame ends.
+        duration: seconds of the container, at least `end`; Label Studio's length is round(duration * framerate).
+        rate: average frames per second.
+        width: pixels, as displayed, like `height`.
+
+    Raises:
+        BadVideo: no picture can be decoded, or the file is beyond the limits.
+    """
+
+    def __init__(self, path: Path, limits: VideoLimits | None = None) -> None:
+        self._path, self._limits = path, limits or VideoLimits()
+        self._index = index_of(path, self._limits)
+        self._decoder = Decoder(path, self._index, self._limits)
+        self._lock, self._closed = threading.Lock(), False
+        self._aheads: set[_Ahead] = set()
+        self.times, self.end = self._index.times, self._index.end
+        self.duration, self.rate = self._index.duration, self._index.rate
+        sides = self._decoder.width, self._decoder.height
+        self.width, self.height = sides[::-1] if self._index.turns % 2 else sides
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all decoders and threads; what is used after that raises ValueError."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._decoder.close()
+        for ahead in tuple(self._aheads):
+            ahead.close()
+
+    def read(self, index: int) -> Picture:
+        """Frame `index`, any order. Where damage took it, the one before it, which players go on showing.
+
+        Raises:
+            IndexError: `index` is outside 0..len-1.
+        """
+        with self._lock:
+            self._check(range(index, index + 1))
+            return self._decoder.picture(self._decoder.frame(index))
+
+    def frames(self, span: range, reverse: bool = False) -> Pictures:
+        """Number and picture of every frame of `span`, decoded ahead by a thread that ends when this is closed.
+
+        Raises:
+            IndexError: `span` reaches beyond 0..len-1.
+            ValueError: its step is not 1.
+        """
+        self._check(span)
+        return self._run(span, reverse)
+
+    def _check(self, span: range) -> None:
+        if self._closed:
+            raise ValueError("the video is closed")
+        if span.step != 1:
+            raise ValueError(f"the step must be 1, is {span.step}")
+        if span and not 0 <= span.start < span.stop <= len(self):
+            raise IndexError(f"frames {span.start} to {span.stop - 1} asked for, 0 to {len(self) - 1} are there")
+
+    def _run(self, span: range, reverse: bool) -> Pictures:
+        with self._lock:
+            self._check(span)
+            pictures = self._backward(span) if reverse else self._forward(span)
+            ahead = _Ahead(pictures, max(1, _QUEUE_BYTES // (self.width * self.height * 3)))
+            self._aheads.add(ahead)
+        try:
+            yield from ahead
+        finally:
+            self._aheads.discard(ahead)
+            ahead.close()
+
+    def _forward(self, span: range) -> Pictures:
+        decoder = Decoder(self._path, self._index, self._limits)
+        try:
+            for number in span:
+                yield number, decoder.picture(decoder.frame(number))
+        finally:
+            decoder.close()
+
+    def _backward(self, span: range) -> Pictures:
+        """Window by window from behind, each decoded forward; a window begins at a key frame where memory allows."""
+        decoder = Decoder(self._path, self._index, self._limits)
+        most = max(1, _WINDOW_BYTES // self._index.bytes)
+        begins = self._index.stamps.searchsorted(self._index.keys)
+        stop = span.stop
+        try:
+            while stop > span.start:
+                start = max(span.start, stop - most)
+                if start > span.start:
+                    start = int(min(begins[(begins >= start) & (begins < stop)], default=start))
+                window = [(number, decoder.frame(number)) for number in range(start, stop)]
+                while window:  # emptied on the way, for memory
+                    number, frame = window.pop()
+                    yield number, decoder.picture(frame)
+                stop = start
+        finally:
+            decoder.close()

@@ -1,0 +1,88 @@
+"""Right frames and their speed: `python benchmarks/video.py`. The last line printed is one JSON object.
+
+Reads frames at random from clips of every container and timing, and knows each by the number drawn into it; then
+decodes a 1280 x 720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three.
+"""
+
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.video import Video
+from tests.clips import CLIPS, Misread, code_picture, read_code, write_clip, write_clips
+
+READS = 20  # of every clip
+NOISE = np.random.default_rng(0).integers(-12, 13, (720, 1280, 3), np.int8)
+
+
+def noisy(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """A code under a texture that moves, so that the decoder has as much to do as with a real film."""
+    texture = np.roll(NOISE[:height, :width], number * 3, axis=1)
+    return np.clip(code_picture(number, width, height).astype(np.int16) + texture, 0, 255).astype(np.uint8)
+
+
+def code(picture: NDArray[np.uint8]) -> int | None:
+    try:
+        return read_code(picture)
+    except Misread:
+        return None
+
+
+def random_reads(folder: Path) -> tuple[int, int]:
+    reads = wrong = 0
+    for name, clip in write_clips(folder).items():
+        with Video(clip.path) as video:
+            order = random.Random(name).choices(range(len(video)), k=READS)
+            begin = time.perf_counter()
+            bad = sum(code(video.read(index)) != clip.first + index for index in order)
+            print(f"{name:16} {bad} of {READS} wrong, {(time.perf_counter() - begin) / READS * 1e3:6.1f} ms per read")
+        reads, wrong = reads + READS, wrong + bad
+    return reads, wrong
+
+
+def ours(path: Path) -> float:
+    with Video(path) as video:
+        begin = time.perf_counter()
+        frames = sum(1 for _ in video.frames(range(len(video))))
+        return frames / (time.perf_counter() - begin)
+
+
+def opencv(path: Path) -> float:
+    capture = cv2.VideoCapture(str(path))
+    begin, frames = time.perf_counter(), 0
+    while (read := capture.read())[0]:
+        cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+        frames += 1
+    seconds = time.perf_counter() - begin
+    capture.release()
+    return frames / seconds
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        reads, wrong = random_reads(Path(folder))
+        film = write_clip(
+            Path(folder) / "film.mp4", frames=300, size=(1280, 720), gop=60, bframes=2, rate=25, draw=noisy
+        )
+        speeds = [(ours(film.path), opencv(film.path)) for _ in range(3)]
+        result = {
+            "wrong_frames": wrong,
+            "random_reads": reads,
+            "containers": len(CLIPS),
+            "sequential_fps": round(max(speed for speed, _ in speeds), 1),
+            "opencv_sequential_fps": round(max(speed for _, speed in speeds), 1),
+        }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
