@@ -13,7 +13,7 @@ import requests
 
 from backend.video import write_video
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
-from tests.needs import needs
+from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venv-lsml/bin/python"
@@ -26,7 +26,7 @@ print(server.server_port, flush=True)
 server.serve_forever()
 """
 
-pytestmark = [pytest.mark.slow, needs(PYTHON, "label-studio-ml in .venv-lsml")]
+pytestmark = pytest.mark.slow
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -55,6 +55,7 @@ def files(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[str]:
     """The address at which label-studio-ml serves the class."""
+    missing(PYTHON, "label-studio-ml in .venv-lsml")
     environment = {"SAM3_BACKEND_ENGINE": "opencv", "SAM3_BACKEND_DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
     process = subprocess.Popen([PYTHON, "-c", HOST], env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -1,0 +1,209 @@
+"""A person at Label Studio's page, in Debian's Chromium: what they see and the gestures that they make.
+
+Gestures are real mouse and key events. What is asked of the page's own store (`Htx`) is only what a person reads off
+the screen: which regions there are, and which box the page shows on a frame.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, Response
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+Region = dict[str, Any]
+
+
+class LabelingPage:
+    """One tab. Places on the video are percent of the picture, frames are Label Studio's."""
+
+    def __init__(self, page: Page, url: str, shots: Path) -> None:
+        self.page, self.url, self.shots = page, url, shots
+        self.answers: list[dict[str, Any]] = []
+        self.errors: list[str] = []
+        page.on("response", self._note)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def login(self, email: str, password: str) -> None:
+        self.page.goto(f"{self.url}/user/login/")
+        self.page.fill("input[name=email]", email)
+        self.page.fill("input[name=password]", password)
+        self.page.click("button[type=submit]")
+        self.page.wait_for_url(lambda url: "login" not in url)
+
+    def open(self, project: int, task: int) -> None:
+        """Open a task and wait until its video can be drawn on."""
+        self.page.goto(f"{self.url}/projects/{project}/data?task={task}")
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('video')].some(v => v.readyState >= 2)"
+            " && document.querySelector('.konvajs-content')"
+            " && window.Htx?.annotationStore?.selected?.objects.find(o => o.type === 'video')?.length > 1",
+            timeout=60_000,
+        )
+        self._settle(0.8)
+
+    # --- gestures ---
+
+    def draw(self, x: float, y: float, width: float, height: float) -> None:
+        """Drag out a new box."""
+        count = len(self.regions())
+        self.drag((x, y), (x + width, y + height))
+        self.page.wait_for_function(f"() => Htx.annotationStore.selected.areas.size > {count}")
+        self._settle()
+
+    def drag(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
+        """Press the mouse on one place of the video, move it in steps, let go on another."""
+        mouse, (x0, y0), (x1, y1) = self.page.mouse, self._at(*start), self._at(*stop)
+        mouse.move(x0, y0)
+        mouse.down()
+        for step in range(1, 7):
+            mouse.move(x0 + (x1 - x0) * step / 6, y0 + (y1 - y0) * step / 6)
+        mouse.up()
+        self._settle()
+
+    def click(self, x: float, y: float) -> None:
+        """Click a place of the video."""
+        self.page.mouse.click(*self._at(x, y))
+        self._settle()
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+        self._settle(0.2)
+
+    def track(self) -> dict[str, Any]:
+        """Press `t` and wait for the answer to arrive and be shown."""
+        count = len(self.answers)
+        self.press("t")
+        return self.answer(count)
+
+    def answer(self, count: int) -> dict[str, Any]:
+        """The interactive answer number `count` (from 0) on this page."""
+        deadline = time.monotonic() + 60
+        while len(self.answers) <= count:
+            assert time.monotonic() < deadline, "no answer came"
+            self.page.wait_for_timeout(50)
+        self._settle(0.6)
+        return self.answers[count]
+
+    def go(self, frame: int) -> None:
+        """Seek to an LS frame."""
+        self.page.evaluate(f"() => {_VIDEO}.setFrame({frame})")
+        self.page.wait_for_function(f"() => {_VIDEO}.frame === {frame}")
+        self._settle(0.5)
+
+    def diamond(self) -> None:
+        """Add a keyframe on this frame to the selected box, or take the one that is there."""
+        self.page.locator(_KEYFRAME_BUTTONS).nth(0).click()
+        self._settle()
+
+    def switch(self) -> None:
+        """Show or hide the selected box from its last keyframe up to this frame on."""
+        self.page.locator(_KEYFRAME_BUTTONS).nth(1).click()
+        self._settle()
+
+    def select(self, identity: str, frame: int) -> None:
+        """Go to a frame and click the middle of a box there, unless it is selected already."""
+        self.go(frame)
+        if not self.page.evaluate(f"id => ({_REGION_OF})(id).selected", identity):
+            box = self.shown(identity, frame)
+            assert box, f"nothing of {identity} is shown on frame {frame}"
+            self.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    def move(self, identity: str, frame: int, right: float, down: float) -> None:
+        """Drag a selected box on a frame by its middle."""
+        self.select(identity, frame)
+        box = self.shown(identity, frame)
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.drag((x, y), (x + right, y + down))
+
+    def resize(self, identity: str, frame: int, right: float, down: float) -> None:
+        """Drag a selected box's lower right corner on a frame."""
+        self.select(identity, frame)
+        box = self.shown(identity, frame)
+        assert box
+        x, y = box["x"] + box["width"], box["y"] + box["height"]
+        self.drag((x, y), (x + right, y + down))
+
+    def submit(self) -> None:
+        """Submit the annotation, or update it, and wait until it is stored."""
+        with self.page.expect_response(
+            lambda answer: "/annotations" in answer.url and answer.request.method in ("POST", "PATCH")
+        ):
+            self.page.locator(
+                "[data-testid=bottombar-submit-button], [data-testid=bottombar-update-button]"
+            ).first.click()
+        self._settle(1)
+
+    # --- what a person sees ---
+
+    def regions(self) -> list[Region]:
+        """The regions, as the page would save them."""
+        text = self.page.evaluate("() => JSON.stringify(Htx.annotationStore.selected.serializeAnnotation())")
+        return [region for region in json.loads(text) if region["type"] == "videorectangle"]
+
+    def region(self, identity: str) -> Region:
+        return next(region for region in self.regions() if region["id"] == identity)
+
+    def shown(self, identity: str, frame: int) -> dict[str, float] | None:
+        """The box in percent that Label Studio's own code shows on a frame; None where it shows none."""
+        box: dict[str, float] | None = self.page.evaluate(
+            f"([id, frame]) => {{ const r = ({_REGION_OF})(id);"
+            " return r.isInLifespan(frame) ? r.getShape(frame) : null }",
+            [identity, frame],
+        )
+        return box
+
+    def shot(self, name: str) -> None:
+        """A picture for people to look at."""
+        self.shots.mkdir(exist_ok=True)
+        self.page.screenshot(path=self.shots / f"{name}.png")
+
+    # --- how it is done ---
+
+    def _settle(self, seconds: float = 0.4) -> None:
+        self.page.wait_for_timeout(seconds * 1000)
+
+    def _note(self, response: Response) -> None:
+        if "interactive-annotating" in response.url:
+            self.answers.append(response.json())
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        """Screen pixels of a place on the video, which is fitted into its stage."""
+        stage = self.page.locator(".konvajs-content").first.bounding_box()
+        assert stage
+        width, height = self.page.evaluate(
+            "() => { const v = [...document.querySelectorAll('video')].find(v => v.videoWidth);"
+            " return [v.videoWidth, v.videoHeight] }"
+        )
+        scale = min(1, stage["width"] / width, stage["height"] / height)
+        left = stage["x"] + (stage["width"] - width * scale) / 2
+        top = stage["y"] + (stage["height"] - height * scale) / 2
+        return left + width * scale * x / 100, top + height * scale * y / 100
+
+
+_KEYFRAME_BUTTONS = "xpath=//button[@aria-label='Hop backward']/../preceding-sibling::*[1]//button"
+_REGION_OF = "id => [...Htx.annotationStore.selected.areas.values()].find(r => r.cleanId === id)"
+_VIDEO = "Htx.annotationStore.selected.objects.find(o => o.type === 'video')"
+
+
+def during(page: LabelingPage, gesture: Callable[[], None]) -> dict[str, Any]:
+    """Press `t`, make another gesture before the answer comes, and wait for the answer."""
+    count = len(page.answers)
+    page.press("t")
+    assert len(page.answers) == count, "the answer was there before the gesture"
+    gesture()
+    return page.answer(count)

@@ -1,0 +1,85 @@
+"""A Label Studio, a backend and a Chromium for the browser tests; each test gets a task of its own."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import sync_playwright
+
+from demo import clip
+from demo.labelstudio import LabelStudio
+from demo.processes import Process, free_port
+from tests.e2e.browser import CHROMIUM, FLAGS, LabelingPage
+from tests.needs import missing
+
+ROOT = Path(__file__).parent.parent.parent
+SHOTS = ROOT / "screenshots"
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+    """Label Studio 1.23.2, fresh."""
+    for path, what in ((CHROMIUM, "Chromium"), (ROOT / ".venv-labelstudio", "Label Studio in .venv-labelstudio")):
+        missing(path, what)
+    with LabelStudio(ROOT / ".venv-labelstudio", tmp_path_factory.mktemp("labelstudio")) as studio:
+        studio.start()
+        yield studio
+
+
+@pytest.fixture(scope="session")
+def backend(studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `sam3-backend serve` as a user starts it."""
+    folder, port = tmp_path_factory.mktemp("backend"), free_port(0)
+    words = ["serve", "--engine", "opencv", "--port", str(port), "--data-dir", str(folder)]
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
+    with Process("the backend", folder / "log.txt") as process:
+        process.start([Path(sys.executable).parent / "sam3-backend", *words], environment)
+        process.wait_until(lambda: _answers(url), 30)
+        yield url
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project with the shipped label config, connected to the backend; `video` is the demo's clip."""
+
+    studio: LabelStudio
+    id: int
+    video: Path
+
+    def new_task(self) -> int:
+        return self.studio.upload_video(self.id, self.video, {"fps": clip.FPS})
+
+
+@pytest.fixture(scope="session")
+def project(studio: LabelStudio, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    video = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    clip.make(video)
+    number = studio.create_project("browser tests", (ROOT / "label_config.xml").read_text())
+    studio.connect_backend(number, backend)
+    return Project(studio, number, video)
+
+
+@pytest.fixture
+def page(project: Project) -> Iterator[LabelingPage]:
+    """A fresh browser profile on a new task."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        context = browser.new_context(viewport={"width": 1400, "height": 1000})
+        page = LabelingPage(context.new_page(), project.studio.url, SHOTS)
+        page.login(project.studio.email, project.studio.password)
+        page.open(project.id, project.new_task())
+        yield page
+        browser.close()
+    assert page.errors == []

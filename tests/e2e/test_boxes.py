@@ -1,0 +1,156 @@
+"""The main job as an annotator does it: draw, click, press t; correct, press t; submit, come back, press t."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.geometry import iou
+from demo import clip
+from tests.e2e.browser import LabelingPage, Region, during
+
+pytestmark = pytest.mark.slow
+
+TRUTH = clip.truth()
+SAMPLED = range(10, 101, 10)
+
+
+def percent(label: str, frame: int) -> tuple[float, float, float, float]:
+    """Where an object truly is on an LS frame: x, y, width, height in percent."""
+    x0, y0, x1, y1 = TRUTH[label][frame - 1] / np.tile([clip.WIDTH, clip.HEIGHT], 2) * 100
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def overlap(box: dict[str, float] | None, label: str, frame: int) -> float:
+    """IoU of a box in percent with the truth."""
+    if box is None:
+        return 0.0
+    corners = np.array([box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]])
+    x, y, width, height = percent(label, frame)
+    # Percent of width and of height stretch both boxes alike: the ratio of areas is that of the pixels.
+    return float(iou(corners, np.array([x, y, x + width, y + height])))
+
+
+def draw_and_track(page: LabelingPage, label: str, key: str = "t") -> Region:
+    """The three gestures on the first frame."""
+    x, y, width, height = percent(label, 1)
+    known = {region["id"] for region in page.regions()}
+    page.page.keyboard.press("Escape")
+    page.draw(x, y, width, height)
+    page.click(x + width / 2, y + height / 2)
+    count = len(page.answers)
+    page.press(key)
+    answer = page.answer(count)
+    (new,) = [region for region in page.regions() if region["id"] not in known]
+    assert [region["id"] for region in answer["data"]["result"]] == [new["id"]]
+    return finished(page, new["id"])
+
+
+def finished(page: LabelingPage, identity: str) -> Region:
+    """Press t until the whole track is there."""
+    while "partial" in page.region(identity).get("meta", {}):
+        page.track()
+    return page.region(identity)
+
+
+def keyframe(region: Region, frame: int) -> dict[str, Any]:
+    (found,) = [item for item in region["value"]["sequence"] if item["frame"] == frame]
+    return found
+
+
+def box_of(item: dict[str, Any]) -> dict[str, float]:
+    return {name: item[name] for name in ("x", "y", "width", "height", "rotation")}
+
+
+def humans(region: Region) -> set[int]:
+    return {item["frame"] for item in region["value"]["sequence"] if item.get("human")}
+
+
+def test_drawn_clicked_and_t_the_box_follows_the_object_to_the_end(page: LabelingPage) -> None:
+    page.shot("1-task")
+    region = draw_and_track(page, "Car")
+    assert region["origin"] == "prediction"
+    assert region["meta"]["track_id"] == 1
+    for frame in SAMPLED:
+        assert overlap(page.shown(region["id"], frame), "Car", frame) >= 0.8, frame
+        assert overlap(page.shown(region["id"], frame), "Ball", frame) < 0.5
+    page.go(70)
+    page.shot("2-tracked")
+
+
+def test_the_class_key_labels_and_tracks_in_one(page: LabelingPage) -> None:
+    region = draw_and_track(page, "Car", key="1")
+    assert region["value"]["labels"] == ["Car"]
+    for frame in SAMPLED:
+        assert overlap(page.shown(region["id"], frame), "Car", frame) >= 0.8, frame
+
+
+def test_a_correction_stands_to_the_digit_and_the_frames_around_follow_it(page: LabelingPage) -> None:
+    region = draw_and_track(page, "Car", key="1")
+    # The person says on frame 60 that they mean something beside the car: half a box lower.
+    before = {frame: page.shown(region["id"], frame) for frame in (2, 59, 61)}
+    page.move(region["id"], 60, 0, 9)
+    corrected = box_of(keyframe(page.region(region["id"]), 60))
+    page.shot("3-dragged")
+    page.track()
+    region = finished(page, region["id"])
+    assert box_of(keyframe(region, 60)) == corrected
+    assert humans(region) == {1, 60}
+    for frame in (59, 61):
+        there, was = page.shown(region["id"], frame), before[frame]
+        assert there
+        assert was
+        assert there["y"] - was["y"] > 4.5, f"frame {frame} did not follow the correction"
+    assert box_of(keyframe(region, 1)) == pytest.approx(
+        dict(zip(("x", "y", "width", "height", "rotation"), (*percent("Car", 1), 0), strict=True)), abs=1
+    )
+    page.go(61)
+    page.shot("4-corrected")
+
+
+def test_what_a_person_set_is_known_after_submit_and_reload(page: LabelingPage) -> None:
+    identity = draw_and_track(page, "Car", key="1")["id"]
+    ours = [item["frame"] for item in page.region(identity)["value"]["sequence"]]
+    own = next(frame for frame in ours if frame > 10)
+    between = next(frame for frame in range(25, 60) if frame not in ours)
+    resized = next(frame for frame in ours if frame > 60)
+    page.move(identity, own, 1, 1)
+    page.move(identity, between, -1, 1)
+    page.resize(identity, resized, 2, 2)
+    deleted = next(frame for frame in ours if frame > resized + 2)
+    page.select(identity, deleted)
+    page.diamond()
+    page.select(identity, 95)
+    page.switch()
+    off = max(item["frame"] for item in page.region(identity)["value"]["sequence"] if item["frame"] <= 95)
+    edited = page.region(identity)
+    assert deleted not in [item["frame"] for item in edited["value"]["sequence"]]
+    assert keyframe(edited, off)["enabled"] is False
+    page.submit()
+    page.page.reload()
+    page.page.wait_for_function("() => window.Htx?.annotationStore?.selected?.areas.size > 0", timeout=60_000)
+    page.page.wait_for_timeout(2000)
+    page.select(identity, own)
+    page.track()
+    region = finished(page, identity)
+    assert humans(region) == {1, own, between, resized, off}
+    for frame in (own, between, resized, off):
+        assert box_of(keyframe(region, frame)) == box_of(keyframe(edited, frame)), frame
+    assert page.shown(identity, off) is not None
+    assert page.shown(identity, off + 1) is None, "the person switched it off"
+    page.shot("5-after-reload")
+
+
+def test_an_edit_made_while_the_answer_is_on_its_way_survives(page: LabelingPage) -> None:
+    ball = draw_and_track(page, "Ball", key="3")["id"]
+    x, y, width, height = percent("Car", 1)
+    page.page.keyboard.press("Escape")
+    page.go(1)
+    page.draw(x, y, width, height)
+    page.click(x + width / 2, y + height / 2)
+    during(page, lambda: page.move(ball, 50, 0, -8))
+    moved = keyframe(page.region(ball), 50)
+    x, y, width, height = percent("Ball", 50)
+    assert moved["y"] < y - 5, "the edit is gone"
+    assert len(page.regions()) == 2
+    page.shot("6-edit-while-waiting")
