@@ -1,0 +1,92 @@
+"""What the contract test runs on: every engine, and a small video in memory on which each must be able to do its work.
+
+`python -m tests.engines.contract ENGINE STATE START STOP REVERSE` goes on from a saved state in another process.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from backend.engines.base import Engine
+from backend.engines.opencv import OpenCVEngine
+from backend.geometry import Box
+from backend.tracks import FrameResult
+
+ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine}
+"""How each engine is made; a new one is a line here."""
+
+LENGTH, WIDTH, HEIGHT = 80, 160, 120
+
+
+class FakeVideo:
+    """Pictures in memory behind the part of `backend.video.Video` that engines use."""
+
+    def __init__(self, pictures: Sequence[np.ndarray]) -> None:
+        self.pictures = pictures
+        self.height, self.width = pictures[0].shape[:2]
+        self.open_generators = 0
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.pictures[index]
+
+    def frames(self, span: range, reverse: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+        self.open_generators += 1
+        try:
+            for index in reversed(span) if reverse else span:
+                yield index, self.pictures[index]
+        finally:
+            self.open_generators -= 1
+
+
+def ball(frame: int) -> Box:
+    """Where the red ball of the contract's video is."""
+    return Box(20 + frame, 30, 44 + frame, 54)
+
+
+def brick(frame: int) -> Box:
+    """Where its blue brick is."""
+    return Box(110 - frame, 78, 134 - frame, 98)
+
+
+def video() -> FakeVideo:
+    """A red ball going right and a blue brick going left over a grey slope, 80 frames of 160 x 120 pixels."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    ground = np.repeat((80 + columns // 3 + rows // 4)[..., None], 3, axis=2).astype(np.uint8)
+    pictures = []
+    for frame in range(LENGTH):
+        picture = ground.copy()
+        box = ball(frame)
+        picture[np.hypot(columns + 0.5 - box.x0 - 12, rows + 0.5 - box.y0 - 12) <= 12] = (210, 40, 30)
+        box = brick(frame)
+        picture[box.y0 : box.y1, box.x0 : box.x1] = (30, 50, 200)
+        pictures.append(picture)
+    return FakeVideo(pictures)
+
+
+def plain(result: FrameResult) -> list:
+    """A result as JSON values, masks as their set pixels, so that two can be compared to the digit."""
+    return [
+        result.frame,
+        {
+            track: [
+                seen.box and [*seen.box],
+                seen.score,
+                None if seen.mask is None else np.flatnonzero(seen.mask).tolist(),
+            ]
+            for track, seen in result.tracks.items()
+        },
+    ]
+
+
+if __name__ == "__main__":
+    name, state, start, stop, reverse = sys.argv[1:]
+    with ENGINES[name]().open(video(), Path(state).read_bytes()) as session:
+        json.dump(
+            [plain(result) for result in session.propagate(range(int(start), int(stop)), reverse == "1")], sys.stdout
+        )

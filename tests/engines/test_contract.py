@@ -1,0 +1,199 @@
+"""The one contract that every engine keeps; the words of each test are those of `backend.engines.base`."""
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from backend.engines.base import Engine
+from backend.errors import BadRequest, Unsupported
+from backend.geometry import Box, iou
+from backend.prompts import Phrase, Prompt
+from tests.engines.contract import ENGINES, HEIGHT, LENGTH, WIDTH, ball, brick, plain, video
+
+BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request) -> Engine:
+    return ENGINES[request.param]()
+
+
+OBJECTS = {"ball": ball, "brick": brick}
+
+
+def opened(engine: Engine, *frames: int, tracks=("ball",), state: bytes | None = None):
+    session = engine.open(video(), state)
+    for frame in frames:
+        session.prompt([Prompt(track, frame, box=Box(*OBJECTS[track](frame))) for track in tracks])
+    return session
+
+
+def run(session, start: int, stop: int, reverse: bool = False) -> list:
+    return [plain(result) for result in session.propagate(range(start, stop), reverse)]
+
+
+@BOTH_WAYS
+def test_every_frame_of_the_span_once_and_in_order_for_the_known_tracks(engine, reverse):
+    with opened(engine, 6, tracks=OBJECTS) as session:
+        results = list(session.propagate(range(3, 9), reverse))
+    assert [result.frame for result in results] == (list(range(3, 9))[::-1] if reverse else list(range(3, 9)))
+    assert all(result.tracks.keys() == {"ball", "brick"} for result in results)
+
+
+@BOTH_WAYS
+def test_finds_the_objects(engine, reverse):
+    frame = 14 if reverse else 5
+    with opened(engine, frame, tracks=OBJECTS) as session:
+        for result in session.propagate(range(5, 15), reverse):
+            for track, truth in OBJECTS.items():
+                seen = result.tracks[track]
+                assert seen.box is not None
+                assert iou(seen.box, truth(result.frame)) > 0.6
+                assert 0 <= seen.score <= 1
+                assert seen.mask is None or seen.mask.shape == (HEIGHT, WIDTH)
+
+
+def test_a_prompt_answers_for_its_frame(engine):
+    with opened(engine) as session:
+        result = session.prompt([Prompt("ball", 7, box=Box(*ball(7)))])
+        assert result.frame == 7
+        assert iou(result.tracks["ball"].box, ball(7)) > 0.6
+
+
+@BOTH_WAYS
+def test_a_track_is_absent_until_its_prompt(engine, reverse):
+    with opened(engine) as session:
+        session.prompt([Prompt("ball", 9 if reverse else 2, box=Box(*ball(9 if reverse else 2)))])
+        session.prompt([Prompt("brick", 5, box=Box(*brick(5)))])
+        results = {result.frame: result.tracks for result in session.propagate(range(2, 10), reverse)}
+    before = range(6, 10) if reverse else range(2, 5)
+    assert [frame for frame in results if results[frame]["brick"].box is None] == (
+        list(before)[::-1] if reverse else list(before)
+    )
+    assert all(tracks["ball"].box for tracks in results.values())
+
+
+def test_an_empty_span_yields_nothing_and_changes_nothing(engine):
+    with opened(engine, 0) as session, opened(engine, 0) as other:
+        assert run(session, 0, 4) == run(other, 0, 4)
+        session.prompt([Prompt("ball", 8, box=Box(*ball(8)))])
+        other.prompt([Prompt("ball", 8, box=Box(*ball(8)))])
+        assert run(session, 9, 9) == []
+        assert run(session, 4, 6) == run(other, 4, 6)
+
+
+@BOTH_WAYS
+def test_closing_half_way_leaves_the_session_usable(engine, reverse):
+    with opened(engine, 4) as session, opened(engine, 4) as other:
+        with closing(session.propagate(range(0, 9), reverse)) as results:
+            heard = [plain(next(results)) for _ in range(5)]
+        heard += run(session, 0, 4, True) if reverse else run(session, 5, 9)
+        assert heard == run(other, 0, 9, reverse)
+        assert run(session, 0, 9, reverse) == run(other, 0, 9, reverse)
+
+
+def test_sessions_do_not_disturb_each_other(engine):
+    with opened(engine, 0) as one, opened(engine, 5) as other, opened(engine, 5) as alone:
+        pairs = list(zip(one.propagate(range(0, 6)), other.propagate(range(0, 6), True), strict=True))
+        assert [plain(result) for _, result in pairs] == run(alone, 0, 6, True)
+
+
+@BOTH_WAYS
+def test_chunks_equal_one_run(engine, reverse):
+    with opened(engine, 62, 67) as session, opened(engine, 62, 67) as other:
+        whole = run(session, 61, 70, reverse)
+        chunks = [(61, 62), (62, 65), (65, 69), (69, 70)]
+        assert [result for chunk in chunks[:: -1 if reverse else 1] for result in run(other, *chunk, reverse)] == whole
+
+
+@BOTH_WAYS
+def test_two_runs_are_equal(engine, reverse):
+    with opened(engine, 5) as session:
+        assert run(session, 0, 8, reverse) == run(session, 0, 8, reverse)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("boundary", [62, 64, 66])
+def test_a_saved_state_goes_on_equally(engine, reverse, boundary):
+    with opened(engine, 68 if reverse else 60) as session:
+        first, rest = ((boundary, 69), (60, boundary)) if reverse else ((60, boundary), (boundary, 69))
+        run(session, *first, reverse)
+        state = session.state()
+        expected = run(session, *rest, reverse)
+    assert isinstance(state, bytes)
+    with opened(engine, state=state) as session:
+        assert run(session, *rest, reverse) == expected
+
+
+def test_a_state_of_a_restored_session_is_as_good(engine):
+    with opened(engine, 60) as session:
+        run(session, 60, 62)
+        state = session.state()
+        expected = run(session, 62, 67)
+    with opened(engine, state=state) as session:
+        assert run(session, 62, 65) == expected[:3]
+        state = session.state()
+    with opened(engine, state=state) as session:
+        assert run(session, 65, 67) == expected[3:]
+
+
+def test_a_saved_state_goes_on_equally_in_another_process(engine, tmp_path):
+    with opened(engine, 61, tracks=OBJECTS) as session:
+        run(session, 61, 63)
+        (tmp_path / "state").write_bytes(session.state())
+        expected = run(session, 63, 66)
+    command = [sys.executable, "-m", "tests.engines.contract", engine.name, tmp_path / "state", "63", "66", "0"]
+    answer = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
+    assert json.loads(answer) == json.loads(json.dumps(expected))
+
+
+def test_a_state_that_is_none_is_refused(engine):
+    for state in (b"", b"{}", b"[1]", b"\xff\x00"):
+        with pytest.raises(Unsupported, match="run the track again"):
+            engine.open(video(), state)
+
+
+def test_a_later_prompt_of_a_track_takes_over(engine):
+    with opened(engine) as session:
+        session.prompt([Prompt("it", 0, box=Box(*ball(0)))])
+        run(session, 0, 5)
+        session.prompt([Prompt("it", 5, box=Box(*brick(5)))])
+        results = list(session.propagate(range(5, 9)))
+    assert all(iou(result.tracks["it"].box, brick(result.frame)) > 0.6 for result in results)
+
+
+def test_a_prompt_outside_the_video_or_the_picture_is_refused(engine):
+    with opened(engine) as session:
+        for prompt in (
+            Prompt("ball", LENGTH, box=Box(*ball(0))),
+            Prompt("ball", 0, box=Box(WIDTH + 5, 5, WIDTH + 9, 9)),
+            Prompt("ball", 0, box=Box(-9, -9, -1, -1)),
+        ):
+            with pytest.raises(BadRequest):
+                session.prompt([prompt])
+        assert [result.tracks for result in session.propagate(range(0, 2))] == [{}, {}]
+
+
+def test_a_phrase_works_or_is_unsupported(engine):
+    with opened(engine) as session:
+        try:
+            found = session.prompt([Phrase("red ball")])
+        except Unsupported:
+            with pytest.raises(Unsupported, match="set engine"):
+                session.prompt([Phrase("red ball")])
+            return
+        assert found.frame == 0
+        assert all(result.tracks.keys() >= found.tracks.keys() for result in session.propagate(range(0, 3)))
+
+
+def test_every_generator_of_the_video_is_closed(engine):
+    source = video()
+    with engine.open(source) as session:
+        session.prompt([Prompt("ball", 0, box=Box(*ball(0)))])
+        with closing(session.propagate(range(0, 9))) as results:
+            next(results)
+        list(session.propagate(range(0, 3)))
+    assert source.open_generators == 0
