@@ -9,7 +9,7 @@ from backend.keyframes import thin
 
 def walk(seed: int, count: int, jitter: float) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    boxes = [*np.cumsum(rng.normal(0, jitter, (count, 4)), axis=0), 100, 100, 160, 180]
+    boxes = np.cumsum(rng.normal(0, jitter, (count, 4)), axis=0) + np.array([100, 100, 160, 180])
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 5)
     return boxes
 

@@ -157,7 +157,7 @@ def walks(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
     """Boxes of an object that wanders, with gaps, and the LS frames of human keyframes on it."""
     count = draw(st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    boxes = [*np.cumsum(rng.normal(0, 0.7, (count, 4)), axis=0), 40, 40, 20, 20]
+    boxes = np.cumsum(rng.normal(0, 0.7, (count, 4)), axis=0) + np.array([40, 40, 20, 20])
     boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)
     boxes[rng.random(count) < draw(st.sampled_from([0, 0.05, 0.5]))] = np.nan
     humans = sorted(draw(st.sets(st.integers(1, count), max_size=4)))
@@ -236,6 +236,7 @@ def test_a_partial_answer_says_so() -> None:
     )
     assert result["meta"]["partial"] == {"done": 30, "total": 100}
     assert "30 of 100" in result["meta"]["text"][0]
+    assert "no class yet" in result["meta"]["text"][0]
     assert "labels" not in result["value"]
     assert "score" not in result
 
