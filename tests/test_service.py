@@ -115,9 +115,9 @@ def test_a_lost_object_is_hidden_and_shown_again(make_service) -> None:
     ]
 
 
-def test_an_unlabelled_box_gets_no_label_and_never_the_commands(make_service) -> None:
+def test_an_unlabelled_box_gets_the_first_class_and_never_the_commands(make_service) -> None:
     (region,) = predict(make_service(), body(drawn(keyframe(1), labels=("track (t)",))))
-    assert "labels" not in region["value"]
+    assert region["value"]["labels"] == ["Car"]
 
 
 def test_at_another_framerate_every_shown_frame_has_the_box_of_its_picture(make_service) -> None:

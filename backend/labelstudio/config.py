@@ -63,7 +63,10 @@ class LabelConfig:
     commands: frozenset[str]
 
     def classes(self, given: tuple[str, ...], video: str) -> tuple[str, ...]:
-        """The classes among a region's labels; where none is set and the config has just one, that one.
+        """The classes among a region's labels; where none is set, the config's first.
+
+        Label Studio would keep the command's label on a box without a class, and from then on pressing that key on it
+        sends nothing, since the box carries no other label (seen in 1.23.2).
 
         Raises:
             BadRequest: a label is not in the config.
@@ -75,7 +78,7 @@ class LabelConfig:
                 raise BadRequest(
                     f'the label "{label}" is not in the label config, which has: {", ".join(offered) or "none"}'
                 )
-        return classes or (offered if len(offered) == 1 else ())
+        return classes or offered[:1]
 
 
 @lru_cache(maxsize=64)

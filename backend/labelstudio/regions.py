@@ -234,8 +234,8 @@ def answer(
         partial: frames done and to do, where some are missing.
     """
     summary = f"track {track_id} · {engine}" + (f" · {score:.2f}" if score is not None else "")
-    # Label Studio shows and saves the command's label until then.
-    summary += "" if labels else " · no class yet: press its key"
+    if labels and not set(labels) & set(region.labels):
+        summary += f" · no class was set: {labels[0]} for now, press another's key to change it"
     meta: dict[str, Any] = {"track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     if partial:
         done, total = partial

@@ -70,6 +70,7 @@ def test_drawn_clicked_and_t_the_box_follows_the_object_to_the_end(page: Labelin
     page.shot("1-task")
     region = draw_and_track(page, "Car")
     assert region["origin"] == "prediction"
+    assert region["value"]["labels"] == ["Car"], "the config's first class, or t would be dead on this box from now on"
     assert region["meta"]["track_id"] == 1
     for frame in SAMPLED:
         assert overlap(page.shown(region["id"], frame), "Car", frame) >= 0.8, frame
@@ -86,7 +87,7 @@ def test_the_class_key_labels_and_tracks_in_one(page: LabelingPage) -> None:
 
 
 def test_a_correction_stands_to_the_digit_and_the_frames_around_follow_it(page: LabelingPage) -> None:
-    region = draw_and_track(page, "Car", key="1")
+    region = draw_and_track(page, "Car")
     # The person says on frame 60 that they mean something beside the car: half a box lower.
     before = {frame: page.shown(region["id"], frame) for frame in (2, 59, 61)}
     page.move(region["id"], 60, 0, 9)

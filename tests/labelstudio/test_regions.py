@@ -7,6 +7,7 @@ from backend.geometry import iou
 from backend.labelstudio.regions import Region, Segment, answer, parse, refusal, tracked
 from backend.labelstudio.sequence import Item
 from backend.labelstudio.sequence import parse as parse_sequence
+from demo import check
 from tests.labelstudio.bodies import asked_again, drawn, keyframe
 
 
@@ -136,20 +137,9 @@ def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
 
 
 def shown(keyframes: list[Item], frame: int) -> list[float] | None:
-    """The box on an LS frame, read off Label Studio 1.23.2's own getShape and isInLifespan."""
-    before = [item for item in keyframes if item.frame <= frame]
-    if not before:
-        return None
-    last = before[-1]
-    if last.frame == frame:
-        return [last.x, last.y, last.width, last.height]
-    if not last.enabled:
-        return None
-    after = [item for item in keyframes if item.frame > frame]
-    if not after:
-        return [last.x, last.y, last.width, last.height]
-    share = (frame - last.frame) / (after[0].frame - last.frame)
-    return [getattr(last, n) + (getattr(after[0], n) - getattr(last, n)) * share for n in ("x", "y", "width", "height")]
+    """x, y, width and height in percent of what Label Studio shows on an LS frame."""
+    box = check.shown([item.written(25) for item in keyframes], frame)
+    return None if box is None else [box.x0, box.y0, box.width, box.height]
 
 
 @st.composite
@@ -236,9 +226,14 @@ def test_a_partial_answer_says_so() -> None:
     )
     assert result["meta"]["partial"] == {"done": 30, "total": 100}
     assert "30 of 100" in result["meta"]["text"][0]
-    assert "no class yet" in result["meta"]["text"][0]
     assert "labels" not in result["value"]
     assert "score" not in result
+
+
+def test_a_class_that_was_assumed_is_said_to_be() -> None:
+    asked = parse(drawn(keyframe(1), labels=("track (t)",)))
+    result = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    assert "no class was set: Car for now" in result["meta"]["text"][0]
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:

@@ -1,0 +1,58 @@
+# `make demo` sets up what it needs the first time, and nothing the second time.
+PYTHON ?= python3
+BACKEND := .venv/.installed
+DEVELOPMENT := .venv/.installed-dev
+LABEL_STUDIO := .venv-labelstudio/.installed
+LABEL_STUDIO_ML := .venv-lsml/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo install test lint clean
+
+demo: $(BACKEND) $(LABEL_STUDIO)
+	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
+
+install: $(BACKEND)
+
+test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
+	.venv/bin/python -m pytest $(if $(filter-out 0,$(FAST)),-m "not slow")
+
+lint: $(DEVELOPMENT)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .venv-labelstudio .venv-lsml .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find backend benchmarks demo tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BACKEND): pyproject.toml constraints.txt
+	$(call venv,.venv,the backend,under a minute)
+	@.venv/bin/pip install -q -e . -c constraints.txt
+	@touch $@
+
+$(DEVELOPMENT): $(BACKEND)
+	@echo "setting up the tools for development"
+	@.venv/bin/pip install -q -e '.[dev]' -c constraints.txt
+	@touch $@
+
+$(LABEL_STUDIO): constraints-labelstudio.txt
+	$(call venv,.venv-labelstudio,Label Studio,a few minutes and 1 GB)
+	@.venv-labelstudio/bin/pip install -q label-studio==1.23.2 -c $<
+	@rm -f .venv-labelstudio/empty.sqlite3
+	@touch $@
+
+$(LABEL_STUDIO_ML): tests/hosting-requirements.txt $(DEVELOPMENT)
+	$(call venv,.venv-lsml,label-studio-ml,seconds)
+	@.venv-lsml/bin/pip install -q --no-deps -r $<
+	@ours=$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	 theirs=$$(.venv-lsml/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	 echo "import site; site.addsitedir('$$ours')" > "$$theirs/ours.pth"
+	@touch $@
+
+# $(call venv,folder,what,how much)
+define venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, and $(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
+	@echo "setting up $(2) in $(1) (only this time: $(3))"
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
+endef

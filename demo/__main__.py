@@ -1,0 +1,199 @@
+"""Label Studio and the backend on this machine, with a clip to try them on: `make demo`, or `make demo CHECK=1`."""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import requests
+
+from backend.geometry import Box
+from demo import check, clip
+from demo.labelstudio import NO_PROXY, LabelStudio
+from demo.processes import DemoError, Process, ended_by_signals, free_port
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / ".demo"
+LABEL_CONFIG = ROOT / "label_config.xml"
+ANSWER_PATIENCE = 120.0  # seconds until the whole track must be there
+WELCOME = """
+Open    {url}
+e-mail  {email}
+password  {password}
+
+  1. Draw a box around the car (or the ball).
+  2. Click the box and press t: it is tracked to the end of the clip.
+  3. Wrong on a later frame? Drag the box there and press t again: corrected.
+
+Everything is kept in {folder}. Ctrl-C ends it.
+"""
+
+
+@dataclass
+class Setup:
+    """What an earlier start has made; it is used again."""
+
+    label_studio_port: int = 8080
+    backend_port: int = 9090
+    contents: str = ""
+    project: int = 0
+    task: int = 0
+    backend: int = 0
+    backend_url: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Setup":
+        """The one kept in `folder`, or a new one."""
+        path = folder / "setup.json"
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    def save(self, folder: Path) -> None:
+        """Keep it for the next start."""
+        (folder / "setup.json").write_text(json.dumps(asdict(self)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit code is 0, or 1 where something does not work."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="send one prompt, check the track, and end")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    try:
+        with ended_by_signals(), _alone(options.folder):
+            _run(options.check, options.folder)
+    except KeyboardInterrupt:
+        if options.check:
+            print("demo: interrupted", file=sys.stderr)
+            return 1
+        print("\ndemo: ended")
+    except (DemoError, OSError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    else:
+        print(f"took {time.monotonic() - started:.0f} s\ndemo: ok")
+    return 0
+
+
+def _run(checked: bool, folder: Path) -> None:
+    setup = Setup.load(folder)
+    studio = LabelStudio(ROOT / ".venv-labelstudio", folder / "label-studio")
+    with studio, Process("the backend", folder / "backend.log") as backend:
+        with _step("Label Studio for the first time, about a minute" if studio.takes_a_minute else "Label Studio"):
+            studio.start(setup.label_studio_port)
+        setup.label_studio_port = int(studio.url.rpartition(":")[2])
+        with _step("the backend"):
+            setup.backend_port = _start_backend(backend, studio, setup.backend_port, folder / "backend")
+        with _step("the project with its clip"):
+            _prepare(studio, setup, folder)
+        setup.save(folder)
+        if checked:
+            _check(studio, setup)
+            return
+        url = studio.task_url(setup.project, setup.task)
+        print(WELCOME.format(url=url, email=studio.email, password=studio.password, folder=folder), flush=True)
+        while True:
+            studio.process.check()
+            backend.check()
+            time.sleep(0.5)
+
+
+def _start_backend(backend: Process, studio: LabelStudio, port: int, data: Path) -> int:
+    port = free_port(port)
+    where = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data)]
+    backend.start(
+        [Path(sys.executable).parent / "sam3-backend", "serve", "--engine", "opencv", *where],
+        {**os.environ, **NO_PROXY, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token},
+    )
+    backend.wait_until(lambda: _healthy(f"http://127.0.0.1:{port}/health"), 60)
+    return port
+
+
+def _healthy(url: str) -> bool:
+    with requests.Session() as http:
+        http.trust_env = False
+        try:
+            return http.get(url, timeout=2).ok
+        except requests.RequestException:
+            return False
+
+
+def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
+    """Make project, task and connection, or find those of an earlier start; other contents get a new project."""
+    video, config = folder / "clip.mp4", LABEL_CONFIG.read_text()
+    contents = hashlib.sha256(config.encode() + Path(clip.__file__).read_bytes()).hexdigest()
+    if setup.contents != contents or not video.exists():
+        clip.make(video)
+    url = f"http://127.0.0.1:{setup.backend_port}"
+    known = [f"/api/projects/{setup.project}", f"/api/tasks/{setup.task}", f"/api/ml/{setup.backend}"]
+    if setup.contents != contents or not all(studio.exists(path) for path in known):
+        setup.project = studio.create_project("SAM3 video demo", config)
+        setup.task = studio.upload_video(setup.project, video, {"fps": clip.FPS})
+        setup.backend = studio.connect_backend(setup.project, url)
+    elif setup.backend_url != url:
+        studio.move_backend(setup.backend, url)
+    setup.contents, setup.backend_url = contents, url
+
+
+def _check(studio: LabelStudio, setup: Setup) -> None:
+    """Prompt once as the open page does, and judge the track that comes back.
+
+    Raises:
+        DemoError: it is not the car's, or the check cannot tell.
+    """
+    boxes, size = clip.truth()["Car"], (clip.WIDTH, clip.HEIGHT)
+    prompt = check.drawn_region("demo-check", "Car", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
+    with _step("one prompt"):
+        region, asked = _whole_track(studio, setup, prompt)
+    if found := check.faults(region, boxes, size):
+        raise DemoError(f"the track is not the car's: {'; '.join(found)}")
+    half = (boxes[0, 2:] - boxes[0, :2]) / 2
+    if not check.faults(region, boxes + np.tile(half, 2), size):
+        raise DemoError("the check accepts a track that is half a box beside the car: it proves nothing")
+    print(f"  the track has {len(region['value']['sequence'])} keyframes, asked {asked} times, and follows the car")
+
+
+def _whole_track(studio: LabelStudio, setup: Setup, prompt: check.Region) -> tuple[check.Region, int]:
+    """Ask until the track is complete: the region and how often it took."""
+    region, asked, end = prompt, 0, time.monotonic() + ANSWER_PATIENCE
+    while asked == 0 or region.get("meta", {}).get("partial"):
+        if time.monotonic() > end:
+            raise DemoError(f"the track was not complete after {ANSWER_PATIENCE:.0f} s")
+        answer = studio.interactive(setup.backend, setup.task, [region])
+        same = [item for item in answer if item["id"] == prompt["id"] and item["type"] == "videorectangle"]
+        if len(same) != 1:
+            raise DemoError(f"the answer holds {len(same)} regions with the prompt's id instead of one")
+        region, asked = {**same[0], "origin": "prediction-changed"}, asked + 1
+    return region, asked
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    print(f"  {name} ... ", end="", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"{time.monotonic() - started:.1f} s", flush=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two demos in one folder would share a database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError("the demo runs already: end it first") from None
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""A Label Studio of one's own on loopback: its process, its account, and what we ask of it by REST.
+
+with LabelStudio(Path(".venv-labelstudio"), folder) as studio:
+    studio.start()
+    project = studio.create_project("try", config)
+    task = studio.upload_video(project, clip, {"fps": 25})
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from demo.processes import DemoError, Process, free_port
+
+Json = Any
+QUIET = {"show_collab_predictions": False, "evaluate_predictions_automatically": False}
+"""Project settings under which opening a task asks the backend for nothing."""
+
+NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+_TIMEOUT = 30.0
+_PREDICT_TIMEOUT = 120.0
+_DATABASE = "label_studio.sqlite3"
+_SETTINGS = {
+    "COLLECT_ANALYTICS": "false",
+    "SENTRY_DSN": "",
+    "FRONTEND_SENTRY_DSN": "",
+    "LATEST_VERSION_CHECK": "false",
+    "DEBUG": "false",
+    "DJANGO_DB": "sqlite",
+    # both refuse a backend on loopback otherwise: the one to connect it, the other to make its webhook
+    "ML_BLOCK_LOCAL_IP": "false",
+    "SSRF_PROTECTION_ENABLED": "false",
+}
+
+
+class LabelStudio:
+    """Label Studio out of the virtual environment `venv`, with everything it keeps in `folder`.
+
+    Attributes:
+        url: where it answers, once started.
+        email, password: of its one account.
+        token: the account's legacy token, which backends get too.
+        process: the child; its log is `folder`/log.txt.
+    """
+
+    def __init__(self, venv: Path, folder: Path) -> None:
+        self._venv, self._folder = venv.absolute(), folder.absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        account = _account(self._folder / "account.json")
+        self.email, self.password, self.token = account["email"], account["password"], account["token"]
+        self.process = Process("Label Studio", self._folder / "log.txt")
+        self.url = ""
+        self._http = requests.Session()
+        self._http.trust_env = False  # no proxy, no .netrc
+        self._http.headers["Authorization"] = f"Token {self.token}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def takes_a_minute(self) -> bool:
+        """Whether `start` has to make a database first: once for each installation."""
+        return not (self._folder / _DATABASE).exists() and not _migrated(self._venv).exists()
+
+    def start(self, port: int = 8080) -> None:
+        """Start it on `port`, or on another if that is taken, and wait until it answers to our account.
+
+        Raises:
+            DemoError: it ended or did not answer.
+        """
+        database = self._folder / _DATABASE
+        if not database.exists():
+            _migrate(self._venv)
+            unfinished = database.with_suffix(".unfinished")
+            shutil.copyfile(_migrated(self._venv), unfinished)
+            unfinished.replace(database)
+        port = free_port(port)
+        self.url = f"http://127.0.0.1:{port}"
+        words = ["start", "--no-browser", "--data-dir", str(self._folder), "--port", str(port)]
+        words += ["--internal-host", "127.0.0.1", "--enable-legacy-api-token", "--log-level", "INFO"]
+        account = {"USERNAME": self.email, "PASSWORD": self.password, "USER_TOKEN": self.token, "HOST": self.url}
+        self.process.start([self._venv / "bin" / "label-studio", *words], _environment(self._folder, account))
+        self.process.wait_until(self._answers, 120)
+
+    def stop(self) -> None:
+        """End it; what it keeps stays in its folder."""
+        self.process.stop()
+
+    def create_project(self, title: str, label_config: str, **settings: Json) -> int:
+        """A new project's id; `settings` are fields of Label Studio's, `QUIET` unless they say otherwise."""
+        body = {"title": title, "label_config": label_config, **QUIET, **settings}
+        return int(self.call("POST", "/api/projects", json=body)["id"])
+
+    def upload_video(self, project: int, video: Path, data: Mapping[str, Json]) -> int:
+        """A new task's id; it has the uploaded file as `video` beside `data`."""
+        address = f"/api/projects/{project}/import"
+        with video.open("rb") as file:
+            kept = self.call(
+                "POST", address, files={"file": (video.name, file, "video/mp4")}, params={"commit_to_project": "false"}
+            )
+        uploaded = self.call("GET", f"/api/import/file-upload/{kept['file_upload_ids'][0]}")
+        task = {"video": f"/data/{uploaded['file']}", **data}
+        return self.create_task(project, task)
+
+    def create_task(self, project: int, data: Mapping[str, Json]) -> int:
+        """A new task's id."""
+        return int(self.call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
+
+    def task(self, task: int) -> dict[str, Json]:
+        """The task with its annotations, drafts and predictions."""
+        found: dict[str, Json] = self.call("GET", f"/api/tasks/{task}")
+        return found
+
+    def connect_backend(self, project: int, url: str, **settings: Json) -> int:
+        """The id of the project's new ML backend, which prompts from the open page go to."""
+        body = {"project": project, "url": url, "title": "SAM3 video", "is_interactive": True, **settings}
+        return int(self.call("POST", "/api/ml", json=body)["id"])
+
+    def move_backend(self, backend: int, url: str) -> None:
+        """The ML backend answers at another address now."""
+        self.call("PATCH", f"/api/ml/{backend}", json={"url": url})
+
+    def interactive(self, backend: int, task: int, regions: list[dict[str, Json]]) -> list[dict[str, Json]]:
+        """What a gesture on the open page does: the regions that the backend answers.
+
+        Raises:
+            DemoError: Label Studio tells of an error, or the answer holds no prediction.
+        """
+        answer = self.call(
+            "POST",
+            f"/api/ml/{backend}/interactive-annotating",
+            json={"task": task, "context": {"result": regions}},
+            timeout=_PREDICT_TIMEOUT,
+        )
+        if answer.get("errors") or not answer.get("data"):
+            raise DemoError(f"the backend's answer did not get through Label Studio: {json.dumps(answer)[:300]}")
+        result: list[dict[str, Json]] = answer["data"]["result"]
+        return result
+
+    def task_url(self, project: int, task: int) -> str:
+        """The page on which the task is annotated."""
+        return f"{self.url}/projects/{project}/data?task={task}"
+
+    def exists(self, path: str) -> bool:
+        """Whether Label Studio still has what the REST address `path` names."""
+        return self._request("GET", path).status_code != 404
+
+    def call(self, method: str, path: str, **options: Json) -> Json:
+        """One REST call; the answer's JSON, or None where it has no body.
+
+        Raises:
+            DemoError: Label Studio does not answer, or it refuses.
+        """
+        response = self._request(method, path, **options)
+        if not response.ok:
+            raise DemoError(f"Label Studio answers {response.status_code} to {method} {path}: {response.text[:300]}")
+        return response.json() if response.content else None
+
+    def _request(self, method: str, path: str, timeout: float = _TIMEOUT, **options: Json) -> requests.Response:
+        try:
+            return self._http.request(method, self.url + path, timeout=timeout, **options)
+        except requests.RequestException as error:
+            self.process.check()
+            raise DemoError(f"Label Studio does not answer {method} {path} ({type(error).__name__})") from error
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._http.get(f"{self.url}/api/current-user/whoami", timeout=5).ok)
+        except requests.RequestException:
+            return False
+
+
+def _migrated(venv: Path) -> Path:
+    """An empty database that every new folder starts from: Label Studio's 261 migrations take most of a minute."""
+    return venv / "empty.sqlite3"
+
+
+def _migrate(venv: Path) -> None:
+    if _migrated(venv).exists():
+        return
+    with (
+        tempfile.TemporaryDirectory(dir=venv) as name,
+        Process("Label Studio's first start", venv / "first-start.txt") as setup,
+    ):
+        folder = Path(name)
+        setup.start([venv / "bin" / "label-studio", "version", "--data-dir", folder], _environment(folder, {}))
+        setup.wait(600)
+        (folder / _DATABASE).replace(_migrated(venv))
+
+
+def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without what someone has set for a Label Studio of their own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LABEL_STUDIO_", "HEARTEX_"))}
+    ours = {**_SETTINGS, **settings, "BASE_DATA_DIR": str(folder), "DATABASE_NAME": str(folder / _DATABASE)}
+    return {**kept, **{f"LABEL_STUDIO_{key}": value for key, value in ours.items()}, **NO_PROXY}
+
+
+def _account(path: Path) -> dict[str, str]:
+    """The account, invented at the first start and kept for the next."""
+    if not path.exists():
+        account = {"email": "demo@example.com", "password": secrets.token_hex(4), "token": secrets.token_hex(20)}
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(account))
+    kept: dict[str, str] = json.loads(path.read_text())
+    return kept

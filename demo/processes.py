@@ -1,0 +1,142 @@
+"""Children that end with the demo, whatever ends it."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 10.0  # seconds between asking a child to end and killing it
+
+
+class DemoError(Exception):
+    """Something does not work; `str(error)` is a sentence for the person at the terminal."""
+
+
+class Process:
+    """A child in a process group of its own, whose output goes to a log file."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name, self.log = name, log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        """Start it in `environment`, which is all of it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with uninterrupted(), self.log.open("wb") as log:
+            self._child = subprocess.Popen(
+                [str(word) for word in command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Say so if it has ended by itself.
+
+        Raises:
+            DemoError: with the end of its log.
+        """
+        if self._child is not None and (code := self._child.poll()) is not None:
+            end = self.log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise DemoError("\n  ".join([f"{self.name} ended with exit code {code}; its log is {self.log}:", *end]))
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it is done.
+
+        Raises:
+            DemoError: it failed, or `timeout` seconds are over.
+        """
+        self.wait_until(lambda: self._child is None or self._child.poll() == 0, timeout)
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Wait until it is ready for use.
+
+        Raises:
+            DemoError: it ended, or `timeout` seconds are over.
+        """
+        end = time.monotonic() + timeout
+        while not ready():
+            self.check()
+            if time.monotonic() > end:
+                raise DemoError(f"{self.name} was not ready within {timeout:.0f} s; its log is {self.log}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End it and everything that it started."""
+        if self._child is None:
+            return
+        with uninterrupted():
+            _signal_group(self._child.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(PATIENCE)
+            _signal_group(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+            self._child = None
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Every signal that asks for an end raises KeyboardInterrupt, also SIGINT in a shell's background; nohup holds."""
+    with _handled(_interrupt):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that ask for an end wait for the end of the block: no child is started without being known."""
+    asked: list[int] = []
+    with _handled(lambda number, _frame: asked.append(number)):
+        yield
+    if asked:
+        raise KeyboardInterrupt
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there on 127.0.0.1, otherwise any free port."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise DemoError("no port of 127.0.0.1 is free")
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, handler) for number in ENDS if number not in nohup}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
