@@ -25,8 +25,9 @@ TRUSTED, LOST, FOUND = 0.65, 0.55, 0.72
 """Similarities: from which on looks are updated and doubts end, below which they begin, that a search has to reach."""
 INSIDE = 0.55
 """Part of a box that has to be in the picture. Not less: CSRT's boxes stop with their middle on the edge."""
-LONGEST, SMALLEST = 640, 24
-"""Pixels: the picture is shrunk to that side for CSRT, unless the object became smaller than that."""
+LONGEST, LARGEST_SCALE = 1280, 2.0
+"""The side in pixels that a picture is scaled to for CSRT, and the most that it is enlarged by: CSRT answers in whole
+pixels, which are jitter in the track and cost keyframes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,10 @@ class Anchor:
 
 
 class _Tracker:
-    """OpenCV's tracker on one shrunken picture after the other, in pixels of the full picture."""
+    """OpenCV's tracker on one scaled picture after the other, in pixels of the full picture."""
 
     def __init__(self, picture: Picture, box: Box) -> None:
-        side, self._scale = (box.area) ** 0.5, min(1.0, LONGEST / max(picture.width, picture.height))
-        while self._scale < 1 and side * self._scale < SMALLEST:
-            self._scale = min(1.0, self._scale * 2)
+        self._scale = min(LONGEST / max(picture.width, picture.height), LARGEST_SCALE)
         params = cv2.TrackerCSRT.Params()
         params.admm_iterations, params.template_size, params.use_segmentation = 2, 180, False
         self._tracker = cv2.TrackerCSRT.create(params)
@@ -53,12 +52,12 @@ class _Tracker:
         width, height = (max(round(length * self._scale), 12) for length in (box.width, box.height))
         x, y = (box.x0 + box.x1) / 2 * self._scale - width / 2, (box.y0 + box.y1) / 2 * self._scale - height / 2
         self._start, self._box = (round(x), round(y), width, height), box
-        self._tracker.init(picture.shrunk(self._scale), self._start)
+        self._tracker.init(picture.scaled(self._scale), self._start)
 
     def update(self, picture: Picture) -> Box | None:
         """The box on the next picture; it may reach outside. None where CSRT itself gives up."""
         try:
-            found, (x, y, width, height) = self._tracker.update(picture.shrunk(self._scale))
+            found, (x, y, width, height) = self._tracker.update(picture.scaled(self._scale))
         except cv2.error:
             return None
         if not found or width < 1 or height < 1:

@@ -46,18 +46,18 @@ class Look:
 
 
 class Picture:
-    """One frame, with the shrunken copies that its tracks share."""
+    """One frame, with the scaled copies that its tracks share."""
 
     def __init__(self, frame: int, rgb: Pixels) -> None:
         self.frame, self.rgb = frame, rgb
         self.height, self.width = rgb.shape[:2]
-        self._shrunk: dict[float, Pixels] = {}
+        self._scaled: dict[float, Pixels] = {}
 
-    def shrunk(self, scale: float) -> Pixels:
+    def scaled(self, scale: float) -> Pixels:
         """A copy as BGR, `scale` times as large."""
-        if scale not in self._shrunk:
-            self._shrunk[scale] = np.asarray(cv2.cvtColor(_resized(self.rgb, scale), cv2.COLOR_RGB2BGR), np.uint8)
-        return self._shrunk[scale]
+        if scale not in self._scaled:
+            self._scaled[scale] = np.asarray(cv2.cvtColor(_resized(self.rgb, scale), cv2.COLOR_RGB2BGR), np.uint8)
+        return self._scaled[scale]
 
     def look(self, box: Box) -> Look:
         """What stands in the box; beyond the picture its edge goes on."""
@@ -88,7 +88,7 @@ def search(picture: Picture, size: Box, known: Sequence[Look]) -> tuple[Box, flo
     None where the object cannot fit into the picture.
     """
     scale = min(THING / max(size.width, size.height), LONGEST / max(picture.width, picture.height), 1.0)
-    thumb = picture.shrunk(scale)
+    thumb = picture.scaled(scale)
     candidates = []
     for look in known:
         template = cv2.cvtColor(look.patch, cv2.COLOR_RGB2BGR)
@@ -157,7 +157,8 @@ def _resized(rgb: Pixels, scale: float) -> Pixels:
     if scale == 1:
         return rgb
     size = tuple(max(round(side * scale), 1) for side in (rgb.shape[1], rgb.shape[0]))
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(rgb, size, interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def _fit(picture: Picture, box: Box, known: Iterable[Look]) -> float:

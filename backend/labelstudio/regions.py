@@ -235,7 +235,7 @@ def answer(
     """
     summary = f"track {track_id} · {engine}" + (f" · {score:.2f}" if score is not None else "")
     if labels and not set(labels) & set(region.labels):
-        summary += f" · no class was set: {labels[0]} for now, press another's key to change it"
+        summary += f" · no class given: {labels[0]} assumed"
     meta: dict[str, Any] = {"track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     if partial:
         done, total = partial

@@ -235,7 +235,7 @@ def test_a_state_is_small_and_of_one_version():
         OpenCVEngine().open(video, other)
 
 
-def test_large_pictures_are_shrunk_and_answered_in_their_own_pixels():
+def test_large_pictures_are_scaled_and_answered_in_their_own_pixels():
     boxes = [square(20 + 2 * n, 60) for n in range(8)]
     large = [np.repeat(np.repeat(picture, 5, axis=0), 5, axis=1) for picture in scene(boxes).pictures]
     seen = tracked(FakeVideo(large), Box(*(5 * edge for edge in boxes[0])))
