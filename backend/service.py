@@ -45,6 +45,8 @@ class Service:
         self.model_version = f"{self.engine.name}-{self.engine.version}"
         limits = settings.limits
         self._runner: Runner[Tracking] = Runner(limits.queue)
+        url, key = settings.label_studio_url, settings.label_studio_api_key
+        self._client = Client(url, key) if url else None
         self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
         self._video_limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
         self._waiters = threading.Semaphore(_WAITERS)
@@ -137,9 +139,7 @@ class Service:
         if all(segment.kept is not None for segment in segments):
             return None
         with self._lock:
-            client = self._clients.get(project)
-        if self.settings.label_studio_url:
-            client = Client(self.settings.label_studio_url, self.settings.label_studio_api_key)
+            client = self._client or self._clients.get(project)
 
         def video() -> Video:
             return Video(self._media.fetch(interaction.url, client), self._video_limits)

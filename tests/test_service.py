@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from backend.errors import BadRequest, BadVideo, Busy
 from backend.labelstudio import sequence
 from backend.service import Service
-from tests.fakes import FakeVideo, Gate, StubEngine
+from backend.settings import KeyframeSettings, Limits, Settings
+from backend.tracks import Observation
+from tests.fakes import FakeVideo, Gate, StubEngine, StubSession
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
 from tests.labelstudio.test_regions import shown
 
@@ -172,8 +174,6 @@ def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(make_service) -> None:
-    from backend.settings import Limits
-
     gate = Gate(until=0)
     service = make_service(StubEngine(gate=gate), answer_within=0.2, limits=Limits(queue=1))
     predict(service, body(drawn(keyframe(1), id="runs")))
@@ -295,3 +295,73 @@ def make_service_once(make_service):
         return service
 
     return make
+
+
+# --- every setting has an effect ------------------------------------------------------------------------------------
+
+
+def test_max_frames_is_how_far_it_goes(make_service) -> None:
+    (region,) = predict(make_service(max_frames=20), body(drawn(keyframe(11))))
+    assert frames(region)[-1] == 31
+
+
+def test_direction_is_where_it_goes(make_service) -> None:
+    (region,) = predict(make_service(direction="backward"), body(drawn(keyframe(60))))
+    assert (frames(region)[0], frames(region)[-1]) == (1, 60)
+    (region,) = predict(make_service(direction="both"), body(drawn(keyframe(60), id="both")))
+    assert (frames(region)[0], frames(region)[-1]) == (1, 100)
+
+
+class Trembling(StubEngine):
+    """Ten pixels to and fro on every other frame."""
+
+    def open(self, video: FakeVideo, state: bytes | None = None) -> StubSession:
+        session = StubSession(self)
+        still = session._look
+
+        def look(track: str, frame: int, reverse: bool) -> Observation:
+            box, shift = still(track, 0, reverse).box, 10 * (frame % 2)
+            return Observation(box._replace(x0=box.x0 + shift, x1=box.x1 + shift), 0.9)
+
+        session._look = look
+        return session
+
+
+def test_keyframes_iou_is_how_close_they_keep(make_service) -> None:
+    def count(iou: float) -> int:
+        service = make_service(Trembling(), keyframes=KeyframeSettings(iou))
+        return len(frames(predict(service, body(drawn(keyframe(1))))[0]))
+
+    assert count(0.5) == 2
+    assert count(0.99) == 100
+
+
+def test_the_settings_label_studio_counts_for_more_than_setups(make_service, monkeypatch) -> None:
+    seen = []
+    service = make_service(label_studio_url="http://ours:8080", label_studio_api_key="key")
+    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client: seen.append(client.url))
+    service.connect("3", "http://theirs:8080", "other")
+    predict(service, body(drawn(keyframe(1))))
+    assert seen == ["http://ours:8080"]
+
+
+def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
+    made = {}
+
+    class SpyMedia:
+        def __init__(self, folder, max_bytes, max_seconds) -> None:
+            made["media"] = (folder, max_bytes, max_seconds)
+
+        def fetch(self, url, client) -> str:
+            return url
+
+    def spy_video(path, limits) -> FakeVideo:
+        made["video"] = (limits.pixels, limits.frames)
+        return FakeVideo()
+
+    monkeypatch.setattr("backend.service.Media", SpyMedia)
+    monkeypatch.setattr("backend.service.Video", spy_video)
+    service = Service(Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), StubEngine())
+    predict(service, body(drawn(keyframe(1))))
+    service.close()
+    assert made == {"media": (tmp_path / "media", 1, 2), "video": (3, 4)}

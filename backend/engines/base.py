@@ -5,7 +5,6 @@ progress is to count what came, a partial result is what has been yielded.
 """
 
 from collections.abc import Generator, Sequence
-from types import TracebackType
 from typing import Protocol, Self
 
 from backend.prompts import Phrase, Prompt
@@ -18,9 +17,7 @@ class Session(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
         """Take prompts, all on one frame, and answer for that frame at once.

@@ -8,7 +8,6 @@ import json
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 from backend.engines.csrt import Anchor, Carry
@@ -37,9 +36,7 @@ class OpenCVSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._prompts.clear()
         for carries in self._carries.values():
             carries.clear()

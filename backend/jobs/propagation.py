@@ -103,8 +103,9 @@ class _Pass:
         self.span = span
         self.reverse = reverse
         self.count = 0
-        self._boxes = np.full((len(span), 4), np.nan)
-        self._scores = np.full(len(span), np.nan)
+        # Single precision: a ten-thousandth of a percent even at 8192 pixels, in half the memory.
+        self._boxes = np.full((len(span), 4), np.nan, np.float32)
+        self._scores = np.full(len(span), np.nan, np.float32)
 
     def run(self, session: Session, track: str, cancelled: Callable[[], bool]) -> bool:
         """False: cancelled."""
@@ -120,4 +121,4 @@ class _Pass:
         return True
 
     def results(self) -> _Results:
-        return self.span, self._boxes.copy(), self._scores.copy()
+        return self.span, self._boxes.astype(float), self._scores.astype(float)

@@ -1,8 +1,7 @@
-"""Label Studio's REST interface, and who may see its token: its own origin, nobody else."""
+"""One Label Studio, and who may see its token: its own origin, nobody else."""
 
 import threading
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -37,27 +36,6 @@ class Client:
         if self._token and request.url and self.serves(request.url):
             request.headers["Authorization"] = self._credentials()
         return request
-
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        """One call; `options` as for requests.request.
-
-        Returns:
-            The answer's JSON, or None where it is empty.
-
-        Raises:
-            MediaError: no answer, or one that refuses.
-        """
-        try:
-            answer = requests.request(
-                method, self.url + path, auth=self.authorize, timeout=_TIMEOUT, allow_redirects=False, **options
-            )
-        except requests.RequestException as error:
-            raise MediaError(f"Label Studio does not answer ({type(error).__name__}): set LABEL_STUDIO_URL") from error
-        if answer.status_code >= 300:
-            raise MediaError(
-                f"Label Studio answered {answer.status_code} to {method} {path}: check LABEL_STUDIO_API_KEY"
-            )
-        return answer.json() if answer.content else None
 
     def _credentials(self) -> str:
         # A personal access token is a JWT that is only good for asking for a short-lived one.
