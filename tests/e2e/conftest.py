@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +31,15 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
         yield studio
 
 
-@pytest.fixture(scope="session")
-def backend(studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `sam3-backend serve` as a user starts it."""
-    folder, port = tmp_path_factory.mktemp("backend"), free_port(0)
-    words = ["serve", "--engine", "opencv", "--port", str(port), "--data-dir", str(folder)]
+@contextmanager
+def serving(studio: LabelStudio, folder: Path, **settings: str) -> Iterator[str]:
+    """The address of `sam3-backend serve` as a user starts it; `settings` by their names in the environment."""
+    port = free_port(0)
     url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
+    words = ["serve", "--engine", "opencv", "--port", str(port), "--data-dir", str(folder)]
+    known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
     with Process("the backend", folder / "log.txt") as process:
-        process.start([Path(sys.executable).parent / "sam3-backend", *words], environment)
+        process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
         process.wait_until(lambda: _answers(url), 30)
         yield url
 
@@ -63,9 +64,26 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(studio: LabelStudio, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    video = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    clip.make(video)
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    clip.make(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with serving(studio, tmp_path_factory.mktemp("backend")) as url:
+        yield connected(studio, video, url)
+
+
+@pytest.fixture
+def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
+    """A project whose backend answers after a second, with what is there."""
+    with serving(studio, tmp_path, SAM3_BACKEND_ANSWER_WITHIN="1") as url:
+        yield connected(studio, video, url)
+
+
+def connected(studio: LabelStudio, video: Path, backend: str) -> Project:
     number = studio.create_project("browser tests", (ROOT / "label_config.xml").read_text())
     studio.connect_backend(number, backend)
     return Project(studio, number, video)
@@ -73,6 +91,12 @@ def project(studio: LabelStudio, backend: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def page(project: Project) -> Iterator[LabelingPage]:
+    with opened(project) as page:
+        yield page
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[LabelingPage]:
     """A fresh browser profile on a new task."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)

@@ -8,6 +8,7 @@ import pytest
 from backend.geometry import iou
 from demo import clip
 from tests.e2e.browser import LabelingPage, Region, during
+from tests.e2e.conftest import Project, opened
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,12 @@ def overlap(box: dict[str, float] | None, label: str, frame: int) -> float:
 
 
 def draw_and_track(page: LabelingPage, label: str, key: str = "t") -> Region:
-    """The three gestures on the first frame."""
+    """The three gestures on the first frame, and t again until the whole track is there."""
+    return finished(page, prompt(page, label, key)["id"])
+
+
+def prompt(page: LabelingPage, label: str, key: str) -> Region:
+    """The three gestures on the first frame, and the region that the first answer makes."""
     x, y, width, height = percent(label, 1)
     known = {region["id"] for region in page.regions()}
     page.page.keyboard.press("Escape")
@@ -43,7 +49,7 @@ def draw_and_track(page: LabelingPage, label: str, key: str = "t") -> Region:
     answer = page.answer(count)
     (new,) = [region for region in page.regions() if region["id"] not in known]
     assert [region["id"] for region in answer["data"]["result"]] == [new["id"]]
-    return finished(page, new["id"])
+    return new
 
 
 def finished(page: LabelingPage, identity: str) -> Region:
@@ -155,3 +161,19 @@ def test_an_edit_made_while_the_answer_is_on_its_way_survives(page: LabelingPage
     assert moved["y"] < y - 5, "the edit is gone"
     assert len(page.regions()) == 2
     page.shot("6-edit-while-waiting")
+
+
+def test_what_is_not_ready_is_shown_in_part_and_t_brings_the_rest(hasty_project: Project) -> None:
+    with opened(hasty_project) as page:
+        part = prompt(page, "Car", "1")
+        done, total = part["meta"]["partial"]["done"], part["meta"]["partial"]["total"]
+        assert 0 < done < total == clip.FRAMES
+        page.go(done)
+        assert overlap(page.shown(part["id"], done), "Car", done) >= 0.8
+        assert page.shown(part["id"], done + 1) is None, "what nobody has computed is not shown"
+        page.shot("7-partial")
+        whole = finished(page, part["id"])
+        assert len(page.regions()) == 1
+        assert humans(whole) == {1}
+        for frame in SAMPLED:
+            assert overlap(page.shown(whole["id"], frame), "Car", frame) >= 0.8, frame
