@@ -67,7 +67,10 @@ def _add_routes(app: Flask, service: Service) -> None:
 
 
 def _body() -> Mapping[str, Any]:
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None
     if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object, with Content-Type: application/json")
     return body
@@ -101,7 +104,7 @@ def _authenticate(service: Service) -> ResponseReturnValue | None:
 
 def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, BackendError):
-        log.warning("%s %s: %s", request.method, request.path, error)
+        log.warning("%s %s: %s", request.method, request.path, " ".join(str(error).split()))
         answer: Response = jsonify({"error": str(error)})
         if isinstance(error, Busy):
             answer.headers["Retry-After"] = str(error.retry_after)

@@ -52,8 +52,8 @@ class Prompt:
             raise ValueError("a mask stands alone: give no box and no points with it")
         if self.points and self.box is None and not any(point.positive for point in self.points):
             raise ValueError("negative points alone say nothing: add a positive point or a box")
-        if self.box is not None and not self.box.area > 0:
-            raise ValueError(f"the box {tuple(self.box)} is empty")
+        if self.box is not None and not 0 < self.box.area < float("inf"):
+            raise ValueError(f"the box {tuple(self.box)} is empty or has no end")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from backend import __version__, engines
 from backend.engines.base import Engine
-from backend.errors import BadRequest
+from backend.errors import BackendError, BadRequest, BadVideo, Busy
 from backend.jobs.runner import Job, Runner
 from backend.jobs.tracking import Tracking
 from backend.labelstudio import config as label_config
-from backend.labelstudio import interactions, regions
+from backend.labelstudio import interactions, regions, segments
 from backend.labelstudio.client import Client
 from backend.labelstudio.interactions import Interaction
 from backend.labelstudio.media import Media
@@ -117,54 +117,73 @@ class Service:
         if not context:
             return []
         interaction = interactions.parse(tasks, context, label_config.parse(xml))
-        if not interaction.regions:
-            return []
         jobs = {region.id: self._submit(region, interaction, project) for region in interaction.regions}
         if self._waiters.acquire(blocking=False):
             try:
-                self._runner.wait([job for job in jobs.values() if job], deadline - time.monotonic())
+                self._runner.wait([job for job in jobs.values() if isinstance(job, Job)], deadline - time.monotonic())
             finally:
                 self._waiters.release()
-        errors = [job.error for job in jobs.values() if job and job.error]
-        if len(errors) == len(jobs):
+        outcomes = {name: job.error or job if isinstance(job, Job) else job for name, job in jobs.items()}
+        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, BackendError)]
+        if not outcomes:
+            return []
+        if len(errors) == len(outcomes):
             raise errors[0]
-        result = [self._answered(region, jobs[region.id], interaction) for region in interaction.regions]
-        scores = [region["score"] for region in result if "score" in region]
+        answers = [self._answered(region, outcomes[region.id], interaction) for region in interaction.regions]
+        scores = [answer[0]["score"] for answer in answers if "score" in answer[0]]
         score = sum(scores) / len(scores) if scores else 0.0
+        result = [one for answer in answers for one in answer]
         return [{"result": result, "score": round(score, 4), "model_version": self.model_version}]
 
-    def _submit(self, region: Region, interaction: Interaction, project: str) -> Job[Tracking] | None:
+    def _submit(self, region: Region, interaction: Interaction, project: str) -> Job[Tracking] | Busy | None:
         """The job that tracks a region; None where nothing of it is left to track."""
-        segments = region.segments(self.settings.direction)
-        if all(segment.kept is not None for segment in segments):
+        cut = segments.cut(region, self.settings.direction)
+        if not any(segment.is_tracked for segment in cut):
             return None
         with self._lock:
             client = self._client or self._clients.get(project)
 
-        def video() -> Video:
-            return Video(self._media.fetch(interaction.url, client), self._video_limits)
+        def video(cancelled: Callable[[], bool]) -> Video:
+            path = self._media.fetch(interaction.url, client, cancelled)
+            try:
+                return Video(path, self._video_limits)
+            except BadVideo:
+                self._media.forget(path)
+                raise
 
         def make() -> Tracking:
-            max_frames = self.settings.max_frames
-            return Tracking(region, segments, interaction.framerate, max_frames, self.engine, video)
+            return Tracking(
+                region,
+                cut,
+                framerate=interaction.framerate,
+                max_frames=self.settings.max_frames,
+                bound=self.settings.keyframes.iou,
+                engine=self.engine,
+                video=video,
+            )
 
-        return self._runner.submit((interaction.task, region.id), self._digest(region, interaction), make)
+        try:
+            return self._runner.submit((interaction.task, region.id), self._digest(region, interaction), make)
+        except Busy as busy:
+            return busy
 
     def _digest(self, region: Region, interaction: Interaction) -> str:
         """What makes two prompts the same. The label is left out: a box is followed alike whatever it is called."""
         settings = self.settings
         parts = [interaction.url, interaction.framerate, self.model_version, settings.direction, settings.max_frames]
         parts += [item.fingerprint for item in region.humans]
-        return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
+        return hashlib.sha256("|".join(map(str, parts)).encode(errors="replace")).hexdigest()
 
-    def _answered(self, region: Region, job: Job[Tracking] | None, interaction: Interaction) -> dict[str, Any]:
+    def _answered(
+        self, region: Region, outcome: Job[Tracking] | BackendError | None, interaction: Interaction
+    ) -> list[dict[str, Any]]:
         labels, framerate = interaction.classes[region.id], interaction.framerate
-        if job and job.error:
-            return regions.refusal(region, labels, framerate, str(job.error))
+        if isinstance(outcome, BackendError):
+            return regions.refusal(region, labels, framerate, str(outcome))
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
-        complete = job is None or job.state == "done"
-        if job:
-            ours, score = job.work.answer(self.settings.keyframes.iou)
+        complete = outcome is None or outcome.state == "done"
+        if outcome:
+            ours, score = outcome.work.answer()
         else:
             ours, score = [item for item in region.items if not item.is_human], region.score
         return regions.answer(
@@ -175,17 +194,18 @@ class Service:
             track_id=self._track_id(region, interaction),
             engine=self.engine.name,
             score=score,
-            partial=None if complete or not job else job.work.progress(),
+            partial=None if complete or not outcome else outcome.work.progress(),
         )
 
     def _track_id(self, region: Region, interaction: Interaction) -> int:
         """The region's number, or the next one that the task has not seen."""
         with self._lock:
             known = self._track_ids.get(interaction.task, {})
-            if region.track_id is not None:
+            others = {number for name, number in known.items() if name != region.id}
+            if region.track_id is not None and region.track_id not in others:
                 known[region.id] = region.track_id
             elif region.id not in known:
-                known[region.id] = 1 + max([0, *known.values(), *interaction.track_ids])
+                known[region.id] = 1 + max([0, *others, *interaction.track_ids])
             _remember(self._track_ids, interaction.task, known)
             return known[region.id]
 

@@ -58,7 +58,7 @@ def test_setup_answers_whatever_the_project_is_like(client: FlaskClient, changes
 def test_the_token_of_setup_fetches_the_tasks_of_that_project_alone(make_service, monkeypatch) -> None:
     clients = []
     service = make_service()
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client: clients.append(client))
+    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: clients.append(client))
     app = create_app(service).test_client()
     app.post("/setup", json=setup_body())
     app.post("/predict", json=body(drawn(keyframe(1))))
@@ -181,3 +181,47 @@ def test_basic_authentication_guards_everything(make_service, header: str | None
         assert answer.status_code == status
         assert status == 200 or "Basic" in answer.headers["WWW-Authenticate"]
     assert "paßword" not in json.dumps(client.get("/health", headers=headers).json, ensure_ascii=False)
+
+
+def nested(**value: Any) -> dict[str, Any]:
+    return body(drawn(keyframe(1)) | value)
+
+
+def valued(**value: Any) -> dict[str, Any]:
+    return nested(value=drawn(keyframe(1))["value"] | value)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        nested(meta={"human": [[1]], "track_id": True, "ends": "x"}),
+        nested(meta={"human": ["a", None], "track_id": HUGE, "partial": 3}),
+        nested(meta=[1]),
+        nested(score=HUGE),
+        nested(score=float("nan")),
+        valued(framesCount=HUGE, duration=float("inf")),
+        valued(sequence=[keyframe(1, x=HUGE)]),
+        valued(sequence=[keyframe(1) | {"frame": HUGE}]),
+        valued(sequence=[keyframe(1, time=HUGE)]),
+        valued(sequence=[keyframe(1, time=1e-6)]),
+        valued(sequence=[keyframe(1, time=None)]) | {"tasks": [{"data": {"video": "/x", "fps": 0}}]},
+        nested() | {"tasks": [{"id": None, "data": {"video": "http://\ud800", "fps": 25}}]},
+    ],
+    ids=range(12),
+)
+def test_strange_values_end_in_an_answer_or_a_4xx_and_in_real_json(client: FlaskClient, sent: dict) -> None:
+    answer = client.post("/predict", data=json.dumps(sent), content_type="application/json")
+    assert answer.status_code in (200, 400)
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    json.loads(answer.text, parse_constant=refused)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/validate"])
+def test_a_body_that_is_nested_without_end_is_a_mistake(client: FlaskClient, path: str) -> None:
+    assert client.post(path, data="[" * 200_000, content_type="application/json").status_code == 400

@@ -173,6 +173,68 @@ def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
     assert shown(list(sequence.parse(whole["value"]["sequence"])), 80)[1] == pytest.approx(60, abs=0.5)
 
 
+def test_a_track_that_waits_for_its_turn_is_not_answered_as_whole(make_service) -> None:
+    gate = Gate(until=0)
+    service = make_service(StubEngine(gate=gate), answer_within=0.2)
+    predict(service, body(drawn(keyframe(1), id="runs")))
+    (waits,) = predict(service, body(drawn(keyframe(1), id="waits")))
+    assert waits["meta"]["partial"] == {"done": 0, "total": 100}
+    gate.open()
+
+
+def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
+    gate = Gate(until=30)
+    service = make_service(StubEngine(gate=gate), answer_within=0.3, limits=Limits(queue=2))
+    answered = predict(service, body(*(drawn(keyframe(1), id=f"r{number}") for number in range(4))))
+    assert [region["id"] for region in answered] == ["r0", "r1", "r2", "r3"]
+    assert answered[0]["meta"]["partial"]["total"] == 100
+    assert "waiting for the device" in answered[3]["meta"]["text"][0]
+    assert answered[3]["origin"] == "manual"
+    gate.open()
+
+
+def test_the_same_region_id_on_another_task_is_another_track(make_service) -> None:
+    engine = StubEngine()
+    service = make_service(engine)
+    for task in (7, 8):
+        predict(service, body(drawn(keyframe(1)), id=task))
+    assert len(engine.frames) == 200
+
+
+def test_another_video_in_the_same_task_is_tracked_anew(make_service) -> None:
+    engine = StubEngine()
+    service = make_service(engine)
+    for name in ("a.mp4", "b.mp4"):
+        predict(service, body(drawn(keyframe(1)), data={"video": f"/data/{name}", "fps": 25}))
+    assert len(engine.frames) == 200
+
+
+def test_copies_of_a_track_get_numbers_of_their_own(make_service) -> None:
+    meta = {"track_id": 5}
+    answered = predict(make_service(), body(*(drawn(keyframe(1), id=name, meta=meta) for name in "ab")))
+    assert [region["meta"]["track_id"] for region in answered] == [5, 6]
+
+
+def test_a_drawn_box_after_the_last_picture_is_on_the_last_one(make_service) -> None:
+    # The file's sound lasts longer: Label Studio counts 125 frames and shows the last picture on those after 100.
+    prompt = drawn(keyframe(110))
+    prompt["value"]["framesCount"] = 125
+    (region,) = predict(make_service(direction="both"), body(prompt))
+    assert frames(region)[0] == 1
+    assert item(region, 110)["human"] is True
+
+
+def test_going_backward_the_box_is_hidden_after_where_it_was_drawn(make_service) -> None:
+    (region,) = predict(make_service(direction="backward"), body(drawn(keyframe(50))))
+    assert [(item["frame"], item["enabled"]) for item in region["value"]["sequence"]][-2:] == [(50, True), (51, False)]
+
+
+def test_a_thousand_human_keyframes_take_no_longer_than_their_number(make_service) -> None:
+    many = drawn(*(keyframe(frame, x=frame / 20) for frame in range(1, 1001)))
+    (region,) = predict(make_service(video=FakeVideo(count=1000), answer_within=20), body(many))
+    assert sum(item.get("human", False) for item in region["value"]["sequence"]) == 1000
+
+
 def test_a_full_queue_says_when_to_come_back(make_service) -> None:
     gate = Gate(until=0)
     service = make_service(StubEngine(gate=gate), answer_within=0.2, limits=Limits(queue=1))
@@ -307,7 +369,7 @@ def test_max_frames_is_how_far_it_goes(make_service) -> None:
 
 def test_direction_is_where_it_goes(make_service) -> None:
     (region,) = predict(make_service(direction="backward"), body(drawn(keyframe(60))))
-    assert (frames(region)[0], frames(region)[-1]) == (1, 60)
+    assert (frames(region)[0], frames(region)[-1]) == (1, 61)
     (region,) = predict(make_service(direction="both"), body(drawn(keyframe(60), id="both")))
     assert (frames(region)[0], frames(region)[-1]) == (1, 100)
 
@@ -339,7 +401,7 @@ def test_keyframes_iou_is_how_close_they_keep(make_service) -> None:
 def test_the_settings_label_studio_counts_for_more_than_setups(make_service, monkeypatch) -> None:
     seen = []
     service = make_service(label_studio_url="http://ours:8080", label_studio_api_key="key")
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client: seen.append(client.url))
+    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: seen.append(client.url))
     service.connect("3", "http://theirs:8080", "other")
     predict(service, body(drawn(keyframe(1))))
     assert seen == ["http://ours:8080"]
@@ -352,7 +414,7 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
         def __init__(self, folder, max_bytes, max_seconds) -> None:
             made["media"] = (folder, max_bytes, max_seconds)
 
-        def fetch(self, url, client) -> str:
+        def fetch(self, url, client, cancelled) -> str:
             return url
 
     def spy_video(path, limits) -> FakeVideo:

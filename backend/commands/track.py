@@ -1,8 +1,8 @@
 """`sam3-backend track`: prompts to tracks without Label Studio, into a file that it imports and a video to look at."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from backend import engines, overlay
 from backend.engines.base import Engine
-from backend.errors import BadRequest
+from backend.errors import BadRequest, SettingsError
 from backend.jobs.propagation import Propagation, stretches_between
-from backend.labelstudio import regions, sequence
+from backend.labelstudio import regions, segments, sequence
 from backend.labelstudio.clock import Clock
-from backend.labelstudio.regions import Region, Segment
+from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Target
 from backend.settings import Settings
@@ -46,6 +46,7 @@ def run(
     Raises:
         BackendError: the video cannot be decoded, or a prompt is not for this video or engine.
     """
+    _check(path, output, drawn)
     engine = engines.load(settings.engine)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
         tracks = _tracks(video, targets, settings, engine, span)
@@ -57,6 +58,15 @@ def run(
             print(text)
         if drawn:
             write_video(drawn, overlay.draw(video, tracks), video.rate)
+
+
+def _check(path: Path, *outputs: Path | None) -> None:
+    """Say what is wrong with the files before anything is computed."""
+    if not path.is_file():
+        raise SettingsError(f"there is no file {path.name}: give the path of a video")
+    for output in outputs:
+        if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
+            raise SettingsError(f"{output.name} cannot be written: give a file in a folder that is there")
 
 
 def _tracks(
@@ -93,11 +103,11 @@ def _task(
     result = []
     for number, (name, target) in enumerate(targets.items(), start=1):
         track, humans = tracks[name], _humans(target, clock, video)
-        segments = [Segment(before, after, None) for before, after in pairwise((None, *humans, None))]
-        ours = regions.keyframes(segments, track, clock, (video.width, video.height), settings.keyframes.iou)
+        size, bound = (video.width, video.height), settings.keyframes.iou
+        ours = segments.keyframes(segments.between(humans), track, clock, size, bound)
         if not humans and not ours:
             continue
-        result.append(
+        result.extend(
             regions.answer(
                 _region(name, humans, video),
                 [*humans, *ours],
@@ -119,12 +129,14 @@ def _task(
 
 def _humans(target: Target, clock: Clock, video: Video) -> Sequence[Item]:
     """The boxes that were given, as the person's own keyframes."""
-    items = []
-    for frame, prompt in sorted(target.prompts.items()):
+    items = {}
+    for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:
             (row,) = sequence.percent(np.array([prompt.box]), video.width, video.height).tolist()
-            items.append(Item(clock.frame(frame), True, *row))
-    return items
+            # With a variable frame rate two pictures may share an LS frame, which shows the later one.
+            frame = clock.frame(source)
+            items[frame] = Item(frame, True, *row)
+    return list(items.values())
 
 
 def _region(name: str, humans: Sequence[Item], video: Video) -> Region:
@@ -134,10 +146,6 @@ def _region(name: str, humans: Sequence[Item], video: Video) -> Region:
         to_name="video",
         labels=(),
         items=tuple(humans),
-        origin="prediction",
-        meta={},
-        score=None,
         frames_count=round(video.duration * video.rate),
         duration=video.duration,
-        framerate=video.rate,
     )

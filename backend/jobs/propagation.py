@@ -84,8 +84,8 @@ class Propagation:
         boxes, scores = np.full((self._length, 4), np.nan), np.full(self._length, np.nan)
         for passes in self._runs:
             results = [one.results() for one in passes]
-            for span, found, score in results[:1] if len(results) == 1 else [_fused(*results)] if results else []:
-                boxes[span.start : span.stop], scores[span.start : span.stop] = found, score
+            span, found, score = results[0] if len(results) == 1 else _fused(*results)
+            boxes[span.start : span.stop], scores[span.start : span.stop] = found, score
         return Track(boxes, scores)
 
 

@@ -11,6 +11,8 @@ from backend.errors import BackendError, Busy
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 10.0
+
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -38,6 +40,17 @@ class Job(Generic[W]):
     def cancel(self) -> None:
         """Stop soon; what is computed stays."""
         self._cancelled.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """It was told to stop."""
+        return self._cancelled.is_set()
+
+    def drop(self) -> None:
+        """End it before it began; called by the runner alone."""
+        self._cancelled.set()
+        self.state = "cancelled"
+        self._ended.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; False where it is still to come."""
@@ -87,15 +100,18 @@ class Runner(Generic[W]):
         """
         with self._changed:
             job = self._jobs.get((key, digest))
-            if job and job.state not in ("failed", "cancelled") and not job._cancelled.is_set():
+            if job and job.state not in ("failed", "cancelled") and not job.is_cancelled:
                 self._jobs.move_to_end((key, digest))
                 return job
-            for (other, _), old in self._jobs.items():
-                if other == key:
-                    old.cancel()
-            self._waiting = deque(job for job in self._waiting if not job._cancelled.is_set())
-            if len(self._waiting) >= self._queue_limit:
-                raise Busy(f"{len(self._waiting)} tracks are waiting for the device: ask again in a little while")
+            replaced = [old for (other, _), old in self._jobs.items() if other == key and not old.wait(0)]
+            waiting = [job for job in self._waiting if job not in replaced]
+            if len(waiting) >= self._queue_limit:
+                raise Busy(f"{len(waiting)} tracks are waiting for the device: ask again in a little while")
+            for old in replaced:
+                old.cancel()
+                if old in self._waiting:
+                    old.drop()
+            self._waiting = deque(waiting)
             job = Job(make())
             self._jobs[key, digest] = job
             self._waiting.append(job)
@@ -116,13 +132,13 @@ class Runner(Generic[W]):
             return {"waiting": len(self._waiting), "running": int(self._running is not None)}
 
     def close(self) -> None:
-        """Cancel everything and end the worker."""
+        """Cancel everything and end the worker; one that does not come back from a library call is left behind."""
         with self._changed:
             self._closed = True
             for job in (*self._waiting, *([self._running] if self._running else [])):
                 job.cancel()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
 
     def _forget(self) -> None:
         ended = [name for name, job in self._jobs.items() if job.wait(0)]

@@ -8,9 +8,10 @@ import numpy as np
 from backend.engines.base import Engine
 from backend.errors import BadRequest
 from backend.jobs.propagation import Propagation, Stretch
-from backend.labelstudio import regions, sequence
+from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
-from backend.labelstudio.regions import Region, Segment
+from backend.labelstudio.regions import Region
+from backend.labelstudio.segments import Segment, keyframes
 from backend.labelstudio.sequence import Item
 from backend.prompts import Prompt
 from backend.tracks import Track
@@ -26,32 +27,40 @@ class _View:
     propagation: Propagation
 
 
+Keyframes = tuple[list[Item], float | None]
+
+
 class Tracking:
     """The work of one job; other threads may ask for what is there while it runs.
 
     Args:
-        segments: of the region; those with nothing kept are tracked.
+        segments: of the region.
         framerate: frames per second that the page counts with.
         max_frames: how far to go beyond the first and the last human keyframe; 0: no limit.
-        video: opens the region's video, however long that takes.
+        bound: the least IoU of an interpolated box with the tracked one.
+        video: opens the region's video, however long that takes, unless it is cancelled.
     """
 
     def __init__(
         self,
         region: Region,
         segments: Sequence[Segment],
+        *,
         framerate: float,
         max_frames: int,
+        bound: float,
         engine: Engine,
-        video: Callable[[], Video],
+        video: Callable[[Callable[[], bool]], Video],
     ) -> None:
         self.region = region
         self.segments = segments
         self._framerate = framerate
         self._max_frames = max_frames
+        self._bound = bound
         self._engine = engine
         self._video = video
         self._view: _View | None = None
+        self._whole: Keyframes | None = None
 
     def run(self, cancelled: Callable[[], bool]) -> None:
         """Open, prompt, propagate.
@@ -59,15 +68,19 @@ class Tracking:
         Raises:
             BackendError: the file cannot be had or decoded, or a keyframe lies outside it.
         """
-        with self._video() as video:
+        with self._video(cancelled) as video:
             clock = Clock(video.times, video.end, self._framerate)
-            open_ends = [segment for segment in self.segments if segment.kept is None]
-            stretches = [Stretch(_source(one.before, clock), _source(one.after, clock)) for one in open_ends]
-            anchors = {item.frame: item for one in open_ends for item in (one.before, one.after) if item}
+            to_track = [segment for segment in self.segments if segment.is_tracked]
+            stretches = [Stretch(_source(one.before, clock), _source(one.after, clock)) for one in to_track]
+            anchors = {item.frame: item for one in to_track for item in (one.before, one.after) if item}
             prompts = [self._prompt(item, clock, video) for _, item in sorted(anchors.items())]
             propagation = Propagation(len(video), stretches, self._max_frames)
-            self._view = _View(clock, (video.width, video.height), propagation)
+            self._view = view = _View(clock, (video.width, video.height), propagation)
             propagation.run(self._engine, video, prompts, cancelled)
+        if not cancelled():
+            # Made once, here; what they were made of takes a hundred times the memory.
+            self._whole = self._keyframes(view)
+            self._view = None
 
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; before the file is open, what Label Studio says that there are."""
@@ -75,17 +88,19 @@ class Tracking:
             return view.propagation.done, view.propagation.total
         return 0, self.region.frames_count or 1
 
-    def answer(self, bound: float) -> tuple[list[Item], float | None]:
-        """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
-
-        Args:
-            bound: the least IoU of an interpolated box with the tracked one.
-        """
-        view, kept = self._view, [item for segment in self.segments for item in segment.kept or ()]
+    def answer(self) -> Keyframes:
+        """Our keyframes as far as they are known, and the mean score of the frames where the object is present."""
+        view = self._view
+        if self._whole is not None:
+            return self._whole
         if view is None:
-            return kept, self.region.score
+            return [item for segment in self.segments for item in segment.kept or ()], self.region.score
+        return self._keyframes(view)
+
+    def _keyframes(self, view: _View) -> Keyframes:
         track = view.propagation.track()
-        return regions.keyframes(self.segments, track, view.clock, view.size, bound), self._score(track, view.clock)
+        items = keyframes(self.segments, track, view.clock, view.size, self._bound)
+        return items, self._score(track, view.clock)
 
     def _score(self, track: Track, clock: Clock) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""

@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._token = token
+        self._token = token.strip()
         self._access = ("", 0.0)
         self._lock = threading.Lock()
 
@@ -44,7 +44,14 @@ class Client:
         with self._lock:
             access, until = self._access
             if time.monotonic() >= until:
-                answer = requests.post(f"{self.url}/api/token/refresh", json={"refresh": self._token}, timeout=_TIMEOUT)
+                # No redirects, and an auth that does nothing: the token goes nowhere else, and no .netrc is read.
+                answer = requests.post(
+                    f"{self.url}/api/token/refresh",
+                    json={"refresh": self._token},
+                    timeout=_TIMEOUT,
+                    allow_redirects=False,
+                    auth=lambda request: request,
+                )
                 if answer.status_code != 200:
                     raise MediaError(
                         "Label Studio refused the personal access token: set LABEL_STUDIO_API_KEY to a new one"

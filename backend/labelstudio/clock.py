@@ -9,6 +9,18 @@ from backend.errors import BadRequest
 
 # Label Studio shows frame k by seeking to (k - 1) / framerate plus this many seconds.
 _SEEK = 0.002
+_SLOWEST, _FASTEST = 0.1, 1000.0
+_LONGEST = 1_000_000
+
+
+def check_framerate(framerate: float) -> None:
+    """Refuse what no video counts with.
+
+    Raises:
+        BadRequest: it is below 0.1 or above 1000 frames per second, or no number.
+    """
+    if not _SLOWEST <= framerate <= _FASTEST:
+        raise BadRequest(f"the framerate {framerate:g} cannot be right: set fps in the task's data to the video's own")
 
 
 class Clock:
@@ -20,17 +32,18 @@ class Clock:
         framerate: frames per second that Label Studio counts with; it need not be the file's own.
 
     Raises:
-        BadRequest: the framerate is not a positive number.
+        BadRequest: the framerate cannot be right.
     """
 
     def __init__(self, times: NDArray[np.float64], end: float, framerate: float) -> None:
-        if not (math.isfinite(framerate) and framerate > 0):
-            raise BadRequest(
-                f"the framerate {framerate:g} cannot be right: set fps in the task's data to the video's own"
-            )
+        check_framerate(framerate)
         self.framerate = framerate
         self.length = max(1, math.ceil((end - _SEEK) * framerate))
         """The last LS frame that shows a picture for the first time or still; later ones outlast the pictures."""
+        if self.length > _LONGEST:
+            raise BadRequest(
+                f"{self.length} frames at {framerate:g} a second are too many: correct fps in the task's data"
+            )
         self._times = times
 
     def sources(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
@@ -55,12 +55,14 @@ class LabelConfig:
         rectangles: the name of each VideoRectangle, and of the Video that it draws on.
         labels: for each Video's name, the classes that its Labels controls offer, in their order.
         commands: labels of the control "cmd": keys to press, never a class.
+        dynamic: names of Videos whose labels come, at least in part, from the tasks.
     """
 
     videos: Mapping[str, VideoTag]
     rectangles: Mapping[str, str]
     labels: Mapping[str, tuple[str, ...]]
     commands: frozenset[str]
+    dynamic: frozenset[str]
 
     def classes(self, given: tuple[str, ...], video: str) -> tuple[str, ...]:
         """The classes among a region's labels; where none is set, the config's first.
@@ -74,7 +76,7 @@ class LabelConfig:
         offered = self.labels.get(video, ())
         classes = tuple(label for label in given if label not in self.commands)
         for label in classes:
-            if label not in offered:
+            if label not in offered and video not in self.dynamic:
                 raise BadRequest(
                     f'the label "{label}" is not in the label config, which has: {", ".join(offered) or "none"}'
                 )
@@ -107,23 +109,17 @@ def parse(xml: str) -> LabelConfig:
         raise BadRequest(
             'the label config cannot draw boxes on the video: add <VideoRectangle name="box" toName="video"/>'
         )
-    return LabelConfig(videos, rectangles, _classes(root, videos), frozenset(_commands(root)))
-
-
-def _classes(root: Element, videos: Mapping[str, VideoTag]) -> dict[str, tuple[str, ...]]:
     classes: dict[str, tuple[str, ...]] = {}
+    commands: set[str] = set()
+    dynamic: set[str] = set()
     for control in root.iter("Labels"):
-        if control.get("name") != COMMAND_CONTROL:
-            for video in videos.keys() & control.get("toName", "").split(","):
-                classes[video] = classes.get(video, ()) + tuple(_values(control))
-    return classes
-
-
-def _commands(root: Element) -> list[str]:
-    return [
-        value for control in root.iter("Labels") if control.get("name") == COMMAND_CONTROL for value in _values(control)
-    ]
-
-
-def _values(control: Element) -> list[str]:
-    return [label.get("value", "") for label in control.iter("Label")]
+        # A label with an alias is known by it in all that Label Studio sends.
+        labels = [label.get("alias", "") or label.get("value", "") for label in control.iter("Label")]
+        if control.get("name") == COMMAND_CONTROL:
+            commands.update(labels)
+            continue
+        for video in videos.keys() & control.get("toName", "").split(","):
+            classes[video] = (*classes.get(video, ()), *labels)
+            if control.get("value", "").startswith("$"):
+                dynamic.add(video)
+    return LabelConfig(videos, rectangles, classes, frozenset(commands), frozenset(dynamic))

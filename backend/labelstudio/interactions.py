@@ -1,13 +1,17 @@
 """A request of Label Studio's to /predict: what was prompted, on which frames of which video."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import BadRequest, Unsupported
 from backend.labelstudio import regions
+from backend.labelstudio.clock import check_framerate
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.regions import Region
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +39,51 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     """Read an interactive request.
 
     Raises:
-        BadRequest: it has no task, a region cannot be read, or nothing in it can be prompted.
+        BadRequest: it has no task, or nothing in it can be prompted.
         Unsupported: it prompts in a way that this version does not know.
     """
     task, data = _task(tasks)
-    asked = [region for region in map(regions.parse, _rectangles(context, config)) if region.is_asked]
+    asked = _asked(context, config)
     videos = {region.to_name for region in asked}
     if len(videos) > 1:
         raise BadRequest(f"boxes on {len(videos)} videos at once: ask for the boxes of one video at a time")
     video = config.videos[videos.pop() if videos else next(iter(config.videos))]
+    framerate = next((region.framerate for region in asked if region.framerate), None) or video.rate(data)
+    check_framerate(framerate)
     return Interaction(
         task=str(task.get("id", "")),
         url=video.url(data),
-        framerate=next((region.framerate for region in asked if region.framerate), None) or video.rate(data),
+        framerate=framerate,
         regions=tuple(asked),
         classes={region.id: config.classes(region.labels, video.name) for region in asked},
         track_ids=frozenset(_track_ids(task, context)),
     )
+
+
+def _asked(context: Mapping[str, Any], config: LabelConfig) -> list[Region]:
+    """The regions that are asked for. One that cannot be read costs no other its track: it stays as the page shows it.
+
+    Raises:
+        BadRequest: none of those that are asked for can be read.
+    """
+    results, asked, error = _results(context), [], None
+    _check_kinds(results)
+    for result in results:
+        if result.get("type") != regions.TYPE or result.get("origin") == "prediction":
+            continue
+        try:
+            _check_control(result, config)
+            beside = [one for one in results if one.get("id") == result.get("id") and one.get("type") != regions.TYPE]
+            region = regions.parse(result, beside)
+            if region.is_asked:
+                config.classes(region.labels, region.to_name)
+                asked.append(region)
+        except BadRequest as bad:
+            log.warning("a region is left as it is: %s", bad)
+            error = error or bad
+    if error and not asked:
+        raise error
+    return asked
 
 
 def _task(tasks: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -68,26 +100,23 @@ def _results(holder: object) -> list[Mapping[str, Any]]:
     return [result for result in results if isinstance(result, Mapping)] if isinstance(results, list) else []
 
 
-def _rectangles(context: Mapping[str, Any], config: LabelConfig) -> Iterator[Mapping[str, Any]]:
-    """The results that are boxes on a video; texts beside them belong to them and are passed over."""
-    results = _results(context)
+def _check_kinds(results: Sequence[Mapping[str, Any]]) -> None:
+    """Say what to do instead where nothing can be prompted."""
     kinds = {str(result.get("type")) for result in results}
-    if regions.TYPE not in kinds:
-        if "textarea" in kinds:
-            raise Unsupported("this version cannot find objects by words: draw a box, select it and press t")
-        if "keypointlabels" in kinds:
-            raise Unsupported("this version takes no clicks from Label Studio: draw a box, select it and press t")
-        if kinds:
-            raise BadRequest(f"regions of type {', '.join(sorted(kinds))} cannot be tracked: draw a VideoRectangle box")
-    for result in results:
-        if result.get("type") == regions.TYPE:
-            name = result.get("from_name")
-            if config.rectangles.get(str(name)) != result.get("to_name"):
-                known = ", ".join(f'"{name}"' for name in config.rectangles)
-                raise BadRequest(
-                    f'the region belongs to the control "{name}", but the boxes of the label config are {known}'
-                )
-            yield result
+    if regions.TYPE in kinds or not kinds:
+        return
+    if "textarea" in kinds:
+        raise Unsupported("this version cannot find objects by words: draw a box, select it and press t")
+    if "keypointlabels" in kinds:
+        raise Unsupported("this version takes no clicks from Label Studio: draw a box, select it and press t")
+    raise BadRequest(f"regions of type {', '.join(sorted(kinds))} cannot be tracked: draw a VideoRectangle box")
+
+
+def _check_control(result: Mapping[str, Any], config: LabelConfig) -> None:
+    name = str(result.get("from_name"))
+    if config.rectangles.get(name) != result.get("to_name"):
+        known = ", ".join(f'"{one}"' for one in config.rectangles)
+        raise BadRequest(f'the region belongs to the control "{name}", but the boxes of the label config are {known}')
 
 
 def _track_ids(task: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[int]:
@@ -96,7 +125,5 @@ def _track_ids(task: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[
         listed = task.get(key)
         holders += listed if isinstance(listed, list) else []
     for result in (result for holder in holders for result in _results(holder)):
-        meta = result.get("meta")
-        number = meta.get("track_id") if isinstance(meta, Mapping) else None
-        if isinstance(number, int):
+        if number := regions.track_id(result.get("meta")):
             yield number

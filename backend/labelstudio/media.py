@@ -5,11 +5,13 @@ import threading
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from backend.errors import MediaError
 from backend.labelstudio.client import Client
@@ -34,12 +36,13 @@ class Media:
         self._max_seconds = max_seconds
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def fetch(self, url: str, client: Client | None) -> Path:
+    def fetch(self, url: str, client: Client | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
         """The file behind a task's url, downloaded unless it is here; one download at a time for each file.
 
         Args:
             url: http(s), or a path of Label Studio's own.
             client: the task's Label Studio; its token goes to its own origin alone.
+            cancelled: asked often; where it says so, the download is given up.
 
         Raises:
             MediaError: it cannot be had: why, and what mends it.
@@ -51,27 +54,33 @@ class Media:
                     "LABEL_STUDIO_API_KEY, or open the project's page once"
                 )
             url = client.url + url
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise MediaError(
-                f"a video at {urlsplit(url).scheme or 'such an address'}: cannot be fetched: use http or https"
-            )
-        name = hashlib.sha256(url.encode()).hexdigest()[:32]
+        if not _is_http(url):
+            raise MediaError("the video's address cannot be fetched: use http or https")
+        name = hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]
         path = self._folder / name
         with self._locks[name]:
             if not path.exists():
-                self._download(url, client, path)
+                self._download(url, client, path, cancelled)
         return path
 
-    def _download(self, url: str, client: Client | None, path: Path) -> None:
+    def forget(self, path: Path) -> None:
+        """Fetch a file anew next time: what came was not what the task meant."""
+        path.unlink(missing_ok=True)
+
+    def _download(self, url: str, client: Client | None, path: Path, cancelled: Callable[[], bool]) -> None:
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         deadline = time.monotonic() + self._max_seconds
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._open(url, client) as answer, part.open("wb") as file:
-                self._copy(answer, file, deadline)
+                self._copy(answer, file, deadline, cancelled)
             part.replace(path)
         except requests.RequestException as error:
             raise MediaError(f"the video could not be fetched ({type(error).__name__}): is its server up?") from error
+        except (HTTPError, ValueError) as error:
+            raise MediaError(
+                f"the video could not be fetched ({type(error).__name__}): check the task's url"
+            ) from error
         except OSError as error:
             raise MediaError(f"the video could not be kept ({error.strerror}): make room in data_dir") from error
         finally:
@@ -89,22 +98,25 @@ class Media:
             if not answer.is_redirect:
                 break
             url = urljoin(url, answer.headers["Location"])
-            if urlsplit(url).scheme not in ("http", "https"):
+            if not _is_http(url):
                 raise MediaError("the video's server redirects to an address that is not http: correct the task's url")
         mend = (
             "set LABEL_STUDIO_API_KEY to a valid token" if answer.status_code in (401, 403) else "check the task's url"
         )
         raise MediaError(f"the video's server answered {answer.status_code}: {mend}")
 
-    def _copy(self, answer: requests.Response, file: BinaryIO, deadline: float) -> None:
+    def _copy(self, answer: requests.Response, file: BinaryIO, deadline: float, cancelled: Callable[[], bool]) -> None:
         announced = int(answer.headers.get("Content-Length") or 0)
         count = 0
-        for chunk in answer.iter_content(_CHUNK):
+        # read1 hands over what has come: a server that drips must not outlive the deadline within one chunk.
+        while chunk := answer.raw.read1(_CHUNK, decode_content=True):
             count += len(chunk)
             if max(count, announced) > self._max_bytes:
                 raise MediaError(f"the video is larger than {self._max_bytes >> 20} MiB: raise limits.bytes")
             if time.monotonic() > deadline:
                 raise MediaError(f"the video did not arrive in {self._max_seconds:g} s: raise limits.seconds")
+            if cancelled():
+                raise MediaError("nobody waits for the video any more: ask again")
             file.write(chunk)
         if announced and count < announced and "Content-Encoding" not in answer.headers:
             raise MediaError("the video's server broke off: ask again")
@@ -113,3 +125,10 @@ class Media:
 def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """No token; an auth of its own also keeps requests from reading a .netrc."""
     return request
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False

@@ -1,68 +1,56 @@
-"""Regions `videorectangle`: what a request shows of them, what of them is to be tracked, and how they are answered."""
+"""Regions `videorectangle`: what a request shows of them, and how they are answered."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from backend.errors import BadRequest
-from backend.geometry import Boxes
-from backend.keyframes import thin
 from backend.labelstudio import sequence
-from backend.labelstudio.clock import Clock
 from backend.labelstudio.sequence import Item
-from backend.prompts import Direction
-from backend.tracks import Track
 
 TYPE = "videorectangle"
+COMMAND_LINE = "region_prompt"
+"""The per-region text control whose lines are commands, not the person's notes."""
+
+_WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
+_OUR_LINES = ("track ", "not tracked: ")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The LS frames strictly between two neighbouring human keyframes, or before the first, or after the last.
+@dataclass(frozen=True)
+class Region:
+    """A region as the request shows it; `id` is the track's identity.
 
     Attributes:
-        kept: the keyframes that stay as they are; None: this stretch is to be tracked.
+        beside: what other per-region controls hold for it, as results of their own.
+        rest: whatever else Label Studio keeps with the region, a parent or a lock.
     """
-
-    before: Item | None
-    after: Item | None
-    kept: tuple[Item, ...] | None
-
-    def frames(self, length: int) -> range:
-        """LS frames of the segment in a video of `length` LS frames."""
-        first = self.before.frame + 1 if self.before else 1
-        return range(first, self.after.frame if self.after else length + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A region as the request shows it; `id` is the track's identity."""
 
     id: str
     from_name: str
     to_name: str
     labels: tuple[str, ...]
     items: tuple[Item, ...]
-    origin: str
-    meta: Mapping[str, Any]
-    score: float | None
-    frames_count: int | None
-    duration: float | None
-    framerate: float | None
+    origin: str = "manual"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    score: float | None = None
+    frames_count: int | None = None
+    duration: float | None = None
+    framerate: float | None = None
+    beside: tuple[Mapping[str, Any], ...] = ()
+    rest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def track_id(self) -> int | None:
         """The number that people see, where an earlier answer gave one."""
-        number = self.meta.get("track_id")
-        return number if isinstance(number, int) else None
+        return track_id(self.meta)
 
-    @property
+    @cached_property
     def is_tracked(self) -> bool:
         """An earlier answer wrote some of its keyframes."""
-        return any(item.fp == item.fingerprint for item in self.items)
+        return any(not item.is_corrected for item in self.items)
 
     @property
     def is_asked(self) -> bool:
@@ -74,70 +62,42 @@ class Region:
         """The last answer to it lacked frames."""
         return "partial" in self.meta
 
-    @property
+    @cached_property
     def humans(self) -> tuple[Item, ...]:
         """A person's keyframes. Where every one was deleted from an unfinished track, its first one stands in."""
         humans = tuple(item for item in self.items if item.is_human)
         return humans or (self.items[:1] if self.is_partial else ())
 
-    def segments(self, direction: Direction) -> tuple[Segment, ...]:
-        """Cut the track at its human keyframes; what no correction touches is kept to the digit.
-
-        Args:
-            direction: where to go beyond the first and the last human keyframe. A side that was tracked before is
-                tracked again when the keyframe beside it is corrected.
-        """
-        humans = self.humans
-        if not humans:
-            return (Segment(None, None, self.items),)
-        anchors = (None, *humans, None)
-        return tuple(self._segment(before, after, direction) for before, after in pairwise(anchors))
-
-    def _segment(self, before: Item | None, after: Item | None, direction: Direction) -> Segment:
-        first = before.frame if before else 0
-        inside = tuple(
-            item
-            for item in self.items
-            if not item.is_human and first < item.frame and (after is None or item.frame < after.frame)
-        )
-        if before is not None and self._hides(before, inside):
-            return Segment(before, after, ())
-        wanted = bool(inside) or (
-            (before is not None and after is not None)
-            or direction == "both"
-            or direction == ("forward" if after is None else "backward")
-        )
-        touched = (
-            not self.is_tracked
-            or self.is_partial
-            or (before is not None and before.is_corrected)
-            or (after is not None and after.is_corrected and not after.is_toggled)
-            or any(first < frame and (after is None or frame < after.frame) for frame in self._deleted)
-        )
-        return Segment(before, after, None if wanted and touched else inside)
-
-    @property
-    def _deleted(self) -> set[int]:
+    @cached_property
+    def deleted(self) -> frozenset[int]:
         """Frames on which the last answer knew a human keyframe that is gone."""
-        known = self.meta.get("human")
-        return set(known if isinstance(known, list) else ()) - {item.frame for item in self.items}
+        return _frames(self.meta.get("human")) - {item.frame for item in self.items}
 
-    def _hides(self, item: Item, inside: Sequence[Item]) -> bool:
-        """A person said that the object is gone after `item`, a human keyframe followed by our keyframes `inside`.
+    def hides(self, item: Item) -> bool:
+        """A person said that the object is gone after `item`, one of their keyframes.
 
         `enabled: false` alone does not say so: Label Studio keeps it when the end of a track is dragged, and hands it
         on to keyframes that are added after the end.
         """
-        if item.enabled:
+        if item.enabled or item.frame in self._ends:
             return False
-        if not item.is_corrected:
-            return not inside
-        previous = [other for other in self.items if other.frame < item.frame]
-        return item.is_toggled or (item.fp is None and bool(previous) and previous[-1].enabled)
+        return item.is_toggled or not item.is_corrected or item.frame not in self._after_hidden
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        """Frames whose `enabled: false` the last answer did not take for the person's."""
+        return _frames(self.meta.get("ends"))
+
+    @cached_property
+    def _after_hidden(self) -> frozenset[int]:
+        return frozenset(item.frame for previous, item in pairwise(self.items) if not previous.enabled)
 
 
-def parse(result: Mapping[str, Any]) -> Region:
+def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> Region:
     """Read one result of type `videorectangle`.
+
+    Args:
+        beside: the request's other results with the same id.
 
     Raises:
         BadRequest: it has no id, no tag names or no sequence that can be read.
@@ -154,65 +114,17 @@ def parse(result: Mapping[str, Any]) -> Region:
         origin=str(result.get("origin", "manual")),
         meta=meta if isinstance(meta, Mapping) else {},
         score=_number(result.get("score")),
-        frames_count=int(_number(value.get("framesCount")) or 0) or None,
+        frames_count=_whole(value.get("framesCount")),
         duration=_number(value.get("duration")),
         framerate=_framerate(value["sequence"]),
+        beside=tuple(one for one in beside if one.get("from_name") != COMMAND_LINE),
+        rest={key: kept for key, kept in result.items() if key not in _WRITTEN},
     )
 
 
-def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
-    """Our keyframes inside a segment, thinned, for boxes that were tracked there.
-
-    Args:
-        segment: where. Its own human keyframes are not among what is returned, but interpolation reaches to them.
-        boxes: shape (n, 4), percent `x y width height` rounded as sent, one row for each LS frame of the segment; NaN
-            where the object is not there or was not looked for.
-        bound: the least IoU of every interpolated box with its own.
-    """
-    before, after, count = segment.before, segment.after, len(boxes)
-    rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
-    first = before.frame if before else 0
-    items: list[Item] = []
-    if before and before.enabled and count and np.isnan(rows[1, 0]):
-        # It stays as the person set it, enabled; so the box is hidden by a twin on the next frame.
-        items.append(replace(before, frame=first + 1, enabled=False))
-    seen = np.flatnonzero(~np.isnan(rows[:, 0]))
-    for run in np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1) if seen.size else ():
-        corners = rows[run].copy()
-        corners[:, 2:] += corners[:, :2]
-        ours = [int(run[row]) for row in thin(corners, bound) if 1 <= run[row] <= count]
-        items += [Item(first + row, bool(row != run[-1]), *rows[row].tolist()) for row in ours]
-    return [replace(item, fp=item.fingerprint, human=False) for item in items]
-
-
-def keyframes(
-    segments: Sequence[Segment], track: Track, clock: Clock, size: tuple[int, int], bound: float
-) -> list[Item]:
-    """All keyframes of ours in a region: those that are kept, and the tracked ones of every other segment.
-
-    Args:
-        track: boxes in pixels of a picture of `size` = (width, height).
-        bound: the least IoU of every interpolated box with its own.
-    """
-    items: list[Item] = []
-    for segment in segments:
-        if segment.kept is None:
-            # Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
-            shown = clock.sources(np.asarray(segment.frames(clock.length), dtype=np.int64))
-            items += tracked(segment, sequence.percent(track.boxes[shown], *size), bound)
-        else:
-            items += segment.kept
-    return items
-
-
-_NOTHING = np.full((1, 4), np.nan)
-
-
-def _anchor(item: Item | None) -> Boxes:
-    """A human keyframe to interpolate with; none where it is rotated: Label Studio would turn our boxes with it."""
-    if item is None or item.rotation:
-        return _NOTHING
-    return np.array([[item.x, item.y, item.width, item.height]], float)
+def track_id(meta: object) -> int | None:
+    """The number that an earlier answer gave to the track with this `meta`."""
+    return _whole(meta.get("track_id")) if isinstance(meta, Mapping) else None
 
 
 def answer(
@@ -225,54 +137,83 @@ def answer(
     engine: str,
     score: float | None,
     partial: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """The region as it is answered, under its own id, so that it replaces what the page shows.
+) -> list[dict[str, Any]]:
+    """The region as it is answered, under its own id, so that it replaces what the page shows; and what is beside it.
 
     Args:
         items: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
         partial: frames done and to do, where some are missing.
     """
+    items = sorted(items, key=lambda item: item.frame)
+    meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
+    meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id} · {engine}" + (f" · {score:.2f}" if score is not None else "")
     if labels and not set(labels) & set(region.labels):
         summary += f" · no class given: {labels[0]} assumed"
-    meta: dict[str, Any] = {"track_id": track_id, "human": [item.frame for item in items if item.is_human]}
+    meta.pop("partial", None)
     if partial:
         done, total = partial
         summary += f" · {done} of {total} frames so far, press t for the rest"
         meta["partial"] = {"done": done, "total": total}
-    meta["text"] = [summary]
-    sequence = [item.written(framerate) for item in sorted(items, key=lambda item: item.frame)]
-    return _result(region, sequence, labels, meta, "prediction", score)
+    meta["text"] = [*_notes(region), summary]
+    return _results(region, [item.written(framerate) for item in items], labels, meta, "prediction", score)
 
 
-def refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> dict[str, Any]:
+def refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
     """The region as it came, corrections still unanswered, with the reason where the person can read it."""
-    sequence = [item.untouched(framerate) for item in region.items]
-    return _result(
-        region, sequence, labels, {**region.meta, "text": [f"not tracked: {reason}"]}, region.origin, region.score
+    meta = {**region.meta, "text": [*_notes(region), f"not tracked: {reason}"]}
+    return _results(
+        region, [item.untouched(framerate) for item in region.items], labels, meta, region.origin, region.score
     )
 
 
-def _result(
+def _results(
     region: Region,
     keyframes: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
     meta: Mapping[str, Any],
     origin: str,
     score: float | None,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     value: dict[str, Any] = {"sequence": keyframes}
     value |= {"labels": list(labels)} if labels else {}
     value |= {"framesCount": region.frames_count} if region.frames_count else {}
     value |= {"duration": region.duration} if region.duration else {}
     result: dict[str, Any] = {"id": region.id, "type": TYPE, "from_name": region.from_name, "to_name": region.to_name}
-    result |= {"origin": origin, "meta": meta, "value": value}
-    return result | ({"score": round(score, 4)} if score is not None else {})
+    result |= {**region.rest, "origin": origin, "meta": meta, "value": value}
+    result |= {"score": round(score, 4)} if score is not None else {}
+    # Label Studio replaces the whole region: what is not said again is gone. Its copies of the box are not needed.
+    copies = {"sequence", "framesCount", "duration"}
+    beside = [
+        {**one, "value": {key: kept for key, kept in one["value"].items() if key not in copies}}
+        for one in region.beside
+        if isinstance(one.get("value"), Mapping)
+    ]
+    return [result, *beside]
+
+
+def _notes(region: Region) -> list[str]:
+    """A person's own lines in the Info panel."""
+    text = region.meta.get("text")
+    lines = text if isinstance(text, list) else [text]
+    return [line for line in lines if isinstance(line, str) and line and not line.startswith(_OUR_LINES)]
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e12 < value < 1e12:
+        return None
+    return float(value)
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 1 and math.isfinite(number) else None
+
+
+def _frames(value: object) -> frozenset[int]:
+    listed = value if isinstance(value, list) else []
+    return frozenset(frame for frame in listed if isinstance(frame, int))
 
 
 def _framerate(keyframes: Sequence[Mapping[str, Any]]) -> float | None:

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from backend.errors import BadRequest
 from backend.geometry import Box, Boxes
 
 NUMBERS = ("x", "y", "width", "height", "rotation")
+LAST_FRAME = 10**8
+_LARGEST = 1e6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item:
     """A keyframe as it came: percent, `rotation` in degrees clockwise about the upper left corner.
 
@@ -39,7 +42,7 @@ class Item:
     fp: str | None = None
     human: bool = False
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Eight hex digits over all values, each number to 4 decimals."""
         # Adding 0.0 turns -0.0 into 0.0: JavaScript hands -0 back as 0.
@@ -56,7 +59,7 @@ class Item:
         """A person set it, now or before."""
         return self.human or self.is_corrected
 
-    @property
+    @cached_property
     def is_toggled(self) -> bool:
         """A person switched `enabled` and nothing else since our last answer."""
         return self.is_corrected and self.fp == replace(self, enabled=not self.enabled).fingerprint
@@ -99,12 +102,14 @@ def _item(keyframe: object) -> Item:
     if not isinstance(keyframe, Mapping):
         raise BadRequest("a keyframe of the region is not an object: draw its box again")
     frame, fp = keyframe.get("frame"), keyframe.get("fp")
-    if isinstance(frame, bool) or not isinstance(frame, int) or frame < 1:
-        raise BadRequest(f"there is no frame {frame!r}: Label Studio's frames start at 1")
+    if isinstance(frame, float) and frame.is_integer():
+        frame = int(frame)
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 1 <= frame <= LAST_FRAME:
+        raise BadRequest(f"there is no frame {repr(frame)[:20]}: Label Studio's frames start at 1")
     numbers = {"rotation": 0} | {name: keyframe[name] for name in NUMBERS if name in keyframe}
     for name in NUMBERS:
         value = numbers.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
             raise BadRequest(f"the keyframe on frame {frame} has no number for {name}: draw its box again")
     if numbers["width"] <= 0 or numbers["height"] <= 0:
         raise BadRequest(f"the box on frame {frame} is empty: draw it larger")
@@ -115,6 +120,11 @@ def _item(keyframe: object) -> Item:
         human=keyframe.get("human") is True,
         **numbers,
     )
+
+
+def ours(item: Item) -> Item:
+    """The keyframe as one that we set."""
+    return replace(item, fp=item.fingerprint, human=False)
 
 
 def percent(boxes: Boxes, width: int, height: int) -> Boxes:

@@ -73,7 +73,12 @@ def test_a_full_queue_is_said_with_a_time_to_come_back(runner: Runner[Counting])
     with pytest.raises(Busy, match="ask again") as busy:
         runner.submit("d", "1", Counting)
     assert busy.value.retry_after > 0
-    runner.submit("c", "2", Counting)  # replaces one that waits
+    replaced = runner.submit("c", "1", Counting)
+    runner.submit("c", "2", Counting)  # takes its place
+    assert (replaced.state, replaced.wait(0)) == ("cancelled", True)
+    with pytest.raises(Busy):
+        runner.submit("a", "2", Counting)
+    assert not first.is_cancelled, "what cannot be replaced is not cancelled"
     first.work.go.set()
 
 

@@ -72,7 +72,12 @@ def test_at_the_wrong_framerate_it_follows_what_the_page_shows() -> None:
     assert clock.length == 120
 
 
-@pytest.mark.parametrize("framerate", [0, -25, float("nan"), float("inf")])
+def test_more_frames_than_any_page_counts_are_refused() -> None:
+    with pytest.raises(BadRequest, match="too many"):
+        constant(10**5, 25, 999)
+
+
+@pytest.mark.parametrize("framerate", [0, -25, float("nan"), float("inf"), 1e6, 1e-3])
 def test_an_impossible_framerate_is_refused(framerate: float) -> None:
     with pytest.raises(BadRequest, match="set fps"):
         constant(10, 25, framerate)

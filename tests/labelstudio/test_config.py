@@ -30,6 +30,14 @@ def test_a_command_is_no_class_and_an_unknown_label_is_named() -> None:
         config.classes(("Truck",), "video")
 
 
+def test_a_label_is_known_by_its_alias_and_one_from_the_task_is_not_refused() -> None:
+    tags = '<Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/>'
+    alias = parse(f'<View>{tags}<Labels name="l" toName="v"><Label value="Brand" alias="B"/></Labels></View>')
+    assert alias.classes(("B",), "v") == ("B",)
+    dynamic = parse(f'<View>{tags}<Labels name="l" toName="v" value="$classes"/></View>')
+    assert dynamic.classes(("whatever",), "v") == ("whatever",)
+
+
 @pytest.mark.parametrize(
     ("framerate", "data", "rate"),
     [

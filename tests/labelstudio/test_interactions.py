@@ -70,6 +70,21 @@ def test_what_cannot_be_done_is_said(request_body: dict, kind: type[BackendError
         read(request_body)
 
 
+def test_a_region_that_cannot_be_read_costs_no_other_its_track() -> None:
+    imported = drawn(id="imported", origin="prediction")
+    truck = drawn(keyframe(1), id="truck", labels=("Truck",))
+    flat = drawn(keyframe(1, width=0), id="flat")
+    assert [region.id for region in read(body(imported, truck, drawn(keyframe(1)), flat)).regions] == ["fDqJ3pfXOd"]
+    assert read(body(imported)).regions == ()
+
+
+@pytest.mark.parametrize("fps", [0, -5, 1e9, "nan"])
+def test_an_impossible_framerate_is_refused(fps: object) -> None:
+    still = keyframe(1, time=None)
+    with pytest.raises(BadRequest, match="set fps"):
+        read(body(drawn(still), data={"video": "x", "fps": fps}))
+
+
 def test_boxes_on_two_videos_at_once_are_refused() -> None:
     config = (
         '<View><Video name="a" value="$a"/><Video name="b" value="$b"/>'

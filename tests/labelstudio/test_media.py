@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.seen: list[tuple[str, str | None]] = []
-        self.other = ""
+        self.other, self.redirects = "", False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,7 +33,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, self.headers.get("Authorization")))
-        self.answer(200, b'{"access": "short.lived.one"}')
+        if self.server.redirects:
+            self.send_response(307)
+            self.send_header("Location", f"{self.server.other}{self.path}")
+            self.end_headers()
+        else:
+            self.answer(200, b'{"access": "short.lived.one"}')
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers.get("Authorization")))
@@ -46,6 +52,13 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/cut":
             self.answer(200, BYTES[:100], length=len(BYTES))
+        elif self.path == "/drip":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
         elif self.path == "/slow":
             self.send_response(200)
             self.end_headers()
@@ -126,6 +139,7 @@ def test_a_personal_access_token_is_exchanged_once(servers, tmp_path: Path) -> N
         ("/cut", {}, "could not be fetched|broke off"),
         ("/x.mp4", {"max_bytes": 1000}, "larger than 0 MiB: raise limits.bytes"),
         ("/slow", {"max_seconds": 0.1}, "did not arrive in 0.1 s: raise limits.seconds"),
+        ("/drip", {"max_seconds": 0.3}, "did not arrive in 0.3 s"),
         ("/slow", {"max_bytes": 3 << 20}, "larger than 3 MiB"),
         ("/secret", {}, "answered 401: set LABEL_STUDIO_API_KEY"),
         ("/gone", {}, "answered 404: check the task's url"),
@@ -147,6 +161,28 @@ def test_a_broken_download_is_tried_again(servers, tmp_path: Path) -> None:
         with pytest.raises(MediaError):
             cache.fetch("/cut", client)
     assert len(ours.seen) == 2
+
+
+def test_a_personal_access_token_is_not_carried_to_where_label_studio_redirects(servers, tmp_path: Path) -> None:
+    ours, theirs = servers
+    ours.redirects = True
+    with pytest.raises(MediaError, match="refused the personal access token"):
+        media(tmp_path).fetch("/1.mp4", Client(ours.url, "a.b.c"))
+    assert theirs.seen == []
+
+
+def test_a_download_that_nobody_waits_for_is_given_up(servers, tmp_path: Path) -> None:
+    ours, _ = servers
+    started = time.monotonic()
+    with pytest.raises(MediaError, match="nobody waits"):
+        media(tmp_path).fetch("/drip", Client(ours.url, ""), cancelled=lambda: time.monotonic() > started + 0.2)
+    assert list((tmp_path / "media").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "http://a..b/x", "http://127.0.0.1:99999/x"])
+def test_an_address_that_is_none_is_said_to_be(tmp_path: Path, url: str) -> None:
+    with pytest.raises(MediaError, match=r"use http|check the task's url|is its server up"):
+        media(tmp_path).fetch(url, Client("http://127.0.0.1:1", "token\n"))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "s3://bucket/a.mp4", "clip.mp4", "ftp://x/y"])

@@ -9,6 +9,7 @@ import pytest
 from backend.app import create_app
 from backend.labelstudio.config import parse as parse_config
 from backend.labelstudio.interactions import Interaction, parse
+from backend.labelstudio.segments import cut
 from tests.fakes import FakeVideo
 
 REQUESTS = Path(__file__).parent / "requests"
@@ -46,7 +47,7 @@ def test_the_gesture_is_understood(name, classes, humans, corrected, kept) -> No
     assert interaction.classes[region.id] == classes
     assert {item.frame for item in region.items if item.is_human} == humans
     assert {item.frame for item in region.items if item.is_corrected} == corrected
-    assert [segment.kept is not None for segment in region.segments("forward")] == kept
+    assert [segment.kept is not None for segment in cut(region, "forward")] == kept
 
 
 def test_the_second_box_is_asked_for_and_the_first_is_counted() -> None:
