@@ -30,7 +30,7 @@ e-mail  {email}
 password  {password}
 
   1. Draw a box around the car (or the ball).
-  2. Click the box and press t: it is tracked to the end of the clip.
+  2. Click the box and press 1 for Car, 3 for Ball, or t: it is tracked to the end of the clip.
   3. Wrong on a later frame? Drag the box there and press t again: corrected.
 
 Everything is kept in {folder}. Ctrl-C ends it.

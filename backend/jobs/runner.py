@@ -80,7 +80,7 @@ class Runner(Generic[W]):
         kept: how many jobs are kept to be joined, ended ones included.
     """
 
-    def __init__(self, queue: int, kept: int = 64) -> None:
+    def __init__(self, queue: int, kept: int = 512) -> None:
         self._queue_limit = queue
         self._kept = kept
         # One lock for all that follows; no work runs and nobody waits for a job's end under it.
