@@ -181,11 +181,11 @@ class Service:
         if isinstance(outcome, BackendError):
             return regions.refusal(region, labels, framerate, str(outcome))
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
-        complete = outcome is None or outcome.state == "done"
+        partial = outcome.work.progress() if outcome and outcome.state != "done" else None
         if outcome:
             ours, score = outcome.work.answer()
         else:
-            ours, score = [item for item in region.items if not item.is_human], region.score
+            ours, score = segments.kept(segments.cut(region, self.settings.direction)), region.score
         return regions.answer(
             region,
             [*region.humans, *ours],
@@ -194,7 +194,7 @@ class Service:
             track_id=self._track_id(region, interaction),
             engine=self.engine.name,
             score=score,
-            partial=None if complete or not outcome else outcome.work.progress(),
+            partial=partial,
         )
 
     def _track_id(self, region: Region, interaction: Interaction) -> int:

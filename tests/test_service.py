@@ -28,6 +28,10 @@ def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:
     return json.loads(json.dumps(predictions))[0]["result"] if predictions else []
 
 
+def parse_items(region: dict[str, Any]) -> tuple[sequence.Item, ...]:
+    return sequence.parse(region["value"]["sequence"])
+
+
 def frames(region: dict[str, Any]) -> list[int]:
     return [item["frame"] for item in region["value"]["sequence"]]
 
@@ -104,6 +108,34 @@ def test_a_correction_is_followed_on_both_sides_and_nothing_beyond_changes(make_
     assert shown(items, 29)[1] == pytest.approx(50, abs=0.5)
     assert shown(items, 2)[1] == pytest.approx(20, abs=0.5)
     assert second["meta"]["human"] == [1, 30, 60]
+
+
+def test_switching_a_finished_track_off_ends_it_there_without_tracking(make_service) -> None:
+    engine = StubEngine(step=0, seen=lambda frame: not 39 <= frame < 60)
+    service = make_service(engine)
+    (region,) = predict(service, body(drawn(keyframe(1), keyframe(20))))
+    count = len(engine.frames)
+    switched = json.loads(json.dumps(region))
+    item(switched, 20)["enabled"] = False
+    (region,) = predict(service, body(asked_again(switched)))
+    assert [(one["frame"], one["enabled"]) for one in region["value"]["sequence"]][-1] == (20, False)
+    assert len(engine.frames) == count
+    (again,) = predict(service, body(asked_again(region)))
+    assert again["value"]["sequence"] == region["value"]["sequence"]
+
+
+def test_a_deleted_correction_is_tracked_over_and_a_deleted_keyframe_of_ours_stays_away(make_service) -> None:
+    service = make_service(StubEngine(step=3))
+    (region,) = predict(service, body(drawn(keyframe(1), keyframe(40, y=60), keyframe(80))))
+    sequence = region["value"]["sequence"]
+    region["value"]["sequence"] = [one for one in sequence if one["frame"] != 40]
+    (mended,) = predict(service, body(asked_again(region)))
+    assert mended["meta"]["human"] == [1, 80]
+    assert shown(list(parse_items(mended)), 40)[1] == pytest.approx(20, abs=0.5)
+    gone = next(one["frame"] for one in mended["value"]["sequence"] if one["frame"] > 81)
+    mended["value"]["sequence"] = [one for one in mended["value"]["sequence"] if one["frame"] != gone]
+    (still,) = predict(make_service(), body(asked_again(mended)))
+    assert gone not in frames(still)
 
 
 def test_a_lost_object_is_hidden_and_shown_again(make_service) -> None:

@@ -11,7 +11,7 @@ from backend.jobs.propagation import Propagation, Stretch
 from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
-from backend.labelstudio.segments import Segment, keyframes
+from backend.labelstudio.segments import Segment, kept, keyframes
 from backend.labelstudio.sequence import Item
 from backend.prompts import Prompt
 from backend.tracks import Track
@@ -60,6 +60,7 @@ class Tracking:
         self._engine = engine
         self._video = video
         self._view: _View | None = None
+        self._progress = (0, region.frames_count or 1)
         self._whole: Keyframes | None = None
 
     def run(self, cancelled: Callable[[], bool]) -> None:
@@ -79,14 +80,14 @@ class Tracking:
             propagation.run(self._engine, video, prompts, cancelled)
         if not cancelled():
             # Made once, here; what they were made of takes a hundred times the memory.
-            self._whole = self._keyframes(view)
+            self._whole, self._progress = self._keyframes(view), (propagation.total, propagation.total)
             self._view = None
 
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; before the file is open, what Label Studio says that there are."""
         if view := self._view:
             return view.propagation.done, view.propagation.total
-        return 0, self.region.frames_count or 1
+        return self._progress
 
     def answer(self) -> Keyframes:
         """Our keyframes as far as they are known, and the mean score of the frames where the object is present."""
@@ -94,7 +95,7 @@ class Tracking:
         if self._whole is not None:
             return self._whole
         if view is None:
-            return [item for segment in self.segments for item in segment.kept or ()], self.region.score
+            return kept(self.segments), self.region.score
         return self._keyframes(view)
 
     def _keyframes(self, view: _View) -> Keyframes:

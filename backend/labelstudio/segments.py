@@ -62,6 +62,11 @@ def between(humans: Sequence[Item]) -> list[Segment]:
     return [Segment(before, after) for before, after in pairwise((None, *humans, None))]
 
 
+def kept(segments: Sequence[Segment]) -> list[Item]:
+    """The keyframes of ours that stay as they are."""
+    return [item for segment in segments for item in segment.kept or ()]
+
+
 def _ours_between(region: Region) -> list[tuple[Item, ...]]:
     """Our keyframes before the first human one, between every two of them, and after the last."""
     human = {item.frame for item in region.humans}
