@@ -157,6 +157,7 @@ def test_an_unlabelled_box_gets_the_first_class_and_never_the_commands(make_serv
 def test_at_another_framerate_every_shown_frame_has_the_box_of_its_picture(make_service) -> None:
     service = make_service(StubEngine(step=2), FakeVideo(count=100, rate=25))
     prompt = drawn(keyframe(1, time=1 / 50))
+    prompt["value"]["framesCount"] = 200
     (region,) = predict(service, body(prompt))
     items = list(sequence.parse(region["value"]["sequence"]))
     assert items[-1].frame == 200
@@ -265,6 +266,31 @@ def test_a_thousand_human_keyframes_take_no_longer_than_their_number(make_servic
     many = drawn(*(keyframe(frame, x=frame / 20) for frame in range(1, 1001)))
     (region,) = predict(make_service(video=FakeVideo(count=1000), answer_within=20), body(many))
     assert sum(item.get("human", False) for item in region["value"]["sequence"]) == 1000
+
+
+def test_a_correction_makes_nothing_vanish_while_it_is_on_its_way(make_service) -> None:
+    (whole,) = predict(make_service(), body(drawn(keyframe(1))))
+    gate = Gate(until=30)
+    service = make_service(StubEngine(gate=gate), answer_within=0.3)
+    (part,) = predict(service, body(asked_again(moved(whole, 10, y=50))))
+    assert part["meta"]["partial"]["total"] == 10 + 10 + 91
+    was, now = parse_items(moved(whole, 10, y=50)), parse_items(part)
+    for frame in range(31, 101):
+        assert shown(list(now), frame) == pytest.approx(shown(list(was), frame), abs=0.7), frame
+    assert shown(list(now), 20)[1] == pytest.approx(50, abs=0.5)
+    assert sum(one.frame == 10 for one in now) == 1
+    gate.open()
+    (done,) = predict(service, body(asked_again(part)))
+    assert shown(list(parse_items(done)), 90)[1] == pytest.approx(50, abs=0.5)
+
+
+def test_a_box_whose_turn_has_not_come_is_not_shown_to_the_end(make_service) -> None:
+    gate = Gate(until=0)
+    service = make_service(StubEngine(gate=gate), answer_within=0.2)
+    predict(service, body(drawn(keyframe(1), id="runs")))
+    (waits,) = predict(service, body(drawn(keyframe(1), id="waits")))
+    assert shown(list(parse_items(waits)), 50) is None
+    gate.open()
 
 
 def test_a_full_queue_says_when_to_come_back(make_service) -> None:

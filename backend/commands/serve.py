@@ -13,6 +13,7 @@ from backend.settings import Settings
 
 _THREADS = 96
 """A waiting request holds a thread; /health must always find one."""
+_CONNECTIONS = 1000
 
 
 def run(settings: Settings) -> None:
@@ -30,6 +31,10 @@ def run(settings: Settings) -> None:
         threads=_THREADS,
         max_request_body_size=settings.limits.body,
         ident=None,
+        # Idle connections count too, and at the limit nobody gets in, /health included.
+        connection_limit=_CONNECTIONS,
+        asyncore_use_poll=True,
+        channel_timeout=30,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     # A host name with several addresses has several sockets, all on the port that was asked for.

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def _task(
     for number, (name, target) in enumerate(targets.items(), start=1):
         track, humans = tracks[name], _humans(target, clock, video)
         size, bound = (video.width, video.height), settings.keyframes.iou
-        ours = segments.keyframes(segments.between(humans), track, clock, size, bound)
+        boxes = partial(segments.sampled, boxes=track.boxes, clock=clock, size=size, length=clock.length)
+        ours = segments.keyframes(segments.between(humans), boxes, bound)
         if not humans and not ours:
             continue
         result.extend(

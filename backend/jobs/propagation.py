@@ -88,6 +88,14 @@ class Propagation:
             boxes[span.start : span.stop], scores[span.start : span.stop] = found, score
         return Track(boxes, scores)
 
+    def looked(self) -> NDArray[np.bool_]:
+        """Shape (length,): the frames that were done, from either side."""
+        done = np.zeros(self._length, bool)
+        for one in (one for passes in self._runs for one in passes):
+            span = one.span[len(one.span) - one.count :] if one.reverse else one.span[: one.count]
+            done[span.start : span.stop] = True
+        return done
+
 
 _Results = tuple[range, Boxes, NDArray[np.float64]]
 

@@ -7,12 +7,13 @@ import numpy as np
 
 from backend.engines.base import Engine
 from backend.errors import BadRequest
+from backend.geometry import Boxes
 from backend.jobs.propagation import Propagation, Stretch
 from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
-from backend.labelstudio.segments import Segment, kept, keyframes
-from backend.labelstudio.sequence import Item
+from backend.labelstudio.segments import Segment, kept, keyframes, sampled, shown
+from backend.labelstudio.sequence import LAST_FRAME, Item
 from backend.prompts import Prompt
 from backend.tracks import Track
 from backend.video import Video
@@ -80,7 +81,7 @@ class Tracking:
             propagation.run(self._engine, video, prompts, cancelled)
         if not cancelled():
             # Made once, here; what they were made of takes a hundred times the memory.
-            self._whole, self._progress = self._keyframes(view), (propagation.total, propagation.total)
+            self._whole, self._progress = self._keyframes(view, whole=True), (propagation.total, propagation.total)
             self._view = None
 
     def progress(self) -> tuple[int, int]:
@@ -90,18 +91,30 @@ class Tracking:
         return self._progress
 
     def answer(self) -> Keyframes:
-        """Our keyframes as far as they are known, and the mean score of the frames where the object is present."""
-        view = self._view
-        if self._whole is not None:
-            return self._whole
-        if view is None:
-            return kept(self.segments), self.region.score
-        return self._keyframes(view)
+        """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
 
-    def _keyframes(self, view: _View) -> Keyframes:
-        track = view.propagation.track()
-        items = keyframes(self.segments, track, view.clock, view.size, self._bound)
-        return items, self._score(track, view.clock)
+        Frames that are still to be done again stay as the region showed them: a correction makes nothing vanish.
+        """
+        view = self._view
+        return self._whole or self._keyframes(view, whole=False)
+
+    def _keyframes(self, view: _View | None, whole: bool) -> Keyframes:
+        track = view.propagation.track() if view else None
+        looked = view.propagation.looked() if view else None
+        length = min(view.clock.length if view else LAST_FRAME, self.region.frames_count or LAST_FRAME)
+        if length == LAST_FRAME:  # nobody knows yet how long the video is
+            return kept(self.segments), self.region.score
+
+        def boxes(segment: Segment) -> Boxes:
+            rows = shown(segment, self.region.items, length)
+            if view and track and looked is not None:
+                new = sampled(segment, track.boxes, view.clock, view.size, length)
+                sources = view.clock.sources(np.asarray(segment.frames(length), dtype=np.int64))
+                rows = np.where((looked[sources] | whole)[:, None], new, rows)
+            return rows
+
+        items = keyframes(self.segments, boxes, self._bound)
+        return items, self._score(track, view.clock) if view and track else self.region.score
 
     def _score(self, track: Track, clock: Clock) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""

@@ -9,6 +9,8 @@ from backend.errors import BadRequest
 
 # Label Studio shows frame k by seeking to (k - 1) / framerate plus this many seconds.
 _SEEK = 0.002
+# A picture that appears just when Label Studio seeks is the one that it shows.
+_TIE = 1e-6
 _SLOWEST, _FASTEST = 0.1, 1000.0
 _LONGEST = 1_000_000
 
@@ -48,7 +50,7 @@ class Clock:
 
     def sources(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The source frame that each LS frame shows; before the first picture the first, after the last the last."""
-        seconds = (frames - 1) / self.framerate + _SEEK
+        seconds = (frames - 1) / self.framerate + _SEEK + _TIE
         return np.clip(np.searchsorted(self._times, seconds, side="right") - 1, 0, len(self._times) - 1)
 
     def source(self, frame: int) -> int:

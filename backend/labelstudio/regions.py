@@ -148,14 +148,15 @@ def answer(
     items = sorted(items, key=lambda item: item.frame)
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
-    summary = f"track {track_id} · {engine}" + (f" · {score:.2f}" if score is not None else "")
-    if labels and not set(labels) & set(region.labels):
-        summary += f" · no class given: {labels[0]} assumed"
+    summary = f"track {track_id}"
     meta.pop("partial", None)
     if partial:
         done, total = partial
         summary += f" · {done} of {total} frames so far, press t for the rest"
         meta["partial"] = {"done": done, "total": total}
+    summary += f" · {engine}" + (f" · {score:.2f}" if score is not None else "")
+    if labels and not set(labels) & set(region.labels):
+        summary += " · given without a class: check its label"
     meta["text"] = [*_notes(region), summary]
     return _results(region, [item.written(framerate) for item in items], labels, meta, "prediction", score)
 

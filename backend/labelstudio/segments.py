@@ -1,10 +1,11 @@
 """The stretches of a region between a person's keyframes: which stay as they are, which are tracked, and with what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.geometry import Boxes
 from backend.keyframes import thin
@@ -13,7 +14,6 @@ from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Direction
-from backend.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +126,51 @@ def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
     return [sequence.ours(item) for item in items]
 
 
-def keyframes(
-    segments: Sequence[Segment], track: Track, clock: Clock, size: tuple[int, int], bound: float
-) -> list[Item]:
+def keyframes(segments: Sequence[Segment], boxes: Callable[[Segment], Boxes], bound: float) -> list[Item]:
     """All keyframes of ours in a region: those that are kept, and the tracked ones of every other segment.
 
     Args:
-        track: boxes in pixels of a picture of `size` = (width, height).
+        boxes: the rows of a segment, as for `tracked`.
         bound: the least IoU of every interpolated box with its own.
     """
     items: list[Item] = []
     for segment in segments:
-        if segment.kept is None:
-            # Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
-            shown = clock.sources(np.asarray(segment.frames(clock.length), dtype=np.int64))
-            items += tracked(segment, sequence.percent(track.boxes[shown], *size), bound)
-        else:
-            items += segment.kept
+        items += tracked(segment, boxes(segment), bound) if segment.kept is None else segment.kept
     return items
+
+
+def sampled(segment: Segment, boxes: Boxes, clock: Clock, size: tuple[int, int], length: int) -> Boxes:
+    """Rows for `tracked`: every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
+
+    Args:
+        boxes: shape (n, 4), one row for each source frame, in pixels of a picture of `size` = (width, height).
+        length: how many LS frames there are.
+    """
+    return sequence.percent(boxes[clock.sources(_numbers(segment, length))], *size)
+
+
+def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
+    """Rows for `tracked`: what the page shows of these keyframes, as far as they are ours.
+
+    Linear between keyframes, nothing after one with `enabled: false` (Label Studio 1.23.2: getShape, isInLifespan); and
+    nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
+    """
+    frames, at = _numbers(segment, length), np.array([item.frame for item in items])
+    rows = np.full((len(frames), 4), np.nan)
+    ours = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
+    if not ours:
+        return rows
+    corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
+    last = np.searchsorted(at, frames, side="right") - 1
+    enabled = np.array([item.enabled for item in items])
+    there = (last >= 0) & (enabled[last] | (at[last] == frames)) & (frames <= max(ours))
+    for axis in range(4):
+        rows[there, axis] = np.interp(frames[there], at, corners[:, axis])
+    return np.round(rows, 4)
+
+
+def _numbers(segment: Segment, length: int) -> NDArray[np.int64]:
+    return np.asarray(segment.frames(length), dtype=np.int64)
 
 
 _NOTHING = np.full((1, 4), np.nan)

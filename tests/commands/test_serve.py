@@ -1,7 +1,9 @@
 """`sam3-backend serve` as a process: it answers, it stops when told, and it never picks a stand-in by itself."""
 
+import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,18 @@ def test_it_answers_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signal
         assert str(tmp_path) not in str(health)
         process.send_signal(stop)
         assert process.wait(10) in (0, 130)
+
+
+def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+    words = [PROGRAM, "serve", "--engine", "opencv", "--port", "0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as idle:
+        assert process.stdout
+        port = int(process.stdout.readline().rpartition(":")[2])
+        for _ in range(200):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.mark.parametrize("words", [[], ["--engine", "auto"], ["--engine", "sam3"]])

@@ -256,7 +256,7 @@ def test_a_partial_answer_says_so() -> None:
 def test_a_class_that_was_assumed_is_said_to_be() -> None:
     asked = parse(drawn(keyframe(1), labels=("track (t)",)))
     (result,) = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
-    assert "no class given: Car assumed" in result["meta"]["text"][0]
+    assert "given without a class: check its label" in result["meta"]["text"][0]
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:
