@@ -36,7 +36,9 @@ def run(settings: Settings) -> None:
         asyncore_use_poll=True,
         channel_timeout=30,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too: Python leaves it ignored where a shell started us in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     # A host name with several addresses has several sockets, all on the port that was asked for.
     port = getattr(server, "effective_port", settings.port)
     print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)

@@ -27,7 +27,10 @@ def test_it_answers_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signal
         assert health["settings"]["engine"] == "opencv"
         assert str(tmp_path) not in str(health)
         process.send_signal(stop)
-        assert process.wait(10) in (0, 130)
+        try:
+            assert process.wait(10) in (0, 130)
+        finally:
+            process.kill()
 
 
 def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
