@@ -99,22 +99,23 @@ class Tracking:
         return self._whole or self._keyframes(view, whole=False)
 
     def _keyframes(self, view: _View | None, whole: bool) -> Keyframes:
-        track = view.propagation.track() if view else None
-        looked = view.propagation.looked() if view else None
         length = min(view.clock.length if view else LAST_FRAME, self.region.frames_count or LAST_FRAME)
-        if length == LAST_FRAME:  # nobody knows yet how long the video is
-            return kept(self.segments), self.region.score
+        if view is None:
+            if length == LAST_FRAME:  # nobody knows yet how long the video is
+                return kept(self.segments), self.region.score
+            return keyframes(
+                self.segments, lambda one: shown(one, self.region.items, length), self._bound
+            ), self.region.score
+        track, looked = view.propagation.track(), view.propagation.looked()
 
         def boxes(segment: Segment) -> Boxes:
-            rows = shown(segment, self.region.items, length)
-            if view and track and looked is not None:
-                new = sampled(segment, track.boxes, view.clock, view.size, length)
-                sources = view.clock.sources(np.asarray(segment.frames(length), dtype=np.int64))
-                rows = np.where((looked[sources] | whole)[:, None], new, rows)
-            return rows
+            new = sampled(segment, track.boxes, view.clock, view.size, length)
+            if whole:
+                return new
+            done = looked[view.clock.sources(segment.frames(length))]
+            return np.where(done[:, None], new, shown(segment, self.region.items, length))
 
-        items = keyframes(self.segments, boxes, self._bound)
-        return items, self._score(track, view.clock) if view and track else self.region.score
+        return keyframes(self.segments, boxes, self._bound), self._score(track, view.clock)
 
     def _score(self, track: Track, clock: Clock) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""

@@ -48,14 +48,14 @@ class Clock:
             )
         self._times = times
 
-    def sources(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    def sources(self, frames: range | NDArray[np.int64]) -> NDArray[np.int64]:
         """The source frame that each LS frame shows; before the first picture the first, after the last the last."""
-        seconds = (frames - 1) / self.framerate + _SEEK + _TIE
+        seconds = (np.asarray(frames) - 1) / self.framerate + _SEEK + _TIE
         return np.clip(np.searchsorted(self._times, seconds, side="right") - 1, 0, len(self._times) - 1)
 
     def source(self, frame: int) -> int:
         """The source frame that LS frame `frame` shows."""
-        return int(self.sources(np.asarray(frame)))
+        return int(self.sources(range(frame, frame + 1))[0])
 
     def frame(self, source: int) -> int:
         """The first LS frame that shows source frame `source`, or the next picture where none shows it."""

@@ -44,24 +44,26 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     """
     task, data = _task(tasks)
     asked = _asked(context, config)
-    videos = {region.to_name for region in asked}
+    videos = {region.to_name for region, _ in asked}
     if len(videos) > 1:
         raise BadRequest(f"boxes on {len(videos)} videos at once: ask for the boxes of one video at a time")
     video = config.videos[videos.pop() if videos else next(iter(config.videos))]
-    framerate = next((region.framerate for region in asked if region.framerate), None) or video.rate(data)
+    framerate = next((region.framerate for region, _ in asked if region.framerate), None) or video.rate(data)
     check_framerate(framerate)
     return Interaction(
         task=str(task.get("id", "")),
         url=video.url(data),
         framerate=framerate,
-        regions=tuple(asked),
-        classes={region.id: config.classes(region.labels, video.name) for region in asked},
+        regions=tuple(region for region, _ in asked),
+        classes={region.id: classes for region, classes in asked},
         track_ids=frozenset(_track_ids(task, context)),
     )
 
 
-def _asked(context: Mapping[str, Any], config: LabelConfig) -> list[Region]:
-    """The regions that are asked for. One that cannot be read costs no other its track: it stays as the page shows it.
+def _asked(context: Mapping[str, Any], config: LabelConfig) -> list[tuple[Region, tuple[str, ...]]]:
+    """The regions that are asked for, and their classes.
+
+    One that cannot be read costs no other its track: it stays as the page shows it.
 
     Raises:
         BadRequest: none of those that are asked for can be read.
@@ -76,8 +78,7 @@ def _asked(context: Mapping[str, Any], config: LabelConfig) -> list[Region]:
             beside = [one for one in results if one.get("id") == result.get("id") and one.get("type") != regions.TYPE]
             region = regions.parse(result, beside)
             if region.is_asked:
-                config.classes(region.labels, region.to_name)
-                asked.append(region)
+                asked.append((region, config.classes(region.labels, region.to_name)))
         except BadRequest as bad:
             log.warning("a region is left as it is: %s", bad)
             error = error or bad

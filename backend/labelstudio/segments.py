@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.geometry import Boxes
 from backend.keyframes import thin
@@ -146,7 +145,7 @@ def sampled(segment: Segment, boxes: Boxes, clock: Clock, size: tuple[int, int],
         boxes: shape (n, 4), one row for each source frame, in pixels of a picture of `size` = (width, height).
         length: how many LS frames there are.
     """
-    return sequence.percent(boxes[clock.sources(_numbers(segment, length))], *size)
+    return sequence.percent(boxes[clock.sources(segment.frames(length))], *size)
 
 
 def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
@@ -155,7 +154,7 @@ def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
     Linear between keyframes, nothing after one with `enabled: false` (Label Studio 1.23.2: getShape, isInLifespan); and
     nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
     """
-    frames, at = _numbers(segment, length), np.array([item.frame for item in items])
+    frames, at = np.asarray(segment.frames(length)), np.array([item.frame for item in items])
     rows = np.full((len(frames), 4), np.nan)
     ours = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
     if not ours:
@@ -167,10 +166,6 @@ def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
     for axis in range(4):
         rows[there, axis] = np.interp(frames[there], at, corners[:, axis])
     return np.round(rows, 4)
-
-
-def _numbers(segment: Segment, length: int) -> NDArray[np.int64]:
-    return np.asarray(segment.frames(length), dtype=np.int64)
 
 
 _NOTHING = np.full((1, 4), np.nan)
