@@ -6,6 +6,7 @@ BackendError              500  a sentence that names the mend; never a path, a t
 ├── Unsupported           422  this engine cannot do what was asked
 ├── MediaError            502  the task's file could not be fetched
 ├── SettingsError         500  a setting is unknown, wrong or missing
+├── EngineError           500  the model gave an answer that is none
 └── Busy                  503  the queue is full: ask again later
 """
 
@@ -42,6 +43,10 @@ class MediaError(BackendError):
 
 class SettingsError(BackendError):
     """A setting is unknown, wrong or missing."""
+
+
+class EngineError(BackendError):
+    """The model gave an answer that is none."""
 
 
 class Busy(BackendError):

@@ -14,11 +14,14 @@ _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 11
 
 
 def draw(video: Video, tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8]]:
-    """Every picture of a video with the boxes, names and scores of the tracks in it; RGB, the video's own size."""
+    """Every picture of a video with the boxes, names, scores and masks of its tracks; RGB, the video's own size."""
     thickness = max(1, round(min(video.width, video.height) / 240))
     for index, picture in video.frames(range(len(video))):
         canvas = picture.copy()
         for colour, (name, track) in zip(_cycled(len(tracks)), tracks.items(), strict=True):
+            if mask := track.masks.get(index):
+                inside = mask.mask()
+                canvas[inside] = (canvas[inside] + np.array(colour)) // 2
             if not np.isnan(track.scores[index]):
                 x0, y0, x1, y1 = (int(edge) for edge in track.boxes[index].round())
                 cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)

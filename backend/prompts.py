@@ -33,7 +33,8 @@ class Prompt:
         track: the object's id; prompts with the same id are one object.
         frame: 0-based source frame.
         box: around the object, in pixels.
-        points: clicks on the object and beside it; with `box` they refine it.
+        points: clicks on the object and beside it; with `box` they refine it. Negative ones alone say of a frame
+            that is tracked already "this part is not it"; engines that cannot take them say so.
         mask: shape (height, width) of the picture, true on the object; stands alone.
     """
 
@@ -50,10 +51,13 @@ class Prompt:
             raise ValueError("a prompt needs a box, points or a mask")
         if self.mask is not None and (self.box is not None or self.points):
             raise ValueError("a mask stands alone: give no box and no points with it")
-        if self.points and self.box is None and not any(point.positive for point in self.points):
-            raise ValueError("negative points alone say nothing: add a positive point or a box")
         if self.box is not None and not 0 < self.box.area < float("inf"):
             raise ValueError(f"the box {tuple(self.box)} is empty or has no end")
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether it only says what the object is not: negative points alone."""
+        return self.box is None and self.mask is None and not any(point.positive for point in self.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,31 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that every instance of some kind of object answers to, from one frame on."""
+    """Words that every instance of some kind of object answers to, looked for from one frame on.
+
+    Attributes:
+        text: the words, as they were given.
+        frame: 0-based source frame where the search starts, in whichever direction it goes.
+    """
 
     text: str
     frame: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frame < 0:
+            raise ValueError(f"frame is {self.frame}, but frames start at 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Every object of one kind to find and track.
+
+    Attributes:
+        label: the class of what is found; None: the words themselves.
+        text: the words.
+        frame: 0-based source frame where the search starts; None: where the frames to track start.
+    """
+
+    label: str | None
+    text: str
+    frame: int | None = None

@@ -4,13 +4,14 @@ Not here: where a track is kept, what Label Studio calls it, and which of its fr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.geometry import Box, Boxes, iou
+from backend.masks import Rle
 
 
 class Observation(NamedTuple):
@@ -18,7 +19,7 @@ class Observation(NamedTuple):
 
     box: Box | None
     score: float
-    mask: NDArray[np.bool_] | None = None
+    mask: Rle | None = None
 
 
 ABSENT = Observation(None, 0.0)
@@ -26,10 +27,16 @@ ABSENT = Observation(None, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What an engine says of one source frame, by track id."""
+    """What an engine says of one source frame.
+
+    Attributes:
+        tracks: by track id.
+        phrases: for tracks that a phrase found, its `text` by track id; tracks of prompts are not in it.
+    """
 
     frame: int
     tracks: Mapping[str, Observation]
+    phrases: Mapping[str, str] = field(default_factory=dict)
 
 
 Scores = NDArray[np.float64]
@@ -42,10 +49,12 @@ class Track:
     Attributes:
         boxes: shape (n, 4), one row for each source frame; NaN where it is not there, or not looked for yet.
         scores: shape (n,), 0..1; NaN in the same rows.
+        masks: by source frame, where they were kept.
     """
 
     boxes: Boxes
     scores: Scores
+    masks: Mapping[int, Rle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.scores), 4):

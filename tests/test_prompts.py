@@ -11,7 +11,6 @@ from backend.prompts import Point, Prompt
         ({"frame": -1, "box": Box(0, 0, 1, 1)}, "frames start at 0"),
         ({"frame": 0}, "needs a box"),
         ({"frame": 0, "box": Box(5, 5, 5, 9)}, "is empty"),
-        ({"frame": 0, "points": (Point(1, 1, positive=False),)}, "add a positive point"),
         ({"frame": 0, "mask": np.ones((2, 2), bool), "box": Box(0, 0, 1, 1)}, "stands alone"),
     ],
 )
@@ -20,5 +19,6 @@ def test_a_prompt_that_says_nothing_is_refused(prompt: dict, sentence: str) -> N
         Prompt("a", **prompt)
 
 
-def test_a_negative_point_refines_a_box() -> None:
-    assert Prompt("a", 0, box=Box(0, 0, 9, 9), points=(Point(1, 1, positive=False),)).points
+@pytest.mark.parametrize("box", [Box(0, 0, 9, 9), None])
+def test_a_negative_point_refines_a_box_or_a_track(box: Box | None) -> None:
+    assert Prompt("a", 0, box=box, points=(Point(1, 1, positive=False),)).points

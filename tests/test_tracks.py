@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from backend.tracks import Track, fuse
+from backend.tracks import FrameResult, Track, fuse
 
 NAN = [np.nan] * 4
 
@@ -31,6 +31,10 @@ def test_the_one_that_sees_the_object_is_believed_and_neither_means_absent() -> 
 def test_one_frame_is_both_starts_at_once() -> None:
     boxes, _ = ways([[0, 0, 10, 10]], [[0, 0, 10, 10]])
     assert boxes.tolist() == [[0, 0, 10, 10]]
+
+
+def test_tracks_of_prompts_have_no_phrases() -> None:
+    assert FrameResult(0, {}).phrases == {}
 
 
 def test_a_track_of_the_wrong_shape_is_refused() -> None:
