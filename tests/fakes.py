@@ -1,13 +1,15 @@
 """Stand-ins that make tests fast: a video without a file, and an engine whose answers are known beforehand."""
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from backend.errors import SettingsError, Unsupported
 from backend.geometry import Box
+from backend.masks import Rle
 from backend.prompts import Phrase, Prompt
 from backend.tracks import ABSENT, FrameResult, Observation
 
@@ -34,6 +36,8 @@ class StubEngine:
     """Moves each box by `step` pixels a frame to the right, away from its nearest prompt before (after, in reverse).
 
     `seen` says on which source frames the object can be seen; `gate`, where given, is awaited before every frame.
+    `answering`, by phrase, names what a phrase finds and the frames on which each of them can be seen, standing still;
+    None: it knows no words. `masks`: everything comes with a mask of its box, in pictures of 320 x 180.
     """
 
     name, version = "stub", "1"
@@ -43,11 +47,19 @@ class StubEngine:
         step: float = 1.0,
         seen: Callable[[int], bool] = lambda frame: True,
         gate: Callable[[int], None] | None = None,
+        answering: Mapping[str, Mapping[str, range]] | None = None,
+        masks: bool = False,
+        status: str = "ready",
     ) -> None:
         self.step, self.seen, self.gate = step, seen, gate
+        self.answering, self.masks, self.status = answering, masks, status
         self.frames: list[int] = []
+        self.sessions = 0
 
     def open(self, video: FakeVideo, state: bytes | None = None) -> "StubSession":
+        if self.status.startswith("failed: "):
+            raise SettingsError(self.status.removeprefix("failed: "))
+        self.sessions += 1
         return StubSession(self)
 
 
@@ -55,6 +67,7 @@ class StubSession:
     def __init__(self, engine: StubEngine) -> None:
         self.engine = engine
         self.prompts: dict[str, dict[int, Box]] = {}
+        self.phrases: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -63,18 +76,49 @@ class StubSession:
         pass
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
+        (frame,) = {prompt.frame for prompt in prompts}
+        boxes = {}
         for prompt in prompts:
-            assert isinstance(prompt, Prompt)
+            if isinstance(prompt, Phrase):
+                if self.engine.answering is None:
+                    raise Unsupported("the stub knows no words")
+                self.phrases[prompt.text] = frame
+                continue
             assert prompt.box is not None
-            self.prompts.setdefault(prompt.track, {})[prompt.frame] = prompt.box
-        return FrameResult(prompts[0].frame, {p.track: Observation(p.box, 1.0) for p in prompts})
+            boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = prompt.box
+        return FrameResult(frame, {track: Observation(box, 1.0) for track, box in boxes.items()})
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult]:
         for frame in reversed(span) if reverse else span:
             if self.engine.gate:
                 self.engine.gate(frame)
             self.engine.frames.append(frame)
-            yield FrameResult(frame, {track: self._look(track, frame, reverse) for track in self.prompts})
+            found = self._found(frame, reverse)
+            tracks = {track: self._look(track, frame, reverse) for track in self.prompts}
+            tracks |= {name: self._seen(Box(*place), 0.8) for name, (_, place) in found.items()}
+            yield FrameResult(frame, tracks, {name: words for name, (words, _) in found.items()})
+
+    def _found(self, frame: int, reverse: bool) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
+        """Words and box by name; all boxes lie in a row from left to right."""
+        names = [
+            (words, name, frames)
+            for words, found in (self.engine.answering or {}).items()
+            for name, frames in found.items()
+        ]
+        return {
+            name: (words, (40 * number, 120, 40 * number + 30, 150))
+            for number, (words, name, frames) in enumerate(names)
+            if words in self.phrases
+            and frame in frames
+            and (frame <= self.phrases[words] if reverse else frame >= self.phrases[words])
+        }
+
+    def _seen(self, box: Box, score: float) -> Observation:
+        if not self.engine.masks:
+            return Observation(box, score)
+        mask = np.zeros((180, 320), bool)
+        mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = True
+        return Observation(box, score, Rle.of(mask))
 
     def _look(self, track: str, frame: int, reverse: bool) -> Observation:
         known = [at for at in self.prompts[track] if (at >= frame if reverse else at <= frame)]
@@ -83,7 +127,7 @@ class StubSession:
         at = min(known) if reverse else max(known)
         shift = self.engine.step * (frame - at)
         box = self.prompts[track][at]
-        return Observation(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), 0.9)
+        return self._seen(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), 0.9)
 
     def state(self) -> bytes:
         return b""

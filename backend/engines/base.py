@@ -11,6 +11,13 @@ from backend.prompts import Phrase, Prompt
 from backend.tracks import FrameResult
 from backend.video import Video
 
+STAND_IN = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"
+"""What to do where SAM3 cannot be loaded."""
+
+
+FAILED = "failed: "
+"""How `Engine.status` begins for a model that could not be loaded; the error's sentence follows."""
+
 
 class Session(Protocol):
     """A model's state for one video; a context manager that frees what it holds."""
@@ -22,6 +29,9 @@ class Session(Protocol):
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
         """Take prompts, all on one frame, and answer for that frame at once.
 
+        A phrase is looked for from its frame on, in either direction. What it finds are tracks of their own, with
+        ids that no prompt has; the same object has the same id in both directions. `FrameResult.phrases` tells them.
+
         Raises:
             Unsupported: the engine has no use for this kind of prompt.
             BadRequest: a prompt lies outside the video or the picture.
@@ -32,9 +42,14 @@ class Session(Protocol):
         """Carry the prompts through a span of source frames.
 
         Yields exactly one result per frame, first to last (last to first with `reverse`), each naming every track that
-        was prompted. A track is absent until the first prompt, or the last propagated frame, from which it can be
-        carried in this direction. Closing the iterator half-way leaves the session usable.
+        was prompted, and those that phrases have found. A track is absent until the first prompt, or the last
+        propagated frame, from which it can be carried in this direction. Closing the iterator half-way leaves the
+        session usable.
         """
+        ...
+
+    def remove(self, track: str) -> None:
+        """Forget a track; nothing changes about the others."""
         ...
 
     def state(self) -> bytes:
@@ -50,6 +65,15 @@ class Engine(Protocol):
     version: str
     """Changes whenever its tracks may."""
 
+    @property
+    def status(self) -> str:
+        """How far the model is: "loading", "warming up", "ready", or "failed: " and the sentence of the error."""
+        ...
+
     def open(self, video: Video, state: bytes | None = None) -> Session:
-        """Start on a video, or go on from `Session.state` of a session on the same video."""
+        """Start on a video, or go on from `Session.state` of a session on the same video, once the model is ready.
+
+        Raises:
+            SettingsError: the model could not be loaded.
+        """
         ...

@@ -7,9 +7,9 @@ where it was.
 import json
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Self
 
+from backend.engines import given
 from backend.engines.csrt import Anchor, Carry
 from backend.engines.looks import Look, Picture, box_of_clicks, box_of_mask
 from backend.errors import BadRequest, Unsupported
@@ -46,30 +46,19 @@ class OpenCVSession:
 
         Raises:
             Unsupported: a phrase.
-            BadRequest: no prompts, several frames, or a prompt outside the video or the picture.
+            BadRequest: no prompts, several frames, negative points alone, or a prompt outside the video or the picture.
         """
-        given: dict[str, Prompt] = {}
-        for item in prompts:
-            if isinstance(item, Phrase):
-                raise Unsupported(
-                    "the engine opencv cannot find objects by words: set engine: sam3, or draw a box around the object"
-                )
-            given[item.track] = _merged(given.get(item.track), item)
-        frame = self._only_frame([item.frame for item in prompts])
+        frame = given.frame_of(prompts, self._video)
+        if any(isinstance(item, Phrase) for item in prompts):
+            raise Unsupported(
+                "the engine opencv cannot find objects by words: set engine: sam3, or draw a box around the object"
+            )
+        shown = given.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
         picture = Picture(frame, self._video.read(frame))
-        boxes = {track: _box(item, picture) for track, item in given.items()}
+        boxes = {track: _box(item, picture) for track, item in shown.items()}
         for track, box in boxes.items():
             self._take(track, picture.look(box))
         return FrameResult(frame, {track: Observation(box, 1.0) for track, box in boxes.items()})
-
-    def _only_frame(self, frames: Sequence[int]) -> int:
-        if len(set(frames)) != 1:
-            raise BadRequest(f"the prompts lie on {len(set(frames))} frames: give at least one, all on one frame")
-        if frames[0] >= len(self._video):
-            raise BadRequest(
-                f"frame {frames[0]} is outside the video: prompt one of its frames 0 to {len(self._video) - 1}"
-            )
-        return frames[0]
 
     def _take(self, track: str, look: Look) -> None:
         for reverse, carries in self._carries.items():
@@ -87,19 +76,19 @@ class OpenCVSession:
             carry.settle()
         self._prompts.setdefault(track, {})[look.frame] = look
 
+    def remove(self, track: str) -> None:
+        """Forget a track; nothing changes about the others."""
+        self._prompts.pop(track, None)
+        for carries in self._carries.values():
+            carries.pop(track, None)
+
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
         """Carry the prompts through a span; see the contract.
 
         Raises:
             BadRequest: the span reaches outside the video.
         """
-        if span.step != 1:
-            raise ValueError(f"a span has steps of 1, not {span.step}")
-        if span and not 0 <= span.start < span.stop <= len(self._video):
-            raise BadRequest(
-                f"frames {span.start}..{span.stop} reach outside the video: its frames are 0..{len(self._video)}"
-            )
-        return self._run(span, reverse)
+        return self._run(given.checked_span(span, self._video), reverse)
 
     def _run(self, span: range, reverse: bool) -> Generator[FrameResult, None, None]:
         if not span:
@@ -207,6 +196,7 @@ class OpenCVEngine:
 
     name = "opencv"
     version = "csrt-1"
+    status = "ready"
 
     def open(self, video: Video, state: bytes | None = None) -> OpenCVSession:
         """Start on a video, or go on from a saved state.
@@ -232,25 +222,11 @@ def _saved(carry: Carry) -> dict[str, object]:
     }
 
 
-def _merged(earlier: Prompt | None, prompt: Prompt) -> Prompt:
-    """Prompts of one track in one call add up; of two boxes the later one holds, and a mask stands alone."""
-    if earlier is None or earlier.mask is not None or prompt.mask is not None or earlier.frame != prompt.frame:
-        return prompt
-    return replace(prompt, box=prompt.box or earlier.box, points=earlier.points + prompt.points)
-
-
 def _box(prompt: Prompt, picture: Picture) -> Box:
-    size = f"the picture of {picture.width} x {picture.height} pixels"
-    if prompt.mask is not None:
-        if prompt.mask.shape != (picture.height, picture.width):
-            raise BadRequest(f"the mask has the shape {prompt.mask.shape}: give it the size of {size}")
-        box = box_of_mask(prompt.mask)
-        if box is None:
-            raise BadRequest("the mask is empty: paint the object")
+    if prompt.mask is not None and (box := box_of_mask(prompt.mask)):
         return box
-    if not all(0 <= point.x <= picture.width and 0 <= point.y <= picture.height for point in prompt.points):
-        raise BadRequest(f"a point lies outside {size}: click on the object")
-    box = prompt.box.clipped(picture.width, picture.height) if prompt.box else None
-    if box is not None and not box.area > 0:
-        raise BadRequest(f"the box lies outside {size}: draw it around the object")
-    return box_of_clicks(picture.rgb, prompt.points, box) if prompt.points or box is None else box
+    if prompt.is_negative:
+        raise BadRequest("negative points alone say nothing: add a positive point or a box")
+    if prompt.box is not None and not prompt.points:
+        return prompt.box
+    return box_of_clicks(picture.rgb, prompt.points, prompt.box)

@@ -63,6 +63,7 @@ class Video:
         duration: seconds of the container, at least `end`; Label Studio's length is round(duration * framerate).
         rate: average frames per second.
         width: pixels, as displayed, like `height`.
+        key: names the file as it is now, among all of this process.
 
     Raises:
         BadVideo: no picture can be decoded, or the file is beyond the limits.
@@ -73,6 +74,7 @@ class Video:
         self._index = index_of(path, self._limits)
         self._decoder = Decoder(path, self._index, self._limits)
         self._lock, self._closed = threading.Lock(), False
+        self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         self._aheads: set[_Ahead] = set()
         self.times, self.end = self._index.times, self._index.end
         self.duration, self.rate = self._index.duration, self._index.rate

@@ -345,6 +345,7 @@ def test_words_are_refused_with_the_mend():
         ([Prompt("a", 0, points=(Point(321, 5),))], "click on the object"),
         ([Prompt("a", 0, box=square(1, 1), points=(Point(5, -1, False),))], "click on the object"),
         ([Prompt("a", 0, mask=np.ones((4, 4), bool))], "size of the picture"),
+        ([Prompt("a", 0, points=(Point(5, 5, positive=False),))], "add a positive point or a box"),
         ([Prompt("a", 0, mask=np.zeros((HEIGHT, WIDTH), bool))], "paint the object"),
     ],
 )

@@ -1,0 +1,53 @@
+"""Which engine the settings get; a stand-in for the real SAM3 engine shows how it is made."""
+
+import sys
+import types
+
+import pytest
+
+from backend import engines
+from backend.engines.opencv import OpenCVEngine
+from backend.errors import SettingsError
+from backend.settings import Settings
+from tests.engines.contract import video
+
+
+class Made:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+
+@pytest.fixture
+def sam3(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("backend.engines.sam3.engine")
+    module.Sam3Engine = Made
+    monkeypatch.setitem(sys.modules, "backend.engines.sam3.engine", module)
+    monkeypatch.setattr(engines, "find_spec", lambda name: name)
+
+
+def test_opencv_is_ready_at_once_and_only_by_its_name() -> None:
+    engine = engines.load(Settings(engine="opencv"))
+    assert isinstance(engine, OpenCVEngine)
+    assert engine.status == "ready"
+
+
+@pytest.mark.parametrize("name", ["auto", "sam3"])
+def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
+    settings = Settings(engine=name)
+    assert engines.load(settings).settings is settings
+
+
+@pytest.mark.parametrize("name", ["auto", "sam3"])
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_its_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, missing: str) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda library: None if library == missing else library)
+    with pytest.raises(SettingsError, match=rf"engine: {name} needs {missing}: .*sam3-backend\[sam3\].*engine: opencv"):
+        engines.load(Settings(engine=name))
+
+
+def test_a_sam3_that_cannot_be_loaded_is_an_error_and_auto_names_the_choice(tmp_path) -> None:
+    for name, choice in (("sam3", "config.json"), ("auto", "; or set engine: opencv for the stand-in")):
+        engine = engines.load(Settings(engine=name, model_path=str(tmp_path), device="cpu"))
+        with pytest.raises(SettingsError, match=choice):
+            engine.open(video())
+        assert engine.status.startswith("failed: ")
