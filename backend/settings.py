@@ -15,11 +15,38 @@ from backend.prompts import Direction
 PREFIX = "SAM3_BACKEND_"
 ALIASES = {
     name: name.lower()
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "BASIC_AUTH_USER", "BASIC_AUTH_PASS", "LOG_LEVEL", "PORT")
+    for name in (
+        "LABEL_STUDIO_URL",
+        "LABEL_STUDIO_API_KEY",
+        "BASIC_AUTH_USER",
+        "BASIC_AUTH_PASS",
+        "MODEL_DIR",
+        "DEVICE",
+        "LOG_LEVEL",
+        "PORT",
+    )
 }
 """Names of the environment that users of Label Studio backends expect to work."""
 
 SECRETS = frozenset({"label_studio_api_key", "basic_auth_pass"})
+PLACES = frozenset({"data_dir", "model_dir", "bpe_path"})
+"""Settings that only name a place on this machine: nobody is shown them."""
+
+_MENU = "belongs to X-AnyLabeling's menu: leave it out, model_path says what is loaded"
+_REFUSED = {
+    "auto_clear_cache_label_and_gid": "belongs to X-AnyLabeling's client: leave it out",
+    "batch_processing_mode": "belongs to X-AnyLabeling's client: leave it out, every task is a video here",
+    "display_name": _MENU,
+    "epsilon_factor": "smooths X-AnyLabeling's polygons, and tracks here are boxes: leave it out",
+    "model_id": _MENU,
+    "name": _MENU,
+    "params": "is X-AnyLabeling's group: write the settings below it without it, at the start of the line",
+    "provider": _MENU,
+    "type": "is X-AnyLabeling's: leave it out, engine: sam3 is what it means",
+    "widgets": "belongs to X-AnyLabeling's client: leave it out, the label config says what Label Studio shows",
+}
+"""X-AnyLabeling's keys that mean nothing here, and what to do about each."""
+_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -47,6 +74,17 @@ class Settings:
     """Every setting and its default; README.md says what each does."""
 
     engine: Literal["auto", "sam3", "opencv"] = "auto"
+    model_path: str = "facebook/sam3"
+    bpe_path: str = ""
+    model_dir: str = ""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    image_size: int = 0
+    score_threshold: float = 0.5
+    new_object_threshold: float = 0.7
+    max_objects: int = 64
+    hotstart_frames: int = 15
+    show_masks: bool = False
     direction: Direction = "forward"
     max_frames: int = 0
     answer_within: float = 10.0
@@ -64,7 +102,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.keyframes.iou <= 1:
             raise SettingsError(f"keyframes.iou is {self.keyframes.iou:g}: give a number above 0, at most 1")
-        for name in ("answer_within", "max_frames"):
+        self._check_model()
+        for name in ("answer_within", "max_frames", "hotstart_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
         if not 0 <= self.port < 65536:
@@ -79,13 +118,34 @@ class Settings:
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("basic_auth_user and basic_auth_pass go together: set both or none")
 
+    def _check_model(self) -> None:
+        if not self.model_path:
+            raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise SettingsError(f"device is {self.device!r}: choose one of auto, cpu, mps, cuda, cuda:N")
+        if self.image_size < 0 or self.image_size % 14:
+            raise SettingsError(f"image_size is {self.image_size}: give a multiple of 14, or 0 for the model's own")
+        for name in ("score_threshold", "new_object_threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is {getattr(self, name):g}: give a number above 0, at most 1")
+        if self.new_object_threshold < self.score_threshold:
+            raise SettingsError(
+                f"new_object_threshold is {self.new_object_threshold:g}, below score_threshold, which is "
+                f"{self.score_threshold:g}: raise it, a new object has to be seen first"
+            )
+        if self.max_objects < 1:
+            raise SettingsError(f"max_objects is {self.max_objects}: give 1 or more")
+
     def shown(self) -> dict[str, Any]:
-        """As JSON for people to read, secrets masked and the data folder left out."""
-        return {
+        """As JSON for people to read, secrets masked and folders of this machine left out."""
+        values = {
             key: "***" if key in SECRETS and value else value
             for key, value in _plain(self).items()
-            if key != "data_dir"
+            if key not in PLACES
         }
+        # A hub's id is short; of a longer path its name says enough.
+        is_short = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", self.model_path)
+        return values | {"model_path": self.model_path if is_short else Path(self.model_path).name}
 
 
 def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -101,7 +161,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     sources = [_file(config), _environment(), {key: value for key, value in (flags or {}).items() if value is not None}]
     merged: dict[str, Any] = {}
     for source in sources:
-        merged = _merged(merged, source)
+        merged = _merged(merged, _translated(source))
     loaded: Settings = _applied(Settings(), merged)
     return loaded
 
@@ -130,6 +190,40 @@ def _environment() -> Mapping[str, Any]:
             else:
                 values[key] = value
     return values
+
+
+def _translated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of X-AnyLabeling's SAM3 config under our names.
+
+    Raises:
+        SettingsError: a key has no meaning here, or is given under both names.
+    """
+    ours: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in _REFUSED:
+            raise SettingsError(f"{key} {_REFUSED[key]}")
+        name, value = _ours(key, value)
+        if name != key and name in values:
+            raise SettingsError(f"{key} and {name} are the same setting: give {name} alone")
+        if name:
+            ours[name] = value
+    return ours
+
+
+def _ours(key: str, value: Any) -> tuple[str, Any]:
+    """One setting's name and value here; no name where it says what is so anyway."""
+    if key == "conf_threshold":
+        return "score_threshold", value
+    if key == "devices":
+        number = str(value).strip("[] ")
+        if not number.isdecimal():
+            raise SettingsError(f"devices is {value!r}, but one device runs the model: set device: cuda:0 or another")
+        return "device", f"cuda:{number}"
+    if key == "show_boxes":
+        if not _fitted(key, bool, value):
+            raise SettingsError("show_boxes cannot be switched off, tracks are boxes: set show_masks: true for masks")
+        return "", None
+    return key, value
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +260,10 @@ def _fitted(key: str, kind: Any, value: Any) -> Any:
         if not isinstance(value, str | int | Path) or isinstance(value, bool):
             raise SettingsError(f"{key} must be a text")
         return kind(str(value))
+    if kind is bool:
+        if str(value).lower() not in _YES_NO:
+            raise SettingsError(f"{key} is {value!r}: give true or false")
+        return _YES_NO[str(value).lower()]
     size = re.fullmatch(r"(-?[\d.]+)\s*([KMGT]iB)?", str(value).strip(), re.IGNORECASE)
     try:
         number = float(size[1]) * _UNITS[(size[2] or "").upper()] if size and not isinstance(value, bool) else None

@@ -4,14 +4,14 @@ import pytest
 import yaml
 
 from backend.errors import SettingsError
-from backend.settings import Settings, load
+from backend.settings import ALIASES, PLACES, Settings, load
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "BASIC_AUTH_USER", "BASIC_AUTH_PASS", "LOG_LEVEL", "PORT"):
+    for name in ALIASES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -24,7 +24,7 @@ def written(folder: Path, text: str) -> Path:
 def test_the_shipped_file_holds_every_default() -> None:
     assert load(ROOT / "configs/default.yaml") == Settings()
     values = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
-    assert values.keys() == Settings().shown().keys() | {"data_dir"}
+    assert values.keys() == Settings().shown().keys() | PLACES
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,8 +43,11 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://ls:8080")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret")
     monkeypatch.setenv("PORT", "9091")
+    monkeypatch.setenv("MODEL_DIR", "/models")
+    monkeypatch.setenv("DEVICE", "cuda:1")
     settings = load()
     assert (settings.label_studio_url, settings.port) == ("http://ls:8080", 9091)
+    assert (settings.model_dir, settings.device) == ("/models", "cuda:1")
     assert settings.shown()["label_studio_api_key"] == "***"
     assert "secret" not in str(settings.shown())
 
@@ -68,6 +71,28 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[1, 2]", "key: value"),
         ("port: [", "cannot be read as YAML"),
         ("host: [a]", "host must be a text"),
+        ("device: gpu", "choose one of auto, cpu, mps, cuda, cuda:N"),
+        ("device: 'cuda:'", "choose one of auto, cpu, mps, cuda, cuda:N"),
+        ("dtype: float16", "choose one of auto, float32, bfloat16"),
+        ("image_size: 1000", "give a multiple of 14"),
+        ("image_size: -14", "give a multiple of 14"),
+        ("score_threshold: 0", "score_threshold is 0: give a number above 0"),
+        ("new_object_threshold: 1.1", "new_object_threshold is 1.1: give a number above 0"),
+        ("score_threshold: 0.8", "new_object_threshold is 0.7, below score_threshold, which is 0.8: raise it"),
+        ("max_objects: 0", "max_objects is 0: give 1 or more"),
+        ("hotstart_frames: -1", "hotstart_frames is negative"),
+        ("show_masks: maybe", "show_masks is 'maybe': give true or false"),
+        ("show_masks: 2", "show_masks is 2: give true or false"),
+        ("model_path: ''", "model_path is empty"),
+        ("widgets: []", "the label config says what"),
+        ("epsilon_factor: 0.001", "epsilon_factor smooths"),
+        ("params: {model_path: a}", "params is X-AnyLabeling's group"),
+        ("type: segment_anything_3_video", "engine: sam3"),
+        ("display_name: SAM 3", "model_path says what is loaded"),
+        ("devices: [0, 1]", "one device runs the model"),
+        ("show_boxes: false", "set show_masks: true"),
+        ("{conf_threshold: 0.4, score_threshold: 0.5}", "conf_threshold and score_threshold are the same setting"),
+        ("{device: cpu, devices: [0]}", "devices and device are the same setting"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_mend(tmp_path: Path, text: str, sentence: str) -> None:
@@ -85,3 +110,53 @@ def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.yaml cannot be read") as error:
         load(tmp_path / "gone.yaml")
     assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("conf_threshold: 0.25", "score_threshold", 0.25),
+        ("devices: [3]", "device", "cuda:3"),
+        ("devices: 0", "device", "cuda:0"),
+        ("show_boxes: true", "show_masks", False),
+        ("image_size: 1008", "image_size", 1008),
+    ],
+)
+def test_the_keys_of_x_anylabeling_are_understood(tmp_path: Path, text: str, key: str, value: object) -> None:
+    assert getattr(load(written(tmp_path, text)), key) == value
+
+
+def test_either_name_of_a_setting_in_the_environment_beats_the_other_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAM3_BACKEND_SCORE_THRESHOLD", "0.3")
+    assert load(written(tmp_path, "conf_threshold: 0.25")).score_threshold == 0.3
+    monkeypatch.delenv("SAM3_BACKEND_SCORE_THRESHOLD")
+    monkeypatch.setenv("SAM3_BACKEND_CONF_THRESHOLD", "0.4")
+    assert load(written(tmp_path, "score_threshold: 0.25")).score_threshold == 0.4
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "false", "FALSE", "0", "no"])
+def test_yes_and_no_are_read_from_the_environment_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    meant = text.lower() in ("true", "1", "yes")
+    assert load(written(tmp_path, f"show_masks: {text}")).show_masks is meant
+    monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", text)
+    assert load(written(tmp_path, f"show_masks: {not meant}")).show_masks is meant
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("facebook/sam3", "facebook/sam3"),
+        ("shapes", "shapes"),
+        ("/home/ann/models/sam3", "sam3"),
+        ("~/sam3.pt", "sam3.pt"),
+        ("a/b/sam3.pt", "sam3.pt"),
+    ],
+)
+def test_no_folder_of_this_machine_is_shown(path: str, shown: str) -> None:
+    settings = Settings(model_path=path, model_dir="/home/ann/cache", bpe_path="/home/ann/bpe.txt.gz")
+    assert settings.shown()["model_path"] == shown
+    assert "ann" not in str(settings.shown())
