@@ -15,7 +15,7 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
-	.venv/bin/python -m pytest $(if $(filter-out 0,$(FAST)),-m "not slow")
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(if $(filter-out 0,$(FAST)),-m "not slow")
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check
@@ -32,8 +32,9 @@ $(BACKEND): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEVELOPMENT): $(BACKEND)
-	@echo "setting up the tools for development"
-	@.venv/bin/pip install -q -e '.[dev]' -c constraints.txt
+	@echo "setting up SAM3 and the tools for development (only this time: a minute or two and 1.3 GB)"
+	@.venv/bin/pip install -q -e '.[dev,sam3]' -c constraints.txt
+	@.venv/bin/python -m tests.bpe
 	@touch $@
 
 $(LABEL_STUDIO): constraints-labelstudio.txt

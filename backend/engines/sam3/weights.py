@@ -1,0 +1,274 @@
+"""SAM3 off the disk or the hub: every weight in its place, or an error that names the one that is not."""
+
+import hashlib
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import safe_open
+from torch import Tensor
+from transformers import Sam3VideoConfig, Sam3VideoModel
+from transformers.initialization import no_init_weights
+
+from backend.engines.sam3.checkpoint import converted, is_original
+from backend.engines.sam3.tokenizer import Tokenizer
+from backend.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+FILES = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is fetched from the hub; the same repository holds sam3.pt too, another 3.4 GB."""
+TWINS = (
+    "tracker_model.shared_image_embedding.positional_embedding",
+    "tracker_model.prompt_encoder.shared_embedding.positional_embedding",
+)
+"""One table under two names: the original has it once, and a folder saved with the two tied leaves one out."""
+NOT_THE_MODEL = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
+"""Keys of a config that say how it was saved; a dtype there would also round what is computed, not loaded."""
+TWICE = "tracker_model.tracker_model."
+"""How `save_pretrained` of transformers 5 writes the tracker's names, unlike the hub's files; it reads both."""
+NAMED = 5
+"""So many names an error or a warning lists."""
+SAMPLES = 8
+"""Numbers of each tensor that the fingerprint reads."""
+
+
+def load(
+    model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0
+) -> tuple[Sam3VideoModel, Tokenizer]:
+    """Load the model, on the CPU in float32 and for inference, and the tokenizer of its phrases.
+
+    The weights stay mapped to their file, so that they are in memory once.
+
+    Args:
+        model_path: a repository of the hub ("facebook/sam3"), a folder in its layout, or the original sam3.pt.
+        bpe_path: bpe_simple_vocab_16e6.txt.gz; sam3.pt needs it, elsewhere it replaces the folder's tokenizer.
+        model_dir: where the hub's files are kept; None: the hub library's own cache. Used without a network too.
+        image_size: pixels that a side of the model's input has, a multiple of its patches (14); 0: the model's own.
+
+    Raises:
+        SettingsError: a file is missing, broken or another model's, a weight is missing or has the wrong shape, the
+            hub cannot be reached or refuses, or `image_size` does not fit.
+    """
+    path = Path(model_path).expanduser()
+    if path.is_file():
+        config, tensors = Sam3VideoConfig(), _original(path, bpe_path)
+        tokens = None
+    else:
+        folder = path if path.is_dir() else _hub(model_path, model_dir)
+        config = _config(folder)
+        tokens = None if bpe_path else Tokenizer.from_folder(folder, _context(config))
+        tensors = {name.replace(TWICE, "tracker_model."): tensor for name, tensor in _weights(folder).items()}
+    if tokens is None:
+        tokens = Tokenizer.from_bpe(Path(bpe_path).expanduser(), _context(config))
+    if tokens.size > (known := _detector(config).text_config.vocab_size):
+        raise SettingsError(f"the tokenizer has {tokens.size} tokens and the model knows {known}: give its own")
+    if image_size:
+        _resize(config, image_size)
+    # Made without values but for what is computed (rope's tables, the grids of positions): those no file holds.
+    with no_init_weights():
+        model = Sam3VideoModel(config)
+    _fill(model, tensors)
+    model.requires_grad_(False).train(False)
+    return model, tokens
+
+
+def fingerprint(model: Sam3VideoModel) -> str:
+    """Eight hex digits that change with the model's weights or configuration; a sample of each tensor is read.
+
+    Taken right after `load`: a model in another precision has another fingerprint.
+    """
+    config = _without_origin(json.loads(model.config.to_json_string(use_diff=False)))
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().flatten()
+        sample = values[:: max(1, values.numel() // SAMPLES)].to("cpu", torch.float32)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _hub(repository: str, model_dir: Path | None) -> Path:
+    """The folder of a repository's files; those on disk do where the hub cannot be reached or refuses."""
+    if not HUB.fullmatch(repository):
+        raise SettingsError(
+            f"there is no file or folder {Path(repository).name}: set model_path to facebook/sam3, to a folder in the "
+            "hub's layout, or to sam3.pt"
+        )
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(FILES), cache_dir=model_dir))
+    except Exception as error:  # The network's errors have no common class.
+        try:
+            kept = snapshot_download(repository, allow_patterns=list(FILES), cache_dir=model_dir, local_files_only=True)
+        except Exception:
+            raise _refused(repository, error) from error
+        log.warning("the hub gives no answer (%s): %s is loaded as kept on disk", type(error).__name__, repository)
+        return Path(kept)
+
+
+def _refused(repository: str, error: BaseException) -> SettingsError:
+    status = None
+    cause: BaseException | None = error
+    while cause is not None and status is None:
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        cause = cause.__cause__
+    if status in (401, 403):
+        return SettingsError(
+            f"the hub does not give {repository} to you: ask for access at huggingface.co/{repository}, then set "
+            "HF_TOKEN to your token (huggingface.co/settings/tokens)"
+        )
+    if status == 404:
+        return SettingsError(f"the hub has no {repository}: set model_path to facebook/sam3")
+    return SettingsError(
+        f"{repository} could not be fetched ({type(error).__name__}): connect to huggingface.co once, or set "
+        "model_path to a folder that holds its files, or to sam3.pt with bpe_path to bpe_simple_vocab_16e6.txt.gz"
+    )
+
+
+def _config(folder: Path) -> Sam3VideoConfig:
+    path = folder / "config.json"
+    values = _json(path)
+    kind = values.get("model_type")
+    if kind != "sam3_video":
+        raise SettingsError(f"{path.name} is of a {kind} model: this engine needs one of model_type sam3_video")
+    try:
+        return Sam3VideoConfig.from_dict(_without_origin(values))
+    except Exception as error:  # The library raises no narrower class.
+        raise SettingsError(f"{path.name} is not one of SAM3 ({type(error).__name__}): copy it again") from error
+
+
+def _context(config: Sam3VideoConfig) -> int:
+    return int(_detector(config).text_config.max_position_embeddings)
+
+
+def _detector(config: Sam3VideoConfig) -> Any:
+    """The detector's part, which the library declares as anything it may be made of."""
+    return config.detector_config
+
+
+def _without_origin(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_origin(value) for key, value in values.items() if key not in NOT_THE_MODEL}
+    return values
+
+
+def _resize(config: Sam3VideoConfig, image_size: int) -> None:
+    """Let a config take pictures of another size; no weight depends on it."""
+    vision = _detector(config).vision_config
+    patch = int(vision.backbone_config.patch_size)
+    grid, rest = divmod(image_size, patch)
+    if rest or grid < 2:
+        near = max(2, round(image_size / patch)) * patch
+        raise SettingsError(f"image_size is {image_size}: give a multiple of {patch}, such as {near}, or 0")
+    # Reaches the backbones, the prompt encoder, the memory's rope and the tracker's feature sizes, but not the rest.
+    config.image_size = image_size
+    vision.backbone_feature_sizes = [[scale * grid, scale * grid] for scale in (4, 2, 1)]
+    config.low_res_mask_size = 4 * grid
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder in the hub's layout: one safetensors file, several with an index, or a pickle."""
+    index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return _read(single)
+    if index.is_file():
+        shards = _json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise SettingsError(f"{index.name} has no weight_map: copy it again")
+        return {
+            name: tensor for shard in sorted(set(shards.values())) for name, tensor in _read(folder / shard).items()
+        }
+    if pickled.is_file():
+        return _read(pickled)
+    raise SettingsError(f"the folder {folder.name} holds no model.safetensors: copy it there, or give sam3.pt itself")
+
+
+def _original(path: Path, bpe_path: str) -> dict[str, Tensor]:
+    if not bpe_path:
+        raise SettingsError(f"{path.name} comes without a tokenizer: set bpe_path to bpe_simple_vocab_16e6.txt.gz")
+    tensors = _read(path)
+    if not is_original(tensors):
+        raise SettingsError(
+            f"{path.name} is not the original sam3.pt: give that, or the folder that holds {path.name} and config.json"
+        )
+    return converted(tensors)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file by name, mapped to it where the format allows."""
+    if not path.is_file():
+        raise SettingsError(f"{path.name} is missing: copy the model's folder again")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # The libraries raise no narrower class.
+        raise SettingsError(
+            f"{path.name} is broken, or holds more than weights ({type(error).__name__}): copy it again"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path.name} holds no weights: copy it again")
+    return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def _fill(model: Sam3VideoModel, tensors: dict[str, Tensor]) -> None:
+    """Put the weights in their places: all of them, or none."""
+    places = model.state_dict()
+    for name, twin in (TWINS, TWINS[::-1]):
+        if name not in tensors and twin in tensors:
+            tensors[name] = tensors[twin].clone()
+    wrong = [f"{name} is missing" for name in sorted(places.keys() - tensors.keys())]
+    for name in sorted(places.keys() & tensors.keys()):
+        place, tensor = places[name], tensors[name]
+        if place.shape != tensor.shape:
+            wrong.append(f"{name} is {_shape(tensor)}, not {_shape(place)}")
+        elif not tensor.is_floating_point():
+            wrong.append(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats")
+    if wrong:
+        raise SettingsError(f"the weights do not fit SAM3: {_listed(wrong, '; ')}: give those of facebook/sam3")
+    if left := sorted(tensors.keys() - places.keys()):
+        log.warning("SAM3 has no place for %d of the weights: %s", len(left), _listed(left))
+    fitting = {name: tensors[name].to(torch.float32).contiguous() for name in places}
+    model.load_state_dict(fitting, strict=True, assign=True)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _listed(names: Sequence[str], between: str = ", ") -> str:
+    more = f"{between}and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return between.join(names[:NAMED]) + more
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SettingsError(
+            f"the folder {path.parent.name} holds no {path.name}: copy it there, or give sam3.pt itself"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path.name} cannot be read as JSON: copy it again") from error
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path.name} cannot be read as JSON: copy it again")
+    return found

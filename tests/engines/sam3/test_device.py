@@ -1,0 +1,74 @@
+"""Which device and precision are taken."""
+
+import pytest
+import torch
+
+from backend.engines.sam3 import device
+from backend.errors import SettingsError, Unsupported
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends that a machine has so many CUDA devices, and Apple's or not."""
+
+    def pretend(cuda: int = 0, mps: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(("there", "chosen"), [({"cuda": 2, "mps": True}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")])
+def test_auto_takes_the_best_there_is(machine, there, chosen):
+    machine(**there)
+    assert device.chosen("auto") == torch.device(chosen)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "cpu"])
+def test_what_is_named_is_taken(machine, name):
+    machine(cuda=2)
+    assert device.chosen(name) == torch.device(name)
+
+
+@pytest.mark.parametrize(("name", "cuda"), [("cuda", 0), ("cuda:2", 2), ("mps", 2)])
+def test_a_device_that_is_not_there_is_refused(machine, name, cuda):
+    machine(cuda=cuda)
+    with pytest.raises(SettingsError, match=f"device: {name} is not there: set device: auto, or cpu"):
+        device.chosen(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "narrow"),
+    [
+        ("cpu", "auto", False),
+        ("cpu", "float32", False),
+        ("cpu", "bfloat16", True),
+        ("cuda", "auto", True),
+        ("cuda", "float32", False),
+    ],
+)
+def test_bfloat16_is_for_cuda_and_for_who_asks(monkeypatch, kind, dtype, narrow):
+    asked = []
+
+    class Autocast:
+        def __init__(self, kind, dtype, enabled):
+            asked.append((kind, dtype, enabled))
+
+        def __enter__(self): ...
+
+        def __exit__(self, *_): ...
+
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    with device.running(torch.device(kind), dtype):
+        assert torch.is_inference_mode_enabled()
+    assert asked == [(kind, torch.bfloat16, narrow)]
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_without_room_it_says_what_to_lower():
+    with (
+        pytest.raises(Unsupported, match="set image_size lower, or set device: cpu"),
+        device.running(torch.device("cpu"), "auto"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
