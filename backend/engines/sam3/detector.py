@@ -1,0 +1,145 @@
+"""SAM3's detector: every object on a frame that answers to a phrase, with its mask."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Sam3VideoModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
+
+from backend.engines.sam3.masks import suppress
+from backend.engines.sam3.tokenizer import Tokenizer
+from backend.errors import BadRequest
+
+BATCH = 8
+"""Phrases that go through the detector together at most; each needs some 70 MB for its masks."""
+KEPT = 256
+"""Phrases whose features are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """n phrases, as the detector reads them.
+
+    Attributes:
+        features: shape (n, tokens, width).
+        attention: shape (n, tokens), 1 on a token and 0 where a phrase is filled up.
+    """
+
+    features: Tensor
+    attention: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """n objects on one frame, those of the first phrase first.
+
+    Attributes:
+        logits: shape (n, h, w), above 0 on the object.
+        scores: shape (n,), from 0 to 1.
+        phrases: shape (n,), int64, indices of phrases.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    phrases: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector:
+    """The detector's weights, and the phrases that it has read.
+
+    Args:
+        model: the whole model; its `detector_model` is used.
+        batch: phrases that go through it together at most.
+    """
+
+    def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer, batch: int = BATCH) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch = batch
+        self._read: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def words(self, phrases: Sequence[str]) -> Words:
+        """Read phrases; one that was read before costs nothing.
+
+        Raises:
+            BadRequest: there are none, or one is empty or too long.
+        """
+        if not phrases:
+            raise BadRequest('there is no phrase: name what to find, such as "person"')
+        read = {phrase: self._read[phrase] for phrase in phrases if phrase in self._read}
+        unread = [phrase for phrase in dict.fromkeys(phrases) if phrase not in read]
+        if unread:
+            read.update(zip(unread, self._encode(unread), strict=True))
+        self._keep(read)
+        features, attention = zip(*(read[phrase] for phrase in phrases), strict=True)
+        return Words(torch.stack(features), torch.stack(attention))
+
+    @torch.no_grad()
+    def detect(self, vision: Sam3VisionEncoderOutput, words: Words) -> Detections:
+        """Find what phrases name: all objects whose score is above the model's `score_threshold_detection`.
+
+        Of objects of one phrase that overlap by more than its `det_nms_thresh` (0: any) the best is kept.
+
+        Args:
+            vision: of one frame, batch 1.
+        """
+        parts = [self._detect(vision, words, start) for start in range(0, len(words), self._batch)]
+        return Detections(
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.phrases for part in parts]),
+        )
+
+    @torch.no_grad()
+    def _encode(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        ids, attention = (tensor.to(self._model.device) for tensor in self._tokenizer.encode(phrases))
+        text = self._model.detector_model.get_text_features(input_ids=ids, attention_mask=attention, return_dict=True)
+        return list(zip(text.pooler_output, attention, strict=True))
+
+    def _keep(self, read: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        for phrase, features in read.items():
+            self._read[phrase] = features
+            self._read.move_to_end(phrase)
+        while len(self._read) > KEPT:
+            self._read.popitem(last=False)
+
+    def _detect(self, vision: Sam3VisionEncoderOutput, words: Words, start: int) -> Detections:
+        features, attention = (tensor[start : start + self._batch] for tensor in (words.features, words.attention))
+        found = self._model.detector_model(
+            vision_embeds=_repeated(vision, len(features)),
+            text_embeds=BaseModelOutputWithPooling(pooler_output=features),
+            attention_mask=attention,
+        )
+        scores = found.pred_logits.float().sigmoid() * found.presence_logits.float().sigmoid()
+        phrases, queries = (scores > self._model.config.score_threshold_detection).nonzero(as_tuple=True)
+        one = Detections(found.pred_masks[phrases, queries], scores[phrases, queries], phrases + start)
+        return self._distinct(one)
+
+    def _distinct(self, found: Detections) -> Detections:
+        threshold = self._model.config.det_nms_thresh
+        if not threshold:
+            return found
+        keep = torch.zeros_like(found.phrases, dtype=torch.bool)
+        for phrase in set(found.phrases.tolist()):
+            rows = (found.phrases == phrase).nonzero()[:, 0]
+            keep[rows] = suppress(found.logits[rows] > 0, found.scores[rows], threshold)
+        return Detections(found.logits[keep], found.scores[keep], found.phrases[keep])
+
+
+def _repeated(vision: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:
+    """One frame as a batch of equal frames, which take no more room than one."""
+    levels, positions = (
+        tuple(level.expand(count, -1, -1, -1) for level in levels)
+        for levels in (vision.fpn_hidden_states, vision.fpn_position_encoding)
+    )
+    return Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)

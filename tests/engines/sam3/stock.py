@@ -1,0 +1,216 @@
+"""The library's own way through a film, to compare with: frame by frame, all frames in memory, objects one by one."""
+
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Sam3TrackerVideoModel, Sam3VideoModel
+from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
+    Sam3TrackerVideoInferenceCache,
+    Sam3TrackerVideoInferenceSession,
+)
+from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
+
+from backend.engines.sam3.frames import pixels
+from backend.engines.sam3.masks import mask_input
+from backend.prompts import Prompt
+from tests.engines.contract import FakeVideo
+
+CPU = torch.device("cpu")
+
+
+def stacked(video: FakeVideo, side: int) -> Tensor:
+    """All pictures as the model sees them: shape (n, 3, side, side)."""
+    frames = torch.empty(len(video), 3, side, side)
+    for frame, picture in zip(frames, video.pictures, strict=True):
+        frame[:] = pixels(picture, side, CPU)[0]
+    return frames
+
+
+def alone(model: Sam3VideoModel) -> Sam3TrackerVideoModel:
+    """The library's tracker for clicks, with the model's own weights."""
+    tracker = Sam3TrackerVideoModel(model.config.tracker_config).eval()
+    missing, left = tracker.load_state_dict(model.tracker_model.state_dict(), strict=False)
+    assert not left
+    assert all(name.startswith("vision_encoder") for name in missing)
+    tracker.vision_encoder.backbone = model.detector_model.vision_encoder.backbone
+    tracker.vision_encoder.neck = model.tracker_neck
+    return tracker
+
+
+def clicked(
+    tracker: Sam3TrackerVideoModel, video: FakeVideo, clicks: Sequence[tuple[float, float]], noise: float = 0.0
+) -> Iterator[Tensor]:
+    """One object for each click on frame 0, in pixels of the video; yields logits of shape (n, h, w) frame by frame.
+
+    Args:
+        noise: standard deviation of what is added to the pictures as the model sees them.
+    """
+    frames = stacked(video, tracker.config.image_size)
+    if noise:
+        frames += noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    session = Sam3TrackerVideoInferenceSession(
+        video=frames,
+        video_height=video.height,
+        video_width=video.width,
+        dtype=torch.float32,
+    )
+    scale = torch.tensor([tracker.config.image_size / video.width, tracker.config.image_size / video.height])
+    for number, click in enumerate(clicks):
+        point = {
+            "point_coords": (torch.tensor(click) * scale)[None, None, None],
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
+        }
+        session.add_point_inputs(session.obj_id_to_idx(number), 0, point)
+    session.obj_with_new_inputs = list(range(len(clicks)))
+    for output in tracker.propagate_in_video_iterator(session, start_frame_idx=0):
+        yield output.pred_masks[:, 0].clone()
+
+
+def named(
+    model: Sam3VideoModel, video: FakeVideo, ids: Tensor, attention: Tensor
+) -> Iterator[Mapping[int, list[float]]]:
+    """Objects of one phrase; yields their boxes (x0, y0, x1, y1, half-open, in pixels) by number, frame by frame."""
+    session = Sam3VideoInferenceSession(
+        video=stacked(video, model.config.image_size),
+        video_height=video.height,
+        video_width=video.width,
+        dtype=torch.float32,
+    )
+    prompt = session.add_prompt("phrase")
+    session.prompt_input_ids[prompt], session.prompt_attention_masks[prompt] = ids, attention
+    for output in model.propagate_in_video_iterator(session):
+        hidden = output.suppressed_obj_ids | session.hotstart_removed_obj_ids
+        boxes = {
+            number: box_of(mask, video)
+            for number, mask in sorted(output.obj_id_to_mask.items())
+            if number not in hidden
+        }
+        yield {number: box for number, box in boxes.items() if box}
+
+
+class Alone:
+    """One object on the library's tracker for clicks, with what `sam3.md` says of its defects put right.
+
+    Objects never meet there, and by themselves they do not suffer from each other's prompts.
+
+    Args:
+        seen: what the vision encoder has seen of the video so far, for several objects.
+    """
+
+    def __init__(
+        self, tracker: Sam3TrackerVideoModel, video: FakeVideo, seen: Sam3TrackerVideoInferenceCache | None = None
+    ) -> None:
+        self._tracker = tracker
+        self._side = tracker.config.image_size
+        self._scale = torch.tensor([self._side / video.width, self._side / video.height])
+        self._session = Sam3TrackerVideoInferenceSession(
+            video=stacked(video, self._side), video_height=video.height, video_width=video.width, dtype=torch.float32
+        )
+        self._session.obj_id_to_idx(0)
+        if seen is not None:
+            self._session.cache = seen
+
+    def show(self, prompt: Prompt, reverse: bool = False) -> Tensor:
+        """Prompt a frame; logits of shape (h, w). On a frame that was tracked it corrects the mask there."""
+        session, frame = self._session, prompt.frame
+        session.point_inputs_per_obj[0].pop(frame, None)
+        if prompt.mask is not None:
+            session.add_mask_inputs(0, frame, mask_input(prompt.mask, self._side, CPU))
+        else:
+            points = [(point.x, point.y, int(point.positive)) for point in prompt.points]
+            corners = [(prompt.box.x0, prompt.box.y0, 2), (prompt.box.x1, prompt.box.y1, 3)] if prompt.box else []
+            table = torch.tensor([*corners, *points])
+            inputs = {
+                "point_coords": (table[:, :2] * self._scale)[None, None],
+                "point_labels": table[None, None, :, 2].int(),
+            }
+            session.add_point_inputs(0, frame, inputs)
+        session.obj_with_new_inputs = [0]
+        outputs = session.output_dict_per_obj[0]
+        known = outputs["cond_frame_outputs"].get(frame) or outputs["non_cond_frame_outputs"].get(frame)
+        run = self._tracker._run_single_frame_inference
+        if known is not None and prompt.points:
+            run = partial(run, prev_sam_mask_logits=known["pred_masks"].clamp(-32, 32))
+        with patch.object(self._tracker, "_run_single_frame_inference", run):
+            logits = self._tracker(session, frame_idx=frame, reverse=reverse).pred_masks[0, 0].clone()
+        tracked = outputs["non_cond_frame_outputs"]
+        if frame in tracked:
+            outputs["cond_frame_outputs"][frame] = tracked.pop(frame)
+            session.frames_tracked_per_obj[0].pop(frame)
+        for near in [at for at in tracked if abs(at - frame) <= self._tracker.num_maskmem]:
+            del tracked[near]
+        return logits
+
+    def propagate(self, span: range, reverse: bool = False) -> dict[int, Tensor]:
+        """Logits of shape (h, w), by frame."""
+        start = span.stop - 1 if reverse else span.start
+        outputs = self._tracker.propagate_in_video_iterator(self._session, start, len(span) - 1, reverse=reverse)
+        return {output.frame_idx: output.pred_masks[0, 0].clone() for output in outputs}
+
+
+@contextmanager
+def memories_in_float32() -> Iterator[None]:
+    """With memories as they were computed, where the library rounds them to bfloat16."""
+    source = textwrap.dedent(inspect.getsource(Sam3TrackerVideoModel._encode_new_memory))
+    assert "torch.bfloat16" in source
+    made: dict[str, Any] = {}
+    exec(source.replace("torch.bfloat16", "torch.float32"), vars(modeling_sam3_tracker_video), made)
+    with patch.object(Sam3TrackerVideoModel, "_encode_new_memory", made["_encode_new_memory"]):
+        yield
+
+
+@contextmanager
+def mended() -> Iterator[None]:
+    """Words without two defects of the library.
+
+    Where an object begins, it remembers the others anew, rounded to yes or no and without what it has just decided
+    about them. Where one is removed, those behind it get each other's masks on that frame.
+    """
+    find, add, build = (
+        getattr(Sam3VideoModel, name)
+        for name in ("run_tracker_propagation", "_tracker_add_new_objects", "build_outputs")
+    )
+    ids: list[int] = []
+
+    def finding(self: Sam3VideoModel, inference_session: Any, *args: Any, **kwargs: Any) -> Any:
+        ids[:] = inference_session.obj_ids
+        return find(self, inference_session, *args, **kwargs)
+
+    def adding(self: Sam3VideoModel, inference_session: Any, frame_idx: int, *args: Any, **kwargs: Any) -> None:
+        kept = [
+            (outputs, dict(outputs[frame_idx]))
+            for both in inference_session.output_dict_per_obj.values()
+            for outputs in both.values()
+            if frame_idx in outputs
+        ]
+        add(self, inference_session, frame_idx, *args, **kwargs)
+        for outputs, output in kept:
+            outputs[frame_idx] = output
+
+    def building(self: Sam3VideoModel, inference_session: Any, *args: Any, **kwargs: Any) -> dict[int, Tensor]:
+        with patch.object(inference_session, "obj_ids", list(ids)):
+            masks = build(self, inference_session, *args, **kwargs)
+        return {number: mask for number, mask in masks.items() if number in inference_session.obj_ids}
+
+    with patch.multiple(
+        Sam3VideoModel, run_tracker_propagation=finding, _tracker_add_new_objects=adding, build_outputs=building
+    ):
+        yield
+
+
+def box_of(logits: Tensor, video: Any) -> list[float] | None:
+    """The box around one mask of shape (1, h, w), as the library's processors make it of masks at full size."""
+    full = functional.interpolate(logits[None].float(), (video.height, video.width), mode="bilinear")[0, 0] > 0
+    rows, columns = full.any(1).nonzero(), full.any(0).nonzero()
+    if not len(rows):
+        return None
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]

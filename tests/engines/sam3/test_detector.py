@@ -1,0 +1,176 @@
+"""Detections equal the library's, phrase by phrase; phrases are read once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Sam3VideoModel
+from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
+
+from backend.engines.sam3 import detector as module
+from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.masks import iou
+from backend.errors import BadRequest
+from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build
+
+PHRASES = ["a red car", "person", "traffic light on the left", "dog", "person with a hat"]
+
+
+class Letters:
+    """A tokenizer that gives every letter a token, and counts what it has read."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def encode(self, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        self.read += phrases
+        ids = torch.full((len(phrases), 32), VOCABULARY - 1)
+        attention = torch.zeros(len(phrases), 32, dtype=torch.int64)
+        for row, phrase in enumerate(phrases):
+            if not phrase:
+                raise BadRequest("a phrase is empty")
+            ids[row, 0] = VOCABULARY - 2
+            ids[row, 1 : len(phrase) + 1] = torch.tensor([ord(letter) for letter in phrase])
+            attention[row, : len(phrase) + 2] = 1
+        return ids, attention
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam3VideoModel:
+    return build(score_threshold_detection=0.0, det_nms_thresh=0.0)
+
+
+@pytest.fixture(scope="module")
+def vision(model: Sam3VideoModel) -> Any:
+    with torch.no_grad():
+        picture = torch.rand(1, 3, IMAGE, IMAGE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        return model.detector_model.get_vision_features(pixel_values=picture)
+
+
+@pytest.fixture
+def thresholds(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the model's thresholds for one test, the library's copies of them too."""
+
+    def put(score: float, overlap: float = 0.0) -> None:
+        for owner in (model, model.config):
+            monkeypatch.setattr(owner, "score_threshold_detection", score)
+            monkeypatch.setattr(owner, "det_nms_thresh", overlap)
+
+    return put
+
+
+def middle(model: Sam3VideoModel, vision: Any) -> float:
+    """A score that half of all detections reach, and none just so."""
+    detector = Detector(model, Letters())
+    scores = detector.detect(vision, detector.words(PHRASES)).scores.sort().values
+    return float(scores[len(scores) // 2 - 1 :][:2].mean())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_finds_what_the_library_finds(batch: int, model: Sam3VideoModel, vision: Any, thresholds: Any) -> None:
+    thresholds(middle(model, vision))
+    session = Sam3VideoInferenceSession(dtype=torch.float32)
+    for phrase in PHRASES:
+        number = session.add_prompt(phrase)
+        session.prompt_input_ids[number], session.prompt_attention_masks[number] = Letters().encode([phrase])
+    with torch.no_grad():
+        expected = model.run_detection(inference_session=session, vision_embeds=vision)
+    detector = Detector(model, Letters(), batch)
+    found = detector.detect(vision, detector.words(PHRASES))
+    assert len(found) == 5 * len(PHRASES)
+    assert found.phrases.tolist() == [number for number, one in expected.items() for _ in one["scores"]]
+    assert torch.allclose(found.scores, torch.cat([one["scores"] for one in expected.values()]), atol=1e-5)
+    assert torch.allclose(found.logits, torch.cat([one["mask"] for one in expected.values()]), atol=1e-3)
+
+
+def test_a_phrase_alone_is_found_as_the_library_has_it_to_the_bit(model: Sam3VideoModel, vision: Any) -> None:
+    session = Sam3VideoInferenceSession(dtype=torch.float32)
+    session.prompts[0] = PHRASES[0]
+    session.prompt_input_ids[0], session.prompt_attention_masks[0] = Letters().encode(PHRASES[:1])
+    with torch.no_grad():
+        expected = model.run_detection(inference_session=session, vision_embeds=vision)[0]
+    detector = Detector(model, Letters())
+    found = detector.detect(vision, detector.words(PHRASES[:1]))
+    assert torch.equal(found.scores, expected["scores"])
+    assert torch.equal(found.logits, expected["mask"])
+
+
+def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
+    model: Sam3VideoModel, vision: Any, thresholds: Any
+) -> None:
+    detector = Detector(model, Letters())
+    words = detector.words(PHRASES)
+    every = detector.detect(vision, words)
+    overlap = float(iou(every.logits > 0, every.logits > 0).median())
+    thresholds(0.0, overlap)
+    found = detector.detect(vision, words)
+    kept: list[int] = []
+    rivals = iou(every.logits > 0, every.logits > 0) > overlap
+    for row in every.scores.argsort(descending=True).tolist():
+        if not any(rivals[row, other] and every.phrases[row] == every.phrases[other] for other in kept):
+            kept.append(row)
+    assert len(PHRASES) < len(kept) < len(every)
+    assert torch.equal(found.scores, every.scores[sorted(kept)])
+    assert torch.equal(found.phrases, every.phrases[sorted(kept)])
+    assert torch.equal(found.logits, every.logits[sorted(kept)])
+
+
+def test_nothing_found_is_an_empty_answer(model: Sam3VideoModel, vision: Any, thresholds: Any) -> None:
+    thresholds(1.0, 0.1)
+    detector = Detector(model, Letters())
+    found = detector.detect(vision, detector.words(PHRASES))
+    assert len(found) == 0
+    assert found.logits.shape[1:] == (32, 32)
+    assert found.phrases.dtype == torch.int64
+
+
+def test_a_phrase_is_read_once(model: Sam3VideoModel) -> None:
+    letters = Letters()
+    detector = Detector(model, letters)
+    first = detector.words(["dog", "person", "dog"])
+    again = detector.words(["person", "cat"])
+    assert letters.read == ["dog", "person", "cat"]
+    assert torch.equal(first.features[0], first.features[2])
+    assert torch.equal(first.features[1], again.features[0])
+    assert torch.equal(first.attention.sum(1), torch.tensor([5, 8, 5]))
+
+
+def test_the_phrases_read_last_are_kept(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", 2)
+    letters = Letters()
+    detector = Detector(model, letters)
+    for phrase in ("dog", "person", "dog", "cat", "dog", "person"):
+        detector.words([phrase])
+    assert letters.read == ["dog", "person", "cat", "person"]
+
+
+def test_more_phrases_than_are_kept_are_read_all_the_same(
+    model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT", 1)
+    assert len(Detector(model, Letters()).words(PHRASES)) == len(PHRASES)
+
+
+@pytest.mark.parametrize("phrases", [[], ["dog", ""]])
+def test_bad_phrases_are_refused(phrases: list[str], model: Sam3VideoModel) -> None:
+    with pytest.raises(BadRequest):
+        Detector(model, Letters()).words(phrases)
+
+
+def test_a_part_of_the_words_finds_the_same(model: Sam3VideoModel, vision: Any) -> None:
+    detector = Detector(model, Letters())
+    words = detector.words(PHRASES)
+    every = detector.detect(vision, words)
+    last = detector.detect(vision, replace(words, features=words.features[4:], attention=words.attention[4:]))
+    assert torch.allclose(last.scores, every.scores[every.phrases == 4], atol=1e-5)

@@ -1,0 +1,175 @@
+"""Each function against a plain one in numpy."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from torch.nn import functional
+
+from backend.engines.sam3.masks import boxes, enlarge, iou, mask_input, suppress, tidy
+
+CPU = torch.device("cpu")
+# Few values, so that parts, ties and exact zeros are common.
+levels = st.sampled_from([-3.0, -1.0, -0.25, 0.0, 0.25, 1.0, 3.0])
+logits = arrays(np.float32, array_shapes(min_dims=3, max_dims=3, max_side=7), elements=levels).map(torch.from_numpy)
+stacks = arrays(bool, st.tuples(st.integers(0, 5), st.just(3), st.just(4))).map(torch.from_numpy)
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor) -> float:
+    """IoU of two masks, by counting."""
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 0.0
+
+
+@given(stacks, stacks)
+def test_iou_is_the_share_of_common_pixels(a, b) -> None:
+    expected = torch.tensor([[ratio(one, other) for other in b] for one in a]).reshape(len(a), len(b))
+    assert iou(a, b).dtype == torch.float32
+    assert torch.equal(iou(a, b), expected)
+
+
+def test_iou_counts_exactly_even_under_autocast() -> None:
+    a = torch.ones(1, 1008, 1008, dtype=torch.bool)
+    b = a.clone()
+    b[0, 0, :3] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        assert iou(a, b).item() == np.float32((1008 * 1008 - 3) / (1008 * 1008))
+
+
+@given(stacks, st.data())
+def test_suppress_keeps_the_best_of_those_that_cover_each_other(masks, data) -> None:
+    scores = data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=len(masks), max_size=len(masks)))
+    threshold = data.draw(st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+    kept: list[int] = []
+    for index in sorted(range(len(masks)), key=lambda index: (-scores[index], index)):
+        if all(ratio(masks[index], masks[other]) <= threshold for other in kept):
+            kept.append(index)
+    keep = suppress(masks, torch.tensor(scores), threshold)
+    assert keep.dtype == torch.bool
+    assert keep.nonzero().flatten().tolist() == sorted(kept)
+
+
+def small_parts(mask: np.ndarray, area: int) -> np.ndarray:
+    """The parts of at most `area` pixels that hang together by edges or corners, by a walk from each pixel."""
+    small, seen = np.zeros_like(mask), np.zeros_like(mask)
+    for start in zip(*np.nonzero(mask), strict=True):
+        part, queue = set(), deque([start])
+        while queue:
+            y, x = queue.popleft()
+            if not (0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]) or seen[y, x] or not mask[y, x]:
+                continue
+            seen[y, x] = True
+            part.add((y, x))
+            queue.extend((y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1))
+        for place in part if len(part) <= area else ():
+            small[place] = True
+    return small
+
+
+@given(logits, st.integers(0, 9))
+def test_tidy_fills_small_holes_and_removes_small_specks(logits, area) -> None:
+    expected = logits.numpy().copy()
+    for mask in expected:
+        mask[small_parts(mask <= 0, area)] = 0.1
+        mask[small_parts(mask > 0, min(area, int((mask > 0).sum()) // 2))] = -0.1
+    before = logits.clone()
+    result = tidy(logits, area)
+    assert np.array_equal(result.numpy(), expected)
+    assert torch.equal(logits, before)
+    if np.array_equal(before.numpy(), expected):
+        assert result is logits
+
+
+def test_tidy_leaves_the_type_and_takes_no_masks() -> None:
+    hole = torch.ones(1, 5, 5, dtype=torch.bfloat16)
+    hole[0, 2, 2] = -1
+    assert tidy(hole, 1).dtype == torch.bfloat16
+    assert bool((tidy(hole, 1) > 0).all())
+    assert tidy(torch.empty(0, 4, 4), 3).shape == (0, 4, 4)
+
+
+sizes = st.integers(1, 30)
+
+
+@given(logits, sizes, sizes)
+def test_enlarge_is_the_librarys_interpolation(logits, height, width) -> None:
+    expected = functional.interpolate(logits[:, None], (height, width), mode="bilinear")[:, 0]
+    decided = expected.abs() > 1e-5
+    result = enlarge(logits, height, width)
+    assert result.shape == expected.shape
+    assert torch.equal(result[decided], (expected > 0)[decided])
+
+
+def box(mask: np.ndarray) -> list[float]:
+    rows, columns = np.nonzero(mask)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [np.nan] * 4
+
+
+@given(logits, sizes, sizes)
+def test_boxes_are_those_of_the_enlarged_masks(logits, height, width) -> None:
+    expected = np.array([box(mask) for mask in enlarge(logits, height, width).numpy()], np.float32)
+    result = boxes(logits, height, width)
+    assert result.dtype == np.float32
+    assert np.array_equal(result, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("smoothness", [0, 3])
+def test_boxes_at_the_models_size_and_the_videos(smoothness) -> None:
+    noise = torch.randn(4, 1, 72, 72, generator=torch.Generator().manual_seed(0)) - 2
+    wave = functional.avg_pool2d(noise, 2 * smoothness + 1, 1, smoothness)[:, 0] + 2 - 2 / (1 + smoothness)
+    wave[:, :20] -= 3
+    wave[3] = -1
+    for height, width in ((270, 480), (480, 270), (40, 50), (73, 71)):
+        expected = np.array([box(mask) for mask in enlarge(wave, height, width).numpy()], np.float32)
+        assert np.array_equal(boxes(wave, height, width), expected, equal_nan=True)
+        assert np.isnan(expected).any(1).tolist() == [False, False, False, True]
+
+
+def test_a_spike_between_the_pixels_of_a_small_picture_has_no_box() -> None:
+    logits = torch.full((2, 16, 16), -9.0)
+    logits[0, 8, 8] = 1
+    logits[1, 4:12, 6:9] = 5
+    assert np.array_equal(boxes(logits, 4, 4), [[np.nan] * 4, box(enlarge(logits, 4, 4)[1].numpy())], equal_nan=True)
+
+
+def test_no_masks_have_no_boxes() -> None:
+    assert boxes(torch.empty(0, 8, 8), 30, 40).shape == (0, 4)
+    assert enlarge(torch.empty(0, 8, 8), 30, 40).shape == (0, 30, 40)
+
+
+def weights(length: int, size: int) -> np.ndarray:
+    """What each of `length` pixels gives to each of `size`, through a triangle; shape (size, length)."""
+    reach = max(length / size, 1)
+    centres = (np.arange(size) + 0.5) * length / size
+    shares = np.clip(1 - abs(np.arange(length) + 0.5 - centres[:, None]) / reach, 0, None)
+    return shares / shares.sum(1, keepdims=True)
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=20)), st.sampled_from([1, 7, 14]))
+def test_mask_input_is_what_covers_half_of_a_pixel(mask, size) -> None:
+    cover = weights(mask.shape[0], size) @ mask.astype(float) @ weights(mask.shape[1], size).T
+    decided = abs(cover - 0.5) > 1e-5
+    mask.flags.writeable = False
+    result = mask_input(mask, size, CPU)
+    assert result.shape == (1, 1, size, size)
+    assert result.dtype == torch.float32
+    assert np.array_equal(result.numpy()[0, 0][decided], (cover >= 0.5)[decided].astype(float))
+
+
+def test_mask_input_counts_exactly_half_as_the_object() -> None:
+    assert mask_input(np.array([[True, False]] * 2), 1, CPU).item() == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_makes_the_same_masks() -> None:
+    noise = torch.randn(3, 36, 36, generator=torch.Generator().manual_seed(0)) - 1.5
+    there, scores = noise.cuda(), torch.tensor([0.1, 0.9, 0.5])
+    assert torch.equal(enlarge(there, 135, 240).cpu(), enlarge(noise, 135, 240))
+    assert np.array_equal(boxes(there, 135, 240), boxes(noise, 135, 240))
+    assert torch.equal(tidy(there, 4).cpu(), tidy(noise, 4))
+    assert torch.equal(iou(there > 0, there > -1).cpu(), iou(noise > 0, noise > -1))
+    assert torch.equal(suppress(there > 0, scores.cuda(), 0.1).cpu(), suppress(noise > 0, scores, 0.1))
