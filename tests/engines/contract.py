@@ -5,18 +5,46 @@
 
 import json
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from backend.engines import load
 from backend.engines.base import Engine
 from backend.engines.opencv import OpenCVEngine
 from backend.geometry import Box
+from backend.settings import Settings
 from backend.tracks import FrameResult
+from tests.engines.sam3.tiny import save
 
-ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine}
+
+def tiny_sam3() -> Engine:
+    """SAM3's engine on random weights, which follow nothing, but the same nothing every time."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            engine="sam3",
+            model_path=str(save(Path(folder) / "tiny")),
+            device="cpu",
+            score_threshold=0.1,
+            new_object_threshold=0.15,
+            max_objects=8,
+        )
+        engine = load(settings)
+        while not engine.status.startswith(("ready", "failed")):
+            time.sleep(0.01)
+    return engine
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine, "sam3": tiny_sam3}
 """How each engine is made; a new one is a line here."""
+
+UNTRAINED = {"sam3"}
+"""Engines whose weights here are random, of which nobody can ask that they find the objects."""
 
 LENGTH, WIDTH, HEIGHT = 80, 160, 120
 
@@ -28,6 +56,7 @@ class FakeVideo:
         self.pictures = pictures
         self.height, self.width = pictures[0].shape[:2]
         self.open_generators = 0
+        self.key = object()
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -77,7 +106,7 @@ def plain(result: FrameResult) -> list:
             track: [
                 seen.box and [*seen.box],
                 seen.score,
-                None if seen.mask is None else np.flatnonzero(seen.mask).tolist(),
+                None if seen.mask is None else np.flatnonzero(seen.mask.mask()).tolist(),
             ]
             for track, seen in result.tracks.items()
         },

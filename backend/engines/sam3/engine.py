@@ -1,0 +1,127 @@
+"""The engine `sam3`: loads its model in the background and opens sessions on it."""
+
+import re
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.engines.base import FAILED, STAND_IN
+from backend.engines.sam3 import device as devices
+from backend.engines.sam3 import weights
+from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.scene import Sam3
+from backend.engines.sam3.session import Sam3Session
+from backend.engines.sam3.thresholds import Thresholds
+from backend.engines.sam3.tracker import Tracker
+from backend.engines.sam3.vision import Vision
+from backend.errors import BackendError, SettingsError
+from backend.settings import Settings
+from backend.video import Video
+
+
+class Sam3Engine:
+    """One SAM 3 model for all sessions; see `backend.engines.base.Engine`.
+
+    It loads in the background; `open` waits for it.
+
+    Raises:
+        SettingsError: the device is not there.
+    """
+
+    name = "sam3"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._device = devices.chosen(settings.device)
+        self.version = re.sub(r"\.(pt|pth|safetensors)$", "", Path(settings.model_path).name)
+        self._status = "loading"
+        self._sam3: Sam3 | None = None
+        self._error = ""
+        self._loading = threading.Thread(target=self._load, name="load sam3", daemon=True)
+        self._loading.start()
+
+    @property
+    def status(self) -> str:
+        """How far the model is; see the contract."""
+        return self._status
+
+    @property
+    def sam3(self) -> Sam3:
+        """The model, once it is loaded.
+
+        Raises:
+            SettingsError: it could not be.
+        """
+        self._loading.join()
+        if self._sam3 is None:
+            raise SettingsError(self._error)
+        return self._sam3
+
+    def open(self, video: Video, state: bytes | None = None) -> Sam3Session:
+        """Start on a video, or go on from a saved state.
+
+        Raises:
+            SettingsError: the model could not be loaded.
+            Unsupported: the state is of another video, or of other weights.
+        """
+        return Sam3Session(self.sam3, video, state)
+
+    def _load(self) -> None:
+        try:
+            sam3 = self._loaded()
+            self._status = "warming up"
+            self._warm_up(sam3)
+            self._sam3, self._status = sam3, "ready"
+        except BackendError as error:
+            self._fail(str(error))
+        except Exception as error:
+            kind = type(error).__name__
+            self._fail(
+                f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
+                "and transformers are those that the extra sam3 asks for"
+            )
+
+    def _fail(self, sentence: str) -> None:
+        self._error = f"{sentence}; or {STAND_IN}" if self._settings.engine == "auto" else sentence
+        self._status = FAILED + self._error
+
+    def _loaded(self) -> Sam3:
+        settings = self._settings
+        folder = Path(settings.model_dir).expanduser() if settings.model_dir else None
+        model, tokenizer = weights.load(settings.model_path, settings.bpe_path, folder, settings.image_size)
+        fingerprint = weights.fingerprint(model)
+        if self._device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        config = model.config
+        config.score_threshold_detection = settings.score_threshold
+        thresholds = replace(
+            Thresholds.of(config), new=settings.new_object_threshold, max_objects=settings.max_objects
+        ).lasting(settings.hotstart_frames)
+        torch.nn.Module.to(model, self._device)
+        return Sam3(
+            vision=Vision(model),
+            tracker=Tracker(model),
+            detector=Detector(model, tokenizer),
+            thresholds=thresholds,
+            running=partial(devices.running, self._device, settings.dtype),
+            speck=config.fill_hole_area,
+            masks=settings.show_masks,
+            fingerprint=fingerprint,
+        )
+
+    def _warm_up(self, sam3: Sam3) -> None:
+        """One pass of everything at full size, so that the first annotator does not wait for it."""
+        # glibc gives memory back after every frame, and asks for it again, until it has seen as large a piece as this.
+        torch.empty(31 * 2**20, dtype=torch.uint8)
+        side = sam3.tracker.side
+        with sam3.running():
+            view = sam3.vision.view("warm up", np.zeros((side, side, 3), np.uint8))
+            points = torch.full((1, 2), side / 2, device=self._device)
+            labels = torch.ones(1, dtype=torch.int32, device=self._device)
+            sam3.tracker.prompt(view, points, labels, None, None, sam3.tracker.reach(16))
+            sam3.detector.detect(view.for_detector(), sam3.detector.words(["object"]))
+        sam3.vision.clear()

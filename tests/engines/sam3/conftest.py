@@ -1,0 +1,37 @@
+"""Sessions for the tests of the scene and of words, over one engine whose random weights are lively."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from backend.engines.sam3.scene import Sam3
+from backend.engines.sam3.session import Sam3Session
+from backend.prompts import Phrase, Prompt
+from tests.engines.contract import FakeVideo
+from tests.engines.sam3 import scenes
+from tests.engines.sam3.sessions import VIDEO
+
+
+@pytest.fixture(scope="module")
+def sam3() -> Sam3:
+    return scenes.engine().sam3
+
+
+@pytest.fixture
+def opened(sam3) -> Iterator[Callable[..., Sam3Session]]:
+    """Opens sessions; thresholds as keywords."""
+    sessions = []
+
+    def open_one(
+        *prompts: Prompt | Phrase, video: FakeVideo = VIDEO, state: bytes | None = None, masks: bool = False, **changes
+    ) -> Sam3Session:
+        model = replace(sam3, thresholds=replace(sam3.thresholds, **changes), masks=masks)
+        sessions.append(Sam3Session(model, video, state))
+        for frame in sorted({prompt.frame for prompt in prompts}):
+            sessions[-1].prompt([prompt for prompt in prompts if prompt.frame == frame])
+        return sessions[-1]
+
+    yield open_one
+    for session in sessions:
+        session.__exit__()

@@ -1,0 +1,172 @@
+"""The engine loads in the background, says how far it is, and hears its settings."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.engines.sam3 import weights
+from backend.engines.sam3.engine import Sam3Engine
+from backend.errors import SettingsError
+from backend.geometry import Box
+from backend.prompts import Phrase, Prompt
+from backend.settings import Settings
+from tests.engines.sam3 import scenes, tiny
+
+A, B = Prompt("a", 0, box=Box(20, 20, 70, 80)), Prompt("b", 0, box=Box(90, 20, 140, 60))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return tiny.save(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def settings(folder) -> Settings:
+    return Settings(model_path=str(folder), device="cpu")
+
+
+class Gate:
+    """Holds a function back until it is let through."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        function = getattr(owner, name)
+
+        def held(*args, **kwargs):
+            self.reached.set()
+            assert self.opened.wait(60)
+            return function(*args, **kwargs)
+
+        patch.setattr(owner, name, held)
+
+
+def test_it_says_how_far_it_is_and_open_waits(settings, monkeypatch):
+    loading = Gate(monkeypatch, weights, "load")
+    warming = Gate(monkeypatch, Sam3Engine, "_warm_up")
+    engine = Sam3Engine(settings)
+    assert loading.reached.wait(60)
+    assert engine.status == "loading"
+    sessions = []
+    opening = threading.Thread(target=lambda: sessions.append(engine.open(scenes.short(2))))
+    opening.start()
+    loading.opened.set()
+    assert warming.reached.wait(60)
+    assert engine.status == "warming up"
+    assert not sessions
+    warming.opened.set()
+    opening.join(60)
+    assert engine.status == "ready"
+    assert len(sessions) == 1
+    assert (engine.name, engine.version) == ("sam3", "tiny")
+
+
+def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
+    engine = Sam3Engine(settings)
+    vision = engine.sam3.vision
+    assert vision.passes == 1
+    assert not vision._hidden
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SettingsError("the file is not whole: fetch it again"), "the file is not whole: fetch it again"),
+        (RuntimeError("/secret/path"), "the model could not be loaded (RuntimeError): check model_path and device"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monkeypatch, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(weights, "load", fail)
+    engine = Sam3Engine(settings)
+    for _ in range(2):
+        with pytest.raises(SettingsError) as caught:
+            engine.open(scenes.short(2))
+        assert str(caught.value).startswith(said)
+        assert "/secret" not in str(caught.value)
+        assert engine.status == f"failed: {caught.value}"
+
+
+def test_a_model_that_is_not_there_is_an_error(tmp_path):
+    engine = Sam3Engine(Settings(model_path=str(tmp_path / "nothing"), device="cpu"))
+    with pytest.raises(SettingsError, match="model_path"):
+        engine.open(scenes.short(2))
+    assert engine.status.startswith("failed: ")
+    assert str(tmp_path) not in engine.status
+
+
+def test_a_device_that_is_not_there_is_an_error_at_once(settings, folder):
+    with pytest.raises(SettingsError, match="device: cuda:9 is not there"):
+        Sam3Engine(Settings(model_path=str(folder), device="cuda:9"))
+
+
+def seen(engine: Sam3Engine, stop: int = 3) -> Iterator[tuple[Box | None, float, torch.Tensor]]:
+    """Box, score and mask of two objects on the first frames."""
+    video = scenes.short(stop)
+    with engine.open(video) as session:
+        session.prompt([A, B])
+        for result in session.propagate(range(stop)):
+            for name, one in result.tracks.items():
+                yield one.box, one.score, session._scene.objects[name].memories.at(result.frame).logits
+
+
+def test_in_bfloat16_it_sees_about_the_same(settings, folder):
+    wide = list(seen(Sam3Engine(settings), 1))
+    narrow = list(seen(Sam3Engine(Settings(model_path=str(folder), device="cpu", dtype="bfloat16")), 1))
+    assert [score for _, score, _ in narrow] != [score for _, score, _ in wide]
+    for (_, score, mask), (_, other_score, other) in zip(narrow, wide, strict=True):
+        assert score == pytest.approx(other_score, abs=0.02)
+        assert float(((mask > 0) == (other > 0)).float().mean()) > 0.95
+    assert all(mask.isfinite().all() for *_, mask in narrow)
+
+
+def test_words_and_tracks_work_in_bfloat16(folder):
+    engine = Sam3Engine(
+        Settings(model_path=str(folder), device="cpu", dtype="bfloat16", score_threshold=0.1, new_object_threshold=0.1)
+    )
+    with engine.open(scenes.short(4)) as session:
+        session.prompt([Phrase("circle"), A])
+        results = list(session.propagate(range(4)))
+    assert results[-1].phrases
+    assert results[-1].tracks["a"].box
+    assert all(0 <= one.score <= 1 for result in results for one in result.tracks.values())
+
+
+def test_another_image_size_runs(folder):
+    side = 2 * tiny.IMAGE
+    engine = Sam3Engine(Settings(model_path=str(folder), device="cpu", image_size=side))
+    assert engine.sam3.tracker.side == side
+    assert engine.sam3.tracker.mask_size == (8 * tiny.GRID, 8 * tiny.GRID)
+    assert any(box for box, *_ in seen(engine))
+
+
+def test_settings_reach_the_thresholds_and_the_masks(folder):
+    engine = Sam3Engine(
+        Settings(
+            model_path=str(folder),
+            device="cpu",
+            score_threshold=0.25,
+            new_object_threshold=0.45,
+            max_objects=3,
+            hotstart_frames=7,
+            show_masks=True,
+        )
+    )
+    thresholds = engine.sam3.thresholds
+    assert (thresholds.new, thresholds.max_objects, thresholds.hotstart) == (0.45, 3, 7)
+    assert engine.sam3.vision._model.config.score_threshold_detection == 0.25
+    assert engine.sam3.masks
+    with engine.open(scenes.short(2)) as session:
+        masks = [one.mask for one in session.prompt([A, B]).tracks.values() if one.box]
+    assert masks
+    assert all((mask.height, mask.width) == (120, 160) for mask in masks)
+
+
+def test_without_show_masks_none_leave_the_engine(settings):
+    with Sam3Engine(settings).open(scenes.short(2)) as session:
+        assert {one.mask for one in session.prompt([A, B]).tracks.values()} == {None}

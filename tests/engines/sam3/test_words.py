@@ -1,0 +1,295 @@
+"""A session that looks for words: what is found, what is held back, and two ways that know of each other."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+
+from backend.engines.sam3.association import Association
+from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.scene import Scene
+from backend.engines.sam3.thresholds import Thresholds
+from backend.errors import Unsupported
+from backend.prompts import Phrase
+from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, run, values
+
+BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+
+
+# Words
+
+
+def test_phrases_are_found_and_named(opened):
+    session = opened()
+    found = session.prompt([CIRCLE, BALL])
+    assert {found.phrases[name] for name in found.tracks} == {"circle", "red ball"}
+    assert all(name.startswith(found.phrases[name]) for name in found.tracks)
+    results = run(session, 0, LENGTH)
+    assert all(result.tracks.keys() == result.phrases.keys() >= found.tracks.keys() for result in results)
+    assert sum(seen.box is not None for seen in results[-1].tracks.values()) >= 2
+
+
+def nothing(detect: Callable, times: int) -> Callable:
+    """A detector that finds nothing so many times."""
+
+    def empty(self, vision, words, start):
+        nonlocal times
+        times -= 1
+        found = detect(self, vision, words, start)
+        if times < 0:
+            return found
+        return replace(found, logits=found.logits[:0], scores=found.scores[:0], phrases=found.phrases[:0])
+
+    return empty
+
+
+def test_a_phrase_that_names_nothing_here_finds_nothing_and_may_later(opened):
+    session = opened(new=0.9)
+    with patch.object(Detector, "_detect", nothing(Detector._detect, 3)):
+        found = session.prompt([CIRCLE])
+        assert (found.tracks, found.phrases) == ({}, {})
+        results = run(session, 0, 6)
+    assert [len(result.tracks) for result in results[:2]] == [0, 0]
+    assert results[-1].tracks
+
+
+def test_a_phrase_is_looked_for_from_its_frame_on(opened):
+    session = opened(A, Phrase("circle", 5))
+    results = run(session, 0, 9)
+    assert [result.frame for result in results if result.tracks["circle 1"].box] == [5, 6, 7, 8]
+    assert all(list(result.tracks)[:2] == ["a", "circle 1"] for result in results)
+
+
+@pytest.mark.parametrize("length", [1, 3, 9])
+@BOTH_WAYS
+def test_held_back_results_are_all_there_at_the_end_of_the_span(opened, reverse, length):
+    session = opened(Phrase("circle", LENGTH - 1 if reverse else 0))
+    span = range(LENGTH - length, LENGTH) if reverse else range(length)
+    frames = [result.frame for result in session.propagate(span, reverse)]
+    assert frames == list(span)[:: -1 if reverse else 1]
+
+
+def test_a_track_that_proves_false_is_seen_in_no_result(opened):
+    ended, step = [], Association.step
+
+    def spy(self, frame, *arguments):
+        plan = step(self, frame, *arguments)
+        ended.extend((frame, name) for name in plan.removed)
+        return plan
+
+    with patch.object(Association, "step", spy):
+        results = run(opened(CIRCLE, BALL), 0, LENGTH)
+    assert len(ended) > 3
+    seen = {name for result in results for name, one in result.tracks.items() if one.box}
+    assert not seen & {name for _, name in ended}
+    assert "circle 1" in seen
+
+
+def test_held_back_results_are_as_many_as_the_hot_start(opened, sam3):
+    session = opened(CIRCLE)
+    heard(session, 1, 0, LENGTH)
+    assert len(session._ways[False].ahead) == sam3.thresholds.hotstart - 1
+    session = opened(A)
+    heard(session, 1, 0, LENGTH)
+    assert not session._ways[False].ahead
+
+
+CORRECTIONS = {
+    "another object, far ahead": [click("p", 9, 100, 90)],
+    "a correction of one shown": [click("a", 3, 100, 90)],
+    "a correction of one found": [click("circle 1", 3, 100, 90)],
+    "another phrase": [Phrase("dog", 3)],
+}
+
+
+@pytest.mark.parametrize("prompts", CORRECTIONS.values(), ids=CORRECTIONS)
+def test_a_prompt_while_results_are_held_back_is_as_if_none_had_been_computed(opened, prompts):
+    ahead, never = opened(CIRCLE, A), opened(CIRCLE, A)
+    heard(ahead, 4, 0, 12)
+    # A span that ends here computes nothing beyond, under the thresholds of the whole.
+    with patch.object(Thresholds, "within", lambda self, frames: self):
+        run(never, 0, 4)
+    assert values([ahead.prompt(prompts)]) == values([never.prompt(prompts)])
+    assert values(run(ahead, 4, 12)) == values(run(never, 4, 12))
+
+
+def test_a_prompt_between_the_results_of_one_span_equals_one_between_two_spans(opened):
+    one, two = opened(CIRCLE, A), opened(CIRCLE, A)
+    shown = click("p", 3, 100, 90)
+    first = heard(two, 4, 0, LENGTH)
+    two.prompt([shown])
+    with closing(one.propagate(range(LENGTH))) as results:
+        assert values([next(results) for _ in range(4)]) == values(first)
+        one.prompt([shown])
+        assert values(list(results)) == values(run(two, 4, LENGTH))
+
+
+def test_an_object_that_words_found_keeps_its_name_when_it_is_corrected(opened):
+    session = opened(CIRCLE)
+    run(session, 0, 6)
+    corrected = session.prompt([click("circle 1", 3, 100, 90)])
+    assert corrected.phrases["circle 1"] == "circle"
+    results = run(session, 0, 10)
+    assert all(result.phrases["circle 1"] == "circle" for result in results)
+    assert results[3].tracks["circle 1"] == corrected.tracks["circle 1"]
+    assert results[-1].tracks["circle 1"].box
+
+
+def test_names_of_found_objects_are_no_person_s(opened):
+    found = opened(click("circle 1", 9, 30, 40)).prompt([CIRCLE])
+    assert found.phrases
+    assert "circle 1" not in found.phrases
+
+
+@pytest.mark.parametrize(("count", "reverse"), [(4, True), (9, False)])
+def test_words_go_on_after_closing_half_way_as_if_in_one_run(opened, count, reverse):
+    at = LENGTH - 1 if reverse else 0
+    one, other = (opened(Phrase("circle", at), Phrase("red ball", at)) for _ in range(2))
+    first = heard(one, count, 0, LENGTH, reverse)
+    rest = run(one, *((0, LENGTH - count) if reverse else (count, LENGTH)), reverse)
+    assert values(first + rest) == values(run(other, 0, LENGTH, reverse))
+
+
+@pytest.mark.parametrize(("count", "reverse"), [(2, False), (9, True)])
+def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
+    at = LENGTH - 1 if reverse else 0
+    session = opened(Phrase("red ball", at), click("a", at, 30, 40))
+    heard(session, count, 0, LENGTH, reverse)
+    restored = opened(state=session.state())
+    rest = (0, LENGTH - count) if reverse else (count, LENGTH)
+    assert values(run(restored, *rest, reverse)) == values(run(session, *rest, reverse))
+
+
+@pytest.mark.slow
+def test_a_state_goes_on_equally_in_another_process(opened, tmp_path):
+    session = opened(CIRCLE, A)
+    heard(session, 2, 0, 8)
+    (tmp_path / "state").write_bytes(session.state())
+    script = (
+        "import sys; from pathlib import Path; from tests.engines.sam3.sessions import *\n"
+        "session = Sam3Session(scenes.engine().sam3, VIDEO, Path(sys.argv[1]).read_bytes())\n"
+        "print(repr(values(run(session, 2, 8))))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "state")]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert answer.strip() == repr(values(run(session, 2, 8)))
+
+
+def test_both_ways_share_the_objects_of_the_prompted_frame(opened):
+    session = opened()
+    found = {*session.prompt([Phrase("circle", 8), Phrase("red ball", 8)]).tracks}
+    assert found
+    backward, forward = run(session, 0, 9, reverse=True), run(session, 8, LENGTH)
+    assert forward[0].tracks.keys() >= found <= backward[0].tracks.keys()
+    assert {forward[0].tracks[name].box for name in found} == {backward[0].tracks[name].box for name in found}
+    seen = [{name for one in results for name in one.tracks if one.tracks[name].box} for results in (forward, backward)]
+    assert seen[0] - found
+    assert seen[1] - found
+    assert not seen[0] & seen[1] - found
+
+
+def test_two_runs_from_the_start_are_equal_for_words_too(opened):
+    session = opened(CIRCLE, BALL)
+    first = values(run(session, 0, 10))
+    assert values(run(session, 0, 10)) == first
+
+
+def test_ways_may_begin_anew_in_any_order(opened):
+    session = opened(Phrase("red ball", 10))
+    heard(session, 9, 0, 10, reverse=True)
+    born = [name for name, one in session._scene.objects.items() if one.born]
+    assert born
+    heard(session, 9, 0, LENGTH)
+    assert {*born} & {*session._ways[False].association.tracks}
+    heard(session, 2, 0, LENGTH, reverse=True)
+    assert len(run(session, 9, LENGTH)) == LENGTH - 9
+
+
+# Two ways that know of each other
+
+
+def test_a_way_knows_nothing_of_what_the_other_one_has_found_ahead(opened):
+    session = opened(CIRCLE, hotstart=6, refresh_every=0, unmatched=99, duplicates=99)
+    session.prompt([Phrase("red ball", 15)])
+    heard(session, 1, 0, LENGTH, reverse=True)
+    ahead = {name for name, one in session._scene.objects.items() if not one.is_out}
+    assert ahead
+    first = run(session, 0, 12)
+    assert not ahead & {name for result in first for name in result.tracks}
+    restored = opened(state=session.state(), hotstart=6, refresh_every=0, unmatched=99, duplicates=99)
+    session.prompt([click("p", 0, 60, 60)])
+    restored.prompt([click("p", 0, 60, 60)])
+    assert values(run(session, 12, LENGTH)) == values(run(restored, 12, LENGTH))
+
+
+@pytest.mark.parametrize("cut", [8, 9, 10, 11])
+def test_a_track_that_proves_false_one_way_is_forgotten_the_other_way_too(opened, cut):
+    session = opened(Phrase("red ball", 2), Phrase("circle", 2), refresh_every=0)
+    run(session, 2, cut)
+    run(session, 3, cut, reverse=True)
+    run(session, cut, LENGTH)
+    for way in session._ways.values():
+        assert way.association.tracks.keys() <= session._scene.objects.keys()
+    assert len(run(session, 0, 3, reverse=True)) == 3
+
+
+def test_an_error_after_the_decisions_of_a_frame_undoes_them(opened):
+    session, other = opened(CIRCLE), opened(CIRCLE)
+    heard(session, 2, 0, LENGTH), heard(other, 2, 0, LENGTH)
+    session.prompt([A]), other.prompt([A])
+    with patch.object(Scene, "_obey", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
+        run(session, 2, LENGTH)
+    assert values(run(session, 2, LENGTH)) == values(run(other, 2, LENGTH))
+
+
+def test_a_second_propagation_in_one_direction_ends_the_first_with_an_error(opened):
+    session = opened(A)
+    first = session.propagate(range(8))
+    next(first)
+    next(session.propagate(range(10, LENGTH)))
+    with pytest.raises(RuntimeError, match="one at a time"):
+        next(first)
+
+
+def test_words_prompted_on_a_tracked_frame_tell_what_is_there(opened):
+    session = opened(CIRCLE, A)
+    last = run(session, 0, 4)[-1]
+    found = session.prompt([Phrase("circle", 3)])
+    assert "a" not in found.tracks
+    for name, seen in found.tracks.items():
+        assert seen.box is not None
+        assert name not in last.tracks or seen.box == last.tracks[name].box
+    assert found.tracks.keys() >= {name for name, seen in last.tracks.items() if name != "a" and seen.box}
+
+
+def test_the_same_words_on_another_frame_are_the_same_phrase(opened):
+    session, twice = opened(CIRCLE), opened(CIRCLE)
+    twice.prompt([Phrase("circle", 0)])
+    assert values(run(session, 0, LENGTH)) == values(run(twice, 0, LENGTH))
+
+
+def test_what_is_kept_for_long_is_kept_alone(opened):
+    session = opened(CIRCLE, refresh_every=1, refresh_score=0.0, refresh_iou=0.0, unmatched=99, duplicates=99)
+    run(session, 0, 6)
+    long_kept = [
+        memory
+        for one in session._scene.objects.values()
+        for memories in (one.memories.given if one.phrase is not None else {}, one.memories.trails[False].confirmed)
+        for memory in memories.values()
+    ]
+    assert len(long_kept) > 6
+    for memory in long_kept:
+        assert memory.features.untyped_storage().nbytes() == memory.features.nbytes
+
+
+@pytest.mark.parametrize("count", [3, 6, 9, 12])
+def test_a_state_goes_on_equally_where_there_is_little_room(opened, count):
+    few = {"max_objects": 5, "hotstart": 8, "unmatched": 3}
+    session = opened(BALL, CIRCLE, **few)
+    heard(session, count, 0, LENGTH)
+    restored = opened(state=session.state(), **few)
+    assert values(run(restored, count, LENGTH)) == values(run(session, count, LENGTH))
