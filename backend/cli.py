@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import __version__, settings
-from backend.errors import BackendError, SettingsError, Unsupported
+from backend.errors import BackendError, SettingsError
 from backend.geometry import Box
-from backend.prompts import Point, Prompt, Target
+from backend.prompts import Point, Prompt, Search, Target
 
 _FORMS = {
     "--box": "X,Y,W,H@F",
     "--point": "X,Y@F",
     "--not": "X,Y@F",
     "--mask": "FILE.png@F",
-    "--text": "PHRASE",
+    "--text": "PHRASE[, PHRASE...][@F]",
 }
 
 
@@ -49,10 +49,10 @@ def _add_serve(commands: Any) -> None:
     serve = commands.add_parser("serve", help="answer Label Studio over HTTP")
     serve.set_defaults(run=_serve)
     serve.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML; see configs/default.yaml")
-    serve.add_argument("--engine", metavar="NAME", help="the model that tracks: sam3 or opencv")
+    _add_model(serve)
     serve.add_argument("--host", metavar="H", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, metavar="P", help="port to listen on (9090)")
-    serve.add_argument("--data-dir", metavar="D", help="folder for downloaded videos")
+    serve.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos")
 
 
 def _add_track(commands: Any) -> None:
@@ -66,16 +66,22 @@ def _add_track(commands: Any) -> None:
         ("--point", "a click on the object"),
         ("--not", "a click beside the object"),
         ("--mask", "a picture that is white where the object is"),
-        ("--text", "words for every object of a kind"),
+        ("--text", "words for every object of a kind, looked for from source frame F on (the span's start)"),
     ):
         track.add_argument(option, action=_AddPrompt, dest="prompts", metavar=_FORMS[option], help=what)
     track.add_argument("--span", type=_span, metavar="A..B", help="source frames to stay in, B not included")
     track.add_argument("--direction", choices=("forward", "backward", "both"), help="where to go from the prompts")
-    track.add_argument("--engine", metavar="E", help="the model that tracks: sam3 or opencv")
+    _add_model(track)
     track.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
     track.add_argument("--video-url", metavar="URL", help="what data.video gets (the file's path)")
     track.add_argument("-o", "--output", type=Path, metavar="tasks.json", help="where the tasks go (standard output)")
-    track.add_argument("--overlay", type=Path, metavar="out.mp4", help="a video with the boxes drawn in")
+    track.add_argument("--overlay", type=Path, metavar="out.mp4", help="a video with the tracks drawn in")
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--engine", metavar="E", help="the model that tracks: sam3 or opencv")
+    command.add_argument("--model", metavar="M", dest="model_path", help="SAM3's weights: hub id, folder or sam3.pt")
+    command.add_argument("--device", metavar="D", help="where the model runs: auto, cpu, mps, cuda or cuda:N")
 
 
 class _AddPrompt(argparse.Action):
@@ -88,17 +94,19 @@ class _AddPrompt(argparse.Action):
 def _serve(options: argparse.Namespace) -> None:
     from backend.commands import serve
 
-    flags = {key: getattr(options, key) for key in ("engine", "host", "port", "data_dir")}
-    serve.run(settings.load(options.config, flags))
+    serve.run(_settings(options, "engine", "model_path", "device", "host", "port", "data_dir"))
 
 
 def _track(options: argparse.Namespace) -> None:
     from backend.commands import track
 
+    if not options.prompts:
+        raise SettingsError("nothing is prompted: give --box X,Y,W,H@F, --point X,Y@F or --text PHRASE")
     track.run(
         options.video,
-        _targets(options.prompts),
-        settings.load(options.config, {"engine": options.engine, "direction": options.direction}),
+        _targets([given for given in options.prompts if given[0] != "--text"]),
+        _searches([given for given in options.prompts if given[0] == "--text"]),
+        _settings(options, "engine", "model_path", "device", "direction"),
         span=options.span,
         url=options.video_url,
         output=options.output,
@@ -106,15 +114,34 @@ def _track(options: argparse.Namespace) -> None:
     )
 
 
-def _targets(given: Sequence[tuple[str, str, str, str | None]]) -> dict[str, Target]:
-    """Prompts by track and frame from (option, value, track, label) in the order of the command line."""
-    if not given:
-        raise SettingsError("nothing is prompted: give --box X,Y,W,H@F or --point X,Y@F")
+def _settings(options: argparse.Namespace, *flags: str) -> settings.Settings:
+    return settings.load(options.config, {key: getattr(options, key) for key in flags})
+
+
+_Given = tuple[str, str, str, str | None]
+"""Option, value, and the track and label before it."""
+
+
+def _searches(given: Sequence[_Given]) -> list[Search]:
+    """What to find by words."""
+    searches: dict[str, Search] = {}
+    for option, value, _, label in given:
+        what, at, frame = value.rpartition("@") if "@" in value else (value, "", "")
+        phrases = [" ".join(phrase.split()) for phrase in what.split(",")]
+        if not all(phrases) or (at and not frame.isdecimal()):
+            raise SettingsError(f"{option} {value}: write it as {_FORMS[option]}")
+        for phrase in phrases:
+            if phrase in searches:
+                raise SettingsError(f"{option} {value}: {phrase} is looked for twice, name it once")
+            searches[phrase] = Search(label, phrase, int(frame) if at else None)
+    return list(searches.values())
+
+
+def _targets(given: Sequence[_Given]) -> dict[str, Target]:
+    """Prompts by track and frame, in the order of the command line."""
     shown: dict[str, dict[int, dict[str, Any]]] = {}
     labels: dict[str, str | None] = {}
     for option, value, name, label in given:
-        if option == "--text":
-            raise Unsupported("no engine of this version finds objects by words: prompt with --box or --point")
         what, at, frame = value.rpartition("@")
         if not at or not frame.isdecimal():
             raise SettingsError(f"{option} {value}: say on which source frame, as in {_FORMS[option]}")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from backend import __version__, engines
-from backend.engines.base import Engine
-from backend.errors import BackendError, BadRequest, BadVideo, Busy
+from backend.engines.base import FAILED, Engine
+from backend.errors import BackendError, BadRequest, BadVideo, Busy, SettingsError
 from backend.jobs.runner import Job, Runner
 from backend.jobs.tracking import Tracking
 from backend.labelstudio import config as label_config
@@ -41,7 +41,7 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
-        self.engine = engine or engines.load(settings.engine)
+        self.engine = engine or engines.load(settings)
         self.model_version = f"{self.engine.name}-{self.engine.version}"
         limits = settings.limits
         self._runner: Runner[Tracking] = Runner(limits.queue)
@@ -66,6 +66,7 @@ class Service:
             "version": __version__,
             "model_version": self.model_version,
             "engine": self.engine.name,
+            "model": self.engine.status,
             "jobs": self._runner.counts(),
             "settings": self.settings.shown(),
         }
@@ -135,11 +136,13 @@ class Service:
         result = [one for answer in answers for one in answer]
         return [{"result": result, "score": round(score, 4), "model_version": self.model_version}]
 
-    def _submit(self, region: Region, interaction: Interaction, project: str) -> Job[Tracking] | Busy | None:
+    def _submit(self, region: Region, interaction: Interaction, project: str) -> Job[Tracking] | BackendError | None:
         """The job that tracks a region; None where nothing of it is left to track."""
         cut = segments.cut(region, self.settings.direction)
         if not any(segment.is_tracked for segment in cut):
             return None
+        if self.engine.status.startswith(FAILED):  # before a video is fetched for nothing
+            return SettingsError(self.engine.status.removeprefix(FAILED))
         with self._lock:
             client = self._client or self._clients.get(project)
 

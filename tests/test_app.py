@@ -150,6 +150,24 @@ def test_health_and_setup_answer_while_a_prediction_waits(make_service) -> None:
     waiting.join()
 
 
+@pytest.mark.parametrize(
+    "status", ["loading", "warming up", "ready", "failed: there is no folder sam3: set model_path"]
+)
+def test_health_shows_how_far_the_model_is(make_service, status: str) -> None:
+    answer = create_app(make_service(StubEngine(status=status))).test_client().get("/health")
+    assert (answer.status_code, answer.json["status"], answer.json["model"]) == (200, "UP", status)
+
+
+def test_a_model_that_could_not_be_loaded_answers_every_prediction_with_the_mend(make_service) -> None:
+    client = create_app(
+        make_service(StubEngine(status="failed: there is no folder sam3: set model_path"))
+    ).test_client()
+    for _ in range(2):
+        answer = client.post("/predict", json=body(drawn(keyframe(1))))
+        assert (answer.status_code, answer.json["error"]) == (500, "there is no folder sam3: set model_path")
+    assert client.get("/health").status_code == 200
+
+
 def test_an_unforeseen_error_tells_nothing(client: FlaskClient, monkeypatch, caplog) -> None:
     def broken(*_: object) -> None:
         raise KeyError("/home/ann/secret")

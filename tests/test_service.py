@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.errors import BadRequest, BadVideo, Busy
+from backend.errors import BadRequest, BadVideo, Busy, SettingsError
 from backend.labelstudio import sequence
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
@@ -70,6 +70,28 @@ def test_a_box_comes_back_as_a_track_under_its_own_id(make_service) -> None:
     assert last["x"] == pytest.approx(10 + 99 / 6.40, abs=1e-4)
     assert region["meta"]["track_id"] == 1
     assert region["score"] == pytest.approx(0.9)
+
+
+def test_a_model_that_failed_fetches_no_video_and_what_is_finished_is_answered(make_service, monkeypatch) -> None:
+    (first,) = predict(make_service(), body(drawn(keyframe(1))))
+    service = make_service(StubEngine(status="failed: set model_path"))
+    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: pytest.fail("a video was fetched"))
+    with pytest.raises(SettingsError, match=r"^set model_path$"):
+        predict(service, body(drawn(keyframe(1))))
+    (again,) = predict(service, body(asked_again(first)))
+    assert again["value"]["sequence"] == first["value"]["sequence"]
+
+
+def test_a_model_that_fails_while_a_request_waits_answers_with_its_error(make_service) -> None:
+    engine = StubEngine()
+    service = make_service(engine)
+
+    def failing(*_: object) -> None:
+        raise SettingsError("set model_path")
+
+    engine.open = failing
+    with pytest.raises(SettingsError, match="set model_path"):
+        predict(service, body(drawn(keyframe(1))))
 
 
 def test_nothing_else_of_the_request_is_returned(make_service) -> None:

@@ -2,18 +2,25 @@
 
 import logging
 import signal
+import threading
+import time
 from types import FrameType
 
 from waitress.server import create_server
 
 from backend import __version__
 from backend.app import create_app
+from backend.engines.base import FAILED, Engine
 from backend.service import Service
 from backend.settings import Settings
 
 _THREADS = 96
 """A waiting request holds a thread; /health must always find one."""
 _CONNECTIONS = 1000
+_LOOK = 0.5
+"""Seconds between two looks at a model that is loading."""
+
+log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
@@ -24,6 +31,7 @@ def run(settings: Settings) -> None:
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     service = Service(settings)
+    threading.Thread(target=tell_status, args=(service.engine,), name="status", daemon=True).start()
     server = create_server(
         create_app(service),
         host=settings.host,
@@ -46,6 +54,18 @@ def run(settings: Settings) -> None:
         server.run()
     finally:
         service.close()
+
+
+def tell_status(engine: Engine, seconds: float = _LOOK) -> None:
+    """Log every change of a model's status until it is ready or has failed."""
+    told = ""
+    while told != "ready" and not told.startswith(FAILED):
+        status = engine.status
+        if status == told:
+            time.sleep(seconds)
+        else:
+            log.log(logging.ERROR if status.startswith(FAILED) else logging.INFO, "%s: %s", engine.name, status)
+            told = status
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

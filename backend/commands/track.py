@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ from tqdm import tqdm
 from backend import engines, overlay
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
-from backend.jobs.propagation import Propagation, stretches_between
+from backend.jobs.propagation import Propagations
 from backend.labelstudio import regions, segments, sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
-from backend.prompts import Target
+from backend.prompts import Phrase, Search, Target
 from backend.settings import Settings
 from backend.tracks import Track
 from backend.video import Video, VideoLimits, write_video
@@ -27,6 +28,7 @@ from backend.video import Video, VideoLimits, write_video
 def run(
     path: Path,
     targets: Mapping[str, Target],
+    searches: Sequence[Search],
     settings: Settings,
     *,
     span: range | None,
@@ -34,24 +36,26 @@ def run(
     output: Path | None,
     drawn: Path | None,
 ) -> None:
-    """Track every target and write what came of it.
+    """Track every target, and everything that answers to the words, and write what came of it.
 
     Args:
         path: the video.
         targets: by the track's name.
+        searches: what to find by words; no two with the same.
         span: source frames that are not left; None: the whole video.
         url: what the task's `data.video` gets; None: the path.
         output: the JSON file of tasks with predictions; None: standard output.
-        drawn: an mp4 with the boxes drawn in; None: none.
+        drawn: an mp4 with the tracks drawn in; None: none.
 
     Raises:
         BackendError: the video cannot be decoded, or a prompt is not for this video or engine.
     """
     _check(path, output, drawn)
-    engine = engines.load(settings.engine)
+    engine = engines.load(settings)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
-        tracks = _tracks(video, targets, settings, engine, span)
-        task = _task(video, targets, tracks, settings, engine, url or str(path))
+        tracks, labels = _tracks(video, targets, searches, settings, engine, span, masks=drawn is not None)
+        humans = {name: _humans(targets[name], video) if name in targets else [] for name in tracks}
+        task = _task(video, tracks, humans, labels, settings, engine, url or str(path))
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
@@ -71,50 +75,75 @@ def _check(path: Path, *outputs: Path | None) -> None:
 
 
 def _tracks(
-    video: Video, targets: Mapping[str, Target], settings: Settings, engine: Engine, span: range | None
-) -> dict[str, Track]:
+    video: Video,
+    targets: Mapping[str, Target],
+    searches: Sequence[Search],
+    settings: Settings,
+    engine: Engine,
+    span: range | None,
+    masks: bool,
+) -> tuple[dict[str, Track], dict[str, str | None]]:
+    """Tracks and their classes by name."""
     span = range(len(video))[span.start : span.stop] if span else range(len(video))
-    propagations = {}
-    for name, target in targets.items():
-        if outside := [frame for frame in target.prompts if frame not in span]:
-            raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {span.start}..{span.stop}")
-        stretches = stretches_between(sorted(target.prompts), settings.direction)
-        propagations[name] = Propagation(len(video), stretches, settings.max_frames, span)
-    with tqdm(total=sum(one.total for one in propagations.values()), unit="frame") as bar:
+    phrases = _phrases(searches, span, settings)
+    frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
+    if outside := [frame for frame in frames if frame not in span]:
+        raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {span.start}..{span.stop}")
+    propagations = Propagations(
+        len(video),
+        targets,
+        phrases,
+        settings.direction,
+        max_frames=settings.max_frames,
+        span=span,
+        masks=masks and settings.show_masks,
+    )
+    if engine.status != "ready":
+        _say(f"the model is {engine.status}")
+    for _ in tqdm(propagations.run(engine, video), total=propagations.total, unit="frame"):
+        pass
+    tracks, found = propagations.tracks(), propagations.found
+    classes = {one.text: one.label or one.text for one in searches}
+    labels = {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
+    answered = {found[name] for name in tracks if name in found}
+    for missing in (text for text in classes if text not in answered):
+        _say(f"nothing answers to {missing}")
+    return tracks, labels
 
-        def cancelled() -> bool:
-            bar.update(sum(one.done for one in propagations.values()) - bar.n)
-            return False
 
-        for name, propagation in propagations.items():
-            propagation.run(engine, video, list(targets[name].prompts.values()), cancelled)
-        cancelled()
-    return {name: propagation.track() for name, propagation in propagations.items()}
+def _phrases(searches: Sequence[Search], span: range, settings: Settings) -> list[Phrase]:
+    start = span.stop - 1 if settings.direction == "backward" else span.start
+    return [Phrase(one.text, start if one.frame is None else one.frame) for one in searches]
+
+
+def _say(sentence: str) -> None:
+    print(f"sam3-backend: {sentence}", file=sys.stderr)
 
 
 def _task(
     video: Video,
-    targets: Mapping[str, Target],
     tracks: Mapping[str, Track],
+    humans: Mapping[str, Sequence[Item]],
+    labels: Mapping[str, str | None],
     settings: Settings,
     engine: Engine,
     url: str,
 ) -> dict[str, Any]:
     clock = Clock(video.times, video.end, video.rate)
     result = []
-    for number, (name, target) in enumerate(targets.items(), start=1):
-        track, humans = tracks[name], _humans(target, clock, video)
+    for number, (name, track) in enumerate(tracks.items(), start=1):
         size, bound = (video.width, video.height), settings.keyframes.iou
         boxes = partial(segments.sampled, boxes=track.boxes, clock=clock, size=size, length=clock.length)
-        ours = segments.keyframes(segments.between(humans), boxes, bound)
-        if not humans and not ours:
+        ours = segments.keyframes(segments.between(humans[name]), boxes, bound)
+        if not humans[name] and not ours:
             continue
+        given = [label] if (label := labels[name]) else []
         result.extend(
             regions.answer(
-                _region(name, humans, video),
-                [*humans, *ours],
+                _region(name, given, humans[name], video),
+                [*humans[name], *ours],
                 framerate=video.rate,
-                labels=[target.label] if target.label else [],
+                labels=given,
                 track_id=number,
                 engine=engine.name,
                 score=float(np.nanmean(track.scores)) if not np.isnan(track.scores).all() else None,
@@ -129,8 +158,9 @@ def _task(
     return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}
 
 
-def _humans(target: Target, clock: Clock, video: Video) -> Sequence[Item]:
+def _humans(target: Target, video: Video) -> list[Item]:
     """The boxes that were given, as the person's own keyframes."""
+    clock = Clock(video.times, video.end, video.rate)
     items = {}
     for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:
@@ -141,12 +171,12 @@ def _humans(target: Target, clock: Clock, video: Video) -> Sequence[Item]:
     return list(items.values())
 
 
-def _region(name: str, humans: Sequence[Item], video: Video) -> Region:
+def _region(name: str, labels: Sequence[str], humans: Sequence[Item], video: Video) -> Region:
     return Region(
         id=name,
         from_name="box",
         to_name="video",
-        labels=(),
+        labels=tuple(labels),
         items=tuple(humans),
         frames_count=round(video.duration * video.rate),
         duration=video.duration,

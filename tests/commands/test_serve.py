@@ -1,6 +1,7 @@
 """`sam3-backend serve` as a process: it answers, it stops when told, and it never picks a stand-in by itself."""
 
 import contextlib
+import logging
 import re
 import signal
 import socket
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from backend.cli import main
+from backend.commands.serve import tell_status
+from backend.settings import Settings
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
 
@@ -47,6 +52,45 @@ def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--engine", "auto"], ["--engine", "sam3"]])
 def test_without_sam3_it_names_the_choices_and_ends(tmp_path: Path, words: list[str]) -> None:
-    done = subprocess.run([PROGRAM, "serve", "--port", "0", *words], capture_output=True, text=True, timeout=20)
+    code = "import sys; sys.modules['torch'] = None; from backend.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
+    assert "pip install 'sam3-backend[sam3]'" in done.stderr
     assert "set engine: opencv" in done.stderr
+
+
+def test_the_flags_of_the_model_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("backend.commands.serve.run", served.append)
+    assert main(["serve", "--model", "/models/sam3.pt", "--device", "cuda:1"]) == 0
+    assert (served[0].model_path, served[0].device) == ("/models/sam3.pt", "cuda:1")
+
+
+class Loading:
+    """An engine whose status is another one at every look, up to the last."""
+
+    name = "stub"
+
+    def __init__(self, *told: str) -> None:
+        self.told = list(told)
+
+    @property
+    def status(self) -> str:
+        return self.told.pop(0) if len(self.told) > 1 else self.told[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        (["loading", "loading", "loading", "warming up", "warming up", "ready"], (logging.INFO, "stub: ready")),
+        (["loading", "loading", "failed: set model_path"], (logging.ERROR, "stub: failed: set model_path")),
+        (["ready"], (logging.INFO, "stub: ready")),
+    ],
+)
+def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[str], last: tuple) -> None:
+    with caplog.at_level(logging.INFO):
+        tell_status(Loading(*told), seconds=0)
+    records = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert records[-1] == last
+    assert [message for _, message in records] == [f"stub: {status}" for status in dict.fromkeys(told)]

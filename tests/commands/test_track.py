@@ -1,15 +1,19 @@
 """`sam3-backend track`: a file in, tasks for Label Studio and a video to look at out."""
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from backend import engines
 from backend.cli import main
 from backend.labelstudio.sequence import parse
+from backend.settings import Settings
 from backend.video import Video, write_video
+from tests.fakes import StubEngine
 from tests.labelstudio.test_regions import shown
 
 SIZE, COUNT, STEP = (320, 180), 40, 3
@@ -95,14 +99,18 @@ def test_span_and_direction_are_kept_to(clip: Path) -> None:
         ("--box 1,2,3,4", 2, "say on which source frame, as in X,Y,W,H@F"),
         ("--box 1,2,0,4@0", 2, "is empty"),
         ("--point a,b@0", 2, "write it as X,Y@F"),
-        ("--not 5,5@0", 2, "add a positive point"),
+        ("--not 5,5@0", 1, "add a positive point"),
         ("--mask gone.png@0", 2, "gone.png is no picture"),
         ("--text dog", 1, "by words"),
+        ("--text dog@99", 1, "frame 99 lies outside the span 0..40"),
+        ("--text dog@x", 2, "write it as PHRASE"),
+        ("--text dog,", 2, "write it as PHRASE"),
+        ("--text @3", 2, "write it as PHRASE"),
+        ("--text dog,cat --text cat@3", 2, "cat is looked for twice"),
         ("--box 1,2,30,40@400", 1, "frame 400"),
         ("--box 20,60,40,40@5 --span 10..20", 1, "outside the span 10..20"),
         ("--box 1000,60,40,40@5", 1, "outside the picture"),
-        ("--engine sam3 --box 20,60,40,40@5", 2, "set engine: opencv"),
-        ("--engine auto --box 20,60,40,40@5", 2, "set engine: opencv"),
+        ("--device tpu --box 20,60,40,40@5", 2, "choose one of auto, cpu"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(clip, capsys, words: str, code: int, sentence: str) -> None:
@@ -113,8 +121,93 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(clip, capsys, words: str, co
     assert str(clip.parent) not in error
 
 
+@pytest.mark.parametrize("engine", ["sam3", "auto"])
+def test_without_sam3_the_choices_are_named(clip: Path, capsys, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["track", str(clip), "--engine", engine, "--box", "20,60,40,40@5"]) == 2
+    assert "set engine: opencv" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_video_is_one_sentence(tmp_path: Path, capsys) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("no video")
     assert main(["track", str(path), "--engine", "opencv", "--box", "1,2,3,4@0"]) == 1
     assert "no video that can be decoded" in capsys.readouterr().err
+
+
+def stubbed(monkeypatch: pytest.MonkeyPatch, engine: StubEngine) -> list[Settings]:
+    """Every `track` gets this engine; the settings that it is loaded with."""
+    seen: list[Settings] = []
+    monkeypatch.setattr(engines, "load", lambda settings: seen.append(settings) or engine)
+    return seen
+
+
+def spans(task: dict) -> dict[str, tuple[str, int, int]]:
+    """Class, first and last LS frame by region."""
+    regions = task["predictions"][0]["result"]
+    return {
+        region["id"]: (*region["value"]["labels"], *(region["value"]["sequence"][at]["frame"] for at in (0, -1)))
+        for region in regions
+    }
+
+
+def test_words_find_objects_whenever_they_appear_each_under_its_phrase(clip: Path, monkeypatch) -> None:
+    engine = StubEngine(answering={"red car": {"x": range(40), "y": range(9, 30)}, "person": {"z": range(5, 40)}})
+    stubbed(monkeypatch, engine)
+    assert spans(track(clip, "--text", "red  car, person")) == {
+        "x": ("red car", 1, 40),
+        "y": ("red car", 10, 30),
+        "z": ("person", 6, 40),
+    }
+    assert (engine.sessions, engine.frames) == (1, list(range(40)))
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "last"),
+    [
+        ("--text car@30", 31, 40),
+        ("--text car --span 10..20", 11, 20),
+        ("--text car --span 10..20 --direction backward", 11, 20),
+        ("--text car@12 --span 10..20 --direction backward", 11, 13),
+        ("--text car@12 --span 10..20 --direction both", 11, 20),
+    ],
+)
+def test_words_are_looked_for_from_their_frame_on(clip: Path, monkeypatch, words: str, first: int, last: int) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
+    assert spans(track(clip, *words.split())) == {"x": ("car", first, last)}
+
+
+def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> None:
+    engine = StubEngine(answering={"car": {"x": range(40)}, "dog": {"y": range(40)}})
+    stubbed(monkeypatch, engine)
+    words = "--text dog --label Car --track a --box 20,60,40,40@0 --text car@20 --label Ball --track b --box 9,9,9,9@20"
+    task = track(clip, *words.split())
+    assert spans(task) == {"a": ("Car", 1, 40), "b": ("Ball", 21, 40), "y": ("dog", 1, 40), "x": ("Car", 21, 40)}
+    assert [region["meta"]["track_id"] for region in task["predictions"][0]["result"]] == [1, 2, 3, 4]
+    assert (engine.sessions, engine.frames) == (1, list(range(40)))
+
+
+def test_words_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}, "dog": {}}))
+    assert spans(track(clip, "--text", "dog, car")).keys() == {"x"}
+    assert "nothing answers to dog" in capsys.readouterr().err
+
+
+def test_the_flags_of_the_model_reach_the_engine_and_loading_is_told(clip: Path, monkeypatch, capsys) -> None:
+    seen = stubbed(monkeypatch, StubEngine(status="loading"))
+    track(clip, "--model", "/models/sam3.pt", "--device", "cpu", "--box", "20,60,40,40@0")
+    assert (seen[0].model_path, seen[0].device) == ("/models/sam3.pt", "cpu")
+    assert "the model is loading" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_overlay_shows_masks_where_they_are_asked_for(clip: Path, tmp_path: Path, monkeypatch, show: bool) -> None:
+    monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", str(show))
+    stubbed(monkeypatch, StubEngine(step=STEP, masks=True))
+    track(clip, "--box", "20,60,40,40@0", "--overlay", str(tmp_path / "out.mp4"))
+    with Video(tmp_path / "out.mp4") as drawn, Video(clip) as plain:
+        for at in (5, 30):
+            inside = np.s_[70:90, 20 + STEP * at + 10 : 20 + STEP * at + 30]
+            half = np.add(plain.read(at)[inside], (230, 159, 0)) // 2
+            expected = half if show else plain.read(at)[inside]
+            assert np.abs(drawn.read(at)[inside].astype(int) - expected).mean() < 12

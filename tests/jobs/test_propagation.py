@@ -1,9 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from backend.geometry import Box
-from backend.jobs.propagation import Propagation, Stretch, stretches_between
-from backend.prompts import Prompt
+from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
+from backend.prompts import Phrase, Prompt, Target
+from backend.tracks import Observation
 from tests.fakes import FakeVideo, StubEngine
 
 
@@ -72,3 +75,82 @@ def test_cancelling_keeps_what_is_done() -> None:
     propagation = run([Stretch(0, None)], [0], engine=engine, cancelled=lambda: len(engine.frames) > 7)
     assert present(propagation) == list(range(7))
     assert (propagation.done, propagation.total) == (7, 50)
+
+
+def target(name: str, *frames: int, left: float = 10) -> Target:
+    return Target(None, {at: Prompt(name, at, box=Box(left, 10, left + 10, 20)) for at in frames})
+
+
+def together(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> Propagations:
+    propagations = Propagations(length, dict(targets), phrases, direction, **limits)
+    assert len(list(propagations.run(engine, FakeVideo(length)))) == propagations.total == len(engine.frames)
+    return propagations
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("limits", [{}, {"max_frames": 4}, {"span": range(3, 40)}])
+def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: str, limits: dict) -> None:
+    targets = {"a": target("a", 5, 9, 20), "b": target("b", 12, left=40), "c": target("c", 33, 39, left=70)}
+    tracks = together(StubEngine(step=0.5), targets, direction=direction, **limits).tracks()
+    assert list(tracks) == ["a", "b", "c"]
+    for name, track in tracks.items():
+        alone = Propagation(50, stretches_between(sorted(targets[name].prompts), direction), **limits)
+        alone.run(StubEngine(step=0.5), FakeVideo(50), list(targets[name].prompts.values()), lambda: False)
+        assert np.array_equal(track.boxes, alone.track().boxes, equal_nan=True)
+        assert np.array_equal(track.scores, alone.track().scores, equal_nan=True)
+
+
+def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed() -> None:
+    engine = StubEngine(answering={"car": {"x": range(50)}})
+    targets = {"a": target("a", 5, 9), "b": target("b", 9, 12), "c": target("c", 30, 32)}
+    together(engine, targets, [Phrase("car", 40)])
+    assert engine.sessions == 1
+    assert engine.frames == [*range(5, 50), *range(12, 4, -1), *range(32, 29, -1)]
+
+
+def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_frames() -> None:
+    answering = {"car": {"x": range(0, 20), "late": range(30, 50), "earlier": range(0, 5)}, "dog": {}}
+    found = together(StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)])
+    tracks = {name: np.flatnonzero(~np.isnan(track.scores)).tolist() for name, track in found.tracks().items()}
+    assert tracks == {"a": [*range(2, 50)], "x": [*range(10, 20)], "late": [*range(30, 50)]}
+    assert {name: found.found[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
+
+
+def test_a_track_that_changes_over_to_better_words_has_them() -> None:
+    answering = {"car": {"x": range(5)}, "truck": {"x": range(5, 50)}}
+    found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
+    assert found.found == {"x": "truck"}
+    assert not np.isnan(found.tracks()["x"].scores).any()
+
+
+def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
+    engine = StubEngine(answering={"car": {"x": range(50)}})
+    (track,) = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
+    assert np.flatnonzero(~np.isnan(track.scores)).tolist() == [*range(14, 27)]
+
+
+def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts() -> None:
+    engine = StubEngine(step=2, masks=True)
+    targets = {"a": target("a", 0, 9)}
+    assert together(StubEngine(masks=True), targets).tracks()["a"].masks == {}
+    masks = together(engine, targets, span=range(0, 10), masks=True).tracks()["a"].masks
+    lefts = [int(np.flatnonzero(masks[frame].mask().any(axis=0))[0]) for frame in range(10)]
+    assert lefts == [10, 12, 14, 16, 18, 2, 4, 6, 8, 10]
+
+
+def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
+    """Bytes that one track takes that is seen on these frames of a long video."""
+    tracemalloc.start()
+    propagation = Propagation(length, [Stretch(None, length - 1) if reverse else Stretch(0, None)])
+    for frame in reversed(frames) if reverse else frames:
+        propagation.take(frame, Observation(Box(1, 2, 3, 4), 0.5), reverse)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.flatnonzero(~np.isnan(propagation.track().scores)).tolist() == list(frames)
+    return size
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_short_track_of_a_long_video_takes_little_memory(reverse: bool) -> None:
+    assert grown(range(50_000, 50_100), reverse=reverse) < 100 * 64 + 4096
+    assert grown(range(20_000), reverse=reverse) < 20_000 * 24 + 4096
