@@ -1,0 +1,556 @@
+"""The engine sam3 beside the stock library: `python benchmarks/engine.py`. The last line printed is one JSON object.
+
+The model is that of `tests/engines/sam3/tiny.py`, of random weights; it and the library run on one thread of the CPU,
+on films of shapes. `--quick` takes a few frames of everything, to see that it runs; its figures say little. Linux
+alone, for what it tells of memory.
+
+Likeness, to the library as it is but for two things: its NMS and hole filling need a kernel that is not there, so ours
+are off; and `stock.mended` takes away two defects of its way with words. Three models:
+
+- "tiny": random weights as the library makes them. Masks then are all of the picture.
+- "shapes": the weak trained checkpoint ../shared/shapes-kit/model; left out where it is not there.
+- "lively": the tests' random weights, whose masks are parts of the picture, on the contract's film. They make the most
+  of every little difference, so that the library is as far from itself as from ours; they count for parity_fp32 and
+  text_parity alone.
+
+- parity_sigmoid: the largest difference of the masks' sigmoids, over all pixels, 5 objects and 30 frames.
+- parity_box_px: the largest difference of the sides of their boxes, in pixels of the film.
+- parity_fp32: as parity_sigmoid, with memories in float32 in both, which bfloat16 rounds.
+- parity_by_model: the sigmoids, boxes and sigmoids in float32 of each model; besides, `self_sigmoid` and `self_box_px`,
+  the library against itself with 1e-7 of noise in the pictures it sees, and `not_empty`, the share of the masks.
+- text_parity: whether a phrase finds the same objects, each with one name where the library has one number, on the same
+  frames with the same boxes (0.5 px), for several phrases on two films; with "lively", in float32.
+
+Memory, each run in a process of its own.
+
+- peak_mem_ratio: peak RSS over 1,600 frames to that over 100, of 2 clicked objects with results kept as jobs keep them.
+- peak_mem_ratio_text: the same of a phrase.
+- stock_peak_mem_ratio: of the library with 2 clicked objects.
+- rss_slope: bytes of RSS that a frame adds to a run of 20,000 with 2 objects, in its second half, by least squares
+  over means of blocks. The results' own table is written to before.
+- rss_slope_stderr: as if RSS were a random walk from block to block, the worst that there is to fear.
+- rss_slope_is_zero: whether 0 lies in the slope's 95 % interval, or it is less than a page in all.
+- bytes_per_object_frame: what jobs keep of results, with an engine that keeps nothing, by tracemalloc.
+
+Speed: CPU time of a frame, the median of many once all memories are full, in turns with whatever it is compared to. The
+library has its frames preprocessed before, and makes no boxes of its masks; ours does both in the time that counts.
+
+- cost_ratio_16: 16 objects to one. stock_cost_ratio_16: of the library.
+- speedup_vs_stock_1, speedup_vs_stock_16: the library's time to ours, with so many objects.
+- late_starts_ratio: 16 objects that began on 16 frames to 16 that began together.
+- encoder_calls_per_frame: runs of the vision encoder; the most of a phrase, two phrases with 3 objects, and 16 objects.
+- encoder_calls_second_click: its runs for a click on a frame that has one, and for one on a frame just tracked.
+
+- state_equal: whether a session goes on from its saved state, in another process, with equal results.
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.engines import load
+from backend.engines.sam3 import weights
+from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.session import Sam3Session
+from backend.engines.sam3.tokenizer import Tokenizer
+from backend.engines.sam3.tracker import Tracker
+from backend.geometry import Box
+from backend.jobs.propagation import Propagations
+from backend.prompts import Phrase, Point, Prompt, Target
+from backend.settings import Settings
+from backend.tracks import FrameResult, Observation
+from tests.engines import contract
+from tests.engines.contract import FakeVideo
+from tests.engines.sam3 import scenes, stock, tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = ROOT.parent / "shared/shapes-kit/model"
+Clicks = Sequence[tuple[float, float]]
+FIVE: Clicks = [shape.centre(0) for shape in scenes.FIVE]
+SIXTEEN: Clicks = [(x, y) for y in (25, 65, 105, 145) for x in (25, 65, 105, 145)]
+TWO = SIXTEEN[:2]
+BALL_BRICK_AND_GROUND: Clicks = [(32, 42), (122, 88), (60, 60), (20, 100), (140, 20)]
+EASY = {"score_threshold": 0.1, "new_object_threshold": 0.15}
+"""Thresholds that random weights come up to easily."""
+HALF = {"score_threshold": 0.3, "new_object_threshold": 0.4, "max_objects": 1000}
+"""Thresholds that a dozen of their objects come up to."""
+PHRASES = {"lively": ["c", "a b", "tree"], "shapes": ["shape", "red circle", "blue shape", "circle"]}
+BOX_PX = 0.5
+WARM = 24
+"""Frames after which all memories are full: 16 pointers, and some to get going."""
+TURN = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything is measured.
+
+    Attributes:
+        frames: of the films on which results are compared.
+        short, long: frames of the runs whose peaks are compared.
+        run, settled, block: frames of the run whose RSS is watched, those before it counts, and those of a block.
+        turns: how often each that is timed has its turn.
+        phrases: of each model.
+    """
+
+    frames: int = 30
+    short: int = 100
+    long: int = 1600
+    run: int = 20_000
+    settled: int = 10_000
+    block: int = 1000
+    turns: int = 24
+    phrases: int = 4
+
+
+QUICK = Size(frames=20, short=20, long=60, run=200, settled=40, block=20, turns=1, phrases=1)
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def loaded(folder: Path, **changes: Any) -> Sam3Engine:
+    engine = load(Settings(engine="sam3", model_path=str(folder), device="cpu", **changes))
+    assert isinstance(engine, Sam3Engine)
+    assert engine.sam3
+    return engine
+
+
+def model_of(engine: Sam3Engine) -> Any:
+    return engine.sam3.vision._model
+
+
+def bare(engine: Sam3Engine) -> Sam3Engine:
+    """An engine that does not tidy masks and has no NMS, and the library's model with its thresholds."""
+    sam3, model = engine.sam3, model_of(engine)
+    engine._sam3 = replace(sam3, speck=0)
+    model.config.det_nms_thresh = model.det_nms_thresh = 0.0
+    model.fill_hole_area = 0
+    model.score_threshold_detection = model.config.score_threshold_detection
+    model.new_det_thresh, model.max_num_objects = sam3.thresholds.new, sam3.thresholds.max_objects
+    return engine
+
+
+def clicked(session: Sam3Session, clicks: Clicks) -> None:
+    session.prompt([click(number, place) for number, place in enumerate(clicks)])
+
+
+def click(number: int, place: tuple[float, float], frame: int = 0) -> Prompt:
+    return Prompt(str(number), frame, points=(Point(*place),))
+
+
+# Likeness
+
+
+@dataclass
+class Seen:
+    """Masks' logits, shape (frames, objects, h, w), and boxes, NaN where there is none."""
+
+    logits: Tensor
+    boxes: NDArray[np.float64]
+
+
+def ours(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> Seen:
+    logits, boxes = [], []
+    with engine.open(video) as session:
+        clicked(session, clicks)
+        for result in session.propagate(range(len(video))):
+            memories = [one.memories.at(result.frame) for one in session._scene.objects.values()]
+            logits.append(torch.stack([memory.logits for memory in memories]))
+            boxes.append([seen.box or [np.nan] * 4 for seen in result.tracks.values()])
+    return Seen(torch.stack(logits), np.array(boxes, float))
+
+
+def theirs(engine: Sam3Engine, video: FakeVideo, clicks: Clicks, noise: float = 0.0) -> Seen:
+    logits = list(stock.clicked(stock.alone(model_of(engine)), video, clicks, noise))
+    boxes = [[stock.box_of(one, video) or [np.nan] * 4 for one in frame.split(1)] for frame in logits]
+    return Seen(torch.stack(logits), np.array(boxes, float))
+
+
+def sigmoids_apart(a: Seen, b: Seen) -> float:
+    return float((a.logits.sigmoid() - b.logits.sigmoid()).abs().max())
+
+
+def boxes_apart(a: Seen, b: Seen, side: int) -> float:
+    """The largest distance of two sides; a box that only one has is as far off as can be."""
+    missing = np.isnan(a.boxes) != np.isnan(b.boxes)
+    return float(np.where(missing, side, np.nan_to_num(np.abs(a.boxes - b.boxes))).max())
+
+
+@contextmanager
+def memories_in_float32() -> Iterator[None]:
+    """In both."""
+    kept, Tracker.memory_dtype = Tracker.memory_dtype, torch.float32
+    try:
+        with stock.memories_in_float32():
+            yield
+    finally:
+        Tracker.memory_dtype = kept
+
+
+def parity(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> dict[str, float]:
+    seen, stock_seen = ours(engine, video, clicks), theirs(engine, video, clicks)
+    noisy = theirs(engine, video, clicks, noise=1e-7)
+    with memories_in_float32():
+        fp32 = sigmoids_apart(ours(engine, video, clicks), theirs(engine, video, clicks))
+    values = {
+        "sigmoid": sigmoids_apart(seen, stock_seen),
+        "box_px": boxes_apart(seen, stock_seen, video.width),
+        "fp32": fp32,
+        "self_sigmoid": sigmoids_apart(noisy, stock_seen),
+        "self_box_px": boxes_apart(noisy, stock_seen, video.width),
+        "not_empty": 1 - float(np.isnan(seen.boxes[..., 0]).mean()),
+    }
+    return {name: rounded(value) for name, value in values.items()}
+
+
+Boxes = dict[int, Sequence[float]]
+"""Of one object, by frame."""
+
+
+def named(results: Iterator[Mapping[Any, Sequence[float]]]) -> list[Boxes]:
+    """Boxes by object."""
+    objects: dict[Any, Boxes] = {}
+    for frame, boxes in enumerate(results):
+        for name, box in boxes.items():
+            objects.setdefault(name, {})[frame] = box
+    return list(objects.values())
+
+
+def same(a: Boxes, b: Boxes) -> bool:
+    return a.keys() == b.keys() and all(np.abs(np.subtract(a[frame], b[frame])).max() <= BOX_PX for frame in a)
+
+
+def finds_the_same(engine: Sam3Engine, folder: Path, video: FakeVideo, phrase: str) -> bool:
+    """Whether the library's numbers and our names map one to one."""
+    with stock.mended():
+        ids, attention = Tokenizer.from_folder(folder).encode([phrase])
+        left = named(stock.named(model_of(engine), video, ids, attention))
+    with engine.open(video) as session:
+        session.prompt([Phrase(phrase, 0)])
+        results = session.propagate(range(len(video)))
+        found = named({name: [*seen.box] for name, seen in one.tracks.items() if seen.box} for one in results)
+    say(f"  {phrase}: {len(left)} objects in the library, {len(found)} in ours")
+    for boxes in found:
+        twins = [other for other in left if same(boxes, other)]
+        if not twins:
+            return False
+        left.remove(twins[0])
+    return not left
+
+
+def text_parity(engine: Sam3Engine, folder: Path, phrases: Sequence[str], frames: int) -> bool:
+    films = [scenes.film(shapes, frames) for shapes in (scenes.FIVE, scenes.LATER)]
+    found = [finds_the_same(engine, folder, film, phrase) for phrase in phrases for film in films]
+    return all(found)
+
+
+def plain(lively: Path) -> Path:
+    """The tests' model with random weights as the library makes them, but for objects' being there."""
+    folder = lively.with_name("plain")
+    shutil.copytree(lively, folder)
+    model = tiny.build()
+    model.tracker_model.mask_decoder.pred_obj_score_head.proj_out.bias.data.fill_(1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def likeness(lively: Path, size: Size) -> dict[str, Any]:
+    folders = {"tiny": plain(lively), "lively": lively, **({"shapes": SHAPES} if SHAPES.exists() else {})}
+    found: dict[str, dict[str, float]] = {}
+    texts = []
+    for name, folder in folders.items():
+        say(f"likeness, {name}")
+        engine = bare(loaded(folder, **(HALF if name == "lively" else {})))
+        if name == "lively":
+            found[name] = parity(engine, FakeVideo(contract.video().pictures[: size.frames]), BALL_BRICK_AND_GROUND)
+        else:
+            found[name] = parity(engine, scenes.film(scenes.FIVE, size.frames), FIVE)
+        with memories_in_float32() if name == "lively" else nullcontext():
+            texts.append(text_parity(engine, folder, PHRASES.get(name, [])[: size.phrases], size.frames))
+
+    def worst(key: str, models: Sequence[str]) -> float:
+        return max(values[key] for name, values in found.items() if name in models)
+
+    return {
+        "parity_sigmoid": worst("sigmoid", ["tiny", "shapes"]),
+        "parity_box_px": worst("box_px", ["tiny", "shapes"]),
+        "parity_fp32": worst("fp32", list(folders)),
+        "parity_by_model": found,
+        "text_parity": all(texts),
+    }
+
+
+# Memory
+
+
+def peak() -> int:
+    """Of this process: what getrusage says may be another's, from which it was forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def resident() -> int:
+    """The exact figure; /proc/self/statm may be off by some hundred pages."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss"))
+
+
+def our_peak(folder: Path, frames: int, words: bool) -> int:
+    engine = loaded(folder, **EASY, max_objects=4)
+    targets = {} if words else {str(number): Target("", {0: click(number, place)}) for number, place in enumerate(TWO)}
+    collector = Propagations(frames, targets, [Phrase("a b", 0)] if words else [], "forward")
+    for _ in collector.run(engine, scenes.endless(scenes.FIVE, frames)):
+        pass
+    return peak()
+
+
+def stock_peak(folder: Path, frames: int) -> int:
+    tracker = stock.alone(weights.load(str(folder))[0])
+    for _ in stock.clicked(tracker, scenes.endless(scenes.FIVE, frames), TWO):
+        pass
+    return peak()
+
+
+def rss(folder: Path, size: Size) -> list[float]:
+    """Means of blocks, in bytes."""
+    engine = loaded(folder)
+    table = np.empty((size.run, len(TWO), 5), np.float32)
+    table.fill(0)
+    samples: list[int] = []
+    with engine.open(scenes.endless(scenes.FIVE, size.run)) as session:
+        clicked(session, TWO)
+        for result in session.propagate(range(size.run)):
+            for row, seen in zip(table[result.frame], result.tracks.values(), strict=True):
+                row[:] = [*(seen.box or [np.nan] * 4), seen.score]
+            if result.frame >= size.settled and result.frame % 10 == 0:
+                samples.append(resident())
+            if result.frame % 2000 == 0:
+                say(f"  frame {result.frame}: {resident() / 2**20:.1f} MiB")
+    return np.array(samples).reshape(-1, size.block // 10).mean(1).tolist()
+
+
+def slope(means: Sequence[float], block: int) -> dict[str, Any]:
+    steps = np.diff(means)
+    found = float(np.polyfit(np.arange(len(means)) * block, means, 1)[0])
+    # Of a random walk the fitted slope varies 6/5 as much as the mean of its steps.
+    error = float(np.sqrt(1.2 / len(steps)) * steps.std(ddof=1) / block)
+    return {
+        "rss_slope": rounded(found),
+        "rss_slope_stderr": rounded(error),
+        # A page in all of the blocks is less than RSS can tell.
+        "rss_slope_is_zero": abs(found) <= max(students_t(len(steps) - 1) * error, 4096 / (len(means) * block)),
+    }
+
+
+def students_t(freedom: int) -> float:
+    """The 97.5 % point, by Cornish and Fisher's expansion."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+class Forgetful:
+    """An engine, and its session, with results and nothing behind them."""
+
+    def open(self, video: FakeVideo) -> "Forgetful":
+        """Start."""
+        return self
+
+    def __enter__(self) -> "Forgetful":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def prompt(self, prompts: Sequence[Any]) -> None:
+        """Take no notice."""
+
+    def propagate(self, span: range, reverse: bool) -> Iterator[FrameResult]:
+        """Boxes that move."""
+        for frame in span:
+            box = Box(frame % 90, 10.0, frame % 90 + 20.0, 30.0)
+            yield FrameResult(frame, {str(number): Observation(box, 0.5) for number in range(len(TWO))})
+
+
+def bytes_per_object_frame(frames: int) -> float:
+    targets = {str(number): Target("", {0: click(number, place)}) for number, place in enumerate(TWO)}
+    gc.collect()
+    tracemalloc.start()
+    collector = Propagations(frames, targets, [], "forward")
+    for _ in collector.run(Forgetful(), FakeVideo([np.zeros((1, 1, 3), np.uint8)])):  # type: ignore[arg-type]
+        pass
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return kept / frames / len(targets)
+
+
+def memory(folder: Path, size: Size) -> dict[str, Any]:
+    say(f"memory; {size.run} frames with 2 objects:")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
+        means = pool.submit(rss, folder, size)
+        lengths = size.short, size.long
+        ours_peaks = [pool.submit(our_peak, folder, frames, False) for frames in lengths]
+        text_peaks = [pool.submit(our_peak, folder, frames, True) for frames in lengths]
+        stock_peaks = [pool.submit(stock_peak, folder, frames) for frames in lengths]
+        return {
+            "peak_mem_ratio": ratio(ours_peaks),
+            "peak_mem_ratio_text": ratio(text_peaks),
+            "stock_peak_mem_ratio": ratio(stock_peaks),
+            **slope(means.result(), size.block),
+            "bytes_per_object_frame": round(bytes_per_object_frame(size.run), 1),
+        }
+
+
+def ratio(peaks: Sequence[Future[int]]) -> float:
+    short, long = (one.result() for one in peaks)
+    say(f"  peaks: {short / 2**20:.1f} MiB, {long / 2**20:.1f} MiB")
+    return round(long / short, 4)
+
+
+# Speed
+
+
+def followed(engine: Sam3Engine, video: FakeVideo, clicks: Clicks, apart: int = 0) -> Iterator[FrameResult]:
+    """Objects that begin so many frames after each other."""
+    with engine.open(video) as session:
+        by_frame: dict[int, list[Prompt]] = {}
+        for number, place in enumerate(clicks):
+            by_frame.setdefault(number * apart, []).append(click(number, place, number * apart))
+        for prompts in by_frame.values():
+            session.prompt(prompts)
+        yield from session.propagate(range(len(video)))
+
+
+def in_turns(runs: Mapping[str, Iterator[Any]], turns: int) -> dict[str, float]:
+    """Median CPU seconds of a frame, after the frames that fill memories."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for results in runs.values():
+        assert len(list(islice(results, WARM + len(SIXTEEN)))) == WARM + len(SIXTEEN)
+    for _ in range(turns):
+        for name, results in runs.items():
+            for _ in range(TURN):
+                begin = time.process_time()
+                next(results)
+                times[name].append(time.process_time() - begin)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    say("  ms per frame: " + ", ".join(f"{name} {seconds * 1e3:.1f}" for name, seconds in medians.items()))
+    return medians
+
+
+def speed(folder: Path, size: Size) -> dict[str, float]:
+    say("speed")
+    engine = loaded(folder)
+    tracker = stock.alone(model_of(engine))
+    video = scenes.film(scenes.FIVE, WARM + len(SIXTEEN) + size.turns * TURN + 1)
+    times = in_turns(
+        {
+            "1": followed(engine, video, SIXTEEN[5:6]),
+            "stock 1": stock.clicked(tracker, video, SIXTEEN[5:6]),
+            "16": followed(engine, video, SIXTEEN),
+            "stock 16": stock.clicked(tracker, video, SIXTEEN),
+            "16 late": followed(engine, video, SIXTEEN, apart=1),
+        },
+        size.turns,
+    )
+    return {
+        "cost_ratio_16": round(times["16"] / times["1"], 3),
+        "stock_cost_ratio_16": round(times["stock 16"] / times["stock 1"], 3),
+        "speedup_vs_stock_1": round(times["stock 1"] / times["1"], 3),
+        "speedup_vs_stock_16": round(times["stock 16"] / times["16"], 3),
+        "late_starts_ratio": round(times["16 late"] / times["16"], 3),
+    }
+
+
+def encoder(folder: Path, frames: int) -> dict[str, float]:
+    say("runs of the vision encoder")
+    engine = loaded(folder, **EASY)
+    calls = []
+    hook = model_of(engine).detector_model.vision_encoder.backbone.register_forward_hook(lambda *_: calls.append(1))
+    per_frame = []
+    for words, clicks in ((1, []), (2, SIXTEEN[:3]), (0, SIXTEEN)):
+        calls.clear()
+        with engine.open(scenes.film(scenes.FIVE, frames)) as session:
+            clicked_and_named = [click(number, place) for number, place in enumerate(clicks)]
+            session.prompt([*clicked_and_named, *(Phrase(text, 0) for text in ("a b", "c")[:words])])
+            for _ in session.propagate(range(frames)):
+                pass
+            per_frame.append(len(calls) / frames)
+            calls.clear()
+            session.prompt([click(0, FIVE[1])])
+            session.prompt([click(0, FIVE[1], frames - 1)])
+            again = len(calls)
+    hook.remove()
+    return {"encoder_calls_per_frame": max(per_frame), "encoder_calls_second_click": again}
+
+
+# State
+
+
+def state_equal() -> bool:
+    say("state")
+    video, stop = contract.video(), 24
+    with contract.tiny_sam3().open(video) as session, tempfile.TemporaryDirectory() as folder:
+        clicked(session, [(32, 42), (120, 88)])
+        session.prompt([Phrase("a b", 0)])
+        results = session.propagate(range(stop))
+        list(islice(results, stop // 2))
+        state = Path(folder) / "state"
+        state.write_bytes(session.state())
+        here = [contract.plain(result) for result in results]
+        command = [sys.executable, "-m", "tests.engines.contract", "sam3", str(state), str(stop // 2), str(stop), "0"]
+        there = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    return json.loads(there) == json.loads(json.dumps(here))
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few frames of everything")
+    size = QUICK if parser.parse_args().quick else Size()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = tiny.save(Path(temporary) / "tiny")
+        result = {
+            **likeness(folder, size),
+            **encoder(folder, size.frames),
+            "state_equal": state_equal(),
+            **speed(folder, size),
+            **memory(folder, size),
+        }
+    say("done")
+    print(json.dumps(result))
+
+
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
+
+if __name__ == "__main__":
+    main()
