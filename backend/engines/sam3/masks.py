@@ -12,6 +12,8 @@ from torch.nn import functional
 
 HOLE, SPECK = 0.1, -0.1
 """Logits of filled holes and removed specks: just decided."""
+AT_ONCE = 2**19
+"""Pixels that `boxes` computes at once; larger pieces come from the system anew each time, which takes far longer."""
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
@@ -140,6 +142,9 @@ def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     count, h, w = logits.shape
     if not count:
         return np.empty((0, 4), np.float32)
+    most = max(1, AT_ONCE // max(2 * _reach(w, width) * height, 2 * _reach(h, height) * width))
+    if count > most:
+        return np.concatenate([boxes(part, height, width) for part in logits.split(most)])
     logits = logits.float()
     rows, columns = _axis(h, height, logits.device), _axis(w, width, logits.device)
     every_row = torch.arange(height, device=logits.device).expand(count, -1)
@@ -161,6 +166,11 @@ def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     return result
 
 
+def _reach(length: int, size: int) -> int:
+    """Of `size` samples along `length` pixels, how many may be those next to two of the pixels."""
+    return 2 * -(-size // length) + 1
+
+
 def _ends(axis: _Axis, inside: Tensor, look: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The first sample along an axis that is inside, and the one behind the last; shapes (n,).
 
@@ -175,7 +185,7 @@ def _ends(axis: _Axis, inside: Tensor, look: Callable[[Tensor], Tensor]) -> tupl
     length, size = inside.shape[1], len(axis.low)
     first = inside.int().argmax(1)
     last = length - 1 - inside.flip(1).int().argmax(1)
-    reach = torch.arange(2 * -(-size // length) + 1, device=inside.device)
+    reach = torch.arange(_reach(length, size), device=inside.device)
     heads = (torch.searchsorted(axis.high, first)[:, None] + reach).clamp_(max=size - 1)
     tails = (torch.searchsorted(axis.low, last, right=True)[:, None] - 1 - reach).clamp_(min=0)
     found = look(torch.cat([heads, tails], 1))

@@ -57,17 +57,19 @@ def clicked(
     frames = stacked(video, tracker.config.image_size)
     if noise:
         frames += noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    device = tracker.no_memory_embedding.device
     session = Sam3TrackerVideoInferenceSession(
         video=frames,
         video_height=video.height,
         video_width=video.width,
+        inference_device=device,
         dtype=torch.float32,
     )
     scale = torch.tensor([tracker.config.image_size / video.width, tracker.config.image_size / video.height])
     for number, click in enumerate(clicks):
         point = {
-            "point_coords": (torch.tensor(click) * scale)[None, None, None],
-            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
+            "point_coords": (torch.tensor(click) * scale)[None, None, None].to(device),
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32, device=device),
         }
         session.add_point_inputs(session.obj_id_to_idx(number), 0, point)
     session.obj_with_new_inputs = list(range(len(clicks)))

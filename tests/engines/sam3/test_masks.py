@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional
 
+from backend.engines.sam3 import masks
 from backend.engines.sam3.masks import boxes, enlarge, iou, mask_input, suppress, tidy
 
 CPU = torch.device("cpu")
@@ -41,14 +42,14 @@ def test_iou_counts_exactly_even_under_autocast() -> None:
 
 
 @given(stacks, st.data())
-def test_suppress_keeps_the_best_of_those_that_cover_each_other(masks, data) -> None:
-    scores = data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=len(masks), max_size=len(masks)))
+def test_suppress_keeps_the_best_of_those_that_cover_each_other(stack, data) -> None:
+    scores = data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=len(stack), max_size=len(stack)))
     threshold = data.draw(st.sampled_from([0.0, 0.25, 0.5, 1.0]))
     kept: list[int] = []
-    for index in sorted(range(len(masks)), key=lambda index: (-scores[index], index)):
-        if all(ratio(masks[index], masks[other]) <= threshold for other in kept):
+    for index in sorted(range(len(stack)), key=lambda index: (-scores[index], index)):
+        if all(ratio(stack[index], stack[other]) <= threshold for other in kept):
             kept.append(index)
-    keep = suppress(masks, torch.tensor(scores), threshold)
+    keep = suppress(stack, torch.tensor(scores), threshold)
     assert keep.dtype == torch.bool
     assert keep.nonzero().flatten().tolist() == sorted(kept)
 
@@ -127,6 +128,20 @@ def test_boxes_at_the_models_size_and_the_videos(smoothness) -> None:
         expected = np.array([box(mask) for mask in enlarge(wave, height, width).numpy()], np.float32)
         assert np.array_equal(boxes(wave, height, width), expected, equal_nan=True)
         assert np.isnan(expected).any(1).tolist() == [False, False, False, True]
+
+
+def test_many_boxes_are_made_in_parts(monkeypatch) -> None:
+    wave = torch.randn(7, 9, 9, generator=torch.Generator().manual_seed(0)) - 1
+    whole, look, seen = boxes(wave, 40, 60), masks._values, []
+
+    def spy(logits, *arguments):
+        seen.append(len(logits))
+        return look(logits, *arguments)
+
+    monkeypatch.setattr(masks, "_values", spy)
+    monkeypatch.setattr(masks, "AT_ONCE", 3 * 22 * 60)
+    assert np.array_equal(boxes(wave, 40, 60), whole, equal_nan=True)
+    assert {*seen} == {3, 1}
 
 
 def test_a_spike_between_the_pixels_of_a_small_picture_has_no_box() -> None:

@@ -117,6 +117,11 @@ def save(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """
     model = build(seed, **changes)
     enliven(model, seed)
+    return written(model, folder)
+
+
+def written(model: Sam3VideoModel, folder: Path) -> Path:
+    """A model in the hub's layout, with that tokenizer."""
     model.save_pretrained(folder)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     vocabulary = {letter: index for index, letter in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
@@ -176,7 +181,7 @@ def _centre_masks(decoder: Any) -> None:
     The decoder's last channels are positive. As pairs of opposite sign, weighed likewise, they are a linear layer,
     whose answer is as often below 0 as above; the first pair is a constant, and takes a little off.
     """
-    half = WIDTH // 16
+    half = decoder.upscale_conv2.out_channels // 2
     for upscale in (decoder.upscale_conv1, decoder.upscale_conv2):
         upscale.weight.copy_(upscale.weight[:, :, :1, :1].expand_as(upscale.weight))
     last = decoder.upscale_conv2

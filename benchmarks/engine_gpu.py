@@ -1,0 +1,275 @@
+"""The engine sam3 at full size: `python benchmarks/engine_gpu.py`. The last line printed is one JSON object.
+
+It runs on a CUDA device beside the stock library, in bfloat16 as the engine does there. The 859.9 million weights are
+random: nothing here speaks of how good masks are. All objects are clicked on frame 0 of a 1920 x 1080 film of shapes.
+`--tiny` takes the tests' small model and the CPU, to see that everything runs.
+
+By the number of objects, once all memories are full:
+
+- fps: frames a second, from the file to boxes.
+- stock_fps: of the library's own loop, whose frames were preprocessed before and which makes no boxes of its masks.
+- share_of_peak: what the model has to compute for these frames, by arithmetic, as a share of 790 TFLOP/s.
+- stages_ms: of a frame, and of each of its stages. The device is awaited around each, which takes time of its own.
+- memory_gib: the most that was allocated on the device, weights included.
+
+Besides:
+
+- decoding_ms: of a frame; a thread does it beside the others.
+- tracker_16_to_stock_3: what a frame costs beside reading and seeing it, ours with 16 objects to the library's with 3.
+- iou_bfloat16: mean and least IoU of 5 objects' masks in bfloat16 with those in float32, over 20 frames, and the share
+  of masks that are empty in float32. Random weights make the most of every little difference; `--trained FOLDER` takes
+  others, such as those of ../shared/shapes-kit/model.
+- device, torch, transformers: what it ran on.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import Sam3VideoConfig, Sam3VideoModel
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.engines import load
+from backend.engines.sam3 import masks, vision
+from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.tracker import Tracker
+from backend.engines.sam3.vision import Vision
+from backend.prompts import Point, Prompt
+from backend.settings import Settings
+from backend.tracks import FrameResult
+from backend.video import Video, write_video
+from tests.engines.sam3 import scenes, stock, tiny
+
+WIDTH, HEIGHT, SIDE = 1920, 1080, 168
+OBJECTS, STOCK_OBJECTS = (1, 4, 16, 64), (1, 3, 16)
+WARM, TIMED = 20, 40
+"""Frames until all memories are full, and those that are timed."""
+PEAK = 790.0
+PER_FRAME, PER_OBJECT = 5.83, 0.95
+"""TFLOP: of the vision encoder with its necks, and of the memory attention of one object with seven memories."""
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def saved(folder: Path, is_tiny: bool) -> Path:
+    """The model in the hub's layout."""
+    if is_tiny:
+        return tiny.save(folder)
+    torch.manual_seed(0)
+    model = Sam3VideoModel(Sam3VideoConfig()).eval()
+    tiny.enliven(model)
+    return tiny.written(model, folder)
+
+
+def film(path: Path, frames: int) -> Path:
+    """Shapes under a texture that moves, so that the decoder has as much to do as with a real film."""
+    noise = np.random.default_rng(0).integers(-12, 13, (HEIGHT, WIDTH, 3), np.int8)
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for number, small in enumerate(scenes.film(scenes.FIVE, frames, SIDE).pictures):
+            picture = cv2.resize(small, (WIDTH, HEIGHT)).astype(np.int16) + np.roll(noise, number * 3, axis=1)
+            yield picture.clip(0, 255).astype(np.uint8)
+
+    write_video(path, pictures(), 25)
+    return path
+
+
+def clicks(count: int) -> list[tuple[float, float]]:
+    """Places in a grid, in pixels; five of them are on the shapes."""
+    if count == 5:
+        return [(x * WIDTH / SIDE, y * HEIGHT / SIDE) for x, y in (shape.centre(0) for shape in scenes.FIVE)]
+    side = int(np.ceil(np.sqrt(count)))
+    rows, columns = np.divmod(np.arange(count), side)
+    return [((x + 0.5) * WIDTH / side, (y + 0.5) * HEIGHT / side) for x, y in zip(columns, rows, strict=True)]
+
+
+def followed(engine: Sam3Engine, video: Video, count: int) -> Iterator[FrameResult]:
+    with engine.open(video) as session:
+        session.prompt([Prompt(str(n), 0, points=(Point(*place),)) for n, place in enumerate(clicks(count))])
+        with closing(session.propagate(range(len(video)))) as results:
+            yield from results
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def frame_time(results: Iterator[Any], warm: int) -> float:
+    """Seconds of a frame after so many."""
+    for _ in range(warm):
+        next(results)
+    wait()
+    begin = time.perf_counter()
+    timed = sum(1 for _ in results)
+    wait()
+    return (time.perf_counter() - begin) / timed
+
+
+class Stopwatch:
+    """Adds up the time that functions take, each with the device awaited before and after."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed under a name."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            wait()
+            begin = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                wait()
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+        return timed
+
+    def per_frame(self, frames: int) -> dict[str, float]:
+        """Milliseconds."""
+        return {name: round(seconds / frames * 1e3, 2) for name, seconds in self.seconds.items()}
+
+
+STAGES = [
+    (vision, "pixels", "preprocessing"),
+    (Vision, "_run", "seeing"),  # with the preprocessing
+    (vision.View, "_pyramid", "necks"),
+    (Tracker, "_remembered", "memory attention"),
+    (Tracker, "_decode", "mask decoder"),
+    (Tracker, "_encode", "memory encoder"),
+    (masks, "tidy", "holes and specks"),
+    (masks, "boxes", "boxes"),
+]
+TRACKER = ("memory attention", "mask decoder", "memory encoder")
+
+
+def stages(engine: Sam3Engine, video: Video, count: int) -> dict[str, float]:
+    """Milliseconds of each, of a frame."""
+    watch = Stopwatch()
+    results = followed(engine, video, count)
+    with ExitStack() as stack:
+        for owner, name, stage in STAGES:
+            stack.enter_context(patch.object(owner, name, watch.around(stage, getattr(owner, name))))
+        for _ in range(WARM):
+            next(results)
+        watch.seconds.clear()
+        found = {"frame": round(frame_time(results, 0) * 1e3, 2)}
+    return found | watch.per_frame(len(video) - WARM)
+
+
+def decoding(video: Video) -> float:
+    """Milliseconds of a frame."""
+    begin = time.perf_counter()
+    for _ in video.frames(range(len(video))):
+        pass
+    return round((time.perf_counter() - begin) / len(video) * 1e3, 2)
+
+
+def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"fps": {}, "share_of_peak": {}, "stages_ms": {}, "memory_gib": {}}
+    for count in counts:
+        engine.sam3.vision.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        fps = 1 / frame_time(followed(engine, video, count), WARM)
+        found["fps"][count] = round(fps, 2)
+        found["share_of_peak"][count] = round(fps * (PER_FRAME + PER_OBJECT * count) / PEAK, 4)
+        found["memory_gib"][count] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        engine.sam3.vision.clear()
+        found["stages_ms"][count] = stages(engine, video, count)
+        say(f"{count} objects: {fps:.2f} frames/s, {found['stages_ms'][count]}")
+    return found
+
+
+def theirs(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> tuple[dict[int, float], dict[int, float]]:
+    """Frames a second, and milliseconds of a frame beside seeing it."""
+    tracker = stock.alone(engine.sam3.vision._model)
+    pictures = scenes.FakeVideo([picture for _, picture in video.frames(range(len(video)))])
+    fps, own = {}, {}
+    for count in counts:
+        with engine.sam3.running():
+            fps[count] = round(1 / frame_time(stock.clicked(tracker, pictures, clicks(count)), WARM), 2)
+            watch, see = Stopwatch(), tracker.vision_encoder.forward
+            with patch.object(tracker.vision_encoder, "forward", watch.around("seeing", see)):
+                results = stock.clicked(tracker, pictures, clicks(count))
+                for _ in range(WARM):
+                    next(results)
+                watch.seconds.clear()
+                whole = frame_time(results, 0) * 1e3
+        own[count] = round(whole - watch.per_frame(len(video) - WARM)["seeing"], 2)
+        say(f"the library, {count} objects: {fps[count]} frames/s, {own[count]} ms beside seeing")
+    return fps, own
+
+
+def masks_of(engine: Sam3Engine, video: Video, frames: int = 20) -> np.ndarray:
+    """Shape (frames, 5, height, width), bool."""
+    return np.array(
+        [
+            [seen.mask.mask() if seen.mask else np.zeros((HEIGHT, WIDTH), bool) for seen in result.tracks.values()]
+            for result, _ in zip(followed(engine, video, 5), range(frames), strict=False)
+        ]
+    )
+
+
+def likeness(folder: Path, device: str, video: Video) -> dict[str, float]:
+    both = [masks_of(loaded(folder, device, dtype=dtype, show_masks=True), video) for dtype in ("bfloat16", "float32")]
+    common, either = (both[0] & both[1]).sum((2, 3)), (both[0] | both[1]).sum((2, 3))
+    iou = np.where(either, common / np.maximum(either, 1), 1.0)
+    empty = float((~both[1].any((2, 3))).mean())
+    return {"mean": round(float(iou.mean()), 4), "least": round(float(iou.min()), 4), "empty": round(empty, 3)}
+
+
+def loaded(folder: Path, device: str, **changes: Any) -> Sam3Engine:
+    engine = load(Settings(engine="sam3", model_path=str(folder), device=device, **changes))
+    assert isinstance(engine, Sam3Engine)
+    assert engine.sam3
+    return engine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="the tests' model on the CPU")
+    parser.add_argument("--trained", type=Path, metavar="FOLDER", help="weights for iou_bfloat16, in the hub's layout")
+    options = parser.parse_args()
+    device = "cpu" if options.tiny else "cuda"
+    with tempfile.TemporaryDirectory() as temporary:
+        say("writing the model and the film")
+        folder = saved(Path(temporary) / "model", options.tiny)
+        with Video(film(Path(temporary) / "film.mp4", WARM + TIMED)) as video:
+            engine = loaded(folder, device)
+            mine = ours(engine, video, OBJECTS)
+            fps, own = theirs(engine, video, STOCK_OBJECTS)
+            tracker = sum(mine["stages_ms"][16][stage] for stage in TRACKER)
+            result = {
+                **mine,
+                "decoding_ms": decoding(video),
+                "stock_fps": fps,
+                "tracker_16_to_stock_3": round(tracker / own[3], 3),
+                "iou_bfloat16": likeness(options.trained or folder, device, video),
+                "device": torch.cuda.get_device_name() if device == "cuda" else device,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            }
+    say("done")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
