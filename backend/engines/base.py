@@ -42,9 +42,9 @@ class Session(Protocol):
         """Carry the prompts through a span of source frames.
 
         Yields exactly one result per frame, first to last (last to first with `reverse`), each naming every track that
-        was prompted, and those that phrases have found. A track is absent until the first prompt, or the last
-        propagated frame, from which it can be carried in this direction. Closing the iterator half-way leaves the
-        session usable.
+        was prompted, and those that phrases have found; of these, one that has been gone for long may be given up. A
+        track is absent until the first prompt, or the last propagated frame, from which it can be carried in this
+        direction. Closing the iterator half-way leaves the session usable.
         """
         ...
 

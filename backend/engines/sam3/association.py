@@ -39,6 +39,7 @@ class Track:
         began: the frame that it began on.
         patience: see `Thresholds`.
         unmatched: frames without a detection so far.
+        absent: the last frames, of which none had a pixel of it.
         overlaps: how often it was on one detection with an older track, by that track; kept during the hot start.
         gone: the frame on which it was last empty or hidden behind another; None: never yet.
     """
@@ -48,6 +49,7 @@ class Track:
     began: int
     patience: int
     unmatched: int = 0
+    absent: int = 0
     overlaps: dict[str, int] = field(default_factory=dict)
     gone: int | None = None
 
@@ -59,6 +61,7 @@ class Plan:
     Attributes:
         born: tracks to begin, and the detections whose masks they begin with.
         removed: tracks to drop with all that was seen of them: the hot start has found them out.
+        ended: tracks to drop after this frame: they have been gone for too long.
         hidden: tracks not to be shown on this frame.
         logits: shape (m, h, w), the tracks' masks, less those that are hidden behind another track.
         memory: shape (m, h, w), logits to remember of the tracks.
@@ -67,6 +70,7 @@ class Plan:
 
     born: list[tuple[str, int]]
     removed: set[str]
+    ended: set[str]
     hidden: set[str]
     logits: Tensor
     memory: Tensor
@@ -173,16 +177,18 @@ class Association:
         newcomers = self._newcomers(now, elsewhere)
         self._remember(now, matched, confirmed)
         removed = {track for track in ids if self._fails(track, frame)}
+        ended = {track for track in ids if self._is_gone(track)} - removed
         hidden = {track for track in ids if self._is_hidden(track)} - removed
         reconditioned = self._reconditioned(now, scores)
         behind = self._behind(now)
         logits = torch.where(behind.to(logits.device)[:, None, None], NOTHING, logits)
         memory = self._memory(now, logits, detections, reconditioned)
-        for track in removed:
+        for track in removed | ended:
             self.forget(track)
         return Plan(
             born=[(self._begin(now, row), row) for row in newcomers],
             removed=removed,
+            ended=ended,
             hidden=hidden,
             logits=logits,
             memory=memory,
@@ -274,6 +280,7 @@ class Association:
             track = self.tracks.get(name)
             if track is None:
                 continue
+            track.absent = 0 if is_present else track.absent + 1
             # One detection may do both: match a track, and be too far off to confirm it.
             if is_matched:
                 track.patience = min(most, track.patience + 1)
@@ -303,6 +310,10 @@ class Association:
             return False
         most = max(track.overlaps.values(), default=0)
         return track.unmatched >= self.thresholds.unmatched or most >= self.thresholds.duplicates
+
+    def _is_gone(self, name: str) -> bool:
+        track = self.tracks.get(name)
+        return track is not None and track.absent >= self.thresholds.absent
 
     def _is_hidden(self, name: str) -> bool:
         track = self.tracks.get(name)

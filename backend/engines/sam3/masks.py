@@ -144,7 +144,8 @@ def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
         return np.empty((0, 4), np.float32)
     most = max(1, AT_ONCE // max(2 * _reach(w, width) * height, 2 * _reach(h, height) * width))
     if count > most:
-        return np.concatenate([boxes(part, height, width) for part in logits.split(most)])
+        parts = (logits[start : start + most] for start in range(0, count, most))
+        return np.concatenate([boxes(part, height, width) for part in parts])
     logits = logits.float()
     rows, columns = _axis(h, height, logits.device), _axis(w, width, logits.device)
     every_row = torch.arange(height, device=logits.device).expand(count, -1)

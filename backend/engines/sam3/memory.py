@@ -68,25 +68,33 @@ class Trail:
     Attributes:
         since: the frame on which the object joined the way; None: it has not.
         removed: the frame on which the way's hot start found it false; None: it has not.
+        ended: the frame on which the way gave it up, since it had been gone for long; None: it has not.
         tracked: frames on which it was found, newest last.
         confirmed: those of them that the detector confirmed.
     """
 
     since: int | None = None
     removed: int | None = None
+    ended: int | None = None
     tracked: dict[int, Memory] = field(default_factory=dict)
     confirmed: dict[int, Memory] = field(default_factory=dict)
 
     def as_of(self, at: int, reverse: bool) -> Self:
         """It, as it was when it had come to a frame."""
-        since, removed = (
-            None if frame is None or lies_ahead(frame, at, reverse) else frame for frame in (self.since, self.removed)
+        since, removed, ended = (
+            None if frame is None or lies_ahead(frame, at, reverse) else frame
+            for frame in (self.since, self.removed, self.ended)
         )
         tracked, confirmed = (
             {frame: memory for frame, memory in memories.items() if not lies_ahead(frame, at, reverse)}
             for memories in (self.tracked, self.confirmed)
         )
-        return type(self)(since, removed, tracked, confirmed)
+        return type(self)(since, removed, ended, tracked, confirmed)
+
+    def is_over(self, at: int, reverse: bool) -> bool:
+        """Whether a way that has come to `at` does without it from here on."""
+        last = self.ended if self.removed is None else self.removed
+        return last is not None and not lies_ahead(last, at, reverse)
 
 
 @dataclass(slots=True)
@@ -164,7 +172,7 @@ class Memories:
         return {
             "given": _saved(self.given),
             "trails": {
-                reverse: [trail.since, trail.removed, _saved(trail.tracked), _saved(trail.confirmed)]
+                reverse: [trail.since, trail.removed, trail.ended, _saved(trail.tracked), _saved(trail.confirmed)]
                 for reverse, trail in self.trails.items()
             },
         }
@@ -175,8 +183,8 @@ class Memories:
         return cls(
             _restored(saved["given"], device),
             {
-                reverse: Trail(since, removed, _restored(tracked, device), _restored(confirmed, device))
-                for reverse, (since, removed, tracked, confirmed) in saved["trails"].items()
+                reverse: Trail(since, removed, ended, _restored(tracked, device), _restored(confirmed, device))
+                for reverse, (since, removed, ended, tracked, confirmed) in saved["trails"].items()
             },
         )
 

@@ -42,7 +42,7 @@ class Object:
     def is_carried(self, reverse: bool) -> bool:
         """Whether it is looked for on the next frame of a way."""
         trail = self.memories.trails[reverse]
-        return trail.since is not None and trail.removed is None
+        return trail.since is not None and trail.removed is None and trail.ended is None
 
     def as_of(self, ats: Mapping[bool, int]) -> Self:
         """It, as it was when the ways had come to these frames."""

@@ -123,7 +123,7 @@ class Scene:
         one.memories.forget_around(frame, self.reach)
         one.memories.given[frame] = Memory(features[0], found.pointers[0], found.logits[0], float(found.scores[0]))
         for trail in one.memories.trails.values():
-            trail.removed = None
+            trail.removed = trail.ended = None
         self.objects[prompt.track] = replace(one, is_visual=True, born=None)
 
     def shown(self, frame: int, names: Sequence[str]) -> FrameResult:
@@ -222,7 +222,7 @@ class Scene:
             self._remember(view, frame, reverse, lost, found, seen)
             return self._result(frame, seen, names, self.known(reverse))
         detections = self._detected(view, frame, wanted)
-        others = len(self.known(reverse)) - len(names)
+        others = sum(one.memories.trails[reverse].since is None for one in self.known(reverse).values())
         plan = way.association.step(frame, detections, names, seen.logits, seen.scores, others)
         self._remember(view, frame, reverse, lost, found, seen, plan)
         born = self._obey(way, view, frame, reverse, detections, plan)
@@ -247,6 +247,8 @@ class Scene:
         """Begin and end tracks; the names of those that begin."""
         for name in plan.removed:
             self.objects[name].memories.trails[reverse].removed = frame
+        for name in plan.ended:
+            self.objects[name].memories.trails[reverse].ended = frame
         born = self._bear(view, frame, reverse, detections, plan.born)
         for name in born:
             self.objects[name].memories.trails[reverse].since = frame

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from backend.engines import given
-from backend.engines.sam3.memory import Trail, lies_ahead
+from backend.engines.sam3.memory import Trail
 from backend.engines.sam3.objects import Object, Way
 from backend.engines.sam3.scene import Sam3, Scene
 from backend.errors import BadRequest, Unsupported
@@ -179,12 +179,12 @@ class Sam3Session:
         }
         for name in tracks:
             objects[name].is_out = True
+        words = self._scene.words_of(tracks)
         for name, one in list(objects.items()):
             one.memories.prune(way.at, reverse, self._scene.reach)
-            removed = one.memories.trails[reverse].removed
-            if one.born is reverse and removed is not None and not lies_ahead(removed, way.at, reverse):
+            if one.born is reverse and one.memories.trails[reverse].is_over(way.at, reverse):
                 self.remove(name)
-        return FrameResult(result.frame, tracks, self._scene.words_of(tracks))
+        return FrameResult(result.frame, tracks, words)
 
     def _rewind(self) -> None:
         """Undo what was computed ahead: a prompt may change it."""

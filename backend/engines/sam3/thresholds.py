@@ -27,7 +27,9 @@ class Thresholds:
         refresh_score: score of a detection, and logit of a track, from which it may.
         refresh_iou: IoU from which it may.
         refresh_by_track: remember the track's own mask, instead of the detection's.
-        max_objects: tracks at most.
+        absent: frames in a row without a pixel of it that end a track. Ours: the library goes on with it for ever, so
+            that on a long video those that have left take the time and the places of those that come.
+        max_objects: tracks at a time at most.
     """
 
     new: float = 0.7
@@ -47,6 +49,7 @@ class Thresholds:
     refresh_score: float = 0.8
     refresh_iou: float = 0.8
     refresh_by_track: bool = True
+    absent: int = 300
     max_objects: int = 10_000
 
     @classmethod

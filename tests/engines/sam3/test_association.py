@@ -435,6 +435,21 @@ def test_the_surest_newcomers_find_room(most: int, rows: list[int], caplog: pyte
     assert [record.name for record in caplog.records] == ["backend.engines.sam3.association"]
 
 
+def test_a_track_that_has_been_gone_for_long_ends_and_makes_room() -> None:
+    association = begun(found((square(0), 0.9, 0), (square(12), 0.9, 0)), Thresholds(absent=3, max_objects=2))
+    nothing = torch.full_like(square(0), -3)
+    there, ended = [True, False, False, True, False, False, False], []
+    for frame, is_there in enumerate(there, 1):
+        tracks = {"0": square(0), "1": square(12) if is_there else nothing}
+        plan = stepped(association, frame, found((square(0), 0.9, 0), (square(6), 0.9, 0)), tracks)
+        assert plan.born == []
+        ended.append(plan.ended)
+    assert ended == [set()] * 6 + [{"1"}]
+    assert association.tracks.keys() == {"0"}
+    plan = stepped(association, 8, found((square(12), 0.9, 0)), {"0": square(0)})
+    assert plan.born == [("2", 0)]
+
+
 def test_what_is_remembered_does_not_grow_with_time() -> None:
     association = begun(found((square(0), 0.9, 0), (square(1), 0.9, 0), (square(12), 0.9, 0)), Thresholds(hotstart=4))
     tracks = {"0": square(0), "1": square(1), "2": square(12)}

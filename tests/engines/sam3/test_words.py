@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from backend.engines.sam3.association import Association
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.scene import Scene
 from backend.engines.sam3.thresholds import Thresholds
+from backend.engines.sam3.tracker import Tracker
 from backend.errors import Unsupported
 from backend.prompts import Phrase
-from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, run, values
+from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -137,6 +141,60 @@ def test_an_object_that_words_found_keeps_its_name_when_it_is_corrected(opened):
     assert all(result.phrases["circle 1"] == "circle" for result in results)
     assert results[3].tracks["circle 1"] == corrected.tracks["circle 1"]
     assert results[-1].tracks["circle 1"].box
+
+
+def gone(track: Callable, first: int) -> Callable:
+    """A tracker that sees nothing from the call with this number on."""
+    calls = count()
+
+    def blind(self, view, histories, reach):
+        found = track(self, view, histories, reach)
+        if next(calls) < first:
+            return found
+        return found._replace(logits=torch.full_like(found.logits, -1024), scores=torch.full_like(found.scores, -9))
+
+    return blind
+
+
+FEW = {"absent": 4, "unmatched": 99, "duplicates": 99, "max_objects": 5}
+
+
+@BOTH_WAYS
+def test_what_has_been_gone_for_long_makes_room_for_others(opened, reverse):
+    at = LENGTH - 1 if reverse else 0
+    session = opened(Phrase("circle", at), click("a", at, 30, 40), **FEW)
+    with patch.object(Tracker, "track", gone(Tracker.track, 2)):
+        results = run(session, 0, LENGTH, reverse)
+    told = Counter(name for result in results for name in result.tracks)
+    assert told.pop("a") == LENGTH
+    assert len(told) > 2 * 5
+    assert max(told.values()) <= 4 + 3  # until nothing is seen any more, and what is born meanwhile
+    assert max(len(result.tracks) for result in results) == 5
+    assert {*session._scene.objects} <= {*results[-1].tracks}
+
+
+def test_a_state_goes_on_equally_where_tracks_are_given_up(opened):
+    session = opened(CIRCLE, A, **FEW)
+    with patch.object(Tracker, "track", gone(Tracker.track, 0)):
+        heard(session, 6, 0, LENGTH)
+        restored = opened(state=session.state(), **FEW)
+        assert values(run(restored, 6, LENGTH)) == values(run(session, 6, LENGTH))
+
+
+def test_what_one_way_has_given_up_the_other_one_knows_and_a_person_brings_back(opened):
+    session = opened(**{**FEW, "max_objects": 64})
+    found = {*session.prompt([Phrase("circle", 8), Phrase("red ball", 8)]).tracks}
+    with patch.object(Tracker, "track", gone(Tracker.track, 0)):
+        forward = run(session, 8, LENGTH)
+    assert all(result.tracks.keys() >= found for result in forward)
+    # Of those that were seen on the prompted frame, and of those whose mask was empty from the start.
+    assert {kept(session, name).trails[False].ended for name in found if forward[0].tracks[name].box} == {12}
+    assert {kept(session, name).trails[False].ended for name in found if not forward[0].tracks[name].box} == {11}
+    backward = run(session, 4, 9, reverse=True)
+    assert any(backward[-1].tracks[name].box for name in found)
+    back = min(found)
+    session.prompt([click(back, LENGTH - 3, 30, 40)])
+    assert run(session, LENGTH - 2, LENGTH)[-1].tracks[back].box
 
 
 def test_names_of_found_objects_are_no_person_s(opened):
