@@ -15,6 +15,7 @@ from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
 from tests.e2e.browser import CHROMIUM, FLAGS, LabelingPage
+from tests.engines.sam3 import tiny
 from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,8 +37,12 @@ def serving(studio: LabelStudio, folder: Path, **settings: str) -> Iterator[str]
     """The address of `sam3-backend serve` as a user starts it; `settings` by their names in the environment."""
     port = free_port(0)
     url = f"http://127.0.0.1:{port}"
-    words = ["serve", "--engine", "opencv", "--port", str(port), "--data-dir", str(folder)]
-    known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
+    words = ["serve", "--port", str(port), "--data-dir", str(folder)]
+    known = {
+        "LABEL_STUDIO_URL": studio.url,
+        "LABEL_STUDIO_API_KEY": studio.token,
+        "SAM3_BACKEND_ENGINE": "opencv",
+    }
     with Process("the backend", folder / "log.txt") as process:
         process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
         process.wait_until(lambda: _answers(url), 30)
@@ -80,6 +85,15 @@ def project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathF
 def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
     """A project whose backend answers after a second, with what is there."""
     with serving(studio, tmp_path, SAM3_BACKEND_ANSWER_WITHIN="1") as url:
+        yield connected(studio, video, url)
+
+
+@pytest.fixture
+def sam3_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
+    """A project whose backend runs SAM3, on random weights."""
+    model = tiny.save(tmp_path / "tiny")
+    settings = {"ENGINE": "sam3", "MODEL_PATH": str(model), "DEVICE": "cpu"}
+    with serving(studio, tmp_path, **{f"SAM3_BACKEND_{key}": value for key, value in settings.items()}) as url:
         yield connected(studio, video, url)
 
 
