@@ -16,15 +16,11 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3.detector import Detections
-from backend.engines.sam3.masks import iou
+from backend.engines.sam3.masks import NOTHING, iou, without_shrunk
 from backend.engines.sam3.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
-NOTHING = -10.0
-"""Logit of a pixel that is surely not the object's."""
-SHRUNK = 0.3
-"""A mask that keeps less than this share of itself beside the others of its phrase is not remembered."""
 _PERSON = -1
 """Stands for the phrase of a track that no phrase found."""
 
@@ -365,40 +361,3 @@ class Association:
             if len(columns) > 1:
                 memory[columns] = without_shrunk(memory[columns])
         return memory
-
-
-def without_shrunk(logits: Tensor) -> Tensor:
-    """Empty the masks that lose most of themselves when every pixel goes to the surest mask.
-
-    Args:
-        logits: shape (n, h, w).
-    """
-    present = logits > 0
-    surest = logits.argmax(0) == torch.arange(len(logits), device=logits.device)[:, None, None]
-    kept = (present & surest).sum((1, 2)) / present.sum((1, 2)).clamp(min=1)
-    return torch.where((kept >= SHRUNK)[:, None, None], logits, logits.clamp(max=NOTHING))
-
-
-def claim(masks: Tensor, scores: Tensor, phrases: Sequence[int | None]) -> Tensor:
-    """Give every pixel to one object of a phrase, the one with the best score; the first of equals.
-
-    Args:
-        masks: shape (n, height, width), true on the object.
-        scores: shape (n,).
-        phrases: of the n objects; None: a person's, which neither gives nor takes.
-
-    Returns:
-        Shape (n, height, width).
-    """
-    claimed = masks.clone()
-    taken: dict[int, Tensor] = {}
-    for row in scores.argsort(descending=True, stable=True).tolist():
-        phrase = phrases[row]
-        if phrase is None:
-            continue
-        if phrase in taken:
-            claimed[row] &= ~taken[phrase]
-            taken[phrase] |= masks[row]
-        else:
-            taken[phrase] = masks[row].clone()
-    return claimed

@@ -1,6 +1,6 @@
 """Mask logits to masks, boxes and back: what the model answers is small, and above 0 inside an object."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -12,6 +12,10 @@ from torch.nn import functional
 
 HOLE, SPECK = 0.1, -0.1
 """Logits of filled holes and removed specks: just decided."""
+NOTHING = -10.0
+"""Logit of a pixel that is surely not the object's."""
+SHRUNK = 0.3
+"""A mask that keeps less than this share of itself beside others is not remembered."""
 AT_ONCE = 2**19
 """Pixels that `boxes` computes at once; larger pieces come from the system anew each time, which takes far longer."""
 
@@ -84,6 +88,43 @@ def _small(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
     small = stats[:, cv2.CC_STAT_AREA] <= area
     small[0] = False  # what is not in the mask
     return np.asarray(small[labels]) if small.any() else np.zeros_like(mask)
+
+
+def without_shrunk(logits: Tensor) -> Tensor:
+    """Empty the masks that lose most of themselves when every pixel goes to the surest mask.
+
+    Args:
+        logits: shape (n, h, w).
+    """
+    present = logits > 0
+    surest = logits.argmax(0) == torch.arange(len(logits), device=logits.device)[:, None, None]
+    kept = (present & surest).sum((1, 2)) / present.sum((1, 2)).clamp(min=1)
+    return torch.where((kept >= SHRUNK)[:, None, None], logits, logits.clamp(max=NOTHING))
+
+
+def claim(masks: Tensor, scores: Tensor, phrases: Sequence[int | None]) -> Tensor:
+    """Give every pixel to one object of a phrase, the one with the best score; the first of equals.
+
+    Args:
+        masks: shape (n, height, width), true on the object.
+        scores: shape (n,).
+        phrases: of the n objects; None: a person's, which neither gives nor takes.
+
+    Returns:
+        Shape (n, height, width).
+    """
+    claimed = masks.clone()
+    taken: dict[int, Tensor] = {}
+    for row in scores.argsort(descending=True, stable=True).tolist():
+        phrase = phrases[row]
+        if phrase is None:
+            continue
+        if phrase in taken:
+            claimed[row] &= ~taken[phrase]
+            taken[phrase] |= masks[row]
+        else:
+            taken[phrase] = masks[row].clone()
+    return claimed
 
 
 class _Axis(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3 import masks
-from backend.engines.sam3.association import Association, Plan, claim
+from backend.engines.sam3.association import Association, Plan
 from backend.engines.sam3.detector import Detections, Detector
 from backend.engines.sam3.memory import Memory, lies_ahead
 from backend.engines.sam3.objects import Object, Seen, Way
@@ -357,7 +357,7 @@ class Scene:
     def _kept(self, seen: Seen) -> list[Rle]:
         objects = [self.objects[name] for name in seen.names]
         phrases = [None if one.is_visual else one.phrase for one in objects]
-        whole = claim(masks.enlarge(seen.logits, self._video.height, self._video.width), seen.scores, phrases)
+        whole = masks.claim(masks.enlarge(seen.logits, self._video.height, self._video.width), seen.scores, phrases)
         return [Rle.of(mask) for mask in whole.cpu().numpy()]
 
 

@@ -43,7 +43,7 @@ def alone(model: Sam3VideoModel) -> Sam3TrackerVideoModel:
     assert all(name.startswith("vision_encoder") for name in missing)
     tracker.vision_encoder.backbone = model.detector_model.vision_encoder.backbone
     tracker.vision_encoder.neck = model.tracker_neck
-    return tracker
+    return tracker.to(model.device)
 
 
 def clicked(
@@ -63,13 +63,14 @@ def clicked(
         video_height=video.height,
         video_width=video.width,
         inference_device=device,
+        inference_state_device=device,
         dtype=torch.float32,
     )
     scale = torch.tensor([tracker.config.image_size / video.width, tracker.config.image_size / video.height])
     for number, click in enumerate(clicks):
         point = {
-            "point_coords": (torch.tensor(click) * scale)[None, None, None].to(device),
-            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32, device=device),
+            "point_coords": (torch.tensor(click) * scale)[None, None, None],
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
         }
         session.add_point_inputs(session.obj_id_to_idx(number), 0, point)
     session.obj_with_new_inputs = list(range(len(clicks)))

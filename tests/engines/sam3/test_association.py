@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
-from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
-from backend.engines.sam3.association import NOTHING, Association, Plan, claim
+from backend.engines.sam3.association import Association, Plan
 from backend.engines.sam3.detector import Detections
+from backend.engines.sam3.masks import NOTHING
 from backend.engines.sam3.thresholds import Thresholds
 from tests.engines.sam3.tiny import build
 
@@ -474,24 +474,3 @@ def test_nothing_that_is_given_is_changed() -> None:
         assert all(map(torch.equal, given, (frame.detections.logits, frame.logits, frame.scores)))
         world.followed |= {track: world.detected[row] for track, row in plan.born}
         ids = [*ids, *(track for track, _ in plan.born)]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_claims_as_the_library(seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    masks = torch.rand(6, 5, 7, generator=random) < 0.6
-    scores = torch.rand(6, generator=random).mul(4).ceil() / 4  # some are equal
-    phrases = [0, 1, 0, 0, 1, 2]
-    library = object.__new__(Sam3VideoProcessor)
-    expected = library._apply_object_wise_non_overlapping_constraints(
-        masks[:, None], scores[:, None], background_value=0, prompt_ids=phrases
-    )
-    given = masks.clone()
-    assert torch.equal(claim(masks, scores, phrases), expected[:, 0] > 0)
-    assert torch.equal(masks, given)
-
-
-def test_a_persons_object_neither_gives_nor_takes_pixels() -> None:
-    masks = torch.ones(3, 2, 2, dtype=torch.bool)
-    claimed = claim(masks, torch.tensor([0.9, 0.5, 0.0]), [None, 0, 0])
-    assert claimed.flatten(1).all(1).tolist() == [True, True, False]

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional
+from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
 from backend.engines.sam3 import masks
-from backend.engines.sam3.masks import boxes, enlarge, iou, mask_input, suppress, tidy
+from backend.engines.sam3.masks import boxes, claim, enlarge, iou, mask_input, suppress, tidy
 
 CPU = torch.device("cpu")
 # Few values, so that parts, ties and exact zeros are common.
@@ -91,6 +92,27 @@ def test_tidy_leaves_the_type_and_takes_no_masks() -> None:
     assert tidy(hole, 1).dtype == torch.bfloat16
     assert bool((tidy(hole, 1) > 0).all())
     assert tidy(torch.empty(0, 4, 4), 3).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_claims_as_the_library(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    stack = torch.rand(6, 5, 7, generator=random) < 0.6
+    scores = torch.rand(6, generator=random).mul(4).ceil() / 4  # some are equal
+    phrases = [0, 1, 0, 0, 1, 2]
+    library = object.__new__(Sam3VideoProcessor)
+    expected = library._apply_object_wise_non_overlapping_constraints(
+        stack[:, None], scores[:, None], background_value=0, prompt_ids=phrases
+    )
+    given = stack.clone()
+    assert torch.equal(claim(stack, scores, phrases), expected[:, 0] > 0)
+    assert torch.equal(stack, given)
+
+
+def test_a_persons_object_neither_gives_nor_takes_pixels() -> None:
+    stack = torch.ones(3, 2, 2, dtype=torch.bool)
+    claimed = claim(stack, torch.tensor([0.9, 0.5, 0.0]), [None, 0, 0])
+    assert claimed.flatten(1).all(1).tolist() == [True, True, False]
 
 
 sizes = st.integers(1, 30)
