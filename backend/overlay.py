@@ -22,10 +22,11 @@ def draw(video: Video, tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8
             if mask := track.masks.get(index):
                 inside = mask.mask()
                 canvas[inside] = (canvas[inside] + np.array(colour)) // 2
-            if not np.isnan(track.scores[index]):
-                x0, y0, x1, y1 = (int(edge) for edge in track.boxes[index].round())
+            (box,), (score,) = track.at(np.array([index]))
+            if not np.isnan(score):
+                x0, y0, x1, y1 = (int(edge) for edge in box.round())
                 cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)
-                text, place = f"{name} {track.scores[index]:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
+                text, place = f"{name} {score:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
                 cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
         yield canvas
 

@@ -5,7 +5,7 @@ Not here: where a track is kept, what Label Studio calls it, and which of its fr
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,16 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object through a whole video.
+    """One object through a video, from the frame where it is first seen to the one where it is last.
 
     Attributes:
-        boxes: shape (n, 4), one row for each source frame; NaN where it is not there, or not looked for yet.
+        start: source frame of the first row.
+        boxes: shape (n, 4), one row for each frame from there on; NaN where it is not there, or not looked for yet.
         scores: shape (n,), 0..1; NaN in the same rows.
         masks: by source frame, where they were kept.
     """
 
+    start: int
     boxes: Boxes
     scores: Scores
     masks: Mapping[int, Rle] = field(default_factory=dict)
@@ -61,6 +63,21 @@ class Track:
             raise ValueError(
                 f"boxes of shape {self.boxes.shape} for {len(self.scores)} scores: expected (n, 4) and (n,)"
             )
+
+    @classmethod
+    def of(cls, boxes: Boxes, scores: Scores, masks: Mapping[int, Rle]) -> Self:
+        """From rows for all frames of a video; those before and after all that was seen take no room."""
+        seen = np.flatnonzero(~np.isnan(scores))
+        start, stop = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
+        return cls(start, boxes[start:stop].copy(), scores[start:stop].copy(), masks)
+
+    def at(self, frames: NDArray[np.int64]) -> tuple[Boxes, Scores]:
+        """On k source frames: boxes of shape (k, 4) and scores of shape (k,), NaN where it is not there."""
+        rows = frames - self.start
+        known = (rows >= 0) & (rows < len(self.scores))
+        boxes, scores = np.full((len(rows), 4), np.nan), np.full(len(rows), np.nan)
+        boxes[known], scores[known] = self.boxes[rows[known]], self.scores[rows[known]]
+        return boxes, scores
 
 
 def fuse(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:

@@ -39,4 +39,21 @@ def test_tracks_of_prompts_have_no_phrases() -> None:
 
 def test_a_track_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\) for 2 scores"):
-        Track(np.zeros((3, 4)), np.zeros(2))
+        Track(0, np.zeros((3, 4)), np.zeros(2))
+
+
+def test_a_track_takes_room_from_where_it_is_first_seen_to_where_it_is_last() -> None:
+    scores = np.array([np.nan, np.nan, 0.5, np.nan, 0.7, np.nan])
+    boxes = np.where(np.isnan(scores)[:, None], np.nan, np.arange(24.0).reshape(6, 4))
+    track = Track.of(boxes, scores, {})
+    assert (track.start, len(track.scores)) == (2, 3)
+    for frames in ([0, 1, 2, 3, 4, 5], [4, 2, 2], [5], []):
+        at = np.array(frames, int)
+        for ours, expected in zip(track.at(at), (boxes[at], scores[at]), strict=True):
+            assert np.array_equal(ours, expected, equal_nan=True)
+
+
+def test_a_track_that_was_never_seen_has_no_rows() -> None:
+    track = Track.of(np.full((3, 4), np.nan), np.full(3, np.nan), {})
+    assert len(track.scores) == 0
+    assert np.isnan(track.at(np.arange(3))[1]).all()

@@ -133,7 +133,7 @@ def _task(
     result = []
     for number, (name, track) in enumerate(tracks.items(), start=1):
         size, bound = (video.width, video.height), settings.keyframes.iou
-        boxes = partial(segments.sampled, boxes=track.boxes, clock=clock, size=size, length=clock.length)
+        boxes = partial(segments.sampled, track=track, clock=clock, size=size, length=clock.length)
         ours = segments.keyframes(segments.between(humans[name]), boxes, bound)
         if not humans[name] and not ours:
             continue
@@ -146,7 +146,7 @@ def _task(
                 labels=given,
                 track_id=number,
                 engine=engine.name,
-                score=float(np.nanmean(track.scores)) if not np.isnan(track.scores).all() else None,
+                score=float(np.nanmean(track.scores)) if len(track.scores) else None,
             )
         )
     scores = [region["score"] for region in result if "score" in region]

@@ -102,13 +102,13 @@ class Propagation:
                 one.take(frame, seen)
 
     def track(self) -> Track:
-        """What is known now: NaN boxes where the object is not there or where nobody has looked yet."""
+        """What is known now."""
         boxes, scores = np.full((self._length, 4), np.nan), np.full(self._length, np.nan)
         for passes in self._runs:
             results = [one.results() for one in passes]
             span, found, score = results[0] if len(results) == 1 else _fused(*results)
             boxes[span.start : span.stop], scores[span.start : span.stop] = found, score
-        return Track(boxes, scores, self._masks())
+        return Track.of(boxes, scores, self._masks())
 
     def _masks(self) -> dict[int, Rle]:
         """By frame; of two ways through it the one that started nearer."""
@@ -193,9 +193,7 @@ class Propagations:
     def tracks(self) -> dict[str, Track]:
         """By name: the targets', then what was found inside the frames of its phrase."""
         tracks = {name: one.track() for name, one in self._tracks.items()}
-        return {
-            name: track for name, track in tracks.items() if name not in self.found or not np.isnan(track.scores).all()
-        }
+        return {name: track for name, track in tracks.items() if name not in self.found or len(track.scores)}
 
 
 def _by_frame(prompts: Iterable[Prompt | Phrase]) -> list[list[Prompt | Phrase]]:

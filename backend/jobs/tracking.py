@@ -109,7 +109,7 @@ class Tracking:
         track, looked = view.propagation.track(), view.propagation.looked()
 
         def boxes(segment: Segment) -> Boxes:
-            new = sampled(segment, track.boxes, view.clock, view.size, length)
+            new = sampled(segment, track, view.clock, view.size, length)
             if whole:
                 return new
             done = looked[view.clock.sources(segment.frames(length))]

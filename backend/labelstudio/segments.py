@@ -13,6 +13,7 @@ from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Direction
+from backend.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +139,15 @@ def keyframes(segments: Sequence[Segment], boxes: Callable[[Segment], Boxes], bo
     return items
 
 
-def sampled(segment: Segment, boxes: Boxes, clock: Clock, size: tuple[int, int], length: int) -> Boxes:
+def sampled(segment: Segment, track: Track, clock: Clock, size: tuple[int, int], length: int) -> Boxes:
     """Rows for `tracked`: every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
 
     Args:
-        boxes: shape (n, 4), one row for each source frame, in pixels of a picture of `size` = (width, height).
+        track: in pixels of a picture of `size` = (width, height).
         length: how many LS frames there are.
     """
-    return sequence.percent(boxes[clock.sources(segment.frames(length))], *size)
+    boxes, _ = track.at(clock.sources(segment.frames(length)))
+    return sequence.percent(boxes, *size)
 
 
 def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:

@@ -6,7 +6,7 @@ import pytest
 from backend.geometry import Box
 from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
 from backend.prompts import Phrase, Prompt, Target
-from backend.tracks import Observation
+from backend.tracks import Observation, Track
 from tests.fakes import FakeVideo, StubEngine
 
 
@@ -17,8 +17,13 @@ def run(stretches, frames, length=50, engine=None, cancelled=lambda: False, **li
     return propagation
 
 
+def frames_of(track: Track) -> list[int]:
+    """The source frames on which an object is there."""
+    return (track.start + np.flatnonzero(~np.isnan(track.scores))).tolist()
+
+
 def present(propagation: Propagation) -> list[int]:
-    return np.flatnonzero(~np.isnan(propagation.track().scores)).tolist()
+    return frames_of(propagation.track())
 
 
 @pytest.mark.parametrize(
@@ -96,8 +101,9 @@ def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: s
     for name, track in tracks.items():
         alone = Propagation(50, stretches_between(sorted(targets[name].prompts), direction), **limits)
         alone.run(StubEngine(step=0.5), FakeVideo(50), list(targets[name].prompts.values()), lambda: False)
-        assert np.array_equal(track.boxes, alone.track().boxes, equal_nan=True)
-        assert np.array_equal(track.scores, alone.track().scores, equal_nan=True)
+        whole = np.arange(50)
+        for ours, expected in zip(track.at(whole), alone.track().at(whole), strict=True):
+            assert np.array_equal(ours, expected, equal_nan=True)
 
 
 def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed() -> None:
@@ -111,7 +117,7 @@ def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed(
 def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_frames() -> None:
     answering = {"car": {"x": range(0, 20), "late": range(30, 50), "earlier": range(0, 5)}, "dog": {}}
     found = together(StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)])
-    tracks = {name: np.flatnonzero(~np.isnan(track.scores)).tolist() for name, track in found.tracks().items()}
+    tracks = {name: frames_of(track) for name, track in found.tracks().items()}
     assert tracks == {"a": [*range(2, 50)], "x": [*range(10, 20)], "late": [*range(30, 50)]}
     assert {name: found.found[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
 
@@ -120,13 +126,13 @@ def test_a_track_that_changes_over_to_better_words_has_them() -> None:
     answering = {"car": {"x": range(5)}, "truck": {"x": range(5, 50)}}
     found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
     assert found.found == {"x": "truck"}
-    assert not np.isnan(found.tracks()["x"].scores).any()
+    assert frames_of(found.tracks()["x"]) == [*range(50)]
 
 
 def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
     (track,) = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
-    assert np.flatnonzero(~np.isnan(track.scores)).tolist() == [*range(14, 27)]
+    assert frames_of(track) == [*range(14, 27)]
 
 
 def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts() -> None:
@@ -146,7 +152,7 @@ def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
         propagation.take(frame, Observation(Box(1, 2, 3, 4), 0.5), reverse)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert np.flatnonzero(~np.isnan(propagation.track().scores)).tolist() == list(frames)
+    assert frames_of(propagation.track()) == list(frames)
     return size
 
 
