@@ -3,15 +3,17 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from backend.engines.sam3.masks import suppress
-from backend.engines.sam3.tokenizer import Tokenizer
+from backend.engines.sam3.tokenizer import VOCABULARY, Tokenizer
 from backend.errors import BadRequest
 
 BATCH = 8
@@ -57,15 +59,25 @@ class Detections:
 class Detector:
     """The detector's weights, and the phrases that it has read.
 
+    With each phrase it may read one token more, which the geometry encoder makes of a frame without boxes: so the
+    published weights were trained and are run (facebookresearch/sam3, `Sam3Image._encode_prompt`), but transformers
+    5.23 leaves it out.
+
     Args:
         model: the whole model; its `detector_model` is used.
         batch: phrases that go through it together at most.
+
+    Attributes:
+        geometry_token: whether it reads that token. Weights that know CLIP's vocabulary are the published ones, or
+            come from them; of others, and of exceptions, `"geometry_token"` in their config.json says it.
     """
 
     def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer, batch: int = BATCH) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._batch = batch
+        vocabulary = model.detector_model.config.text_config.vocab_size
+        self.geometry_token = bool(getattr(model.config, "geometry_token", vocabulary == VOCABULARY))
         self._read: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     def words(self, phrases: Sequence[str]) -> Words:
@@ -93,12 +105,31 @@ class Detector:
         Args:
             vision: of one frame, batch 1.
         """
+        if self.geometry_token:
+            words = self._with_geometry(vision, words)
         parts = [self._detect(vision, words, start) for start in range(0, len(words), self._batch)]
         return Detections(
             torch.cat([part.logits for part in parts]),
             torch.cat([part.scores for part in parts]),
             torch.cat([part.phrases for part in parts]),
         )
+
+    @torch.no_grad()
+    def geometry(self, vision: Sam3VisionEncoderOutput) -> Tensor:
+        """What the geometry encoder makes of a frame without boxes: shape (1, 1, width)."""
+        encoder: Any = self._model.detector_model.geometry_encoder
+        features, positions = (
+            levels[2].flatten(2).transpose(1, 2) for levels in (vision.fpn_hidden_states, vision.fpn_position_encoding)
+        )
+        token: Tensor = encoder.prompt_layer_norm(encoder.final_proj(encoder.cls_embed.weight[None]))
+        for layer in encoder.layers:
+            token = layer(prompt_feats=token, vision_feats=features, vision_pos_encoding=positions, prompt_mask=None)
+        encoded: Tensor = encoder.output_layer_norm(token)
+        return encoded
+
+    def _with_geometry(self, vision: Sam3VisionEncoderOutput, words: Words) -> Words:
+        token = self.geometry(vision).to(words.features.dtype).expand(len(words), -1, -1)
+        return Words(torch.cat([words.features, token], 1), functional.pad(words.attention, (0, 1), value=1))
 
     @torch.no_grad()
     def _encode(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 
 from backend.engines.sam3.checkpoint import MODULES, UNUSED, converted, is_original, renamed
+from backend.engines.sam3.detector import Detector, Words
 from tests.engines.sam3 import tiny
 
 HERE = Path(__file__).parent
@@ -204,35 +205,21 @@ def test_the_vision_encoder_gives_the_numbers_of_the_reference(vision, views, sa
         same(f"tracker level {level}", views[level])
 
 
-def summary(model: Sam3VideoModel, vision) -> Tensor:
-    """What the geometry encoder makes of no geometry: one token, which the reference always appends to the words."""
-    encoder = model.detector_model.geometry_encoder
-    features, positions = (
-        part[2].flatten(2).transpose(1, 2) for part in (vision.fpn_hidden_states, vision.fpn_position_encoding)
-    )
-    token = encoder.prompt_layer_norm(encoder.final_proj(encoder.cls_embed.weight[None]))
-    for layer in encoder.layers:
-        token = layer(prompt_feats=token, vision_feats=features, vision_pos_encoding=positions, prompt_mask=None)
-    return encoder.output_layer_norm(token)
-
-
-@pytest.mark.parametrize("with_summary", [False, True])
-def test_the_detector_gives_the_numbers_of_the_reference(model, vision, words, same, with_summary):
-    features, mask = words[0][:1], words[1][:1]
-    kind = "words: "
-    if with_summary:
-        token = summary(model, vision)
-        same("summary", token)
-        features, mask = torch.cat([features, token], 1), torch.cat([mask, torch.ones(1, 1, dtype=mask.dtype)], 1)
-        kind = "words and summary: "
+@pytest.mark.parametrize("kind", ["words", "words and summary"])
+def test_the_detector_gives_the_numbers_of_the_reference(model, vision, words, same, kind):
+    read = Words(words[0][:1], words[1][:1])
+    if kind == "words and summary":  # the token that the geometry encoder makes where there is no geometry
+        detector = Detector(model, None)
+        same("summary", detector.geometry(vision))
+        read = detector._with_geometry(vision, read)
     found = model.detector_model(
-        vision_embeds=vision, text_embeds=SimpleNamespace(pooler_output=features), attention_mask=mask
+        vision_embeds=vision, text_embeds=SimpleNamespace(pooler_output=read.features), attention_mask=read.attention
     )
-    same(f"{kind}boxes", found.pred_boxes)
-    same(f"{kind}presence", found.presence_logits)
-    same(f"{kind}masks", found.pred_masks)
-    same(f"{kind}semantic", found.semantic_seg)
-    same(f"{kind}scores", found.pred_logits.sigmoid() * found.presence_logits.sigmoid())
+    same(f"{kind}: boxes", found.pred_boxes)
+    same(f"{kind}: presence", found.presence_logits)
+    same(f"{kind}: masks", found.pred_masks)
+    same(f"{kind}: semantic", found.semantic_seg)
+    same(f"{kind}: scores", found.pred_logits.sigmoid() * found.presence_logits.sigmoid())
 
 
 def test_the_mask_decoder_gives_the_numbers_of_the_reference(model, views, same):

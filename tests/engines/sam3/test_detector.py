@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from backend.engines.sam3 import detector as module
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.masks import iou
 from backend.errors import BadRequest
-from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build
+from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build, config
 
 PHRASES = ["a red car", "person", "traffic light on the left", "dog", "person with a hat"]
 
@@ -104,6 +105,40 @@ def test_a_phrase_alone_is_found_as_the_library_has_it_to_the_bit(model: Sam3Vid
     found = detector.detect(vision, detector.words(PHRASES[:1]))
     assert torch.equal(found.scores, expected["scores"])
     assert torch.equal(found.logits, expected["mask"])
+
+
+@pytest.mark.parametrize(("vocabulary", "said", "reads"), [(49408, None, True), (512, None, False), (512, True, True)])
+def test_the_published_weights_read_the_token_of_the_geometry_encoder(
+    vocabulary: int, said: bool | None, reads: bool
+) -> None:
+    made = config(**({} if said is None else {"geometry_token": said}))
+    made.detector_config.text_config.vocab_size = vocabulary
+    with torch.device("meta"):
+        assert Detector(Sam3VideoModel(made), Letters()).geometry_token is reads
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
+    batch: int, model: Sam3VideoModel, vision: Any
+) -> None:
+    detector, short = Detector(model, Letters(), batch), PHRASES[:3]
+    words = detector.words(short)
+    without = detector.detect(vision, words)
+    token = detector.geometry(vision)
+    assert token.shape == (1, 1, words.features.shape[2])
+    detector.geometry_token = True
+    found = detector.detect(vision, words)
+    assert len(found) == len(without)
+    assert not torch.allclose(found.scores, without.scores, atol=1e-4)
+    for number in range(len(short)):
+        alone = model.detector_model(
+            vision_embeds=vision,
+            text_embeds=SimpleNamespace(pooler_output=torch.cat([words.features[number : number + 1], token], 1)),
+            attention_mask=torch.cat([words.attention[number : number + 1], torch.ones(1, 1, dtype=torch.int64)], 1),
+        )
+        rows = found.phrases == number
+        assert torch.allclose(found.logits[rows], alone.pred_masks[0], atol=1e-3)
+    assert detector.words(short).features.shape == words.features.shape, "what is kept of a phrase is of no frame"
 
 
 def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
