@@ -4,8 +4,9 @@ The model is that of `tests/engines/sam3/tiny.py`, of random weights; it and the
 on films of shapes. `--quick` takes a few frames of everything, to see that it runs; its figures say little. Linux
 alone, for what it tells of memory.
 
-Likeness, to the library as it is but for two things: its NMS and hole filling need a kernel that is not there, so ours
-are off; and `stock.mended` takes away two defects of its way with words. Three models:
+Likeness, to the library as it is but for a few things: its NMS and hole filling need a kernel that is not there, so
+ours are off, and so is the choice of what is remembered (`Reach.least`), which it does not have; and `stock.mended`
+takes away two defects of its way with words. Three models:
 
 - "tiny": random weights as the library makes them. Masks then are all of the picture.
 - "shapes": the weak trained checkpoint ../shared/shapes-kit/model; left out where it is not there.
@@ -145,9 +146,10 @@ def model_of(engine: Sam3Engine) -> Any:
 
 
 def bare(engine: Sam3Engine) -> Sam3Engine:
-    """An engine that does not tidy masks and has no NMS, and the library's model with its thresholds."""
+    """An engine without what the library does not have here, and the library's model with its thresholds."""
     sam3, model = engine.sam3, model_of(engine)
     engine._sam3 = replace(sam3, speck=0)
+    sam3.tracker.least_quality = None
     model.config.det_nms_thresh = model.det_nms_thresh = 0.0
     model.fill_hole_area = 0
     model.score_threshold_detection = model.config.score_threshold_detection

@@ -20,12 +20,14 @@ class Memory(NamedTuple):
         pointer: shape (width,): the object in one vector.
         logits: shape (h, w): the mask at the model's resolution; None: too long ago.
         score: logit of "it is there".
+        quality: how well the object was seen, from 0 to 1.
     """
 
     features: Tensor | None
     pointer: Tensor
     logits: Tensor | None
     score: float
+    quality: float = 1.0
 
     def cloned(self) -> "Memory":
         """With storage of its own."""
@@ -33,11 +35,17 @@ class Memory(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """How far the model looks: at so many tracked frames' features and pointers, and at so many given frames."""
+    """How far the model looks: at so many tracked frames' features and pointers, and at so many given frames.
+
+    Attributes:
+        least: of the tracked frames the last one counts, and before it those of a better quality than this, so that the
+            object is not forgotten while it is hidden; None: all do, as in transformers 5.23.
+    """
 
     features: int
     pointers: int
     given: int
+    least: float | None = None
 
 
 class History(NamedTuple):
@@ -109,23 +117,32 @@ class Memories:
         nearest in time, then the last tracked ones, and the pointers of those that lie behind."""
         trail, back = self.trails[reverse], -1 if reverse else 1
         chosen = nearest({**self.given, **trail.confirmed}, frame, reach.given)
+        past = self._past(frame, reverse, reach)
         seen = [(0, memory) for memory in chosen.values()]
-        for age in range(reach.features, 0, -1):
-            at = frame - back * age
+        for age, at in reversed(past[: reach.features]):
             memory = trail.tracked.get(at) or (None if at in chosen else trail.confirmed.get(at) or self.given.get(at))
             if memory is not None:
                 seen.append((age, memory))
         pointers = [(back * (frame - at), memory) for at, memory in chosen.items() if back * (frame - at) >= 0]
-        for age in range(1, reach.pointers):
-            memory = trail.tracked.get(frame - back * age)
-            if memory is not None:
-                pointers.append((age, memory))
+        pointers += [(age, trail.tracked[at]) for age, at in past if at in trail.tracked]
         ages, features = [], []
         for age, memory in seen:
             if memory.features is not None:
                 ages.append(age)
                 features.append(memory.features)
         return History(features, ages, [memory.pointer for _, memory in pointers], [age for age, _ in pointers])
+
+    def _past(self, frame: int, reverse: bool, reach: Reach) -> list[tuple[int, int]]:
+        """The tracked frames to look back at from a frame, last one first: what they count as, frames ago, and which.
+
+        With `Reach.least` as facebookresearch/sam3 has it (`Sam3TrackerBase.frame_filter`): they count in their order.
+        """
+        tracked, back = self.trails[reverse].tracked, -1 if reverse else 1
+        if reach.least is None:
+            return [(age, frame - back * age) for age in range(1, reach.pointers)]
+        good = (at for at, memory in tracked.items() if memory.quality > reach.least)
+        before = sorted((at for at in good if back * (frame - at) > 1), key=lambda at: back * (frame - at))
+        return list(enumerate([frame - back, *before][: reach.pointers - 1], 1))
 
     def at(self, frame: int) -> Memory | None:
         """What is still kept of a frame."""
@@ -149,11 +166,16 @@ class Memories:
     def prune(self, frame: int, reverse: bool, reach: Reach) -> None:
         """Drop what cannot be looked at any more from this frame on, going this way."""
         trail, back = self.trails[reverse], -1 if reverse else 1
+        pasts = [self._past(now, reverse, reach) for now in (frame, frame + back)]
+        whole = {at for past in pasts for _, at in past[: reach.features]}
+        pointers = {at for past in pasts for _, at in past}
         for at in list(trail.tracked):
             age = back * (frame - at)
-            if age >= reach.pointers:
+            if age <= reach.features or at in whole:
+                continue
+            if at not in pointers:
                 del trail.tracked[at]
-            elif age > reach.features and trail.tracked[at].features is not None:
+            elif trail.tracked[at].features is not None:
                 trail.tracked[at] = trail.tracked[at]._replace(features=None, logits=None)
         # Those ahead are of frames that were computed and not yielded, and may be undone.
         passed = [at for at in trail.confirmed if not lies_ahead(at, frame, reverse)]

@@ -293,9 +293,10 @@ class Scene:
         if found is None:
             return
         features = self._features(view, lost, found, seen, plan)
-        for row, (name, score) in enumerate(zip(lost, found.scores.tolist(), strict=True)):
+        numbers = torch.stack([found.scores, found.qualities], 1).tolist()
+        for row, (name, (score, quality)) in enumerate(zip(lost, numbers, strict=True)):
             trail = self.objects[name].memories.trails[reverse]
-            memory = Memory(features[name], found.pointers[row], found.logits[row], score)
+            memory = Memory(features[name], found.pointers[row], found.logits[row], score, quality)
             if plan is not None and name in plan.reconditioned:
                 # It is kept for long, and a view would keep all that were found on this frame.
                 trail.confirmed[frame] = memory.cloned()

@@ -41,11 +41,13 @@ class Masks(NamedTuple):
         logits: shape (n, h, w), above 0 on the object.
         scores: shape (n,), logits of "it is there".
         pointers: shape (n, width).
+        qualities: shape (n,), from 0 to 1: the IoU that the decoder expects, less where it is not sure of the object.
     """
 
     logits: Tensor
     scores: Tensor
     pointers: Tensor
+    qualities: Tensor
 
 
 class Tracker:
@@ -57,6 +59,8 @@ class Tracker:
 
     memory_dtype = torch.bfloat16
     """What memories are kept in, as in the published model."""
+    least_quality: float | None = 0.01
+    """Of what is remembered; see `Reach.least`. So facebookresearch/sam3 runs the published model."""
 
     def __init__(self, model: Sam3VideoModel) -> None:
         self._model: Any = model.tracker_model
@@ -85,7 +89,10 @@ class Tracker:
         """How far it looks in a video of so many frames."""
         config = self._config
         return Reach(
-            config.num_maskmem - 1, min(frames, config.max_object_pointers_in_encoder), config.max_cond_frame_num
+            config.num_maskmem - 1,
+            min(frames, config.max_object_pointers_in_encoder),
+            config.max_cond_frame_num,
+            self.least_quality,
         )
 
     def prompt(
@@ -160,7 +167,7 @@ class Tracker:
         allowed = config.multimask_output_in_sam and (config.multimask_output_for_tracking or not is_tracking)
         return bool(allowed and config.multimask_min_pt_num <= points <= config.multimask_max_pt_num)
 
-    def _given(self, view: View, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _given(self, view: View, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         whole = _resized(masks[:, None], (self.side, self.side))
         size = self._model.prompt_encoder.mask_input_size
         prompt = _resized(self._model.mask_downsample(whole).float(), size)
@@ -169,7 +176,7 @@ class Tracker:
         pointers = torch.where(there[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype))
         logits, scores = whole * _GIVEN[1] + _GIVEN[0], there * _GIVEN[1] + _GIVEN[0]
         features = self._encode(view, logits[:, 0], scores, full=True, hard=True)
-        return _resized(logits, size)[:, 0], scores, pointers, features
+        return _resized(logits, size)[:, 0], scores, pointers, there.float(), features
 
     def _alone(self, view: View) -> Tensor:
         embedding: Tensor = self._model.no_memory_embedding
@@ -205,11 +212,13 @@ class Tracker:
         scores, rows = scores[:, 0, 0].float(), torch.arange(count, device=logits.device)
         best = quality[:, 0].argmax(-1)
         there = scores > 0
+        sure = (scores.sigmoid() * 2 - 1).clamp(min=0)
         pointers = self._model.object_pointer_proj(tokens[:, 0][rows, best])
         return Masks(
             torch.where(there[:, None, None], logits[:, 0][rows, best].float(), _NOWHERE),
             scores,
             torch.where(there[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype)),
+            sure * quality[:, 0][rows, best].float(),
         )
 
     def _remembered(self, view: View, histories: Sequence[History], reach: Reach) -> Tensor:

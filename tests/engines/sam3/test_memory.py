@@ -1,6 +1,6 @@
 """What is kept of an object, and what of it the model looks at."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import pytest
 import torch
@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from backend.engines.sam3.memory import History, Memories, Memory, Reach, Trail, nearest
 
 REACH = Reach(features=6, pointers=16, given=4)
+CHOOSY = REACH._replace(least=0.5)
+EITHER = st.sampled_from([REACH, CHOOSY])
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 CPU = torch.device("cpu")
 Plain = tuple[list[float], list[int], list[float], list[int]]
 """Features, ages, pointers and distances of a history, with numbers in the place of tensors."""
 
 
-def memory(number: float, kept: bool = True) -> Memory:
+def memory(number: float, quality: float = 1.0) -> Memory:
     """A memory whose every part says which one it is."""
     part = torch.full((1,), float(number))
-    return Memory(part if kept else None, part + 1000, part + 2000 if kept else None, float(number))
+    return Memory(part, part + 1000, part + 2000, float(number), quality)
 
 
 def plain(history: History) -> Plain:
@@ -37,7 +39,9 @@ def numbers(memories: Mapping[int, Memory]) -> dict[int, tuple[float | None, ...
     }
 
 
-def walked(at: int, since: int, given: set[int], confirmed: set[int], reverse: bool) -> Memories:
+def walked(
+    at: int, since: int, given: set[int], confirmed: set[int], reverse: bool, hidden: Container[int] = ()
+) -> Memories:
     """An object after a way from `since` to `at` with nothing dropped. Numbers tell what kind a memory is of."""
     one = Memories({frame: memory(frame) for frame in sorted(given)})
     trail = one.trails[reverse]
@@ -46,7 +50,7 @@ def walked(at: int, since: int, given: set[int], confirmed: set[int], reverse: b
         if frame in confirmed:
             trail.confirmed[frame] = memory(frame + 100)
         elif frame not in given:
-            trail.tracked[frame] = memory(frame + 200)
+            trail.tracked[frame] = memory(frame + 200, 0.1 if frame in hidden else 0.9)
     return one
 
 
@@ -59,7 +63,8 @@ def walks(draw: st.DrawFn) -> tuple[Memories, int, bool]:
     # As far apart as the published model confirms at least.
     every = draw(st.integers(REACH.features + 1, 20))
     confirmed = {frame for frame in range(61) if frame % every == 0 and frame not in given_on}
-    return walked(at, since, given_on, draw(st.sampled_from([confirmed, set()])), reverse), at, reverse
+    hidden = draw(st.sampled_from([range(0), range(20, 45), range(61), {*range(0, 61, 2)}]))
+    return walked(at, since, given_on, draw(st.sampled_from([confirmed, set()])), reverse, hidden), at, reverse
 
 
 def naive(
@@ -67,7 +72,8 @@ def naive(
 ) -> tuple[list[float], list[int], list[float], list[int]]:
     """The rule, as the paper and the library have it: of conditioning frames (given or confirmed) at most `given`, the
     closest before, the closest after, then the closest; then the last tracked frames, in which conditioning frames that
-    were not chosen take their place; pointers of the chosen ones that lie behind, and of the last tracked ones."""
+    were not chosen take their place; pointers of the chosen ones that lie behind, and of the last tracked ones.
+    Where the reach says so, tracked frames before the last count only if the object was seen well, one by one."""
     conditioning = {**one.given, **one.trails[reverse].confirmed}
     tracked = one.trails[reverse].tracked
     chosen = list(conditioning)
@@ -78,8 +84,11 @@ def naive(
         rest = sorted((at for at in conditioning if at not in chosen), key=lambda at: abs(at - frame))
         chosen += rest[: reach.given - len(chosen)]
     seen = [(0, conditioning[at]) for at in chosen]
-    for ago in range(reach.features, 0, -1):
-        at = frame + ago if reverse else frame - ago
+    past = [frame + ago if reverse else frame - ago for ago in range(1, 61)]
+    if reach.least is not None:
+        past = [at for at in past if at == past[0] or (at in tracked and tracked[at].quality > reach.least)]
+    past = past[: reach.pointers - 1]
+    for ago, at in reversed(list(enumerate(past[: reach.features], 1))):
         if at in tracked:
             seen.append((ago, tracked[at]))
         elif at in conditioning and at not in chosen:
@@ -89,8 +98,7 @@ def naive(
         ago = at - frame if reverse else frame - at
         if ago >= 0:
             pointers.append((ago, conditioning[at]))
-    for ago in range(1, reach.pointers):
-        at = frame + ago if reverse else frame - ago
+    for ago, at in enumerate(past, 1):
         if at in tracked:
             pointers.append((ago, tracked[at]))
     return (
@@ -101,21 +109,33 @@ def naive(
     )
 
 
-@given(walks(), st.integers(0, 60))
+@given(walks(), st.integers(0, 60), EITHER)
 @settings(max_examples=300)
-def test_the_history_follows_the_rule(walk, frame):
+def test_the_history_follows_the_rule(walk, frame, reach):
     one, _, reverse = walk
-    assert plain(one.history(frame, reverse, REACH)) == naive(one, frame, reverse, REACH)
+    assert plain(one.history(frame, reverse, reach)) == naive(one, frame, reverse, reach)
 
 
-@given(walks(), st.integers(1, 10))
+@given(walks(), st.integers(1, 10), EITHER)
 @settings(max_examples=300)
-def test_what_is_dropped_would_not_have_been_looked_at(walk, further):
+def test_what_is_dropped_would_not_have_been_looked_at(walk, further, reach):
     one, at, reverse = walk
     back = -1 if reverse else 1
-    later = [plain(one.history(at + back * ahead, reverse, REACH)) for ahead in range(1, further + 1)]
-    one.prune(at, reverse, REACH)
-    assert [plain(one.history(at + back * ahead, reverse, REACH)) for ahead in range(1, further + 1)] == later
+    later = [plain(one.history(at + back * ahead, reverse, reach)) for ahead in range(1, further + 1)]
+    one.prune(at, reverse, reach)
+    assert [plain(one.history(at + back * ahead, reverse, reach)) for ahead in range(1, further + 1)] == later
+
+
+@BOTH_WAYS
+def test_an_object_that_is_hidden_for_long_is_looked_for_as_it_was_seen_last(reverse):
+    since, at, hidden = (60, 1, range(1, 50)) if reverse else (0, 59, range(11, 60))
+    one = walked(at, since, {since}, set(), reverse, hidden)
+    for frame in range(since, at - 1, -1) if reverse else range(since, at + 1):
+        one.prune(frame, reverse, CHOOSY)
+    found = one.history(0 if reverse else 60, reverse, CHOOSY)
+    last_seen = [54, 53, 52, 51, 50] if reverse else [6, 7, 8, 9, 10]
+    assert [float(features) for features in found.features] == [since, *(200.0 + seen for seen in [*last_seen, at])]
+    assert found.ages == [0, 6, 5, 4, 3, 2, 1]
 
 
 @BOTH_WAYS
@@ -138,13 +158,15 @@ def test_what_is_dropped_would_not_have_been_looked_at_by_a_correction_of_the_la
     assert plain(one.history(at, reverse, REACH)) == before
 
 
-@given(walks())
-def test_what_is_kept_has_bounds(walk):
+@given(walks(), EITHER)
+def test_what_is_kept_has_bounds(walk, reach):
     one, at, reverse = walk
-    one.prune(at, reverse, REACH)
+    one.prune(at, reverse, reach)
     trail = one.trails[reverse]
-    assert len(trail.tracked) <= REACH.pointers
-    assert sum(memory.features is not None for memory in trail.tracked.values()) <= REACH.features + 1
+    # What is hidden is kept for a while, too: a person may correct it.
+    more = 0 if reach.least is None else REACH.features
+    assert len(trail.tracked) <= REACH.pointers + more
+    assert sum(memory.features is not None for memory in trail.tracked.values()) <= REACH.features + 1 + more
     assert all((memory.features is None) == (memory.logits is None) for memory in trail.tracked.values())
     assert len(trail.confirmed) <= REACH.given
 

@@ -41,6 +41,7 @@ def both(request) -> Iterator[SimpleNamespace]:
     # What is rounded to bfloat16 may jump by a whole step where the sums differ in their last bit.
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "memory_dtype", torch.float32)
+        patch.setattr(Tracker, "least_quality", None)
         tracker = stock.alone(engine.sam3.vision._model)
         yield SimpleNamespace(sam3=engine.sam3, video=video, alone=lambda: stock.Alone(tracker, video, seen))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.engines.sam3.memory import History
+from backend.engines.sam3.memory import History, Reach
 from backend.engines.sam3.tracker import BATCH, Tracker
 from tests.engines.sam3 import scenes
 
@@ -60,6 +60,22 @@ def test_objects_with_different_histories_equal_each_one_alone(tracker, scene):
     assert_close(together, [torch.cat(parts) for parts in zip(*alone, strict=True)])
     masks = together[0]
     assert all((masks[one] - masks[other]).abs().max() > 0.1 for one in range(COUNT) for other in range(one))
+
+
+def test_a_quality_is_the_expected_iou_times_how_sure_it_is_of_the_object(tracker, scene):
+    points, labels = torch.tensor([[30.0, 50.0]]), torch.ones(1, dtype=torch.int32)
+    masks, _ = tracker.prompt(scene.view, points, labels, None, None, scene.reach)
+    said = scene.model.tracker_model._single_frame_forward(
+        input_points=points[None, None],
+        input_labels=labels[None, None],
+        image_embeddings=[*scene.view.levels[:-1], tracker._alone(scene.view)],
+        multimask_output=True,
+    )
+    sure = said.object_score_logits.sigmoid() * 2 - 1
+    assert sure > 0
+    torch.testing.assert_close(masks.qualities, (sure * said.iou_scores.amax(-1)).flatten())
+    gone = tracker.given(scene.view, torch.zeros(1, tracker.side, tracker.side))[0]
+    assert gone.qualities.tolist() == [0.0]
 
 
 def room_for(patch: pytest.MonkeyPatch, part: Any, most: int, size: Callable[..., int]) -> list[int]:
@@ -156,7 +172,7 @@ def test_where_a_prompt_is_ambiguous_the_best_of_several_masks_is_taken(tracker,
 
 @pytest.mark.parametrize(("frames", "pointers"), [(4, 4), (16, 16), (500, 16)])
 def test_it_looks_no_further_than_the_video_is_long(tracker, frames, pointers):
-    assert tracker.reach(frames) == (6, pointers, 4)
+    assert tracker.reach(frames) == Reach(6, pointers, 4, 0.01)
 
 
 def test_an_object_that_is_not_there_has_an_empty_mask_and_no_pointer(tracker, scene, monkeypatch):
