@@ -12,6 +12,7 @@ from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
+from backend.engines.sam3.device import Batches
 from backend.engines.sam3.masks import suppress
 from backend.engines.sam3.tokenizer import VOCABULARY, Tokenizer
 from backend.errors import BadRequest
@@ -65,17 +66,17 @@ class Detector:
 
     Args:
         model: the whole model; its `detector_model` is used.
-        batch: phrases that go through it together at most.
 
     Attributes:
+        batches: of phrases that go through it together.
         geometry_token: whether it reads that token. Weights that know CLIP's vocabulary are the published ones, or
             come from them; of others, and of exceptions, `"geometry_token"` in their config.json says it.
     """
 
-    def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer, batch: int = BATCH) -> None:
+    def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._batch = batch
+        self.batches = Batches(BATCH, "phrases")
         vocabulary = model.detector_model.config.text_config.vocab_size
         self.geometry_token = bool(getattr(model.config, "geometry_token", vocabulary == VOCABULARY))
         self._read: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
@@ -107,12 +108,7 @@ class Detector:
         """
         if self.geometry_token:
             words = self._with_geometry(vision, words)
-        parts = [self._detect(vision, words, start) for start in range(0, len(words), self._batch)]
-        return Detections(
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.phrases for part in parts]),
-        )
+        return Detections(*self.batches.run(len(words), lambda part: self._detect(vision, words, part)))
 
     @torch.no_grad()
     def geometry(self, vision: Sam3VisionEncoderOutput) -> Tensor:
@@ -144,8 +140,9 @@ class Detector:
         while len(self._read) > KEPT:
             self._read.popitem(last=False)
 
-    def _detect(self, vision: Sam3VisionEncoderOutput, words: Words, start: int) -> Detections:
-        features, attention = (tensor[start : start + self._batch] for tensor in (words.features, words.attention))
+    def _detect(self, vision: Sam3VisionEncoderOutput, words: Words, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of `Detections`, of some of the phrases."""
+        features, attention = words.features[part], words.attention[part]
         found = self._model.detector_model(
             vision_embeds=_repeated(vision, len(features)),
             text_embeds=BaseModelOutputWithPooling(pooler_output=features),
@@ -153,18 +150,18 @@ class Detector:
         )
         scores = found.pred_logits.float().sigmoid() * found.presence_logits.float().sigmoid()
         phrases, queries = (scores > self._model.config.score_threshold_detection).nonzero(as_tuple=True)
-        one = Detections(found.pred_masks[phrases, queries], scores[phrases, queries], phrases + start)
-        return self._distinct(one)
+        logits, scores = found.pred_masks[phrases, queries], scores[phrases, queries]
+        keep = self._distinct(logits, scores, phrases)
+        return logits[keep], scores[keep], phrases[keep] + part.start
 
-    def _distinct(self, found: Detections) -> Detections:
+    def _distinct(self, logits: Tensor, scores: Tensor, phrases: Tensor) -> Tensor:
+        """Which detections are no worse ones of an object of their phrase: shape (n,), bool."""
         threshold = self._model.config.det_nms_thresh
-        if not threshold:
-            return found
-        keep = torch.zeros_like(found.phrases, dtype=torch.bool)
-        for phrase in set(found.phrases.tolist()):
-            rows = (found.phrases == phrase).nonzero()[:, 0]
-            keep[rows] = suppress(found.logits[rows] > 0, found.scores[rows], threshold)
-        return Detections(found.logits[keep], found.scores[keep], found.phrases[keep])
+        keep = torch.ones_like(phrases, dtype=torch.bool)
+        for phrase in set(phrases.tolist()) if threshold else ():
+            rows = (phrases == phrase).nonzero()[:, 0]
+            keep[rows] = suppress(logits[rows] > 0, scores[rows], threshold)
+        return keep
 
 
 def _repeated(vision: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:

@@ -1,15 +1,19 @@
 """Where the model computes, and in which precision."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from backend.errors import SettingsError, Unsupported
 
+log = logging.getLogger(__name__)
+
 NO_ROOM = (
-    "the device has no memory left for one frame with one object: close what else runs on it, set image_size lower, or "
-    "set device: cpu"
+    "the device has no memory left for one frame with one object or phrase at a time: close what else runs on it, set "
+    "show_masks: false, set image_size lower, or set device: cpu"
 )
 
 
@@ -45,6 +49,41 @@ def running(device: torch.device, dtype: str) -> Iterator[None]:
             yield
     except torch.OutOfMemoryError as error:
         raise Unsupported(NO_ROOM) from error
+
+
+class Batches:
+    """Does as much at a time as the device has room for.
+
+    Args:
+        most: how many at a time.
+        what: they are, for the log.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most, self._what = most, what
+        self.size = most
+
+    def reset(self) -> None:
+        """Try with as many as at first again: what took the room may be gone."""
+        self.size = self._most
+
+    def run(self, count: int, work: Callable[[slice], Sequence[Tensor]]) -> list[Tensor]:
+        """Work on parts of `count` things, and join what comes of them; where there is no room, on smaller parts.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for one.
+        """
+        while True:
+            size = min(self.size, count)
+            try:
+                parts = [work(slice(start, start + size)) for start in range(0, count, size)]
+                return [torch.cat(tensors) if len(parts) > 1 else tensors[0] for tensors in zip(*parts, strict=True)]
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.size = (size + 1) // 2
+                log.warning("the device is out of memory: going on with %d %s at a time", self.size, self._what)
+            free()
 
 
 def free() -> None:

@@ -2,14 +2,14 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from backend.engines.sam3.association import Association
-from backend.engines.sam3.memory import Memories
+from backend.engines.sam3.memory import Memories, lies_ahead
 from backend.tracks import FrameResult
 
 
@@ -18,7 +18,8 @@ class Object:
     """One object: what is remembered of it, and where it comes from.
 
     Attributes:
-        phrase: index of the phrase that found it; None: a person showed it.
+        phrase: index of the phrase that it answers to; None: a person showed it.
+        first: index of the phrase that found it.
         is_visual: a person showed or corrected it, so that its memories alone say where it is, not the detector.
         born: the way on which a phrase found it; None: it is there whichever way is gone.
         is_out: a result with it has been yielded; until then the other way knows nothing of it.
@@ -26,6 +27,7 @@ class Object:
 
     memories: Memories = field(default_factory=Memories)
     phrase: int | None = None
+    first: int | None = None
     is_visual: bool = True
     born: bool | None = None
     is_out: bool = True
@@ -44,15 +46,22 @@ class Object:
         trail = self.memories.trails[reverse]
         return trail.since is not None and trail.removed is None and trail.ended is None
 
+    def will_join(self, frame: int, reverse: bool) -> bool:
+        """Whether a way that has come to a frame will meet it where it was given."""
+        given = self.memories.given
+        return self.memories.trails[reverse].since is None and any(lies_ahead(at, frame, reverse) for at in given)
+
     def as_of(self, ats: Mapping[bool, int]) -> Self:
-        """It, as it was when the ways had come to these frames."""
-        return type(self)(self.memories.as_of(ats), self.phrase, self.is_visual, self.born, self.is_out)
+        """It, as it was when the ways had come to these frames; what phrase it then answered to, they know."""
+        phrase = self.phrase if self.is_visual else self.first
+        return replace(self, memories=self.memories.as_of(ats), phrase=phrase)
 
     def saved(self) -> dict[str, Any]:
         """As plain values and tensors."""
         return {
             "memories": self.memories.saved(),
             "phrase": self.phrase,
+            "first": self.first,
             "is_visual": self.is_visual,
             "born": self.born,
             "is_out": self.is_out,

@@ -77,12 +77,22 @@ class Scene:
         texts, found = list(self.phrases), {name: self.objects[name].phrase for name in names}
         return {name: texts[phrase] for name, phrase in found.items() if phrase is not None}
 
-    def association(self, state: Mapping[str, Any] | None = None) -> Association:
+    def association(
+        self, state: Mapping[str, Any] | None = None, elsewhere: Callable[[int], int] = lambda _: 0
+    ) -> Association:
         """What decides about the tracks that words find, from the start or from a state of it.
 
         Of a state, the tracks that are still there are known again, and what phrases they answered to.
+
+        Args:
+            elsewhere: the last number that another association has given to a track of a phrase.
         """
-        association = Association(self._sam3.thresholds, self._new_name, state)
+
+        def new_name(phrase: int, number: int) -> str | None:
+            name = f"{list(self.phrases)[phrase]} {number}"
+            return None if name in self.objects or number <= elsewhere(phrase) else name
+
+        association = Association(self._sam3.thresholds, new_name, state)
         for name in association.tracks.keys() - self.objects.keys():
             association.forget(name)
         self._rename(association)
@@ -193,16 +203,12 @@ class Scene:
         scores = detections.scores[rows].float().logit(1e-6).tolist()
         for index, (name, row) in enumerate(born):
             phrase, is_out = int(detections.phrases[row]), reverse is None
-            one = Object(phrase=phrase, is_visual=False, born=reverse, is_out=is_out)
+            one = Object(phrase=phrase, first=phrase, is_visual=False, born=reverse, is_out=is_out)
             memory = Memory(features[index], found.pointers[index], detections.logits[row], scores[index])
             # Kept for long, where a view would keep all that were born on this frame.
             one.memories.given[frame] = memory.cloned()
             self.objects[name] = one
         return [name for name, _ in born]
-
-    def _new_name(self, phrase: int, number: int) -> str | None:
-        name = f"{list(self.phrases)[phrase]} {number}"
-        return None if name in self.objects else name
 
     # One frame
 
@@ -222,7 +228,7 @@ class Scene:
             self._remember(view, frame, reverse, lost, found, seen)
             return self._result(frame, seen, names, self.known(reverse))
         detections = self._detected(view, frame, wanted)
-        others = sum(one.memories.trails[reverse].since is None for one in self.known(reverse).values())
+        others = sum(one.will_join(frame, reverse) for one in self.known(reverse).values())
         plan = way.association.step(frame, detections, names, seen.logits, seen.scores, others)
         self._remember(view, frame, reverse, lost, found, seen, plan)
         born = self._obey(way, view, frame, reverse, detections, plan)

@@ -9,9 +9,10 @@ from typing import Any, Self
 import torch
 
 from backend.engines import given
-from backend.engines.sam3.memory import Trail
+from backend.engines.sam3.memory import Trail, lies_ahead
 from backend.engines.sam3.objects import Object, Way
 from backend.engines.sam3.scene import Sam3, Scene
+from backend.engines.sam3.thresholds import Thresholds
 from backend.errors import BadRequest, Unsupported
 from backend.prompts import Phrase, Prompt
 from backend.tracks import ABSENT, FrameResult
@@ -24,11 +25,12 @@ class Sam3Session:
     def __init__(self, sam3: Sam3, video: Video, state: bytes | None = None) -> None:
         self._sam3 = sam3
         self._video = video
+        for part in (sam3.tracker, sam3.detector):
+            part.batches.reset()
         self._scene = Scene(sam3, video)
-        self._ways = {
-            reverse: Way(self._scene.association(), start, start)
-            for reverse, start in ((False, -1), (True, len(video)))
-        }
+        self._ways: dict[bool, Way] = {}
+        for reverse, start in ((False, -1), (True, len(video))):
+            self._ways[reverse] = self._way(reverse, start, start)
         self._runs: dict[bool, object] = {}
         if state is not None:
             self._restore(state)
@@ -52,12 +54,12 @@ class Sam3Session:
         frame = given.frame_of(prompts, self._video)
         shown = given.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
         phrases = [item for item in prompts if isinstance(item, Phrase)]
-        self._check_room(shown)
         with self._sam3.running():
             if phrases:
                 self._sam3.detector.words([phrase.text for phrase in phrases])
             view = self._scene.view(frame, self._video.read(frame))
             self._rewind()
+            self._check_room(shown)
             with self._all_or_nothing():
                 for item in shown.values():
                     self._scene.show(view, item, self._ats())
@@ -125,10 +127,11 @@ class Sam3Session:
         before, last = (span.stop, span.start) if reverse else (span.start - 1, span.stop - 1)
         if self._ways[reverse].at != before:
             self._begin(before, reverse)
+        self._agree(last, reverse)
         self._runs[reverse] = run = object()
         while (way := self._ways[reverse]).at != last:
             self._scene.join(way, way.at, reverse)
-            way.association.thresholds = self._sam3.thresholds.within(abs(last - way.since))
+            way.association.thresholds = self._thresholds(way, last)
             with closing(self._pictures(way, last, reverse)) as pictures:
                 while way.at != last and way is self._ways[reverse]:
                     self._look_ahead(way, pictures, reverse)
@@ -142,7 +145,26 @@ class Sam3Session:
             self.remove(name)
         for one in self._scene.objects.values():
             one.memories.trails[reverse] = Trail()
-        self._ways[reverse] = Way(self._scene.association(), before, before)
+        self._ways[reverse] = self._way(reverse, before, before)
+
+    def _way(self, reverse: bool, since: int, at: int, past: Mapping[str, Any] | None = None) -> Way:
+        """A way that begins, or goes on from the association's state `past`."""
+
+        def elsewhere(phrase: int) -> int:
+            other = self._ways.get(not reverse)
+            return other.past()["begun"].get(phrase, 0) if other else 0
+
+        return Way(self._scene.association(past, elsewhere), since, at)
+
+    def _thresholds(self, way: Way, last: int) -> Thresholds:
+        return self._sam3.thresholds.within(abs(last - way.since))
+
+    def _agree(self, last: int, reverse: bool) -> None:
+        """Drop what was computed ahead, where a session that goes on from the state of this one would do otherwise."""
+        way, other = self._ways[reverse], self._ways[not reverse]
+        beyond = way.ahead and lies_ahead(way.ahead[-1].frame, last, reverse)
+        if other.ahead or beyond or (way.ahead and way.association.thresholds != self._thresholds(way, last)):
+            self._rewind()
 
     def _pictures(self, way: Way, last: int, reverse: bool) -> Generator[tuple[int, Picture], None, None]:
         """The frames of a way that are not computed yet."""
@@ -196,9 +218,8 @@ class Sam3Session:
         return {reverse: [way.past(), way.since, way.at] for reverse, way in self._ways.items()}
 
     def _go_on(self, ways: Mapping[bool, Sequence[Any]]) -> None:
-        self._ways = {
-            reverse: Way(self._scene.association(past), since, at) for reverse, (past, since, at) in ways.items()
-        }
+        for reverse, (past, since, at) in ways.items():
+            self._ways[reverse] = self._way(reverse, since, at, past)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -221,7 +242,12 @@ class Sam3Session:
         """The objects as of the last frames that were yielded."""
         ats = self._ats()
         objects = {name: one.as_of(ats) for name, one in self._scene.objects.items()}
-        return {name: one for name, one in objects.items() if one.has_begun}
+        begun = {name: one for name, one in objects.items() if one.has_begun}
+        for way in self._ways.values():
+            for name, track in way.past()["tracks"].items():
+                if name in begun:
+                    begun[name].phrase = track["phrase"]
+        return begun
 
     def _ats(self) -> dict[bool, int]:
         return {reverse: way.at for reverse, way in self._ways.items()}

@@ -4,8 +4,7 @@ The library goes through objects one by one. Here they share whatever is the sam
 foremost, and go through memory attention, mask decoder and memory encoder together.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,11 +19,9 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
     get_1d_sine_pe,
 )
 
-from backend.engines.sam3.device import free
+from backend.engines.sam3.device import Batches
 from backend.engines.sam3.memory import History, Reach
 from backend.engines.sam3.vision import View
-
-log = logging.getLogger(__name__)
 
 BATCH = 16
 """Objects that go through the model together at most; halved when the device has no room for them."""
@@ -65,7 +62,7 @@ class Tracker:
     def __init__(self, model: Sam3VideoModel) -> None:
         self._model: Any = model.tracker_model
         self._config = model.tracker_model.config
-        self._batch = BATCH
+        self.batches = Batches(BATCH, "objects")
         self._constants: _Constants | None = None
 
     @property
@@ -124,7 +121,7 @@ class Tracker:
         Returns:
             The masks, and what to remember of them, as `encode` has it.
         """
-        *found, features = self._batched(len(masks), lambda part: self._given(view, masks[part]))
+        *found, features = self.batches.run(len(masks), lambda part: self._given(view, masks[part]))
         return Masks(*found), features
 
     def track(self, view: View, histories: Sequence[History], reach: Reach) -> Masks:
@@ -147,7 +144,7 @@ class Tracker:
         Returns:
             Shape (n, positions, memory width).
         """
-        (features,) = self._batched(
+        (features,) = self.batches.run(
             len(logits), lambda part: (self._encode(view, logits[part], scores[part], full=full, hard=False),)
         )
         return features
@@ -159,7 +156,7 @@ class Tracker:
             image = self._remembered(view, histories[part], reach)
             return self._decode(view, image, None, None, None, self._several(0, is_tracking=True))
 
-        return Masks(*self._batched(len(histories), find))
+        return Masks(*self.batches.run(len(histories), find))
 
     def _several(self, points: int, *, is_tracking: bool) -> bool:
         """Whether the decoder proposes several masks, of which the best is taken: where the prompt is ambiguous."""
@@ -292,19 +289,6 @@ class Tracker:
         if self._constants is None:
             self._constants = _Constants.of(self._model)
         return self._constants
-
-    def _batched(self, count: int, run: Callable[[slice], Sequence[Tensor]]) -> list[Tensor]:
-        """Run on as many at once as the device has room for, and join what comes."""
-        while True:
-            try:
-                parts = [run(slice(start, start + self._batch)) for start in range(0, count, self._batch)]
-                return [torch.cat(tensors) if len(parts) > 1 else tensors[0] for tensors in zip(*parts, strict=True)]
-            except torch.OutOfMemoryError:
-                if self._batch == 1:
-                    raise
-                self._batch //= 2
-                log.warning("the device is out of memory: going on with %d objects at a time", self._batch)
-            free()
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ def test_finds_what_the_library_finds(batch: int, model: Sam3VideoModel, vision:
         session.prompt_input_ids[number], session.prompt_attention_masks[number] = Letters().encode([phrase])
     with torch.no_grad():
         expected = model.run_detection(inference_session=session, vision_embeds=vision)
-    detector = Detector(model, Letters(), batch)
+    detector = Detector(model, Letters())
+    detector.batches.size = batch
     found = detector.detect(vision, detector.words(PHRASES))
     assert len(found) == 5 * len(PHRASES)
     assert found.phrases.tolist() == [number for number, one in expected.items() for _ in one["scores"]]
@@ -121,7 +122,8 @@ def test_the_published_weights_read_the_token_of_the_geometry_encoder(
 def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
     batch: int, model: Sam3VideoModel, vision: Any
 ) -> None:
-    detector, short = Detector(model, Letters(), batch), PHRASES[:3]
+    detector, short = Detector(model, Letters()), PHRASES[:3]
+    detector.batches.size = batch
     words = detector.words(short)
     without = detector.detect(vision, words)
     token = detector.geometry(vision)
@@ -168,6 +170,27 @@ def test_nothing_found_is_an_empty_answer(model: Sam3VideoModel, vision: Any, th
     assert len(found) == 0
     assert found.logits.shape[1:] == (32, 32)
     assert found.phrases.dtype == torch.int64
+
+
+def test_out_of_memory_it_goes_on_with_fewer_phrases_at_a_time(
+    model: Sam3VideoModel, vision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(model, Letters())
+    words = detector.words(PHRASES)
+    expected = detector.detect(vision, words)
+    forward, asked = model.detector_model.forward, []
+
+    def narrow(*, text_embeds: Any, **others: Any) -> Any:
+        asked.append(len(text_embeds.pooler_output))
+        if asked[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(text_embeds=text_embeds, **others)
+
+    monkeypatch.setattr(model.detector_model, "forward", narrow)
+    found = detector.detect(vision, words)
+    assert asked == [5, 3, 2, 2, 1]
+    assert torch.equal(found.phrases, expected.phrases)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-3)
 
 
 def test_a_phrase_is_read_once(model: Sam3VideoModel) -> None:

@@ -1,9 +1,12 @@
 """Which device and precision are taken."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from backend.engines.sam3 import device
+from backend.engines.sam3.device import Batches
 from backend.errors import SettingsError, Unsupported
 
 
@@ -72,3 +75,35 @@ def test_without_room_it_says_what_to_lower():
         device.running(torch.device("cpu"), "auto"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def halves(most: int) -> tuple[list[int], Callable[[slice], list[torch.Tensor]]]:
+    """Work on numbers for which there is room for so many at a time, and how many it was asked for."""
+    asked: list[int] = []
+
+    def work(part: slice) -> list[torch.Tensor]:
+        numbers = torch.arange(7)[part]
+        asked.append(len(numbers))
+        if len(numbers) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [numbers, -numbers]
+
+    return asked, work
+
+
+def test_work_goes_on_in_smaller_parts_where_there_is_no_room(caplog):
+    batches, (asked, work) = Batches(16, "objects"), halves(2)
+    for _ in range(2):
+        first, second = batches.run(7, work)
+        assert first.tolist() == (-second).tolist() == [*range(7)]
+    assert asked == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+    assert "going on with 2 objects at a time" in caplog.text
+    batches.reset()
+    assert batches.size == 16
+
+
+def test_what_one_thing_had_no_room_for_says_nothing_of_many(caplog):
+    batches, (asked, work) = Batches(16, "objects"), halves(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        batches.run(1, work)
+    assert (asked, batches.size, caplog.text) == ([1], 16, "")

@@ -227,8 +227,17 @@ def test_more_objects_than_max_objects_are_refused(opened):
 def test_words_find_no_more_objects_than_max_objects(opened):
     session = opened(A, B, max_objects=3)
     run(session, 0, 3)
-    session.prompt([Phrase("circle", 8), Phrase("red ball", 8)])
-    assert len(run(session, 8, 12)[-1].tracks) == 3
+    session.prompt([Phrase("circle", 3), Phrase("red ball", 3)])
+    assert len(run(session, 3, 12)[-1].tracks) == 3
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_objects_that_a_way_does_not_meet_any_more_take_no_place_on_it(opened, reverse):
+    start, behind = (8, 12) if reverse else (6, 2)
+    session = opened(click("a", behind, 30, 40), max_objects=3)
+    session.prompt([Phrase("circle", start), Phrase("red ball", start)])
+    names = {*run(session, *((0, start + 1) if reverse else (start, LENGTH)), reverse)[-1].tracks}
+    assert len(names - {"a"}) == 3
 
 
 # What goes wrong
@@ -283,7 +292,7 @@ def out_of_memory(*_: Any, **__: Any) -> Any:
 
 def test_without_room_a_span_ends_with_what_to_lower_and_other_sessions_go_on(opened, sam3, monkeypatch):
     session, other, alone = (opened(A, B) for _ in range(3))
-    monkeypatch.setattr(sam3.tracker, "_batch", 4)
+    monkeypatch.setattr(sam3.tracker.batches, "size", 4)
     with (
         patch.object(Tracker, "_decode", out_of_memory),
         pytest.raises(Unsupported, match="set image_size lower, or set device: cpu"),

@@ -111,7 +111,7 @@ def test_out_of_memory_it_goes_on_with_fewer_objects_at_a_time(tracker, scene, m
     with caplog.at_level(logging.WARNING):
         assert_close(tracked(tracker, scene, histories), whole)
     assert max(asked) == 3
-    assert tracker._batch == most
+    assert tracker.batches.size == most
     assert f"going on with {most} objects at a time" in caplog.text
     asked.clear()
     tracked(tracker, scene, histories)
@@ -185,4 +185,4 @@ def test_an_object_that_is_not_there_has_an_empty_mask_and_no_pointer(tracker, s
 
 
 def test_batches_start_at_the_published_size(tracker):
-    assert tracker._batch == BATCH
+    assert tracker.batches.size == BATCH

@@ -5,7 +5,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 from unittest.mock import patch
 
@@ -40,13 +39,11 @@ def test_phrases_are_found_and_named(opened):
 def nothing(detect: Callable, times: int) -> Callable:
     """A detector that finds nothing so many times."""
 
-    def empty(self, vision, words, start):
+    def empty(self, vision, words, part):
         nonlocal times
         times -= 1
-        found = detect(self, vision, words, start)
-        if times < 0:
-            return found
-        return replace(found, logits=found.logits[:0], scores=found.scores[:0], phrases=found.phrases[:0])
+        found = detect(self, vision, words, part)
+        return found if times < 0 else tuple(one[:0] for one in found)
 
     return empty
 
@@ -195,6 +192,35 @@ def test_what_one_way_has_given_up_the_other_one_knows_and_a_person_brings_back(
     back = min(found)
     session.prompt([click(back, LENGTH - 3, 30, 40)])
     assert run(session, LENGTH - 2, LENGTH)[-1].tracks[back].box
+
+
+def test_no_name_is_given_to_two_objects_on_two_ways(opened):
+    session = opened(absent=2, unmatched=99, duplicates=99)
+    found = {*session.prompt([Phrase("circle", 8)]).tracks}
+    with patch.object(Tracker, "track", gone(Tracker.track, 0)):
+        seen = [
+            {name for result in results for name, one in result.tracks.items() if one.box} - found
+            for results in (run(session, 8, LENGTH), run(session, 0, 9, reverse=True))
+        ]
+    assert all(seen)
+    assert not seen[0] & seen[1]
+
+
+@pytest.mark.parametrize("following", [(10, 11), (10, 13), (10, LENGTH), (0, 9, True), (4, 9, True)])
+def test_a_state_goes_on_equally_whatever_is_asked_next(opened, following):
+    strict = {"unmatched": 1, "duplicates": 1}
+    session = opened(Phrase("circle", 8), Phrase("red ball", 8), **strict)
+    heard(session, 2, 8, LENGTH)
+    restored = opened(state=session.state(), **strict)
+    assert values(run(session, *following)) == values(run(restored, *following))
+
+
+def test_what_is_found_ahead_takes_no_place_from_a_person(opened):
+    session = opened(Phrase("tree"), max_objects=2, unmatched=99, duplicates=99)
+    heard(session, 1, 0, LENGTH)
+    yielded = len(opened(state=session.state())._scene.objects)
+    assert yielded < len(session._scene.objects) == 2
+    assert "p" in session.prompt([click("p", 9, 60, 60)]).tracks
 
 
 def test_names_of_found_objects_are_no_person_s(opened):
