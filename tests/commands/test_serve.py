@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from backend.commands.serve import tell_status
 from backend.settings import Settings
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
+IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+"""A program that hears no SIGINT, as what a shell starts in the background."""
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -36,6 +39,27 @@ def test_it_answers_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signal
             assert process.wait(10) in (0, 130)
         finally:
             process.kill()
+
+
+def test_started_in_the_background_it_stops_too_and_its_log_tells_of_the_model(tmp_path: Path) -> None:
+    words = [PROGRAM, "serve", "--engine", "opencv", "--port", "0", "--data-dir", str(tmp_path)]
+    command, log = [sys.executable, "-c", IGNORING, *words], tmp_path / "log"
+    out = subprocess.PIPE
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=out, stderr=errors, text=True) as process,
+    ):
+        assert process.stdout
+        try:
+            assert " on 127.0.0.1:" in process.stdout.readline()
+            until = time.monotonic() + 10
+            while "opencv: ready" not in log.read_text() and time.monotonic() < until:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) in (0, 130)
+        finally:
+            process.kill()
+    assert "opencv: ready" in log.read_text()
 
 
 def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(clip, capsys, words: str, co
     assert str(clip.parent) not in error
 
 
+@pytest.mark.parametrize("flag", ["-o", "--overlay"])
+@pytest.mark.parametrize("name", ["", "gone/out"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(
+    clip, tmp_path: Path, monkeypatch, capsys, flag: str, name: str
+) -> None:
+    engine = StubEngine()
+    stubbed(monkeypatch, engine)
+    assert main(["track", str(clip), "--box", "20,60,40,40@0", flag, str(tmp_path / name)]) == 2
+    assert "cannot be written: give a file in a folder that is there" in capsys.readouterr().err
+    assert engine.frames == []
+
+
 @pytest.mark.parametrize("engine", ["sam3", "auto"])
 def test_without_sam3_the_choices_are_named(clip: Path, capsys, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -175,6 +187,19 @@ def test_words_find_objects_whenever_they_appear_each_under_its_phrase(clip: Pat
 def test_words_are_looked_for_from_their_frame_on(clip: Path, monkeypatch, words: str, first: int, last: int) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
     assert spans(track(clip, *words.split())) == {"x": ("car", first, last)}
+
+
+def test_a_span_may_end_behind_the_video(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
+    assert spans(track(clip, "--text", "car", "--span", "10..99")) == {"x": ("car", 11, 40)}
+    assert spans(track(clip, "--text", "car", "--span", "10..99", "--direction", "backward")) == {"x": ("car", 11, 40)}
+
+
+def test_a_box_is_kept_even_where_the_engine_sees_nothing(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(seen=lambda frame: False))
+    for frame in (4, COUNT - 1):
+        (region,) = track(clip, "--box", f"20,60,40,40@{frame}")["predictions"][0]["result"]
+        assert [item.frame for item in parse(region["value"]["sequence"]) if item.is_human] == [frame + 1]
 
 
 def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> None:

@@ -7,7 +7,7 @@ from backend.geometry import Box
 from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
 from backend.prompts import Phrase, Prompt, Target
 from backend.tracks import Observation, Track
-from tests.fakes import FakeVideo, StubEngine
+from tests.fakes import FakeVideo, StubEngine, StubSession
 
 
 def run(stretches, frames, length=50, engine=None, cancelled=lambda: False, **limits) -> Propagation:
@@ -112,6 +112,32 @@ def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed(
     together(engine, targets, [Phrase("car", 40)])
     assert engine.sessions == 1
     assert engine.frames == [*range(5, 50), *range(12, 4, -1), *range(32, 29, -1)]
+
+
+def test_everything_is_prompted_frame_by_frame_and_words_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompted, prompt = [], StubSession.prompt
+
+    def spy(self, prompts):
+        prompted.append([getattr(one, "track", None) or one.text for one in prompts])
+        return prompt(self, prompts)
+
+    monkeypatch.setattr(StubSession, "prompt", spy)
+    targets = {"a": target("a", 9, 20), "b": target("b", 2, 9)}
+    phrases = [Phrase("car", 5), Phrase("dog", 1), Phrase("cat", 5)]
+    together(StubEngine(answering={}), targets, phrases)
+    assert prompted == [["b"], ["a", "b"], ["a"], ["dog"], ["car", "cat"]]
+
+
+def test_stretches_that_touch_are_gone_through_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans, propagate = [], StubSession.propagate
+
+    def spy(self, span, reverse):
+        spans.append(span)
+        return propagate(self, span, reverse)
+
+    monkeypatch.setattr(StubSession, "propagate", spy)
+    together(StubEngine(), {"a": target("a", 0), "b": target("b", 4), "c": target("c", 9)}, max_frames=3)
+    assert spans == [range(8), range(9, 13)]
 
 
 def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_frames() -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +93,11 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monke
         assert engine.status == f"failed: {caught.value}"
 
 
+@pytest.mark.parametrize(("path", "version"), [("sam3.pt", "sam3"), ("sam3.1", "sam3.1"), ("a/b.safetensors", "b")])
+def test_the_version_is_the_models_name_without_the_files_ending(path, version):
+    assert Sam3Engine(Settings(model_path=path, device="cpu")).version == version
+
+
 def test_a_model_that_is_not_there_is_an_error(tmp_path):
     engine = Sam3Engine(Settings(model_path=str(tmp_path / "nothing"), device="cpu"))
     with pytest.raises(SettingsError, match="model_path"):
@@ -165,6 +171,23 @@ def test_settings_reach_the_thresholds_and_the_masks(folder):
         masks = [one.mask for one in session.prompt([A, B]).tracks.values() if one.box]
     assert masks
     assert all((mask.height, mask.width) == (120, 160) for mask in masks)
+
+
+def test_a_longer_hot_start_than_the_models_asks_for_as_much_evidence(folder):
+    own = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=15)).sam3.thresholds
+    longer = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=40)).sam3.thresholds
+    assert (own.hotstart, longer.hotstart) == (15, 40)
+    assert (longer.unmatched, longer.duplicates) == (own.unmatched, own.duplicates)
+
+
+def test_small_specks_are_no_part_of_an_object(settings):
+    mask = np.zeros((120, 160), bool)
+    mask[40:100, 60:140] = True
+    speckled = mask.copy()
+    speckled[4:12, 5:15] = True
+    with Sam3Engine(settings).open(scenes.short(2)) as session:
+        found = session.prompt([Prompt("a", 0, mask=mask), Prompt("b", 0, mask=speckled)]).tracks
+    assert found["a"].box == found["b"].box
 
 
 def test_without_show_masks_none_leave_the_engine(settings):

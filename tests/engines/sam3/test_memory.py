@@ -158,6 +158,18 @@ def test_what_is_dropped_would_not_have_been_looked_at_by_a_correction_of_the_la
     assert plain(one.history(at, reverse, REACH)) == before
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("reach", [REACH, CHOOSY], ids=["every frame", "the good ones"])
+def test_what_is_dropped_would_not_have_been_looked_at_when_the_frames_ahead_are_undone(reverse, reach):
+    since, at, ahead = (60, 20, 0) if reverse else (0, 40, 60)
+    one = walked(ahead, since, {since}, {10, 20, 30, 40, 50}, reverse, range(22, 38))
+    ats = {reverse: at, not reverse: since}
+    following = at - 1 if reverse else at + 1
+    later = plain(one.as_of(ats).history(following, reverse, reach))
+    one.prune(at, reverse, reach)
+    assert plain(one.as_of(ats).history(following, reverse, reach)) == later
+
+
 @given(walks(), EITHER)
 def test_what_is_kept_has_bounds(walk, reach):
     one, at, reverse = walk
@@ -212,12 +224,12 @@ def test_a_frame_was_tracked_between_where_the_object_joined_and_where_the_way_h
 def test_memories_as_of_a_frame_know_nothing_of_what_came_after(reverse):
     since, at = (60, 20) if reverse else (0, 40)
     one = walked(at, since, {since, 30}, {32, 36}, reverse)
-    one.trails[reverse].removed = at
+    one.trails[reverse].removed = one.trails[reverse].ended = at
     then = one.as_of({reverse: 34, not reverse: 0 if reverse else 60})
     trail = then.trails[reverse]
     expected = range(34, 61) if reverse else range(35)
     assert {*trail.tracked, *trail.confirmed} == {*expected} - {since, 30}
-    assert (trail.since, trail.removed) == (since, None)
+    assert (trail.since, trail.removed, trail.ended) == (since, None, None)
     assert list(then.given) == sorted({since, 30})
     before = one.as_of({reverse: since + (1 if reverse else -1), not reverse: 0}).trails[reverse]
     assert before == Trail()
@@ -246,16 +258,16 @@ def test_what_was_tracked_around_a_correction_is_forgotten_both_ways(reverse):
     assert list(one.given) == [0]
 
 
-@given(walks(), st.sampled_from([None, 5]))
-def test_saved_memories_come_back(walk, removed):
+@given(walks(), st.sampled_from([None, 5]), st.sampled_from([None, 7]))
+def test_saved_memories_come_back(walk, removed, ended):
     one, at, reverse = walk
-    one.trails[reverse].removed = removed
+    one.trails[reverse].removed, one.trails[reverse].ended = removed, ended
     one.prune(at, reverse, REACH)
     back = Memories.restored(one.saved(), CPU)
     assert numbers(back.given) == numbers(one.given)
     for way, trail in one.trails.items():
         there = back.trails[way]
-        assert (there.since, there.removed) == (trail.since, trail.removed)
+        assert (there.since, there.removed, there.ended) == (trail.since, trail.removed, trail.ended)
         assert list(numbers(there.tracked).items()) == list(numbers(trail.tracked).items())
         assert list(numbers(there.confirmed).items()) == list(numbers(trail.confirmed).items())
 

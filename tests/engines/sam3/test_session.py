@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.tracker import Tracker
 from backend.engines.sam3.vision import Vision
@@ -47,6 +48,11 @@ def test_a_further_click_feeds_the_mask_before_back(opened, sam3, monkeypatch):
     assert fed[1][1] is not None
     session.prompt([Prompt("a", 9, box=Box(10, 10, 50, 50))])
     assert fed[2] == (None, None)
+    session.prompt([Prompt("a", 0, box=Box(10, 10, 50, 50))])
+    assert fed[3][0] is None  # a box says anew what the object is
+    session.prompt([Prompt("a", 14, points=(Point(30, 40, positive=False),))])
+    assert fed[4][0] is None
+    assert fed[4][1] is not None  # of what is beside it alone nobody could tell what it is
 
 
 @BOTH_WAYS
@@ -115,6 +121,14 @@ def test_an_object_shown_on_the_last_frame_is_carried_on_from_there(opened, reve
     for one, other in zip(ours, alone, strict=True):
         assert one.tracks["b"].box == other.tracks["b"].box
         assert one.tracks["b"].score == pytest.approx(other.tracks["b"].score, abs=1e-4)
+
+
+def test_a_refused_request_leaves_words_as_they_were(opened):
+    session, other = opened(CIRCLE), opened(CIRCLE)
+    with patch.object(Detector, "detect", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
+        session.prompt([Phrase("circle", LENGTH - 1)])
+    back = [values(run(one, 8, LENGTH, reverse=True)) for one in (session, other)]
+    assert back[0] == back[1]
 
 
 # What is remembered
@@ -282,6 +296,8 @@ def test_a_state_of_another_video_or_other_weights_is_refused(opened, sam3):
     state = opened(A).state()
     with pytest.raises(Unsupported, match="run the track again"):
         opened(state=state, video=scenes.short(LENGTH - 1))
+    with pytest.raises(Unsupported, match="run the track again"):
+        opened(state=state, video=FakeVideo([np.rot90(picture) for picture in VIDEO.pictures]))
     with pytest.raises(Unsupported, match="run the track again"):
         Sam3Session(replace(sam3, fingerprint="other"), VIDEO, state)
 

@@ -118,6 +118,14 @@ def test_out_of_memory_it_goes_on_with_fewer_objects_at_a_time(tracker, scene, m
     assert max(asked) <= most
 
 
+def test_out_of_memory_what_is_cached_and_not_in_use_is_given_back_before_the_next_try(tracker, scene, monkeypatch):
+    find, size = PARTS["decoder"]
+    asked, given_back = room_for(monkeypatch, find(scene.model.tracker_model), 1, size), []
+    monkeypatch.setattr("backend.engines.sam3.device.free", lambda: given_back.append(asked[-1]))
+    tracked(tracker, scene, [scene.histories[1]] * 3)
+    assert given_back == [3, 3, 3, 2]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_without_room_for_one_object_it_gives_up_and_may_be_asked_again(tracker, scene, monkeypatch, part):
     find, size = PARTS[part]
@@ -140,6 +148,16 @@ def test_masks_that_are_given_go_through_in_batches_too(tracker, scene, monkeypa
     assert found.scores.tolist() == [10, 10, 10]
     for mask, painted in zip(found.logits > 0, paper, strict=True):
         assert float(mask.float().mean()) == pytest.approx(float(painted.mean()), rel=0.1)
+
+
+def test_an_empty_mask_that_is_given_is_of_an_object_that_is_not_there(tracker, scene):
+    masks = torch.zeros(2, 112, 112)
+    masks[1, 30:60, 30:60] = 1
+    found, _ = tracker.given(scene.view, masks)
+    nobody = scene.model.tracker_model.no_object_pointer[0]
+    assert found.scores.tolist() == [-10, 10]
+    assert torch.equal(found.pointers[0], nobody)
+    assert not torch.equal(found.pointers[1], nobody)
 
 
 def test_a_mask_that_is_corrected_is_fed_back_clamped(tracker, scene, monkeypatch):

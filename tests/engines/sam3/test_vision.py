@@ -60,6 +60,20 @@ def test_it_takes_no_more_bytes_than_it_may_and_keeps_one_frame_at_least(vision)
     assert passes(one, 2, 1) == 2
 
 
+def test_a_frame_that_two_look_at_at_once_is_counted_once(vision, monkeypatch):
+    one, run = vision(), Vision._run
+
+    def meanwhile(self: Vision, picture: np.ndarray) -> torch.Tensor:
+        monkeypatch.setattr(Vision, "_run", run)
+        one.view(1, PICTURE)
+        return run(self, picture)
+
+    monkeypatch.setattr(Vision, "_run", meanwhile)
+    one.view(1, PICTURE)
+    assert one.passes == 2
+    assert one._bytes == SIZE
+
+
 def test_cleared_it_starts_anew(vision):
     one = vision()
     passes(one, 1, 2)

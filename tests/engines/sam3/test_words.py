@@ -8,16 +8,18 @@ from contextlib import closing
 from itertools import count
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from backend.engines.sam3.association import Association
 from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.masks import boxes
 from backend.engines.sam3.scene import Scene
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
 from backend.errors import Unsupported
-from backend.prompts import Phrase
+from backend.prompts import Phrase, Prompt
 from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -34,6 +36,10 @@ def test_phrases_are_found_and_named(opened):
     results = run(session, 0, LENGTH)
     assert all(result.tracks.keys() == result.phrases.keys() >= found.tracks.keys() for result in results)
     assert sum(seen.box is not None for seen in results[-1].tracks.values()) >= 2
+
+
+OPEN = {"unmatched": 99, "duplicates": 99}
+"""No track proves false."""
 
 
 def nothing(detect: Callable, times: int) -> Callable:
@@ -88,6 +94,111 @@ def test_a_track_that_proves_false_is_seen_in_no_result(opened):
     seen = {name for result in results for name, one in result.tracks.items() if one.box}
     assert not seen & {name for _, name in ended}
     assert "circle 1" in seen
+
+
+@pytest.mark.parametrize(("reverse", "frames"), [(False, 12 - 5), (True, 9 - 1)])
+def test_words_that_were_prompted_twice_are_looked_for_from_the_first_of_their_frames_on(opened, reverse, frames):
+    session, looks, detect = opened(Phrase("circle", 5), Phrase("circle", 9)), [], Detector.detect
+
+    def spy(self, vision, words):
+        looks.append(len(words))
+        return detect(self, vision, words)
+
+    with patch.object(Detector, "detect", spy):
+        run(session, 2, 12, reverse)
+    assert looks == [1] * frames
+
+
+def test_the_score_of_what_words_find_is_the_detectors_and_stays_with_its_track(opened):
+    session, scores, detect = opened(), [], Detector.detect
+
+    def spy(self, vision, words):
+        found = detect(self, vision, words)
+        scores.extend(found.scores.tolist())
+        return found
+
+    with patch.object(Detector, "detect", spy):
+        result = session.prompt([CIRCLE])
+    found = {name: seen for name, seen in result.tracks.items() if seen.box}
+    assert found
+    assert all(min(abs(seen.score - score) for score in scores) < 1e-4 for seen in found.values())
+    run(session, 0, 1)
+    known = session._ways[False].association.tracks
+    assert all(known[name].score == pytest.approx(seen.score, abs=1e-4) for name, seen in found.items())
+
+
+def test_what_the_association_hides_is_absent_on_that_frame(opened):
+    plans, step = {}, Association.step
+
+    def spy(self, frame, *arguments):
+        plans[frame] = step(self, frame, *arguments)
+        return plans[frame]
+
+    session = opened(CIRCLE, **OPEN, hide_unmatched=True, patience=1, confirm=0.9, match=0.9)
+    with patch.object(Association, "step", spy):
+        results = run(session, 0, LENGTH)
+    hidden = [(result, name) for result in results for name in plans[result.frame].hidden]
+    assert hidden
+    assert all(result.tracks[name].box is None for result, name in hidden)
+
+
+def test_a_track_that_changes_over_to_another_phrase_is_told_under_it(opened):
+    session, step = opened(CIRCLE, BALL), Association.step
+
+    def change(self, frame, *arguments):
+        plan = step(self, frame, *arguments)
+        if frame == 3:
+            self.tracks["circle 1"].phrase = 1
+        return plan
+
+    with patch.object(Association, "step", change):
+        results = run(session, 0, 8)
+    assert results[-1].phrases["circle 1"] == "red ball"
+
+
+def test_a_found_object_that_a_person_corrects_is_the_associations_no_more(opened):
+    session = opened(CIRCLE)
+    run(session, 0, 4)
+    tracks = session._ways[False].association.tracks
+    assert "circle 1" in tracks
+    session.prompt([click("circle 1", 2, 100, 90)])
+    assert "circle 1" not in session._ways[False].association.tracks
+    for span in (4, 6), (0, 4):
+        run(session, *span)
+        assert "circle 1" not in session._ways[False].association.tracks
+
+
+def test_a_found_object_that_a_person_corrects_neither_gives_nor_takes_pixels(opened):
+    session = opened(CIRCLE, masks=True)
+    before = run(session, 0, 1)[0].tracks
+    everything = np.ones(next(one.mask.mask().shape for one in before.values() if one.mask), bool)
+    session.prompt([Prompt("circle 1", 0, mask=everything)])
+    after = run(session, 0, 1)[0].tracks
+    others = [name for name in before if name != "circle 1" and before[name].mask]
+    assert others
+    assert after["circle 1"].mask.mask().all()
+    assert all(after[name].mask.area >= before[name].mask.area for name in others)
+
+
+def test_a_detection_that_refreshes_a_track_is_what_is_shown_of_it(opened):
+    steps, step = {}, Association.step
+
+    def spy(self, frame, detections, *arguments):
+        plan = step(self, frame, detections, *arguments)
+        steps[frame] = plan, detections
+        return plan
+
+    session = opened(CIRCLE, **OPEN, refresh_every=1, refresh_score=0.0, refresh_iou=0.0)
+    with patch.object(Association, "step", spy):
+        results = run(session, 0, 8)
+    shown = [
+        (tuple(result.tracks[name].box), tuple(boxes(detections.logits[row : row + 1], 120, 160)[0]))
+        for result in results
+        for plan, detections in (steps[result.frame],)
+        for name, row in plan.reconditioned.items()
+    ]
+    assert shown
+    assert all(ours == expected for ours, expected in shown)
 
 
 def test_held_back_results_are_as_many_as_the_hot_start(opened, sam3):
