@@ -9,8 +9,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from backend.errors import BackendError, BadRequest, Busy
-from backend.jobs.runner import where
+from backend.errors import BackendError, BadRequest, Busy, where
 from backend.labelstudio import config as label_config
 from backend.service import Service
 

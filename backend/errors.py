@@ -61,3 +61,14 @@ class Busy(BackendError):
     def __init__(self, message: str, retry_after: int = 10) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+def where(error: BaseException) -> str:
+    """An unforeseen error's kind and the place in our code that it came from; never its text, which may hold paths."""
+    trace, places = error.__traceback__, ["?"]
+    while trace:
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        if module.startswith("backend"):
+            places.append(f"{module}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {places[-1]}"

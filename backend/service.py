@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from backend import __version__, engines
@@ -41,7 +42,8 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
-        self.engine = engine or engines.load(settings)
+        # Nobody keeps masks of a job, so that none need be made.
+        self.engine = engine or engines.load(replace(settings, show_masks=False))
         self.model_version = f"{self.engine.name}-{self.engine.version}"
         limits = settings.limits
         self._runner: Runner[Tracking] = Runner(limits.queue)
@@ -195,10 +197,15 @@ class Service:
             framerate=framerate,
             labels=labels,
             track_id=self._track_id(region, interaction),
-            engine=self.engine.name,
+            engine=self._engine_now(),
             score=score,
             partial=partial,
         )
+
+    def _engine_now(self) -> str:
+        """Its name, and what it is waited for where its model is not ready."""
+        status = self.engine.status
+        return self.engine.name if status == "ready" else f"{self.engine.name} is {status}"
 
     def _track_id(self, region: Region, interaction: Interaction) -> int:
         """The region's number, or the next one that the task has not seen."""

@@ -237,6 +237,25 @@ def test_a_track_that_waits_for_its_turn_is_not_answered_as_whole(make_service) 
     gate.open()
 
 
+def test_a_model_that_is_loading_is_named_as_what_is_waited_for(make_service) -> None:
+    gate, engine = Gate(until=0), StubEngine(status="loading")
+    engine.gate = gate
+    service = make_service(engine, answer_within=0.2)
+    (waits,) = predict(service, body(drawn(keyframe(1))))
+    assert waits["meta"]["text"][0].endswith("press t for the rest · stub is loading")
+    engine.status = "ready"
+    gate.open()
+
+
+def test_nobody_keeps_masks_of_jobs_and_none_are_made(monkeypatch, tmp_path) -> None:
+    given = []
+    monkeypatch.setattr("backend.engines.load", lambda settings: given.append(settings) or StubEngine())
+    service = Service(Settings(data_dir=tmp_path, show_masks=True))
+    service.close()
+    assert [settings.show_masks for settings in given] == [False]
+    assert service.health()["settings"]["show_masks"] is True
+
+
 def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
     gate = Gate(until=30)
     service = make_service(StubEngine(gate=gate), answer_within=0.3, limits=Limits(queue=2))

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, Literal, Protocol, TypeVar
 
-from backend.errors import BackendError, Busy
+from backend.errors import BackendError, Busy, where
 
 log = logging.getLogger(__name__)
 
@@ -154,14 +154,3 @@ class Runner(Generic[W]):
                     return
                 self._running = job = self._waiting.popleft()
             job.run()
-
-
-def where(error: BaseException) -> str:
-    """An unforeseen error's kind and the place in our code that it came from; never its text, which may hold paths."""
-    trace, places = error.__traceback__, ["?"]
-    while trace:
-        module = trace.tb_frame.f_globals.get("__name__", "?")
-        if module.startswith("backend"):
-            places.append(f"{module}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return f"{type(error).__name__} at {places[-1]}"

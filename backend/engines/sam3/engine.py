@@ -1,5 +1,8 @@
 """The engine `sam3`: loads its model in the background and opens sessions on it."""
 
+import atexit
+import hashlib
+import logging
 import re
 import threading
 from dataclasses import replace
@@ -18,9 +21,14 @@ from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
 from backend.engines.sam3.vision import Vision
-from backend.errors import BackendError, SettingsError
+from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
 from backend.video import Video
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 20.0
+"""Seconds that the process waits at its end for a model that is loading: torch aborts what ends under it."""
 
 
 class Sam3Engine:
@@ -37,12 +45,13 @@ class Sam3Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._device = devices.chosen(settings.device)
-        self.version = re.sub(r"\.(pt|pth|safetensors)$", "", Path(settings.model_path).name)
+        self.version = version(settings)
         self._status = "loading"
         self._sam3: Sam3 | None = None
         self._error = ""
         self._loading = threading.Thread(target=self._load, name="load sam3", daemon=True)
         self._loading.start()
+        atexit.register(self._loading.join, _PATIENCE)
 
     @property
     def status(self) -> str:
@@ -80,6 +89,7 @@ class Sam3Engine:
             self._fail(str(error))
         except Exception as error:
             kind = type(error).__name__
+            log.error("the model could not be loaded: %s", where(error))
             self._fail(
                 f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
                 "and transformers are those that the extra sam3 asks for"
@@ -125,3 +135,17 @@ class Sam3Engine:
             sam3.tracker.prompt(view, points, labels, None, None, sam3.tracker.reach(16))
             sam3.detector.detect(view.for_detector(), sam3.detector.words(["object"]))
         sam3.vision.clear()
+
+
+def version(settings: Settings) -> str:
+    """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
+    path = Path(settings.model_path).expanduser()
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    parts: list[object] = [
+        settings.model_path,
+        *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    ]
+    parts += [settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
+    parts += [settings.score_threshold, settings.new_object_threshold]
+    name = re.sub(r"\.(pt|pth|safetensors)$", "", path.name)
+    return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"

@@ -11,7 +11,7 @@ class Thresholds:
     """When detections and tracks are taken for each other, and for what.
 
     Attributes:
-        new: score from which a detection may begin a track.
+        new: score from which a detection may begin a track beside others; while there are none, every detection may.
         match: IoU from which a detection is of a track, and begins none.
         confirm: IoU from which a detection confirms a track.
         duplicate: IoU from which objects of different phrases are one.

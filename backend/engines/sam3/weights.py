@@ -24,6 +24,8 @@ from backend.errors import SettingsError
 log = logging.getLogger(__name__)
 
 HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+LOCAL = re.compile(r"\.(pt|pth|bin|safetensors)$")
+"""A file of weights, which no repository is called."""
 FILES = (
     "config.json",
     "model*.safetensors",
@@ -104,7 +106,7 @@ def fingerprint(model: Sam3VideoModel) -> str:
 
 def _hub(repository: str, model_dir: Path | None) -> Path:
     """The folder of a repository's files; those on disk do where the hub cannot be reached or refuses."""
-    if not HUB.fullmatch(repository):
+    if not HUB.fullmatch(repository) or LOCAL.search(repository) or Path(repository).parent.is_dir():
         raise SettingsError(
             f"there is no file or folder {Path(repository).name}: set model_path to facebook/sam3, to a folder in the "
             "hub's layout, or to sam3.pt"

@@ -1,7 +1,10 @@
 """The engine loads in the background, says how far it is, and hears its settings."""
 
+import os
+import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.engine import Sam3Engine, version
 from backend.errors import SettingsError
 from backend.geometry import Box
 from backend.prompts import Phrase, Prompt
@@ -62,7 +65,7 @@ def test_it_says_how_far_it_is_and_open_waits(settings, monkeypatch):
     opening.join(60)
     assert engine.status == "ready"
     assert len(sessions) == 1
-    assert (engine.name, engine.version) == ("sam3", "tiny")
+    assert engine.name == "sam3"
 
 
 def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
@@ -79,7 +82,7 @@ def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
         (RuntimeError("/secret/path"), "the model could not be loaded (RuntimeError): check model_path and device"),
     ],
 )
-def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monkeypatch, error, said):
+def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monkeypatch, caplog, error, said):
     def fail(*_):
         raise error
 
@@ -89,13 +92,24 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monke
         with pytest.raises(SettingsError) as caught:
             engine.open(scenes.short(2))
         assert str(caught.value).startswith(said)
-        assert "/secret" not in str(caught.value)
+        assert "/secret" not in str(caught.value) + caplog.text
         assert engine.status == f"failed: {caught.value}"
 
 
-@pytest.mark.parametrize(("path", "version"), [("sam3.pt", "sam3"), ("sam3.1", "sam3.1"), ("a/b.safetensors", "b")])
-def test_the_version_is_the_models_name_without_the_files_ending(path, version):
-    assert Sam3Engine(Settings(model_path=path, device="cpu")).version == version
+@pytest.mark.parametrize(("path", "name"), [("sam3.pt", "sam3"), ("sam3.1", "sam3.1"), ("a/b.safetensors", "b")])
+def test_the_version_begins_with_the_models_name_without_the_files_ending(path, name):
+    assert re.fullmatch(f"{name}-[0-9a-f]{{6}}", version(Settings(model_path=path)))
+
+
+def test_the_version_changes_with_the_weights_and_with_what_changes_tracks(settings, folder):
+    others = [{"image_size": 224}, {"dtype": "bfloat16"}, {"score_threshold": 0.3}, {"max_objects": 3}]
+    others += [{"new_object_threshold": 0.8}, {"hotstart_frames": 3}, {"model_path": "facebook/sam3"}]
+    versions = [version(replace(settings, **other)) for other in ({}, {"port": 1}, {"device": "auto"}, *others)]
+    assert versions[0] == versions[1] == versions[2]
+    assert len({*versions}) == 1 + len(others)
+    weights_file = folder / "model.safetensors"
+    os.utime(weights_file, ns=(0, weights_file.stat().st_mtime_ns + 1))
+    assert version(settings) != versions[0]
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path):
