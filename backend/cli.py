@@ -59,7 +59,7 @@ def _add_track(commands: Any) -> None:
     track = commands.add_parser("track", help="track objects in a file, without Label Studio")
     track.set_defaults(run=_track, prompts=())
     track.add_argument("video", type=Path, metavar="VIDEO")
-    track.add_argument("--track", metavar="NAME", default="1", help="the object that the prompts after it are of")
+    track.add_argument("--track", metavar="NAME", help="the object that the boxes, clicks and masks after it are of")
     track.add_argument("--label", metavar="L", help="the class of the objects prompted after it")
     for option, what in (
         ("--box", "a box round the object on source frame F, in pixels"),
@@ -102,10 +102,13 @@ def _track(options: argparse.Namespace) -> None:
 
     if not options.prompts:
         raise SettingsError("nothing is prompted: give --box X,Y,W,H@F, --point X,Y@F or --text PHRASE")
+    shown = [given for given in options.prompts if given[0] != "--text"]
+    words = [given for given in options.prompts if given[0] == "--text"]
+    _check_names(shown, [options.track, *(name for _, _, name, _ in words)])
     track.run(
         options.video,
-        _targets([given for given in options.prompts if given[0] != "--text"]),
-        _searches([given for given in options.prompts if given[0] == "--text"]),
+        _targets(shown),
+        _searches(words),
         _settings(options, "engine", "model_path", "device", "direction"),
         span=options.span,
         url=options.video_url,
@@ -118,8 +121,18 @@ def _settings(options: argparse.Namespace, *flags: str) -> settings.Settings:
     return settings.load(options.config, {key: getattr(options, key) for key in flags})
 
 
-_Given = tuple[str, str, str, str | None]
+_Given = tuple[str, str, str | None, str | None]
 """Option, value, and the track and label before it."""
+
+
+def _check_names(shown: Sequence[_Given], names: Sequence[str | None]) -> None:
+    """Refuse a `--track` that nothing shows."""
+    unused = [name for name in names if name is not None and name not in {track for _, _, track, _ in shown}]
+    if unused:
+        raise SettingsError(
+            f"--track {unused[0]}: no box, click or mask follows that shows it, and words make tracks of their own: "
+            "leave it out, or give --label for the class of what words find"
+        )
 
 
 def _searches(given: Sequence[_Given]) -> list[Search]:
@@ -145,6 +158,7 @@ def _targets(given: Sequence[_Given]) -> dict[str, Target]:
         what, at, frame = value.rpartition("@")
         if not at or not frame.isdecimal():
             raise SettingsError(f"{option} {value}: say on which source frame, as in {_FORMS[option]}")
+        name = name or "1"
         prompt = shown.setdefault(name, {}).setdefault(int(frame), {"points": ()})
         if option == "--mask":
             prompt["mask"] = _mask(Path(what))

@@ -1,7 +1,7 @@
 """Stand-ins that make tests fast: a video without a file, and an engine whose answers are known beforehand."""
 
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -47,7 +47,7 @@ class StubEngine:
         step: float = 1.0,
         seen: Callable[[int], bool] = lambda frame: True,
         gate: Callable[[int], None] | None = None,
-        answering: Mapping[str, Mapping[str, range]] | None = None,
+        answering: Mapping[str, Mapping[str, Container[int]]] | None = None,
         masks: bool = False,
         status: str = "ready",
     ) -> None:
@@ -86,7 +86,11 @@ class StubSession:
                 continue
             assert prompt.box is not None
             boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = prompt.box
-        return FrameResult(frame, {track: Observation(box, 1.0) for track, box in boxes.items()})
+        texts = {prompt.text for prompt in prompts if isinstance(prompt, Phrase)}
+        found = {name: (words, box) for name, (words, box) in self._found(frame, False).items() if words in texts}
+        tracks = {name: Observation(box, 1.0) for name, box in boxes.items()}
+        tracks |= {name: self._seen(Box(*place), 0.8) for name, (_, place) in found.items()}
+        return FrameResult(frame, tracks, {name: words for name, (words, _) in found.items()})
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult]:
         for frame in reversed(span) if reverse else span:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import secrets
+import string
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,10 +54,15 @@ def run(
         BackendError: the video cannot be decoded, or a prompt is not for this video or engine.
     """
     _check(path, output, drawn)
-    engine = engines.load(settings)
+    settings = replace(settings, show_masks=settings.show_masks and drawn is not None)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
-        tracks, labels = _tracks(video, targets, searches, settings, engine, span, masks=drawn is not None)
-        humans = {name: _humans(targets[name], video) if name in targets else [] for name in tracks}
+        propagations = _propagations(video, targets, searches, settings, span)
+        # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
+        engine = engines.load(settings)
+        _propagate(propagations, engine, video)
+        tracks = propagations.tracks()
+        labels = _labels(tracks, targets, searches, propagations.found)
+        humans = {name: _humans(target, video) for name, target in targets.items()}
         task = _task(video, tracks, humans, labels, settings, engine, url or str(path))
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
@@ -74,41 +82,48 @@ def _check(path: Path, *outputs: Path | None) -> None:
             raise SettingsError(f"{output.name} cannot be written: give a file in a folder that is there")
 
 
-def _tracks(
-    video: Video,
-    targets: Mapping[str, Target],
-    searches: Sequence[Search],
-    settings: Settings,
-    engine: Engine,
-    span: range | None,
-    masks: bool,
-) -> tuple[dict[str, Track], dict[str, str | None]]:
-    """Tracks and their classes by name."""
-    span = range(len(video))[span.start : span.stop] if span else range(len(video))
-    phrases = _phrases(searches, span, settings)
+def _propagations(
+    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, span: range | None
+) -> Propagations:
+    """What is to be done.
+
+    Raises:
+        BadRequest: the span lies outside the video, or a prompt outside the span.
+    """
+    part = range(len(video))[span.start : span.stop] if span else range(len(video))
+    if span and not part:
+        raise BadRequest(f"the span {span.start}..{span.stop} lies outside the video of {len(video)} frames")
+    phrases = _phrases(searches, part, settings)
     frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
-    if outside := [frame for frame in frames if frame not in span]:
-        raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {span.start}..{span.stop}")
-    propagations = Propagations(
+    if outside := [frame for frame in frames if frame not in part]:
+        raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {part.start}..{part.stop}")
+    return Propagations(
         len(video),
         targets,
         phrases,
         settings.direction,
         max_frames=settings.max_frames,
-        span=span,
-        masks=masks and settings.show_masks,
+        span=part,
+        masks=settings.show_masks,
     )
+
+
+def _propagate(propagations: Propagations, engine: Engine, video: Video) -> None:
     if engine.status != "ready":
         _say(f"the model is {engine.status}")
     for _ in tqdm(propagations.run(engine, video), total=propagations.total, unit="frame"):
         pass
-    tracks, found = propagations.tracks(), propagations.found
+
+
+def _labels(
+    tracks: Iterable[str], targets: Mapping[str, Target], searches: Sequence[Search], found: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Classes by track; words that found none are told."""
     classes = {one.text: one.label or one.text for one in searches}
-    labels = {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
     answered = {found[name] for name in tracks if name in found}
     for missing in (text for text in classes if text not in answered):
         _say(f"nothing answers to {missing}")
-    return tracks, labels
+    return {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
 
 
 def _phrases(searches: Sequence[Search], span: range, settings: Settings) -> list[Phrase]:
@@ -129,21 +144,27 @@ def _task(
     engine: Engine,
     url: str,
 ) -> dict[str, Any]:
+    """The task to import.
+
+    Args:
+        humans: the boxes that were given, by target; the other tracks are new to Label Studio, and get new ids.
+    """
     clock = Clock(video.times, video.end, video.rate)
     result = []
     for number, (name, track) in enumerate(tracks.items(), start=1):
         size, bound = (video.width, video.height), settings.keyframes.iou
         boxes = partial(segments.sampled, track=track, clock=clock, size=size, length=clock.length)
-        ours = segments.keyframes(segments.between(humans[name]), boxes, bound)
-        if not humans[name] and not ours:
+        given = humans.get(name, [])
+        ours = segments.keyframes(segments.between(given), boxes, bound)
+        if not given and not ours:
             continue
-        given = [label] if (label := labels[name]) else []
+        classes = [label] if (label := labels[name]) else []
         result.extend(
             regions.answer(
-                _region(name, given, humans[name], video),
-                [*humans[name], *ours],
+                _region(name if name in humans else _new_id(), classes, given, video),
+                [*given, *ours],
                 framerate=video.rate,
-                labels=given,
+                labels=classes,
                 track_id=number,
                 engine=engine.name,
                 score=float(np.nanmean(track.scores)) if len(track.scores) else None,
@@ -171,9 +192,14 @@ def _humans(target: Target, video: Video) -> list[Item]:
     return list(items.values())
 
 
-def _region(name: str, labels: Sequence[str], humans: Sequence[Item], video: Video) -> Region:
+def _new_id() -> str:
+    """As Label Studio makes them."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(10))
+
+
+def _region(region_id: str, labels: Sequence[str], humans: Sequence[Item], video: Video) -> Region:
     return Region(
-        id=name,
+        id=region_id,
         from_name="box",
         to_name="video",
         labels=tuple(labels),

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.engines.base import Engine, Session
-from backend.geometry import Boxes
 from backend.masks import Rle
 from backend.prompts import Direction, Phrase, Prompt, Target
 from backend.tracks import FrameResult, Observation, Track, fuse
@@ -33,6 +32,10 @@ def stretches_between(frames: Sequence[int], direction: Direction) -> list[Stret
     if direction != "backward":
         stretches.append(Stretch(frames[-1], None))
     return stretches
+
+
+_Way = tuple[range, bool]
+"""Source frames to go through, and whether in reverse."""
 
 
 class Propagation:
@@ -67,6 +70,16 @@ class Propagation:
                 start = max(last - reach, span.start) if first is None else first
                 passes.append(_Pass(range(start, last + 1), True, masks))
             self._runs.append(passes)
+
+    @classmethod
+    def along(cls, length: int, ways: Sequence[_Way], masks: bool) -> Self:
+        """One track on the frames of these ways, those of one direction apart from each other, forward ones first."""
+        one = cls(length, [], masks=masks)
+        edges = sorted({edge for span, _ in ways for edge in (span.start, span.stop)})
+        for start, stop in pairwise(edges):
+            holding = [reverse for span, reverse in ways if start in span]
+            one._runs.append([_Pass(range(start, stop), reverse, masks) for reverse in holding])
+        return one
 
     @property
     def _passes(self) -> Iterator["_Pass"]:
@@ -103,12 +116,12 @@ class Propagation:
 
     def track(self) -> Track:
         """What is known now."""
-        boxes, scores = np.full((self._length, 4), np.nan), np.full(self._length, np.nan)
-        for passes in self._runs:
-            results = [one.results() for one in passes]
-            span, found, score = results[0] if len(results) == 1 else _fused(*results)
-            boxes[span.start : span.stop], scores[span.start : span.stop] = found, score
-        return Track.of(boxes, scores, self._masks())
+        parts = [part for passes in self._runs for part in _fused(passes)]
+        first = min((frames.start for frames, _ in parts), default=0)
+        stop = max((frames.stop for frames, _ in parts), default=0)
+        rows = _spread(range(first, stop), parts)
+        track = Track.of(rows[:, :4], rows[:, 4], self._masks())
+        return replace(track, start=first + track.start)
 
     def _masks(self) -> dict[int, Rle]:
         """By frame; of two ways through it the one that started nearer."""
@@ -134,7 +147,9 @@ class Propagations:
     Args:
         length: frames of the video.
         targets: by the track's name.
-        phrases: each with words of its own; what they find are more tracks, under the engine's names.
+        phrases: each with words of its own; what they find are more tracks, under the engine's names as far as these
+            tell objects apart. They are kept on the frames of all phrases: the engine names an object after the
+            phrase that fits best, wherever that one begins.
         direction: beyond the outer prompts of a target, and from the frame of a phrase.
         max_frames: how far to go there; 0: no limit.
         span: source frames that are not left.
@@ -155,14 +170,17 @@ class Propagations:
         def made(frames: Iterable[int]) -> Propagation:
             return Propagation(length, stretches_between(sorted(frames), direction), max_frames, span, masks)
 
-        prompts: list[Prompt | Phrase] = [one for target in targets.values() for one in target.prompts.values()]
-        # Phrases last, so that what they find takes no target's name.
-        self._prompts = [*_by_frame(prompts), *_by_frame(phrases)]
-        self._tracks = {name: made(target.prompts) for name, target in targets.items()}
-        self._new = {phrase.text: partial(made, [phrase.frame]) for phrase in phrases}
-        self._ways = _ways([*self._tracks.values(), *(new() for new in self._new.values())])
+        self._length, self._keep_masks = length, masks
+        self._prompts = _by_frame([one for target in targets.values() for one in target.prompts.values()])
+        self._phrases = _by_frame(phrases)
+        self._targets = {name: made(target.prompts) for name, target in targets.items()}
+        searches = [made([phrase.frame]) for phrase in phrases]
+        self._searched = _ways(searches)
+        self._ways = _ways([*self._targets.values(), *searches])
+        self._names = _Names(targets)
+        self._found: dict[str, Propagation] = {}
         self.found: dict[str, str] = {}
-        """The words that a track answers to, by its name; the last ones, where better ones were found."""
+        """The words that a track answers to, by its name; those of its last frame, where it changed over to better."""
 
     @property
     def total(self) -> int:
@@ -172,28 +190,81 @@ class Propagations:
     def run(self, engine: Engine, video: Video) -> Iterator[int]:
         """Prompt everything, then propagate; every frame that is done is told."""
         with engine.open(video) as session:
+            # Phrases last, so that what they find takes no target's name.
             for prompts in self._prompts:
                 session.prompt(prompts)
+            for phrases in self._phrases:
+                self._names.keep(session.prompt(phrases).phrases)
             for span, reverse in self._ways:
+                self._names.begin(reverse)
                 with closing(session.propagate(span, reverse)) as results:
                     for result in results:
                         self._take(result, reverse)
                         yield result.frame
 
     def _take(self, result: FrameResult, reverse: bool) -> None:
+        is_searched = any(result.frame in span for span, way in self._searched if way == reverse)
         for name, seen in result.tracks.items():
-            words = result.phrases.get(name)
-            if words and name not in self._tracks:
-                self._tracks[name] = self._new[words]()
-            if words:
-                self.found[name] = words
-            if name in self._tracks:
-                self._tracks[name].take(result.frame, seen, reverse)
+            if name in self._targets:
+                self._targets[name].take(result.frame, seen, reverse)
+            elif is_searched and (words := result.phrases.get(name)):
+                self._find(self._names.of(name, words), words).take(result.frame, seen, reverse)
+
+    def _find(self, name: str, words: str) -> Propagation:
+        self.found[name] = words
+        if name not in self._found:
+            self._found[name] = Propagation.along(self._length, self._searched, self._keep_masks)
+        return self._found[name]
 
     def tracks(self) -> dict[str, Track]:
-        """By name: the targets', then what was found inside the frames of its phrase."""
-        tracks = {name: one.track() for name, one in self._tracks.items()}
-        return {name: track for name, track in tracks.items() if name not in self.found or len(track.scores)}
+        """By name: the targets', then what was found on the frames of the phrases."""
+        found = {name: one.track() for name, one in self._found.items()}
+        targets = {name: one.track() for name, one in self._targets.items()}
+        return targets | {name: track for name, track in found.items() if len(track.scores)}
+
+
+class _Names:
+    """What the tracks are called that words find: as the session calls them, unless that name is another object's.
+
+    A session that goes on elsewhere in the same direction begins that way anew, and counts its finds anew.
+
+    Args:
+        lasting: names that mean the same object on all ways.
+    """
+
+    def __init__(self, lasting: Iterable[str]) -> None:
+        self._lasting = set(lasting)
+        self._reverse = False
+        # By the session's name: on this way, ours; and those of earlier ways, by direction.
+        self._ours: dict[str, str] = {}
+        self._earlier: dict[bool, set[str]] = {False: set(), True: set()}
+        self._made: set[str] = set()
+        self._numbers: dict[str, Iterator[int]] = {}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """These, too, mean the same object on all ways."""
+        self._lasting.update(names)
+
+    def begin(self, reverse: bool) -> None:
+        """Another way."""
+        self._earlier[self._reverse].update(self._ours)
+        self._reverse, self._ours = reverse, {}
+
+    def of(self, name: str, words: str) -> str:
+        """Our name of the track that the session calls `name`, on this way."""
+        if name in self._lasting:
+            return name
+        if name not in self._ours:
+            is_anothers = name in self._earlier[self._reverse] or name in self._made
+            self._ours[name] = self._new(words) if is_anothers else name
+        return self._ours[name]
+
+    def _new(self, words: str) -> str:
+        taken = (self._lasting, self._ours, *self._earlier.values(), self._made)
+        numbered = (f"{words} {number}" for number in self._numbers.setdefault(words, count(1)))
+        name = next(name for name in numbered if not any(name in names for names in taken))
+        self._made.add(name)
+        return name
 
 
 def _by_frame(prompts: Iterable[Prompt | Phrase]) -> list[list[Prompt | Phrase]]:
@@ -203,9 +274,9 @@ def _by_frame(prompts: Iterable[Prompt | Phrase]) -> list[list[Prompt | Phrase]]
     return [alike for _, alike in sorted(frames.items())]
 
 
-def _ways(propagations: Sequence[Propagation]) -> list[tuple[range, bool]]:
+def _ways(propagations: Sequence[Propagation]) -> list[_Way]:
     """Spans that hold every frame of these once in each direction in which it is to be done, and the direction."""
-    ways: list[tuple[range, bool]] = []
+    ways: list[_Way] = []
     for reverse in (False, True):
         merged: list[range] = []
         for span in sorted((span for one in propagations for span in one.spans(reverse)), key=lambda span: span.start):
@@ -217,15 +288,33 @@ def _ways(propagations: Sequence[Propagation]) -> list[tuple[range, bool]]:
     return ways
 
 
-_Results = tuple[range, Boxes, NDArray[np.float64]]
+_Rows = tuple[range, NDArray[np.floating[Any]]]
+"""Source frames, and for each a row x0 y0 x1 y1 score, NaN where the object is not there."""
 
 
-def _fused(forward: _Results, backward: _Results) -> _Results:
-    return forward[0], *fuse(forward[1:], backward[1:])
+def _fused(passes: Sequence["_Pass"]) -> list[_Rows]:
+    """What is known of a span that was gone through in one way, or forward and then in reverse."""
+    parts = [rows for one in passes if (rows := one.rows())[0]]
+    if len(parts) < 2:
+        return parts
+    span = passes[0].span
+    ahead, back = (_spread(span, [part]) for part in parts)
+    boxes, scores = fuse((ahead[:, :4], ahead[:, 4]), (back[:, :4], back[:, 4]))
+    return [(span, np.column_stack([boxes, scores]))]
+
+
+def _spread(span: range, parts: Iterable[_Rows]) -> NDArray[np.float64]:
+    """Shape (n, 5): the rows of all frames of a span."""
+    whole = np.full((len(span), 5), np.nan)
+    for frames, rows in parts:
+        whole[frames.start - span.start : frames.stop - span.start] = rows
+    return whole
 
 
 class _Pass:
     """One way through one span. Only the frames from where the object is first seen to where it is last take memory."""
+
+    __slots__ = ("_first", "_keep_masks", "_rows", "_used", "count", "masks", "reverse", "span")
 
     def __init__(self, span: range, reverse: bool, keep_masks: bool) -> None:
         self.span = span
@@ -237,6 +326,7 @@ class _Pass:
         # Columns x0 y0 x1 y1 score, in the order of travel from the place `_first`. Single precision: a ten-thousandth
         # of a percent even at 8192 pixels, in half the memory.
         self._rows = np.empty((0, 5), np.float32)
+        self._used = 0
 
     def place(self, frame: int) -> int:
         """How many frames it is from the start."""
@@ -255,12 +345,13 @@ class _Pass:
         """The next frame."""
         place = self.place(frame)
         if seen.box is not None:
-            if not len(self._rows):
+            if not self._used:
                 self._first = place
             row = place - self._first
             if row >= len(self._rows):
                 self._grow(row + 1)
             self._rows[row] = *seen.box, seen.score
+            self._used = row + 1
             if self._keep_masks and seen.mask is not None:
                 self.masks[frame] = seen.mask
         self.count = place + 1
@@ -271,10 +362,10 @@ class _Pass:
         more = np.full((rows - len(self._rows), 5), np.nan, np.float32)
         self._rows = np.concatenate([self._rows, more])
 
-    def results(self) -> _Results:
-        rows, count = self._rows, len(self.span)
-        whole = np.full((count, 5), np.nan)
-        whole[self._first : self._first + len(rows)] = rows
+    def rows(self) -> _Rows:
+        """From where it is first seen to where it is last, by source frame."""
+        used = self._used  # read first: another thread may take the next frame meanwhile
+        start, rows = self._first, self._rows[:used]
         if self.reverse:
-            whole = whole[::-1]
-        return self.span, whole[:, :4], whole[:, 4]
+            return range(self.span.stop - start - used, self.span.stop - start), rows[::-1]
+        return range(self.span.start + start, self.span.start + start + used), rows

@@ -1,6 +1,7 @@
 """`sam3-backend track`: a file in, tasks for Label Studio and a video to look at out."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def test_a_box_becomes_a_task_that_label_studio_imports(clip: Path) -> None:
     (prediction,) = task["predictions"]
     (region,) = prediction["result"]
     assert (region["type"], region["from_name"], region["to_name"]) == ("videorectangle", "box", "video")
+    assert region["id"] == "1"
     assert region["value"]["labels"] == ["Car"]
     assert (region["value"]["framesCount"], region["value"]["duration"]) == (COUNT, pytest.approx(COUNT / 25))
     items = list(parse(region["value"]["sequence"]))
@@ -154,23 +156,22 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, engine: StubEngine) -> list[Setting
     return seen
 
 
-def spans(task: dict) -> dict[str, tuple[str, int, int]]:
-    """Class, first and last LS frame by region."""
-    regions = task["predictions"][0]["result"]
-    return {
-        region["id"]: (*region["value"]["labels"], *(region["value"]["sequence"][at]["frame"] for at in (0, -1)))
-        for region in regions
-    }
+def spans(task: dict) -> list[tuple[str, int, int]]:
+    """Class, first and last LS frame of each region."""
+    return [
+        (*region["value"]["labels"], *(region["value"]["sequence"][at]["frame"] for at in (0, -1)))
+        for region in task["predictions"][0]["result"]
+    ]
 
 
 def test_words_find_objects_whenever_they_appear_each_under_its_phrase(clip: Path, monkeypatch) -> None:
     engine = StubEngine(answering={"red car": {"x": range(40), "y": range(9, 30)}, "person": {"z": range(5, 40)}})
     stubbed(monkeypatch, engine)
-    assert spans(track(clip, "--text", "red  car, person")) == {
-        "x": ("red car", 1, 40),
-        "y": ("red car", 10, 30),
-        "z": ("person", 6, 40),
-    }
+    assert spans(track(clip, "--text", "red  car, person")) == [
+        ("red car", 1, 40),
+        ("person", 6, 40),
+        ("red car", 10, 30),
+    ]
     assert (engine.sessions, engine.frames) == (1, list(range(40)))
 
 
@@ -186,12 +187,12 @@ def test_words_find_objects_whenever_they_appear_each_under_its_phrase(clip: Pat
 )
 def test_words_are_looked_for_from_their_frame_on(clip: Path, monkeypatch, words: str, first: int, last: int) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
-    assert spans(track(clip, *words.split())) == {"x": ("car", first, last)}
+    assert spans(track(clip, *words.split())) == [("car", first, last)]
 
 
 def test_a_span_may_end_behind_the_video(clip: Path, monkeypatch) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
-    assert spans(track(clip, "--text", "car", "--span", "10..99")) == {"x": ("car", 11, 40)}
+    assert spans(track(clip, "--text", "car", "--span", "10..99")) == [("car", 11, 40)]
     assert spans(track(clip, "--text", "car", "--span", "10..99", "--direction", "backward")) == {"x": ("car", 11, 40)}
 
 
@@ -207,14 +208,14 @@ def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> 
     stubbed(monkeypatch, engine)
     words = "--text dog --label Car --track a --box 20,60,40,40@0 --text car@20 --label Ball --track b --box 9,9,9,9@20"
     task = track(clip, *words.split())
-    assert spans(task) == {"a": ("Car", 1, 40), "b": ("Ball", 21, 40), "y": ("dog", 1, 40), "x": ("Car", 21, 40)}
+    assert spans(task) == [("Car", 1, 40), ("Ball", 21, 40), ("dog", 1, 40), ("Car", 21, 40)]
     assert [region["meta"]["track_id"] for region in task["predictions"][0]["result"]] == [1, 2, 3, 4]
     assert (engine.sessions, engine.frames) == (1, list(range(40)))
 
 
 def test_words_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}, "dog": {}}))
-    assert spans(track(clip, "--text", "dog, car")).keys() == {"x"}
+    assert spans(track(clip, "--text", "dog, car")) == [("car", 1, 40)]
     assert "nothing answers to dog" in capsys.readouterr().err
 
 
@@ -223,6 +224,71 @@ def test_the_flags_of_the_model_reach_the_engine_and_loading_is_told(clip: Path,
     track(clip, "--model", "/models/sam3.pt", "--device", "cpu", "--box", "20,60,40,40@0")
     assert (seen[0].model_path, seen[0].device) == ("/models/sam3.pt", "cpu")
     assert "the model is loading" in capsys.readouterr().err
+
+
+def test_what_words_find_gets_a_new_id_in_every_run_and_what_was_shown_keeps_its_name(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40), "y": range(40)}}))
+    words = ["--track", "a", "--box", "20,60,40,40@0", "--text", "car"]
+    runs = [[region["id"] for region in track(clip, *words)["predictions"][0]["result"]] for _ in range(2)]
+    assert [ids[0] for ids in runs] == ["a", "a"]
+    found = [name for ids in runs for name in ids[1:]]
+    assert len(set(found)) == 4
+    assert all(re.fullmatch("[A-Za-z0-9]{10}", name) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        ("--track a --text car", "a"),
+        ("--track 1 --text car", "1"),
+        ("--track a --box 20,60,40,40@0 --track b --text car", "b"),
+        ("--track b --text car --track a --box 20,60,40,40@0", "b"),
+        ("--text car --track c", "c"),
+    ],
+)
+def test_a_track_that_nothing_shows_is_refused(clip: Path, monkeypatch, capsys, words: str, unused: str) -> None:
+    loaded = stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
+    assert main(["track", str(clip), *words.split()]) == 2
+    assert f"--track {unused}: no box, click or mask follows" in capsys.readouterr().err
+    assert not loaded
+
+
+def test_words_between_a_track_and_its_box_are_fine(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
+    words = "--track a --label Car --text car --box 20,60,40,40@0"
+    assert spans(track(clip, *words.split())) == [("Car", 1, 40), ("Car", 1, 40)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--box 20,60,40,40@5 --span 10..20", "frame 5 lies outside the span 10..20"),
+        ("--text car --span 50..60", "the span 50..60 lies outside the video of 40 frames"),
+        ("--text car@40", "frame 40 lies outside the span 0..40"),
+    ],
+)
+def test_no_model_is_loaded_for_frames_that_are_not_there(clip, monkeypatch, capsys, words: str, sentence: str) -> None:
+    loaded = stubbed(monkeypatch, StubEngine(answering={}))
+    assert main(["track", str(clip), *words.split()]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not loaded
+
+
+def test_no_model_is_loaded_for_a_file_that_is_no_video(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("no video")
+    loaded = stubbed(monkeypatch, StubEngine(answering={}))
+    assert main(["track", str(path), "--text", "car"]) == 1
+    assert not loaded
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_the_engine_makes_masks_only_where_the_overlay_shows_them(clip, tmp_path, monkeypatch, show: bool) -> None:
+    monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", str(show))
+    loaded = stubbed(monkeypatch, StubEngine())
+    track(clip, "--box", "20,60,40,40@0")
+    track(clip, "--box", "20,60,40,40@0", "--overlay", str(tmp_path / "out.mp4"))
+    assert [settings.show_masks for settings in loaded] == [False, show]
 
 
 @pytest.mark.parametrize("show", [True, False])

@@ -1,4 +1,5 @@
 import tracemalloc
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from backend.geometry import Box
 from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
 from backend.prompts import Phrase, Prompt, Target
-from backend.tracks import Observation, Track
+from backend.tracks import ABSENT, FrameResult, Observation, Track
 from tests.fakes import FakeVideo, StubEngine, StubSession
 
 
@@ -155,6 +156,76 @@ def test_a_track_that_changes_over_to_better_words_has_them() -> None:
     assert frames_of(found.tracks()["x"]) == [*range(50)]
 
 
+def found_on(found: Propagations) -> dict[str, list[int]]:
+    return {name: frames_of(track) for name, track in found.tracks().items()}
+
+
+def test_what_a_phrase_names_is_kept_wherever_another_one_is_looked_for() -> None:
+    engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
+    found = together(engine, phrases=[Phrase("red car", 5), Phrase("car", 20)], max_frames=6)
+    assert found_on(found) == {"x": [*range(5, 12), *range(20, 27)]}
+    engine.frames.clear()
+    found = together(engine, phrases=[Phrase("red car", 5), Phrase("car", 8)], max_frames=6)
+    assert found_on(found) == {"x": [*range(5, 15)]}
+
+
+def test_where_phrases_are_looked_for_both_ways_each_way_has_the_frames_of_all() -> None:
+    engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
+    phrases = [Phrase("red car", 20), Phrase("car", 30)]
+    found = together(engine, phrases=phrases, direction="both", max_frames=8)
+    assert found_on(found) == {"x": [*range(12, 29), *range(30, 39)]}
+    engine = StubEngine(answering={"red car": {}, "car": {"y": range(50)}})
+    targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
+    tracks = found_on(together(engine, targets, phrases, direction="backward", max_frames=8))
+    assert tracks == {"a": [*range(50)], "y": [*range(12, 21), *range(22, 31)]}
+
+
+@pytest.mark.parametrize(("direction", "start", "changes"), [("forward", 5, 6), ("backward", 40, 35)])
+def test_the_last_words_of_a_track_are_those_of_its_last_frame_that_is_kept(
+    direction: str, start: int, changes: int
+) -> None:
+    engine = StubEngine(answering={"car": {"x": range(changes)}, "truck": {"x": range(changes, 50)}})
+    targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
+    found = together(engine, targets, [Phrase("car", start), Phrase("truck", start)], direction, max_frames=4)
+    assert found.found == {"x": "truck"}
+
+
+def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
+    answering = {"car": {"x": range(3, 50), "car 1": range(4, 6), "shown": range(50)}, "dog": {"car 2": range(20, 50)}}
+    phrases = [Phrase("car"), Phrase("dog", 20), Phrase("cat", 40)]
+    found = together(StubEngine(answering=answering), phrases=phrases, max_frames=8)
+    gap, last = [*range(20, 29)], [*range(40, 49)]
+    assert found_on(found) == {
+        "x": [*range(3, 9)],
+        "car 1": [4, 5],
+        "car 3": gap,
+        "car 4": last,
+        "shown": [*range(9), *gap, *last],
+        "car 2": [*gap, *last],
+    }
+    assert found.found["car 3"] == "car"
+
+
+@pytest.mark.parametrize(("again", "other"), [(20, 22), (22, 20)])
+def test_a_name_that_is_made_is_not_the_sessions_name_for_another_object(again: int, other: int) -> None:
+    answering = {"car": {"x": [3, *range(again, 50)], "car 1": range(other, 50)}}
+    found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("dog", 20)], max_frames=8)
+    assert found_on(found) == {"x": [3], "car 1": [*range(20, 29)], "car 2": [*range(22, 29)]}
+
+
+@pytest.mark.parametrize("frames", [range(16, 25), [16, 24]])
+def test_a_name_means_the_same_object_in_both_directions(frames: Sequence[int]) -> None:
+    engine = StubEngine(answering={"car": {"x": frames}})
+    found = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6)
+    assert found_on(found) == {"x": list(frames)}
+
+
+def test_what_is_never_seen_is_no_track() -> None:
+    propagations = Propagations(50, {}, [Phrase("car")], "forward")
+    assert len(list(propagations.run(Passing(10, ABSENT), FakeVideo(1)))) == 50
+    assert propagations.tracks() == {}
+
+
 def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
     (track,) = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
@@ -186,3 +257,43 @@ def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
 def test_a_short_track_of_a_long_video_takes_little_memory(reverse: bool) -> None:
     assert grown(range(50_000, 50_100), reverse=reverse) < 100 * 64 + 4096
     assert grown(range(20_000), reverse=reverse) < 20_000 * 24 + 4096
+
+
+class Passing:
+    """A session of words, `life` frames of each object, one after the other; and its engine."""
+
+    def __init__(self, life: int, seen: Observation) -> None:
+        self.life, self.seen = life, seen
+
+    def open(self, video: FakeVideo) -> "Passing":
+        return self
+
+    def __enter__(self) -> "Passing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def prompt(self, prompts: list[Phrase]) -> FrameResult:
+        return FrameResult(0, {})
+
+    def propagate(self, span: range, reverse: bool) -> Iterator[FrameResult]:
+        for frame in span:
+            name = f"car {frame // self.life}"
+            yield FrameResult(frame, {name: self.seen}, {name: "car"})
+
+
+def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
+    length, life = 20_000, 200
+    tracemalloc.start()
+    propagations = Propagations(length, {}, [Phrase("car")], "forward")
+    for _ in propagations.run(Passing(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):
+        pass
+    tracemalloc.reset_peak()
+    tracks = propagations.tracks()
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(tracks) == length // life
+    assert all(len(frames_of(track)) == life for track in tracks.values())
+    assert kept < 64 * length + 1024 * len(tracks)
+    assert peak < kept + 64 * life + 4096  # no more than one track at a time is in the making
