@@ -121,8 +121,9 @@ def _labels(
     """Classes by track; words that found none are told."""
     classes = {one.text: one.label or one.text for one in searches}
     answered = {found[name] for name in tracks if name in found}
+    better = ", or other words name it better" if len(classes) > 1 else ""
     for missing in (text for text in classes if text not in answered):
-        _say(f"nothing answers to {missing}")
+        _say(f"nothing answers to {missing}{better}")
     return {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
 
 
