@@ -58,8 +58,8 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,6 @@ from backend.engines import load
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.session import Sam3Session
-from backend.engines.sam3.tokenizer import Tokenizer
-from backend.engines.sam3.tracker import Tracker
 from backend.geometry import Box
 from backend.jobs.propagation import Propagations
 from backend.prompts import Phrase, Point, Prompt, Target
@@ -99,7 +97,6 @@ EASY = {"score_threshold": 0.1, "new_object_threshold": 0.15}
 HALF = {"score_threshold": 0.3, "new_object_threshold": 0.4, "max_objects": 1000}
 """Thresholds that a dozen of their objects come up to."""
 PHRASES = {"lively": ["c", "a b", "tree"], "shapes": ["shape", "red circle", "blue shape", "circle"]}
-BOX_PX = 0.5
 WARM = 24
 """Frames after which all memories are full: 16 pointers, and some to get going."""
 TURN = 4
@@ -141,22 +138,6 @@ def loaded(folder: Path, **changes: Any) -> Sam3Engine:
     return engine
 
 
-def model_of(engine: Sam3Engine) -> Any:
-    return engine.sam3.vision._model
-
-
-def bare(engine: Sam3Engine) -> Sam3Engine:
-    """An engine without what the library does not have here, and the library's model with its thresholds."""
-    sam3, model = engine.sam3, model_of(engine)
-    engine._sam3 = replace(sam3, speck=0)
-    sam3.tracker.least_quality = None
-    model.config.det_nms_thresh = model.det_nms_thresh = 0.0
-    model.fill_hole_area = 0
-    model.score_threshold_detection = model.config.score_threshold_detection
-    model.new_det_thresh, model.max_num_objects = sam3.thresholds.new, sam3.thresholds.max_objects
-    return engine
-
-
 def clicked(session: Sam3Session, clicks: Clicks) -> None:
     session.prompt([click(number, place) for number, place in enumerate(clicks)])
 
@@ -188,7 +169,7 @@ def ours(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> Seen:
 
 
 def theirs(engine: Sam3Engine, video: FakeVideo, clicks: Clicks, noise: float = 0.0) -> Seen:
-    logits = list(stock.clicked(stock.alone(model_of(engine)), video, clicks, noise))
+    logits = list(stock.clicked(stock.alone(stock.model_of(engine)), video, clicks, noise))
     boxes = [[stock.box_of(one, video) or [np.nan] * 4 for one in frame.split(1)] for frame in logits]
     return Seen(torch.stack(logits), np.array(boxes, float))
 
@@ -203,21 +184,10 @@ def boxes_apart(a: Seen, b: Seen, side: int) -> float:
     return float(np.where(missing, side, np.nan_to_num(np.abs(a.boxes - b.boxes))).max())
 
 
-@contextmanager
-def memories_in_float32() -> Iterator[None]:
-    """In both."""
-    kept, Tracker.memory_dtype = Tracker.memory_dtype, torch.float32
-    try:
-        with stock.memories_in_float32():
-            yield
-    finally:
-        Tracker.memory_dtype = kept
-
-
 def parity(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> dict[str, float]:
     seen, stock_seen = ours(engine, video, clicks), theirs(engine, video, clicks)
     noisy = theirs(engine, video, clicks, noise=1e-7)
-    with memories_in_float32():
+    with stock.memories_in_float32():
         fp32 = sigmoids_apart(ours(engine, video, clicks), theirs(engine, video, clicks))
     values = {
         "sigmoid": sigmoids_apart(seen, stock_seen),
@@ -230,39 +200,10 @@ def parity(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> dict[str, fl
     return {name: rounded(value) for name, value in values.items()}
 
 
-Boxes = dict[int, Sequence[float]]
-"""Of one object, by frame."""
-
-
-def named(results: Iterator[Mapping[Any, Sequence[float]]]) -> list[Boxes]:
-    """Boxes by object."""
-    objects: dict[Any, Boxes] = {}
-    for frame, boxes in enumerate(results):
-        for name, box in boxes.items():
-            objects.setdefault(name, {})[frame] = box
-    return list(objects.values())
-
-
-def same(a: Boxes, b: Boxes) -> bool:
-    return a.keys() == b.keys() and all(np.abs(np.subtract(a[frame], b[frame])).max() <= BOX_PX for frame in a)
-
-
 def finds_the_same(engine: Sam3Engine, folder: Path, video: FakeVideo, phrase: str) -> bool:
-    """Whether the library's numbers and our names map one to one."""
-    with stock.mended():
-        ids, attention = Tokenizer.from_folder(folder).encode([phrase])
-        left = named(stock.named(model_of(engine), video, ids, attention))
-    with engine.open(video) as session:
-        session.prompt([Phrase(phrase, 0)])
-        results = session.propagate(range(len(video)))
-        found = named({name: [*seen.box] for name, seen in one.tracks.items() if seen.box} for one in results)
-    say(f"  {phrase}: {len(left)} objects in the library, {len(found)} in ours")
-    for boxes in found:
-        twins = [other for other in left if same(boxes, other)]
-        if not twins:
-            return False
-        left.remove(twins[0])
-    return not left
+    ours, theirs = stock.both_named(engine, folder, video, phrase)
+    say(f"  {phrase}: {len(theirs)} objects in the library, {len(ours)} in ours")
+    return stock.are_same(ours, theirs)
 
 
 def text_parity(engine: Sam3Engine, folder: Path, phrases: Sequence[str], frames: int) -> bool:
@@ -287,12 +228,12 @@ def likeness(lively: Path, size: Size) -> dict[str, Any]:
     texts = []
     for name, folder in folders.items():
         say(f"likeness, {name}")
-        engine = bare(loaded(folder, **(HALF if name == "lively" else {})))
+        engine = stock.bare(loaded(folder, **(HALF if name == "lively" else {})))
         if name == "lively":
             found[name] = parity(engine, FakeVideo(contract.video().pictures[: size.frames]), BALL_BRICK_AND_GROUND)
         else:
             found[name] = parity(engine, scenes.film(scenes.FIVE, size.frames), FIVE)
-        with memories_in_float32() if name == "lively" else nullcontext():
+        with stock.memories_in_float32() if name == "lively" else nullcontext():
             texts.append(text_parity(engine, folder, PHRASES.get(name, [])[: size.phrases], size.frames))
 
     def worst(key: str, models: Sequence[str]) -> float:
@@ -468,7 +409,7 @@ def in_turns(runs: Mapping[str, Iterator[Any]], turns: int) -> dict[str, float]:
 def speed(folder: Path, size: Size) -> dict[str, float]:
     say("speed")
     engine = loaded(folder)
-    tracker = stock.alone(model_of(engine))
+    tracker = stock.alone(stock.model_of(engine))
     video = scenes.film(scenes.FIVE, WARM + len(SIXTEEN) + size.turns * TURN + 1)
     times = in_turns(
         {
@@ -493,7 +434,8 @@ def encoder(folder: Path, frames: int) -> dict[str, float]:
     say("runs of the vision encoder")
     engine = loaded(folder, **EASY)
     calls = []
-    hook = model_of(engine).detector_model.vision_encoder.backbone.register_forward_hook(lambda *_: calls.append(1))
+    backbone = stock.model_of(engine).detector_model.vision_encoder.backbone
+    hook = backbone.register_forward_hook(lambda *_: calls.append(1))
     per_frame = []
     for words, clicks in ((1, []), (2, SIXTEEN[:3]), (0, SIXTEEN)):
         calls.clear()

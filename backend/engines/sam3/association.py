@@ -274,7 +274,7 @@ class Association:
         columns = zip(now.ids, matched.any(0).tolist(), confirmed.tolist(), now.present.tolist(), strict=True)
         for name, is_matched, is_confirmed, is_present in columns:
             track = self.tracks.get(name)
-            if track is None:
+            if track is None or track.began == now.number:  # it began with what is on this frame
                 continue
             track.absent = 0 if is_present else track.absent + 1
             # One detection may do both: match a track, and be too far off to confirm it.
@@ -290,6 +290,9 @@ class Association:
     def _count_overlaps(self, now: _Frame, matched: Tensor) -> None:
         for row in matched[matched.sum(1) > 1]:
             names = [now.ids[column] for column in row.nonzero()[:, 0].tolist()]
+            names = [name for name in names if self.tracks[name].began != now.number]
+            if not names:
+                continue
             oldest = max(names, key=lambda name: abs(now.number - self.tracks[name].began))
             for name in names:
                 if name != oldest:

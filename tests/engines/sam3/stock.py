@@ -2,12 +2,15 @@
 
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,12 +22,35 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 )
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
+from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.frames import pixels
 from backend.engines.sam3.masks import mask_input
-from backend.prompts import Prompt
+from backend.engines.sam3.tokenizer import Tokenizer
+from backend.engines.sam3.tracker import Tracker
+from backend.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
 
 CPU = torch.device("cpu")
+BOX_PX = 0.5
+Boxes = dict[int, Sequence[float]]
+"""Of one object, by frame."""
+
+
+def model_of(engine: Sam3Engine) -> Sam3VideoModel:
+    """The library's model, whose weights an engine has."""
+    return engine.sam3.vision._model
+
+
+def bare(engine: Sam3Engine) -> Sam3Engine:
+    """An engine without what the library does not have here, and the library's model with its thresholds."""
+    sam3, model = engine.sam3, model_of(engine)
+    engine._sam3 = replace(sam3, speck=0)
+    sam3.tracker.least_quality = None
+    model.config.det_nms_thresh = model.det_nms_thresh = 0.0
+    model.fill_hole_area = 0
+    model.score_threshold_detection = model.config.score_threshold_detection
+    model.new_det_thresh, model.max_num_objects = sam3.thresholds.new, sam3.thresholds.max_objects
+    return engine
 
 
 def stacked(video: FakeVideo, side: int) -> Tensor:
@@ -100,6 +126,45 @@ def named(
         yield {number: box for number, box in boxes.items() if box}
 
 
+def both_named(engine: Sam3Engine, folder: Path, video: FakeVideo, phrase: str) -> tuple[list[Boxes], list[Boxes]]:
+    """The objects of one phrase in ours and, mended, in the library.
+
+    Args:
+        engine: a bare one.
+        folder: of its tokenizer.
+    """
+    with engine.open(video) as session:
+        session.prompt([Phrase(phrase, 0)])
+        results = session.propagate(range(len(video)))
+        ours = _by_object({name: [*seen.box] for name, seen in one.tracks.items() if seen.box} for one in results)
+    with mended():
+        theirs = _by_object(named(model_of(engine), video, *Tokenizer.from_folder(folder).encode([phrase])))
+    return ours, theirs
+
+
+def _by_object(results: Iterable[Mapping[Any, Sequence[float]]]) -> list[Boxes]:
+    objects: dict[Any, Boxes] = {}
+    for frame, boxes in enumerate(results):
+        for name, box in boxes.items():
+            objects.setdefault(name, {})[frame] = box
+    return list(objects.values())
+
+
+def are_same(ours: Sequence[Boxes], theirs: Sequence[Boxes]) -> bool:
+    """Whether objects map one to one, on the same frames with the same boxes."""
+    left = list(theirs)
+    for boxes in ours:
+        twins = [index for index, other in enumerate(left) if _is_same(boxes, other)]
+        if not twins:
+            return False
+        del left[twins[0]]
+    return not left
+
+
+def _is_same(a: Boxes, b: Boxes) -> bool:
+    return a.keys() == b.keys() and all(np.abs(np.subtract(a[frame], b[frame])).max() <= BOX_PX for frame in a)
+
+
 class Alone:
     """One object on the library's tracker for clicks, with what `sam3.md` says of its defects put right.
 
@@ -162,12 +227,15 @@ class Alone:
 
 @contextmanager
 def memories_in_float32() -> Iterator[None]:
-    """With memories as they were computed, where the library rounds them to bfloat16."""
+    """With memories as they were computed, where ours and the library round them to bfloat16."""
     source = textwrap.dedent(inspect.getsource(Sam3TrackerVideoModel._encode_new_memory))
     assert "torch.bfloat16" in source
     made: dict[str, Any] = {}
     exec(source.replace("torch.bfloat16", "torch.float32"), vars(modeling_sam3_tracker_video), made)
-    with patch.object(Sam3TrackerVideoModel, "_encode_new_memory", made["_encode_new_memory"]):
+    with (
+        patch.object(Sam3TrackerVideoModel, "_encode_new_memory", made["_encode_new_memory"]),
+        patch.object(Tracker, "memory_dtype", torch.float32),
+    ):
         yield
 
 

@@ -435,6 +435,17 @@ def test_the_surest_newcomers_find_room(most: int, rows: list[int], caplog: pyte
     assert [record.name for record in caplog.records] == ["backend.engines.sam3.association"]
 
 
+def test_a_track_is_judged_from_its_second_frame_on() -> None:
+    association = Association(Thresholds(), numbered())
+    association.add("a", 0, 0.9, 4)
+    association.add("b", 0, 0.9, 4)
+    tracks = {"a": square(0), "b": square(1)}
+    for frame, unmatched, overlaps in ((4, 0, {}), (5, 0, {"a": 1}), (6, 1, {"a": 1})):
+        stepped(association, frame, found() if frame == 6 else found((square(0), 0.9, 0)), tracks)
+        assert association.tracks["a"].unmatched == unmatched
+        assert association.tracks["b"].overlaps == overlaps
+
+
 def test_a_track_that_has_been_gone_for_long_ends_and_makes_room() -> None:
     association = begun(found((square(0), 0.9, 0), (square(12), 0.9, 0)), Thresholds(absent=3, max_objects=2))
     nothing = torch.full_like(square(0), -3)

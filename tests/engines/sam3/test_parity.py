@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoInferenceCache
 
@@ -40,7 +39,6 @@ def both(request) -> Iterator[SimpleNamespace]:
     seen = Sam3TrackerVideoInferenceCache(max_vision_features_cache_size=LENGTH)
     # What is rounded to bfloat16 may jump by a whole step where the sums differ in their last bit.
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "memory_dtype", torch.float32)
         patch.setattr(Tracker, "least_quality", None)
         tracker = stock.alone(engine.sam3.vision._model)
         yield SimpleNamespace(sam3=engine.sam3, video=video, alone=lambda: stock.Alone(tracker, video, seen))
