@@ -126,17 +126,22 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._running: set[str] = set()
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed under a name."""
+        """The function, timed under a name; what it calls under the same name is part of it."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if name in self._running:
+                return function(*args, **kwargs)
+            self._running.add(name)
             wait()
             begin = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 wait()
+                self._running.remove(name)
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
         return timed
