@@ -284,17 +284,19 @@ def rss(folder: Path, size: Size) -> list[float]:
     engine = loaded(folder)
     table = np.empty((size.run, len(TWO), 5), np.float32)
     table.fill(0)
-    samples: list[int] = []
+    samples = np.zeros((size.run - size.settled) // 10, np.int64)
+    samples.fill(1)  # written to before, like the table: a list would grow with the frames
     with engine.open(scenes.endless(scenes.FIVE, size.run)) as session:
         clicked(session, TWO)
         for result in session.propagate(range(size.run)):
             for row, seen in zip(table[result.frame], result.tracks.values(), strict=True):
                 row[:] = [*(seen.box or [np.nan] * 4), seen.score]
             if result.frame >= size.settled and result.frame % 10 == 0:
-                samples.append(resident())
+                samples[(result.frame - size.settled) // 10] = resident()
             if result.frame % 2000 == 0:
                 say(f"  frame {result.frame}: {resident() / 2**20:.1f} MiB")
-    return np.array(samples).reshape(-1, size.block // 10).mean(1).tolist()
+    means: list[float] = samples.reshape(-1, size.block // 10).mean(1).tolist()
+    return means
 
 
 def slope(means: Sequence[float], block: int) -> dict[str, Any]:
