@@ -91,7 +91,7 @@ class LabelStudio:
         words += ["--internal-host", "127.0.0.1", "--enable-legacy-api-token", "--log-level", "INFO"]
         account = {"USERNAME": self.email, "PASSWORD": self.password, "USER_TOKEN": self.token, "HOST": self.url}
         self.process.start([self._venv / "bin" / "label-studio", *words], _environment(self._folder, account))
-        self.process.wait_until(self._answers, 120)
+        self.process.wait_until(self._answers, 240)
 
     def stop(self) -> None:
         """End it; what it keeps stays in its folder."""

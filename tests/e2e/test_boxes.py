@@ -177,3 +177,22 @@ def test_what_is_not_ready_is_shown_in_part_and_t_brings_the_rest(hasty_project:
         assert humans(whole) == {1}
         for frame in SAMPLED:
             assert overlap(page.shown(whole["id"], frame), "Car", frame) >= 0.8, frame
+
+
+def test_drawn_clicked_and_t_sam3_answers(sam3_project: Project) -> None:
+    """Its weights are random: where its boxes are says nothing."""
+    with opened(sam3_project) as page:
+        region = draw_and_track(page, "Car", "1")
+        drawn = {name: keyframe(region, 1)[name] for name in ("x", "y", "width", "height")}
+        assert region["meta"]["text"][0].startswith("track 1 · sam3 · ")
+        assert region["origin"] == "prediction"
+        assert humans(region) == {1}
+        page.shot("sam3-1-tracked")
+        page.move(region["id"], 30, 4, 3)
+        moved = page.region(region["id"])
+        page.track()
+        region = page.region(region["id"])
+        assert humans(region) == {1, 30}
+        assert {name: keyframe(region, 1)[name] for name in drawn} == drawn
+        assert keyframe(region, 30)["x"] == keyframe(moved, 30)["x"]
+        page.shot("sam3-2-corrected")
