@@ -28,7 +28,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     for path, what in ((CHROMIUM, "Chromium"), (ROOT / ".venv-labelstudio", "Label Studio in .venv-labelstudio")):
         missing(path, what)
     with LabelStudio(ROOT / ".venv-labelstudio", tmp_path_factory.mktemp("labelstudio")) as studio:
-        studio.start()
+        studio.start(0)  # tests beside these, in another process, take and leave the usual ports
         yield studio
 
 
