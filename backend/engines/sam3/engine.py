@@ -139,7 +139,7 @@ class Sam3Engine:
 
 def version(settings: Settings) -> str:
     """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
-    path = Path(settings.model_path).expanduser()
+    path = weights.located(settings.model_path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
     parts: list[object] = [
         settings.model_path,

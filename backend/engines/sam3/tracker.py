@@ -206,16 +206,27 @@ class Tracker:
             multimask_output=several,
             high_resolution_features=view.levels[:-1],
         )
-        scores, rows = scores[:, 0, 0].float(), torch.arange(count, device=logits.device)
-        best = quality[:, 0].argmax(-1)
+        return self._chosen(logits[:, 0], quality[:, 0], tokens[:, 0], scores[:, 0, 0])
+
+    def _chosen(self, logits: Tensor, quality: Tensor, tokens: Tensor, scores: Tensor) -> Masks:
+        """Of k masks that the decoder proposes for each of n objects the best; none where the object is not there.
+
+        Args:
+            logits: shape (n, k, h, w).
+            quality: shape (n, k), the IoU that it expects of each.
+            tokens: shape (n, k, width).
+            scores: shape (n,).
+        """
+        scores, rows = scores.float(), torch.arange(len(logits), device=logits.device)
+        best = quality.argmax(-1)
         there = scores > 0
         sure = (scores.sigmoid() * 2 - 1).clamp(min=0)
-        pointers = self._model.object_pointer_proj(tokens[:, 0][rows, best])
+        pointers = self._model.object_pointer_proj(tokens[rows, best])
         return Masks(
-            torch.where(there[:, None, None], logits[:, 0][rows, best].float(), _NOWHERE),
+            torch.where(there[:, None, None], logits[rows, best].float(), _NOWHERE),
             scores,
             torch.where(there[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype)),
-            sure * quality[:, 0][rows, best].float(),
+            sure * quality[rows, best].float(),
         )
 
     def _remembered(self, view: View, histories: Sequence[History], reach: Reach) -> Tensor:

@@ -23,6 +23,8 @@ from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
+SHAPES = "shapes"
+"""The `model_path` of a tiny model that comes with the package: a toy that knows coloured shapes."""
 HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 LOCAL = re.compile(r"\.(pt|pth|bin|safetensors)$")
 """A file of weights, which no repository is called."""
@@ -58,7 +60,8 @@ def load(
     The weights stay mapped to their file, so that they are in memory once.
 
     Args:
-        model_path: a repository of the hub ("facebook/sam3"), a folder in its layout, or the original sam3.pt.
+        model_path: a repository of the hub ("facebook/sam3"), a folder in its layout, the original sam3.pt, or
+            "shapes".
         bpe_path: bpe_simple_vocab_16e6.txt.gz; sam3.pt needs it, elsewhere it replaces the folder's tokenizer.
         model_dir: where the hub's files are kept; None: the hub library's own cache. Used without a network too.
         image_size: pixels that a side of the model's input has, a multiple of its patches (14); 0: the model's own.
@@ -67,7 +70,7 @@ def load(
         SettingsError: a file is missing, broken or another model's, a weight is missing or has the wrong shape, the
             hub cannot be reached or refuses, or `image_size` does not fit.
     """
-    path = Path(model_path).expanduser()
+    path = located(model_path)
     if path.is_file():
         config, tensors = Sam3VideoConfig(), _original(path, bpe_path)
         tokens = None
@@ -88,6 +91,11 @@ def load(
     _fill(model, tensors)
     model.requires_grad_(False).train(False)
     return model, tokens
+
+
+def located(model_path: str) -> Path:
+    """Where weights of this name would be on this disk, if they are not the hub's."""
+    return Path(__file__).parent / SHAPES if model_path == SHAPES else Path(model_path).expanduser()
 
 
 def fingerprint(model: Sam3VideoModel) -> str:

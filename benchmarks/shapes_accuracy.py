@@ -1,0 +1,429 @@
+"""How well the shapes checkpoint does: `python benchmarks/shapes_accuracy.py [--clips 200] [--seed N]`.
+
+The last line printed is one JSON object. All clips are held out (`shapes.HELD_OUT`): nothing was trained on them. Every
+figure comes through the engine `sam3` as it is served, at the clips' own size.
+
+An object is *seen* on a frame where 0.1 % of the picture or more shows of it, and *gone* where nothing does; frames
+between the two count for neither. Figures of masks are of the frames where it is seen.
+
+- click_*, box_*: mean IoU over an object's seen frames, after one click (or box) on the first of them; the mean of all
+  objects. The prompt's own frame counts. Easy: shapes.EASY, crowded: shapes.CROWDED.
+- absence: of the frames after the prompt where an object is gone, the share where nothing is reported of it.
+- correction_helps: an object of a click whose IoU falls below 0.5 on a frame where it is seen is clicked on there, once,
+  on what is missing of it (or, where little is missing, on what is too much). Share of those whose mean IoU over the
+  seen frames after that is better than it was without.
+- text_*, hota: "red circle" and the like, on clips with 1 to 6 objects that it names and up to 6 others: precision and
+  recall over all frames at a mask IoU of 0.5, and HOTA (trackeval) of masks.
+- false_frames: of the frames of the same clips, searched with a phrase that names none of their objects, the share where
+  something is found.
+- crossings_kept: two objects that look the same, each clicked on, pass each other (their boxes' IoU rises above 0.3 and
+  falls to 0). Share of those passes after which each track is still on its own, of those before which it was.
+- weak_*: click_* of another checkpoint, on the same clips.
+- fps_1: frames per second of one clicked object, from a video file, with two threads.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from trackeval.metrics import HOTA
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import shapes
+from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.weights import located
+from backend.geometry import Box
+from backend.prompts import Phrase, Point, Prompt
+from backend.settings import Settings
+from backend.tracks import FrameResult, Observation
+from backend.video import Video
+from shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Clip, Recipe
+
+SEEN = 0.001
+FAILED = 0.5
+WEAK = ROOT.parent / "shared" / "shapes-kit" / "model"
+
+Masks = NDArray[np.bool_]
+Scores = dict[str, list[float]]
+
+
+class Film:
+    """A clip as the engine reads a video, drawn once."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.frames_drawn = list(clip)
+        self.width, self.height = clip.recipe.size
+        self.rate = 25.0
+        self.times = np.arange(len(clip)) / self.rate
+        self.key = (clip.seed, clip.recipe)
+        shown = np.array([frame.areas for frame in self.frames_drawn]).reshape(len(clip), -1)
+        self.seen, self.gone = shown >= SEEN * self.width * self.height, shown == 0
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, frame: int) -> NDArray[np.uint8]:
+        return self.frames_drawn[frame].picture
+
+    def frames(self, span: range, reverse: bool = False) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+        for frame in reversed(span) if reverse else span:
+            yield frame, self.read(frame)
+
+    def truth(self, frame: int, row: int) -> Masks:
+        return self.frames_drawn[frame].masks[row]
+
+    def starts(self) -> dict[int, int]:
+        """The first frame on which each object is seen."""
+        return {row: int(seen.argmax()) for row, seen in enumerate(self.seen.T) if seen.any()}
+
+
+@cache
+def engine(model: str) -> Sam3Engine:
+    torch.set_num_threads(1)
+    loaded = Sam3Engine(Settings(engine="sam3", model_path=model, device="cpu", show_masks=True))
+    assert loaded.sam3
+    return loaded
+
+
+def mask_of(observation: Observation | None, film: Film) -> Masks:
+    if observation is None or observation.mask is None:
+        return np.zeros((film.height, film.width), bool)
+    return observation.mask.mask()
+
+
+def iou(one: Masks, other: Masks) -> float:
+    either = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / either if either else 1.0
+
+
+def inner(area: Masks) -> tuple[float, float]:
+    """The place deepest inside an area."""
+    depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return float(x) + 0.5, float(y) + 0.5
+
+
+def click(name: str, frame: int, area: Masks, positive: bool = True) -> Prompt:
+    return Prompt(name, frame, points=(Point(*inner(area), positive),))
+
+
+def box(name: str, frame: int, area: Masks) -> Prompt:
+    ys, xs = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
+    return Prompt(name, frame, box=Box(float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)))
+
+
+def correction(name: str, frame: int, truth: Masks, found: Masks) -> Prompt:
+    missing, surplus = truth & ~found, found & ~truth
+    positive = missing.sum() >= 0.3 * surplus.sum()
+    return click(name, frame, missing if positive else surplus, positive)
+
+
+def by_frame(prompts: Sequence[Prompt]) -> dict[int, list[Prompt]]:
+    grouped: dict[int, list[Prompt]] = {}
+    for prompt in prompts:
+        grouped.setdefault(prompt.frame, []).append(prompt)
+    return grouped
+
+
+def track(film: Film, model: str, prompts: Sequence[Prompt]) -> list[Mapping[str, Observation]]:
+    """What is found of every prompted object on every frame, from the first prompt's on."""
+    with engine(model).open(film) as session:  # type: ignore[arg-type]
+        for _, together in sorted(by_frame(prompts).items()):
+            session.prompt(together)
+        first = min(prompt.frame for prompt in prompts)
+        return [{}] * first + [result.tracks for result in session.propagate(range(first, len(film)))]
+
+
+def ious(film: Film, tracks: Sequence[Mapping[str, Observation]], name: str, row: int, start: int) -> dict[int, float]:
+    """By frame on which an object is seen, from its prompt on."""
+    return {
+        frame: iou(mask_of(tracks[frame].get(name), film), film.truth(frame, row))
+        for frame in range(start, len(film))
+        if film.seen[frame, row]
+    }
+
+
+def prompted(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
+    """Clicks (and boxes and corrections, if `full`) on every object of a clip."""
+    film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
+    starts = film.starts()
+    makers: dict[str, Callable[[str, int, Masks], Prompt]] = {"click": click} | ({"box": box} if full else {})
+    names = {(how, row): f"{how} {row}" for how in makers for row in starts}
+    if not names:
+        return scores
+    prompts = [makers[how](name, starts[row], film.truth(starts[row], row)) for (how, row), name in names.items()]
+    tracks = track(film, model, prompts)
+    for (how, row), name in names.items():
+        found = ious(film, tracks, name, row, starts[row])
+        scores.setdefault(f"{how}_{kind}", []).append(float(np.mean(list(found.values()))))
+        for frame in range(starts[row] + 1, len(film)):
+            if film.gone[frame, row]:
+                there = tracks[frame].get(name)
+                scores.setdefault("absence", []).append(float(there is None or there.box is None))
+        failed = next((frame for frame, value in found.items() if value < FAILED), None)
+        after = [value for frame, value in found.items() if failed is not None and frame > failed]
+        if full and how == "click" and failed is not None and failed > starts[row] and after:
+            better = corrected(film, model, prompts[list(names).index((how, row))], row, failed)
+            scores.setdefault("correction", []).append(float(np.mean(better) > np.mean(after)))
+            scores.setdefault("rest_before", []).append(float(np.mean(after)))
+            scores.setdefault("rest_after", []).append(float(np.mean(better)))
+    return scores
+
+
+def corrected(film: Film, model: str, prompt: Prompt, row: int, failed: int) -> list[float]:
+    """IoUs after the frame where an object is clicked on once more, on a track that has come so far."""
+    with engine(model).open(film) as session:  # type: ignore[arg-type]
+        session.prompt([prompt])
+        *_, last = session.propagate(range(prompt.frame, failed + 1))
+        found = mask_of(last.tracks.get(prompt.track), film)
+        session.prompt([correction(prompt.track, failed, film.truth(failed, row), found)])
+        rest = [result.tracks for result in session.propagate(range(failed + 1, len(film)))]
+    tracks = [{}] * (failed + 1) + rest
+    return list(ious(film, tracks, prompt.track, row, failed + 1).values())
+
+
+def crossed(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
+    """Passes of objects that look the same."""
+    film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
+    starts = film.starts()
+    if len(starts) < 2:
+        return scores
+    tracks = track(film, model, [click(str(row), start, film.truth(start, row)) for row, start in starts.items()])
+    boxes = np.array([frame.boxes for frame in film.frames_drawn])
+    rows = sorted(starts)
+    for one in rows:
+        for other in rows[rows.index(one) + 1 :]:
+            for before, after in passes(boxes[:, one], boxes[:, other]):
+                if before >= max(starts[one], starts[other]) and right(film, tracks[before], before, one, other):
+                    scores.setdefault("crossings", []).append(float(right(film, tracks[after], after, one, other)))
+    return scores
+
+
+def passes(one: NDArray[np.float64], other: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Frames before and after which two objects' boxes, shape (frames, 4), overlap by more than 0.3 in between."""
+    overlaps = np.array([box_iou(*pair) for pair in zip(one, other, strict=True)])
+    apart = [frame for frame, value in enumerate(overlaps) if value == 0]
+    between = zip(apart, apart[1:], strict=False)
+    return [(before, after) for before, after in between if np.nanmax(overlaps[before : after + 1]) > 0.3]
+
+
+def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """NaN where one of the boxes is."""
+    if np.isnan(one[0] + other[0]):
+        return np.nan
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    both = float(np.prod(np.clip(high - low, 0, None)))
+    return both / (float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - both)
+
+
+def right(film: Film, tracks: Mapping[str, Observation], frame: int, one: int, other: int) -> bool:
+    """Whether each of two tracks is on its own object rather than on the other."""
+    found = {row: mask_of(tracks.get(str(row)), film) for row in (one, other)}
+    return all(
+        iou(found[row], film.truth(frame, row)) > max(0.25, iou(found[row], film.truth(frame, not_it)))
+        for row, not_it in ((one, other), (other, one))
+    )
+
+
+def phrase_of(clip: Clip) -> tuple[shapes.Phrase, shapes.Phrase] | None:
+    """A phrase that names 1 to 6 objects of a clip and at most 6 not, and one that names none."""
+    random = np.random.default_rng((clip.seed, 1))
+    every = [shapes.Phrase(colour, shape) for colour in (None, *COLOURS) for shape in (None, *SHAPES)]
+    random.shuffle(every)  # type: ignore[arg-type]
+    named = {phrase: len(clip.named(phrase)) for phrase in every}
+    some = [phrase for phrase, count in named.items() if 1 <= count <= 6 and len(clip.things) - count <= 6]
+    none = [phrase for phrase, count in named.items() if not count]
+    return (some[0], none[0]) if some and none else None
+
+
+def worded(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
+    """A phrase that names some of a clip's objects, and one that names none."""
+    film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
+    chosen = phrase_of(film.clip)
+    if chosen is None:
+        return scores
+    some, none = (phrase.text() for phrase in chosen)
+    results = searched(film, model, some)
+    counts, data = judged(film, film.clip.named(chosen[0]), results)
+    for key, value in (*counts.items(), *hota_parts(data).items()):
+        scores[key] = [value] if np.isscalar(value) else value  # type: ignore[list-item]
+    scores["false"] = [float(any(seen.box for seen in result.tracks.values())) for result in searched(film, model, none)]
+    return scores
+
+
+def searched(film: Film, model: str, text: str) -> list[FrameResult]:
+    with engine(model).open(film) as session:  # type: ignore[arg-type]
+        session.prompt([Phrase(text)])
+        return list(session.propagate(range(len(film))))
+
+
+def judged(film: Film, named: Sequence[int], results: Sequence[FrameResult]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Hits, wrong and missed ones over all frames, and what HOTA is worked out from."""
+    counts = {"hits": 0.0, "wrong": 0.0, "missed": 0.0}
+    ids: dict[str, int] = {}
+    data: dict[str, Any] = {"gt_ids": [], "tracker_ids": [], "similarity_scores": []}
+    for result in results:
+        there = [row for row in named if film.seen[result.frame, row]]
+        slivers = [row for row in named if not (film.seen | film.gone)[result.frame, row]]
+        found = {name: mask_of(seen, film) for name, seen in result.tracks.items() if seen.box is not None}
+        for row in slivers:  # Neither seen nor gone: neither right nor wrong.
+            sliver = film.truth(result.frame, row)
+            found = {name: mask for name, mask in found.items() if np.count_nonzero(mask & sliver) < 0.5 * mask.sum()}
+        values = np.array(
+            [[iou(film.truth(result.frame, row), mask) for mask in found.values()] for row in there]
+        ).reshape(len(there), len(found))
+        hits = matched(values)
+        counts["hits"] += hits
+        counts["wrong"] += len(found) - hits
+        counts["missed"] += len(there) - hits
+        data["gt_ids"].append(np.array([list(named).index(row) for row in there], int))
+        data["tracker_ids"].append(np.array([ids.setdefault(name, len(ids)) for name in found], int))
+        data["similarity_scores"].append(values)
+    data["num_gt_ids"], data["num_tracker_ids"] = len(named), len(ids)
+    data["num_gt_dets"] = sum(map(len, data["gt_ids"]))
+    data["num_tracker_dets"] = sum(map(len, data["tracker_ids"]))
+    return counts, data
+
+
+def matched(values: NDArray[np.float64]) -> int:
+    """Pairs with an IoU of 0.5 or more, best first."""
+    values, hits = values.copy(), 0
+    while values.size and values.max() >= 0.5:
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        values[row], values[:, column] = 0, 0
+        hits += 1
+    return hits
+
+
+def hota_parts(data: dict[str, Any]) -> dict[str, list[float]]:
+    found = HOTA().eval_sequence(data)
+    return {f"HOTA {key}": list(map(float, found[key])) for key in ("HOTA_TP", "HOTA_FN", "HOTA_FP", "AssA", "DetA")}
+
+
+def combined_hota(parts: Sequence[Scores]) -> float:
+    """HOTA over all clips, as trackeval combines sequences."""
+    arrays = {
+        key: np.array([part[f"HOTA {key}"] for part in parts if f"HOTA {key}" in part])
+        for key in ("HOTA_TP", "HOTA_FN", "HOTA_FP", "AssA")
+    }
+    if not arrays["AssA"].size:
+        return 0.0
+    hits = arrays["HOTA_TP"].sum(0)
+    detection = hits / np.maximum(1, hits + arrays["HOTA_FN"].sum(0) + arrays["HOTA_FP"].sum(0))
+    association = (arrays["AssA"] * arrays["HOTA_TP"]).sum(0) / np.maximum(1e-10, hits)
+    return float(np.sqrt(detection * association).mean())
+
+
+def frames_per_second(model: str) -> float:
+    """Of one clicked object, from a file; the best of three."""
+    torch.set_num_threads(2)
+    clip = Clip(HELD_OUT, EASY)
+    row, start = next(iter(Film(clip).starts().items()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        clip.save(path)
+        rates = []
+        for _ in range(3):
+            engine(model).sam3.vision.clear()
+            with Video(path) as video, engine(model).open(video) as session:
+                session.prompt([click("one", start, clip[start].masks[row])])
+                began = time.perf_counter()
+                frames = sum(1 for _ in session.propagate(range(start, len(clip))))
+                rates.append(frames / (time.perf_counter() - began))
+    torch.set_num_threads(1)
+    return max(rates)
+
+
+PARTS: dict[str, tuple[Callable[[int, Recipe, str, str, bool], Scores], Recipe]] = {
+    "easy": (prompted, EASY),
+    "crowded": (prompted, CROWDED),
+    "words": (worded, WORDS),
+    "crossing": (crossed, CROSSING),
+}
+
+
+def measure(part: str, seeds: Sequence[int], model: str, jobs: int = 1, full: bool = True) -> list[Scores]:
+    """A part's scores, clip by clip."""
+    work, recipe = PARTS[part]
+    if jobs == 1:
+        return [work(seed, recipe, part, model, full) for seed in seeds]
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        asked = [pool.submit(work, seed, recipe, part, model, full) for seed in seeds]
+        return [answer.result() for answer in asked]
+
+
+def mean(parts: Sequence[Scores], key: str) -> float | None:
+    values = [value for part in parts for value in part.get(key, [])]
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def summary(easy: list[Scores], crowded: list[Scores], words: list[Scores], crossing: list[Scores]) -> dict[str, Any]:
+    hits, wrong, missed = (sum(sum(part.get(key, [])) for part in words) for key in ("hits", "wrong", "missed"))
+    return {
+        "click_mask_iou_easy": mean(easy, "click_easy"),
+        "click_mask_iou_crowded": mean(crowded, "click_crowded"),
+        "box_mask_iou_easy": mean(easy, "box_easy"),
+        "box_mask_iou_crowded": mean(crowded, "box_crowded"),
+        "correction_helps": mean(easy + crowded, "correction"),
+        "corrections": sum(len(part.get("correction", [])) for part in easy + crowded),
+        "rest_before": mean(easy + crowded, "rest_before"),
+        "rest_after": mean(easy + crowded, "rest_after"),
+        "text_precision": round(hits / max(1, hits + wrong), 4),
+        "text_recall": round(hits / max(1, hits + missed), 4),
+        "hota": round(combined_hota(words), 4),
+        "false_frames": mean(words, "false"),
+        "absence": mean(easy + crowded, "absence"),
+        "crossings_kept": mean(crossing, "crossings"),
+        "crossings": sum(len(part.get("crossings", [])) for part in crossing),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=200, help="of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="which of the held-out clips are the first")
+    parser.add_argument("--model", default="shapes", help="model_path of what is measured")
+    parser.add_argument("--weak", default=str(WEAK) if WEAK.is_dir() else "", help="model_path of another to compare")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    options = parser.parse_args()
+    seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.clips)
+    found = {}
+    for part in PARTS:
+        found[part] = measure(part, seeds, options.model, options.jobs)
+        print(part, {key: mean(found[part], key) for key in sorted({key for one in found[part] for key in one})}, flush=True)
+    figures = summary(**found)
+    for part in ("easy", "crowded"):
+        weak = measure(part, seeds, options.weak, options.jobs, full=False) if options.weak else []
+        figures[f"weak_{part}"] = mean(weak, f"click_{part}")
+    figures["fps_1"] = round(frames_per_second(options.model), 1)
+    figures["megabytes"] = megabytes(options.model)
+    print(json.dumps({**figures, "clips": options.clips, "seed": options.seed}))
+
+
+def megabytes(model: str) -> float:
+    return round(sum(path.stat().st_size for path in located(model).glob("*.safetensors")) / 1e6, 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""Third stage: the tracker learns from clicks, boxes and masks, and through time with its memory.
+
+It is trained through the engine's own tracker and the engine's own choice of memories, so that it learns what it will be
+asked. Two things differ: whether an object is there is taken from the truth where a wrong guess would cut the gradient,
+and what the mask decoder says is kept for the loss before that.
+
+The last curriculum's clips begin with frames without gradient, so that it sees memories as bad as its own become.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from transformers import Sam3VideoModel
+
+from backend.engines.sam3.memory import History, Memories, Memory, Reach
+from backend.engines.sam3.tracker import Masks, Tracker
+from backend.engines.sam3.vision import View
+from shapes import Clip, Recipe
+from training import data
+from training.loop import Stage
+from training.losses import balanced, dice, overlap
+from training.model import FINE, SIDE
+
+NAME = "tracker"
+RATE = 1e-3
+RECIPES = (
+    Recipe(things=(3, 7), post=0.6, strays=0.3),
+    Recipe(things=(2, 5), twins=0.9, equal=True, strays=0.0, speed=(0.006, 0.018), post=0.2),
+)
+OBJECTS = 4
+"""Of a clip, at most."""
+
+
+class Lesson(NamedTuple):
+    """What a step is made of: so many clips of so many frames, the first ones of them without gradient.
+
+    Attributes:
+        until: the share of all steps after which the next lesson begins.
+    """
+
+    until: float
+    clips: int
+    frames: int
+    free: int
+
+
+LESSONS = (Lesson(0.2, 6, 1, 0), Lesson(0.35, 3, 3, 0), Lesson(0.65, 2, 6, 0), Lesson(1.0, 1, 18, 8))
+
+
+class Learner(Tracker):
+    """The engine's tracker, told whether objects are there, and keeping what its mask decoder proposes.
+
+    Attributes:
+        there: of the objects of the next call, shape (n,), bool.
+        said: the last call's masks (n, k, h, w), expected IoUs (n, k) and scores (n,).
+    """
+
+    memory_dtype = torch.float32
+
+    def __init__(self, model: Sam3VideoModel) -> None:
+        super().__init__(model)
+        self.there = torch.ones(0, dtype=torch.bool)
+        self.said: tuple[Tensor, Tensor, Tensor]
+
+    def shown(
+        self,
+        view: View,
+        points: Tensor,
+        labels: Tensor,
+        previous: Tensor | None,
+        histories: Sequence[History] | None,
+        reach: Reach,
+    ) -> tuple[Masks, Tensor]:
+        """As `prompt`, of n objects: points (n, p, 2), labels (n, p), previous (n, h, w)."""
+        image = self._alone(view) if histories is None else self._remembered(view, histories, reach)
+        masks = None if previous is None else previous.clamp(-32, 32)[:, None]
+        several = self._several(points.shape[1], is_tracking=histories is not None)
+        found = self._decode(view, image, points[:, None], labels[:, None], masks, several)
+        return found, self._encode(view, found.logits, found.scores, full=True, hard=True)
+
+    def _chosen(self, logits: Tensor, quality: Tensor, tokens: Tensor, scores: Tensor) -> Masks:
+        self.said = logits.float(), quality.float(), scores.float()
+        return super()._chosen(logits, quality, tokens, torch.where(self.there, 10.0, -10.0))
+
+
+@dataclass
+class Film:
+    """A part of a clip, and the objects of it that are tracked.
+
+    Attributes:
+        hidden: what the vision encoder makes of its frames, shape (frames, positions, width).
+        fine: shape (frames, n, FINE, FINE), how much of each cell the objects cover.
+        shown: shape (frames, n), pixels of each that are seen, as a share of the picture.
+        first: masks on the first frame, at the picture's own size, shape (n, height, width).
+    """
+
+    hidden: Tensor
+    fine: Tensor
+    shown: Tensor
+    first: NDArray[np.bool_]
+
+
+def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
+    """Of a model whose vision encoder has learned."""
+    encoder: Any = model.detector_model.vision_encoder.backbone
+    encoder.requires_grad_(False)
+    parts = {"tracker": model.tracker_model, "neck": model.tracker_neck}
+    learning = [parameter for part in parts.values() for parameter in part.parameters()]
+    model.eval()
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        random = data.random_for(NAME, seed, step)
+        lesson = next(lesson for lesson in LESSONS if step < lesson.until * steps or lesson is LESSONS[-1])
+        course = Course(model, random)
+        for _ in range(lesson.clips):
+            course.follow(_film(encoder, random, lesson.frames), lesson.free)
+        return course.loss / lesson.clips, course.figures()
+
+    return Stage(NAME, folder, parts, [(learning, RATE)], steps, loss)
+
+
+def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
+    """Some frames of a clip in which something happens: of three, the one where most is hidden meanwhile."""
+    films = []
+    for _ in range(3 if frames > 1 else 1):
+        clip = data.draw(random, RECIPES[int(random.random() < 0.3)])
+        stride = int(random.integers(1, 4)) if frames > 1 else 1
+        start = int(random.integers(len(clip) - (frames - 1) * stride)) if (frames - 1) * stride < len(clip) else 0
+        shown = _outline_shares(clip, range(start, start + (frames - 1) * stride + 1, stride))
+        films.append((clip, start, stride, shown))
+    clip, start, stride, shown = max(films, key=lambda film: np.ptp(film[-1], axis=0).sum() if random.random() < 0.7 else 0)
+    seen = [clip[start + number * stride] for number in range(frames)]
+    areas = np.array([frame.areas for frame in seen]) / seen[0].picture[..., 0].size
+    candidates = np.flatnonzero(areas[0] > 2 * data.SEEN)
+    if not len(candidates):
+        return _film(encoder, random, frames)
+    # Those that something happens to first.
+    order = sorted(candidates, key=lambda row: areas[:, row].min() / areas[0, row] + 0.3 * random.random())[:OBJECTS]
+    with torch.no_grad():
+        hidden = encoder(torch.stack([data.square(frame.picture) for frame in seen])).last_hidden_state
+    fine = torch.stack([data.fine(frame.masks[order]) for frame in seen])
+    return Film(hidden, fine, torch.from_numpy(areas[:, order]), seen[0].masks[order])
+
+
+def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
+    """Roughly how much of each object is seen, shape (frames, objects): from the middle of each, without drawing."""
+    width, height = clip.recipe.size
+    shares = np.ones((len(frames), len(clip.things)))
+    for at, frame in enumerate(frames):
+        centres = [thing.centre(frame) for thing in clip.things]
+        for row, (centre, thing) in enumerate(zip(centres, clip.things, strict=True)):
+            behind = clip.post is not None and all(
+                (cut.start or 0) <= place < (cut.stop if cut.stop is not None else np.inf)
+                for cut, place in zip(clip.post, centre[::-1], strict=True)
+            )
+            outside = not (0 <= centre[0] < width and 0 <= centre[1] < height)
+            over = [np.linalg.norm(centre - other) / thing.radius for other in centres[row + 1 :]]
+            shares[at, row] = 0 if behind or outside else min([1.0, *over])
+    return shares
+
+
+class Course:
+    """A step's losses, summed over its films."""
+
+    def __init__(self, model: Sam3VideoModel, random: np.random.Generator) -> None:
+        self._model, self._random = model, random
+        self._learner = Learner(model)
+        self._reach = self._learner.reach(64)
+        self.loss = torch.zeros(())
+        self._seen: dict[str, list[float]] = {}
+
+    def figures(self) -> dict[str, float]:
+        """Means of what was seen, for the log."""
+        return {key: float(np.mean(values)) for key, values in self._seen.items() if values}
+
+    def follow(self, film: Film, free: int) -> None:
+        """Prompt a film's objects on its first frame and track them to its last one, with corrections."""
+        frames, count = film.fine.shape[:2]
+        memories = [Memories() for _ in range(count)]
+        for one in memories:
+            one.trails[False].since = 0
+        total = torch.zeros(())
+        corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.6 else -1
+        for frame in range(frames):
+            with torch.set_grad_enabled(frame == 0 or frame > free):
+                view = View(self._model, film.hidden[frame : frame + 1], {})
+                self._learner.there = film.shown[frame] >= data.SEEN
+                if frame == 0:
+                    loss = self._prompt(view, film, memories)
+                else:
+                    loss = self._track(view, film, memories, frame)
+                    if frame == corrected and count > 1:
+                        loss = loss + self._correct(view, film, memories, frame)
+                total = total + loss
+            for one in memories:
+                one.prune(frame, False, self._reach)
+        self.loss = self.loss + total / max(1, frames - free) * (1 if frames > 1 else 1.5)
+
+    def _prompt(self, view: View, film: Film, memories: list[Memories]) -> Tensor:
+        """The first frame: a click (and sometimes more), a box or a mask."""
+        random, learner = self._random, self._learner
+        kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23]))
+        if kind == "mask":
+            given = (film.fine[0] > random.uniform(0.3, 0.6)).float()
+            found, features = learner.given(view, given)
+            loss = 0.3 * self._loss(film, 0, "given")
+        else:
+            points, labels = self._points(film, kind)
+            found, features = learner.shown(view, points, labels, None, None, self._reach)
+            loss = self._loss(film, 0, kind)
+            if random.random() < 0.35:
+                again = [self._click(film.fine[0, row], found.logits[row]) for row in range(len(memories))]
+                points = torch.tensor([[point] for point, _ in again])
+                labels = torch.tensor([[label] for _, label in again], dtype=torch.int32)
+                found, features = learner.shown(view, points, labels, found.logits.detach(), None, self._reach)
+                loss = loss + self._loss(film, 0, "again")
+        for row, one in enumerate(memories):
+            one.given[0] = Memory(features[row], found.pointers[row], found.logits[row], float(found.scores[row]))
+        return loss
+
+    def _track(self, view: View, film: Film, memories: list[Memories], frame: int) -> Tensor:
+        learner = self._learner
+        found = self._found(view, memories, frame)
+        loss = self._loss(film, frame, "track")
+        features = learner.encode(view, found.logits, found.scores, full=True)
+        for row, one in enumerate(memories):
+            score = 10.0 if learner.there[row] else -10.0
+            quality = float(found.qualities[row]) if learner.there[row] else 0.0
+            one.trails[False].tracked[frame] = Memory(
+                features[row], found.pointers[row], found.logits[row].detach(), score, quality
+            )
+        return loss
+
+    def _found(self, view: View, memories: list[Memories], frame: int) -> Masks:
+        """As `Tracker.track`, which orders objects by how much is remembered of them: here, with what is there."""
+        histories = [one.history(frame, False, self._reach) for one in memories]
+        there, groups = self._learner.there, dict[int, list[int]]()
+        for row, history in enumerate(histories):
+            groups.setdefault(len(history.features), []).append(row)
+        parts, said = [], []
+        for rows in groups.values():
+            self._learner.there = there[rows]
+            parts.append(self._learner.track(view, [histories[row] for row in rows], self._reach))
+            said.append(self._learner.said)
+        back = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
+        self._learner.there = there
+        logits, quality, scores = (torch.cat(values)[back] for values in zip(*said, strict=True))
+        self._learner.said = logits, quality, scores
+        return Masks(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
+
+    def _correct(self, view: View, film: Film, memories: list[Memories], frame: int) -> Tensor:
+        """Clicks on a tracked frame, of objects that two by two are taken for each other, or simply as they are."""
+        learner, count = self._learner, len(memories)
+        rows = [row for row in range(count) if learner.there[row]]
+        if len(rows) < 2:
+            return torch.zeros(())
+        taken = dict(zip(rows, rows, strict=True))
+        if self._random.random() < 0.7:
+            taken = dict(zip(rows, [*rows[1:], rows[0]], strict=True))
+        tracked = {row: dict(memories[row].trails[False].tracked) for row in rows}
+        for row in rows:
+            memories[row].trails[False].tracked = tracked[taken[row]]
+        previous = torch.stack([tracked[taken[row]][frame].logits for row in rows])
+        clicks = [self._click(film.fine[frame, row], previous[at]) for at, row in enumerate(rows)]
+        points = torch.tensor([[point] for point, _ in clicks])
+        labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
+        histories = [memories[row].history(frame, False, self._reach) for row in rows]
+        there, learner.there = learner.there, learner.there[rows]
+        groups: dict[int, list[int]] = {}
+        for at, history in enumerate(histories):
+            groups.setdefault(len(history.features), []).append(at)
+        loss = torch.zeros(())
+        for group in groups.values():
+            learner.there = there[[rows[at] for at in group]]
+            found, features = learner.shown(
+                view, points[group], labels[group], previous[group], [histories[at] for at in group], self._reach
+            )
+            loss = loss + self._loss(film, frame, "correct", [rows[at] for at in group]) * len(group) / len(rows)
+            for index, at in enumerate(group):
+                one = memories[rows[at]]
+                one.forget_around(frame, self._reach)
+                one.given[frame] = Memory(features[index], found.pointers[index], found.logits[index], 10.0)
+        learner.there = there
+        return loss
+
+    def _loss(self, film: Film, frame: int, kind: str, rows: list[int] | None = None) -> Tensor:
+        """Of what the mask decoder has just said. All its masks are asked for the same: these prompts mean one thing."""
+        logits, quality, scores = self._learner.said
+        truth, share = film.fine[frame], film.shown[frame]
+        if rows is not None:
+            truth, share = truth[rows], share[rows]
+        there, gone = share >= data.SEEN, share == 0
+        truth = truth[:, None].expand_as(logits)
+        wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+        right = overlap(logits, truth)
+        masks = 12 * wrong + 0.75 * balanced(logits, truth) + 2.5 * dice(logits, truth) + 0.5 * (quality - right).abs()
+        loss = (masks.mean(1) * there).sum() / max(1, len(there))
+        weight = there.float() + 2 * gone
+        presence = functional.binary_cross_entropy_with_logits(scores, there.float(), reduction="none")
+        loss = loss + (presence * weight).sum() / max(1, len(there))
+        self._seen.setdefault(kind, []).extend(right[:, 0][there].tolist())
+        if kind == "track":
+            self._seen.setdefault("seen", []).extend((scores[there] > 0).float().tolist())
+            self._seen.setdefault("gone", []).extend((scores[gone] <= 0).float().tolist())
+        return loss
+
+    def _points(self, film: Film, kind: str) -> tuple[Tensor, Tensor]:
+        """Of every object, as many: a click and sometimes others on and beside it, or a box."""
+        more = int(self._random.integers(0, 3)) if self._random.random() < 0.3 else 0
+        signs = [1, *self._random.integers(0, 2, more)]
+        points, labels = [], []
+        for row, mask in enumerate(film.first):
+            if kind == "box":
+                ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+                box = np.array([[xs[0], ys[0]], [xs[-1] + 1, ys[-1] + 1]], np.float64)
+                box += self._random.normal(0, 0.05, (2, 2)) * (box[1] - box[0])
+                points.append(box * SIDE / mask.shape[::-1])
+                labels.append([2, 3])
+                continue
+            beside = np.delete(film.first, row, 0).any(0)
+            beside = beside if beside.any() and self._random.random() < 0.6 else ~mask
+            spots = [_spot(self._random, mask if sign else beside) for sign in signs]
+            points.append(np.array(spots) * SIDE / mask.shape[::-1])
+            labels.append(signs)
+        return torch.tensor(np.array(points), dtype=torch.float32), torch.tensor(np.array(labels), dtype=torch.int32)
+
+    def _click(self, truth: Tensor, logits: Tensor) -> tuple[tuple[float, float], int]:
+        """Where a person would click to correct a mask, in the model's pixels, and 1 for "on it" or 0 for "not on it".
+
+        On what is missing of the object, or beside it where little is missing and more is too much.
+        """
+        there, found = truth.numpy() > 0.5, logits.detach().numpy() > 0
+        missing, surplus = there & ~found, found & ~there
+        positive = missing.sum() >= 0.3 * surplus.sum() or not surplus.any()
+        area = (missing if missing.any() else there) if positive else surplus
+        if not area.any():
+            area = truth.numpy() >= truth.max().item()
+        x, y = _spot(self._random, area)
+        return (x * SIDE / FINE, y * SIDE / FINE), int(positive)
+
+
+def _spot(random: np.random.Generator, area: NDArray[np.bool_]) -> tuple[float, float]:
+    """A place in an area, rather inside than at its border: x, y."""
+    depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    ys, xs = np.nonzero(depth >= depth.max() * random.uniform(0.3, 1.0))
+    chosen = random.integers(len(ys))
+    return float(xs[chosen]) + 0.5, float(ys[chosen]) + 0.5
