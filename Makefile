@@ -24,16 +24,17 @@ lint: $(DEVELOPMENT)
 
 clean:
 	rm -rf .venv .venv-labelstudio .venv-lsml .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find backend benchmarks demo tests -name __pycache__ -prune -exec rm -rf {} +
+	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
-	$(call venv,.venv,the backend,under a minute)
-	@.venv/bin/pip install -q -e . -c constraints.txt
+	$(call venv,.venv,the backend with SAM3,a minute or two and 1.5 GB)
+	@.venv/bin/pip install -q -e '.[sam3]' -c constraints.txt
 	@touch $@
 
 $(DEVELOPMENT): $(BACKEND)
-	@echo "setting up SAM3 and the tools for development (only this time: a minute or two and 1.3 GB)"
+	@echo "setting up the tools for development (only this time: under a minute)"
 	@.venv/bin/pip install -q -e '.[dev,sam3]' -c constraints.txt
+	@.venv/bin/pip install -q --no-deps trackeval -c constraints.txt # with them it brings another OpenCV
 	@.venv/bin/python -m tests.bpe
 	@touch $@
 

@@ -9,13 +9,13 @@ between the two count for neither. Figures of masks are of the frames where it i
 - click_*, box_*: mean IoU over an object's seen frames, after one click (or box) on the first of them; the mean of all
   objects. The prompt's own frame counts. Easy: shapes.EASY, crowded: shapes.CROWDED.
 - absence: of the frames after the prompt where an object is gone, the share where nothing is reported of it.
-- correction_helps: an object of a click whose IoU falls below 0.5 on a frame where it is seen is clicked on there, once,
-  on what is missing of it (or, where little is missing, on what is too much). Share of those whose mean IoU over the
-  seen frames after that is better than it was without.
+- correction_helps: an object of a click whose IoU falls below 0.5 on a frame where it is seen is clicked on there,
+  once, on what is missing of it (or, where little is missing, on what is too much). Share of those whose mean IoU over
+  the seen frames after that is better than it was without.
 - text_*, hota: "red circle" and the like, on clips with 1 to 6 objects that it names and up to 6 others: precision and
   recall over all frames at a mask IoU of 0.5, and HOTA (trackeval) of masks.
-- false_frames: of the frames of the same clips, searched with a phrase that names none of their objects, the share where
-  something is found.
+- false_frames: of the frames of the same clips, searched with a phrase that names none of their objects, the share
+  where something is found.
 - crossings_kept: two objects that look the same, each clicked on, pass each other (their boxes' IoU rises above 0.3 and
   falls to 0). Share of those passes after which each track is still on its own, of those before which it was.
 - weak_*: click_* of another checkpoint, on the same clips.
@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -40,8 +41,7 @@ import torch
 from numpy.typing import NDArray
 from trackeval.metrics import HOTA
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import shapes
 from backend.engines.sam3.engine import Sam3Engine
@@ -55,7 +55,7 @@ from shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Cl
 
 SEEN = 0.001
 FAILED = 0.5
-WEAK = ROOT.parent / "shared" / "shapes-kit" / "model"
+WEAK = Path(__file__).resolve().parent.parent.parent / "shared" / "shapes-kit" / "model"
 
 Masks = NDArray[np.bool_]
 Scores = dict[str, list[float]]
@@ -224,8 +224,7 @@ def passes(one: NDArray[np.float64], other: NDArray[np.float64]) -> list[tuple[i
     """Frames before and after which two objects' boxes, shape (frames, 4), overlap by more than 0.3 in between."""
     overlaps = np.array([box_iou(*pair) for pair in zip(one, other, strict=True)])
     apart = [frame for frame, value in enumerate(overlaps) if value == 0]
-    between = zip(apart, apart[1:], strict=False)
-    return [(before, after) for before, after in between if np.nanmax(overlaps[before : after + 1]) > 0.3]
+    return [(before, after) for before, after in pairwise(apart) if np.nanmax(overlaps[before : after + 1]) > 0.3]
 
 
 def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -268,7 +267,9 @@ def worded(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scor
     counts, data = judged(film, film.clip.named(chosen[0]), results)
     for key, value in (*counts.items(), *hota_parts(data).items()):
         scores[key] = [value] if np.isscalar(value) else value  # type: ignore[list-item]
-    scores["false"] = [float(any(seen.box for seen in result.tracks.values())) for result in searched(film, model, none)]
+    scores["false"] = [
+        float(any(seen.box for seen in result.tracks.values())) for result in searched(film, model, none)
+    ]
     return scores
 
 
@@ -411,7 +412,11 @@ def main() -> None:
     found = {}
     for part in PARTS:
         found[part] = measure(part, seeds, options.model, options.jobs)
-        print(part, {key: mean(found[part], key) for key in sorted({key for one in found[part] for key in one})}, flush=True)
+        print(
+            part,
+            {key: mean(found[part], key) for key in sorted({key for one in found[part] for key in one})},
+            flush=True,
+        )
     figures = summary(**found)
     for part in ("easy", "crowded"):
         weak = measure(part, seeds, options.weak, options.jobs, full=False) if options.weak else []

@@ -29,11 +29,12 @@ Open    {url}
 e-mail  {email}
 password  {password}
 
-  1. Draw a box around the car (or the ball).
-  2. Click the box and press 1 for Car, 3 for Ball, or t: it is tracked to the end of the clip.
+  1. Draw a box around the circle (or the square, or the star).
+  2. Click the box and press 1 for Circle, 2 for Square, 3 for Star, or t: it is tracked to the end of the clip.
   3. Wrong on a later frame? Drag the box there and press t again: corrected.
 
-Everything is kept in {folder}. Ctrl-C ends it.
+The model is SAM3 in small, which knows coloured shapes and nothing else. Everything is kept in {folder}.
+Ctrl-C ends it.
 """
 
 
@@ -109,8 +110,9 @@ def _run(checked: bool, folder: Path) -> None:
 def _start_backend(backend: Process, studio: LabelStudio, port: int, data: Path) -> int:
     port = free_port(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data)]
+    model = ["--engine", "sam3", "--model", "shapes", "--device", "cpu"]
     backend.start(
-        [Path(sys.executable).parent / "sam3-backend", "serve", "--engine", "opencv", *where],
+        [Path(sys.executable).parent / "sam3-backend", "serve", *model, *where],
         {**os.environ, **NO_PROXY, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token},
     )
     backend.wait_until(lambda: _healthy(f"http://127.0.0.1:{port}/health"), 60)
@@ -128,8 +130,8 @@ def _healthy(url: str) -> bool:
 
 def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
     """Make project, task and connection, or find those of an earlier start; other contents get a new project."""
-    video, config = folder / "clip.mp4", LABEL_CONFIG.read_text()
-    contents = hashlib.sha256(config.encode() + Path(clip.__file__).read_bytes()).hexdigest()
+    video, config = folder / "clip.mp4", clip.label_config(LABEL_CONFIG.read_text())
+    contents = hashlib.sha256(config.encode() + repr((clip.CLIP.seed, clip.CLIP.recipe)).encode()).hexdigest()
     if setup.contents != contents or not video.exists():
         clip.make(video)
     url = f"http://127.0.0.1:{setup.backend_port}"
@@ -147,18 +149,18 @@ def _check(studio: LabelStudio, setup: Setup) -> None:
     """Prompt once as the open page does, and judge the track that comes back.
 
     Raises:
-        DemoError: it is not the car's, or the check cannot tell.
+        DemoError: it is not the circle's, or the check cannot tell.
     """
-    boxes, size = clip.truth()["Car"], (clip.WIDTH, clip.HEIGHT)
-    prompt = check.drawn_region("demo-check", "Car", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
+    boxes, size = clip.truth()["Circle"], (clip.WIDTH, clip.HEIGHT)
+    prompt = check.drawn_region("demo-check", "Circle", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
     with _step("one prompt"):
         region, asked = _whole_track(studio, setup, prompt)
     if found := check.faults(region, boxes, size):
-        raise DemoError(f"the track is not the car's: {'; '.join(found)}")
+        raise DemoError(f"the track is not the circle's: {'; '.join(found)}")
     half = (boxes[0, 2:] - boxes[0, :2]) / 2
     if not check.faults(region, boxes + np.tile(half, 2), size):
-        raise DemoError("the check accepts a track that is half a box beside the car: it proves nothing")
-    print(f"  the track has {len(region['value']['sequence'])} keyframes, asked {asked} times, and follows the car")
+        raise DemoError("the check accepts a track that is half a box beside the circle: it proves nothing")
+    print(f"  the track has {len(region['value']['sequence'])} keyframes, asked {asked} times, and follows the circle")
 
 
 def _whole_track(studio: LabelStudio, setup: Setup, prompt: check.Region) -> tuple[check.Region, int]:

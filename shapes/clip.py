@@ -47,7 +47,8 @@ class Frame:
     @property
     def areas(self) -> NDArray[np.int64]:
         """Pixels that are seen of each object, shape (objects,)."""
-        return self.masks.sum((1, 2))
+        areas: NDArray[np.int64] = self.masks.sum((1, 2))
+        return areas
 
 
 class Clip:
@@ -172,7 +173,10 @@ class Clip:
         if kind == 2:
             strength = random.uniform(5, 22)
             for cells in OCTAVES:
-                grid = (max(2, round(cells * height / max(width, height))), max(2, round(cells * width / max(width, height))))
+                grid = (
+                    max(2, round(cells * height / max(width, height))),
+                    max(2, round(cells * width / max(width, height))),
+                )
                 noise = random.normal(0, strength * random.uniform(0.3, 1), (*grid, 3))
                 noise = 0.7 * noise.mean(2, keepdims=True) + 0.3 * noise
                 ground += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -213,7 +217,7 @@ class _Looks:
 
     def seen(self, picture: NDArray[np.float32], random: np.random.Generator, number: int) -> Picture:
         if self.blur:
-            picture = cv2.GaussianBlur(picture, (0, 0), self.blur)
+            picture = cv2.GaussianBlur(picture, (0, 0), self.blur).astype(np.float32)
         if self.flicker:
             picture = picture * np.float32(1 + self.flicker * np.sin(self.pace * number))
         if self.grain:
@@ -222,7 +226,7 @@ class _Looks:
         seen = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
         if self.quality:
             _, pressed = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-            seen = cv2.imdecode(pressed, cv2.IMREAD_UNCHANGED)
+            seen = np.asarray(cv2.imdecode(pressed, cv2.IMREAD_UNCHANGED), np.uint8)
         return seen
 
 

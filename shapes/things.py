@@ -48,7 +48,8 @@ class Thing:
         """Where it is, shape (2,)."""
         span = np.maximum(self.highs - self.lows, 1e-9)
         # A straight line folded between two walls.
-        return self.highs - np.abs((self.start - self.lows + self.velocity * frame) % (2 * span) - span)
+        folded: Vector = self.highs - np.abs((self.start - self.lows + self.velocity * frame) % (2 * span) - span)
+        return folded
 
     def outline(self, frame: int) -> Vector:
         """Its corners, shape (n, 2), pixels."""

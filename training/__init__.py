@@ -1,0 +1,1 @@
+"""How the shapes checkpoint is trained; nothing of it is needed to use it."""

@@ -32,7 +32,7 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
     encoder: Any = model.detector_model.vision_encoder.backbone
     head = nn.Linear(DEEP, (FINE // GRID) ** 2 * sum(KINDS))
     parts = nn.ModuleDict({"encoder": encoder, "head": head})
-    model.eval()
+    model.train(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pictures, truth = _batch(data.random_for(NAME, seed, step))
@@ -64,7 +64,7 @@ def _batch(random: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 def _loss(found: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Objects cover little of a picture: their cells are counted a second time, or shapes are never learned."""
-    shape, colour, sides = found.split(KINDS, 1)
+    shape, colour, sides = torch.split(found, list(KINDS), 1)
     shapes, colours = truth[:, 0].long(), truth[:, 1].long()
     there = shapes > 0
     on = there.sum().clamp(min=1)

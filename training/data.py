@@ -44,7 +44,8 @@ def fine(masks: NDArray[np.bool_], side: int = FINE) -> Tensor:
 
 def seen(frame: Frame) -> NDArray[np.bool_]:
     """Which objects are seen, shape (objects,)."""
-    return frame.areas >= SEEN * frame.picture.shape[0] * frame.picture.shape[1]
+    there: NDArray[np.bool_] = frame.areas >= SEEN * frame.picture.shape[0] * frame.picture.shape[1]
+    return there
 
 
 def boxes(frame: Frame) -> Tensor:

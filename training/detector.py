@@ -77,7 +77,7 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
         for name, parameter in parts.named_parameters()
         if parameter.requires_grad and not name.startswith("detector.geometry_encoder")
     ]
-    model.eval()
+    model.train(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pictures, phrases, rows = _batch(data.random_for(NAME, seed, step))
@@ -112,7 +112,7 @@ def _phrase(random: np.random.Generator, things: list[Thing], frame: Frame, nega
     """A phrase, and the objects that are seen of those that it names: none if `negative`, else some if it can be."""
     seen = data.seen(frame)
     if negative and random.random() < 0.25:
-        others = [word for word in WORDS[-12:]]
+        others = WORDS[-12:]
         noun = str(random.choice([*others, "".join(random.choice(list("abcdefghijklmnoprstuvw"), 5))]))
         return (f"{noun} {random.choice(SHAPES)}" if noun in others[:5] else noun), []
     for _ in range(30):
@@ -193,11 +193,17 @@ def _losses(answer: Answer, rows: list[Row]) -> dict[str, Tensor]:
         figures["box"] = figures["box"] + (boxes[at, query] - _centred(truth)).abs().sum() / count
         figures["giou"] = figures["giou"] + (1 - generalised_iou(found, truth)).sum() / count
         figures["presence"] = figures["presence"] + functional.binary_cross_entropy_with_logits(presence, some)
-    drawn = [(row, int(query), rows[row].masks[int(theirs)]) for row in range(MASKED) for query, theirs in zip(*matched[row], strict=True)]
+    drawn = [
+        (row, int(query), rows[row].masks[int(theirs)])
+        for row in range(MASKED)
+        for query, theirs in zip(*matched[row], strict=True)
+    ]
     if drawn:
         masks = torch.stack([answer.masks[row, query] for row, query, _ in drawn])
         truth = torch.stack([mask for *_, mask in drawn])
-        figures["mask"] = functional.binary_cross_entropy_with_logits(masks, truth) + 0.1 * balanced(masks, truth).mean()
+        figures["mask"] = (
+            functional.binary_cross_entropy_with_logits(masks, truth) + 0.1 * balanced(masks, truth).mean()
+        )
         figures["dice"] = dice(masks, truth).mean()
         figures["iou"] = overlap(masks, truth).mean()
     else:

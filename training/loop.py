@@ -40,7 +40,9 @@ class Stage:
 
     def run(self) -> None:
         """Train to the end, from the last checkpoint if there is one."""
-        groups = [{"params": list(parameters), "lr": rate, "height": rate} for parameters, rate in self.rates]
+        groups: list[dict[str, Any]] = [
+            {"params": list(parameters), "lr": rate, "height": rate} for parameters, rate in self.rates
+        ]
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-3, betas=(0.9, 0.99))
         parameters = [parameter for group in groups for parameter in group["params"]]
         step = self._resume(optimizer)
@@ -50,7 +52,7 @@ class Stage:
                 group["lr"] = group["height"] * self._share(step)
             loss, figures = self.loss(step)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, 1.0)
             if torch.isfinite(norm):
                 optimizer.step()

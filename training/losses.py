@@ -18,7 +18,8 @@ def balanced(logits: Tensor, truth: Tensor) -> Tensor:
     An object is a fiftieth of its picture: the plain mean alone is served best by no mask at all, and stays there.
     """
     wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return sum((wrong * of).sum((-2, -1)) / of.sum((-2, -1)).clamp(min=1) for of in (truth, 1 - truth)) / 2
+    on, off = ((wrong * of).sum((-2, -1)) / of.sum((-2, -1)).clamp(min=1) for of in (truth, 1 - truth))
+    return (on + off) / 2
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:

@@ -144,6 +144,8 @@ def start(seed: int) -> Sam3VideoModel:
 
 def _start_tracker(tracker: Any) -> None:
     decoder, prompts = tracker.mask_decoder, tracker.prompt_encoder
+    # One table of places in SAM; a fresh model of the library has two, in which a click is nowhere in the picture.
+    prompts.shared_embedding.positional_embedding.copy_(tracker.shared_image_embedding.positional_embedding)
     tokens = (decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token)
     for embedding in (*tokens, prompts.point_embed, prompts.not_a_point_embed):
         embedding.weight.normal_(0, 0.7)
@@ -157,6 +159,16 @@ def _start_tracker(tracker: Any) -> None:
         parameter.normal_(0, 0.2)
     for head in decoder.output_hypernetworks_mlps:
         [module for module in head.modules() if isinstance(module, nn.Linear)][-1].weight.mul_(0.3)
+    # Tokens and places look for their like from the start, so that a click is felt where it lies: drawn apart, the two
+    # projections leave all clicks of a picture alike for thousands of pictures.
+    for name, attention in decoder.transformer.named_modules():
+        if name.endswith(("_token_to_image", "_image_to_token")):
+            attention.q_proj.weight.mul_(1.4)
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+    # Where a given mask is 0 a norm would divide by nothing, and its gradient drown all others.
+    for layer in (prompts.mask_embed.conv1, prompts.mask_embed.conv2):
+        layer.bias.normal_(0, 0.5)
+    prompts.mask_embed.conv3.weight.mul_(0.1)
     # A mask given as a prompt begins as its own average.
     tracker.mask_downsample.weight.fill_(1 / tracker.mask_downsample.weight[0].numel())
     tracker.mask_downsample.bias.zero_()
@@ -185,8 +197,10 @@ def vocabulary() -> dict[str, int]:
 
 def tokenizer() -> CLIPTokenizer:
     """The library's tokenizer with that vocabulary."""
+    make: Any = CLIPTokenizer  # Whose annotations leave out what it takes.
     special = {"unk_token": EOS, "bos_token": BOS, "eos_token": EOS, "pad_token": EOS}
-    return CLIPTokenizer(vocab=vocabulary(), merges=_merges(), model_max_length=TOKENS, **special)
+    made: CLIPTokenizer = make(vocab=vocabulary(), merges=_merges(), model_max_length=TOKENS, **special)
+    return made
 
 
 def save(model: Sam3VideoModel, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Third stage: the tracker learns from clicks, boxes and masks, and through time with its memory.
 
-It is trained through the engine's own tracker and the engine's own choice of memories, so that it learns what it will be
-asked. Two things differ: whether an object is there is taken from the truth where a wrong guess would cut the gradient,
-and what the mask decoder says is kept for the loss before that.
+It is trained through the engine's own tracker and the engine's own choice of memories, so that it learns what it will
+be asked. Two things differ: whether an object is there is taken from the truth, where a wrong guess would cut the
+gradient, and what the mask decoder says is kept for the loss before that.
 
 The last curriculum's clips begin with frames without gradient, so that it sees memories as bad as its own become.
 """
@@ -30,7 +30,7 @@ from training.losses import balanced, dice, overlap
 from training.model import FINE, SIDE
 
 NAME = "tracker"
-RATE = 1e-3
+RATE = 5e-4
 RECIPES = (
     Recipe(things=(3, 7), post=0.6, strays=0.3),
     Recipe(things=(2, 5), twins=0.9, equal=True, strays=0.0, speed=(0.006, 0.018), post=0.2),
@@ -44,15 +44,23 @@ class Lesson(NamedTuple):
 
     Attributes:
         until: the share of all steps after which the next lesson begins.
+        masks: masks are given, too, and corrected. Before clicks and boxes are understood they only disturb.
     """
 
     until: float
     clips: int
     frames: int
-    free: int
+    free: int = 0
+    masks: bool = True
 
 
-LESSONS = (Lesson(0.2, 6, 1, 0), Lesson(0.35, 3, 3, 0), Lesson(0.65, 2, 6, 0), Lesson(1.0, 1, 18, 8))
+LESSONS = (
+    Lesson(0.12, 6, 1, masks=False),
+    Lesson(0.2, 6, 1),
+    Lesson(0.35, 3, 3),
+    Lesson(0.65, 2, 6),
+    Lesson(1.0, 1, 18, free=8),
+)
 
 
 class Learner(Tracker):
@@ -114,14 +122,14 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
     encoder.requires_grad_(False)
     parts = {"tracker": model.tracker_model, "neck": model.tracker_neck}
     learning = [parameter for part in parts.values() for parameter in part.parameters()]
-    model.eval()
+    model.train(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         random = data.random_for(NAME, seed, step)
         lesson = next(lesson for lesson in LESSONS if step < lesson.until * steps or lesson is LESSONS[-1])
         course = Course(model, random)
         for _ in range(lesson.clips):
-            course.follow(_film(encoder, random, lesson.frames), lesson.free)
+            course.follow(_film(encoder, random, lesson.frames), lesson)
         return course.loss / lesson.clips, course.figures()
 
     return Stage(NAME, folder, parts, [(learning, RATE)], steps, loss)
@@ -136,7 +144,9 @@ def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
         start = int(random.integers(len(clip) - (frames - 1) * stride)) if (frames - 1) * stride < len(clip) else 0
         shown = _outline_shares(clip, range(start, start + (frames - 1) * stride + 1, stride))
         films.append((clip, start, stride, shown))
-    clip, start, stride, shown = max(films, key=lambda film: np.ptp(film[-1], axis=0).sum() if random.random() < 0.7 else 0)
+    clip, start, stride, shown = max(
+        films, key=lambda film: np.ptp(film[-1], axis=0).sum() if random.random() < 0.7 else 0
+    )
     seen = [clip[start + number * stride] for number in range(frames)]
     areas = np.array([frame.areas for frame in seen]) / seen[0].picture[..., 0].size
     candidates = np.flatnonzero(areas[0] > 2 * data.SEEN)
@@ -162,8 +172,8 @@ def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
                 for cut, place in zip(clip.post, centre[::-1], strict=True)
             )
             outside = not (0 <= centre[0] < width and 0 <= centre[1] < height)
-            over = [np.linalg.norm(centre - other) / thing.radius for other in centres[row + 1 :]]
-            shares[at, row] = 0 if behind or outside else min([1.0, *over])
+            over = [float(np.linalg.norm(centre - other)) / thing.radius for other in centres[row + 1 :]]
+            shares[at, row] = 0.0 if behind or outside else min([1.0, *over])
     return shares
 
 
@@ -181,7 +191,7 @@ class Course:
         """Means of what was seen, for the log."""
         return {key: float(np.mean(values)) for key, values in self._seen.items() if values}
 
-    def follow(self, film: Film, free: int) -> None:
+    def follow(self, film: Film, lesson: Lesson) -> None:
         """Prompt a film's objects on its first frame and track them to its last one, with corrections."""
         frames, count = film.fine.shape[:2]
         memories = [Memories() for _ in range(count)]
@@ -190,11 +200,11 @@ class Course:
         total = torch.zeros(())
         corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.6 else -1
         for frame in range(frames):
-            with torch.set_grad_enabled(frame == 0 or frame > free):
+            with torch.set_grad_enabled(frame == 0 or frame > lesson.free):
                 view = View(self._model, film.hidden[frame : frame + 1], {})
                 self._learner.there = film.shown[frame] >= data.SEEN
                 if frame == 0:
-                    loss = self._prompt(view, film, memories)
+                    loss = self._prompt(view, film, memories, lesson.masks)
                 else:
                     loss = self._track(view, film, memories, frame)
                     if frame == corrected and count > 1:
@@ -202,12 +212,12 @@ class Course:
                 total = total + loss
             for one in memories:
                 one.prune(frame, False, self._reach)
-        self.loss = self.loss + total / max(1, frames - free) * (1 if frames > 1 else 1.5)
+        self.loss = self.loss + total / (frames - lesson.free) * (1 if frames > 1 else 1.5)
 
-    def _prompt(self, view: View, film: Film, memories: list[Memories]) -> Tensor:
+    def _prompt(self, view: View, film: Film, memories: list[Memories], masks: bool) -> Tensor:
         """The first frame: a click (and sometimes more), a box or a mask."""
         random, learner = self._random, self._learner
-        kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23]))
+        kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
         if kind == "mask":
             given = (film.fine[0] > random.uniform(0.3, 0.6)).float()
             found, features = learner.given(view, given)
@@ -216,7 +226,11 @@ class Course:
             points, labels = self._points(film, kind)
             found, features = learner.shown(view, points, labels, None, None, self._reach)
             loss = self._loss(film, 0, kind)
-            if random.random() < 0.35:
+            if len(film.fine) == 1:  # A picture is costly to see and cheap to ask about.
+                for kind in ("click", "box"):
+                    learner.shown(view, *self._points(film, kind), None, None, self._reach)
+                    loss = loss + self._loss(film, 0, kind)
+            if masks and random.random() < 0.35:
                 again = [self._click(film.fine[0, row], found.logits[row]) for row in range(len(memories))]
                 points = torch.tensor([[point] for point, _ in again])
                 labels = torch.tensor([[label] for _, label in again], dtype=torch.int32)
@@ -233,7 +247,7 @@ class Course:
         features = learner.encode(view, found.logits, found.scores, full=True)
         for row, one in enumerate(memories):
             score = 10.0 if learner.there[row] else -10.0
-            quality = float(found.qualities[row]) if learner.there[row] else 0.0
+            quality = float(found.qualities[row].detach()) if learner.there[row] else 0.0
             one.trails[False].tracked[frame] = Memory(
                 features[row], found.pointers[row], found.logits[row].detach(), score, quality
             )
@@ -268,7 +282,8 @@ class Course:
         tracked = {row: dict(memories[row].trails[False].tracked) for row in rows}
         for row in rows:
             memories[row].trails[False].tracked = tracked[taken[row]]
-        previous = torch.stack([tracked[taken[row]][frame].logits for row in rows])
+        masks = (tracked[taken[row]][frame].logits for row in rows)
+        previous = torch.stack([mask for mask in masks if mask is not None])
         clicks = [self._click(film.fine[frame, row], previous[at]) for at, row in enumerate(rows)]
         points = torch.tensor([[point] for point, _ in clicks])
         labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
@@ -292,16 +307,20 @@ class Course:
         return loss
 
     def _loss(self, film: Film, frame: int, kind: str, rows: list[int] | None = None) -> Tensor:
-        """Of what the mask decoder has just said. All its masks are asked for the same: these prompts mean one thing."""
+        """Of what the mask decoder has just said; all its masks are asked for the same, since prompts here mean one."""
         logits, quality, scores = self._learner.said
         truth, share = film.fine[frame], film.shown[frame]
+        others = (truth.sum(0) - truth).clamp(0, 1)
         if rows is not None:
-            truth, share = truth[rows], share[rows]
+            truth, share, others = truth[rows], share[rows], others[rows]
         there, gone = share >= data.SEEN, share == 0
         truth = truth[:, None].expand_as(logits)
         wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
         right = overlap(logits, truth)
-        masks = 12 * wrong + 0.75 * balanced(logits, truth) + 2.5 * dice(logits, truth) + 0.5 * (quality - right).abs()
+        # A mask over all objects is the first thing it learns, and where it would stay for long.
+        taken = (functional.softplus(logits) * others[:, None]).sum((2, 3)) / others.sum((1, 2)).clamp(min=1)[:, None]
+        masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth) + taken
+        masks = masks + 0.5 * (quality - right).abs()
         loss = (masks.mean(1) * there).sum() / max(1, len(there))
         weight = there.float() + 2 * gone
         presence = functional.binary_cross_entropy_with_logits(scores, there.float(), reduction="none")
@@ -337,12 +356,13 @@ class Course:
 
         On what is missing of the object, or beside it where little is missing and more is too much.
         """
-        there, found = truth.numpy() > 0.5, logits.detach().numpy() > 0
+        there: NDArray[np.bool_] = truth.numpy() > 0.5
+        found: NDArray[np.bool_] = logits.detach().numpy() > 0
         missing, surplus = there & ~found, found & ~there
         positive = missing.sum() >= 0.3 * surplus.sum() or not surplus.any()
         area = (missing if missing.any() else there) if positive else surplus
-        if not area.any():
-            area = truth.numpy() >= truth.max().item()
+        if not area.any():  # Too little of it to fill a cell.
+            area = np.asarray(truth.numpy() >= truth.max().item())
         x, y = _spot(self._random, area)
         return (x * SIDE / FINE, y * SIDE / FINE), int(positive)
 

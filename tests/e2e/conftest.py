@@ -15,11 +15,12 @@ from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
 from tests.e2e.browser import CHROMIUM, FLAGS, LabelingPage
-from tests.engines.sam3 import tiny
 from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent.parent
 SHOTS = ROOT / "screenshots"
+DEMO = {"SAM3_BACKEND_ENGINE": "sam3", "SAM3_BACKEND_MODEL_PATH": "shapes", "SAM3_BACKEND_DEVICE": "cpu"}
+STAND_IN = {"SAM3_BACKEND_ENGINE": "opencv"}
 
 
 @pytest.fixture(scope="session")
@@ -38,27 +39,23 @@ def serving(studio: LabelStudio, folder: Path, **settings: str) -> Iterator[str]
     port = free_port(0)
     url = f"http://127.0.0.1:{port}"
     words = ["serve", "--port", str(port), "--data-dir", str(folder)]
-    known = {
-        "LABEL_STUDIO_URL": studio.url,
-        "LABEL_STUDIO_API_KEY": studio.token,
-        "SAM3_BACKEND_ENGINE": "opencv",
-    }
+    known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
     with Process("the backend", folder / "log.txt") as process:
         process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
-        process.wait_until(lambda: _answers(url), 30)
+        process.wait_until(lambda: _is_ready(url), 60)
         yield url
 
 
-def _answers(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
-        return requests.get(f"{url}/health", timeout=2).ok
+        return bool(requests.get(f"{url}/health", timeout=2).json()["model"] == "ready")
     except requests.RequestException:
         return False
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project with the shipped label config, connected to the backend; `video` is the demo's clip."""
+    """A project with the demo's label config, connected to the backend; `video` is the demo's clip."""
 
     studio: LabelStudio
     id: int
@@ -77,28 +74,27 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with serving(studio, tmp_path_factory.mktemp("backend")) as url:
+    """A project whose backend is the demo's."""
+    with serving(studio, tmp_path_factory.mktemp("backend"), **DEMO) as url:
+        yield connected(studio, video, url)
+
+
+@pytest.fixture(scope="session")
+def stand_in_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose backend runs the stand-in engine."""
+    with serving(studio, tmp_path_factory.mktemp("backend"), **STAND_IN) as url:
         yield connected(studio, video, url)
 
 
 @pytest.fixture
 def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
     """A project whose backend answers after a second, with what is there."""
-    with serving(studio, tmp_path, SAM3_BACKEND_ANSWER_WITHIN="1") as url:
-        yield connected(studio, video, url)
-
-
-@pytest.fixture
-def sam3_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
-    """A project whose backend runs SAM3, on random weights."""
-    model = tiny.save(tmp_path / "tiny")
-    settings = {"ENGINE": "sam3", "MODEL_PATH": str(model), "DEVICE": "cpu"}
-    with serving(studio, tmp_path, **{f"SAM3_BACKEND_{key}": value for key, value in settings.items()}) as url:
+    with serving(studio, tmp_path, **STAND_IN, SAM3_BACKEND_ANSWER_WITHIN="1") as url:
         yield connected(studio, video, url)
 
 
 def connected(studio: LabelStudio, video: Path, backend: str) -> Project:
-    number = studio.create_project("browser tests", (ROOT / "label_config.xml").read_text())
+    number = studio.create_project("browser tests", clip.label_config((ROOT / "label_config.xml").read_text()))
     studio.connect_backend(number, backend)
     return Project(studio, number, video)
 

@@ -1,0 +1,99 @@
+"""The tracker is trained through what tracks afterwards."""
+
+import numpy as np
+import pytest
+import torch
+
+from backend.engines.sam3.tracker import Tracker
+from backend.engines.sam3.vision import View
+from training import data, tracker
+from training.model import FINE, SIDE, start
+
+
+@pytest.fixture(scope="module")
+def model():
+    return start(0).eval()
+
+
+@pytest.fixture(scope="module")
+def film(model):
+    encoder = model.detector_model.vision_encoder.backbone
+    return tracker._film(encoder, data.random_for("test", 0, 3), 6)
+
+
+@torch.no_grad()
+def test_the_learner_sees_what_the_engines_tracker_sees(model, film):
+    view, count = View(model, film.hidden[:1], {}), film.fine.shape[1]
+    engine, learner = Tracker(model), tracker.Learner(model)
+    points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
+    reach = engine.reach(64)
+    alone = [engine.prompt(view, points[row], labels[row], None, None, reach) for row in range(count)]
+    learner.there = torch.stack([found.scores[0] > 0 for found, _ in alone])
+    together, features = learner.shown(view, points, labels, None, None, reach)
+    for row, (found, remembered) in enumerate(alone):
+        torch.testing.assert_close(together.logits[row], found.logits[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.pointers[row], found.pointers[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(features[row], remembered[0].float(), atol=0.05, rtol=0.02)
+
+
+def test_a_lesson_teaches_every_part(model, film):
+    model.zero_grad()
+    parts = [model.tracker_model, model.tracker_neck]
+    for part in parts:
+        part.requires_grad_(True)
+    total = torch.zeros(())
+    for seed in range(6):
+        course = tracker.Course(model, np.random.default_rng(seed))
+        course.follow(film, tracker.Lesson(1.0, 1, 6))
+        total = total + course.loss
+    total.backward()
+    untaught = {name for part in parts for name, value in part.named_parameters() if value.grad is None}
+    # The library uses neither of them.
+    assert {name for name in untaught if "fpn_layers.3" not in name} == {"no_memory_positional_encoding"}
+
+
+def test_frames_without_gradient_are_tracked_all_the_same(model, film):
+    course = tracker.Course(model, np.random.default_rng(0))
+    course.follow(film, tracker.Lesson(1.0, 1, 6, free=4))
+    assert course.loss.requires_grad
+    assert len(course._seen["track"]) > 3
+
+
+def test_the_truth_says_whether_an_object_is_there(model, film):
+    learner = tracker.Learner(model)
+    count = film.fine.shape[1]
+    learner.there = torch.arange(count) % 2 == 0
+    points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
+    found, _ = learner.shown(View(model, film.hidden[:1], {}), points, labels, None, None, learner.reach(64))
+    assert [(row > -1024).any().item() for row in found.logits] == learner.there.tolist()
+    assert (learner.said[0] > -1024).all()
+
+
+@pytest.mark.parametrize(("kind", "label"), [("missing", 1), ("surplus", 0)])
+def test_a_correction_is_clicked_where_the_mask_is_wrong(model, kind, label):
+    truth, found = torch.zeros(FINE, FINE), torch.full((FINE, FINE), -5.0)
+    truth[10:20, 10:20] = 1
+    if kind == "missing":
+        found[10:20, 30:40] = 5
+    else:
+        found[10:20, 10:40] = 5
+    course = tracker.Course(model, np.random.default_rng(0))
+    for _ in range(20):
+        (x, y), sign = course._click(truth, found)
+        column, row = int(x * FINE / SIDE), int(y * FINE / SIDE)
+        assert sign == label
+        assert 10 <= row < 20
+        assert 10 <= column < 20 if kind == "missing" else 20 <= column < 40
+
+
+def test_films_hold_what_happens(model):
+    encoder = model.detector_model.vision_encoder.backbone
+    hidden = 0
+    for seed in range(8):
+        film = tracker._film(encoder, np.random.default_rng(seed), 4)
+        frames, count = film.fine.shape[:2]
+        assert (frames, film.hidden.shape[0]) == (4, 4)
+        assert 1 <= count <= tracker.OBJECTS
+        assert (film.shown[0] > data.SEEN).all()
+        hidden += int((film.shown < data.SEEN).sum())
+    assert hidden > 0

@@ -1,0 +1,49 @@
+"""The three stages in their order, and what becomes of their checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Sam3VideoModel
+
+from training import backbone, detector, tracker
+from training.model import start
+
+
+def encode(folder: Path, seed: int, steps: int) -> None:
+    """Train the vision encoder, and keep it scaled as the rest wants it."""
+    kept = folder / "encoder.pt"
+    if kept.exists():
+        return
+    model = start(seed)
+    backbone.stage(model, folder, steps, seed).run()
+    backbone.normalise(model, seed)
+    torch.save(_backbone(model).state_dict(), kept)
+
+
+def train(name: str, folder: Path, seed: int, steps: int) -> None:
+    """Train detector or tracker, on one core."""
+    torch.set_num_threads(1)
+    stage = {detector.NAME: detector.stage, tracker.NAME: tracker.stage}[name]
+    stage(_with_encoder(folder, seed), folder, steps, seed).run()
+
+
+def assembled(folder: Path, seed: int) -> Sam3VideoModel:
+    """The model of the last checkpoints."""
+    model = _with_encoder(folder, seed)
+    found = torch.load(folder / f"{detector.NAME}.pt", weights_only=True)["parts"]
+    model.detector_model.load_state_dict(found["detector"])
+    followed = torch.load(folder / f"{tracker.NAME}.pt", weights_only=True)["parts"]
+    model.tracker_model.load_state_dict(followed["tracker"])
+    model.tracker_neck.load_state_dict(followed["neck"])
+    return model
+
+
+def _with_encoder(folder: Path, seed: int) -> Sam3VideoModel:
+    model = start(seed)
+    _backbone(model).load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
+    return model
+
+
+def _backbone(model: Sam3VideoModel) -> Any:
+    return model.detector_model.vision_encoder.backbone
