@@ -1,5 +1,6 @@
 """The model's size and shape, its tokenizer, and the weights that it starts from."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def _start_tracker(tracker: Any) -> None:
         if name.endswith(("_token_to_image", "_image_to_token")):
             attention.q_proj.weight.mul_(1.4)
             attention.k_proj.weight.copy_(attention.q_proj.weight)
+    _start_memory(tracker)
     # Where a given mask is 0 a norm would divide by nothing, and its gradient drown all others.
     for layer in (prompts.mask_embed.conv1, prompts.mask_embed.conv2):
         layer.bias.normal_(0, 0.5)
@@ -172,6 +174,26 @@ def _start_tracker(tracker: Any) -> None:
     # A mask given as a prompt begins as its own average.
     tracker.mask_downsample.weight.fill_(1 / tracker.mask_downsample.weight[0].numel())
     tracker.mask_downsample.bias.zero_()
+
+
+def _start_memory(tracker: Any) -> None:
+    """Let memory say from the start where the object was, and memory attention look for it around there.
+
+    Drawn at random, the mask is a hundredth of a memory, and attention looks everywhere. Queries and keys get one
+    constant part, in the pairs of channels that rotary position encoding turns by more than 0.1 a cell: their product
+    is greatest where both are at one place, and falls to nothing within three cells.
+    """
+    encoder = tracker.memory_encoder
+    encoder.feature_projection.weight.mul_(0.1)
+    encoder.mask_downsampler.final_conv.weight.mul_(4)
+    encoder.projection.weight.mul_(0.25)
+    attention = tracker.memory_attention
+    cosines, _ = attention.rotary_emb(torch.zeros(1), attention.position_ids)
+    by_one = torch.minimum(cosines[0, 1], cosines[0, GRID])
+    for layer in attention.layers:
+        layer.cross_attn_image.o_proj.weight.mul_(4)
+        for projection in (layer.cross_attn_image.q_proj, layer.cross_attn_image.k_proj):
+            projection.bias.copy_(1.5 * (by_one < math.cos(0.1)))
 
 
 def _start_detector(detector: Any) -> None:

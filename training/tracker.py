@@ -45,6 +45,8 @@ class Lesson(NamedTuple):
     Attributes:
         until: the share of all steps after which the next lesson begins.
         masks: masks are given, too, and corrected. Before clicks and boxes are understood they only disturb.
+        told: how often a frame is remembered as it truly was, instead of as it was found: from bad memories nothing is
+            learned about memory.
     """
 
     until: float
@@ -52,13 +54,14 @@ class Lesson(NamedTuple):
     frames: int
     free: int = 0
     masks: bool = True
+    told: float = 0.0
 
 
 LESSONS = (
     Lesson(0.12, 6, 1, masks=False),
     Lesson(0.2, 6, 1),
-    Lesson(0.35, 3, 3),
-    Lesson(0.65, 2, 6),
+    Lesson(0.5, 3, 4, told=0.7),
+    Lesson(0.7, 2, 6, told=0.2),
     Lesson(1.0, 1, 18, free=8),
 )
 
@@ -206,7 +209,7 @@ class Course:
                 if frame == 0:
                     loss = self._prompt(view, film, memories, lesson.masks)
                 else:
-                    loss = self._track(view, film, memories, frame)
+                    loss = self._track(view, film, memories, frame, told=self._random.random() < lesson.told)
                     if frame == corrected and count > 1:
                         loss = loss + self._correct(view, film, memories, frame)
                 total = total + loss
@@ -240,11 +243,12 @@ class Course:
             one.given[0] = Memory(features[row], found.pointers[row], found.logits[row], float(found.scores[row]))
         return loss
 
-    def _track(self, view: View, film: Film, memories: list[Memories], frame: int) -> Tensor:
+    def _track(self, view: View, film: Film, memories: list[Memories], frame: int, told: bool) -> Tensor:
         learner = self._learner
         found = self._found(view, memories, frame)
         loss = self._loss(film, frame, "track")
-        features = learner.encode(view, found.logits, found.scores, full=True)
+        logits = film.fine[frame] * 20 - 10 if told else found.logits
+        features = learner.encode(view, logits, found.scores, full=True)
         for row, one in enumerate(memories):
             score = 10.0 if learner.there[row] else -10.0
             quality = float(found.qualities[row].detach()) if learner.there[row] else 0.0
@@ -310,16 +314,13 @@ class Course:
         """Of what the mask decoder has just said; all its masks are asked for the same, since prompts here mean one."""
         logits, quality, scores = self._learner.said
         truth, share = film.fine[frame], film.shown[frame]
-        others = (truth.sum(0) - truth).clamp(0, 1)
         if rows is not None:
-            truth, share, others = truth[rows], share[rows], others[rows]
+            truth, share = truth[rows], share[rows]
         there, gone = share >= data.SEEN, share == 0
         truth = truth[:, None].expand_as(logits)
         wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
         right = overlap(logits, truth)
-        # A mask over all objects is the first thing it learns, and where it would stay for long.
-        taken = (functional.softplus(logits) * others[:, None]).sum((2, 3)) / others.sum((1, 2)).clamp(min=1)[:, None]
-        masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth) + taken
+        masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth)
         masks = masks + 0.5 * (quality - right).abs()
         loss = (masks.mean(1) * there).sum() / max(1, len(there))
         weight = there.float() + 2 * gone
@@ -344,8 +345,8 @@ class Course:
                 points.append(box * SIDE / mask.shape[::-1])
                 labels.append([2, 3])
                 continue
-            beside = np.delete(film.first, row, 0).any(0)
-            beside = beside if beside.any() and self._random.random() < 0.6 else ~mask
+            others = np.asarray(np.delete(film.first, row, 0).any(0))
+            beside = others if others.any() and self._random.random() < 0.6 else ~mask
             spots = [_spot(self._random, mask if sign else beside) for sign in signs]
             points.append(np.array(spots) * SIDE / mask.shape[::-1])
             labels.append(signs)
@@ -360,7 +361,7 @@ class Course:
         found: NDArray[np.bool_] = logits.detach().numpy() > 0
         missing, surplus = there & ~found, found & ~there
         positive = missing.sum() >= 0.3 * surplus.sum() or not surplus.any()
-        area = (missing if missing.any() else there) if positive else surplus
+        area = np.asarray((missing if missing.any() else there) if positive else surplus)
         if not area.any():  # Too little of it to fill a cell.
             area = np.asarray(truth.numpy() >= truth.max().item())
         x, y = _spot(self._random, area)

@@ -1,0 +1,63 @@
+"""The shapes checkpoint, as it comes with the package: loaded as any other, and good at what it learned.
+
+The bars of the slow part lie a little below what `benchmarks/shapes_accuracy.py` measured on 200 clips.
+"""
+
+import pytest
+import torch
+
+from backend.engines.sam3 import engine, weights
+from backend.settings import Settings
+from benchmarks import shapes_accuracy
+from shapes import HELD_OUT
+
+CLIPS = range(HELD_OUT, HELD_OUT + 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def test_it_loads_by_its_name_as_a_folder_does():
+    model, tokens = weights.load(weights.SHAPES)
+    same, _ = weights.load(str(weights.located(weights.SHAPES)))
+    assert weights.fingerprint(model) == weights.fingerprint(same)
+    ids, attention = tokens.encode(["red circle"])
+    assert attention.sum() == 4
+    assert ids.max() < model.config.detector_config.text_config.vocab_size
+
+
+def test_it_is_small_and_says_what_it_is():
+    folder = weights.located(weights.SHAPES)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 20e6
+    assert engine.version(Settings(model_path="shapes")).startswith("shapes-")
+
+
+def test_a_folder_called_shapes_is_not_in_its_way(tmp_path, monkeypatch):
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert weights.load("shapes")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_does_what_it_was_measured_to_do():
+    found = {part: shapes_accuracy.measure(part, CLIPS, "shapes") for part in shapes_accuracy.PARTS}
+    figures = shapes_accuracy.summary(**found)
+    assert {name: figures[name] for name, bar in BARS.items() if figures[name] < bar} == {}
+    assert figures["false_frames"] <= 0.05
+
+
+BARS = {
+    "click_mask_iou_easy": 0.8,
+    "click_mask_iou_crowded": 0.6,
+    "box_mask_iou_easy": 0.8,
+    "box_mask_iou_crowded": 0.6,
+    "correction_helps": 0.6,
+    "text_precision": 0.8,
+    "text_recall": 0.7,
+    "hota": 0.5,
+    "absence": 0.8,
+    "crossings_kept": 0.5,
+}
