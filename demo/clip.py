@@ -18,9 +18,10 @@ CLIP = Clip(
         speed=(0.004, 0.009),
         twins=0.0,
         strays=0.0,
+        plain=True,
     ),
 )
-"""Three shapes that never touch and never leave."""
+"""Three shapes that never touch and never leave. The light stays: so the stand-in engine can follow the circle, too."""
 CLASSES = {"Car": "Circle", "Person": "Square", "Ball": "Star"}
 """What the classes of the shipped label config are called for this clip."""
 

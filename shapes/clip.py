@@ -85,6 +85,8 @@ class Clip:
         picture = self._ground.copy()
         masks = np.zeros((len(self.things), height, width), bool)
         for row, thing in enumerate(self.things):
+            if number in thing.away:
+                continue
             window, cover = thing.draw(number, self.recipe.size)
             under = picture[window]
             under += (cover / np.float32(255))[..., None] * (np.array(thing.rgb, np.float32) - under)
@@ -144,7 +146,11 @@ class Clip:
         rgb_ = (float(rgb[0]), float(rgb[1]), float(rgb[2]))
         turns, phase = random.uniform(0, 2 * np.pi, 2)
         spinning = random.uniform(-0.09, 0.09)
-        return Thing(shape, colour, rgb_, radius, start, velocity, lows, highs, turns, spinning, phase)
+        away = range(0)
+        if recipe.blinks and random.random() < recipe.blinks:
+            first = int(random.integers(1, recipe.frames))
+            away = range(first, first + int(random.integers(4, 30)))
+        return Thing(shape, colour, rgb_, radius, start, velocity, lows, highs, turns, spinning, phase, away)
 
     def _post(self, random: np.random.Generator) -> tuple[tuple[slice, slice] | None, float]:
         across, share, at = random.integers(2), random.uniform(*self.recipe.post_width), random.uniform(0.15, 0.85)

@@ -16,6 +16,7 @@ class Recipe:
         twins: share of the objects that have shape and colour of the one before.
         equal: twins also have its very shade and size, and their ways cross.
         strays: share of the objects that leave the picture and come back.
+        blinks: share of the objects that vanish for a while where they are, and come back.
         post: how likely a post stands before the objects, and hides what passes behind it.
         post_width: of the post, as a share of the picture.
         plain: no noise, blur, flicker or compression: for tests that look at single pixels.
@@ -29,6 +30,7 @@ class Recipe:
     twins: float = 0.35
     equal: bool = False
     strays: float = 0.2
+    blinks: float = 0.0
     post: float = 0.0
     post_width: tuple[float, float] = (0.1, 0.22)
     plain: bool = False

@@ -30,6 +30,7 @@ class Thing:
         lows, highs: where its centre turns back, pixels; shape (2,).
         angle, spin: radians, and radians a frame.
         phase: of its growing and shrinking, radians.
+        away: frames on which it is not there.
     """
 
     shape: str
@@ -43,6 +44,7 @@ class Thing:
     angle: float
     spin: float
     phase: float
+    away: range = range(0)
 
     def centre(self, frame: int) -> Vector:
         """Where it is, shape (2,)."""

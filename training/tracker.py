@@ -32,9 +32,12 @@ from training.model import FINE, SIDE
 NAME = "tracker"
 RATE = 5e-4
 RECIPES = (
-    Recipe(things=(3, 7), post=0.6, strays=0.3),
-    Recipe(things=(2, 5), twins=0.9, equal=True, strays=0.0, speed=(0.006, 0.018), post=0.2),
+    Recipe(things=(3, 7), post=0.6, strays=0.3, blinks=0.4),
+    Recipe(things=(2, 5), twins=0.9, equal=True, strays=0.0, speed=(0.006, 0.018), post=0.2, blinks=0.2),
+    Recipe(things=(1, 3), strays=0.3, blinks=0.3),
 )
+SHARES = (0.45, 0.2, 0.35)
+"""How often each recipe is drawn from."""
 OBJECTS = 4
 """Of a clip, at most."""
 
@@ -62,7 +65,7 @@ LESSONS = (
     Lesson(0.2, 6, 1),
     Lesson(0.5, 3, 4, told=0.7),
     Lesson(0.7, 2, 6, told=0.2),
-    Lesson(1.0, 1, 18, free=8),
+    Lesson(1.0, 2, 9, free=1),
 )
 
 
@@ -142,8 +145,8 @@ def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
     """Some frames of a clip in which something happens: of three, the one where most is hidden meanwhile."""
     films = []
     for _ in range(3 if frames > 1 else 1):
-        clip = data.draw(random, RECIPES[int(random.random() < 0.3)])
-        stride = int(random.integers(1, 4)) if frames > 1 else 1
+        clip = data.draw(random, RECIPES[int(random.choice(len(RECIPES), p=SHARES))])
+        stride = int(random.choice((1, 1, 2, 3))) if frames > 1 else 1
         start = int(random.integers(len(clip) - (frames - 1) * stride)) if (frames - 1) * stride < len(clip) else 0
         shown = _outline_shares(clip, range(start, start + (frames - 1) * stride + 1, stride))
         films.append((clip, start, stride, shown))
@@ -176,7 +179,7 @@ def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
             )
             outside = not (0 <= centre[0] < width and 0 <= centre[1] < height)
             over = [float(np.linalg.norm(centre - other)) / thing.radius for other in centres[row + 1 :]]
-            shares[at, row] = 0.0 if behind or outside else min([1.0, *over])
+            shares[at, row] = 0.0 if behind or outside or frame in thing.away else min([1.0, *over])
     return shares
 
 
@@ -229,10 +232,9 @@ class Course:
             points, labels = self._points(film, kind)
             found, features = learner.shown(view, points, labels, None, None, self._reach)
             loss = self._loss(film, 0, kind)
-            if len(film.fine) == 1:  # A picture is costly to see and cheap to ask about.
-                for kind in ("click", "box"):
-                    learner.shown(view, *self._points(film, kind), None, None, self._reach)
-                    loss = loss + self._loss(film, 0, kind)
+            for kind in ("click", "box"):  # A picture is costly to see and cheap to ask about.
+                learner.shown(view, *self._points(film, kind), None, None, self._reach)
+                loss = loss + self._loss(film, 0, kind)
             if masks and random.random() < 0.35:
                 again = [self._click(film.fine[0, row], found.logits[row]) for row in range(len(memories))]
                 points = torch.tensor([[point] for point, _ in again])

@@ -92,6 +92,13 @@ def test_some_leave_and_come_back():
     assert back >= 3
 
 
+def test_some_vanish_for_a_while():
+    clip = Clip(0, replace(EASY, **SMALL, things=(5, 5), blinks=1.0))
+    for row, thing in enumerate(clip.things):
+        assert len(thing.away)
+        assert all(not clip[frame].masks[row].any() for frame in thing.away if frame < len(clip))
+
+
 def test_a_post_hides_and_without_one_nothing_does():
     assert all(Clip(seed, replace(CROWDED, **SMALL)).post is not None for seed in range(10))
     assert all(Clip(seed, replace(EASY, **SMALL)).post is None for seed in range(10))
