@@ -4,10 +4,9 @@ It is trained through the engine's own tracker and the engine's own choice of me
 be asked. Two things differ: whether an object is there is taken from the truth, where a wrong guess would cut the
 gradient, and what the mask decoder says is kept for the loss before that.
 
-The last curriculum's clips begin with frames without gradient, so that it sees memories as bad as its own become.
+Clips may begin with frames without gradient, so that it sees memories as bad as its own become.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from backend.engines.sam3.memory import History, Memories, Memory, Reach
-from backend.engines.sam3.tracker import Masks, Tracker
+from backend.engines.sam3.memory import Memories, Memory
+from backend.engines.sam3.tracker import Masks, Tracker, alike
 from backend.engines.sam3.vision import View
 from shapes import Clip, Recipe
 from training import data
@@ -83,22 +82,6 @@ class Learner(Tracker):
         super().__init__(model)
         self.there = torch.ones(0, dtype=torch.bool)
         self.said: tuple[Tensor, Tensor, Tensor]
-
-    def shown(
-        self,
-        view: View,
-        points: Tensor,
-        labels: Tensor,
-        previous: Tensor | None,
-        histories: Sequence[History] | None,
-        reach: Reach,
-    ) -> tuple[Masks, Tensor]:
-        """As `prompt`, of n objects: points (n, p, 2), labels (n, p), previous (n, h, w)."""
-        image = self._alone(view) if histories is None else self._remembered(view, histories, reach)
-        masks = None if previous is None else previous.clamp(-32, 32)[:, None]
-        several = self._several(points.shape[1], is_tracking=histories is not None)
-        found = self._decode(view, image, points[:, None], labels[:, None], masks, several)
-        return found, self._encode(view, found.logits, found.scores, full=True, hard=True)
 
     def _chosen(self, logits: Tensor, quality: Tensor, tokens: Tensor, scores: Tensor) -> Masks:
         self.said = logits.float(), quality.float(), scores.float()
@@ -230,16 +213,18 @@ class Course:
             loss = 0.3 * self._loss(film, 0, "given")
         else:
             points, labels = self._points(film, kind)
-            found, features = learner.shown(view, points, labels, None, None, self._reach)
+            found, features = learner.prompt_together(view, points, labels, None, None, self._reach)
             loss = self._loss(film, 0, kind)
             for kind in ("click", "box"):  # A picture is costly to see and cheap to ask about.
-                learner.shown(view, *self._points(film, kind), None, None, self._reach)
+                learner.prompt_together(view, *self._points(film, kind), None, None, self._reach)
                 loss = loss + self._loss(film, 0, kind)
             if masks and random.random() < 0.35:
                 again = [self._click(film.fine[0, row], found.logits[row]) for row in range(len(memories))]
                 points = torch.tensor([[point] for point, _ in again])
                 labels = torch.tensor([[label] for _, label in again], dtype=torch.int32)
-                found, features = learner.shown(view, points, labels, found.logits.detach(), None, self._reach)
+                found, features = learner.prompt_together(
+                    view, points, labels, found.logits.detach(), None, self._reach
+                )
                 loss = loss + self._loss(film, 0, "again")
         for row, one in enumerate(memories):
             one.given[0] = Memory(features[row], found.pointers[row], found.logits[row], float(found.scores[row]))
@@ -262,15 +247,12 @@ class Course:
     def _found(self, view: View, memories: list[Memories], frame: int) -> Masks:
         """As `Tracker.track`, which orders objects by how much is remembered of them: here, with what is there."""
         histories = [one.history(frame, False, self._reach) for one in memories]
-        there, groups = self._learner.there, dict[int, list[int]]()
-        for row, history in enumerate(histories):
-            groups.setdefault(len(history.features), []).append(row)
-        parts, said = [], []
-        for rows in groups.values():
+        there, groups, parts, said = self._learner.there, alike(histories), [], []
+        for rows in groups:
             self._learner.there = there[rows]
             parts.append(self._learner.track(view, [histories[row] for row in rows], self._reach))
             said.append(self._learner.said)
-        back = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
+        back = torch.tensor([row for rows in groups for row in rows]).argsort()
         self._learner.there = there
         logits, quality, scores = (torch.cat(values)[back] for values in zip(*said, strict=True))
         self._learner.said = logits, quality, scores
@@ -294,14 +276,11 @@ class Course:
         points = torch.tensor([[point] for point, _ in clicks])
         labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
         histories = [memories[row].history(frame, False, self._reach) for row in rows]
-        there, learner.there = learner.there, learner.there[rows]
-        groups: dict[int, list[int]] = {}
-        for at, history in enumerate(histories):
-            groups.setdefault(len(history.features), []).append(at)
+        there = learner.there
         loss = torch.zeros(())
-        for group in groups.values():
+        for group in alike(histories):
             learner.there = there[[rows[at] for at in group]]
-            found, features = learner.shown(
+            found, features = learner.prompt_together(
                 view, points[group], labels[group], previous[group], [histories[at] for at in group], self._reach
             )
             loss = loss + self._loss(film, frame, "correct", [rows[at] for at in group]) * len(group) / len(rows)

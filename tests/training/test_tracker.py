@@ -29,7 +29,7 @@ def test_the_learner_sees_what_the_engines_tracker_sees(model, film):
     reach = engine.reach(64)
     alone = [engine.prompt(view, points[row], labels[row], None, None, reach) for row in range(count)]
     learner.there = torch.stack([found.scores[0] > 0 for found, _ in alone])
-    together, features = learner.shown(view, points, labels, None, None, reach)
+    together, features = learner.prompt_together(view, points, labels, None, None, reach)
     for row, (found, remembered) in enumerate(alone):
         torch.testing.assert_close(together.logits[row], found.logits[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.pointers[row], found.pointers[0], atol=1e-4, rtol=1e-4)
@@ -64,7 +64,7 @@ def test_the_truth_says_whether_an_object_is_there(model, film):
     count = film.fine.shape[1]
     learner.there = torch.arange(count) % 2 == 0
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
-    found, _ = learner.shown(View(model, film.hidden[:1], {}), points, labels, None, None, learner.reach(64))
+    found, _ = learner.prompt_together(View(model, film.hidden[:1], {}), points, labels, None, None, learner.reach(64))
     assert [(row > -1024).any().item() for row in found.logits] == learner.there.tolist()
     assert (learner.said[0] > -1024).all()
 

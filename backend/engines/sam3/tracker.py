@@ -106,10 +106,23 @@ class Tracker:
         Returns:
             The mask (n = 1), and what to remember of it, as `encode` has it.
         """
-        image = self._alone(view) if history is None else self._remembered(view, [history], reach)
-        several = self._several(len(labels), is_tracking=history is not None)
-        masks = None if previous is None else previous.clamp(-_CLAMP, _CLAMP)[None, None]
-        found = self._decode(view, image, points[None, None], labels[None, None], masks, several)
+        masks, histories = None if previous is None else previous[None], None if history is None else [history]
+        return self.prompt_together(view, points[None], labels[None], masks, histories, reach)
+
+    def prompt_together(
+        self,
+        view: View,
+        points: Tensor,
+        labels: Tensor,
+        previous: Tensor | None,
+        histories: Sequence[History] | None,
+        reach: Reach,
+    ) -> tuple[Masks, Tensor]:
+        """As `prompt`, of n objects: points (n, p, 2), labels (n, p), previous (n, h, w), histories `alike`."""
+        image = self._alone(view) if histories is None else self._remembered(view, histories, reach)
+        several = self._several(labels.shape[1], is_tracking=histories is not None)
+        masks = None if previous is None else previous.clamp(-_CLAMP, _CLAMP)[:, None]
+        found = self._decode(view, image, points[:, None], labels[:, None], masks, several)
         return found, self._encode(view, found.logits, found.scores, full=True, hard=True)
 
     def given(self, view: View, masks: Tensor) -> tuple[Masks, Tensor]:
@@ -126,12 +139,10 @@ class Tracker:
 
     def track(self, view: View, histories: Sequence[History], reach: Reach) -> Masks:
         """Find n objects again, each by its own history."""
-        order = sorted(range(len(histories)), key=lambda index: len(histories[index].features))
-        groups = []
-        for _, group in groupby(order, key=lambda index: len(histories[index].features)):
-            groups.append(self._track(view, [histories[index] for index in group], reach))
-        back = torch.tensor(order, device=view.hidden.device).argsort()
-        return Masks(*(torch.cat(parts)[back] for parts in zip(*groups, strict=True)))
+        groups = alike(histories)
+        found = [self._track(view, [histories[row] for row in rows], reach) for rows in groups]
+        back = torch.tensor([row for rows in groups for row in rows], device=view.hidden.device).argsort()
+        return Masks(*(torch.cat(parts)[back] for parts in zip(*found, strict=True)))
 
     def encode(self, view: View, logits: Tensor, scores: Tensor, *, full: bool) -> Tensor:
         """What to remember of n objects on a frame.
@@ -300,6 +311,15 @@ class Tracker:
         if self._constants is None:
             self._constants = _Constants.of(self._model)
         return self._constants
+
+
+def alike(histories: Sequence[History]) -> list[list[int]]:
+    """Rows of histories by how many frames they look at: those that can go through memory attention together."""
+
+    def frames(row: int) -> int:
+        return len(histories[row].features)
+
+    return [list(rows) for _, rows in groupby(sorted(range(len(histories)), key=frames), key=frames)]
 
 
 @dataclass(frozen=True, slots=True)
