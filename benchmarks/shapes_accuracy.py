@@ -27,13 +27,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,6 +52,7 @@ from backend.settings import Settings
 from backend.tracks import FrameResult, Observation
 from backend.video import Video
 from shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Clip, Recipe
+from tests.engines.contract import FakeVideo
 
 SEEN = 0.001
 FAILED = 0.5
@@ -61,34 +62,15 @@ Masks = NDArray[np.bool_]
 Scores = dict[str, list[float]]
 
 
-class Film:
+class Film(FakeVideo):
     """A clip as the engine reads a video, drawn once."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
         self.frames_drawn = list(clip)
-        self.width, self.height = clip.recipe.size
-        self.rate = 25.0
-        self.times = np.arange(len(clip)) / self.rate
-        self.key = (clip.seed, clip.recipe)
+        super().__init__([frame.picture for frame in self.frames_drawn])
         shown = np.array([frame.areas for frame in self.frames_drawn]).reshape(len(clip), -1)
         self.seen, self.gone = shown >= SEEN * self.width * self.height, shown == 0
-
-    def __len__(self) -> int:
-        return len(self.clip)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def read(self, frame: int) -> NDArray[np.uint8]:
-        return self.frames_drawn[frame].picture
-
-    def frames(self, span: range, reverse: bool = False) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
-        for frame in reversed(span) if reverse else span:
-            yield frame, self.read(frame)
 
     def truth(self, frame: int, row: int) -> Masks:
         return self.frames_drawn[frame].masks[row]
@@ -129,8 +111,7 @@ def click(name: str, frame: int, area: Masks, positive: bool = True) -> Prompt:
 
 
 def box(name: str, frame: int, area: Masks) -> Prompt:
-    ys, xs = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-    return Prompt(name, frame, box=Box(float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)))
+    return Prompt(name, frame, box=Box(*shapes.bounds(area).tolist()))
 
 
 def correction(name: str, frame: int, truth: Masks, found: Masks) -> Prompt:

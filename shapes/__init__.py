@@ -13,7 +13,7 @@ A seed and a recipe always give the same clip; any frame can be drawn without th
 on every frame. Seeds from `HELD_OUT` on are for measuring: nothing may be trained or tuned on them.
 """
 
-from shapes.clip import HELD_OUT, Clip, Frame
+from shapes.clip import HELD_OUT, Clip, Frame, bounds
 from shapes.phrases import Phrase
 from shapes.recipe import CROSSING, CROWDED, EASY, WORDS, Recipe
 from shapes.things import COLOURS, SHAPES, Thing
@@ -31,4 +31,5 @@ __all__ = [
     "Phrase",
     "Recipe",
     "Thing",
+    "bounds",
 ]

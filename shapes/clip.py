@@ -37,12 +37,7 @@ class Frame:
     @property
     def boxes(self) -> Vector:
         """Around what is seen of each object: shape (objects, 4), pixels x0 y0 x1 y1; NaN where nothing is."""
-        boxes = np.full((len(self.masks), 4), np.nan)
-        for row, mask in enumerate(self.masks):
-            ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            if len(xs):
-                boxes[row] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
-        return boxes
+        return np.array([bounds(mask) for mask in self.masks]).reshape(-1, 4)
 
     @property
     def areas(self) -> NDArray[np.int64]:
@@ -234,6 +229,12 @@ class _Looks:
             _, pressed = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
             seen = np.asarray(cv2.imdecode(pressed, cv2.IMREAD_UNCHANGED), np.uint8)
         return seen
+
+
+def bounds(mask: NDArray[np.bool_]) -> Vector:
+    """The box around a mask, shape (4,), pixels x0 y0 x1 y1; NaN around nothing."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], float) if len(xs) else np.full(4, np.nan)
 
 
 def _far(one: Thing, other: Thing) -> bool:

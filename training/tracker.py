@@ -22,7 +22,7 @@ from transformers import Sam3VideoModel
 from backend.engines.sam3.memory import Memories, Memory
 from backend.engines.sam3.tracker import Masks, Tracker, alike
 from backend.engines.sam3.vision import View
-from shapes import Clip, Recipe
+from shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage
 from training.losses import balanced, dice, overlap
@@ -320,8 +320,7 @@ class Course:
         points, labels = [], []
         for row, mask in enumerate(film.first):
             if kind == "box":
-                ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                box = np.array([[xs[0], ys[0]], [xs[-1] + 1, ys[-1] + 1]], np.float64)
+                box = bounds(mask).reshape(2, 2)
                 box += self._random.normal(0, 0.05, (2, 2)) * (box[1] - box[0])
                 points.append(box * SIDE / mask.shape[::-1])
                 labels.append([2, 3])
