@@ -1,4 +1,4 @@
-"""The command line: `sam3-backend serve` and `sam3-backend track`."""
+"""The command line: `sam3-backend serve`, `track` and `project`."""
 
 import argparse
 import sys
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_track(commands)
+    _add_project(commands)
     return parser
 
 
@@ -76,6 +77,17 @@ def _add_track(commands: Any) -> None:
     track.add_argument("--video-url", metavar="URL", help="what data.video gets (the file's path)")
     track.add_argument("-o", "--output", type=Path, metavar="tasks.json", help="where the tasks go (standard output)")
     track.add_argument("--overlay", type=Path, metavar="out.mp4", help="a video with the tracks drawn in")
+
+
+def _add_project(commands: Any) -> None:
+    project = commands.add_parser("project", help="work on a Label Studio project")
+    actions = project.add_subparsers(required=True, metavar="ACTION")
+    prepare = actions.add_parser("prepare", help="make tasks of videos, and give tasks what they lack to be prompted")
+    prepare.set_defaults(run=_prepare)
+    prepare.add_argument("videos", nargs="*", metavar="VIDEO", help="a file, which is uploaded, or an address")
+    prepare.add_argument("--project", type=int, required=True, metavar="N", help="the project's number")
+    prepare.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    prepare.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos, the same as of serve")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -115,6 +127,14 @@ def _track(options: argparse.Namespace) -> None:
         output=options.output,
         drawn=options.overlay,
     )
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from backend.commands import prepare
+
+    failed = prepare.run(_settings(options, "data_dir"), options.project, options.videos)
+    if failed:
+        raise BackendError(f"{failed} tasks are not prepared: see above")
 
 
 def _settings(options: argparse.Namespace, *flags: str) -> settings.Settings:

@@ -5,6 +5,7 @@ BackendError              500  a sentence that names the mend; never a path, a t
 │   └── BadVideo          422  the file is no video that can be decoded
 ├── Unsupported           422  this engine cannot do what was asked
 ├── MediaError            502  the task's file could not be fetched
+├── StudioError           502  Label Studio could not be asked, or it refused
 ├── SettingsError         500  a setting is unknown, wrong or missing
 ├── EngineError           500  the model gave an answer that is none
 └── Busy                  503  the queue is full: ask again later
@@ -37,6 +38,12 @@ class Unsupported(BackendError):
 
 class MediaError(BackendError):
     """The task's file could not be fetched."""
+
+    status = 502
+
+
+class StudioError(BackendError):
+    """Label Studio could not be asked, or it refused."""
 
     status = 502
 

@@ -1,36 +1,26 @@
-"""The story of one request: what was asked, the jobs that do it, and the regions that answer it."""
+"""What one process serves: its engine and runner, the Label Studios that ask, and an answer to each request."""
 
-import hashlib
 import logging
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from backend import __version__, engines
-from backend.engines.base import FAILED, Engine
-from backend.errors import BackendError, BadRequest, BadVideo, Busy, SettingsError
-from backend.jobs.runner import Job, Runner
-from backend.jobs.tracking import Tracking
+from backend.answers.memory import Memory, Table
+from backend.answers.story import Story, Tools
+from backend.engines.base import Engine
+from backend.errors import BackendError, BadRequest
 from backend.labelstudio import config as label_config
-from backend.labelstudio import interactions, regions, segments
+from backend.labelstudio import interactions
 from backend.labelstudio.client import Client
-from backend.labelstudio.interactions import Interaction
+from backend.labelstudio.clock import Clock
 from backend.labelstudio.media import Media
-from backend.labelstudio.regions import Region
+from backend.labelstudio.strip import Signer
 from backend.settings import Settings
-from backend.video import Video, VideoLimits
+from backend.video import jpeg
 
 log = logging.getLogger(__name__)
-
-V = TypeVar("V")
-
-_WAITERS = 64
-"""How many requests may wait for their jobs at once; beyond that they are answered with what is there."""
-_REMEMBERED = 1024
-"""How many projects' addresses and tasks' track numbers are remembered."""
 
 
 class Service:
@@ -44,21 +34,20 @@ class Service:
         self.settings = settings
         # Nobody keeps masks of a job, so that none need be made.
         self.engine = engine or engines.load(replace(settings, show_masks=False))
-        self.model_version = f"{self.engine.name}-{self.engine.version}"
         limits = settings.limits
-        self._runner: Runner[Tracking] = Runner(limits.queue)
         url, key = settings.label_studio_url, settings.label_studio_api_key
         self._client = Client(url, key) if url else None
-        self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
-        self._video_limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
-        self._waiters = threading.Semaphore(_WAITERS)
-        self._lock = threading.Lock()
-        self._clients: OrderedDict[str, Client] = OrderedDict()
-        self._track_ids: OrderedDict[str, dict[str, int]] = OrderedDict()
+        folder = settings.data_dir.expanduser()
+        media = Media(folder / "media", limits.bytes, limits.seconds)
+        self._signer = Signer(folder / "secret")
+        self._tools = Tools(settings, self.engine, media)
+        self._memory = Memory()
+        self._clients: Table[Client] = Table()
+        self.model_version = self._tools.model_version
 
     def close(self) -> None:
         """Cancel what runs and end the worker."""
-        self._runner.close()
+        self._tools.runner.close()
 
     def health(self) -> dict[str, Any]:
         """What runs, and with which settings."""
@@ -69,15 +58,14 @@ class Service:
             "model_version": self.model_version,
             "engine": self.engine.name,
             "model": self.engine.status,
-            "jobs": self._runner.counts(),
+            "jobs": self._tools.runner.counts(),
             "settings": self.settings.shown(),
         }
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Take note of a project's Label Studio; without an address, of nothing. Settings count for more than this."""
         if hostname:
-            with self._lock:
-                _remember(self._clients, project, Client(hostname, token))
+            self._clients.put(project, Client(hostname, token))
 
     def setup(self, project: str, xml: str, hostname: str, token: str) -> str:
         """A project connects: as `connect`, and the log says what of its config can be prompted.
@@ -94,15 +82,30 @@ class Service:
         self.connect(project, hostname, token)
         try:
             config = label_config.parse(xml)
-            log.info("project %s: boxes of %s can be tracked", project, ", ".join(config.rectangles))
+            log.info("project %s can be prompted with %s", project, "; ".join(config.understood()))
         except BadRequest as error:
             log.warning("project %s: %s", project, error)
         return self.model_version
+
+    def frame(self, key: str, number: int) -> bytes:
+        """An LS frame of the video that a signed key names, as JPEG.
+
+        Raises:
+            BackendError: the key is not ours, or the video cannot be had or has no such frame.
+        """
+        url, framerate = self._signer.video(key)
+        with self._tools.open(url, self._client, lambda: False) as video:
+            clock = Clock(video.times, video.end, framerate)
+            if not 1 <= number <= clock.length:
+                raise BadRequest(f"there is no frame {number}: the video has {clock.length}")
+            return jpeg(video.read(clock.source(number)))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
     ) -> list[dict[str, Any]]:
         """Answer one request within `answer_within` seconds with what is known by then.
+
+        Label Studio shows nobody an error: where the config has a line for words, what went wrong is answered there.
 
         Args:
             tasks: as Label Studio sends them; with a context it sends one.
@@ -114,114 +117,22 @@ class Service:
             Predictions for the tasks; empty where there is nothing to say.
 
         Raises:
-            BackendError: none of what was asked for can be done.
+            BackendError: none of what was asked for can be done, and there is no line to say so.
         """
         deadline = time.monotonic() + self.settings.answer_within
         if not context:
             return []
-        interaction = interactions.parse(tasks, context, label_config.parse(xml))
-        jobs = {region.id: self._submit(region, interaction, project) for region in interaction.regions}
-        if self._waiters.acquire(blocking=False):
-            try:
-                self._runner.wait([job for job in jobs.values() if isinstance(job, Job)], deadline - time.monotonic())
-            finally:
-                self._waiters.release()
-        outcomes = {name: job.error or job if isinstance(job, Job) else job for name, job in jobs.items()}
-        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, BackendError)]
-        if not outcomes:
-            return []
-        if len(errors) == len(outcomes):
-            raise errors[0]
-        answers = [self._answered(region, outcomes[region.id], interaction) for region in interaction.regions]
-        scores = [answer[0]["score"] for answer in answers if "score" in answer[0]]
-        score = sum(scores) / len(scores) if scores else 0.0
-        result = [one for answer in answers for one in answer]
-        return [{"result": result, "score": round(score, 4), "model_version": self.model_version}]
-
-    def _submit(self, region: Region, interaction: Interaction, project: str) -> Job[Tracking] | BackendError | None:
-        """The job that tracks a region; None where nothing of it is left to track."""
-        cut = segments.cut(region, self.settings.direction)
-        if not any(segment.is_tracked for segment in cut):
-            return None
-        if self.engine.status.startswith(FAILED):  # before a video is fetched for nothing
-            return SettingsError(self.engine.status.removeprefix(FAILED))
-        with self._lock:
-            client = self._client or self._clients.get(project)
-
-        def video(cancelled: Callable[[], bool]) -> Video:
-            path = self._media.fetch(interaction.url, client, cancelled)
-            try:
-                return Video(path, self._video_limits)
-            except BadVideo:
-                self._media.forget(path)
-                raise
-
-        def make() -> Tracking:
-            return Tracking(
-                region,
-                cut,
-                framerate=interaction.framerate,
-                max_frames=self.settings.max_frames,
-                bound=self.settings.keyframes.iou,
-                engine=self.engine,
-                video=video,
-            )
-
+        config = label_config.parse(xml)
         try:
-            return self._runner.submit((interaction.task, region.id), self._digest(region, interaction), make)
-        except Busy as busy:
-            return busy
-
-    def _digest(self, region: Region, interaction: Interaction) -> str:
-        """What makes two prompts the same. The label is left out: a box is followed alike whatever it is called."""
-        settings = self.settings
-        parts = [interaction.url, interaction.framerate, self.model_version, settings.direction, settings.max_frames]
-        parts += [item.fingerprint for item in region.humans]
-        return hashlib.sha256("|".join(map(str, parts)).encode(errors="replace")).hexdigest()
-
-    def _answered(
-        self, region: Region, outcome: Job[Tracking] | BackendError | None, interaction: Interaction
-    ) -> list[dict[str, Any]]:
-        labels, framerate = interaction.classes[region.id], interaction.framerate
-        if isinstance(outcome, BackendError):
-            return regions.refusal(region, labels, framerate, str(outcome))
-        # Asked before the frames are looked at: it may end in between, and then they would lack some.
-        partial = outcome.work.progress() if outcome and outcome.state != "done" else None
-        if outcome:
-            ours, score = outcome.work.answer()
-        else:
-            ours, score = segments.kept(segments.cut(region, self.settings.direction)), region.score
-        return regions.answer(
-            region,
-            [*region.humans, *ours],
-            framerate=framerate,
-            labels=labels,
-            track_id=self._track_id(region, interaction),
-            engine=self._engine_now(),
-            score=score,
-            partial=partial,
-        )
-
-    def _engine_now(self) -> str:
-        """Its name, and what it is waited for where its model is not ready."""
-        status = self.engine.status
-        return self.engine.name if status == "ready" else f"{self.engine.name} is {status}"
-
-    def _track_id(self, region: Region, interaction: Interaction) -> int:
-        """The region's number, or the next one that the task has not seen."""
-        with self._lock:
-            known = self._track_ids.get(interaction.task, {})
-            others = {number for name, number in known.items() if name != region.id}
-            if region.track_id is not None and region.track_id not in others:
-                known[region.id] = region.track_id
-            elif region.id not in known:
-                known[region.id] = 1 + max([0, *others, *interaction.track_ids])
-            _remember(self._track_ids, interaction.task, known)
-            return known[region.id]
-
-
-def _remember(table: OrderedDict[str, V], key: str, value: V) -> None:
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > _REMEMBERED:
-        table.popitem(last=False)
+            interaction = interactions.parse(tasks, context, config)
+            client = self._client or self._clients.get(project)
+            result = Story(self._tools, self._memory, interaction, config, client).answered(deadline)
+        except BackendError as error:
+            line = interactions.line_of(tasks, context, config)
+            if line is None:
+                raise
+            log.warning("told in the line for words: %s", " ".join(str(error).split()))
+            result = [line.written(f"not done: {error}")]
+        scores = [one["score"] for one in result if "score" in one]
+        score = sum(scores) / len(scores) if scores else 0.0
+        return [{"result": result, "score": round(score, 4), "model_version": self.model_version}] if result else []

@@ -88,6 +88,9 @@ class Settings:
     direction: Direction = "forward"
     max_frames: int = 0
     answer_within: float = 10.0
+    preserve: bool = True
+    frames_per_strip: int = 200
+    public_url: str = ""
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     limits: Limits = field(default_factory=Limits)
     data_dir: Path = Path("~/.local/share/sam3-backend")
@@ -106,6 +109,10 @@ class Settings:
         for name in ("answer_within", "max_frames", "hotstart_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
+        if not 2 <= self.frames_per_strip <= 1000:
+            raise SettingsError(f"frames_per_strip is {self.frames_per_strip}: give 2 to 1000, more make the page slow")
+        if self.public_url and not re.fullmatch(r"https?://[^\s/]+.*", self.public_url):
+            raise SettingsError("public_url must begin with http:// or https://: it is how browsers reach this server")
         if not 0 <= self.port < 65536:
             raise SettingsError(f"port is {self.port}: give 0 to 65535")
         for limit in fields(self.limits):

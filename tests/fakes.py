@@ -10,7 +10,7 @@ import numpy as np
 from backend.errors import SettingsError, Unsupported
 from backend.geometry import Box
 from backend.masks import Rle
-from backend.prompts import Phrase, Prompt
+from backend.prompts import Phrase, Point, Prompt
 from backend.tracks import ABSENT, FrameResult, Observation
 
 
@@ -54,6 +54,7 @@ class StubEngine:
         self.step, self.seen, self.gate = step, seen, gate
         self.answering, self.masks, self.status = answering, masks, status
         self.frames: list[int] = []
+        self.prompted: list[Prompt] = []
         self.sessions = 0
 
     def open(self, video: FakeVideo, state: bytes | None = None) -> "StubSession":
@@ -84,8 +85,9 @@ class StubSession:
                     raise Unsupported("the stub knows no words")
                 self.phrases[prompt.text] = frame
                 continue
-            assert prompt.box is not None
-            boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = prompt.box
+            box = prompt.box or _around(next(point for point in prompt.points if point.positive))
+            self.engine.prompted.append(prompt)
+            boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = box
         texts = {prompt.text for prompt in prompts if isinstance(prompt, Phrase)}
         found = {name: (words, box) for name, (words, box) in self._found(frame, False).items() if words in texts}
         tracks = {name: Observation(box, 1.0) for name, box in boxes.items()}
@@ -135,6 +137,11 @@ class StubSession:
 
     def state(self) -> bytes:
         return b""
+
+
+def _around(point: Point) -> Box:
+    """What a click shows the stub."""
+    return Box(point.x - 20, point.y - 20, point.x + 20, point.y + 20)
 
 
 class Gate:

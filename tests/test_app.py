@@ -91,7 +91,7 @@ def test_without_a_context_there_is_nothing_to_say(client: FlaskClient, params: 
         ("/predict", {"json": body(drawn(keyframe(1))) | {"label_config": None}}, 400, "not valid XML"),
         ("/predict", {"json": body(drawn(keyframe(1))) | {"tasks": [3]}}, 400, "holds no task"),
         ("/predict", {"json": body(drawn(keyframe(101)))}, 400, "no frame 101"),
-        ("/predict", {"json": body({"type": "textarea", "value": {"text": ["dog"]}})}, 422, "draw a box"),
+        ("/predict", {"json": body({"type": "rectanglelabels"})}, 400, "draw a VideoRectangle box"),
         ("/setup", {"data": "x"}, 400, "must be a JSON object"),
         ("/webhook", {"data": "x"}, 400, "must be a JSON object"),
         ("/validate", {"json": {"config": "<View/>"}}, 400, "no Video tag"),
@@ -115,8 +115,12 @@ def test_a_webhook_is_heard(client: FlaskClient, sent: dict) -> None:
 def test_a_valid_config_is_said_to_be(client: FlaskClient) -> None:
     assert client.post("/validate", json={"config": CONFIG}).json == {
         "status": "ok",
-        "boxes": ["box"],
-        "videos": ["video"],
+        "understood": [
+            "boxes: box",
+            "no words: there is no TextArea on the video",
+            "no clicks: there is no strip of frames",
+            "track key: track (t)",
+        ],
     }
 
 

@@ -14,6 +14,7 @@ FLOORS = [
     ("commands",),
     ("app", "model"),
     ("service",),
+    ("answers",),
     ("jobs",),
     ("labelstudio", "engines", "overlay"),
     ("video", "keyframes"),
@@ -22,7 +23,7 @@ FLOORS = [
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {
     "av": ["video/"],
-    "cv2": ["engines/", "overlay.py", "cli.py"],
+    "cv2": ["engines/", "overlay.py", "cli.py", "video/jpeg.py"],
     "flask": ["app.py"],
     "werkzeug": ["app.py"],
     "waitress": ["commands/serve.py"],

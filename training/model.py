@@ -170,7 +170,7 @@ def _start_tracker(tracker: Any) -> None:
     # Where a given mask is 0 a norm would divide by nothing, and its gradient drown all others.
     for layer in (prompts.mask_embed.conv1, prompts.mask_embed.conv2):
         layer.bias.normal_(0, 0.5)
-    prompts.mask_embed.conv3.weight.mul_(0.1)
+    prompts.mask_embed.conv3.weight.mul_(0.3)
     # A mask given as a prompt begins as its own average.
     tracker.mask_downsample.weight.fill_(1 / tracker.mask_downsample.weight[0].numel())
     tracker.mask_downsample.bias.zero_()

@@ -3,8 +3,6 @@
 It is trained through the engine's own tracker and the engine's own choice of memories, so that it learns what it will
 be asked. Two things differ: whether an object is there is taken from the truth, where a wrong guess would cut the
 gradient, and what the mask decoder says is kept for the loss before that.
-
-Clips may begin with frames without gradient, so that it sees memories as bad as its own become.
 """
 
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ OBJECTS = 4
 
 
 class Lesson(NamedTuple):
-    """What a step is made of: so many clips of so many frames, the first ones of them without gradient.
+    """What a step is made of: so many clips of so many frames.
 
     Attributes:
         until: the share of all steps after which the next lesson begins.
@@ -54,17 +52,16 @@ class Lesson(NamedTuple):
     until: float
     clips: int
     frames: int
-    free: int = 0
     masks: bool = True
     told: float = 0.0
 
 
 LESSONS = (
-    Lesson(0.12, 6, 1, masks=False),
-    Lesson(0.2, 6, 1),
-    Lesson(0.5, 3, 4, told=0.7),
-    Lesson(0.7, 2, 6, told=0.2),
-    Lesson(1.0, 2, 9, free=1),
+    Lesson(0.1, 6, 1, masks=False),
+    Lesson(0.18, 6, 1),
+    Lesson(0.36, 3, 4, told=0.7),
+    Lesson(0.5, 2, 6, told=0.2),
+    Lesson(1.0, 2, 8, told=0.05),
 )
 
 
@@ -187,45 +184,43 @@ class Course:
         for one in memories:
             one.trails[False].since = 0
         total = torch.zeros(())
-        corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.6 else -1
+        corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.8 else -1
         for frame in range(frames):
-            with torch.set_grad_enabled(frame == 0 or frame > lesson.free):
-                view = View(self._model, film.hidden[frame : frame + 1], {})
-                self._learner.there = film.shown[frame] >= data.SEEN
-                if frame == 0:
-                    loss = self._prompt(view, film, memories, lesson.masks)
-                else:
-                    loss = self._track(view, film, memories, frame, told=self._random.random() < lesson.told)
-                    if frame == corrected and count > 1:
-                        loss = loss + self._correct(view, film, memories, frame)
-                total = total + loss
+            view = View(self._model, film.hidden[frame : frame + 1], {})
+            self._learner.there = film.shown[frame] >= data.SEEN
+            if frame == 0:
+                loss = self._prompt(view, film, memories, lesson.masks)
+            else:
+                loss = self._track(view, film, memories, frame, told=self._random.random() < lesson.told)
+                if frame == corrected and count > 1:
+                    loss = loss + self._correct(view, film, memories, frame)
+            total = total + loss
             for one in memories:
                 one.prune(frame, False, self._reach)
-        self.loss = self.loss + total / (frames - lesson.free) * (1 if frames > 1 else 1.5)
+        self.loss = self.loss + total / frames * (1 if frames > 1 else 1.5)
 
     def _prompt(self, view: View, film: Film, memories: list[Memories], masks: bool) -> Tensor:
         """The first frame: a click (and sometimes more), a box or a mask."""
         random, learner = self._random, self._learner
         kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
-        if kind == "mask":
-            given = (film.fine[0] > random.uniform(0.3, 0.6)).float()
-            found, features = learner.given(view, given)
-            loss = 0.3 * self._loss(film, 0, "given")
-        else:
-            points, labels = self._points(film, kind)
-            found, features = learner.prompt_together(view, points, labels, None, None, self._reach)
-            loss = self._loss(film, 0, kind)
-            for kind in ("click", "box"):  # A picture is costly to see and cheap to ask about.
-                learner.prompt_together(view, *self._points(film, kind), None, None, self._reach)
-                loss = loss + self._loss(film, 0, kind)
-            if masks and random.random() < 0.35:
-                again = [self._click(film.fine[0, row], found.logits[row]) for row in range(len(memories))]
+        loss = torch.zeros(())
+        if masks:
+            found, features = learner.given(view, (film.fine[0] > random.uniform(0.3, 0.6)).float())
+            loss = loss + self._loss(film, 0, "given")
+        # A picture is costly to see and cheap to ask about: what is not remembered is asked, too.
+        for asked in ("click", "box"):
+            clicked, remembered = learner.prompt_together(view, *self._points(film, asked), None, None, self._reach)
+            loss = loss + self._loss(film, 0, asked)
+            for _ in range(int(random.integers(0, 3)) if masks else 0):
+                again = [self._click(film.fine[0, row], clicked.logits[row]) for row in range(len(memories))]
                 points = torch.tensor([[point] for point, _ in again])
                 labels = torch.tensor([[label] for _, label in again], dtype=torch.int32)
-                found, features = learner.prompt_together(
-                    view, points, labels, found.logits.detach(), None, self._reach
+                clicked, remembered = learner.prompt_together(
+                    view, points, labels, clicked.logits.detach(), None, self._reach
                 )
                 loss = loss + self._loss(film, 0, "again")
+            if asked == kind:
+                found, features = clicked, remembered
         for row, one in enumerate(memories):
             one.given[0] = Memory(features[row], found.pointers[row], found.logits[row], float(found.scores[row]))
         return loss

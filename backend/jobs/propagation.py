@@ -1,6 +1,6 @@
 """What a tracking job does: prompts carried through the stretches of a video between, before and after them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
@@ -142,7 +142,7 @@ class Propagation:
 
 
 class Propagations:
-    """Many tracks through one session: one look at a picture serves all of them.
+    """Many tracks through one session: one look at a picture serves all of them; other threads may look while it runs.
 
     Args:
         length: frames of the video.
@@ -187,7 +187,7 @@ class Propagations:
         """Frames to do, counting those that are gone through both ways twice."""
         return sum(len(span) for span, _ in self._ways)
 
-    def run(self, engine: Engine, video: Video) -> Iterator[int]:
+    def run(self, engine: Engine, video: Video) -> Generator[int]:
         """Prompt everything, then propagate; every frame that is done is told."""
         with engine.open(video) as session:
             # Phrases last, so that what they find takes no target's name.
@@ -218,7 +218,8 @@ class Propagations:
 
     def tracks(self) -> dict[str, Track]:
         """By name: the targets', then what was found on the frames of the phrases."""
-        found = {name: one.track() for name, one in self._found.items()}
+        # A copy: another thread may find more meanwhile.
+        found = {name: one.track() for name, one in list(self._found.items())}
         targets = {name: one.track() for name, one in self._targets.items()}
         return targets | {name: track for name, track in found.items() if len(track.scores)}
 

@@ -119,6 +119,17 @@ class Runner(Generic[W]):
             self._changed.notify()
             return job
 
+    def newest(self, key: Hashable) -> Job[W] | None:
+        """The job that was last submitted under `key`, as far as it is kept."""
+        with self._changed:
+            return next((job for (other, _), job in reversed(self._jobs.items()) if other == key), None)
+
+    def forget(self, key: Hashable) -> None:
+        """Join none of the jobs under `key` that have ended."""
+        with self._changed:
+            for name in [name for name, job in self._jobs.items() if name[0] == key and job.wait(0)]:
+                del self._jobs[name]
+
     def wait(self, jobs: Iterable[Job[W]], seconds: float) -> None:
         """Wait until all of them have ended, at most so long."""
         deadline = time.monotonic() + seconds

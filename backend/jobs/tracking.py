@@ -1,20 +1,23 @@
-"""The job behind a region: its file opened, its human keyframes prompted, its unfinished segments tracked."""
+"""The job behind a region: its file opened, human keyframes and clicks prompted, unfinished segments tracked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from backend.engines.base import Engine
 from backend.errors import BadRequest
-from backend.geometry import Boxes
+from backend.geometry import Box, Boxes
 from backend.jobs.propagation import Propagation, Stretch
 from backend.labelstudio import sequence
+from backend.labelstudio.clicks import Click
 from backend.labelstudio.clock import Clock
+from backend.labelstudio.grammar import EVERYWHERE
 from backend.labelstudio.regions import Region
 from backend.labelstudio.segments import Segment, kept, keyframes, sampled, shown
 from backend.labelstudio.sequence import LAST_FRAME, Item
-from backend.prompts import Prompt
+from backend.prompts import Direction, Point, Prompt
 from backend.tracks import Track
 from backend.video import Video
 
@@ -36,7 +39,9 @@ class Tracking:
 
     Args:
         segments: of the region.
+        clicked: by LS frame.
         framerate: frames per second that the page counts with.
+        direction: where to go beyond the first and the last click of a segment.
         max_frames: how far to go beyond the first and the last human keyframe; 0: no limit.
         bound: the least IoU of an interpolated box with the tracked one.
         video: opens the region's video, however long that takes, unless it is cancelled.
@@ -46,8 +51,10 @@ class Tracking:
         self,
         region: Region,
         segments: Sequence[Segment],
+        clicked: Mapping[int, Sequence[Click]],
         *,
         framerate: float,
+        direction: Direction,
         max_frames: int,
         bound: float,
         engine: Engine,
@@ -55,7 +62,9 @@ class Tracking:
     ) -> None:
         self.region = region
         self.segments = segments
+        self._clicked = clicked
         self._framerate = framerate
+        self._direction = direction
         self._max_frames = max_frames
         self._bound = bound
         self._engine = engine
@@ -73,12 +82,10 @@ class Tracking:
         with self._video(cancelled) as video:
             clock = Clock(video.times, video.end, self._framerate)
             to_track = [segment for segment in self.segments if segment.is_tracked]
-            stretches = [Stretch(_source(one.before, clock), _source(one.after, clock)) for one in to_track]
-            anchors = {item.frame: item for one in to_track for item in (one.before, one.after) if item}
-            prompts = [self._prompt(item, clock, video) for _, item in sorted(anchors.items())]
-            propagation = Propagation(len(video), stretches, self._max_frames)
+            stretches = [one for segment in to_track for one in self._stretches(segment, clock)]
+            propagation = Propagation(len(video), stretches, self._max_frames, _span(to_track, stretches, clock))
             self._view = view = _View(clock, (video.width, video.height), propagation)
-            propagation.run(self._engine, video, prompts, cancelled)
+            propagation.run(self._engine, video, self._prompts(to_track, clock, video), cancelled)
         if not cancelled():
             # Made once, here; what they were made of takes a hundred times the memory.
             self._whole, self._progress = self._keyframes(view, whole=True), (propagation.total, propagation.total)
@@ -127,13 +134,53 @@ class Tracking:
         total = float(scores.sum()) + count * (self.region.score or 0.0)
         return total / (len(scores) + count) if len(scores) + count else self.region.score
 
-    def _prompt(self, item: Item, clock: Clock, video: Video) -> Prompt:
-        if item.frame > max(clock.length, self.region.frames_count or 0):
-            raise BadRequest(f"there is no frame {item.frame}: the video has {clock.length}")
+    def _stretches(self, segment: Segment, clock: Clock) -> list[Stretch]:
+        inside = sorted(frame for frame in self._clicked if frame in segment.frames(LAST_FRAME))
+        anchors = [_source(segment.before, clock), *map(clock.source, inside), _source(segment.after, clock)]
+        stretches = [Stretch(*pair) for pair in pairwise(anchors)]
+        if inside and segment.before is None and self._direction == "forward":
+            stretches = stretches[1:]
+        if inside and segment.after is None and self._direction == "backward":
+            stretches = stretches[:-1]
+        return stretches
+
+    def _prompts(self, segments: Sequence[Segment], clock: Clock, video: Video) -> list[Prompt]:
+        """By frame; those that only say what the object is not come last, since they say it of what is known."""
+        anchors = {item.frame: item for one in segments for item in (one.before, one.after) if item}
+        shown: dict[int, Prompt] = {}
+        for frame in sorted({*anchors, *self._clicked}):
+            item, source = anchors.get(frame), clock.source(frame)
+            self._check(frame, clock)
+            box = self._box(item, video) if item else None
+            shown[source] = Prompt(self.region.id, source, box, _points(self._clicked.get(frame, ()), video))
+        return sorted(shown.values(), key=lambda prompt: (prompt.is_negative, prompt.frame))
+
+    def _check(self, frame: int, clock: Clock) -> None:
+        if frame > max(clock.length, self.region.frames_count or 0):
+            raise BadRequest(f"there is no frame {frame}: the video has {clock.length}")
+
+    def _box(self, item: Item, video: Video) -> Box:
         box = item.box(video.width, video.height)
         if not box.clipped(video.width, video.height).area > 0:
             raise BadRequest(f"the box on frame {item.frame} lies outside the picture: draw it on the object")
-        return Prompt(self.region.id, clock.source(item.frame), box=box)
+        return box
+
+
+def _points(clicks: Sequence[Click], video: Video) -> tuple[Point, ...]:
+    return tuple(
+        Point(one.x * video.width / 100, one.y * video.height / 100, one.positive is not False) for one in clicks
+    )
+
+
+def _span(segments: Sequence[Segment], stretches: Sequence[Stretch], clock: Clock) -> range | None:
+    """The source frames that are gone through where only some are asked for: those, and the way to them."""
+    within = [segment.within for segment in segments]
+    if not within or EVERYWHERE in within:
+        return None
+    ends = {min(frame, clock.length) for one in within for frame in one}
+    sources = {clock.source(frame) for frame in ends}
+    sources |= {frame for one in stretches for frame in (one.first, one.last) if frame is not None}
+    return range(min(sources), max(sources) + 1)
 
 
 def _source(item: Item | None, clock: Clock) -> int | None:

@@ -1,14 +1,23 @@
-"""One Label Studio, and who may see its token: its own origin, nobody else."""
+"""One Label Studio: what we ask of it by REST, and who may see its token: its own origin, nobody else."""
 
+import json
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-from backend.errors import MediaError
+from backend.errors import MediaError, StudioError
 
 _TIMEOUT = (5.0, 30.0)
+_UPLOAD_TIMEOUT = (5.0, 600.0)
+_PAGE = 100
+_FILES = 50
+"""Of one request: Label Studio takes 100 at most."""
 # Label Studio's access tokens live for 300 s.
 _ACCESS_LIFETIME = 240.0
 
@@ -37,6 +46,82 @@ class Client:
             request.headers["Authorization"] = self._credentials()
         return request
 
+    def project(self, project: int) -> dict[str, Any]:
+        """A project's fields.
+
+        Raises:
+            StudioError: there is none, or Label Studio does not answer; as for everything below.
+        """
+        found: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
+        return found
+
+    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project, oldest first."""
+        page, seen, total = 1, 0, 1
+        while seen < total:
+            params = {"project": project, "page": page, "page_size": _PAGE, "fields": "all", "ordering": "tasks:id"}
+            answer = self._call("GET", "/api/tasks", params=params)
+            yield from answer["tasks"]
+            page, seen, total = page + 1, seen + _PAGE, answer["total"]
+
+    def task(self, task: int) -> dict[str, Any]:
+        """One task."""
+        found: dict[str, Any] = self._call("GET", f"/api/tasks/{task}")
+        return found
+
+    def add_task(self, project: int, data: Mapping[str, Any]) -> int:
+        """A new task's id."""
+        return int(self._call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
+
+    def set_data(self, task: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; its annotations stay as they are."""
+        self._call("PATCH", f"/api/tasks/{task}", json={"data": dict(data)})
+
+    def uploads(self, project: int) -> list[dict[str, Any]]:
+        """What was uploaded to a project: `file`, its path, and `size` in bytes."""
+        found: list[dict[str, Any]] = self._call("GET", f"/api/projects/{project}/file-uploads", params={"all": "true"})
+        return found
+
+    def upload(self, project: int, files: Sequence[tuple[str, bytes | Path]]) -> list[str]:
+        """Keep files with a project, without making tasks of them.
+
+        Args:
+            files: names, and what is in them.
+
+        Returns:
+            Their addresses as a task's data has them, in the same order.
+        """
+        addresses = []
+        for start in range(0, len(files), _FILES):
+            part = files[start : start + _FILES]
+            with _opened(part) as streams:
+                kept = self._call(
+                    "POST",
+                    f"/api/projects/{project}/import",
+                    params={"commit_to_project": "false"},
+                    files=streams,
+                    timeout=_UPLOAD_TIMEOUT,
+                )["file_upload_ids"]
+            listed = self._call("GET", f"/api/projects/{project}/file-uploads", params={"ids": json.dumps(kept)})
+            paths = {one["id"]: one["file"] for one in listed}
+            addresses += [f"/data/{paths[number]}" for number in kept]
+        return addresses
+
+    def _call(self, method: str, path: str, timeout: tuple[float, float] = _TIMEOUT, **options: Any) -> Any:
+        try:
+            answer = requests.request(
+                method, self.url + path, auth=self.authorize, timeout=timeout, allow_redirects=False, **options
+            )
+        except requests.RequestException as error:
+            raise StudioError(f"Label Studio does not answer ({type(error).__name__}): is it up?") from error
+        if answer.status_code in (401, 403):
+            raise StudioError("Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio")
+        if answer.status_code == 404:
+            raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number")
+        if not answer.ok or answer.is_redirect:
+            raise StudioError(f"Label Studio answers {answer.status_code} to {method} {path}")
+        return answer.json() if answer.content else None
+
     def _credentials(self) -> str:
         # A personal access token is a JWT that is only good for asking for a short-lived one.
         if self._token.count(".") != 2:
@@ -59,6 +144,16 @@ class Client:
                 access = answer.json()["access"]
                 self._access = access, time.monotonic() + _ACCESS_LIFETIME
             return f"Bearer {access}"
+
+
+@contextmanager
+def _opened(files: Sequence[tuple[str, bytes | Path]]) -> Iterator[list[tuple[str, tuple[str, Any]]]]:
+    """Files as a request sends them."""
+    with ExitStack() as stack:
+        yield [
+            (f"file{at}", (name, stack.enter_context(what.open("rb")) if isinstance(what, Path) else what))
+            for at, (name, what) in enumerate(files)
+        ]
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -1,7 +1,10 @@
 """Regions `videorectangle`: what a request shows of them, and how they are answered."""
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import secrets
+import string
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -9,14 +12,13 @@ from typing import Any
 
 from backend.errors import BadRequest
 from backend.labelstudio import sequence
+from backend.labelstudio.grammar import asked
 from backend.labelstudio.sequence import Item
 
 TYPE = "videorectangle"
-COMMAND_LINE = "region_prompt"
-"""The per-region text control whose lines are commands, not the person's notes."""
-
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
 _OUR_LINES = ("track ", "not tracked: ")
+_ID_LETTERS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Region:
 
     Attributes:
         beside: what other per-region controls hold for it, as results of their own.
+        line: what the person wrote last into its line for commands.
         rest: whatever else Label Studio keeps with the region, a parent or a lock.
     """
 
@@ -40,6 +43,7 @@ class Region:
     duration: float | None = None
     framerate: float | None = None
     beside: tuple[Mapping[str, Any], ...] = ()
+    line: str | None = None
     rest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,6 +72,15 @@ class Region:
         humans = tuple(item for item in self.items if item.is_human)
         return humans or (self.items[:1] if self.is_partial else ())
 
+    def anchors(self, *, is_commanded: bool) -> tuple[Item, ...]:
+        """What a track is made between: a person's keyframes, or its own first one where a command needs one."""
+        return self.humans or (self.items[:1] if is_commanded else ())
+
+    @cached_property
+    def is_untouched(self) -> bool:
+        """It is as we answered it, and nobody set a keyframe of it, deleted one or gave it another class."""
+        return not any(item.is_human for item in self.items) and self.meta.get("seal") == seal(self.items, self.labels)
+
     @cached_property
     def deleted(self) -> frozenset[int]:
         """Frames on which the last answer knew a human keyframe that is gone."""
@@ -93,11 +106,17 @@ class Region:
         return frozenset(item.frame for previous, item in pairwise(self.items) if not previous.enabled)
 
 
-def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> Region:
+def new_id() -> str:
+    """As Label Studio makes them."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(10))
+
+
+def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (), lines: Container[str] = ()) -> Region:
     """Read one result of type `videorectangle`.
 
     Args:
         beside: the request's other results with the same id.
+        lines: names of the controls in which regions take commands: what they hold is no person's note.
 
     Raises:
         BadRequest: it has no id, no tag names or no sequence that can be read.
@@ -117,14 +136,27 @@ def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -
         frames_count=_whole(value.get("framesCount")),
         duration=_number(value.get("duration")),
         framerate=_framerate(value["sequence"]),
-        beside=tuple(one for one in beside if one.get("from_name") != COMMAND_LINE),
+        beside=tuple(one for one in beside if one.get("from_name") not in lines),
+        line=next((asked(texts(one)) for one in beside if one.get("from_name") in lines), None),
         rest={key: kept for key, kept in result.items() if key not in _WRITTEN},
     )
+
+
+def texts(result: Mapping[str, Any]) -> object:
+    """What a text control holds, as the request has it."""
+    value = result.get("value")
+    return value.get("text") if isinstance(value, Mapping) else None
 
 
 def track_id(meta: object) -> int | None:
     """The number that an earlier answer gave to the track with this `meta`."""
     return _whole(meta.get("track_id")) if isinstance(meta, Mapping) else None
+
+
+def seal(items: Iterable[Item], labels: Iterable[str]) -> str:
+    """A fingerprint of a whole region: what a person deleted or named otherwise shows in it."""
+    whole = "|".join([*(item.fingerprint for item in items), *labels])
+    return hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
 
 
 def answer(
@@ -137,6 +169,7 @@ def answer(
     engine: str,
     score: float | None,
     partial: tuple[int, int] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The region as it is answered, under its own id, so that it replaces what the page shows; and what is beside it.
 
@@ -144,12 +177,15 @@ def answer(
         items: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
         partial: frames done and to do, where some are missing.
+        made: what it was made of, where that was no box: kept in `meta` to know it again.
     """
     items = sorted(items, key=lambda item: item.frame)
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id}"
-    meta.pop("partial", None)
+    meta |= {"seal": seal(items, labels), **(made or {})}
+    for key in {"partial", "at"} - {*(made or {})}:
+        meta.pop(key, None)
     if partial:
         done, total = partial
         summary += f" · {done} of {total} frames so far, press t for the rest"

@@ -1,6 +1,6 @@
 """The stretches of a region between a person's keyframes: which stay as they are, which are tracked, and with what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ from backend.geometry import Boxes
 from backend.keyframes import thin
 from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
+from backend.labelstudio.grammar import EVERYWHERE, TRACK, Command, Range
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Direction
@@ -18,17 +19,23 @@ from backend.tracks import Track
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The LS frames strictly between two neighbouring human keyframes, or before the first, or after the last.
+    """The LS frames strictly between two neighbouring anchors, or before the first, or after the last.
+
+    Anchors are human keyframes; where only a part of the frames was asked for, also what the page shows beside it.
 
     Attributes:
         kept: the keyframes of ours that stay as they are; None: they are made anew.
         goes: where they are made anew, whether the object is tracked there; if not, its box is hidden.
+        within: where they are made anew; on other frames of the segment nothing is said.
+        aside: keyframes of ours on those other frames, which stay as they are.
     """
 
     before: Item | None
     after: Item | None
     kept: tuple[Item, ...] | None = None
     goes: bool = True
+    within: Range = EVERYWHERE
+    aside: tuple[Item, ...] = ()
 
     @property
     def is_tracked(self) -> bool:
@@ -41,20 +48,42 @@ class Segment:
         return range(first, self.after.frame if self.after else length + 1)
 
 
-def cut(region: Region, direction: Direction) -> tuple[Segment, ...]:
-    """Cut a track at its human keyframes; what no correction touches is kept to the digit.
+def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple[Segment, ...]:
+    """Cut a track at its human keyframes; what no correction and no command touches is kept to the digit.
 
     Args:
         direction: where to go beyond the first and the last human keyframe. A side that was tracked before is
             tracked again when the keyframe beside it is corrected.
+        command: what the region's line says; its direction and frames are made anew, corrected or not.
     """
-    if not region.humans:
+    anchors = region.anchors(is_commanded=command != TRACK)
+    if not anchors:
         return (Segment(None, None, region.items),)
-    anchors, inside = (None, *region.humans, None), _ours_between(region)
-    return tuple(
-        _segment(region, before, after, ours, direction)
-        for (before, after), ours in zip(pairwise(anchors), inside, strict=True)
-    )
+    within, inside = command.within, _ours_between(region.items, anchors)
+    direction = command.direction or direction
+    if command.frames is not None:
+        first, last = anchors[0].frame, anchors[-1].frame
+        within = Range(
+            max(1, first - command.frames) if direction != "forward" else first,
+            last + command.frames if direction != "backward" else last,
+        )
+    segments: list[Segment] = []
+    for (before, after), ours in zip(pairwise((None, *anchors, None)), inside, strict=True):
+        segment = _segment(region, before, after, ours, direction, command)
+        segments += _limited(segment, ours, within) if segment.is_tracked and within != EVERYWHERE else [segment]
+    return tuple(segments)
+
+
+def around(region: Region, clicked: Collection[int], direction: Direction) -> tuple[Segment, ...]:
+    """Cut a track that clicks on these LS frames make anew, at its human keyframes."""
+    humans = tuple(item for item in region.items if item.is_human)
+    segments = []
+    for before, after in pairwise((None, *humans, None)):
+        outer = "forward" if after is None else "backward" if before is None else direction
+        is_clicked = any(frame in Segment(before, after).frames(sequence.LAST_FRAME) for frame in clicked)
+        hidden = before is not None and region.hides(before)
+        segments.append(Segment(before, after, goes=is_clicked or (not hidden and direction in (outer, "both"))))
+    return tuple(segments)
 
 
 def between(humans: Sequence[Item]) -> list[Segment]:
@@ -67,12 +96,12 @@ def kept(segments: Sequence[Segment]) -> list[Item]:
     return [item for segment in segments for item in segment.kept or ()]
 
 
-def _ours_between(region: Region) -> list[tuple[Item, ...]]:
-    """Our keyframes before the first human one, between every two of them, and after the last."""
-    human = {item.frame for item in region.humans}
+def _ours_between(items: Sequence[Item], anchors: Sequence[Item]) -> list[tuple[Item, ...]]:
+    """Our keyframes before the first anchor, between every two of them, and after the last."""
+    places = {item.frame for item in anchors}
     inside: list[list[Item]] = [[]]
-    for item in region.items:
-        if item.frame in human:
+    for item in items:
+        if item.frame in places:
             inside.append([])
         else:
             inside[-1].append(item)
@@ -80,25 +109,64 @@ def _ours_between(region: Region) -> list[tuple[Item, ...]]:
 
 
 def _segment(
-    region: Region, before: Item | None, after: Item | None, inside: tuple[Item, ...], direction: Direction
+    region: Region,
+    before: Item | None,
+    after: Item | None,
+    inside: tuple[Item, ...],
+    direction: Direction,
+    command: Command,
 ) -> Segment:
     if before is not None and region.hides(before):
         return Segment(before, after, ())
     first, last = before.frame if before else 0, after.frame if after else sequence.LAST_FRAME
+    outer = "forward" if after is None else "backward" if before is None else direction
+    is_led = direction in (outer, "both")
     touched = (
         not region.is_tracked
         or region.is_partial
         or (before is not None and before.is_corrected)
         or (after is not None and after.is_corrected and not after.is_toggled)
         or any(first < frame < last for frame in region.deleted)
+        or command.redo
+        or (command.direction in (outer, "both") and (before is None or after is None))
+        or (command.is_limited and (is_led or bool(inside)))
     )
     if not touched:
         return Segment(before, after, inside)
-    outer = "forward" if after is None else "backward" if before is None else direction
-    if inside or direction in (outer, "both"):
+    if inside or is_led:
         return Segment(before, after)
     # Label Studio shows nothing before a first keyframe, but a last one to the end of the video.
     return Segment(before, after, goes=False) if after is None else Segment(before, after, ())
+
+
+def _limited(segment: Segment, inside: tuple[Item, ...], within: Range) -> list[Segment]:
+    """A segment of which only these frames are made anew: from what the page shows beside them, where it shows it."""
+    before, after = segment.before, segment.after
+    frames = segment.frames(sequence.LAST_FRAME)
+    first, last = max(frames.start, within.first), min(frames.stop - 1, within.last)
+    if first > last:
+        return [replace(segment, kept=inside)]
+    items = [item for item in (before, *inside, after) if item]
+    earlier = tuple(item for item in inside if item.frame < first)
+    later = tuple(item for item in inside if item.frame > last)
+    left, right = _shown_at(items, first - 1, earlier), _shown_at(items, last + 1, later)
+    parts = [Segment(before, left, (*_others(earlier, left), left))] if left else []
+    aside = (*(() if left else earlier), *(() if right else later))
+    parts.append(Segment(left or before, right or after, within=Range(first, last), aside=aside))
+    return parts + ([Segment(right, after, (right, *_others(later, right)))] if right else [])
+
+
+def _shown_at(items: Sequence[Item], frame: int, ours: Sequence[Item]) -> Item | None:
+    """What the page shows on a frame, as a keyframe of ours; None where that is nothing that we tracked."""
+    if not ours:
+        return None
+    (row,) = sequence.at(items, np.array([frame]))
+    there = next((item for item in ours if item.frame == frame), None)
+    return there or (None if np.isnan(row[0]) else sequence.ours(Item(frame, True, *row.tolist())))
+
+
+def _others(items: Sequence[Item], but: Item) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.frame != but.frame)
 
 
 def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
@@ -114,7 +182,8 @@ def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
     rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
     first = before.frame if before else 0
     items: list[Item] = []
-    if before and before.enabled and count and np.isnan(rows[1, 0]):
+    is_followed = any(item.frame < segment.within.first for item in segment.aside)
+    if before and before.enabled and count and np.isnan(rows[1, 0]) and not is_followed:
         # It stays as the person set it, enabled; so the box is hidden by a twin on the next frame.
         items.append(replace(before, frame=first + 1, enabled=False))
     seen = np.flatnonzero(~np.isnan(rows[:, 0]))
@@ -123,7 +192,7 @@ def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
         corners[:, 2:] += corners[:, :2]
         ours = [int(run[row]) for row in thin(corners, bound) if 1 <= run[row] <= count]
         items += [Item(first + row, bool(row != run[-1]), *rows[row].tolist()) for row in ours]
-    return [sequence.ours(item) for item in items]
+    return [*map(sequence.ours, items), *segment.aside]
 
 
 def keyframes(segments: Sequence[Segment], boxes: Callable[[Segment], Boxes], bound: float) -> list[Item]:
@@ -146,28 +215,24 @@ def sampled(segment: Segment, track: Track, clock: Clock, size: tuple[int, int],
         track: in pixels of a picture of `size` = (width, height).
         length: how many LS frames there are.
     """
-    boxes, _ = track.at(clock.sources(segment.frames(length)))
+    frames = np.asarray(segment.frames(length))
+    boxes, _ = track.at(clock.sources(frames))
+    boxes[(frames < segment.within.first) | (frames > segment.within.last)] = np.nan
     return sequence.percent(boxes, *size)
 
 
 def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
     """Rows for `tracked`: what the page shows of these keyframes, as far as they are ours.
 
-    Linear between keyframes, nothing after one with `enabled: false` (Label Studio 1.23.2: getShape, isInLifespan); and
-    nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
+    Nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
     """
-    frames, at = np.asarray(segment.frames(length)), np.array([item.frame for item in items])
-    rows = np.full((len(frames), 4), np.nan)
+    frames = np.asarray(segment.frames(length))
     ours = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
     if not ours:
-        return rows
-    corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
-    last = np.searchsorted(at, frames, side="right") - 1
-    enabled = np.array([item.enabled for item in items])
-    there = (last >= 0) & (enabled[last] | (at[last] == frames)) & (frames <= max(ours))
-    for axis in range(4):
-        rows[there, axis] = np.interp(frames[there], at, corners[:, axis])
-    return np.round(rows, 4)
+        return np.full((len(frames), 4), np.nan)
+    rows = sequence.at(items, frames)
+    rows[frames > max(ours)] = np.nan
+    return rows
 
 
 _NOTHING = np.full((1, 4), np.nan)

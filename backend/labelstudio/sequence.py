@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.errors import BadRequest
 from backend.geometry import Box, Boxes
@@ -133,6 +134,22 @@ def percent(boxes: Boxes, width: int, height: int) -> Boxes:
     scaled[:, 2:] -= scaled[:, :2]
     scaled[:, 2:] = np.maximum(scaled[:, 2:], 1e-4)
     return np.round(scaled, 4) + 0.0
+
+
+def at(items: Sequence[Item], frames: NDArray[np.int64]) -> Boxes:
+    """The boxes that the page shows of these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
+
+    Linear between keyframes, nothing before the first and after one with `enabled: false`, and the last one to the end
+    (Label Studio 1.23.2: getShape, isInLifespan).
+    """
+    rows, places = np.full((len(frames), 4), np.nan), np.array([item.frame for item in items])
+    corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
+    enabled = np.array([item.enabled for item in items])
+    last = np.searchsorted(places, frames, side="right") - 1
+    there = (last >= 0) & (enabled[last] | (places[last] == frames))
+    for axis in range(4):
+        rows[there, axis] = np.interp(frames[there], places, corners[:, axis])
+    return np.round(rows, 4)
 
 
 def visible_frames(items: Sequence[Item], stop: int) -> int:

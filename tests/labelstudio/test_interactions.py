@@ -1,6 +1,6 @@
 import pytest
 
-from backend.errors import BackendError, BadRequest, Unsupported
+from backend.errors import BackendError, BadRequest
 from backend.labelstudio.config import parse as parse_config
 from backend.labelstudio.interactions import Interaction, parse
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
@@ -12,15 +12,15 @@ def read(request: dict) -> Interaction:
 
 def test_a_drawn_box_asks_for_itself() -> None:
     interaction = read(body(drawn(keyframe(1))))
-    assert [region.id for region in interaction.regions] == ["fDqJ3pfXOd"]
+    assert [one.region.id for one in interaction.asked] == ["fDqJ3pfXOd"]
     assert (interaction.task, interaction.url, interaction.framerate) == ("7", "/data/upload/1/clip.mp4", 25)
-    assert interaction.classes == {"fDqJ3pfXOd": ("Car",)}
+    assert [one.classes for one in interaction.asked] == [("Car",)]
 
 
 def test_only_what_is_marked_or_new_is_asked_for() -> None:
     tracked = drawn(keyframe(1, fp="00000000"), id="quiet", origin="prediction", meta={"track_id": 4})
     interaction = read(body(tracked, drawn(keyframe(1), id="new"), asked_again(drawn(keyframe(9), id="marked"))))
-    assert [region.id for region in interaction.regions] == ["new", "marked"]
+    assert [one.region.id for one in interaction.asked] == ["new", "marked"]
     assert interaction.track_ids == {4}
 
 
@@ -40,12 +40,12 @@ def test_track_numbers_are_seen_wherever_the_request_shows_them() -> None:
 
 
 def test_a_pressed_command_is_no_class() -> None:
-    assert read(body(drawn(keyframe(1), labels=("track (t)",)))).classes == {"fDqJ3pfXOd": ("Car",)}
+    assert [one.classes for one in read(body(drawn(keyframe(1), labels=("track (t)",)))).asked] == [("Car",)]
 
 
 def test_a_text_beside_a_region_belongs_to_it() -> None:
     text = drawn(keyframe(1)) | {"type": "textarea", "from_name": "region_prompt", "value": {"text": ["x"]}}
-    assert len(read(body(drawn(keyframe(1)), text)).regions) == 1
+    assert len(read(body(drawn(keyframe(1)), text)).asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,7 @@ def test_a_text_beside_a_region_belongs_to_it() -> None:
         (body(drawn(keyframe(1), labels=("Truck",))), BadRequest, '"Truck" is not in the label config'),
         (body(drawn(keyframe(1), from_name="other")), BadRequest, 'control "other", but the boxes .* are "box"'),
         (body(drawn(keyframe(1), type="rectanglelabels")), BadRequest, "type rectanglelabels cannot be tracked"),
-        (body(drawn(keyframe(1), type="keypointlabels")), Unsupported, "takes no clicks"),
-        (body({"type": "textarea", "value": {"text": ["dog"]}}), Unsupported, "by words"),
+        (body(drawn(keyframe(1), type="keypointlabels")), BadRequest, "on no strip of frames"),
         (body(drawn(keyframe(1)), data={"image": "x"}), BadRequest, 'needs the field "video"'),
         (body(drawn(keyframe(1)), data=None), BadRequest, "holds no data"),
         (body(drawn(keyframe(1), id="")), BadRequest, "lacks its id"),
@@ -74,8 +73,8 @@ def test_a_region_that_cannot_be_read_costs_no_other_its_track() -> None:
     imported = drawn(id="imported", origin="prediction")
     truck = drawn(keyframe(1), id="truck", labels=("Truck",))
     flat = drawn(keyframe(1, width=0), id="flat")
-    assert [region.id for region in read(body(imported, truck, drawn(keyframe(1)), flat)).regions] == ["fDqJ3pfXOd"]
-    assert read(body(imported)).regions == ()
+    assert [one.region.id for one in read(body(imported, truck, drawn(keyframe(1)), flat)).asked] == ["fDqJ3pfXOd"]
+    assert read(body(imported)).asked == ()
 
 
 @pytest.mark.parametrize("fps", [0, -5, 1e9, "nan"])

@@ -43,8 +43,9 @@ def read(name: str) -> Interaction:
 def test_the_gesture_is_understood(name, classes, humans, corrected, kept) -> None:
     interaction = read(name)
     assert interaction.framerate == pytest.approx(25)
-    (region,) = interaction.regions
-    assert interaction.classes[region.id] == classes
+    (asked,) = interaction.asked
+    region = asked.region
+    assert asked.classes == classes
     assert {item.frame for item in region.items if item.is_human} == humans
     assert {item.frame for item in region.items if item.is_corrected} == corrected
     assert [segment.kept is not None for segment in cut(region, "forward")] == kept
@@ -65,4 +66,4 @@ def test_every_body_is_answered(make_service, name: str) -> None:
     if path == "/predict":
         context = body["params"]["context"]
         results = [region for prediction in answer.json["results"] for region in prediction["result"]]
-        assert [region["id"] for region in results] == ([read(name).regions[0].id] if context else [])
+        assert [region["id"] for region in results] == ([read(name).asked[0].region.id] if context else [])

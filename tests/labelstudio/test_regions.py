@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from backend.geometry import iou
 from backend.labelstudio.regions import Region, answer, parse, refusal
+from backend.labelstudio.regions import seal as region_seal
 from backend.labelstudio.segments import Segment, cut, tracked
 from backend.labelstudio.sequence import Item
 from backend.labelstudio.sequence import parse as parse_sequence
@@ -234,7 +235,9 @@ def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> No
         "origin": "prediction",
         "score": 0.934,
     }
+    seal = result["meta"].pop("seal")
     assert result["meta"] == {"track_id": 7, "human": [1], "ends": [100], "text": ["track 7 · opencv · 0.93"]}
+    assert seal == region_seal(items, ["Car"])
     value = result["value"]
     assert (value["framesCount"], value["duration"], value["labels"]) == (100, 4, ["Car"])
     first = value["sequence"][0]
@@ -274,7 +277,8 @@ def test_what_a_person_keeps_with_a_region_comes_back_with_it() -> None:
     note["value"] = {"choices": ["sitting"], "sequence": [keyframe(1)], "framesCount": 100, "duration": 4}
     line = {**note, "type": "textarea", "from_name": "region_prompt", "value": {"text": ["both"]}}
     meta = {"text": ["looks odd", "track 3 · stub"], "imported": 7, "partial": {"done": 1, "total": 2}}
-    asked = parse(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line])
+    asked = parse(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line], {"region_prompt"})
+    assert asked.line == "both"
     result, beside = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=3, engine="stub", score=None)
     assert (result["parentID"], result["locked"]) == ("other", True)
     assert result["meta"]["text"] == ["looks odd", "track 3 · stub"]

@@ -1,0 +1,136 @@
+"""The job behind a line of words: its file opened, its phrases looked for, everything that answers to them tracked."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.engines.base import Engine
+from backend.errors import BadRequest
+from backend.jobs.propagation import Propagations
+from backend.labelstudio.clock import Clock
+from backend.labelstudio.grammar import Range
+from backend.labelstudio.segments import Segment, sampled, tracked
+from backend.labelstudio.sequence import LAST_FRAME, Item
+from backend.prompts import Phrase
+from backend.tracks import Track
+from backend.video import Video
+
+_WHOLE = Segment(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is known once the file is open."""
+
+    clock: Clock
+    size: tuple[int, int]
+    start: int
+    propagations: Propagations
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object that was found, as far as it is known.
+
+    Attributes:
+        phrase: the words that it answers to.
+        items: its keyframes.
+        score: mean over the frames where it is present.
+    """
+
+    phrase: str
+    items: tuple[Item, ...]
+    score: float
+
+
+class Finding:
+    """The work of one job; other threads may ask for what is there while it runs.
+
+    Args:
+        phrases: what to find.
+        within: LS frames to look on.
+        framerate: frames per second that the page counts with.
+        max_frames: how far to go from the first of them; 0: no limit.
+        bound: the least IoU of an interpolated box with the tracked one.
+        video: opens the video, however long that takes, unless it is cancelled.
+    """
+
+    def __init__(
+        self,
+        phrases: Sequence[str],
+        within: Range,
+        *,
+        framerate: float,
+        max_frames: int,
+        bound: float,
+        engine: Engine,
+        video: Callable[[Callable[[], bool]], Video],
+    ) -> None:
+        self.phrases = tuple(phrases)
+        self._within = within
+        self._framerate = framerate
+        self._max_frames = max_frames
+        self._bound = bound
+        self._engine = engine
+        self._video = video
+        self._view: _View | None = None
+        self._progress = (0, 1)
+        self._whole: dict[str, Found] | None = None
+        self.length: int | None = None
+        """LS frames of the video, once it is open."""
+
+    def run(self, cancelled: Callable[[], bool]) -> None:
+        """Open, look, propagate.
+
+        Raises:
+            BackendError: the file cannot be had or decoded, it has none of these frames, or the engine knows no words.
+        """
+        with self._video(cancelled) as video:
+            clock = Clock(video.times, video.end, self._framerate)
+            self.length = clock.length
+            if self._within.first > clock.length:
+                raise BadRequest(f"there is no frame {self._within.first}: the video has {clock.length}")
+            first, last = (clock.source(min(frame, clock.length)) for frame in self._within)
+            propagations = Propagations(
+                len(video),
+                {},
+                [Phrase(text, first) for text in self.phrases],
+                "forward",
+                max_frames=self._max_frames,
+                span=range(first, last + 1),
+            )
+            self._progress = (0, propagations.total)
+            self._view = _View(clock, (video.width, video.height), first, propagations)
+            with closing(propagations.run(self._engine, video)) as frames:
+                for done, _ in enumerate(frames, start=1):
+                    self._progress = (done, propagations.total)
+                    if cancelled():
+                        return
+        # Made once, here; what they were made of takes a hundred times the memory.
+        self._whole, self._view = self.found(), None
+
+    def progress(self) -> tuple[int, int]:
+        """Frames done and to do."""
+        return self._progress
+
+    def until(self) -> int:
+        """The last LS frame that was looked at; after the last one there is nothing that was not."""
+        view, (done, _) = self._view, self._progress
+        if view is None:
+            return 0 if self._whole is None else LAST_FRAME
+        return view.clock.frame(view.start + done - 1) if done else 0
+
+    def found(self) -> dict[str, Found]:
+        """What is known by now, by names that stay the same while the job goes on."""
+        view = self._view
+        if view is None:
+            return self._whole or {}
+        tracks = view.propagations.tracks()
+        found = {name: self._found(track, view.propagations.found[name], view) for name, track in tracks.items()}
+        return {name: one for name, one in found.items() if one.items}
+
+    def _found(self, track: Track, phrase: str, view: _View) -> Found:
+        boxes = sampled(_WHOLE, track, view.clock, view.size, view.clock.length)
+        return Found(phrase, tuple(tracked(_WHOLE, boxes, self._bound)), float(np.nanmean(track.scores)))

@@ -1,0 +1,96 @@
+"""Clicks on the strip of frames: points of Label Studio's `keypointlabels`, on which LS frame each lies, and whether it
+says "this" or "not this"."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import BadRequest
+from backend.labelstudio.config import NUMBERS, PointsControl, field
+from backend.labelstudio.sequence import LAST_FRAME
+
+TYPE = "keypointlabels"
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A point as the request shows it.
+
+    Attributes:
+        id: Label Studio's id of the point.
+        frame: LS frame.
+        x, y: percent of the picture.
+        positive: on the object; None: the request does not say, as after a page was loaded again (seen in 1.23.2).
+    """
+
+    id: str
+    frame: int
+    x: float
+    y: float
+    positive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clicked:
+    """All clicks of one object: those with one label of one control."""
+
+    control: str
+    label: str
+    clicks: tuple[Click, ...]
+
+
+def parse(
+    results: Sequence[Mapping[str, Any]], controls: Mapping[str, PointsControl], data: Mapping[str, Any]
+) -> list[Clicked]:
+    """Read a request's points, those of each object together.
+
+    Args:
+        data: the task's.
+
+    Raises:
+        BadRequest: a point belongs to no known control, or nobody can say on which frame it lies.
+    """
+    objects: dict[tuple[str, str], list[Click]] = {}
+    for result in results:
+        if result.get("type") != TYPE:
+            continue
+        control = str(result.get("from_name"))
+        if control not in controls:
+            raise BadRequest(f'the points belong to the control "{control}", which is on no strip of frames')
+        value = result.get("value")
+        value = value if isinstance(value, Mapping) else {}
+        labels = value.get(TYPE) or value.get("labels")
+        label = str(labels[0]) if isinstance(labels, list) and labels else ""
+        objects.setdefault((control, label), []).append(_click(result, value, controls[control], data))
+    return [Clicked(control, label, tuple(clicks)) for (control, label), clicks in objects.items()]
+
+
+def _click(
+    result: Mapping[str, Any], value: Mapping[str, Any], control: PointsControl, data: Mapping[str, Any]
+) -> Click:
+    x, y = value.get("x"), value.get("y")
+    if isinstance(x, bool) or isinstance(y, bool) or not isinstance(x, int | float) or not isinstance(y, int | float):
+        raise BadRequest("a point has no place: delete it and click again")
+    if not (0 <= x <= 100 and 0 <= y <= 100):
+        raise BadRequest("a point lies outside the picture: delete it and click on the object")
+    positive = result.get("is_positive")
+    return Click(
+        id=str(result.get("id")),
+        frame=_frame(result.get("item_index", 0), control, data),
+        x=float(x),
+        y=float(y),
+        positive=positive if isinstance(positive, bool) else None,
+    )
+
+
+def _frame(index: object, control: PointsControl, data: Mapping[str, Any]) -> int:
+    pictures, numbers = field(control.pictures, data), data.get(NUMBERS)
+    if not isinstance(numbers, list) or (isinstance(pictures, list) and len(pictures) != len(numbers)):
+        raise BadRequest(
+            f"the task does not say which frames its pictures are ({NUMBERS}): run sam3-backend project prepare"
+        )
+    known = isinstance(index, int) and 0 <= index < len(numbers)
+    frame = numbers[index] if known and isinstance(index, int) else None
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 1 <= frame <= LAST_FRAME:
+        raise BadRequest(f"the task names no frame for picture {index}: run sam3-backend project prepare")
+    return frame
