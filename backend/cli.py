@@ -1,8 +1,9 @@
-"""The command line: `sam3-backend serve`, `track` and `project`."""
+"""The command line: `sam3-backend serve`, `track`, `project` and `doctor`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_track(commands)
     _add_project(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -90,6 +92,16 @@ def _add_project(commands: Any) -> None:
     prepare.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos, the same as of serve")
 
 
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="check the model, the folders, Label Studio, and a task or a video")
+    doctor.set_defaults(run=_doctor)
+    looked_at = doctor.add_mutually_exclusive_group()
+    looked_at.add_argument("--task", type=int, metavar="N", help="a task of Label Studio to look at, too")
+    looked_at.add_argument("--url", metavar="U", help="a video's address to look at, too")
+    doctor.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    _add_model(doctor)
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", metavar="E", help="the model that tracks: sam3 or opencv")
     command.add_argument("--model", metavar="M", dest="model_path", help="SAM3's weights: hub id, folder or sam3.pt")
@@ -135,6 +147,14 @@ def _prepare(options: argparse.Namespace) -> None:
     failed = prepare.run(_settings(options, "data_dir"), options.project, options.videos)
     if failed:
         raise BackendError(f"{failed} tasks are not prepared: see above")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from backend.commands import doctor
+
+    failed = doctor.run(partial(_settings, options, "engine", "model_path", "device"), options.task, options.url)
+    if failed:
+        raise BackendError(f"{failed} of these checks failed")
 
 
 def _settings(options: argparse.Namespace, *flags: str) -> settings.Settings:

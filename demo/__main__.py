@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import requests
 
+from backend.commands import prepare
 from backend.geometry import Box
+from backend.settings import Settings
 from demo import check, clip
 from demo.labelstudio import NO_PROXY, LabelStudio
 from demo.processes import DemoError, Process, ended_by_signals, free_port
@@ -29,9 +31,11 @@ Open    {url}
 e-mail  {email}
 password  {password}
 
-  1. Draw a box around the circle (or the square, or the star).
-  2. Click the box and press 1 for Circle, 2 for Square, 3 for Star, or t: it is tracked to the end of the clip.
-  3. Wrong on a later frame? Drag the box there and press t again: corrected.
+  Box     Draw one around the circle, click it, press 1 for Circle, 2 for Square, 3 for Star, or t: it is tracked.
+          Wrong on a later frame? Drag the box there and press t again: corrected.
+  Words   Type "star" into the blue line and press Enter; or "all"; or "green shape at 40", to look at one frame first.
+  Clicks  Switch Auto-Annotation on below and choose the pink tool beside the pictures, once. Then press Shift+1 and
+          click the square; Alt+click says "not this".
 
 The model is SAM3 in small, which knows coloured shapes and nothing else. Everything is kept in {folder}.
 Ctrl-C ends it.
@@ -138,7 +142,9 @@ def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
     known = [f"/api/projects/{setup.project}", f"/api/tasks/{setup.task}", f"/api/ml/{setup.backend}"]
     if setup.contents != contents or not all(studio.exists(path) for path in known):
         setup.project = studio.create_project("SAM3 video demo", config)
-        setup.task = studio.upload_video(setup.project, video, {"fps": clip.FPS})
+        prepared = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=folder / "backend")
+        prepare.run(prepared, setup.project, [str(video)], say=lambda _: None)
+        (setup.task,) = studio.tasks(setup.project)
         setup.backend = studio.connect_backend(setup.project, url)
     elif setup.backend_url != url:
         studio.move_backend(setup.backend, url)

@@ -3,7 +3,7 @@
 with LabelStudio(Path(".venv-labelstudio"), folder) as studio:
     studio.start()
     project = studio.create_project("try", config)
-    task = studio.upload_video(project, clip, {"fps": 25})
+    task = studio.create_task(project, {"video": address, "fps": 25})
 """
 
 import json
@@ -102,20 +102,14 @@ class LabelStudio:
         body = {"title": title, "label_config": label_config, **QUIET, **settings}
         return int(self.call("POST", "/api/projects", json=body)["id"])
 
-    def upload_video(self, project: int, video: Path, data: Mapping[str, Json]) -> int:
-        """A new task's id; it has the uploaded file as `video` beside `data`."""
-        address = f"/api/projects/{project}/import"
-        with video.open("rb") as file:
-            kept = self.call(
-                "POST", address, files={"file": (video.name, file, "video/mp4")}, params={"commit_to_project": "false"}
-            )
-        uploaded = self.call("GET", f"/api/import/file-upload/{kept['file_upload_ids'][0]}")
-        task = {"video": f"/data/{uploaded['file']}", **data}
-        return self.create_task(project, task)
-
     def create_task(self, project: int, data: Mapping[str, Json]) -> int:
         """A new task's id."""
         return int(self.call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
+
+    def tasks(self, project: int) -> list[int]:
+        """Ids of a project's tasks."""
+        listed = self.call("GET", "/api/tasks", params={"project": project})
+        return [int(task["id"]) for task in listed["tasks"]]
 
     def task(self, task: int) -> dict[str, Json]:
         """The task with its annotations, drafts and predictions."""

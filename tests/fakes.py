@@ -85,8 +85,10 @@ class StubSession:
                     raise Unsupported("the stub knows no words")
                 self.phrases[prompt.text] = frame
                 continue
-            box = prompt.box or _around(next(point for point in prompt.points if point.positive))
             self.engine.prompted.append(prompt)
+            if prompt.is_negative:
+                continue  # it moves nothing
+            box = prompt.box or _around(next(point for point in prompt.points if point.positive))
             boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = box
         texts = {prompt.text for prompt in prompts if isinstance(prompt, Phrase)}
         found = {name: (words, box) for name, (words, box) in self._found(frame, False).items() if words in texts}

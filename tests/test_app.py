@@ -4,13 +4,22 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
 from backend.app import create_app
+from backend.labelstudio.client import Client
+from backend.labelstudio.media import Media
+from backend.labelstudio.strip import Signed, Signer
 from backend.settings import Limits
+from backend.video import Video
+from tests.clips import read_code, write_clip
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
 
@@ -247,3 +256,136 @@ def test_strange_values_end_in_an_answer_or_a_4xx_and_in_real_json(client: Flask
 @pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/validate"])
 def test_a_body_that_is_nested_without_end_is_a_mistake(client: FlaskClient, path: str) -> None:
     assert client.post(path, data="[" * 200_000, content_type="application/json").status_code == 400
+
+
+FILM = "/data/upload/7/film.mp4"
+
+
+@pytest.fixture
+def film(make_service, monkeypatch, tmp_path: Path) -> Callable[..., FlaskClient]:
+    """Asks a server that finds a clip of 12 frames, 25 a second, at the address FILM; settings as keywords."""
+    clip = write_clip(tmp_path / "film.mp4", frames=12, bframes=2, size=(96, 64)).path
+    (tmp_path / "text.mp4").write_text("this is no video")
+
+    def fetched(_self: Media, url: str, client: Client | None, *_: object) -> Path:
+        return clip if url == FILM else tmp_path / "text.mp4"
+
+    def serving(**settings: Any) -> FlaskClient:
+        service = make_service(**settings)
+        monkeypatch.setattr(Media, "fetch", fetched)
+        monkeypatch.setattr("backend.answers.story.Video", Video)
+        return create_app(service).test_client()
+
+    return serving
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Callable[..., str]:
+    """Addresses of frames, as `project prepare` writes them into a task."""
+    signer = Signer(tmp_path / "secret")
+    return lambda number, framerate=25.0, url=FILM: f"/frames/{signer.key(Signed(url, framerate))}/{number}.jpg"
+
+
+@pytest.mark.parametrize(
+    ("framerate", "number", "code"),
+    [
+        (25, 1, 0),
+        (25, 8, 7),
+        (25, 12, 11),
+        (50, 1, 0),
+        (50, 2, 0),
+        (50, 15, 7),
+        (50, 24, 11),
+        (12.5, 2, 2),
+        (12.5, 6, 10),
+    ],
+)
+def test_a_frame_is_the_picture_that_the_page_shows_there(
+    film, address, framerate: float, number: int, code: int
+) -> None:
+    answer = film().get(address(number, framerate))
+    assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
+    picture = cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (64, 96, 3)
+    assert read_code(picture) == code
+
+
+def test_a_frame_may_be_shown_on_other_pages_and_is_kept_by_the_browser_alone(film, address) -> None:
+    headers = film().get(address(3)).headers
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert headers["Cache-Control"] == "private, max-age=86400, immutable"
+
+
+def test_frames_need_no_login_and_all_else_does(film, address) -> None:
+    client = film(basic_auth_user="ann", basic_auth_pass="paßword")
+    assert client.get(address(3)).status_code == 200
+    assert client.get(f"{address(3)}/").status_code == 401
+    assert client.post(address(3)).status_code == 401
+    assert client.get("/health").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda key: "",
+        lambda key: key[1:],
+        lambda key: key[:-4],
+        lambda key: key[:30] + ("A" if key[30] != "A" else "B") + key[31:],
+        lambda key: "x",
+        lambda key: "A" * len(key),
+        lambda key: "%C3%A4" + key,
+    ],
+    ids=range(7),
+)
+def test_an_address_that_was_not_signed_here_is_refused(film, address, changed: Callable[[str], str]) -> None:
+    _, _, key, name = address(3).split("/")
+    answer = film().get(f"/frames/{changed(key)}/{name}")
+    if changed(key):
+        assert (answer.status_code, "is not signed here" in answer.json["error"]) == (400, True)
+    else:
+        assert answer.status_code == 404
+    assert "Cache-Control" not in answer.headers
+
+
+def test_a_new_secret_ends_the_addresses_of_the_old_one(film, address, tmp_path: Path) -> None:
+    client, known = film(), address(3)
+    (tmp_path / "secret").write_bytes(b"another")
+    assert client.get(known).status_code == 400
+    assert client.get(address(3)).status_code == 200
+
+
+@pytest.mark.parametrize(("number", "framerate"), [(0, 25), (13, 25), (25, 50), (10**30, 25)])
+def test_a_frame_that_the_video_does_not_have_is_refused(film, address, number: int, framerate: float) -> None:
+    answer = film().get(address(number, framerate))
+    length = round(12 * framerate / 25)
+    assert (answer.status_code, answer.json["error"]) == (400, f"there is no frame {number}: the video has {length}")
+    assert "Cache-Control" not in answer.headers
+
+
+@pytest.mark.parametrize("name", ["-1.jpg", "1.5.jpg", "x.jpg", "1.png", "1"])
+def test_what_is_no_frame_is_not_found(film, address, name: str) -> None:
+    assert film().get(address(1).replace("1.jpg", name)).status_code == 404
+
+
+def test_a_video_that_cannot_be_read_is_said_to_be(film, address) -> None:
+    answer = film().get(address(1, url="/data/upload/7/text.mp4"))
+    assert answer.status_code == 422
+    assert "no video that can be decoded" in answer.json["error"]
+
+
+def test_a_rate_that_cannot_be_right_is_said_to_be(film, address) -> None:
+    for framerate in (0.0, -25.0, float("inf"), 1e9):
+        answer = film().get(address(1, framerate))
+        assert (answer.status_code, "cannot be right" in answer.json["error"]) == (400, True)
+
+
+def test_a_frame_is_fetched_with_the_token_of_the_settings_alone(film, address, monkeypatch) -> None:
+    clients: list[Client | None] = []
+    there = film()
+    monkeypatch.setattr(Media, "fetch", lambda _self, url, client, *_: clients.append(client))
+    there.post("/setup", json=setup_body())
+    there.get(address(1))
+    ours = film(label_studio_url="http://studio.example", label_studio_api_key="t0ken")
+    monkeypatch.setattr(Media, "fetch", lambda _self, url, client, *_: clients.append(client))
+    ours.get(address(1))
+    assert [client and client.url for client in clients] == [None, "http://studio.example"]

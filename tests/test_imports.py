@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,11 @@ def test_heavy_imports_stay_in_their_rooms(path: Path) -> None:
 def test_only_settings_reads_the_environment(path: Path) -> None:
     text = path.read_text()
     assert path.name == "settings.py" or ("os.environ" not in text and "getenv" not in text)
+
+
+def test_every_room_is_packaged() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted({".".join(path.parent.relative_to(ROOT).parts) for path in MODULES})
 
 
 def test_importing_the_package_brings_nothing_heavy() -> None:

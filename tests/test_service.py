@@ -16,7 +16,7 @@ from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks import Observation
 from tests.fakes import FakeVideo, Gate, StubEngine, StubSession
-from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
+from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_regions import shown
 
 
@@ -38,23 +38,6 @@ def frames(region: dict[str, Any]) -> list[int]:
 
 def item(region: dict[str, Any], frame: int) -> dict[str, Any]:
     return next(item for item in region["value"]["sequence"] if item["frame"] == frame)
-
-
-def moved(region: dict[str, Any], frame: int, **box: float) -> dict[str, Any]:
-    """As when a person drags the box on a frame: an own keyframe changes, or a new one copies the next one's keys."""
-    region = json.loads(json.dumps(region))
-    keyframes = region["value"]["sequence"]
-    after = [index for index, item in enumerate(keyframes) if item["frame"] >= frame]
-    there = bool(after) and keyframes[after[0]]["frame"] == frame
-    base = keyframes[after[0]] if after else keyframes[-1] | {"enabled": True}
-    changed = {**base, **box, "frame": frame, "time": frame / 25}
-    if not there:
-        changed["enabled"] = True
-    if not after:
-        changed = {key: value for key, value in changed.items() if key not in ("fp", "human")}
-    at = after[0] if after else len(keyframes)
-    keyframes[at : at + there] = [changed]
-    return region
 
 
 def test_a_box_comes_back_as_a_track_under_its_own_id(make_service) -> None:

@@ -5,6 +5,7 @@
    copy may be seconds old, and what was done since would be lost. Only what goes on with the very question that made it
    is replaced: a track when one more point of its own is clicked, a person's keyframes kept; what words have found,
    while it is unfinished and nobody touched it, by the same words; with `preserve` off, all that is ours and untouched.
+   Of these an edit can be lost that was made within the five seconds before asking: it is the price of going on.
 3. Everything else is new, and is added once.
 4. No text of a region comes without its box: Label Studio would put the text in the box's place (seen in 1.23.2).
 

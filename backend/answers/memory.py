@@ -9,8 +9,8 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from backend.jobs.runner import Job
@@ -53,6 +53,7 @@ class Memory:
         self._numbers: Table[dict[str, int]] = Table()
         self._signs: Table[bool] = Table()
         self._clicked: Table[str] = Table()
+        self._answered: Table[tuple[Region, float]] = Table()
         self._lines: Table[Answers] = Table()
         self.sources: Table[tuple[Job[Any], str | None]] = Table()
         """The job that makes a region of clicks or words, and the track's name there, by task and region."""
@@ -90,51 +91,85 @@ class Memory:
             self._clicked.put((task, name), known)
         return known
 
+    def note(self, task: str, region: Region) -> None:
+        """A region is answered like this."""
+        self._answered.put((task, region.id), (region, time.monotonic()))
+
     def line(self, task: str, text: str | None) -> "Answers":
         """What a line for words was answered, by the id of its text."""
-        if text is None:
-            return Answers()
         with self._lock:
-            answers = self._lines.get((task, text)) or Answers()
+            answers = self._lines.get((task, text)) or Answers(task, self._answered)
             self._lines.put((task, text), answers)
             return answers
 
 
 class Answers:
-    """What one annotation's line for words was answered."""
+    """What one annotation's line for words was answered.
 
-    def __init__(self) -> None:
+    Args:
+        answered: regions as they were answered last, and when, of the monotonic clock; by task and id.
+    """
+
+    def __init__(self, task: str, answered: Table[tuple[Region, float]]) -> None:
+        self._task, self._answered = task, answered
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], str] = {}
-        self._regions: dict[str, tuple[Region, float]] = {}
 
-    def id_of(self, question: str, name: str) -> str | None:
-        """The region that an object became, by what was asked and the object's name there."""
+    def id_of(self, key: str, name: str) -> str | None:
+        """The region that an object became, by the question's key and the object's name there."""
         with self._lock:
-            return self._ids.get((question, name))
+            return self._ids.get((key, name))
 
-    def note(self, question: str, name: str, region: Region | str) -> None:
-        """An object became this region, or is one that was there, by its id."""
+    def note(self, key: str, name: str, region: str) -> None:
+        """An object became this region, or is one that was there."""
         with self._lock:
-            self._ids[question, name] = region if isinstance(region, str) else region.id
-            if not isinstance(region, str):
-                self._regions[region.id] = region, time.monotonic()
+            self._ids[key, name] = region
 
-    def forget(self, question: str) -> None:
+    def forget(self, key: str) -> None:
         """What was asked is asked anew."""
         with self._lock:
-            self._ids = {key: name for key, name in self._ids.items() if key[0] != question}
+            self._ids = {known: region for known, region in self._ids.items() if known[0] != key}
 
-    def beside(self, page: Mapping[str, Region], since: float) -> tuple[dict[str, Region], list[Region]]:
-        """Regions that were answered and that the saved page lacks: those that it may lack yet, and deleted ones.
+    def regions(self, page: Mapping[str, Region], since: float) -> "Known":
+        """The page's regions, with what is known of them beside the page as it was saved.
 
         Args:
             since: when the page was shown to us, of the monotonic clock.
         """
         with self._lock:
-            lacking = {name: kept for name, kept in self._regions.items() if name not in page}
+            names = {*self._ids.values()}
+        given = {name: kept for name in (*names, *page) if (kept := self._answered.get((self._task, name)))}
+        lacking = {name: kept for name, kept in given.items() if name not in page}
         unsaved = {name: region for name, (region, at) in lacking.items() if since - at < _UNSAVED}
-        return unsaved, [region for name, (region, _) in lacking.items() if name not in unsaved]
+        return Known(
+            shown={**unsaved, **page},
+            answered={name: region for name, (region, _) in given.items()},
+            deleted=[region for name, (region, _) in lacking.items() if name not in unsaved],
+            page=page,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The regions of a page.
+
+    Attributes:
+        shown: those that are there, by id; what was answered too lately to be saved as it was answered.
+        answered: as they were answered last, before a person edited them.
+        deleted: those that a person has deleted.
+        page: as it was saved.
+    """
+
+    shown: Mapping[str, Region]
+    answered: Mapping[str, Region]
+    deleted: Sequence[Region]
+    page: Mapping[str, Region]
+
+    def is_saved(self, region: Region) -> bool:
+        """The page was saved since the region was answered last, as far as that is remembered."""
+        answered = self.answered.get(region.id)
+        is_newest = answered is None or answered.meta.get("seal") == region.meta.get("seal")
+        return region.id in self.page and is_newest
 
 
 def points_of(region: Region) -> dict[str, bool]:

@@ -188,7 +188,11 @@ class Story:
             results += found
         if line and (told or line.is_marked):
             results.append(line.written(told))
-        return [dict(one) for one in law.lawful(results, interaction, self._going_on)]
+        lawful = [dict(one) for one in law.lawful(results, interaction, self._going_on)]
+        for one in lawful:
+            if one["type"] == regions.TYPE:
+                self._memory.note(interaction.task, regions.parse(one))
+        return lawful
 
     # Boxes
 
@@ -395,7 +399,7 @@ class Story:
             )
             if going_on:
                 self._going_on.add(region.id)
-            asking.answers.note(asking.key, name, regions.parse(answer[0]))
+            asking.answers.note(asking.key, name, region.id)
             self._memory.sources.put(self._key(region.id), (job, name))
             results += answer
         return results, self._sentence(asking, found.values(), plan, nameless, (done, total) if is_partial else None)
@@ -415,8 +419,12 @@ class Story:
         told = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
         if plan.there:
             told.append(f"{plan.there} there already")
+        if plan.fresh:
+            told.append(f"{plan.fresh} not saved by the page yet: ask again in five seconds")
         if nameless:
             told.append(f"no class is called {', '.join(sorted(nameless))}: select and press a class key")
+        if plan.new:
+            told.append("an active class overrides theirs")
         if asking.question.at:
             told.append(f"on frame {asking.question.at} only: delete what is wrong, then t on a box, or ask without at")
         elif partial:

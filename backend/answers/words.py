@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.answers import law
-from backend.answers.memory import Answers
+from backend.answers.memory import Answers, Known
 from backend.geometry import Boxes, iou
 from backend.jobs.finding import Found
 from backend.labelstudio import sequence
@@ -25,11 +25,14 @@ class Plan:
         new: those that the page does not have.
         going_on: those that go on with a region of an earlier answer.
         there: how many the page has already.
+        fresh: how many of these were answered so lately that the page was not saved since. A person may have edited
+            them, so they go on only when they are asked for once more.
     """
 
     new: tuple[str, ...]
     going_on: Mapping[str, Region]
     there: int
+    fresh: int
 
 
 def plan(
@@ -52,22 +55,30 @@ def plan(
         since: when the page was shown to us, of the monotonic clock.
         until: the last LS frame that was looked at. What an earlier answer shows beyond it is not shortened.
     """
-    unsaved, deleted = answers.beside(page, since)
-    shown = {**unsaved, **page}
-    deleted = [] if question.redo else deleted
-    new, going_on, there = [], dict[str, Region](), 0
+    known = answers.regions(page, since)
+    shown, deleted = known.shown, [] if question.redo else known.deleted
+    new, going_on, there, fresh = [], dict[str, Region](), 0, 0
     for name, one in found.items():
         earlier = answers.id_of(key, name)
-        match = shown.get(earlier) if earlier else _same(one, shown.values())
-        is_free = match and question.at is None and match.id not in {region.id for region in going_on.values()}
+        match = shown.get(earlier) if earlier else _there(one, known)
+        is_saved = match is not None and known.is_saved(match)
+        is_free = match and is_saved and question.at is None and match not in going_on.values()
         if match and is_free and match.items[-1].frame <= until and law.may_go_on(match, one.phrase, preserve=preserve):
             going_on[name] = match
         elif match:
             there += 1
+            fresh += not is_saved and match.is_partial and match.is_untouched
             answers.note(key, name, match.id)
         elif not earlier and not _waits(one, shown.values(), until) and not _same(one, _of(one.phrase, deleted)):
             new.append(name)
-    return Plan(tuple(new), going_on, there)
+    return Plan(tuple(new), going_on, there, fresh)
+
+
+def _there(one: Found, known: Known) -> Region | None:
+    """The region on the page of the same object, as it is there or as it was before a person edited it."""
+    before = [region for name, region in known.answered.items() if name in known.shown]
+    same = _same(one, known.shown.values()) or _same(one, before)
+    return known.shown[same.id] if same else None
 
 
 def _of(phrase: str, regions: Iterable[Region]) -> list[Region]:

@@ -2,30 +2,40 @@
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BackendError, SettingsError, StudioError
+from backend.errors import BackendError, BadVideo, SettingsError, StudioError
 from backend.labelstudio import config as label_config
 from backend.labelstudio import strip
 from backend.labelstudio.client import Client
-from backend.labelstudio.clock import Clock
+from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, LabelConfig, field
 from backend.labelstudio.media import Media
 from backend.labelstudio.strip import Signed, Signer
 from backend.settings import Settings
 from backend.video import Video, VideoLimits, jpeg
 
-_CLOSE = 1e-4
-"""Of two frame rates, as a share: boxes drift by less than a frame in 10,000."""
+_WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
+"""A task's fields that tell of work on it, which went by the frame rate that it had."""
+_BEFORE = len("12345678-")
+"""Letters that Label Studio puts before the name of an upload."""
+_LONGEST, _BEHIND = 100, len("_1234567")
+"""Letters of an upload's path at most, and those that stand at the end of a name that was cut."""
 
 
-def run(settings: Settings, project: int, videos: Sequence[str]) -> int:
+def tell(sentence: str) -> None:
+    """Tell the person at the terminal."""
+    print(f"sam3-backend: {sentence}", file=sys.stderr)
+
+
+def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[str], None] = tell) -> int:
     """Prepare all tasks of a project, and new ones of these videos.
 
     Args:
         videos: files on this machine, which are uploaded, or addresses.
+        say: is told what was done, a sentence for each video and task.
 
     Returns:
         How many tasks could not be prepared.
@@ -38,19 +48,19 @@ def run(settings: Settings, project: int, videos: Sequence[str]) -> int:
     client = Client(settings.label_studio_url, settings.label_studio_api_key)
     config = label_config.parse(str(client.project(project).get("label_config") or ""))
     for note in config.notes:
-        _say(note)
+        say(note)
     preparer = Preparer(settings, client, project, config)
     for video in videos:
-        preparer.add(video)
+        say(preparer.add(video))
     failed = 0
     for task in client.tasks(project):
         try:
-            _say(f"task {task['id']}: {preparer.prepare(task)}")
+            say(f"task {task['id']}: {preparer.prepare(task)}")
         except StudioError:
             raise
         except BackendError as error:
             failed += 1
-            _say(f"task {task['id']}: not prepared: {error}")
+            say(f"task {task['id']}: not prepared: {error}")
     return failed
 
 
@@ -66,8 +76,8 @@ class Preparer:
         self._tag = config.videos[next(iter(config.rectangles.values()))]
         self._strip = next((one.pictures for one in config.points.values()), "")
 
-    def add(self, video: str) -> None:
-        """Make a task of a video, unless the project has one of it."""
+    def add(self, video: str) -> str:
+        """Make a task of a video, unless the project has one of it, and say so."""
         name = self._tag.value.removeprefix("$")
         if "://" in video:
             known = any(task["data"].get(name) == video for task in self._client.tasks(self._project))
@@ -79,18 +89,15 @@ class Preparer:
             known = self._is_uploaded(path, name)
             address = "" if known else self._client.upload(self._project, [(path.name, path)])[0]
         if known:
-            _say(f"{Path(video).name}: the project has it")
-        else:
-            _say(f"{Path(video).name}: task {self._client.add_task(self._project, {name: address})}")
+            return f"{Path(video).name}: the project has it"
+        return f"{Path(video).name}: task {self._client.add_task(self._project, {name: address})}"
 
     def _is_uploaded(self, path: Path, name: str) -> bool:
-        """Label Studio names an upload `<eight letters>-<name>`, with some characters of the name replaced."""
         size = path.stat().st_size
-        ends = re.sub(r"[^\w.-]", "_", path.name)
         kept = {
             f"/data/{one['file']}"
             for one in self._client.uploads(self._project)
-            if one["size"] == size and re.sub(r"[^\w.-]", "_", one["file"]).endswith(f"-{ends}")
+            if one["size"] == size and _is_named(one["file"], path.name)
         }
         return any(task["data"].get(name) in kept for task in self._client.tasks(self._project))
 
@@ -101,34 +108,42 @@ class Preparer:
             BackendError: its video cannot be had or decoded.
         """
         data, told = dict(task["data"]), []
-        path = self._media.fetch(self._tag.url(data), self._client)
-        with Video(path, self._video_limits) as video:
+        with self._open(self._tag.url(data)) as video:
             told += self._rate(task, data, video)
             told += self._pictures(data, video)
         if data != task["data"]:
             self._client.set_data(task["id"], data)
         return ", ".join(told) or "has everything"
 
+    def _open(self, url: str) -> Video:
+        path = self._media.fetch(url, self._client)
+        try:
+            return Video(path, self._video_limits)
+        except BadVideo:
+            self._media.forget(path)
+            raise
+
     def _rate(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         """The frame rate: written where it lacks, mended where it is wrong and nobody has worked by it."""
         given, rate = self._tag.framerate or "", round(video.rate, 6)
         known = field(given, data)
         if not given.startswith("$"):
-            wrong = _is_wrong(self._tag.rate(data), rate)
+            wrong = not same_rate(self._tag.rate(data), rate)
             counts = given or f"{self._tag.rate(data):g} by default"
             return (
                 [f'it has {rate:g} frames/s, but the config counts {counts}: write framerate="$fps"'] if wrong else []
             )
-        if known is None or known == "":
-            data[given[1:]] = rate
-            return [f"{given[1:]} {rate:g} written"]
-        counted = self._tag.rate(data)
-        if not _is_wrong(counted, rate):
+        name, counted, is_missing = given[1:], self._tag.rate(data), known is None or known == ""
+        if not same_rate(counted, rate) and any(task.get(work) for work in _WORK):
+            says = f"missing, which counts as {counted:g}" if is_missing else f"{counted:g}"
+            return [f"{name} is {says}, but the video has {rate:g}: left, since it was annotated by that"]
+        if is_missing:
+            data[name] = rate
+            return [f"{name} {rate:g} written"]
+        if same_rate(counted, rate):
             return []
-        if task.get("total_annotations") or task.get("draft_exists") or task.get("total_predictions"):
-            return [f"{given[1:]} is {counted:g}, but the video has {rate:g}: left, since it was annotated by that"]
-        data[given[1:]] = rate
-        return [f"{given[1:]} was {counted:g}, mended to {rate:g}"]
+        data[name] = rate
+        return [f"{name} was {counted:g}, mended to {rate:g}"]
 
     def _pictures(self, data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):
@@ -154,9 +169,14 @@ class Preparer:
         return [f"{self._settings.public_url.rstrip('/')}/frames/{key}/{number}.jpg" for number in numbers]
 
 
-def _is_wrong(counted: float, rate: float) -> bool:
-    return abs(counted - rate) > _CLOSE * rate
+def _is_named(upload: str, name: str) -> bool:
+    """Whether a file of this name is kept under the path of this upload (seen in 1.23.2).
 
-
-def _say(sentence: str) -> None:
-    print(f"sam3-backend: {sentence}", file=sys.stderr)
+    Label Studio writes eight letters before the name and takes out what it will not have in one. A path that gets too
+    long is cut to the most letters, with seven others at the name's end.
+    """
+    kept, ours = Path(upload).name[_BEFORE:], re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+    if len(upload) - len(kept) + len(ours) <= _LONGEST:
+        return kept == ours
+    is_cut = len(upload) == _LONGEST
+    return is_cut and ours.startswith(Path(kept).stem[:-_BEHIND]) and ours.endswith(Path(kept).suffix)

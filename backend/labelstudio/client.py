@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from backend.errors import MediaError, StudioError
 
@@ -45,6 +46,34 @@ class Client:
         if self._token and request.url and self.serves(request.url):
             request.headers["Authorization"] = self._credentials()
         return request
+
+    def release(self) -> str:
+        """Its version, asked for without the token.
+
+        Raises:
+            StudioError: nothing answers at the address, or something else.
+        """
+        try:
+            answer = requests.get(
+                f"{self.url}/api/version/", auth=lambda request: request, timeout=_TIMEOUT, allow_redirects=False
+            )
+            return str(answer.json()["release"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudioError(
+                "no Label Studio is there: set label_studio_url to its address, as http://localhost:8080"
+            ) from error
+        except requests.RequestException as error:
+            raise StudioError(
+                f"Label Studio does not answer ({type(error).__name__}): start it, or mend label_studio_url"
+            ) from error
+
+    def check_key(self) -> None:
+        """Ask for what needs a token, and for nothing else.
+
+        Raises:
+            BackendError: it was refused.
+        """
+        self._call("GET", "/api/current-user/whoami")
 
     def project(self, project: int) -> dict[str, Any]:
         """A project's fields.
@@ -112,15 +141,20 @@ class Client:
             answer = requests.request(
                 method, self.url + path, auth=self.authorize, timeout=timeout, allow_redirects=False, **options
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise StudioError(f"Label Studio does not answer ({type(error).__name__}): is it up?") from error
+        except ValueError:  # it tells the header that cannot be sent, the token in it
+            raise StudioError("the key cannot be sent: set LABEL_STUDIO_API_KEY to one of this Label Studio") from None
         if answer.status_code in (401, 403):
             raise StudioError("Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio")
         if answer.status_code == 404:
             raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number")
         if not answer.ok or answer.is_redirect:
             raise StudioError(f"Label Studio answers {answer.status_code} to {method} {path}")
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise StudioError("what answers is no Label Studio: check LABEL_STUDIO_URL") from error
 
     def _credentials(self) -> str:
         # A personal access token is a JWT that is only good for asking for a short-lived one.

@@ -25,6 +25,11 @@ def check_framerate(framerate: float) -> None:
         raise BadRequest(f"the framerate {framerate:g} cannot be right: set fps in the task's data to the video's own")
 
 
+def same_rate(one: float, other: float) -> bool:
+    """Whether two frame rates count the same frames: they drift by less than a frame in 10,000."""
+    return math.isclose(one, other, rel_tol=1e-4)
+
+
 class Clock:
     """Both ways between the frames that an annotator counts and the pictures of one file.
 

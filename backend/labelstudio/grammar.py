@@ -67,7 +67,7 @@ class Command:
 TRACK = Command()
 """No line: what `t` says."""
 
-_END = re.compile(r"^(.*?)(?:\s+(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?(\s+redo)?$", re.IGNORECASE)
+_END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?((?:^|\s+)redo)?$", re.IGNORECASE)
 _COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|(\d+) frames?", re.IGNORECASE)
 
 
@@ -97,7 +97,7 @@ def command(line: str) -> Command:
     if not found:
         raise BadRequest(f'"{line.strip()[:40]}" is no command; there are: {COMMANDS}')
     word, first, last, frames = found.groups()
-    match (word or "").lower():
+    match (word or "").casefold():  # "ſtop" is "stop" to the expression, too
         case "back":
             return Command(direction="backward")
         case "both":
@@ -113,19 +113,18 @@ def command(line: str) -> Command:
 
 def asked(lines: object) -> str | None:
     """What a text control asks: its last line, unless that is one of ours."""
-    written = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
-    if isinstance(lines, str):
-        written = [lines]
+    written = _written(lines)
     return written[-1] if written and not written[-1].startswith(MARK) else None
 
 
 def own(lines: object) -> list[str]:
     """A person's lines of a text control."""
-    return (
-        [line for line in lines if isinstance(line, str) and not line.startswith(MARK)]
-        if isinstance(lines, list)
-        else []
-    )
+    return [line for line in _written(lines) if not line.startswith(MARK)]
+
+
+def _written(lines: object) -> list[str]:
+    listed = lines if isinstance(lines, list) else [lines]
+    return [line for line in listed if isinstance(line, str)]
 
 
 def _frame(text: str) -> int:

@@ -68,9 +68,12 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
             last + command.frames if direction != "backward" else last,
         )
     segments: list[Segment] = []
+    answered = [item for item in region.items if not item.is_corrected]
     for (before, after), ours in zip(pairwise((None, *anchors, None)), inside, strict=True):
         segment = _segment(region, before, after, ours, direction, command)
-        segments += _limited(segment, ours, within) if segment.is_tracked and within != EVERYWHERE else [segment]
+        segments += (
+            _limited(segment, ours, within, answered) if segment.is_tracked and within != EVERYWHERE else [segment]
+        )
     return tuple(segments)
 
 
@@ -139,29 +142,33 @@ def _segment(
     return Segment(before, after, goes=False) if after is None else Segment(before, after, ())
 
 
-def _limited(segment: Segment, inside: tuple[Item, ...], within: Range) -> list[Segment]:
-    """A segment of which only these frames are made anew: from what the page shows beside them, where it shows it."""
+def _limited(segment: Segment, inside: tuple[Item, ...], within: Range, answered: Sequence[Item]) -> list[Segment]:
+    """A segment of which only these frames are made anew: from what was answered beside them, where something was.
+
+    Args:
+        answered: the region's keyframes that nobody changed since the last answer.
+    """
     before, after = segment.before, segment.after
     frames = segment.frames(sequence.LAST_FRAME)
     first, last = max(frames.start, within.first), min(frames.stop - 1, within.last)
     if first > last:
         return [replace(segment, kept=inside)]
-    items = [item for item in (before, *inside, after) if item]
     earlier = tuple(item for item in inside if item.frame < first)
     later = tuple(item for item in inside if item.frame > last)
-    left, right = _shown_at(items, first - 1, earlier), _shown_at(items, last + 1, later)
+    left = _answered_at(answered, first - 1) if first > frames.start else None
+    right = _answered_at(answered, last + 1) if last < frames.stop - 1 else None
     parts = [Segment(before, left, (*_others(earlier, left), left))] if left else []
     aside = (*(() if left else earlier), *(() if right else later))
     parts.append(Segment(left or before, right or after, within=Range(first, last), aside=aside))
     return parts + ([Segment(right, after, (right, *_others(later, right)))] if right else [])
 
 
-def _shown_at(items: Sequence[Item], frame: int, ours: Sequence[Item]) -> Item | None:
-    """What the page shows on a frame, as a keyframe of ours; None where that is nothing that we tracked."""
-    if not ours:
+def _answered_at(answered: Sequence[Item], frame: int) -> Item | None:
+    """What was answered for a frame, as a keyframe of ours; None: nothing."""
+    if not answered or frame > answered[-1].frame:
         return None
-    (row,) = sequence.at(items, np.array([frame]))
-    there = next((item for item in ours if item.frame == frame), None)
+    (row,) = sequence.at(answered, np.array([frame]))
+    there = next((item for item in answered if item.frame == frame), None)
     return there or (None if np.isnan(row[0]) else sequence.ours(Item(frame, True, *row.tolist())))
 
 

@@ -89,6 +89,52 @@ class LabelingPage:
         self.press("t")
         return self.answer(count)
 
+    def words(self, line: str) -> dict[str, Any]:
+        """Type into the line for words, and wait for the answer."""
+        return self._type(self.page.locator(".words").get_by_test_id("textarea-input"), line)
+
+    def command(self, line: str) -> dict[str, Any]:
+        """Type into the selected region's own line, and wait for the answer."""
+        return self._type(self.page.locator(".line").get_by_test_id("textarea-input"), line)
+
+    def prepare_clicks(self) -> None:
+        """What a person does once in a browser: the toggle, and the pink tool."""
+        if not self.page.evaluate("() => Htx.autoAnnotation"):
+            self.page.locator("label:has-text('Auto-Annotation')").first.click()
+            self._settle()
+        self.page.locator(".lsf-tool_smart").first.click(force=True)
+        self._settle()
+
+    def turn_to(self, picture: int) -> None:
+        """Show a picture of the strip, by its number from 0."""
+        self.page.evaluate(f"() => {_STRIP}.setCurrentImage({picture})")
+        self.page.wait_for_function(f"() => {_STRIP}.currentImage === {picture} && {_STRIP}.stageWidth > 1")
+        self._settle(0.8)
+
+    def click_picture(self, x: float, y: float, key: str = "Shift+1", negative: bool = False) -> dict[str, Any]:
+        """Press an object's key, click on the strip's picture, and wait for the answer; places in percent."""
+        count = len(self.answers)
+        self.press(key)
+        # Another one would be scrolled to by itself, after its place was taken.
+        strip = self.page.locator(".konvajs-content").nth(1)
+        strip.scroll_into_view_if_needed()
+        box = strip.bounding_box()
+        assert box
+        if negative:
+            self.page.keyboard.down("Alt")
+        self.page.mouse.click(box["x"] + box["width"] * x / 100, box["y"] + box["height"] * y / 100)
+        if negative:
+            self.page.keyboard.up("Alt")
+        return self.answer(count)
+
+    def _type(self, field: Any, line: str) -> dict[str, Any]:
+        count = len(self.answers)
+        field.first.fill(line)
+        field.first.press("Enter")
+        answer = self.answer(count)
+        self.page.evaluate("() => document.activeElement.blur()")
+        return answer
+
     def answer(self, count: int) -> dict[str, Any]:
         """The interactive answer number `count` (from 0) on this page."""
         deadline = time.monotonic() + 60
@@ -167,6 +213,12 @@ class LabelingPage:
         )
         return box
 
+    @property
+    def told(self) -> str:
+        """What stands behind the marker in the line for words."""
+        lines = self.page.locator(".words").inner_text().split("\n")
+        return next((line.removeprefix("▶ ") for line in lines if line.startswith("▶ ")), "")
+
     def shot(self, name: str) -> None:
         """A picture for people to look at."""
         self.shots.mkdir(exist_ok=True)
@@ -197,6 +249,7 @@ class LabelingPage:
 
 _KEYFRAME_BUTTONS = "xpath=//button[@aria-label='Hop backward']/../preceding-sibling::*[1]//button"
 _REGION_OF = "id => [...Htx.annotationStore.selected.areas.values()].find(r => r.cleanId === id)"
+_STRIP = "Htx.annotationStore.selected.names.get('frames')"
 _VIDEO = "Htx.annotationStore.selected.objects.find(o => o.type === 'video')"
 
 

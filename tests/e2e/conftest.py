@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import sync_playwright
 
+from backend.commands import prepare
+from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
@@ -55,14 +58,16 @@ def _is_ready(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Project:
-    """A project with the demo's label config, connected to the backend; `video` is the demo's clip."""
+    """A project with the demo's label config, connected to the backend; `data` is of a task of the demo's clip."""
 
     studio: LabelStudio
     id: int
-    video: Path
+    data: dict[str, Any]
 
-    def new_task(self) -> int:
-        return self.studio.upload_video(self.id, self.video, {"fps": clip.FPS})
+    def new_task(self, **changes: Any) -> int:
+        """A task of the clip; of `changes` to its data those that are None are left out."""
+        data = {key: value for key, value in (self.data | changes).items() if value is not None}
+        return self.studio.create_task(self.id, data)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +101,10 @@ def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[
 def connected(studio: LabelStudio, video: Path, backend: str) -> Project:
     number = studio.create_project("browser tests", clip.label_config((ROOT / "label_config.xml").read_text()))
     studio.connect_backend(number, backend)
-    return Project(studio, number, video)
+    settings = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=video.parent / "data")
+    assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
+    (task,) = studio.tasks(number)
+    return Project(studio, number, studio.task(task)["data"])
 
 
 @pytest.fixture
@@ -106,14 +114,14 @@ def page(project: Project) -> Iterator[LabelingPage]:
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[LabelingPage]:
-    """A fresh browser profile on a new task."""
+def opened(project: Project, **changes: Any) -> Iterator[LabelingPage]:
+    """A fresh browser profile on a new task, as `Project.new_task` makes it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        context = browser.new_context(viewport={"width": 1400, "height": 1000})
+        context = browser.new_context(viewport={"width": 1400, "height": 1500})
         page = LabelingPage(context.new_page(), project.studio.url, SHOTS)
         page.login(project.studio.email, project.studio.password)
-        page.open(project.id, project.new_task())
+        page.open(project.id, project.new_task(**changes))
         yield page
         browser.close()
     assert page.errors == []

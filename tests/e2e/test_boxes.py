@@ -53,8 +53,9 @@ def prompt(page: LabelingPage, label: str, key: str) -> Region:
 
 
 def finished(page: LabelingPage, identity: str) -> Region:
-    """Press t until the whole track is there."""
+    """Select it, and press t until the whole track is there."""
     while "partial" in page.region(identity).get("meta", {}):
+        page.select(identity, page.region(identity)["value"]["sequence"][0]["frame"])
         page.track()
     return page.region(identity)
 

@@ -1,5 +1,6 @@
 """Bodies as Label Studio 1.23.2 sends them to /predict, made to measure."""
 
+import json
 from typing import Any
 
 CONFIG = """<View>
@@ -39,3 +40,20 @@ def body(*results: dict[str, Any], **task: Any) -> dict[str, Any]:
     tasks = [{"id": 7, "data": data, "annotations": [], "drafts": [], "predictions": [], **task}]
     params = {"login": None, "password": None, "context": {"result": list(results)}}
     return {"tasks": tasks, "project": "3.1795331021", "label_config": CONFIG, "params": params}
+
+
+def moved(region: dict[str, Any], frame: int, **box: float) -> dict[str, Any]:
+    """As when a person drags the box on a frame: an own keyframe changes, or a new one copies the next one's keys."""
+    region = json.loads(json.dumps(region))
+    keyframes = region["value"]["sequence"]
+    after = [index for index, item in enumerate(keyframes) if item["frame"] >= frame]
+    there = bool(after) and keyframes[after[0]]["frame"] == frame
+    base = keyframes[after[0]] if after else keyframes[-1] | {"enabled": True}
+    changed = {**base, **box, "frame": frame, "time": frame / 25}
+    if not there:
+        changed["enabled"] = True
+    if not after:
+        changed = {key: value for key, value in changed.items() if key not in ("fp", "human")}
+    at = after[0] if after else len(keyframes)
+    keyframes[at : at + there] = [changed]
+    return region

@@ -1,0 +1,197 @@
+"""`sam3-backend doctor`: what works, what does not, and what mends it, a line each."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from backend import engines
+from backend.commands import checks
+from backend.engines.base import FAILED, Engine
+from backend.errors import BackendError, BadVideo, MediaError, SettingsError, where
+from backend.labelstudio import config as label_config
+from backend.labelstudio.client import Client
+from backend.labelstudio.config import NUMBERS
+from backend.labelstudio.media import Media
+from backend.settings import Settings
+from backend.video import Video, VideoLimits
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+
+_ROOM = 2 * 2**30
+"""Free bytes below which the next video may not fit."""
+_LOOK = 0.5
+"""Seconds between two looks at a model that is loading."""
+
+
+def run(load: Callable[[], Settings], task: int | None = None, url: str | None = None) -> int:
+    """Look at everything, and tell on standard output.
+
+    Args:
+        load: reads the settings.
+        task: the number of a task to look at, too.
+        url: the address of a video to look at, too.
+
+    Returns:
+        How many checks failed.
+    """
+    report = Report()
+    with report.check("settings") as say:
+        settings = load()
+        say(_named(settings))
+    if report.failed:
+        return report.failed
+    with report.check("model") as say:
+        say(_ready(engines.load(settings)))
+    with report.check("data_dir") as say:
+        say(*_room(settings.data_dir.expanduser()))
+    client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
+    store = Store(settings, client)
+    is_reached = _look_at_studio(report, client, task)
+    if client and is_reached and task is not None:
+        _look_at_task(report, client, store, task)
+    if url is not None:
+        with report.check("video") as say, store.opened(url) as video:
+            say(_described(video))
+    return report.failed
+
+
+class Report:
+    """The lines that are told. `failed`: how many of them are failures."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    @contextmanager
+    def check(self, name: str) -> Iterator[Callable[..., None]]:
+        """A check, given what tells of it: a sentence, and a mark unless it is ok. What is raised is its failure."""
+        say = partial(self._say, name)
+        try:
+            yield say
+        except BackendError as error:
+            say(str(error), FAIL)
+        except Exception as error:
+            say(f"broken off by a fault of the backend's own, {where(error)}: report this line to its authors", FAIL)
+
+    def _say(self, name: str, sentence: str, mark: str = OK) -> None:
+        self.failed += mark == FAIL
+        print(f"{mark:<4}  {name}: {' '.join(sentence.split())}", flush=True)
+
+
+class Store:
+    """Fetches what tasks name as the server does, into the same folder."""
+
+    def __init__(self, settings: Settings, client: Client | None) -> None:
+        limits = settings.limits
+        self._client, self._limits = client, VideoLimits(limits.pixels, limits.frames)
+        self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
+
+    @contextmanager
+    def opened(self, url: str) -> Iterator[Video]:
+        """A video; what is none is not kept."""
+        path = self._media.fetch(url, self._client)
+        try:
+            video = Video(path, self._limits)
+        except BadVideo:
+            self._media.forget(path)
+            raise
+        with video:
+            yield video
+
+    def try_picture(self, url: str) -> None:
+        """Fetch a picture, and keep nothing."""
+        self._media.forget(self._media.fetch(url, self._client))
+
+
+def _named(settings: Settings) -> str:
+    if settings.engine == "opencv":
+        return "engine opencv, which needs no model"
+    return f"engine {settings.engine}, model {settings.shown()['model_path']}, device {settings.device}"
+
+
+def _ready(engine: Engine) -> str:
+    """Wait for the model; a SettingsError says why it could not be loaded."""
+    told = ""
+    while (status := engine.status) != "ready" and not status.startswith(FAILED):
+        if status != told:
+            print(f"sam3-backend: {engine.name} is {status}", file=sys.stderr)
+            told = status
+        time.sleep(_LOOK)
+    if status != "ready":
+        raise SettingsError(status.removeprefix(FAILED))
+    device = getattr(engine, "device", None)
+    return f"{engine.name}-{engine.version} is ready" + (f" on {device}" if device else "")
+
+
+def _room(folder: Path) -> tuple[str, str]:
+    """What is told of a folder that can be written, and the mark."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise SettingsError(
+            f"it cannot be written ({error.strerror}): set data_dir to a folder that the backend may write to"
+        ) from error
+    told = f"can be written, {free / 2**30:.1f} GiB are free"
+    return (f"{told}: make room, downloaded videos are kept there", WARN) if free < _ROOM else (told, OK)
+
+
+def _look_at_studio(report: Report, client: Client | None, task: int | None) -> bool:
+    """Whether it can be asked for more."""
+    before = report.failed
+    mend = "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+    with report.check("Label Studio") as say:
+        if client:
+            say(f"version {client.release()} answers")
+            client.check_key()
+            say("it accepts the key")
+        elif task is None:
+            say(f"label_studio_url is not set: {mend}, or have legacy tokens enabled, which its pages then send", WARN)
+        else:
+            raise SettingsError(f"label_studio_url is not set: {mend}")
+    return report.failed == before
+
+
+def _look_at_task(report: Report, client: Client, store: Store, number: int) -> None:
+    before = report.failed
+    with report.check("task") as say:
+        task = client.task(number)
+        project = client.project(task["project"])
+        say(f"{number}, of project {task['project']}")
+        with report.check("label config") as say:
+            config = label_config.parse(str(project.get("label_config") or ""))
+            for line in config.understood():
+                say(line, WARN if line in config.notes else OK)
+    if report.failed > before:
+        return
+    tag = config.videos[next(iter(config.rectangles.values()))]
+    strip = next((one.pictures for one in config.points.values()), "")
+    with report.check("video") as say, store.opened(tag.url(task["data"])) as video:
+        say(_described(video))
+        with report.check("frame rate") as say:
+            say(checks.rate(task, tag, video))
+        if strip.startswith("$"):
+            with report.check("frames") as say:
+                pictures = checks.pictures(task, strip[1:], tag, video)
+                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, store, checks.prepare(task))}")
+
+
+def _described(video: Video) -> str:
+    return f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
+
+
+def _tried(picture: str, client: Client, store: Store, mend: str) -> str:
+    """What came of fetching a picture of the strip."""
+    if not (picture.startswith("/") or client.serves(picture)):
+        return "which Label Studio does not keep: not fetched"
+    try:
+        store.try_picture(picture)
+    except MediaError as error:
+        raise MediaError(f"the first cannot be fetched: delete {NUMBERS} from the task's data, then {mend}") from error
+    return "of which the first was fetched"

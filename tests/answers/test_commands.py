@@ -1,0 +1,129 @@
+"""What is typed into a region's own line."""
+
+import json
+
+import pytest
+
+from tests.answers.page import Page
+from tests.fakes import Gate, StubEngine
+
+
+@pytest.fixture
+def page(make_service) -> Page:
+    return Page(make_service(StubEngine()))
+
+
+def shown(page: Page, name: str) -> tuple[int, int]:
+    """First and last LS frame on which the page shows the region."""
+    return page.frames(name)[0], page.frames(name)[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "frames"),
+    [
+        ("back", (1, 50)),
+        ("both", (1, 100)),
+        ("to 60", (40, 60)),
+        ("from 30 to 60", (40, 60)),
+        ("20 frames", (40, 60)),
+    ],
+)
+def test_where_a_new_box_goes(page: Page, line: str, frames: tuple[int, int]) -> None:
+    name = page.draw(frame=40)
+    assert page.command(name, line) == [name]
+    first, last = shown(page, name)
+    assert first == frames[0]
+    assert last == (41 if line == "back" else frames[1])
+    assert page.item(name, 40)["human"] is True
+    assert len(page.answered) == 1, "the line is cleared: no text comes back"
+
+
+def test_back_adds_the_frames_before_and_keeps_those_after(page: Page) -> None:
+    name = page.draw(frame=40)
+    page.press(name)
+    after = [item for item in page.regions[name]["value"]["sequence"] if item["frame"] >= 40]
+    page.command(name, "back")
+    assert page.frames(name)[0] == 1
+    assert [item for item in page.regions[name]["value"]["sequence"] if item["frame"] >= 40] == after
+
+
+def test_a_range_is_made_anew_and_all_else_stays(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    before = page.regions[name]["value"]["sequence"]
+    page.service.engine.frames.clear()
+    page.command(name, "from 30 to 50")
+    sequence = page.regions[name]["value"]["sequence"]
+    assert before[0] == sequence[0]
+    assert before[-1] == sequence[-1]
+    for frame in (2, 29, 51, 99):
+        assert page.shown(name, frame)[0] == pytest.approx(10 + (frame - 1) / 6.4, abs=1e-3)
+    assert {*page.service.engine.frames} == {*range(28, 51)}, "from the frame before to the frame after, both ways"
+    assert page.regions[name]["meta"]["human"] == [1]
+
+
+def test_a_correction_within_a_range_changes_nothing_outside(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    last = page.regions[name]["value"]["sequence"][-1]
+    page.drag(name, 50, y=70)
+    page.command(name, "from 40 to 60")
+    assert page.item(name, 50)["y"] == 70
+    assert page.shown(name, 39)[1] == pytest.approx(20)
+    assert page.shown(name, 61)[1] == pytest.approx(20)
+    assert page.shown(name, 49)[1] == pytest.approx(70, abs=1)
+    assert page.regions[name]["value"]["sequence"][-1] == last
+
+
+def test_stop_keeps_what_is_there(make_service) -> None:
+    gate = Gate(30)
+    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    name = page.draw()
+    page.press(name)
+    assert page.command(name, "stop") == [name]
+    gate.open()
+    job = page.service._tools.runner.newest(("7", "region", name))
+    assert job.is_cancelled
+    assert page.frames(name)[-1] == 30
+    assert page.regions[name]["meta"]["partial"]["done"] == 30
+    page.service._tools.runner.wait([job], 10)
+    page.press(name)
+    page.press(name)
+    assert page.frames(name)[-1] == 100
+
+
+def test_redo_tracks_a_finished_one_anew(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    count = len(page.service.engine.frames)
+    page.press(name)
+    assert len(page.service.engine.frames) == count
+    page.service.engine.step = 2
+    page.command(name, "redo")
+    assert page.regions[name]["value"]["sequence"][-1]["x"] == pytest.approx(10 + 2 * 99 / 6.4, abs=1e-3)
+    page.service.engine.step = 3
+    page.command(name, "redo")
+    assert page.regions[name]["value"]["sequence"][-1]["x"] == pytest.approx(10 + 3 * 99 / 6.4, abs=1e-3)
+
+
+def test_words_that_are_none_are_answered_in_the_region_and_change_nothing(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    before = json.dumps(page.regions[name]["value"])
+    assert page.command(name, "faster please") == [name]
+    assert json.dumps(page.regions[name]["value"]) == before
+    assert page.regions[name]["meta"]["text"][-1] == (
+        'not tracked: "faster please" is no command; there are: '
+        "back · both · to B · from A to B · N frames · stop · redo"
+    )
+    assert page.told == ""
+    page.press(name)
+    assert page.regions[name]["meta"]["text"] == ["track 1 · stub · 0.90"]
+
+
+def test_a_found_track_takes_commands_too(make_service) -> None:
+    page = Page(make_service(StubEngine(answering={"car": {"car 1": range(30, 1000)}})))
+    (name,) = page.type("car")
+    assert page.frames(name)[0] == 31
+    page.command(name, "back")
+    assert page.frames(name)[0] == 1

@@ -1,0 +1,231 @@
+"""Words typed into Label Studio: what is found, what it is called, and what asking again does."""
+
+import json
+import threading
+
+import pytest
+
+from tests.answers.page import Page
+from tests.fakes import Gate, StubEngine
+
+ALWAYS = range(1000)
+CARS = {"car": {"car 1": ALWAYS, "car 2": ALWAYS}}
+
+
+@pytest.fixture
+def page(make_service) -> Page:
+    return Page(make_service(StubEngine(answering={**CARS, "person": {"person 1": range(20, 40)}})))
+
+
+def test_every_object_becomes_a_region_of_its_phrases_class(page: Page) -> None:
+    names = page.type("car, person")
+    found = [page.regions[name] for name in names]
+    assert [region["value"]["labels"] for region in found] == [["Car"], ["Car"], ["Person"]]
+    assert [region["meta"]["track_id"] for region in found] == [1, 2, 3]
+    assert {region["origin"] for region in found} == {"prediction"}
+    assert page.frames(names[2]) == [21, 40]
+    assert page.item(names[2], 40)["enabled"] is False
+    assert page.told == "car: 2, person: 1 · an active class overrides theirs"
+    assert page.lines[0] == "car, person", "a person's own line is kept"
+
+
+def test_all_looks_for_the_phrase_of_every_class(page: Page) -> None:
+    assert len(page.type("all")) == 3
+    assert page.told.startswith("car: 2, person: 1, ball: none")
+
+
+def test_more_words_than_a_class_has_still_name_it(make_service) -> None:
+    page = Page(make_service(StubEngine(answering={"red car": {"red car 1": ALWAYS}, "dog": {"dog 1": ALWAYS}})))
+    (car,) = page.type("red car")
+    assert page.regions[car]["value"]["labels"] == ["Car"]
+    (dog,) = page.type("dog")
+    assert "labels" not in page.regions[dog]["value"]
+    assert "no class is called dog" in page.told
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_asking_again_never_doubles(page: Page, is_saved: bool) -> None:
+    first = page.type("car")
+    before = json.dumps(page.regions)
+    if is_saved:
+        page.save()
+    assert page.type("car") == []
+    assert page.type("car, person") == page.type("car, person") + [name for name in page.regions if name not in first]
+    assert json.dumps({name: page.regions[name] for name in first}) == before
+    assert len(page.regions) == 3
+
+
+def test_a_backend_that_knows_nothing_of_it_does_not_double_either(page: Page, make_service) -> None:
+    page.type("car")
+    page.save()
+    page.service = make_service(StubEngine(answering=CARS))
+    assert page.type("car") == []
+    assert page.told == "car: 2 · 2 there already"
+
+
+def test_what_a_person_deleted_stays_away_until_it_is_asked_for_anew(page: Page, monkeypatch) -> None:
+    monkeypatch.setattr("backend.answers.memory._UNSAVED", 0.0)
+    first, second = page.type("car")
+    page.delete(first)
+    page.save()
+    assert page.type("car") == []
+    assert page.type("car from 1 to 90") == []
+    (again,) = page.type("car redo")
+    assert again not in (first, second)
+
+
+def test_a_human_region_survives_and_is_not_doubled(page: Page) -> None:
+    # The stub finds the first car at 40 + 0 px: in percent of 640 x 360.
+    human = page.draw(x=0, y=120 / 3.6, width=30 / 6.4, height=30 / 3.6)
+    page.save()
+    before = json.dumps(page.regions[human])
+    assert len(page.type("car")) == 1
+    assert page.told.startswith("car: 2 · 1 there already")
+    assert json.dumps(page.regions[human]) == before
+
+
+def test_an_edit_made_just_before_a_phrase_survives(page: Page) -> None:
+    first, _ = page.type("car")
+    page.save()
+    page.drag(first, 50, y=70)  # not saved yet
+    before = json.dumps(page.regions[first])
+    page.type("car")
+    page.type("car from 1 to 60")
+    assert json.dumps(page.regions[first]) == before
+
+
+def test_one_frame_first_then_the_run_goes_on_with_its_boxes(page: Page) -> None:
+    looked = page.type("car at 30")
+    assert [page.frames(name) for name in looked] == [[30], [30]]
+    assert "on frame 30 only" in page.told
+    assert page.type("car") == [], "they may have been edited since"
+    assert "2 not saved by the page yet: ask again in five seconds" in page.told
+    page.save()
+    assert page.type("car") == looked
+    assert all(page.frames(name)[0] == 1 and page.frames(name)[-1] == 100 for name in looked)
+    assert all("at" not in page.regions[name]["meta"] for name in looked)
+    assert page.type("car") == []
+
+
+def test_a_box_of_one_frame_that_was_moved_is_not_replaced(page: Page) -> None:
+    first, second = page.type("car at 30")
+    page.drag(first, 30, x=1.5)
+    page.save()
+    assert page.type("car") == [second]
+    assert page.told.startswith("car: 2 · 1 there already")
+
+
+def test_t_tracks_a_box_of_one_frame(page: Page) -> None:
+    first, _ = page.type("car at 30")
+    assert page.press(first) == [first]
+    assert page.frames(first)[-1] == 100
+    assert "at" not in page.regions[first]["meta"]
+    assert "partial" not in page.regions[first]["meta"]
+
+
+def test_a_range_is_all_that_is_looked_at(page: Page) -> None:
+    names = page.type("car, person from 31 to 60")
+    assert [page.frames(name) for name in names] == [[31, 60], [31, 60], [31, 40]]
+
+
+def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service) -> None:
+    gate = Gate(50)
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    first = page.type("car")
+    assert len(first) == 2
+    assert page.regions[first[0]]["meta"]["partial"] == {"done": 50, "total": 100}
+    assert page.frames(first[0])[-1] == 50
+    assert "50 of 100 frames so far" in page.told
+    gate.open()
+    page.service._tools.runner.wait([page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    (by_t,) = page.press(first[1])
+    assert page.frames(by_t)[-1] == 100
+    page.save()
+    assert page.type("car") == [first[0]]
+    assert page.frames(first[0])[-1] == 100
+    assert "partial" not in page.regions[first[0]]["meta"]
+
+
+def test_a_shorter_look_takes_nothing_away(make_service) -> None:
+    gate = Gate(50)
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    first = page.type("car")
+    gate.until = 20
+    page.type("car from 1 to 90")
+    assert [page.frames(name)[-1] for name in first] == [50, 50]
+    gate.open()
+
+
+def test_a_later_question_of_the_same_line_cancels_the_running_one(make_service) -> None:
+    gate = Gate(5)
+    engine = StubEngine(answering={**CARS, "person": {"person 1": ALWAYS}}, gate=gate)
+    page = Page(make_service(engine, answer_within=0.2))
+    page.type("car")
+    old = page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))
+    page.type("person")
+    assert old.is_cancelled
+    gate.open()
+
+
+def test_two_annotators_share_no_track(page: Page) -> None:
+    other = Page(page.service)
+    mine, theirs = page.type("car"), other.type("car")
+    assert len(mine) == len(theirs) == 2
+    assert not set(mine) & set(theirs)
+
+
+def test_untouched_tracks_may_be_replaced_where_preserve_is_off(make_service) -> None:
+    page = Page(make_service(StubEngine(answering=CARS), preserve=False))
+    first, second = page.type("car")
+    page.drag(first, 50, y=70)
+    page.save()
+    edited = json.dumps(page.regions[first])
+    assert page.type("car from 1 to 60") == [second]
+    assert json.dumps(page.regions[first]) == edited
+    assert page.frames(second)[-1] == 60
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("car,", "not done: a phrase is empty"),
+        ("car from 9 to 3", "not done: from 9 to 3 holds no frame"),
+        ("car at 400", "not done: there is no frame 400: the video has 100"),
+        ("unicorn", "unicorn: none"),
+    ],
+)
+def test_what_cannot_be_done_or_found_is_said_in_the_line(page: Page, line: str, sentence: str) -> None:
+    assert page.type(line) == []
+    assert page.told.startswith(sentence)
+    page.type("person")
+    assert page.told.startswith("person: 1"), "the next answer clears it"
+
+
+def test_an_engine_without_words_says_so_in_the_line(make_service) -> None:
+    page = Page(make_service(StubEngine(answering=None)))
+    assert page.type("car") == []
+    assert page.told == "not done: the stub knows no words"
+
+
+def test_an_error_of_a_box_is_said_in_the_line_and_cleared_by_the_next_answer(page: Page) -> None:
+    page.lines = ["my note"]
+    page.save()
+    name = page.draw(frame=200)
+    page.press(name)
+    assert page.told == "not tracked: there is no frame 200: the video has 100"
+    page.save()
+    page.delete(name)
+    page.press(page.draw())
+    assert page.lines == ["my note"]
+
+
+def test_requests_of_many_threads_number_all_tracks_differently(make_service) -> None:
+    service = make_service(StubEngine(answering=CARS))
+    pages = [Page(service) for _ in range(8)]
+    threads = [threading.Thread(target=page.type, args=("car",)) for page in pages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = [region["meta"]["track_id"] for page in pages for region in page.regions.values()]
+    assert sorted(numbers) == list(range(1, 17))

@@ -1,0 +1,401 @@
+"""`sam3-backend doctor`: every line that it tells, what mends what failed, and the exit code."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from backend import engines
+from backend.cli import main
+from backend.commands import doctor
+from backend.errors import MediaError, SettingsError, StudioError
+from backend.labelstudio.client import Client
+from backend.labelstudio.media import Media
+from tests.clips import write_clip
+from tests.fakes import StubEngine
+
+URL, KEY = "http://studio:8080", "very-secret-key"
+PREPARE = "run sam3-backend project prepare --project 7"
+CONFIG = """<View>
+  <Labels name="labels" toName="video"><Label value="Car"/></Labels>
+  <Video name="video" value="$video" framerate="$fps"/>
+  <VideoRectangle name="box" toName="video"/>
+  <TextArea name="text_prompt" toName="video"/>
+  <KeyPointLabels name="points" toName="frames"><Label value="object 1"/></KeyPointLabels>
+  <Image name="frames" valueList="$frames"/>
+</View>"""
+UNDERSTOOD = [
+    "ok    label config: boxes: box",
+    "ok    label config: words: text_prompt",
+    "ok    label config: clicks: points",
+]
+VIDEO = "ok    video: 192 x 128, 20 frames, 25 frames/s"
+PICTURES = ["/data/upload/7/frame-1.jpg", "/data/upload/7/frame-20.jpg"]
+
+
+class Studio:
+    """What the fake Label Studio holds, and which of its methods fail with what."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.task: dict[str, Any] = {
+            "id": 3,
+            "project": 7,
+            "data": {"video": "/data/upload/7/clip.mp4", "fps": 25, "frames": PICTURES, "frame_numbers": [1, 20]},
+        }
+        self.failing: dict[str, Exception] = {}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.task["data"]
+
+    def answer(self, method: str, value: Any) -> Callable[..., Any]:
+        def answered(client: Client, *_: object) -> Any:
+            assert client.url == URL
+            if method in self.failing:
+                raise self.failing[method]
+            return value() if callable(value) else value
+
+        return answered
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with room, an engine that is ready, and no Label Studio."""
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SAM3_BACKEND_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
+    monkeypatch.setattr(engines, "load", lambda settings: StubEngine())
+    monkeypatch.setattr(doctor, "_LOOK", 0)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=20).path.read_bytes()
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, clip: bytes) -> dict[str, bytes]:
+    """What can be fetched, by address."""
+    held = {"/data/upload/7/clip.mp4": clip, "http://far/clip.mp4": clip, PICTURES[0]: b"jpeg"}
+
+    def fetch(media: Media, url: str, client: Client | None) -> Path:
+        if url not in held:
+            raise MediaError("the video's server answered 404: check the task's url")
+        path = media._folder / url.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(held[url])
+        return path
+
+    monkeypatch.setattr(Media, "fetch", fetch)
+    return held
+
+
+@pytest.fixture
+def studio(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Studio:
+    """A Label Studio where everything is right."""
+    monkeypatch.setenv("LABEL_STUDIO_URL", URL)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", KEY)
+    held = Studio()
+    for method, value in {
+        "release": "1.23.2",
+        "check_key": None,
+        "task": lambda: held.task,
+        "project": lambda: {"label_config": held.config},
+    }.items():
+        monkeypatch.setattr(Client, method, held.answer(method, value))
+    return held
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], places: Path) -> Callable[..., list[str]]:
+    """Runs doctor, checks that the exit code is what its lines say and that they hold no secret: the lines."""
+
+    def run(*words: str) -> list[str]:
+        code = main(["doctor", *words])
+        out, err = capsys.readouterr()
+        lines = out.splitlines()
+        assert all(line[:6] in ("ok    ", "warn  ", "FAIL  ") for line in lines)
+        failures = sum(line.startswith("FAIL") for line in lines)
+        assert code == (1 if failures else 0)
+        assert (f"{failures} of these checks failed" in err) == (failures > 0)
+        for secret in (KEY, str(places), "Traceback"):
+            assert secret not in out + err
+        return lines
+
+    return run
+
+
+def test_with_nothing_to_look_at_it_tells_of_the_model_the_folder_and_the_missing_label_studio(told) -> None:
+    assert told("--model", "shapes", "--device", "cpu") == [
+        "ok    settings: engine auto, model shapes, device cpu",
+        "ok    model: stub-1 is ready",
+        "ok    data_dir: can be written, 5.0 GiB are free",
+        "warn  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or have "
+        "legacy tokens enabled, which its pages then send",
+    ]
+
+
+def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
+    assert told("--task", "3")[3:] == [
+        "ok    Label Studio: version 1.23.2 answers",
+        "ok    Label Studio: it accepts the key",
+        "ok    task: 3, of project 7",
+        *UNDERSTOOD,
+        VIDEO,
+        "ok    frame rate: 25, as in the file",
+        "ok    frames: 2 to click on, of which the first was fetched",
+    ]
+    assert [path.name for path in (places / "data" / "media").iterdir()] == ["clip.mp4"]
+
+
+def test_settings_that_cannot_be_read_end_it(told, tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("port: many")
+    assert told("--config", str(config)) == ["FAIL  settings: port is 'many': give a whole number"]
+
+
+def test_opencv_has_no_model_and_a_models_folder_is_not_shown(told, tmp_path: Path) -> None:
+    assert told("--engine", "opencv")[0] == "ok    settings: engine opencv, which needs no model"
+    assert told("--model", str(tmp_path / "sam3.pt"))[0] == "ok    settings: engine auto, model sam3.pt, device auto"
+
+
+def test_a_model_that_loads_is_waited_for_and_its_device_told(told, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loading(StubEngine):
+        device = "cuda:0"
+        coming = iter(["loading", "loading", "warming up", "ready"])
+        status = property(lambda self: next(self.coming), lambda self, value: None)
+
+    monkeypatch.setattr(engines, "load", lambda settings: Loading())
+    assert told()[1] == "ok    model: stub-1 is ready on cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (SettingsError("set engine: opencv"), "set engine: opencv"),
+        (
+            OSError("/home/me/sam3.pt"),
+            "broken off by a fault of the backend's own, OSError at backend.commands.doctor:",
+        ),
+        (None, "set model_path"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded(told, monkeypatch, failure: Exception | None, sentence: str) -> None:
+    def load(settings: object) -> StubEngine:
+        if failure:
+            raise failure
+        return StubEngine(status="failed: set model_path")
+
+    monkeypatch.setattr(engines, "load", load)
+    lines = told()
+    assert lines[1].startswith(f"FAIL  model: {sentence}")
+    assert "/home/me" not in lines[1]
+    assert lines[2].startswith("ok    data_dir")  # the rest is looked at all the same
+
+
+def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(told, monkeypatch, places) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * 2**30 - 1))
+    room = "can be written, 2.0 GiB are free: make room, downloaded videos are kept there"
+    assert told()[2] == f"warn  data_dir: {room}"
+    (places / "data").rmdir()
+    (places / "data").write_text("a file")
+    assert told()[2] == (
+        "FAIL  data_dir: it cannot be written (File exists): set data_dir to a folder that the backend may write to"
+    )
+
+
+def test_a_task_needs_label_studio(told) -> None:
+    assert told("--task", "3")[3:] == [
+        "FAIL  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+    ]
+
+
+@pytest.mark.parametrize("method", ["release", "check_key"])
+def test_a_label_studio_that_cannot_be_asked_is_told_once(told, studio: Studio, method: str) -> None:
+    studio.failing[method] = StudioError("mend it")
+    lines = told("--task", "3")[3:]
+    assert lines[-1] == "FAIL  Label Studio: mend it"
+    assert len(lines) == (1 if method == "release" else 2)
+
+
+def test_a_task_that_is_not_there(told, studio: Studio) -> None:
+    studio.failing["task"] = StudioError("Label Studio has no tasks/3: check the number")
+    assert told("--task", "3")[5:] == ["FAIL  task: Label Studio has no tasks/3: check the number"]
+
+
+def test_what_cannot_be_prompted_is_a_warning(told, studio: Studio) -> None:
+    studio.config = CONFIG.replace("<VideoRectangle", '<VideoRectangle smart="false"')
+    assert 'warn  label config: "box" asks for nothing: replace its smart="false" by smartOnly="true"' in told(
+        "--task", "3"
+    )
+
+
+def test_a_label_config_that_cannot_be_used_ends_it(told, studio: Studio) -> None:
+    studio.config = "<View/>"
+    lines = told("--task", "3")
+    assert lines[-1].startswith("FAIL  label config: the label config has no Video tag: add <Video")
+
+
+def test_a_video_that_cannot_be_had(told, studio: Studio, files: dict[str, bytes], places: Path) -> None:
+    files["/data/upload/7/clip.mp4"] = b"no video"
+    lines = told("--task", "3")
+    assert lines[-1].startswith("FAIL  video: this file holds no video that can be decoded")
+    assert list((places / "data" / "media").iterdir()) == []  # the next try fetches it anew
+    del files["/data/upload/7/clip.mp4"]
+    assert told("--task", "3")[-1] == "FAIL  video: the video's server answered 404: check the task's url"
+    del studio.data["video"]
+    assert told("--task", "3")[-1] == 'FAIL  video: the task has no video: its data needs the field "video"'
+
+
+@pytest.mark.parametrize(
+    ("framerate", "fps", "more", "line"),
+    [
+        ("$fps", "25", {}, "ok    frame rate: 25, as in the file"),
+        ("$fps", 25.001, {}, "ok    frame rate: 25.001, as in the file"),
+        ("25", None, {}, "ok    frame rate: 25, as in the file"),
+        ("$fps", None, {}, f"FAIL  frame rate: fps is missing: {PREPARE}"),
+        ("$fps", "", {}, f"FAIL  frame rate: fps is missing: {PREPARE}"),
+        ("$fps", 30, {}, f"FAIL  frame rate: fps is 30, but the file has 25 frames/s: {PREPARE}"),
+        ("$fps", "nan", {}, f"FAIL  frame rate: fps is nan, but the file has 25 frames/s: {PREPARE}"),
+        (
+            "$fps",
+            30,
+            {"total_annotations": 1},
+            "FAIL  frame rate: fps is 30, but the file has 25 frames/s, and boxes were made by that: import it as a "
+            f"new task, then {PREPARE}",
+        ),
+        (
+            "",
+            25,
+            {},
+            "FAIL  frame rate: the label config counts 24, but the file has 25 frames/s: write "
+            f'framerate="$fps" into it, then {PREPARE}',
+        ),
+    ],
+)
+def test_the_frame_rate(told, studio: Studio, framerate: str, fps: object, more: dict[str, Any], line: str) -> None:
+    studio.config = CONFIG.replace("$fps", framerate)
+    studio.data["fps"] = fps
+    studio.task |= more
+    lines = told("--task", "3")
+    assert lines[lines.index(VIDEO) + 1] == line
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"frames": None}, f"FAIL  frames: frames or frame_numbers is missing: {PREPARE}"),
+        ({"frame_numbers": []}, f"FAIL  frames: frames or frame_numbers is missing: {PREPARE}"),
+        ({"frame_numbers": [1]}, f"FAIL  frames: frames holds 2 pictures, frame_numbers 1 numbers: {PREPARE}"),
+        (
+            {"frame_numbers": [20, 1]},
+            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+        ),
+        (
+            {"frame_numbers": [1, 21]},
+            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+        ),
+        (
+            {"frame_numbers": ["1", 2]},
+            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+        ),
+        (
+            {"frames": PICTURES[::-1]},
+            f"FAIL  frames: the first cannot be fetched: delete frame_numbers from the task's data, then {PREPARE}",
+        ),
+        (
+            {"frames": [f"{URL}/data/gone.jpg"] * 2},
+            f"FAIL  frames: the first cannot be fetched: delete frame_numbers from the task's data, then {PREPARE}",
+        ),
+        (
+            {"frames": ["http://backend:9090/frames/key/1.jpg"] * 2},
+            "ok    frames: 2 to click on, which Label Studio does not keep: not fetched",
+        ),
+    ],
+)
+def test_the_strip_of_frames(told, studio: Studio, changed: dict[str, Any], line: str) -> None:
+    studio.data.update(changed)
+    assert told("--task", "3")[-1] == line
+
+
+def test_a_frame_rate_that_cannot_be_is_told_of_the_frames_too(told, studio: Studio) -> None:
+    studio.data["fps"] = 0
+    assert [line[:16] for line in told("--task", "3")[-2:]] == ["FAIL  frame rate", "FAIL  frames: th"]
+
+
+def test_without_clicks_no_strip_is_looked_for(told, studio: Studio) -> None:
+    studio.config = CONFIG.replace("KeyPointLabels", "Choices")
+    lines = told("--task", "3")
+    assert "ok    label config: no clicks: there is no strip of frames" in lines
+    assert lines[-1] == "ok    frame rate: 25, as in the file"
+
+
+def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None:
+    assert told("--url", "http://far/clip.mp4")[4:] == [VIDEO]
+    assert told("--url", "http://far/gone.mp4?token=1")[4:] == [
+        "FAIL  video: the video's server answered 404: check the task's url"
+    ]
+
+
+def test_an_address_is_looked_at_where_label_studio_is_down(told, studio: Studio) -> None:
+    studio.failing["release"] = StudioError("mend it")
+    assert told("--url", "http://far/clip.mp4")[3:] == ["FAIL  Label Studio: mend it", VIDEO]
+
+
+def test_a_task_and_an_address_do_not_go_together() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["doctor", "--task", "3", "--url", "http://far/clip.mp4"])
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes) -> list[requests.PreparedRequest]:
+    """Every request gets this answer: the requests."""
+    sent = []
+
+    def send(session: requests.Session, request: requests.PreparedRequest, **_: object) -> requests.Response:
+        sent.append(request)
+        answer = requests.Response()
+        answer.status_code, answer._content = status, body
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    return sent
+
+
+def test_label_studios_version_is_asked_for_without_the_key_and_the_key_is_tried(monkeypatch) -> None:
+    sent = answering(monkeypatch, 200, b'{"release": "1.23.2"}')
+    client = Client(f"{URL}/below", KEY)
+    assert client.release() == "1.23.2"
+    client.check_key()
+    assert [(request.url, request.headers.get("Authorization")) for request in sent] == [
+        (f"{URL}/below/api/version/", None),
+        (f"{URL}/below/api/current-user/whoami", f"Token {KEY}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b"[]"), (404, b"{}"), (302, b""), (200, b'{"version": 1}')]
+)
+def test_what_is_no_label_studio_is_told(monkeypatch, status: int, body: bytes) -> None:
+    answering(monkeypatch, status, body)
+    with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
+        Client(URL, KEY).release()
+
+
+def test_an_address_without_http_is_no_label_studio() -> None:
+    with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
+        Client("localhost:8080", KEY).release()
+
+
+def test_a_label_studio_that_is_down_and_a_key_that_it_refuses(monkeypatch) -> None:
+    with pytest.raises(StudioError, match=r"does not answer \(ConnectionError\): start it, or mend label_studio_url"):
+        Client("http://127.0.0.1:1", KEY).release()
+    answering(monkeypatch, 401, b"{}")
+    with pytest.raises(StudioError, match="refused the key: set LABEL_STUDIO_API_KEY"):
+        Client(URL, KEY).check_key()
