@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from backend.commands.prepare import WORK
 from backend.errors import BadRequest
 from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, VideoTag, field
 from backend.video import Video
-
-_WORK = ("total_annotations", "total_predictions", "draft_exists", "drafts")
-"""A task's fields that tell of work on it, which went by the frame rate that it had."""
 
 
 def prepare(task: Mapping[str, Any]) -> str:
@@ -31,7 +29,7 @@ def rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
         return f"{counted:g}, as in the file"
     if not given.startswith("$"):
         raise BadRequest(f'the label config counts {wrong}: write framerate="$fps" into it, then {mend}')
-    if any(task.get(work) for work in _WORK):
+    if any(task.get(work) for work in WORK):
         raise BadRequest(f"{name} is {wrong}, and boxes were made by that: import it as a new task, then {mend}")
     raise BadRequest(f"{name} is {wrong}: {mend}")
 

@@ -17,7 +17,7 @@ from backend.labelstudio.strip import Signed, Signer
 from backend.settings import Settings
 from backend.video import Video, VideoLimits, jpeg
 
-_WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
+WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
 """A task's fields that tell of work on it, which went by the frame rate that it had."""
 _BEFORE = len("12345678-")
 """Letters that Label Studio puts before the name of an upload."""
@@ -134,7 +134,7 @@ class Preparer:
                 [f'it has {rate:g} frames/s, but the config counts {counts}: write framerate="$fps"'] if wrong else []
             )
         name, counted, is_missing = given[1:], self._tag.rate(data), known is None or known == ""
-        if not same_rate(counted, rate) and any(task.get(work) for work in _WORK):
+        if not same_rate(counted, rate) and any(task.get(work) for work in WORK):
             says = f"missing, which counts as {counted:g}" if is_missing else f"{counted:g}"
             return [f"{name} is {says}, but the video has {rate:g}: left, since it was annotated by that"]
         if is_missing:
@@ -151,11 +151,11 @@ class Preparer:
         clock = Clock(video.times, video.end, self._tag.rate(data))
         numbers = strip.numbers(clock.length, self._settings.frames_per_strip)
         name, known = self._strip[1:], data.get(self._strip[1:])
-        is_served = self._settings.public_url != ""
-        served = self._served(data, numbers) if is_served else None
-        is_whole = data.get(NUMBERS) == numbers and isinstance(known, list) and len(known) == len(numbers)
-        if is_whole and served in (None, known):
-            return []
+        served = self._served(data, numbers) if self._settings.public_url else None
+        if data.get(NUMBERS) == numbers and isinstance(known, list) and len(known) == len(numbers):
+            was_served = "/frames/" in str(known[0])
+            if known == served if served else not was_served:
+                return []
         if served:
             data[name] = served
         else:

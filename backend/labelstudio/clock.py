@@ -64,4 +64,4 @@ class Clock:
 
     def frame(self, source: int) -> int:
         """The first LS frame that shows source frame `source`, or the next picture where none shows it."""
-        return max(1, math.ceil((float(self._times[source]) - _SEEK) * self.framerate) + 1)
+        return max(1, math.ceil((float(self._times[source]) - _SEEK - _TIE) * self.framerate) + 1)

@@ -68,7 +68,7 @@ TRACK = Command()
 """No line: what `t` says."""
 
 _END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?((?:^|\s+)redo)?$", re.IGNORECASE)
-_COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|(\d+) frames?", re.IGNORECASE)
+_COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?", re.IGNORECASE)
 
 
 def question(line: str) -> Question:

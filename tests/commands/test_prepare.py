@@ -45,7 +45,11 @@ class Preparing:
 
     def __call__(self, *videos: str | Path, **settings: Any) -> int:
         """How many tasks could not be prepared."""
-        known = {"label_studio_url": self.studio.url, "label_studio_api_key": TOKEN, "data_dir": self.folder}
+        known: dict[str, Any] = {
+            "label_studio_url": self.studio.url,
+            "label_studio_api_key": TOKEN,
+            "data_dir": self.folder,
+        }
         self.told.clear()
         self.studio.seen.clear()
         return run(Settings(**known | settings), PROJECT, [str(video) for video in videos], self.told.append)

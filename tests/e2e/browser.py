@@ -115,11 +115,7 @@ class LabelingPage:
         """Press an object's key, click on the strip's picture, and wait for the answer; places in percent."""
         count = len(self.answers)
         self.press(key)
-        # Another one would be scrolled to by itself, after its place was taken.
-        strip = self.page.locator(".konvajs-content").nth(1)
-        strip.scroll_into_view_if_needed()
-        box = strip.bounding_box()
-        assert box
+        box = self._strip()
         if negative:
             self.page.keyboard.down("Alt")
         self.page.mouse.click(box["x"] + box["width"] * x / 100, box["y"] + box["height"] * y / 100)
@@ -213,6 +209,15 @@ class LabelingPage:
         )
         return box
 
+    def video_picture(self) -> bytes:
+        """What the video shows, as PNG."""
+        (x0, y0), (x1, y1) = self._at(0, 0), self._at(100, 100)
+        return self.page.screenshot(clip={"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0})
+
+    def strip_picture(self) -> bytes:
+        """What the strip shows, as PNG."""
+        return self.page.screenshot(clip=self._strip())
+
     @property
     def told(self) -> str:
         """What stands behind the marker in the line for words."""
@@ -233,14 +238,27 @@ class LabelingPage:
         if "interactive-annotating" in response.url:
             self.answers.append(response.json())
 
-    def _at(self, x: float, y: float) -> tuple[float, float]:
-        """Screen pixels of a place on the video, which is fitted into its stage."""
-        stage = self.page.locator(".konvajs-content").first.bounding_box()
-        assert stage
+    def _strip(self) -> Any:
+        """Where the strip's picture is on the screen; its stage may be higher for a while."""
+        stage = self.page.locator(".konvajs-content").nth(1)
+        stage.scroll_into_view_if_needed()
+        box = stage.bounding_box()
+        assert box
+        width, height = self._size()
+        return box | {"height": box["width"] * height / width}
+
+    def _size(self) -> tuple[int, int]:
         width, height = self.page.evaluate(
             "() => { const v = [...document.querySelectorAll('video')].find(v => v.videoWidth);"
             " return [v.videoWidth, v.videoHeight] }"
         )
+        return width, height
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        """Screen pixels of a place on the video, which is fitted into its stage."""
+        stage = self.page.locator(".konvajs-content").first.bounding_box()
+        assert stage
+        width, height = self._size()
         scale = min(1, stage["width"] / width, stage["height"] / height)
         left = stage["x"] + (stage["width"] - width * scale) / 2
         top = stage["y"] + (stage["height"] - height * scale) / 2

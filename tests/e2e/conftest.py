@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +98,12 @@ def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[
         yield connected(studio, video, url)
 
 
-def connected(studio: LabelStudio, video: Path, backend: str) -> Project:
-    number = studio.create_project("browser tests", clip.label_config((ROOT / "label_config.xml").read_text()))
-    studio.connect_backend(number, backend)
+def connected(studio: LabelStudio, video: Path, backend: str | None, classes: Sequence[str] = clip.CLASSES) -> Project:
+    """A project with a prepared task; without a backend one is alone with Label Studio."""
+    config = clip.label_config((ROOT / "label_config.xml").read_text(), classes)
+    number = studio.create_project("browser tests", config)
+    if backend:
+        studio.connect_backend(number, backend)
     settings = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=video.parent / "data")
     assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
     (task,) = studio.tasks(number)
