@@ -16,7 +16,7 @@ from training import backbone, detector, stages, tracker
 from training.curves import draw
 from training.model import save
 
-STEPS = {backbone.NAME: 1500, detector.NAME: 3100, tracker.NAME: 2400}
+STEPS = {backbone.NAME: 1500, detector.NAME: 3100, tracker.NAME: 3600}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -200,7 +200,7 @@ class Course:
         self.loss = self.loss + total / frames * (1 if frames > 1 else 1.5)
 
     def _prompt(self, view: View, film: Film, memories: list[Memories], masks: bool) -> Tensor:
-        """The first frame: a click (and sometimes more), a box or a mask."""
+        """The first frame: clicks, box and mask are asked about, and what one of them gives is remembered."""
         random, learner = self._random, self._learner
         kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
         loss = torch.zeros(())

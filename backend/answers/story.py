@@ -275,6 +275,7 @@ class Story:
 
         parts: list[Any] = [interaction.framerate, settings.direction, settings.max_frames, command]
         parts += [item.fingerprint for item in work.stays]
+        parts += [item.fingerprint for segment in cut for item in (*(segment.kept or ()), *segment.aside)]
         parts += [(one.frame, one.x, one.y, one.positive) for clicks in clicked.values() for one in clicks]
         try:
             work.job = self._tools.submit(self._key(region.id), [interaction.url, *parts], make)
