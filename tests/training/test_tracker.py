@@ -52,12 +52,6 @@ def test_a_lesson_teaches_every_part(model, film):
     assert {name for name in untaught if "fpn_layers.3" not in name} == {"no_memory_positional_encoding"}
 
 
-def test_frames_without_gradient_are_tracked_all_the_same(model, film):
-    course = tracker.Course(model, np.random.default_rng(0))
-    course.follow(film, tracker.Lesson(1.0, 1, 6, free=4))
-    assert course.loss.requires_grad
-    assert len(course._seen["track"]) > 3
-
 
 def test_the_truth_says_whether_an_object_is_there(model, film):
     learner = tracker.Learner(model)
