@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from backend.answers.memory import Memory
 from backend.app import create_app
 from backend.labelstudio.config import parse as parse_config
+from backend.labelstudio.grammar import Command, Range
 from backend.labelstudio.interactions import Interaction, parse
 from backend.labelstudio.segments import cut
-from tests.fakes import FakeVideo
+from tests.fakes import FakeVideo, StubEngine
 
 REQUESTS = Path(__file__).parent / "requests"
 
@@ -61,9 +63,43 @@ def test_the_second_box_is_asked_for_and_the_first_is_counted() -> None:
 def test_every_body_is_answered(make_service, name: str) -> None:
     body = recorded(name)
     path = "/setup" if name == "setup" else "/webhook" if "action" in body else "/predict"
-    answer = create_app(make_service(video=FakeVideo(count=100))).test_client().post(path, json=body)
+    engine = StubEngine(answering={"star": {"star 1": range(1000)}, "circle": {"circle 1": range(1000)}})
+    answer = create_app(make_service(engine, FakeVideo(count=100))).test_client().post(path, json=body)
     assert answer.status_code == 200
     if path == "/predict":
         context = body["params"]["context"]
         results = [region for prediction in answer.json["results"] for region in prediction["result"]]
-        assert [region["id"] for region in results] == ([read(name).asked[0].region.id] if context else [])
+        boxes = [region["id"] for region in results if region["type"] == "videorectangle"]
+        interaction = read(name) if context else None
+        if interaction and interaction.asked:
+            assert boxes == [interaction.asked[0].region.id]
+        else:
+            assert bool(boxes) == bool(interaction)
+
+
+def test_clicks_are_read_with_their_frames_and_signs() -> None:
+    (clicked,) = read("clicked_on_another_picture").clicked
+    assert [(click.frame, click.positive) for click in clicked.clicks] == [(1, True), (1, False), (51, True)]
+    (clicked,) = read("clicked_after_reload").clicked
+    assert [click.positive for click in clicked.clicks] == [None, None, True, True], "Label Studio forgets them"
+
+
+def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative() -> None:
+    interaction = read("clicked_after_reload")
+    memory = Memory()
+    clicks = memory.signed(interaction.task, interaction.clicked[0].clicks, interaction.page)
+    assert [click.positive for click in clicks] == [True, False, True, True]
+    assert memory.clicked(interaction.task, clicks, interaction.page) in interaction.page
+
+
+def test_a_line_of_words_is_the_last_one_and_ours_are_told_apart() -> None:
+    first, second = read("words").line, read("words_second_line").line
+    assert (first.asked, first.own, first.is_marked) == ("star", ("star",), False)
+    assert (second.asked, second.own, second.is_marked) == ("all at 40", ("star", "all at 40"), True)
+    assert first.id == second.id
+
+
+def test_a_regions_line_is_its_command() -> None:
+    (asked,) = read("line_of_a_region").asked
+    assert asked.command == Command(within=Range(1, 50))
+    assert asked.region.meta["phrase"] == "star"

@@ -52,7 +52,6 @@ def test_a_lesson_teaches_every_part(model, film):
     assert {name for name in untaught if "fpn_layers.3" not in name} == {"no_memory_positional_encoding"}
 
 
-
 def test_the_truth_says_whether_an_object_is_there(model, film):
     learner = tracker.Learner(model)
     count = film.fine.shape[1]
