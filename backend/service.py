@@ -1,16 +1,17 @@
 """What one process serves: its engine and runner, the Label Studios that ask, and an answer to each request."""
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from backend import __version__, engines
-from backend.answers.memory import Memory, Table
+from backend.answers.memory import Memory
 from backend.answers.story import Story, Tools
 from backend.engines.base import Engine
-from backend.errors import BackendError, BadRequest
+from backend.errors import BackendError, BadRequest, Busy
 from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
 from backend.labelstudio.client import Client
@@ -18,9 +19,15 @@ from backend.labelstudio.clock import Clock
 from backend.labelstudio.media import Media
 from backend.labelstudio.strip import Signer
 from backend.settings import Settings
+from backend.table import Table
 from backend.video import jpeg
 
 log = logging.getLogger(__name__)
+
+_CLIENTS = 1024
+"""How many projects' Label Studios are remembered."""
+_PICTURES = 8
+"""How many pictures of strips are made at once: each may have to fetch its video first."""
 
 
 class Service:
@@ -42,7 +49,8 @@ class Service:
         self._signer = Signer(folder / "secret")
         self._tools = Tools(settings, self.engine, media)
         self._memory = Memory()
-        self._clients: Table[Client] = Table()
+        self._pictures = threading.Semaphore(_PICTURES)
+        self._clients: Table[Client] = Table(_CLIENTS)
         self.model_version = self._tools.model_version
 
     def close(self) -> None:
@@ -92,8 +100,17 @@ class Service:
 
         Raises:
             BackendError: the key is not ours, or the video cannot be had or has no such frame.
+            Busy: too many are asked for.
         """
         url, framerate = self._signer.video(key)
+        if not self._pictures.acquire(blocking=False):
+            raise Busy("too many pictures are asked for at once: ask again in a little while", retry_after=2)
+        try:
+            return self._frame(url, framerate, number)
+        finally:
+            self._pictures.release()
+
+    def _frame(self, url: str, framerate: float, number: int) -> bytes:
         with self._tools.open(url, self._client, lambda: False) as video:
             clock = Clock(video.times, video.end, framerate)
             if not 1 <= number <= clock.length:

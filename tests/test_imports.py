@@ -19,7 +19,7 @@ FLOORS = [
     ("jobs",),
     ("labelstudio", "engines", "overlay"),
     ("video", "keyframes"),
-    ("tracks", "prompts", "geometry", "masks", "settings", "errors"),
+    ("tracks", "prompts", "geometry", "masks", "settings", "table", "errors"),
 ]
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {

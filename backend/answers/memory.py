@@ -8,41 +8,36 @@ annotator ever meets another's.
 import hashlib
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from backend.jobs.runner import Job
-from backend.labelstudio.clicks import Click
+from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.regions import Region
+from backend.labelstudio.sequence import Item
+from backend.table import Table
 
 _MOST = 4096
+_JOBS = 512
 _UNSAVED = 10.0
 """Seconds after which what was answered is on the saved page, or was deleted: the page is saved every 5 s."""
 
-V = TypeVar("V")
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a region's track comes from.
 
-class Table(Generic[V]):
-    """The newest `_MOST` values by key; safe between threads."""
+    Attributes:
+        name: of the track, where the job has several.
+        stays: what was answered as it came.
+        made: what it is made of, where that is no box.
+    """
 
-    def __init__(self) -> None:
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, key: Hashable, value: V) -> None:
-        """Remember a value, and forget the oldest where there are too many."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            if len(self._values) > _MOST:
-                self._values.popitem(last=False)
-
-    def get(self, key: Hashable) -> V | None:
-        """The value, where it is remembered."""
-        with self._lock:
-            return self._values.get(key)
+    job: Job[Any]
+    name: str | None = None
+    stays: Sequence[Item] = ()
+    made: Mapping[str, Any] | None = None
 
 
 class Memory:
@@ -50,13 +45,14 @@ class Memory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers: Table[dict[str, int]] = Table()
-        self._signs: Table[bool] = Table()
-        self._clicked: Table[str] = Table()
-        self._answered: Table[tuple[Region, float]] = Table()
-        self._lines: Table[Answers] = Table()
-        self.sources: Table[tuple[Job[Any], str | None]] = Table()
-        """The job that makes a region of clicks or words, and the track's name there, by task and region."""
+        self._numbers: Table[dict[str, int]] = Table(_MOST)
+        self._signs: Table[bool] = Table(_MOST)
+        self._clicked: Table[tuple[str, str]] = Table(_MOST)
+        self._owned: Table[tuple[str, ...]] = Table(_MOST)
+        self._answered: Table[Answered] = Table(_MOST)
+        self._lines: Table[Answers] = Table(_MOST)
+        self.sources: Table[Source] = Table(_JOBS)
+        """By task and region."""
 
     def number(self, task: str, region: Region, seen: Iterable[int]) -> int:
         """The region's number, or the next one that the task has not seen."""
@@ -72,7 +68,7 @@ class Memory:
 
     def signed(self, task: str, clicks: Iterable[Click], page: Mapping[str, Region]) -> list[Click]:
         """The clicks, each positive or negative: as the request says, or an earlier one did; else positive."""
-        told = {name: sign for region in page.values() for name, sign in points_of(region).items()}
+        told = {click.id: click.positive for region in page.values() for click in clicks_of(region)}
         signed = []
         for click in clicks:
             if click.positive is not None:
@@ -81,19 +77,45 @@ class Memory:
             signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
         return signed
 
-    def clicked(self, task: str, clicks: Iterable[Click], page: Mapping[str, Region]) -> str:
-        """The id of the region that these clicks make: the one that some of them made before, or one of its own."""
-        names = [click.id for click in clicks]
-        known = next((found for name in names if (found := self._clicked.get((task, name)))), None)
-        known = known or next((region.id for region in page.values() if points_of(region).keys() & set(names)), None)
-        known = known or "p" + hashlib.sha256(f"{task}|{names[0]}".encode(errors="replace")).hexdigest()[:9]
+    def clicked(self, task: str, clicked: Clicked, page: Mapping[str, Region]) -> str:
+        """The id of the region that an object's clicks make: the one that some of them made before, or its own.
+
+        A point that was given another label belongs to another object from then on.
+        """
+        names, label = [click.id for click in clicked.clicks], clicked.label
+        before = (self._clicked.get((task, name)) for name in names)
+        known = next((region for region, of in filter(None, before) if of == label), None)
+        on_page = (
+            region.id
+            for region in page.values()
+            if region.meta.get("object") == label and {click.id for click in clicks_of(region)} & set(names)
+        )
+        known = known or next(on_page, None)
+        known = known or "p" + hashlib.sha256(f"{task}|{label}|{names[0]}".encode(errors="replace")).hexdigest()[:9]
         for name in names:
-            self._clicked.put((task, name), known)
+            self._clicked.put((task, name), (known, label))
         return known
 
-    def note(self, task: str, region: Region) -> None:
-        """A region is answered like this."""
-        self._answered.put((task, region.id), (region, time.monotonic()))
+    def own(self, task: str, text: str, shown: tuple[str, ...], *, is_now: bool) -> tuple[str, ...]:
+        """A person's lines of a text: as shown now, or as a request has shown them before, else as they were saved."""
+        if is_now:
+            self._owned.put((task, text), shown)
+        return self._owned.get((task, text)) or shown
+
+    def note(self, task: str, answer: Iterable[Region]) -> None:
+        """These regions are answered together, like this."""
+        arrival = Arrival()
+        for region in answer:
+            earlier = self._answered.get((task, region.id))
+            # A region that has been on the page can only be gone because a person deleted it.
+            has_arrived = earlier.arrival if earlier and earlier.arrival.is_seen else arrival
+            self._answered.put((task, region.id), Answered(region, time.monotonic(), has_arrived))
+
+    def saw(self, task: str, names: Iterable[str]) -> None:
+        """A request shows these regions: their answers have reached the page."""
+        for name in names:
+            if answered := self._answered.get((task, name)):
+                answered.arrival.is_seen = True
 
     def line(self, task: str, text: str | None) -> "Answers":
         """What a line for words was answered, by the id of its text."""
@@ -103,17 +125,40 @@ class Memory:
             return answers
 
 
+@dataclass(slots=True)
+class Arrival:
+    """Whether an answer has reached the page: some request has shown a region of it since.
+
+    Label Studio drops answers that come late or that another request has overtaken, and tells nobody.
+    """
+
+    is_seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A region as it was answered last, and when, of the monotonic clock."""
+
+    region: Region
+    at: float
+    arrival: Arrival
+
+
 class Answers:
     """What one annotation's line for words was answered.
 
     Args:
-        answered: regions as they were answered last, and when, of the monotonic clock; by task and id.
+        answered: by task and region.
     """
 
-    def __init__(self, task: str, answered: Table[tuple[Region, float]]) -> None:
+    def __init__(self, task: str, answered: Table[Answered]) -> None:
         self._task, self._answered = task, answered
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], str] = {}
+        self.planning = threading.Lock()
+        """Held while new regions get their ids: of two requests for the same words both give the same."""
+        self.unfinished: str | None = None
+        """The key of the question whose last answer lacked frames."""
 
     def id_of(self, key: str, name: str) -> str | None:
         """The region that an object became, by the question's key and the object's name there."""
@@ -139,31 +184,32 @@ class Answers:
         with self._lock:
             names = {*self._ids.values()}
         given = {name: kept for name in (*names, *page) if (kept := self._answered.get((self._task, name)))}
-        lacking = {name: kept for name, kept in given.items() if name not in page}
-        unsaved = {name: region for name, (region, at) in lacking.items() if since - at < _UNSAVED}
+        lacking = {name: one for name, one in given.items() if name not in page}
+        # What was answered after this request was sent has been overtaken by it.
+        unsaved = {name: one.region for name, one in lacking.items() if 0 <= since - one.at < _UNSAVED}
         return Known(
-            shown={**unsaved, **page},
-            answered={name: region for name, (region, _) in given.items()},
-            deleted=[region for name, (region, _) in lacking.items() if name not in unsaved],
             page=page,
+            shown={**unsaved, **page},
+            answered={name: one.region for name, one in given.items()},
+            deleted={name: one.region for name, one in lacking.items() if name not in unsaved and one.arrival.is_seen},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The regions of a page.
+    """The regions of a page, by id.
 
     Attributes:
-        shown: those that are there, by id; what was answered too lately to be saved as it was answered.
+        page: as it was saved.
+        shown: those that are there; what was answered too lately to be saved as it was answered.
         answered: as they were answered last, before a person edited them.
         deleted: those that a person has deleted.
-        page: as it was saved.
     """
 
+    page: Mapping[str, Region]
     shown: Mapping[str, Region]
     answered: Mapping[str, Region]
-    deleted: Sequence[Region]
-    page: Mapping[str, Region]
+    deleted: Mapping[str, Region]
 
     def is_saved(self, region: Region) -> bool:
         """The page was saved since the region was answered last, as far as that is remembered."""
@@ -172,7 +218,18 @@ class Known:
         return region.id in self.page and is_newest
 
 
-def points_of(region: Region) -> dict[str, bool]:
-    """The clicks that made a region: positive or not, by id."""
+def made_of(clicked: Clicked, clicks: Iterable[Click]) -> dict[str, Any]:
+    """What a region of clicks keeps in its `meta`, so that they are known again from the page alone."""
+    points = {click.id: [click.frame, click.x, click.y, click.positive is not False] for click in clicks}
+    return {"object": clicked.label, "points": points}
+
+
+def clicks_of(region: Region) -> list[Click]:
+    """The clicks that made a region, as its `meta` has them."""
     points: Any = region.meta.get("points")
-    return {str(name): bool(sign) for name, sign in points.items()} if isinstance(points, Mapping) else {}
+    clicks = []
+    for name, point in points.items() if isinstance(points, Mapping) else ():
+        match point:
+            case [int(frame), int() | float() as x, int() | float() as y, bool(positive)] if frame >= 1:
+                clicks.append(Click(str(name), frame, float(x), float(y), positive))
+    return clicks

@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from backend.answers import law, words
-from backend.answers.memory import Answers, Memory
+from backend.answers.memory import Answers, Memory, Source, clicks_of, made_of
 from backend.engines.base import FAILED, Engine
 from backend.errors import BackendError, BadRequest, BadVideo, SettingsError
 from backend.jobs.finding import Finding, Found
@@ -23,7 +24,8 @@ from backend.labelstudio.interactions import Asked, Interaction, Line
 from backend.labelstudio.media import Media
 from backend.labelstudio.regions import Region
 from backend.labelstudio.segments import Segment
-from backend.labelstudio.sequence import Item
+from backend.labelstudio.sequence import LAST_FRAME, Item
+from backend.prompts import Direction
 from backend.settings import Settings
 from backend.video import Video, VideoLimits
 
@@ -55,10 +57,8 @@ class Tools:
         whole = "|".join(map(str, [self.model_version, *parts]))
         return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
-    def submit(
-        self, key: Hashable, parts: Sequence[Any], make: Callable[[], Tracking | Finding]
-    ) -> Job[Tracking | Finding]:
-        """The job of these parts: one that is there, or a new one instead of what runs under `key`.
+    def submit(self, key: Hashable, digest: str, make: Callable[[], Tracking | Finding]) -> Job[Tracking | Finding]:
+        """The job with this digest: one that is there, or a new one instead of what runs under `key`.
 
         Raises:
             SettingsError: the model could not be loaded; no video is fetched for nothing.
@@ -66,7 +66,7 @@ class Tools:
         """
         if self.engine.status.startswith(FAILED):
             raise SettingsError(self.engine.status.removeprefix(FAILED))
-        return self.runner.submit(key, self.digest(parts), make)
+        return self.runner.submit(key, digest, make)
 
     def open(self, url: str, client: Client | None, cancelled: Callable[[], bool]) -> Video:
         """A task's video, fetched if need be.
@@ -112,8 +112,8 @@ class _Work:
         cut: the rest.
         job: makes what is to be made of it; None: nothing.
         name: of the track, where the job has several.
-        made: what the region is made of, where that is no box; `called`: the label of these clicks.
-        is_told: its error is told in the region alone.
+        made: what the region is made of, where that is no box; `called`: the label of clicks.
+        is_left: it is answered as it came; an error of it is told in the region alone.
     """
 
     region: Region
@@ -125,7 +125,7 @@ class _Work:
     made: Mapping[str, Any] | None = None
     called: str = ""
     error: BackendError | None = None
-    is_told: bool = False
+    is_left: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,59 +173,74 @@ class Story:
             BackendError: nothing of it can be done, and there is no line to say so.
         """
         interaction, line = self._interaction, self._interaction.line
+        self._memory.saw(interaction.task, (*interaction.page, *interaction.context))
         works = [self._box(one) for one in interaction.asked] + [self._object(one) for one in interaction.clicked]
         asking = self._ask(line, grammar.question(line.asked)) if line and line.asked else None
         self._wait([work.job for work in works if work.job] + ([asking.job] if asking else []), deadline)
         for work in works:
             work.error = work.error or (work.job.error if work.job else None)
-        errors = [work.error for work in works if work.error and not work.is_told]
+        errors = [work.error for work in works if work.error and not work.is_left]
         if errors and len(errors) == len(works) and line is None:
             raise errors[0]
-        results = [one for work in works for one in self._region(work)]
-        told = f"not tracked: {errors[0]}" if errors else self._waited_for(works)
-        if asking and line:
+        answers = [self._region(work) for work in works]
+        results = [one for answer in answers for one in answer]
+        told = f"not tracked: {errors[0]}" if errors else self._waited_for(works, answers)
+        if asking:
             found, told = self._found(asking)
             results += found
         if line and (told or line.is_marked):
-            results.append(line.written(told))
+            results += self._line(line, told, is_needed=not results)
         lawful = [dict(one) for one in law.lawful(results, interaction, self._going_on)]
-        for one in lawful:
-            if one["type"] == regions.TYPE:
-                self._memory.note(interaction.task, regions.parse(one))
+        boxes = [regions.parse(one) for one in lawful if one["type"] == regions.TYPE]
+        self._memory.note(interaction.task, boxes)
         return lawful
+
+    def _line(self, line: Line, told: str | None, *, is_needed: bool) -> Results:
+        """The line for words; not of an annotation that was never saved, unless there is no other place to tell it."""
+        if line.id is None:
+            return [line.written(told)] if told and is_needed else []
+        own = self._memory.own(self._interaction.task, line.id, line.own, is_now=line.asked is not None)
+        return [replace(line, own=own).written(told)]
 
     # Boxes
 
     def _box(self, asked: Asked) -> _Work:
-        region, command = asked.region, asked.command
+        region, command, key = asked.region, asked.command, self._key(asked.region.id)
         work = _Work(region, asked.classes, region.anchors(is_commanded=command != TRACK))
         if asked.error:
-            work.error, work.is_told = asked.error, True
-            return work
-        if (command == TRACK or command.stop) and self._goes_on(work, is_stopped=command.stop):
-            return work
-        if command.redo:
-            self._tools.runner.forget(self._key(region.id))
-        work.cut = segments.cut(region, self._settings.direction, TRACK if command.stop else command)
-        if any(segment.is_tracked for segment in work.cut) and not command.stop:
-            self._track(work, {}, command)
+            work.error, work.is_left = asked.error, True
+        elif command.stop:
+            self._stop(work)
+        elif command != TRACK or not self._goes_on(work):
+            # What is unfinished goes on with the job that redoes it.
+            if command.redo and not region.is_partial:
+                self._tools.runner.forget(key)
+            work.cut = segments.cut(region, self._settings.direction, command)
+            if any(segment.is_tracked for segment in work.cut):
+                self._track(work, _inside(work.cut, clicks_of(region)), command, self._settings.direction)
         return work
 
-    def _goes_on(self, work: _Work, *, is_stopped: bool) -> bool:
-        """Whether a job is there already that makes the region: of its words or clicks, or any that is to stop."""
-        region, key = work.region, self._key(work.region.id)
-        is_unfinished = region.is_partial and not any(item.is_human for item in region.items)
-        source = self._memory.sources.get(key) if is_unfinished and "at" not in region.meta else None
-        newest = self._tools.runner.newest(key) if is_stopped and not source else None
-        job, name = source or (newest, None)
-        if job is None or (job.state in ("failed", "cancelled") and not is_stopped):
+    def _goes_on(self, work: _Work) -> bool:
+        """Whether a job is there already that makes the rest of the region, as it was asked for before."""
+        region = work.region
+        source = self._memory.sources.get(self._key(region.id))
+        is_corrected = any(item.is_corrected for item in region.items) or bool(region.deleted)
+        if not source or not region.is_partial or "at" in region.meta or is_corrected:
             return False
-        if is_stopped:
-            job.cancel()
-        if source:
-            work.stays = ()
-        work.job, work.name = job, name
+        if source.job.state in ("failed", "cancelled") or source.job.is_cancelled:
+            return False
+        work.job, work.name, work.stays, work.made = source.job, source.name, source.stays, source.made
         return True
+
+    def _stop(self, work: _Work) -> None:
+        """End the region's job, and answer what it has computed; without one, the region as it is."""
+        job = self._tools.runner.newest(self._key(work.region.id))
+        source = self._memory.sources.get(self._key(work.region.id))
+        if job is None or job.state not in ("queued", "running") or source is None or source.job is not job:
+            work.is_left = True
+            return
+        job.cancel()
+        work.job, work.stays, work.made = job, source.stays, source.made
 
     # Clicks
 
@@ -233,62 +248,65 @@ class Story:
         """The track that clicks make: the region that they made before, or a new one."""
         interaction, memory = self._interaction, self._memory
         clicks = memory.signed(interaction.task, clicked.clicks, interaction.page)
-        name = memory.clicked(interaction.task, clicks, interaction.page)
+        name = memory.clicked(interaction.task, clicked, interaction.page)
         classes = self._config.clicked(clicked.control, clicked.label, interaction.video)
         region = interaction.page.get(name) or self._new(name, classes)
-        by_frame: dict[int, list[Click]] = {}
-        for click in clicks:
-            by_frame.setdefault(click.frame, []).append(click)
+        by_frame = _by_frame(clicks)
+        direction = segments.led(region, by_frame, self._settings.direction)
         work = _Work(
             region=region,
             classes=tuple(label for label in region.labels if label not in self._config.commands) or classes,
             stays=[item for item in region.items if item.is_human],
-            cut=segments.around(region, by_frame, self._settings.direction),
-            made={"points": {click.id: click.positive is not False for click in clicks}},
+            cut=segments.around(region, by_frame, direction),
+            made=made_of(clicked, clicks),
             called=clicked.label,
         )
-        self._going_on.add(name)
-        self._track(work, by_frame, TRACK)
+        self._track(work, by_frame, TRACK, direction)
         if work.job:
-            memory.sources.put(self._key(name), (work.job, None))
+            self._going_on.add(name)
         return work
 
     # Both
 
-    def _track(self, work: _Work, clicked: Mapping[int, Sequence[Click]], command: Command) -> None:
+    def _track(
+        self, work: _Work, clicked: Mapping[int, Sequence[Click]], command: Command, direction: Direction
+    ) -> None:
         """Set the job to work that makes the region's track."""
         settings, interaction, region, cut = self._settings, self._interaction, work.region, work.cut
-        direction = command.direction or settings.direction
-
-        def make() -> Tracking:
-            return Tracking(
-                region,
-                cut,
-                clicked,
-                framerate=interaction.framerate,
-                direction=direction,
-                max_frames=settings.max_frames,
-                bound=settings.keyframes.iou,
-                engine=self._tools.engine,
-                video=self._video,
-            )
-
-        parts: list[Any] = [interaction.framerate, settings.direction, settings.max_frames, command]
+        make = partial(
+            Tracking,
+            region,
+            cut,
+            clicked,
+            framerate=interaction.framerate,
+            direction=command.direction or direction,
+            max_frames=settings.max_frames,
+            bound=settings.keyframes.iou,
+            engine=self._tools.engine,
+            video=partial(self._tools.open, interaction.url, self._client),
+        )
+        parts: list[Any] = [interaction.framerate, direction, settings.max_frames, command]
         parts += [item.fingerprint for item in work.stays]
         parts += [item.fingerprint for segment in cut for item in (*(segment.kept or ()), *segment.aside)]
         parts += [(one.frame, one.x, one.y, one.positive) for clicks in clicked.values() for one in clicks]
+        key = self._key(region.id)
         try:
-            work.job = self._tools.submit(self._key(region.id), [interaction.url, *parts], make)
+            work.job = self._tools.submit(key, self._tools.digest([interaction.url, *parts]), make)
         except BackendError as error:
             work.error = error
+        else:
+            self._memory.sources.put(key, Source(work.job, None, work.stays, work.made))
 
     def _region(self, work: _Work) -> Results:
         """A region as it is answered; nothing where there is no box of it to show."""
         interaction, region, job = self._interaction, work.region, work.job
+        if work.is_left:
+            reason = str(work.error) if work.error else None
+            return regions.left(region, work.classes, interaction.framerate, reason)
         if work.error:
-            if not region.items:
-                return []
-            return regions.refusal(region, work.classes, interaction.framerate, str(work.error))
+            # What clicks have made is not in the request: a copy of it that only tells of an error may lose an edit.
+            is_here = region.id in interaction.context
+            return regions.refusal(region, work.classes, interaction.framerate, str(work.error)) if is_here else []
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
         is_partial = job is not None and job.state != "done"
         partial, items, score = None, segments.kept(work.cut), region.score
@@ -296,7 +314,7 @@ class Story:
             partial = track.progress() if is_partial else None
             items, score = track.answer()
         elif job:
-            items = [item for item in region.items if item not in work.stays]
+            return regions.left(region, work.classes, interaction.framerate) if region.items else []
         if not items and not work.stays:
             return []
         return regions.answer(
@@ -311,10 +329,10 @@ class Story:
             made=work.made,
         )
 
-    def _waited_for(self, works: Sequence[_Work]) -> str | None:
+    def _waited_for(self, works: Sequence[_Work], answers: Sequence[Results]) -> str | None:
         """What to say of clicks of which nothing can be shown yet, or at all."""
-        for work in works:
-            if work.made and work.job and not self._region(work):
+        for work, answer in zip(works, answers, strict=True):
+            if work.called and work.job and not answer:
                 if work.job.state == "done":
                     return f"{work.called}: nothing is seen there, click on it once more"
                 done, total = work.job.work.progress()
@@ -327,67 +345,63 @@ class Story:
     def _ask(self, line: Line, question: Question) -> _Asking:
         """The job that finds what a line asks for."""
         interaction, settings = self._interaction, self._settings
-        known = self._config.labels.get(line.video, ())
-        if any(phrase.casefold() == ALL for phrase in question.phrases):
-            every = [self._config.phrases[label] for label in known if label in self._config.phrases]
-            question = replace(question, phrases=tuple(dict.fromkeys(every)))
-            if not every:
-                raise BadRequest("the config has no labels to look for: write what to find")
+        every = [self._config.phrases[label] for label in self._config.labels.get(line.video, ())]
+        named = [every if phrase.casefold() == ALL else [phrase] for phrase in question.phrases]
+        question = replace(question, phrases=tuple(dict.fromkeys(phrase for phrases in named for phrase in phrases)))
+        if not question.phrases:
+            raise BadRequest("the config has no labels to look for: write what to find")
         within = question.within if question.at is None else Range(question.at, question.at)
-
-        def make() -> Finding:
-            return Finding(
-                question.phrases,
-                within,
-                framerate=interaction.framerate,
-                max_frames=settings.max_frames,
-                bound=settings.keyframes.iou,
-                engine=self._tools.engine,
-                video=self._video,
-            )
-
-        key = self._key(line.id or "", "words")
-        parts = [interaction.url, interaction.framerate, settings.max_frames, question.phrases, within]
+        make = partial(
+            Finding,
+            question.phrases,
+            within,
+            framerate=interaction.framerate,
+            max_frames=settings.max_frames,
+            bound=settings.keyframes.iou,
+            engine=self._tools.engine,
+            video=partial(self._tools.open, interaction.url, self._client),
+        )
+        parts = [interaction.url, interaction.framerate, settings.max_frames, question.phrases, within, question.redo]
+        key, digest = self._key(line.id or "", "words"), self._tools.digest(parts)
         answers = self._memory.line(interaction.task, line.id)
-        if question.redo:
+        # What is unfinished goes on with the job that redoes it.
+        if question.redo and answers.unfinished != digest:
             self._tools.runner.forget(key)
-            answers.forget(self._tools.digest(parts))
-        return _Asking(question, self._tools.submit(key, parts, make), self._tools.digest(parts), answers)
+            answers.forget(digest)
+        return _Asking(question, self._tools.submit(key, digest, make), digest, answers)
 
     def _found(self, asking: _Asking) -> tuple[Results, str]:
         """Regions for what was found, and what to say of it."""
-        job, interaction = asking.job, self._interaction
+        job, finding, question, interaction = asking.job, asking.finding, asking.question, self._interaction
         if job.error:
             raise job.error
         is_partial = job.state != "done"
-        finding = asking.finding
-        done, total = finding.progress()
         # Asked in this order: it may go on in between.
+        done, total = finding.progress()
         until = finding.until()
         found = finding.found()
-        plan = words.plan(
-            found,
-            interaction.page,
-            asking.answers,
-            asking.key,
-            asking.question,
-            since=self._began,
-            until=until,
-            preserve=self._settings.preserve,
-        )
+        asking.answers.unfinished = asking.key if is_partial else None
+        with asking.answers.planning:
+            plan = words.plan(
+                found,
+                interaction.page,
+                asking.answers,
+                asking.key,
+                question,
+                since=self._began,
+                until=until,
+                preserve=self._settings.preserve,
+            )
         results: Results = []
-        at = asking.question.at
+        at = question.at
         partial = (1, finding.length or 1) if at else (done, total) if is_partial else None
-        nameless = set[str]()
-        for name in found:
-            if name not in plan.new and name not in plan.going_on:
+        for name, one in found.items():
+            going_on = plan.going_on.get(name)
+            if going_on is None and name not in plan.new:
                 continue
-            one, going_on = found[name], plan.going_on.get(name)
-            classes = self._config.named(one.phrase, interaction.video)
-            if not classes:
-                nameless.add(one.phrase)
-            region = going_on or self._new(regions.new_id(), classes)
-            answer = regions.answer(
+            region = going_on or self._new(plan.new[name], self._config.named(one.phrase, interaction.video))
+            made = {"phrase": one.phrase, **({"at": at} if at else {})}
+            results += regions.answer(
                 region,
                 one.items,
                 framerate=interaction.framerate,
@@ -396,25 +410,19 @@ class Story:
                 engine=self._tools.engine_now(),
                 score=one.score,
                 partial=partial,
-                made={"phrase": one.phrase, **({"at": at} if at else {})},
+                made=made,
             )
+            self._going_on.add(region.id)
             if going_on:
-                self._going_on.add(region.id)
-            asking.answers.note(asking.key, name, region.id)
-            self._memory.sources.put(self._key(region.id), (job, name))
-            results += answer
-        return results, self._sentence(asking, found.values(), plan, nameless, (done, total) if is_partial else None)
+                asking.answers.note(asking.key, name, region.id)
+            self._memory.sources.put(self._key(region.id), Source(job, name, (), made))
+        return results, self._sentence(asking, found.values(), plan, (done, total) if is_partial else None)
 
     def _sentence(
-        self,
-        asking: _Asking,
-        found: Iterable[Found],
-        plan: words.Plan,
-        nameless: Collection[str],
-        partial: tuple[int, int] | None,
+        self, asking: _Asking, found: Collection[Found], plan: words.Plan, partial: tuple[int, int] | None
     ) -> str:
         """The outcome of words."""
-        counts = dict.fromkeys(asking.question.phrases, 0)
+        at, counts = asking.question.at, dict.fromkeys(asking.question.phrases, 0)
         for one in found:
             counts[one.phrase] = counts.get(one.phrase, 0) + 1
         told = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
@@ -422,16 +430,17 @@ class Story:
             told.append(f"{plan.there} there already")
         if plan.fresh:
             told.append(f"{plan.fresh} not saved by the page yet: ask again in five seconds")
-        if nameless:
+        if nameless := {one.phrase for one in found if not self._config.named(one.phrase, self._interaction.video)}:
             told.append(f"no class is called {', '.join(sorted(nameless))}: select and press a class key")
         if plan.new:
             told.append("an active class overrides theirs")
-        if asking.question.at:
-            told.append(f"on frame {asking.question.at} only: delete what is wrong, then t on a box, or ask without at")
-        elif partial:
-            told.append(
-                f"{partial[0]} of {partial[1]} frames so far ({self._tools.engine_now()}), ask again for the rest"
-            )
+        if at:
+            told.append(f"on frame {at} only: delete what is wrong, then t on a box, or ask without at")
+        if partial and asking.finding.length is None:
+            told = [f"{', '.join(asking.question.phrases)}: opening the video, ask again"]
+        elif partial and not at:
+            held = f", new ones {self._settings.hotstart_frames} later" if self._settings.hotstart_frames else ""
+            told.append(f"{partial[0]} of {partial[1]} frames so far{held} ({self._tools.engine_now()}): ask again")
         return " · ".join(told)
 
     # How it is done
@@ -442,9 +451,6 @@ class Story:
 
     def _key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
         return self._interaction.task, kind, name
-
-    def _video(self, cancelled: Callable[[], bool]) -> Video:
-        return self._tools.open(self._interaction.url, self._client, cancelled)
 
     def _wait(self, jobs: Sequence[Job[Tracking | Finding]], deadline: float) -> None:
         if self._tools.waiters.acquire(blocking=False):
@@ -460,3 +466,16 @@ def _track_of(job: Job[Tracking | Finding], name: str | None) -> _Tracked | None
         return job.work
     found = job.work.found().get(name or "")
     return _FoundTrack(job.work, found) if found else None
+
+
+def _by_frame(clicks: Iterable[Click]) -> dict[int, list[Click]]:
+    by_frame: dict[int, list[Click]] = {}
+    for click in clicks:
+        by_frame.setdefault(click.frame, []).append(click)
+    return by_frame
+
+
+def _inside(cut: Iterable[Segment], clicks: Iterable[Click]) -> dict[int, list[Click]]:
+    """The clicks on frames that are tracked."""
+    spans = [segment.frames(LAST_FRAME) for segment in cut if segment.is_tracked]
+    return _by_frame(click for click in clicks if any(click.frame in span for span in spans))

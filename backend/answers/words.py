@@ -11,7 +11,7 @@ from backend.geometry import Boxes, iou
 from backend.jobs.finding import Found
 from backend.labelstudio import sequence
 from backend.labelstudio.grammar import Question
-from backend.labelstudio.regions import Region
+from backend.labelstudio.regions import Region, new_id
 
 _SAME = 0.5
 """Mean IoU from which on two tracks are of one object."""
@@ -22,14 +22,14 @@ class Plan:
     """What becomes of the objects that were found, by their names.
 
     Attributes:
-        new: those that the page does not have.
+        new: those that the page does not have, and the ids that they get.
         going_on: those that go on with a region of an earlier answer.
         there: how many the page has already.
         fresh: how many of these were answered so lately that the page was not saved since. A person may have edited
             them, so they go on only when they are asked for once more.
     """
 
-    new: tuple[str, ...]
+    new: Mapping[str, str]
     going_on: Mapping[str, Region]
     there: int
     fresh: int
@@ -56,11 +56,12 @@ def plan(
         until: the last LS frame that was looked at. What an earlier answer shows beyond it is not shortened.
     """
     known = answers.regions(page, since)
-    shown, deleted = known.shown, [] if question.redo else known.deleted
-    new, going_on, there, fresh = [], dict[str, Region](), 0, 0
+    deleted = {} if question.redo else known.deleted
+    new, going_on, there, fresh = dict[str, str](), dict[str, Region](), 0, 0
     for name, one in found.items():
         earlier = answers.id_of(key, name)
-        match = shown.get(earlier) if earlier else _there(one, known)
+        match = known.shown.get(earlier) if earlier else None
+        match = match or _there(one, known)
         is_saved = match is not None and known.is_saved(match)
         is_free = match and is_saved and question.at is None and match not in going_on.values()
         if match and is_free and match.items[-1].frame <= until and law.may_go_on(match, one.phrase, preserve=preserve):
@@ -69,9 +70,12 @@ def plan(
             there += 1
             fresh += not is_saved and match.is_partial and match.is_untouched
             answers.note(key, name, match.id)
-        elif not earlier and not _waits(one, shown.values(), until) and not _same(one, _of(one.phrase, deleted)):
-            new.append(name)
-    return Plan(tuple(new), going_on, there, fresh)
+        elif earlier and earlier not in deleted:
+            new[name] = earlier  # that answer has not reached the page
+        elif not (earlier or _waits(one, known.shown.values(), until) or _same(one, _of(one.phrase, deleted.values()))):
+            new[name] = new_id()
+            answers.note(key, name, new[name])
+    return Plan(new, going_on, there, fresh)
 
 
 def _there(one: Found, known: Known) -> Region | None:

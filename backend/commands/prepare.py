@@ -110,7 +110,7 @@ class Preparer:
         data, told = dict(task["data"]), []
         with self._open(self._tag.url(data)) as video:
             told += self._rate(task, data, video)
-            told += self._pictures(data, video)
+            told += self._pictures(task, data, video)
         if data != task["data"]:
             self._client.set_data(task["id"], data)
         return ", ".join(told) or "has everything"
@@ -145,17 +145,21 @@ class Preparer:
         data[name] = rate
         return [f"{name} was {counted:g}, mended to {rate:g}"]
 
-    def _pictures(self, data: dict[str, Any], video: Video) -> list[str]:
+    def _pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):
             return []
         clock = Clock(video.times, video.end, self._tag.rate(data))
         numbers = strip.numbers(clock.length, self._settings.frames_per_strip)
         name, known = self._strip[1:], data.get(self._strip[1:])
         served = self._served(data, numbers) if self._settings.public_url else None
+        was_served = isinstance(known, list) and "/frames/" in "".join(map(str, known[:1]))
         if data.get(NUMBERS) == numbers and isinstance(known, list) and len(known) == len(numbers):
-            was_served = "/frames/" in str(known[0])
             if known == served if served else not was_served:
                 return []
+        elif known and any(task.get(work) for work in WORK):
+            return [f"its pictures are others than {name} would get: left, since points on them count by their order"]
+        elif known and NUMBERS not in data:
+            return [f"{name} holds pictures of your own: left, add {NUMBERS} to it or take it out"]
         if served:
             data[name] = served
         else:

@@ -26,7 +26,6 @@ class _View:
 
     clock: Clock
     size: tuple[int, int]
-    start: int
     propagations: Propagations
 
 
@@ -77,6 +76,8 @@ class Finding:
         self._video = video
         self._view: _View | None = None
         self._progress = (0, 1)
+        self._last: int | None = None
+        self._until = 0
         self._whole: dict[str, Found] | None = None
         self.length: int | None = None
         """LS frames of the video, once it is open."""
@@ -102,12 +103,14 @@ class Finding:
                 span=range(first, last + 1),
             )
             self._progress = (0, propagations.total)
-            self._view = _View(clock, (video.width, video.height), first, propagations)
+            self._view = _View(clock, (video.width, video.height), propagations)
             with closing(propagations.run(self._engine, video)) as frames:
-                for done, _ in enumerate(frames, start=1):
-                    self._progress = (done, propagations.total)
+                for done, frame in enumerate(frames, start=1):
+                    self._progress, self._last = (done, propagations.total), frame
                     if cancelled():
-                        return
+                        break
+            is_whole = not cancelled() and self._last == len(video) - 1
+            self._until = LAST_FRAME if is_whole else self.until()
         # Made once, here; what they were made of takes a hundred times the memory.
         self._whole, self._view = self.found(), None
 
@@ -116,11 +119,9 @@ class Finding:
         return self._progress
 
     def until(self) -> int:
-        """The last LS frame that was looked at; after the last one there is nothing that was not."""
-        view, (done, _) = self._view, self._progress
-        if view is None:
-            return 0 if self._whole is None else LAST_FRAME
-        return view.clock.frame(view.start + done - 1) if done else 0
+        """The last LS frame that was looked at; the last of all where the video's end was."""
+        view = self._view
+        return view.clock.frame(self._last) if view and self._last is not None else self._until
 
     def found(self) -> dict[str, Found]:
         """What is known by now, by names that stay the same while the job goes on."""

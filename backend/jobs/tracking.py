@@ -86,10 +86,9 @@ class Tracking:
             propagation = Propagation(len(video), stretches, self._max_frames, _span(to_track, stretches, clock))
             self._view = view = _View(clock, (video.width, video.height), propagation)
             propagation.run(self._engine, video, self._prompts(to_track, clock, video), cancelled)
-        if not cancelled():
-            # Made once, here; what they were made of takes a hundred times the memory.
-            self._whole, self._progress = self._keyframes(view, whole=True), (propagation.total, propagation.total)
-            self._view = None
+        # Made once, here; what they were made of takes a hundred times the memory.
+        self._whole, self._progress = self._keyframes(view, whole=not cancelled()), self.progress()
+        self._view = None
 
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; before the file is open, what Label Studio says that there are."""
@@ -151,8 +150,11 @@ class Tracking:
         for frame in sorted({*anchors, *self._clicked}):
             item, source = anchors.get(frame), clock.source(frame)
             self._check(frame, clock)
+            points = _points(self._clicked.get(frame, ()), video)
             box = self._box(item, video) if item else None
-            shown[source] = Prompt(self.region.id, source, box, _points(self._clicked.get(frame, ()), video))
+            if earlier := shown.get(source):  # two LS frames that show one picture
+                box, points = box or earlier.box, earlier.points + points
+            shown[source] = Prompt(self.region.id, source, box, points)
         return sorted(shown.values(), key=lambda prompt: (prompt.is_negative, prompt.frame))
 
     def _check(self, frame: int, clock: Clock) -> None:

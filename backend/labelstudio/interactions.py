@@ -201,10 +201,10 @@ def _saved(task: Mapping[str, Any], context: Results) -> Results:
     Drafts are the asker's own. A request names no annotation: it is the one that holds what the request is about, else
     the newest draft. Of annotations that nothing points to nobody knows whose they are.
     """
-    ids = {result.get("id") for result in context}
+    ids = {str(result.get("id")) for result in context}
     drafts = sorted(_holders(task, "drafts"), key=lambda draft: str(draft.get("updated_at", "")), reverse=True)
     pages = [_results(holder) for holder in (*drafts, *_holders(task, "annotations"))]
-    held = (page for page in pages if ids & {result.get("id") for result in page})
+    held = (page for page in pages if ids & {str(result.get("id")) for result in page})
     return next(held, pages[0] if drafts else [])
 
 

@@ -78,8 +78,8 @@ class Region:
 
     @cached_property
     def is_untouched(self) -> bool:
-        """It is as we answered it, and nobody set a keyframe of it, deleted one or gave it another class."""
-        return not any(item.is_human for item in self.items) and self.meta.get("seal") == seal(self.items, self.labels)
+        """Its keyframes are as we answered them: nobody set one or deleted one."""
+        return not any(item.is_human for item in self.items) and self.meta.get("seal") == seal(self.items)
 
     @cached_property
     def deleted(self) -> frozenset[int]:
@@ -153,10 +153,12 @@ def track_id(meta: object) -> int | None:
     return _whole(meta.get("track_id")) if isinstance(meta, Mapping) else None
 
 
-def seal(items: Iterable[Item], labels: Iterable[str]) -> str:
-    """A fingerprint of a whole region: what a person deleted or named otherwise shows in it."""
-    whole = "|".join([*(item.fingerprint for item in items), *labels])
-    return hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
+def seal(items: Iterable[Item]) -> str:
+    """A fingerprint of all keyframes: that a person deleted one shows in it.
+
+    Not of the class: Label Studio gives an active one to all that is answered, and it stays as the page has it.
+    """
+    return hashlib.sha256("|".join(item.fingerprint for item in items).encode()).hexdigest()[:8]
 
 
 def answer(
@@ -183,7 +185,7 @@ def answer(
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id}"
-    meta |= {"seal": seal(items, labels), **(made or {})}
+    meta |= {"seal": seal(items), **(made or {})}
     for key in {"partial", "at"} - {*(made or {})}:
         meta.pop(key, None)
     if partial:
@@ -200,9 +202,19 @@ def answer(
 def refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
     """The region as it came, corrections still unanswered, with the reason where the person can read it."""
     meta = {**region.meta, "text": [*_notes(region), f"not tracked: {reason}"]}
-    return _results(
-        region, [item.untouched(framerate) for item in region.items], labels, meta, region.origin, region.score
-    )
+    return _as_it_came(region, labels, framerate, meta, region.origin)
+
+
+def left(region: Region, labels: Sequence[str], framerate: float, reason: str | None = None) -> list[dict[str, Any]]:
+    """The region as it came and not asked for any more, with a reason where there is one."""
+    told = {"text": [*_notes(region), f"not tracked: {reason}"]} if reason else {}
+    return _as_it_came(region, labels, framerate, {**region.meta, **told}, "prediction")
+
+
+def _as_it_came(
+    region: Region, labels: Sequence[str], framerate: float, meta: Mapping[str, Any], origin: str
+) -> list[dict[str, Any]]:
+    return _results(region, [item.untouched(framerate) for item in region.items], labels, meta, origin, region.score)
 
 
 def _results(

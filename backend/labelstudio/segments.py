@@ -77,6 +77,13 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
     return tuple(segments)
 
 
+def led(region: Region, clicked: Collection[int], direction: Direction) -> Direction:
+    """Where a track goes beyond its clicks: where it is led, and where it has gone before."""
+    ahead = direction != "backward" or any(item.frame > max(clicked) for item in region.items)
+    back = direction != "forward" or any(item.frame < min(clicked) for item in region.items)
+    return "both" if ahead and back else "forward" if ahead else "backward"
+
+
 def around(region: Region, clicked: Collection[int], direction: Direction) -> tuple[Segment, ...]:
     """Cut a track that clicks on these LS frames make anew, at its human keyframes."""
     humans = tuple(item for item in region.items if item.is_human)

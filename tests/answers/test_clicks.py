@@ -102,7 +102,7 @@ def test_what_is_not_ready_comes_with_t_or_the_next_click(make_service) -> None:
     gate.open()
     assert page.press(name) == [name]
     assert page.frames(name)[-1] == 100
-    assert page.regions[name]["meta"]["points"] == {next(iter(page.points)): True}
+    assert page.regions[name]["meta"]["points"] == {next(iter(page.points)): [1, 25, 50, True]}
 
 
 def test_of_what_nothing_is_there_yet_the_line_tells(make_service) -> None:
@@ -141,3 +141,41 @@ def test_a_track_of_clicks_is_kept_whole_by_t_and_corrected_by_dragging(page: Pa
     page.press(name)
     assert page.item(name, 50)["y"] == 80
     assert page.regions[name]["meta"]["human"] == [50]
+
+
+def test_a_box_that_corrects_what_clicks_have_made_leaves_the_clicked_frames_where_they_were(page: Page) -> None:
+    (name,) = page.click(0, 25, 50)
+    page.drag(name, 61, x=60)
+    page.press(name)
+    assert page.shown(name, 1)[0] == pytest.approx(25 - 20 / 6.4, abs=1e-4)
+    assert page.shown(name, 61)[0] == 60
+
+
+def test_a_further_click_keeps_the_frames_before_that_were_tracked(page: Page) -> None:
+    (name,) = page.click(5, 50, 50)
+    page.command(name, "back")
+    assert page.frames(name)[0] == 1
+    page.save()
+    page.click(5, 51, 50)
+    assert page.frames(name)[0] == 1
+
+
+def test_a_click_that_cannot_be_done_returns_nothing_that_was_edited(page: Page, engine: StubEngine) -> None:
+    (name,) = page.click(0, 25, 50)
+    page.save()
+    page.drag(name, 50, y=77)
+    engine.status = "failed: set model_path"
+    assert page.click(0, 26, 50) == []
+    assert page.item(name, 50)["y"] == 77
+    assert page.told == "not tracked: set model_path"
+
+
+def test_a_point_that_gets_another_label_is_of_another_object(page: Page) -> None:
+    (first,) = page.click(0, 25, 50)
+    page.click(0, 26, 50)
+    moved = next(iter(page.points.values()))
+    moved["value"] |= {"labels": ["object 2"], "keypointlabels": ["object 2"]}
+    page.save()
+    (second,) = page.ask_points("object 2")
+    assert second != first
+    assert page.ask_points("object 1") == [first]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.answers.page import Page
@@ -127,3 +128,65 @@ def test_a_found_track_takes_commands_too(make_service) -> None:
     assert page.frames(name)[0] == 31
     page.command(name, "back")
     assert page.frames(name)[0] == 1
+
+
+def test_stop_changes_nothing_of_what_is_finished_or_of_another_backend(page: Page, make_service) -> None:
+    name = page.draw()
+    page.press(name)
+    page.drag(name, 100, y=70)
+    before = json.dumps(page.regions[name]["value"]["sequence"])
+    page.command(name, "stop")
+    assert json.dumps(page.regions[name]["value"]["sequence"]) == before
+    page.service = make_service(StubEngine())
+    page.drag(name, 50, y=60)
+    before = json.dumps(page.regions[name]["value"]["sequence"])
+    page.command(name, "stop")
+    assert json.dumps(page.regions[name]["value"]["sequence"]) == before
+    page.press(name)
+    assert page.shown(name, 49)[1] == pytest.approx(60, abs=0.5)
+
+
+def test_a_box_that_was_stopped_before_it_was_tracked_is_tracked_by_t(page: Page) -> None:
+    name = page.draw()
+    page.command(name, "stop")
+    assert page.frames(name) == [1]
+    page.press(name)
+    assert page.frames(name)[-1] == 100
+
+
+@pytest.mark.parametrize(("line", "there", "gone"), [("back", 1, 60), ("to 90", 90, 91), ("from 50 to 90", 90, 91)])
+def test_t_brings_the_rest_of_what_a_command_asked_for(make_service, line: str, there: int, gone: int) -> None:
+    gate = Gate(45)
+    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    name = page.draw(frame=41)
+    gate.until = 45 if line != "back" else 0
+    page.command(name, line)
+    assert "partial" in page.regions[name]["meta"]
+    gate.open()
+    page.press(name)
+    assert "partial" not in page.regions[name]["meta"]
+    assert not np.isnan(page.shown(name, there)[0])
+    assert np.isnan(page.shown(name, gone)[0])
+
+
+def test_a_long_redo_ends(make_service) -> None:
+    gate = Gate(1000)
+    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    name = page.draw()
+    page.press(name)
+    gate.until = 50
+    page.command(name, "redo")
+    assert page.regions[name]["meta"]["partial"] == {"done": 50, "total": 100}
+    sessions = page.service.engine.sessions
+    gate.open()
+    page.command(name, "redo")
+    assert "partial" not in page.regions[name]["meta"]
+    assert page.service.engine.sessions == sessions
+
+
+def test_a_word_that_is_no_command_asks_for_nothing_later(page: Page) -> None:
+    first, second = page.draw(), page.draw(x=50)
+    page.press(first)
+    page.command(first, "sideways")
+    page.drag(first, 50, y=70)
+    assert page.press(second) == [second]

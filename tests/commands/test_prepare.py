@@ -163,6 +163,31 @@ def test_a_strip_that_lost_something_is_made_anew(studio: Studio, prepare, clip:
     assert codes([studio.read(address) for address in task["data"]["frames"]]) == [0, 6, 11]
 
 
+@pytest.mark.parametrize("work", [{"total_annotations": 1}, {"draft_exists": True}], ids=str)
+def test_a_strip_that_points_may_be_on_is_left_and_told(studio: Studio, prepare, clip: Path, work: Any) -> None:
+    task = task_of(studio, clip)
+    assert prepare(frames_per_strip=4) == 0
+    task |= work
+    before = repr(task["data"])
+    assert prepare(frames_per_strip=2) == 0
+    assert repr(task["data"]) == before
+    assert "left, since points on them count by their order" in prepare.told[-1]
+
+
+def test_pictures_of_a_persons_own_are_left_and_told(studio: Studio, prepare, clip: Path) -> None:
+    task = task_of(studio, clip, {"frames": ["/mine.jpg"]})
+    assert prepare() == 0
+    assert task["data"]["frames"] == ["/mine.jpg"]
+    assert "pictures of your own" in prepare.told[-1]
+
+
+def test_without_the_public_address_label_studio_keeps_them_again(studio: Studio, prepare, clip: Path) -> None:
+    task = task_of(studio, clip)
+    assert prepare(public_url=PUBLIC, frames_per_strip=4) == 0
+    assert prepare(frames_per_strip=4) == 0
+    assert all(address.startswith("/data/upload/") for address in task["data"]["frames"])
+
+
 def test_the_second_time_nothing_is_changed(studio: Studio, prepare, clip: Path) -> None:
     task_of(studio, clip)
     task_of(studio, clip, {"fps": 50}, total_annotations=1)

@@ -91,11 +91,19 @@ class LabelingPage:
 
     def words(self, line: str) -> dict[str, Any]:
         """Type into the line for words, and wait for the answer."""
-        return self._type(self.page.locator(".words").get_by_test_id("textarea-input"), line)
+        count = len(self.answers)
+        self.send(line)
+        return self.answer(count)
+
+    def send(self, line: str) -> None:
+        """Type into the line for words."""
+        self._type(self.page.locator(".words").get_by_test_id("textarea-input"), line)
 
     def command(self, line: str) -> dict[str, Any]:
         """Type into the selected region's own line, and wait for the answer."""
-        return self._type(self.page.locator(".line").get_by_test_id("textarea-input"), line)
+        count = len(self.answers)
+        self._type(self.page.locator(".line").get_by_test_id("textarea-input"), line)
+        return self.answer(count)
 
     def prepare_clicks(self) -> None:
         """What a person does once in a browser: the toggle, and the pink tool."""
@@ -123,13 +131,10 @@ class LabelingPage:
             self.page.keyboard.up("Alt")
         return self.answer(count)
 
-    def _type(self, field: Any, line: str) -> dict[str, Any]:
-        count = len(self.answers)
+    def _type(self, field: Any, line: str) -> None:
         field.first.fill(line)
         field.first.press("Enter")
-        answer = self.answer(count)
         self.page.evaluate("() => document.activeElement.blur()")
-        return answer
 
     def answer(self, count: int) -> dict[str, Any]:
         """The interactive answer number `count` (from 0) on this page."""
@@ -271,10 +276,10 @@ _STRIP = "Htx.annotationStore.selected.names.get('frames')"
 _VIDEO = "Htx.annotationStore.selected.objects.find(o => o.type === 'video')"
 
 
-def during(page: LabelingPage, gesture: Callable[[], None]) -> dict[str, Any]:
-    """Press `t`, make another gesture before the answer comes, and wait for the answer."""
+def during(page: LabelingPage, gesture: Callable[[], None], ask: Callable[[], None] | None = None) -> dict[str, Any]:
+    """Press `t`, or ask otherwise, make another gesture before the answer comes, and wait for the answer."""
     count = len(page.answers)
-    page.press("t")
+    ask() if ask else page.press("t")
     assert len(page.answers) == count, "the answer was there before the gesture"
     gesture()
     return page.answer(count)

@@ -126,7 +126,7 @@ def test_a_long_line_is_told_by_its_beginning() -> None:
     ("line", "sentence"),
     [
         ("to 0", "there is no frame 0"),
-        ("0 frames", "there is no frame 0"),
+        ("0 frames", "is no command"),
         ("from 0 to 5", "there is no frame 0"),
         ("to 999999999999999", "there is no frame 999999999999:"),
         ("from 90 to 50", "from 90 to 50 holds no frame"),

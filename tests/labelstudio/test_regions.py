@@ -237,7 +237,7 @@ def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> No
     }
     seal = result["meta"].pop("seal")
     assert result["meta"] == {"track_id": 7, "human": [1], "ends": [100], "text": ["track 7 · opencv · 0.93"]}
-    assert seal == region_seal(items, ["Car"])
+    assert seal == region_seal(items)
     value = result["value"]
     assert (value["framesCount"], value["duration"], value["labels"]) == (100, 4, ["Car"])
     first = value["sequence"][0]
