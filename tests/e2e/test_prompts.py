@@ -11,7 +11,7 @@ from tests.e2e.test_boxes import SAMPLED, box_of, during, finished, humans, keyf
 
 pytestmark = pytest.mark.slow
 
-GOOD = 0.7
+GOOD = 0.65
 
 
 def middle(label: str, frame: int) -> tuple[float, float]:

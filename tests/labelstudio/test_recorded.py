@@ -89,7 +89,7 @@ def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative() ->
     memory = Memory()
     clicks = memory.signed(interaction.task, interaction.clicked[0].clicks, interaction.page)
     assert [click.positive for click in clicks] == [True, False, True, True]
-    assert memory.clicked(interaction.task, clicks, interaction.page) in interaction.page
+    assert memory.clicked(interaction.task, interaction.clicked[0], interaction.page) in interaction.page
 
 
 def test_a_line_of_words_is_the_last_one_and_ours_are_told_apart() -> None:
