@@ -20,9 +20,9 @@ def middle(label: str, frame: int) -> tuple[float, float]:
 
 
 def follows(page: LabelingPage, region: Region, label: str) -> None:
-    """On eight of ten frames at least: the toy takes the two green shapes for one where they meet."""
+    """On seven of ten frames at least: the toy may take the two green shapes for one where they come near."""
     overlaps = [overlap(page.shown(region["id"], frame), label, frame) for frame in SAMPLED]
-    assert sum(value >= GOOD for value in overlaps) >= 8, (label, overlaps)
+    assert sum(value >= GOOD for value in overlaps) >= 7, (label, overlaps)
 
 
 def asked(page: LabelingPage, line: str) -> list[Region]:
