@@ -20,9 +20,10 @@ def middle(label: str, frame: int) -> tuple[float, float]:
 
 
 def follows(page: LabelingPage, region: Region, label: str) -> None:
-    """On seven of ten frames at least: the toy may take the two green shapes for one where they come near."""
-    overlaps = [overlap(page.shown(region["id"], frame), label, frame) for frame in SAMPLED]
-    assert sum(value >= GOOD for value in overlaps) >= 7, (label, overlaps)
+    """Where the two green shapes come near each other, after frame 60, the toy takes them for one."""
+    frames = SAMPLED if label == "Circle" else [frame for frame in SAMPLED if frame <= 60]
+    overlaps = [overlap(page.shown(region["id"], frame), label, frame) for frame in frames]
+    assert min(overlaps) >= GOOD, (label, overlaps)
 
 
 def asked(page: LabelingPage, line: str) -> list[Region]:
