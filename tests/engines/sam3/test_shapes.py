@@ -44,8 +44,8 @@ def test_a_folder_called_shapes_is_not_in_its_way(tmp_path, monkeypatch):
 @pytest.mark.timeout(900)
 def test_it_follows_what_is_clicked_on():
     easy, crowded = (shapes_accuracy.measure(part, CLIPS, "shapes", full=False) for part in ("easy", "crowded"))
-    assert shapes_accuracy.mean(easy, "click_easy") >= 0.75
-    assert shapes_accuracy.mean(crowded, "click_crowded") >= 0.45
+    assert shapes_accuracy.mean(easy, "click_easy") >= 0.8
+    assert shapes_accuracy.mean(crowded, "click_crowded") >= 0.53
     assert shapes_accuracy.mean(easy + crowded, "absence") >= 0.6
 
 
@@ -54,7 +54,7 @@ def test_it_follows_what_is_clicked_on():
 def test_it_finds_what_words_name():
     words = shapes_accuracy.measure("words", CLIPS[:10], "shapes")
     figures = shapes_accuracy.summary([], [], words, [])
-    assert figures["text_precision"] >= 0.7
-    assert figures["text_recall"] >= 0.55
-    assert figures["hota"] >= 0.5
+    assert figures["text_precision"] >= 0.72
+    assert figures["text_recall"] >= 0.58
+    assert figures["hota"] >= 0.53
     assert figures["false_frames"] <= 0.03
