@@ -161,8 +161,8 @@ class Annotator:
         line = ", ".join(label.lower() for label in self.truth)
         self.page.words(line)
         self.gestures += 1
-        while "so far" in self.page.told:
-            self.page.page.wait_for_timeout(5000)  # until the page has saved itself
+        while "ask again" in self.page.told:
+            self.page.page.wait_for_timeout(5500)  # until the page has saved itself
             self.page.words(line)
             self.gestures += 1
         for number, label in enumerate(self.truth, start=1):
