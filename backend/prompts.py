@@ -3,14 +3,31 @@
 Not here: who gave it, in which region, and what came of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.geometry import Box
+
+
+class _OnFrame(Protocol):
+    @property
+    def frame(self) -> int: ...
+
+
+F = TypeVar("F", bound=_OnFrame)
+
+
+def by_frame(shown: Iterable[F]) -> dict[int, list[F]]:
+    """What lies on each frame."""
+    frames: dict[int, list[F]] = {}
+    for one in shown:
+        frames.setdefault(one.frame, []).append(one)
+    return frames
+
 
 Direction = Literal["forward", "backward", "both"]
 """Where to carry a prompt beyond the first and the last prompted frame."""

@@ -9,14 +9,14 @@ from typing import Any
 
 from backend import __version__, engines
 from backend.answers.memory import Memory
-from backend.answers.story import Story, Tools
+from backend.answers.request import Request, Tools
+from backend.answers.story import Story
 from backend.engines.base import Engine
 from backend.errors import BackendError, BadRequest, Busy
 from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
 from backend.labelstudio.client import Client
 from backend.labelstudio.clock import Clock
-from backend.labelstudio.media import Media
 from backend.labelstudio.strip import Signer
 from backend.settings import Settings
 from backend.table import Table
@@ -41,13 +41,10 @@ class Service:
         self.settings = settings
         # Nobody keeps masks of a job, so that none need be made.
         self.engine = engine or engines.load(replace(settings, show_masks=False))
-        limits = settings.limits
         url, key = settings.label_studio_url, settings.label_studio_api_key
         self._client = Client(url, key) if url else None
-        folder = settings.data_dir.expanduser()
-        media = Media(folder / "media", limits.bytes, limits.seconds)
-        self._signer = Signer(folder / "secret")
-        self._tools = Tools(settings, self.engine, media)
+        self._signer = Signer.of(settings)
+        self._tools = Tools(settings, self.engine)
         self._memory = Memory()
         self._pictures = threading.Semaphore(_PICTURES)
         self._clients: Table[Client] = Table(_CLIENTS)
@@ -111,10 +108,9 @@ class Service:
             self._pictures.release()
 
     def _frame(self, url: str, framerate: float, number: int) -> bytes:
-        with self._tools.open(url, self._client, lambda: False) as video:
+        with self._tools.videos.open(url, self._client) as video:
             clock = Clock(video.times, video.end, framerate)
-            if not 1 <= number <= clock.length:
-                raise BadRequest(f"there is no frame {number}: the video has {clock.length}")
+            clock.check(number)
             return jpeg(video.read(clock.source(number)))
 
     def predict(
@@ -143,7 +139,7 @@ class Service:
         try:
             interaction = interactions.parse(tasks, context, config)
             client = self._client or self._clients.get(project)
-            result = Story(self._tools, self._memory, interaction, config, client).answered(deadline)
+            result = Story(Request(self._tools, self._memory, interaction, config, client)).answered(deadline)
         except BackendError as error:
             line = interactions.line_of(tasks, context, config)
             if line is None:

@@ -24,7 +24,7 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
 
     def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> Service:
         monkeypatch.setattr(Media, "fetch", fake_path)
-        monkeypatch.setattr("backend.answers.story.Video", lambda path, limits: video or FakeVideo())
+        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda path, limits: video or FakeVideo())
         made.append(Service(Settings(data_dir=tmp_path, **values), engine or StubEngine()))
         return made[-1]
 

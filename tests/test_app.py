@@ -273,7 +273,7 @@ def film(make_service, monkeypatch, tmp_path: Path) -> Callable[..., FlaskClient
     def serving(**settings: Any) -> FlaskClient:
         service = make_service(**settings)
         monkeypatch.setattr(Media, "fetch", fetched)
-        monkeypatch.setattr("backend.answers.story.Video", Video)
+        monkeypatch.setattr("backend.labelstudio.videos.Video", Video)
         return create_app(service).test_client()
 
     return serving

@@ -349,7 +349,7 @@ def test_a_video_that_will_not_decode_is_said(make_service, monkeypatch) -> None
     def broken(*_: object) -> None:
         raise BadVideo("this file holds no video that can be decoded")
 
-    monkeypatch.setattr("backend.answers.story.Video", broken)
+    monkeypatch.setattr("backend.labelstudio.videos.Video", broken)
     with pytest.raises(BadVideo, match="no video"):
         predict(service, body(drawn(keyframe(1))))
 
@@ -504,8 +504,8 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
         made["video"] = (limits.pixels, limits.frames)
         return FakeVideo()
 
-    monkeypatch.setattr("backend.service.Media", SpyMedia)
-    monkeypatch.setattr("backend.answers.story.Video", spy_video)
+    monkeypatch.setattr("backend.labelstudio.videos.Media", SpyMedia)
+    monkeypatch.setattr("backend.labelstudio.videos.Video", spy_video)
     service = Service(Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), StubEngine())
     predict(service, body(drawn(keyframe(1))))
     service.close()

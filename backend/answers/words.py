@@ -7,7 +7,7 @@ import numpy as np
 
 from backend.answers import law
 from backend.answers.memory import Answers, Known
-from backend.geometry import Boxes, iou
+from backend.geometry import iou
 from backend.jobs.finding import Found
 from backend.labelstudio import sequence
 from backend.labelstudio.grammar import Question
@@ -104,13 +104,7 @@ def _same(one: Found, shown: Iterable[Region]) -> Region | None:
         mine, theirs = sequence.at(one.items, places), sequence.at(region.items, places)
         both = ~(np.isnan(mine[:, 0]) | np.isnan(theirs[:, 0]))
         if both.any():
-            overlap = float(iou(_corners(mine[both]), _corners(theirs[both])).mean())
+            overlap = float(iou(sequence.corners(mine[both]), sequence.corners(theirs[both])).mean())
             if overlap >= best:
                 best, same = overlap, region
     return same
-
-
-def _corners(boxes: Boxes) -> Boxes:
-    corners = boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    return corners

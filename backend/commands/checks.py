@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backend.commands.prepare import WORK
+from backend.commands.prepare import is_worked_on
 from backend.errors import BadRequest
 from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, VideoTag, field
@@ -29,7 +29,7 @@ def rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
         return f"{counted:g}, as in the file"
     if not given.startswith("$"):
         raise BadRequest(f'the label config counts {wrong}: write framerate="$fps" into it, then {mend}')
-    if any(task.get(work) for work in WORK):
+    if is_worked_on(task):
         raise BadRequest(f"{name} is {wrong}, and boxes were made by that: import it as a new task, then {mend}")
     raise BadRequest(f"{name} is {wrong}: {mend}")
 

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,14 +10,14 @@ from tempfile import TemporaryFile
 
 from backend import engines
 from backend.commands import checks
-from backend.engines.base import FAILED, Engine
-from backend.errors import BackendError, BadVideo, MediaError, SettingsError, where
+from backend.engines.base import FAILED, Engine, statuses
+from backend.errors import BackendError, MediaError, SettingsError, where
 from backend.labelstudio import config as label_config
 from backend.labelstudio.client import Client
 from backend.labelstudio.config import NUMBERS
-from backend.labelstudio.media import Media
+from backend.labelstudio.videos import Videos
 from backend.settings import Settings
-from backend.video import Video, VideoLimits
+from backend.video import Video
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -50,12 +49,12 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
     with report.check("data_dir") as say:
         say(*_room(settings.data_dir.expanduser()))
     client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
-    store = Store(settings, client)
+    videos = Videos(settings)
     is_reached = _look_at_studio(report, client, task)
     if client and is_reached and task is not None:
-        _look_at_task(report, client, store, task)
+        _look_at_task(report, client, videos, task)
     if url is not None:
-        with report.check("video") as say, store.opened(url) as video:
+        with report.check("video") as say, videos.open(url, client) as video:
             say(_described(video))
     return report.failed
 
@@ -82,31 +81,6 @@ class Report:
         print(f"{mark:<4}  {name}: {' '.join(sentence.split())}", flush=True)
 
 
-class Store:
-    """Fetches what tasks name as the server does, into the same folder."""
-
-    def __init__(self, settings: Settings, client: Client | None) -> None:
-        limits = settings.limits
-        self._client, self._limits = client, VideoLimits(limits.pixels, limits.frames)
-        self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
-
-    @contextmanager
-    def opened(self, url: str) -> Iterator[Video]:
-        """A video; what is none is not kept."""
-        path = self._media.fetch(url, self._client)
-        try:
-            video = Video(path, self._limits)
-        except BadVideo:
-            self._media.forget(path)
-            raise
-        with video:
-            yield video
-
-    def try_picture(self, url: str) -> None:
-        """Fetch a picture, and keep nothing."""
-        self._media.forget(self._media.fetch(url, self._client))
-
-
 def _named(settings: Settings) -> str:
     if settings.engine == "opencv":
         return "engine opencv, which needs no model"
@@ -115,14 +89,11 @@ def _named(settings: Settings) -> str:
 
 def _ready(engine: Engine) -> str:
     """Wait for the model; a SettingsError says why it could not be loaded."""
-    told = ""
-    while (status := engine.status) != "ready" and not status.startswith(FAILED):
-        if status != told:
+    for status in statuses(engine, _LOOK):
+        if status.startswith(FAILED):
+            raise SettingsError(status.removeprefix(FAILED))
+        if status != "ready":
             print(f"sam3-backend: {engine.name} is {status}", file=sys.stderr)
-            told = status
-        time.sleep(_LOOK)
-    if status != "ready":
-        raise SettingsError(status.removeprefix(FAILED))
     device = getattr(engine, "device", None)
     return f"{engine.name}-{engine.version} is ready" + (f" on {device}" if device else "")
 
@@ -158,7 +129,7 @@ def _look_at_studio(report: Report, client: Client | None, task: int | None) -> 
     return report.failed == before
 
 
-def _look_at_task(report: Report, client: Client, store: Store, number: int) -> None:
+def _look_at_task(report: Report, client: Client, videos: Videos, number: int) -> None:
     before = report.failed
     with report.check("task") as say:
         task = client.task(number)
@@ -170,28 +141,27 @@ def _look_at_task(report: Report, client: Client, store: Store, number: int) -> 
                 say(line, WARN if line in config.notes else OK)
     if report.failed > before:
         return
-    tag = config.videos[next(iter(config.rectangles.values()))]
-    strip = next((one.pictures for one in config.points.values()), "")
-    with report.check("video") as say, store.opened(tag.url(task["data"])) as video:
+    tag, strip = config.video, config.strip
+    with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
         say(_described(video))
         with report.check("frame rate") as say:
             say(checks.rate(task, tag, video))
         if strip.startswith("$"):
             with report.check("frames") as say:
                 pictures = checks.pictures(task, strip[1:], tag, video)
-                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, store, checks.prepare(task))}")
+                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, videos, checks.prepare(task))}")
 
 
 def _described(video: Video) -> str:
     return f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
 
 
-def _tried(picture: str, client: Client, store: Store, mend: str) -> str:
+def _tried(picture: str, client: Client, videos: Videos, mend: str) -> str:
     """What came of fetching a picture of the strip."""
     if not (picture.startswith("/") or client.serves(picture)):
         return "which Label Studio does not keep: not fetched"
     try:
-        store.try_picture(picture)
+        videos.try_picture(picture, client)
     except MediaError as error:
         raise MediaError(f"the first cannot be fetched: delete {NUMBERS} from the task's data, then {mend}") from error
     return "of which the first was fetched"

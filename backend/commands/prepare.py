@@ -3,26 +3,32 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BackendError, BadVideo, SettingsError, StudioError
+from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio import config as label_config
 from backend.labelstudio import strip
 from backend.labelstudio.client import Client
 from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, LabelConfig, field
-from backend.labelstudio.media import Media
 from backend.labelstudio.strip import Signed, Signer
+from backend.labelstudio.videos import Videos
 from backend.settings import Settings
-from backend.video import Video, VideoLimits, jpeg
+from backend.video import Video, jpeg
 
-WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
+_WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
 """A task's fields that tell of work on it, which went by the frame rate that it had."""
 _BEFORE = len("12345678-")
 """Letters that Label Studio puts before the name of an upload."""
 _LONGEST, _BEHIND = 100, len("_1234567")
 """Letters of an upload's path at most, and those that stand at the end of a name that was cut."""
+
+
+def is_worked_on(task: Mapping[str, Any]) -> bool:
+    """Somebody's work on the task counts by its frame rate and by its pictures."""
+    return any(task.get(work) for work in _WORK)
 
 
 def tell(sentence: str) -> None:
@@ -68,38 +74,40 @@ class Preparer:
     """Measures videos and writes what tasks lack."""
 
     def __init__(self, settings: Settings, client: Client, project: int, config: LabelConfig) -> None:
-        self._settings, self._client, self._project, self._config = settings, client, project, config
-        limits, folder = settings.limits, settings.data_dir.expanduser()
-        self._media = Media(folder / "media", limits.bytes, limits.seconds)
-        self._video_limits = VideoLimits(limits.pixels, limits.frames)
-        self._signer = Signer(folder / "secret")
-        self._tag = config.videos[next(iter(config.rectangles.values()))]
-        self._strip = next((one.pictures for one in config.points.values()), "")
+        self._settings, self._client, self._project = settings, client, project
+        self._videos, self._signer = Videos(settings), Signer.of(settings)
+        self._tag, self._strip = config.video, config.strip
 
     def add(self, video: str) -> str:
         """Make a task of a video, unless the project has one of it, and say so."""
-        name = self._tag.value.removeprefix("$")
         if "://" in video:
-            known = any(task["data"].get(name) == video for task in self._client.tasks(self._project))
-            address = video
+            known, address = video in self._addresses, video
         else:
             path = Path(video)
             if not path.is_file():
                 raise SettingsError(f"there is no file {path.name}: give the path of a video or its address")
-            known = self._is_uploaded(path, name)
+            known = self._is_uploaded(path)
             address = "" if known else self._client.upload(self._project, [(path.name, path)])[0]
         if known:
             return f"{Path(video).name}: the project has it"
-        return f"{Path(video).name}: task {self._client.add_task(self._project, {name: address})}"
+        self._addresses.add(address)
+        added = self._client.add_task(self._project, {self._tag.value.removeprefix("$"): address})
+        return f"{Path(video).name}: task {added}"
 
-    def _is_uploaded(self, path: Path, name: str) -> bool:
+    @cached_property
+    def _addresses(self) -> set[str]:
+        """Of the videos that the project has tasks of."""
+        name = self._tag.value.removeprefix("$")
+        return {str(task["data"].get(name)) for task in self._client.tasks(self._project)}
+
+    def _is_uploaded(self, path: Path) -> bool:
         size = path.stat().st_size
         kept = {
             f"/data/{one['file']}"
             for one in self._client.uploads(self._project)
             if one["size"] == size and _is_named(one["file"], path.name)
         }
-        return any(task["data"].get(name) in kept for task in self._client.tasks(self._project))
+        return bool(kept & self._addresses)
 
     def prepare(self, task: Mapping[str, Any]) -> str:
         """Give a task what it lacks, and say what that was.
@@ -108,20 +116,12 @@ class Preparer:
             BackendError: its video cannot be had or decoded.
         """
         data, told = dict(task["data"]), []
-        with self._open(self._tag.url(data)) as video:
+        with self._videos.open(self._tag.url(data), self._client) as video:
             told += self._rate(task, data, video)
             told += self._pictures(task, data, video)
         if data != task["data"]:
             self._client.set_data(task["id"], data)
         return ", ".join(told) or "has everything"
-
-    def _open(self, url: str) -> Video:
-        path = self._media.fetch(url, self._client)
-        try:
-            return Video(path, self._video_limits)
-        except BadVideo:
-            self._media.forget(path)
-            raise
 
     def _rate(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         """The frame rate: written where it lacks, mended where it is wrong and nobody has worked by it."""
@@ -134,7 +134,7 @@ class Preparer:
                 [f'it has {rate:g} frames/s, but the config counts {counts}: write framerate="$fps"'] if wrong else []
             )
         name, counted, is_missing = given[1:], self._tag.rate(data), known is None or known == ""
-        if not same_rate(counted, rate) and any(task.get(work) for work in WORK):
+        if not same_rate(counted, rate) and is_worked_on(task):
             says = f"missing, which counts as {counted:g}" if is_missing else f"{counted:g}"
             return [f"{name} is {says}, but the video has {rate:g}: left, since it was annotated by that"]
         if is_missing:
@@ -156,7 +156,7 @@ class Preparer:
         if data.get(NUMBERS) == numbers and isinstance(known, list) and len(known) == len(numbers):
             if known == served if served else not was_served:
                 return []
-        elif known and any(task.get(work) for work in WORK):
+        elif known and is_worked_on(task):
             return [f"its pictures are others than {name} would get: left, since points on them count by their order"]
         elif known and NUMBERS not in data:
             return [f"{name} holds pictures of your own: left, add {NUMBERS} to it or take it out"]

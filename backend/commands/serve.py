@@ -3,14 +3,13 @@
 import logging
 import signal
 import threading
-import time
 from types import FrameType
 
 from waitress.server import create_server
 
 from backend import __version__
 from backend.app import create_app
-from backend.engines.base import FAILED, Engine
+from backend.engines.base import FAILED, Engine, statuses
 from backend.service import Service
 from backend.settings import Settings
 
@@ -58,14 +57,8 @@ def run(settings: Settings) -> None:
 
 def tell_status(engine: Engine, seconds: float = _LOOK) -> None:
     """Log every change of a model's status until it is ready or has failed."""
-    told = ""
-    while told != "ready" and not told.startswith(FAILED):
-        status = engine.status
-        if status == told:
-            time.sleep(seconds)
-        else:
-            log.log(logging.ERROR if status.startswith(FAILED) else logging.INFO, "%s: %s", engine.name, status)
-            told = status
+    for status in statuses(engine, seconds):
+        log.log(logging.ERROR if status.startswith(FAILED) else logging.INFO, "%s: %s", engine.name, status)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import secrets
-import string
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -162,7 +160,7 @@ def _task(
         classes = [label] if (label := labels[name]) else []
         result.extend(
             regions.answer(
-                _region(name if name in humans else _new_id(), classes, given, video),
+                _region(name if name in humans else regions.new_id(), classes, given, video),
                 [*given, *ours],
                 framerate=video.rate,
                 labels=classes,
@@ -191,11 +189,6 @@ def _humans(target: Target, video: Video) -> list[Item]:
             frame = clock.frame(source)
             items[frame] = Item(frame, True, *row)
     return list(items.values())
-
-
-def _new_id() -> str:
-    """As Label Studio makes them."""
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(10))
 
 
 def _region(region_id: str, labels: Sequence[str], humans: Sequence[Item], video: Video) -> Region:

@@ -4,7 +4,8 @@ An engine hears nothing of jobs, HTTP or Label Studio, and no tensor leaves it. 
 progress is to count what came, a partial result is what has been yielded.
 """
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from typing import Protocol, Self
 
 from backend.prompts import Phrase, Prompt
@@ -17,6 +18,18 @@ STAND_IN = "set engine: opencv for the stand-in, which follows boxes and clicks 
 
 FAILED = "failed: "
 """How `Engine.status` begins for a model that could not be loaded; the error's sentence follows."""
+
+
+def statuses(engine: "Engine", seconds: float) -> Iterator[str]:
+    """Every status of an engine, once each, until it is ready or has failed; looked at every so many seconds."""
+    told = ""
+    while told != "ready" and not told.startswith(FAILED):
+        status = engine.status
+        if status == told:
+            time.sleep(seconds)
+        else:
+            yield status
+            told = status
 
 
 class Session(Protocol):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.engines.base import Engine
-from backend.errors import BadRequest
+from backend.jobs.footage import Footage
 from backend.jobs.propagation import Propagations
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.grammar import Range
@@ -15,7 +14,6 @@ from backend.labelstudio.segments import Segment, sampled, tracked
 from backend.labelstudio.sequence import LAST_FRAME, Item
 from backend.prompts import Phrase
 from backend.tracks import Track
-from backend.video import Video
 
 _WHOLE = Segment(None, None)
 
@@ -50,30 +48,12 @@ class Finding:
     Args:
         phrases: what to find.
         within: LS frames to look on.
-        framerate: frames per second that the page counts with.
-        max_frames: how far to go from the first of them; 0: no limit.
-        bound: the least IoU of an interpolated box with the tracked one.
-        video: opens the video, however long that takes, unless it is cancelled.
     """
 
-    def __init__(
-        self,
-        phrases: Sequence[str],
-        within: Range,
-        *,
-        framerate: float,
-        max_frames: int,
-        bound: float,
-        engine: Engine,
-        video: Callable[[Callable[[], bool]], Video],
-    ) -> None:
+    def __init__(self, phrases: Sequence[str], within: Range, footage: Footage) -> None:
         self.phrases = tuple(phrases)
         self._within = within
-        self._framerate = framerate
-        self._max_frames = max_frames
-        self._bound = bound
-        self._engine = engine
-        self._video = video
+        self._footage = footage
         self._view: _View | None = None
         self._progress = (0, 1)
         self._last: int | None = None
@@ -88,23 +68,22 @@ class Finding:
         Raises:
             BackendError: the file cannot be had or decoded, it has none of these frames, or the engine knows no words.
         """
-        with self._video(cancelled) as video:
-            clock = Clock(video.times, video.end, self._framerate)
+        with self._footage.open(cancelled) as video:
+            clock = Clock(video.times, video.end, self._footage.framerate)
             self.length = clock.length
-            if self._within.first > clock.length:
-                raise BadRequest(f"there is no frame {self._within.first}: the video has {clock.length}")
+            clock.check(self._within.first)
             first, last = (clock.source(min(frame, clock.length)) for frame in self._within)
             propagations = Propagations(
                 len(video),
                 {},
                 [Phrase(text, first) for text in self.phrases],
                 "forward",
-                max_frames=self._max_frames,
+                max_frames=self._footage.max_frames,
                 span=range(first, last + 1),
             )
             self._progress = (0, propagations.total)
             self._view = _View(clock, (video.width, video.height), propagations)
-            with closing(propagations.run(self._engine, video)) as frames:
+            with closing(propagations.run(self._footage.engine, video)) as frames:
                 for done, frame in enumerate(frames, start=1):
                     self._progress, self._last = (done, propagations.total), frame
                     if cancelled():
@@ -134,4 +113,4 @@ class Finding:
 
     def _found(self, track: Track, phrase: str, view: _View) -> Found:
         boxes = sampled(_WHOLE, track, view.clock, view.size, view.clock.length)
-        return Found(phrase, tuple(tracked(_WHOLE, boxes, self._bound)), float(np.nanmean(track.scores)))
+        return Found(phrase, tuple(tracked(_WHOLE, boxes, self._footage.bound)), float(np.nanmean(track.scores)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.engines.base import Engine, Session
 from backend.masks import Rle
-from backend.prompts import Direction, Phrase, Prompt, Target
+from backend.prompts import Direction, Phrase, Prompt, Target, by_frame
 from backend.tracks import FrameResult, Observation, Track, fuse
 from backend.video import Video
 
@@ -171,8 +171,8 @@ class Propagations:
             return Propagation(length, stretches_between(sorted(frames), direction), max_frames, span, masks)
 
         self._length, self._keep_masks = length, masks
-        self._prompts = _by_frame([one for target in targets.values() for one in target.prompts.values()])
-        self._phrases = _by_frame(phrases)
+        self._prompts = by_frame(one for target in targets.values() for one in target.prompts.values())
+        self._phrases = by_frame(phrases)
         self._targets = {name: made(target.prompts) for name, target in targets.items()}
         searches = [made([phrase.frame]) for phrase in phrases]
         self._searched = _ways(searches)
@@ -191,9 +191,9 @@ class Propagations:
         """Prompt everything, then propagate; every frame that is done is told."""
         with engine.open(video) as session:
             # Phrases last, so that what they find takes no target's name.
-            for prompts in self._prompts:
+            for _, prompts in sorted(self._prompts.items()):
                 session.prompt(prompts)
-            for phrases in self._phrases:
+            for _, phrases in sorted(self._phrases.items()):
                 self._names.keep(session.prompt(phrases).phrases)
             for span, reverse in self._ways:
                 self._names.begin(reverse)
@@ -266,13 +266,6 @@ class _Names:
         name = next(name for name in numbered if not any(name in names for names in taken))
         self._made.add(name)
         return name
-
-
-def _by_frame(prompts: Iterable[Prompt | Phrase]) -> list[list[Prompt | Phrase]]:
-    frames: dict[int, list[Prompt | Phrase]] = {}
-    for prompt in prompts:
-        frames.setdefault(prompt.frame, []).append(prompt)
-    return [alike for _, alike in sorted(frames.items())]
 
 
 def _ways(propagations: Sequence[Propagation]) -> list[_Way]:

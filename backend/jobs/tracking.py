@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from backend.engines.base import Engine
 from backend.errors import BadRequest
 from backend.geometry import Box, Boxes
+from backend.jobs.footage import Footage
 from backend.jobs.propagation import Propagation, Stretch
 from backend.labelstudio import sequence
 from backend.labelstudio.clicks import Click
@@ -40,11 +40,7 @@ class Tracking:
     Args:
         segments: of the region.
         clicked: by LS frame.
-        framerate: frames per second that the page counts with.
         direction: where to go beyond the first and the last click of a segment.
-        max_frames: how far to go beyond the first and the last human keyframe; 0: no limit.
-        bound: the least IoU of an interpolated box with the tracked one.
-        video: opens the region's video, however long that takes, unless it is cancelled.
     """
 
     def __init__(
@@ -52,23 +48,14 @@ class Tracking:
         region: Region,
         segments: Sequence[Segment],
         clicked: Mapping[int, Sequence[Click]],
-        *,
-        framerate: float,
         direction: Direction,
-        max_frames: int,
-        bound: float,
-        engine: Engine,
-        video: Callable[[Callable[[], bool]], Video],
+        footage: Footage,
     ) -> None:
         self.region = region
         self.segments = segments
         self._clicked = clicked
-        self._framerate = framerate
         self._direction = direction
-        self._max_frames = max_frames
-        self._bound = bound
-        self._engine = engine
-        self._video = video
+        self._footage = footage
         self._view: _View | None = None
         self._progress = (0, region.frames_count or 1)
         self._whole: Keyframes | None = None
@@ -79,13 +66,15 @@ class Tracking:
         Raises:
             BackendError: the file cannot be had or decoded, or a keyframe lies outside it.
         """
-        with self._video(cancelled) as video:
-            clock = Clock(video.times, video.end, self._framerate)
+        with self._footage.open(cancelled) as video:
+            clock = Clock(video.times, video.end, self._footage.framerate)
             to_track = [segment for segment in self.segments if segment.is_tracked]
             stretches = [one for segment in to_track for one in self._stretches(segment, clock)]
-            propagation = Propagation(len(video), stretches, self._max_frames, _span(to_track, stretches, clock))
+            propagation = Propagation(
+                len(video), stretches, self._footage.max_frames, _span(to_track, stretches, clock)
+            )
             self._view = view = _View(clock, (video.width, video.height), propagation)
-            propagation.run(self._engine, video, self._prompts(to_track, clock, video), cancelled)
+            propagation.run(self._footage.engine, video, self._prompts(to_track, clock, video), cancelled)
         # Made once, here; what they were made of takes a hundred times the memory.
         self._whole, self._progress = self._keyframes(view, whole=not cancelled()), self.progress()
         self._view = None
@@ -110,7 +99,7 @@ class Tracking:
             if length == LAST_FRAME:  # nobody knows yet how long the video is
                 return kept(self.segments), self.region.score
             return keyframes(
-                self.segments, lambda one: shown(one, self.region.items, length), self._bound
+                self.segments, lambda one: shown(one, self.region.items, length), self._footage.bound
             ), self.region.score
         track, looked = view.propagation.track(), view.propagation.looked()
 
@@ -121,7 +110,7 @@ class Tracking:
             done = looked[view.clock.sources(segment.frames(length))]
             return np.where(done[:, None], new, shown(segment, self.region.items, length))
 
-        return keyframes(self.segments, boxes, self._bound), self._score(track, view.clock)
+        return keyframes(self.segments, boxes, self._footage.bound), self._score(track, view.clock)
 
     def _score(self, track: Track, clock: Clock) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""
@@ -149,17 +138,13 @@ class Tracking:
         shown: dict[int, Prompt] = {}
         for frame in sorted({*anchors, *self._clicked}):
             item, source = anchors.get(frame), clock.source(frame)
-            self._check(frame, clock)
+            clock.check(frame, self.region.frames_count)
             points = _points(self._clicked.get(frame, ()), video)
             box = self._box(item, video) if item else None
             if earlier := shown.get(source):  # two LS frames that show one picture
                 box, points = box or earlier.box, earlier.points + points
             shown[source] = Prompt(self.region.id, source, box, points)
         return sorted(shown.values(), key=lambda prompt: (prompt.is_negative, prompt.frame))
-
-    def _check(self, frame: int, clock: Clock) -> None:
-        if frame > max(clock.length, self.region.frames_count or 0):
-            raise BadRequest(f"there is no frame {frame}: the video has {clock.length}")
 
     def _box(self, item: Item, video: Video) -> Box:
         box = item.box(video.width, video.height)

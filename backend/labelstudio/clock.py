@@ -53,6 +53,18 @@ class Clock:
             )
         self._times = times
 
+    def check(self, frame: int, length: int | None = None) -> None:
+        """Refuse what is no LS frame of the video.
+
+        Args:
+            length: LS frames that the page counts, where it counts more.
+
+        Raises:
+            BadRequest: it is beyond the last one, or below 1.
+        """
+        if not 1 <= frame <= max(self.length, length or 0):
+            raise BadRequest(f"there is no frame {frame}: the video has {self.length}")
+
     def sources(self, frames: range | NDArray[np.int64]) -> NDArray[np.int64]:
         """The source frame that each LS frame shows; before the first picture the first, after the last the last."""
         seconds = (np.asarray(frames) - 1) / self.framerate + _SEEK + _TIE

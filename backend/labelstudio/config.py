@@ -98,6 +98,16 @@ class LabelConfig:
     phrases: Mapping[str, str]
     notes: tuple[str, ...]
 
+    @property
+    def video(self) -> VideoTag:
+        """The Video that boxes are drawn on; of several the first."""
+        return self.videos[next(iter(self.rectangles.values()))]
+
+    @property
+    def strip(self) -> str:
+        """The strip of frames that clicks are made on, as written; empty: there is none."""
+        return next((control.pictures for control in self.points.values()), "")
+
     def classes(self, given: tuple[str, ...], video: str) -> tuple[str, ...]:
         """The classes among a region's labels; where none is set, the config's first.
 

@@ -109,7 +109,7 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     videos = {one.region.to_name for one in asked}
     if len(videos) > 1:
         raise BadRequest(f"boxes on {len(videos)} videos at once: ask for the boxes of one video at a time")
-    name = next(iter(videos), line.video if line and line.asked else next(iter(config.rectangles.values())))
+    name = next(iter(videos), line.video if line and line.asked else config.video.name)
     page = _page(saved, name, config)
     video = config.videos[name]
     known = [one.region for one in asked] + list(page.values())

@@ -202,9 +202,7 @@ def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
         items.append(replace(before, frame=first + 1, enabled=False))
     seen = np.flatnonzero(~np.isnan(rows[:, 0]))
     for run in np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1) if seen.size else ():
-        corners = rows[run].copy()
-        corners[:, 2:] += corners[:, :2]
-        ours = [int(run[row]) for row in thin(corners, bound) if 1 <= run[row] <= count]
+        ours = [int(run[row]) for row in thin(sequence.corners(rows[run]), bound) if 1 <= run[row] <= count]
         items += [Item(first + row, bool(row != run[-1]), *rows[row].tolist()) for row in ours]
     return [*map(sequence.ours, items), *segment.aside]
 

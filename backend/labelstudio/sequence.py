@@ -136,6 +136,11 @@ def percent(boxes: Boxes, width: int, height: int) -> Boxes:
     return np.round(scaled, 4) + 0.0
 
 
+def corners(boxes: Boxes) -> Boxes:
+    """Boxes `x y width height` as `x0 y0 x1 y1`, still percent: what IoUs are taken of; shape (n, 4) both."""
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+
+
 def at(items: Sequence[Item], frames: NDArray[np.int64]) -> Boxes:
     """The boxes that the page shows of these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
 

@@ -8,9 +8,10 @@ import math
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from backend.errors import BadRequest
+from backend.settings import Settings
 
 _SECRET_BYTES = 32
 _SIGNATURE_BYTES = 16
@@ -44,6 +45,11 @@ class Signer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The one whose secret is in `data_dir`."""
+        return cls(settings.data_dir.expanduser() / "secret")
 
     def key(self, video: Signed) -> str:
         """For an address: letters, digits, `-` and `_` alone."""

@@ -297,5 +297,8 @@ def test_a_class_that_was_active_does_not_end_what_goes_on(make_service) -> None
 def test_a_job_keeps_nothing_of_the_request(page: Page) -> None:
     page.type("car")
     job = page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))
-    referred = [type(one).__name__ for one in gc.get_referents(job.work, vars(job.work), job.work._video)]
-    assert not {"Story", "Interaction"} & {*referred}
+    referred = [
+        type(one).__name__
+        for one in gc.get_referents(job.work, vars(job.work), job.work._footage, job.work._footage.open)
+    ]
+    assert not {"Story", "Request", "Interaction"} & {*referred}

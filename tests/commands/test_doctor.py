@@ -85,7 +85,7 @@ def files(monkeypatch: pytest.MonkeyPatch, clip: bytes) -> dict[str, bytes]:
     """What can be fetched, by address."""
     held = {"/data/upload/7/clip.mp4": clip, "http://far/clip.mp4": clip, PICTURES[0]: b"jpeg"}
 
-    def fetch(media: Media, url: str, client: Client | None) -> Path:
+    def fetch(media: Media, url: str, client: Client | None, *_: object) -> Path:
         if url not in held:
             raise MediaError("the video's server answered 404: check the task's url")
         path = media._folder / url.rpartition("/")[2]

@@ -164,7 +164,7 @@ class LabelingPage:
     def select(self, identity: str, frame: int) -> None:
         """Go to a frame and click the middle of a box there, unless it is selected already."""
         self.go(frame)
-        if not self.page.evaluate(f"id => ({_REGION_OF})(id).selected", identity):
+        if not self.is_selected(identity):
             box = self.shown(identity, frame)
             assert box, f"nothing of {identity} is shown on frame {frame}"
             self.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -205,10 +205,13 @@ class LabelingPage:
     def region(self, identity: str) -> Region:
         return next(region for region in self.regions() if region["id"] == identity)
 
+    def is_selected(self, identity: str) -> bool:
+        return bool(self.page.evaluate(f"id => ({REGION_OF})(id).selected", identity))
+
     def shown(self, identity: str, frame: int) -> dict[str, float] | None:
         """The box in percent that Label Studio's own code shows on a frame; None where it shows none."""
         box: dict[str, float] | None = self.page.evaluate(
-            f"([id, frame]) => {{ const r = ({_REGION_OF})(id);"
+            f"([id, frame]) => {{ const r = ({REGION_OF})(id);"
             " return r.isInLifespan(frame) ? r.getShape(frame) : null }",
             [identity, frame],
         )
@@ -271,7 +274,7 @@ class LabelingPage:
 
 
 _KEYFRAME_BUTTONS = "xpath=//button[@aria-label='Hop backward']/../preceding-sibling::*[1]//button"
-_REGION_OF = "id => [...Htx.annotationStore.selected.areas.values()].find(r => r.cleanId === id)"
+REGION_OF = "id => [...Htx.annotationStore.selected.areas.values()].find(r => r.cleanId === id)"
 _STRIP = "Htx.annotationStore.selected.names.get('frames')"
 _VIDEO = "Htx.annotationStore.selected.objects.find(o => o.type === 'video')"
 
