@@ -106,11 +106,6 @@ class LabelStudio:
         """A new task's id."""
         return int(self.call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
 
-    def tasks(self, project: int) -> list[int]:
-        """Ids of a project's tasks."""
-        listed = self.call("GET", "/api/tasks", params={"project": project})
-        return [int(task["id"]) for task in listed["tasks"]]
-
     def task(self, task: int) -> dict[str, Json]:
         """The task with its annotations, drafts and predictions."""
         found: dict[str, Json] = self.call("GET", f"/api/tasks/{task}")

@@ -13,6 +13,7 @@ import requests
 from playwright.sync_api import sync_playwright
 
 from backend.commands import prepare
+from backend.labelstudio.client import Client
 from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
@@ -106,8 +107,8 @@ def connected(studio: LabelStudio, video: Path, backend: str | None, classes: Se
         studio.connect_backend(number, backend)
     settings = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=video.parent / "data")
     assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
-    (task,) = studio.tasks(number)
-    return Project(studio, number, studio.task(task)["data"])
+    (task,) = Client(studio.url, studio.token).tasks(number)
+    return Project(studio, number, task["data"])
 
 
 @pytest.fixture

@@ -120,7 +120,9 @@ def test_an_object_shown_on_the_last_frame_is_carried_on_from_there(opened, reve
     assert any(result.tracks["b"].box for result in alone)
     for one, other in zip(ours, alone, strict=True):
         assert one.tracks["b"].box == other.tracks["b"].box
-        assert one.tracks["b"].score == pytest.approx(other.tracks["b"].score, abs=1e-4)
+        # Two objects in one batch round otherwise than one, and memory carries that on: 1.1e-4 was seen on an EPYC,
+        # where the score moves by 1e-3 to 1e-2 from one frame to the next.
+        assert one.tracks["b"].score == pytest.approx(other.tracks["b"].score, abs=5e-4)
 
 
 def test_a_refused_request_leaves_words_as_they_were(opened):
