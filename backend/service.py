@@ -4,28 +4,24 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from backend import __version__, engines
 from backend.answers.memory import Memory
 from backend.answers.request import Request, Tools
 from backend.answers.story import Story
-from backend.engines.base import Engine
 from backend.errors import BackendError, BadRequest, Busy
+from backend.jobs.device import Device, in_process
 from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
-from backend.labelstudio.client import Client
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.strip import Signer
 from backend.settings import Settings
-from backend.table import Table
 from backend.video import jpeg
 
 log = logging.getLogger(__name__)
 
-_CLIENTS = 1024
-"""How many projects' Label Studios are remembered."""
 _PICTURES = 8
 """How many pictures of strips are made at once: each may have to fetch its video first."""
 
@@ -37,22 +33,25 @@ class Service:
         SettingsError: the engine that the settings name cannot run here.
     """
 
-    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+    def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self.settings = settings
-        # Nobody keeps masks of a job, so that none need be made.
-        self.engine = engine or engines.load(replace(settings, show_masks=False))
-        url, key = settings.label_studio_url, settings.label_studio_api_key
-        self._client = Client(url, key) if url else None
         self._signer = Signer.of(settings)
-        self._tools = Tools(settings, self.engine)
-        self._memory = Memory()
+        self._device = device or _device(settings)
+        self.tools = Tools(settings, self._device)
+        self._memory = Memory(self.tools.store)
         self._pictures = threading.Semaphore(_PICTURES)
-        self._clients: Table[Client] = Table(_CLIENTS)
-        self.model_version = self._tools.model_version
+        # Its model loads at once: the first annotator is not to wait for it.
+        self._device.start()
+        self.model_version = self.tools.model_version
 
     def close(self) -> None:
-        """Cancel what runs and end the worker."""
-        self._tools.runner.close()
+        """Save what runs and end the worker."""
+        self.tools.runner.close()
+
+    @property
+    def status(self) -> str:
+        """How far the model is; see the contract of engines."""
+        return self._device.status
 
     def health(self) -> dict[str, Any]:
         """What runs, and with which settings."""
@@ -61,16 +60,15 @@ class Service:
             "model_class": "Sam3Backend",
             "version": __version__,
             "model_version": self.model_version,
-            "engine": self.engine.name,
-            "model": self.engine.status,
-            "jobs": self._tools.runner.counts(),
+            "engine": self._device.name,
+            "model": self._device.status,
+            "jobs": self.tools.runner.counts(),
             "settings": self.settings.shown(),
         }
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Take note of a project's Label Studio; without an address, of nothing. Settings count for more than this."""
-        if hostname:
-            self._clients.put(project, Client(hostname, token))
+        self.tools.studios.connect(project, hostname, token)
 
     def setup(self, project: str, xml: str, hostname: str, token: str) -> str:
         """A project connects: as `connect`, and the log says what of its config can be prompted.
@@ -108,7 +106,7 @@ class Service:
             self._pictures.release()
 
     def _frame(self, url: str, framerate: float, number: int) -> bytes:
-        with self._tools.videos.open(url, self._client) as video:
+        with self.tools.videos.open(url, self.tools.studios.named) as video:
             clock = Clock(video.times, video.end, framerate)
             clock.check(number)
             return jpeg(video.read(clock.source(number)))
@@ -138,8 +136,7 @@ class Service:
         config = label_config.parse(xml)
         try:
             interaction = interactions.parse(tasks, context, config)
-            client = self._client or self._clients.get(project)
-            result = Story(Request(self._tools, self._memory, interaction, config, client)).answered(deadline)
+            result = Story(Request(self.tools, self._memory, interaction, config, project)).answered(deadline)
         except BackendError as error:
             line = interactions.line_of(tasks, context, config)
             if line is None:
@@ -149,3 +146,9 @@ class Service:
         scores = [one["score"] for one in result if "score" in one]
         score = sum(scores) / len(scores) if scores else 0.0
         return [{"result": result, "score": round(score, 4), "model_version": self.model_version}] if result else []
+
+
+def _device(settings: Settings) -> Device:
+    name, version = engines.named(settings)
+    launch = in_process(partial(engines.load, settings), settings.log_level)
+    return Device(launch, name, version, settings.limits.stall)

@@ -59,7 +59,8 @@ class KeyframeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may cost: a file's bytes, download seconds, pixels and frames, jobs waiting, a body's bytes."""
+    """What a request may cost: a file's bytes, download seconds, pixels and frames, jobs waiting, a body's bytes; how
+    many seconds a frame may take before the engine counts as hung; the bytes and days for which jobs are kept."""
 
     bytes: int = 8 * 2**30
     seconds: float = 600.0
@@ -67,6 +68,9 @@ class Limits:
     frames: int = 1_000_000
     queue: int = 64
     body: int = 64 * 2**20
+    stall: float = 600.0
+    store: int = 4 * 2**30
+    days: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What several rooms' tests share."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import settings
 from backend.labelstudio.media import Media
 from backend.service import Service
 from backend.settings import Settings
-from tests.fakes import FakeVideo, StubEngine, fake_path
+from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, on_thread
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -24,10 +25,18 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
 
     def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> Service:
         monkeypatch.setattr(Media, "fetch", fake_path)
-        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda path, limits: video or FakeVideo())
-        made.append(Service(Settings(data_dir=tmp_path, **values), engine or StubEngine()))
-        return made[-1]
+        monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: video or FakeVideo())
+        engine = engine or StubEngine()
+        # Each in a folder of its own: two cannot work in one.
+        service = Service(Settings(**{"data_dir": tmp_path / ("again" * len(made)), **values}), on_thread(engine))
+        service.engine = engine  # for tests alone: the service knows only the device that it runs on
+        made.append(service)
+        while service.status != engine.status:  # until the worker has told it
+            time.sleep(0.001)
+        return service
 
     yield make
     for service in made:
+        if isinstance(service.engine.gate, Gate):
+            service.engine.gate.open()
         service.close()

@@ -1,7 +1,14 @@
 """Stand-ins that make tests fast: a video without a file, and an engine whose answers are known beforehand."""
 
+import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +16,8 @@ import numpy as np
 
 from backend.errors import SettingsError, Unsupported
 from backend.geometry import Box
+from backend.jobs import worker
+from backend.jobs.device import Device
 from backend.masks import Rle
 from backend.prompts import Phrase, Point, Prompt
 from backend.tracks import ABSENT, FrameResult, Observation
@@ -29,6 +38,9 @@ class FakeVideo:
         return self
 
     def __exit__(self, *error: object) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -57,18 +69,24 @@ class StubEngine:
         self.prompted: list[Prompt] = []
         self.sessions = 0
 
+    def memory(self) -> None:
+        return None
+
     def open(self, video: FakeVideo, state: bytes | None = None) -> "StubSession":
         if self.status.startswith("failed: "):
             raise SettingsError(self.status.removeprefix("failed: "))
         self.sessions += 1
-        return StubSession(self)
+        return StubSession(self, state)
 
 
 class StubSession:
-    def __init__(self, engine: StubEngine) -> None:
+    def __init__(self, engine: StubEngine, state: bytes | None = None) -> None:
         self.engine = engine
         self.prompts: dict[str, dict[int, Box]] = {}
         self.phrases: dict[str, int] = {}
+        if state is not None:
+            prompts, self.phrases = json.loads(state)
+            self.prompts = {name: {frame: Box(*box) for frame, box in some} for name, some in prompts.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +156,8 @@ class StubSession:
         return self._seen(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), 0.9)
 
     def state(self) -> bytes:
-        return b""
+        prompts = {name: list(some.items()) for name, some in self.prompts.items()}
+        return json.dumps([prompts, self.phrases]).encode()
 
 
 def _around(point: Point) -> Box:
@@ -163,6 +182,44 @@ class Gate:
             self._moved.notify_all()
 
 
+def sleeping(seconds: float, log: Path | None = None, load: float = 0.0) -> StubEngine:
+    """A stub for a process of its own: each frame takes so long, and adds a line with its number to the log."""
+
+    def sleep(frame: int) -> None:
+        time.sleep(seconds)
+        if log:
+            with log.open("a") as file:
+                file.write(f"{frame}\n")
+
+    engine = StubEngine(gate=sleep, answering={"car": {"x": range(10**6)}})
+    if load:
+        engine.status = "loading"
+        threading.Timer(load, lambda: setattr(engine, "status", "ready")).start()
+    return engine
+
+
 def fake_path(*_: object) -> Path:
     """What a fetched video's path is where nobody reads it."""
     return Path("nowhere")
+
+
+class _Thread:
+    """A worker in a thread, which cannot be killed: it ends when it next sends or asks."""
+
+    def __init__(self, connection: Connection, engine: StubEngine) -> None:
+        self._connection = connection
+        threading.Thread(target=worker.serve, args=(connection, lambda: engine), name="worker", daemon=True).start()
+
+    def kill(self) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+
+
+def on_thread(engine: StubEngine, stall: float = 600.0) -> Device:
+    """A device whose workers are threads of this process, so that tests can look at the engine and hold it up."""
+
+    def launch() -> tuple[Connection, _Thread]:
+        ours, theirs = Pipe()
+        return ours, _Thread(theirs, engine)
+
+    return Device(launch, engine.name, engine.version, stall)

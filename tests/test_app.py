@@ -20,7 +20,7 @@ from backend.labelstudio.strip import Signed, Signer
 from backend.settings import Limits
 from backend.video import Video
 from tests.clips import read_code, write_clip
-from tests.fakes import Gate, StubEngine
+from tests.fakes import Gate, StubEngine, fake_path
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
 
 
@@ -67,7 +67,9 @@ def test_setup_answers_whatever_the_project_is_like(client: FlaskClient, changes
 def test_the_token_of_setup_fetches_the_tasks_of_that_project_alone(make_service, monkeypatch) -> None:
     clients = []
     service = make_service()
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: clients.append(client))
+    monkeypatch.setattr(
+        "backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: clients.append(client) or fake_path()
+    )
     app = create_app(service).test_client()
     app.post("/setup", json=setup_body())
     app.post("/predict", json=body(drawn(keyframe(1))))
@@ -271,6 +273,7 @@ def film(make_service, monkeypatch, tmp_path: Path) -> Callable[..., FlaskClient
         return clip if url == FILM else tmp_path / "text.mp4"
 
     def serving(**settings: Any) -> FlaskClient:
+        monkeypatch.setattr("backend.service.Signer.of", lambda settings: Signer(tmp_path / "secret"))
         service = make_service(**settings)
         monkeypatch.setattr(Media, "fetch", fetched)
         monkeypatch.setattr("backend.labelstudio.videos.Video", Video)

@@ -14,6 +14,7 @@ FLOORS = [
     ("cli",),
     ("commands",),
     ("app", "model"),
+    ("status",),
     ("service",),
     ("answers",),
     ("jobs",),
@@ -25,8 +26,8 @@ FLOORS = [
 ONLY = {
     "av": ["video/"],
     "cv2": ["engines/", "overlay.py", "cli.py", "video/jpeg.py"],
-    "flask": ["app.py"],
-    "werkzeug": ["app.py"],
+    "flask": ["app.py", "status.py"],
+    "werkzeug": ["app.py", "status.py"],
     "waitress": ["commands/serve.py"],
     "requests": ["labelstudio/"],
     "torch": ["engines/sam3/"],

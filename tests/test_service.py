@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from backend.labelstudio import sequence
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks import Observation
-from tests.fakes import FakeVideo, Gate, StubEngine, StubSession
+from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, on_thread
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_regions import shown
 
@@ -58,6 +59,8 @@ def test_a_box_comes_back_as_a_track_under_its_own_id(make_service) -> None:
 def test_a_model_that_failed_fetches_no_video_and_what_is_finished_is_answered(make_service, monkeypatch) -> None:
     (first,) = predict(make_service(), body(drawn(keyframe(1))))
     service = make_service(StubEngine(status="failed: set model_path"))
+    while not service.status.startswith("failed"):
+        time.sleep(0.01)
     monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: pytest.fail("a video was fetched"))
     with pytest.raises(SettingsError, match=r"^set model_path$"):
         predict(service, body(drawn(keyframe(1))))
@@ -230,13 +233,12 @@ def test_a_model_that_is_loading_is_named_as_what_is_waited_for(make_service) ->
     gate.open()
 
 
-def test_nobody_keeps_masks_of_jobs_and_none_are_made(monkeypatch, tmp_path) -> None:
-    given = []
-    monkeypatch.setattr("backend.engines.load", lambda settings: given.append(settings) or StubEngine())
-    service = Service(Settings(data_dir=tmp_path, show_masks=True))
-    service.close()
-    assert [settings.show_masks for settings in given] == [False]
-    assert service.health()["settings"]["show_masks"] is True
+@pytest.mark.parametrize("kept", [False, True])
+def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
+    service = make_service(StubEngine(masks=True), show_masks=kept)
+    predict(service, body(drawn(keyframe(1))))
+    (job,) = service.tools.runner.jobs(9)
+    assert len(job.plan.propagations.tracks()["object"].masks) == (100 if kept else 0)
 
 
 def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
@@ -297,7 +299,7 @@ def test_a_correction_makes_nothing_vanish_while_it_is_on_its_way(make_service) 
     gate = Gate(until=30)
     service = make_service(StubEngine(gate=gate), answer_within=0.3)
     (part,) = predict(service, body(asked_again(moved(whole, 10, y=50))))
-    assert part["meta"]["partial"]["total"] == 10 + 10 + 91
+    assert part["meta"]["partial"]["total"] == 100 + 10
     was, now = parse_items(moved(whole, 10, y=50)), parse_items(part)
     for frame in range(31, 101):
         assert shown(list(now), frame) == pytest.approx(shown(list(was), frame), abs=0.7), frame
@@ -349,7 +351,7 @@ def test_a_video_that_will_not_decode_is_said(make_service, monkeypatch) -> None
     def broken(*_: object) -> None:
         raise BadVideo("this file holds no video that can be decoded")
 
-    monkeypatch.setattr("backend.labelstudio.videos.Video", broken)
+    monkeypatch.setattr("backend.jobs.worker.Video", broken)
     with pytest.raises(BadVideo, match="no video"):
         predict(service, body(drawn(keyframe(1))))
 
@@ -461,7 +463,7 @@ class Trembling(StubEngine):
     """Ten pixels to and fro on every other frame."""
 
     def open(self, video: FakeVideo, state: bytes | None = None) -> StubSession:
-        session = StubSession(self)
+        session = StubSession(self, state)
         still = session._look
 
         def look(track: str, frame: int, reverse: bool) -> Observation:
@@ -484,7 +486,9 @@ def test_keyframes_iou_is_how_close_they_keep(make_service) -> None:
 def test_the_settings_label_studio_counts_for_more_than_setups(make_service, monkeypatch) -> None:
     seen = []
     service = make_service(label_studio_url="http://ours:8080", label_studio_api_key="key")
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: seen.append(client.url))
+    monkeypatch.setattr(
+        "backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: seen.append(client.url) or fake_path()
+    )
     service.connect("3", "http://theirs:8080", "other")
     predict(service, body(drawn(keyframe(1))))
     assert seen == ["http://ours:8080"]
@@ -505,8 +509,10 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
         return FakeVideo()
 
     monkeypatch.setattr("backend.labelstudio.videos.Media", SpyMedia)
-    monkeypatch.setattr("backend.labelstudio.videos.Video", spy_video)
-    service = Service(Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), StubEngine())
+    monkeypatch.setattr("backend.jobs.worker.Video", spy_video)
+    service = Service(
+        Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), on_thread(StubEngine())
+    )
     predict(service, body(drawn(keyframe(1))))
     service.close()
     assert made == {"media": (tmp_path / "media", 1, 2), "video": (3, 4)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 
 from backend.answers import words
 from backend.answers.memory import Source
@@ -32,7 +31,6 @@ class Asking:
         )
         interaction, tools = request.interaction, request.tools
         within = question.within if question.at is None else Range(question.at, question.at)
-        make = partial(Finding, question.phrases, within, request.footage())
         limit = tools.settings.max_frames
         parts = [interaction.url, interaction.framerate, limit, question.phrases, within, question.redo]
         key, self._key = request.key(text or "", "words"), tools.digest(parts)
@@ -41,7 +39,9 @@ class Asking:
         if question.redo and self._answers.unfinished != self._key:
             tools.runner.forget(key)
             self._answers.forget(self._key)
-        self.job = tools.submit(key, self._key, make)
+        recipe = request.recipe(phrases=question.phrases, within=(within,))
+        self.job = tools.submit(key, self._key, recipe)
+        self._finding = Finding(self.job, request.bound)
         self.going_on: set[str] = set()
 
     def found(self) -> tuple[Results, str]:
@@ -83,14 +83,8 @@ class Asking:
             self.going_on.add(region.id)
             if going_on:
                 self._answers.note(self._key, name, region.id)
-            request.memory.sources.put(request.key(region.id), Source(job, name, (), made))
+            request.memory.sources.put(request.key(region.id), Source(finding, name, (), made))
         return results, self._sentence(found.values(), plan, (done, total) if is_partial else None)
-
-    @property
-    def _finding(self) -> Finding:
-        if not isinstance(self.job.work, Finding):
-            raise TypeError("under the key of words there is another job")
-        return self.job.work
 
     def _sentence(self, found: Collection[Found], plan: words.Plan, missing: tuple[int, int] | None) -> str:
         request, question, at = self._request, self._question, self._question.at

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.jobs.runner import Job
+from backend.jobs.finding import Finding
+from backend.jobs.store import Store
+from backend.jobs.tracking import Tracking
 from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
@@ -29,24 +31,25 @@ class Source:
     """Where a region's track comes from.
 
     Attributes:
+        view: of the job that makes it.
         name: of the track, where the job has several.
         stays: what was answered as it came.
         made: what it is made of, where that is no box.
     """
 
-    job: Job[Any]
+    view: Tracking | Finding
     name: str | None = None
     stays: Sequence[Item] = ()
     made: Mapping[str, Any] | None = None
 
 
 class Memory:
-    """One per process."""
+    """One per process. The signs of clicks are kept in the store: nothing else tells them after a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._lock = threading.Lock()
         self._numbers: Table[dict[str, int]] = Table(_MOST)
-        self._signs: Table[bool] = Table(_MOST)
         self._clicked: Table[tuple[str, str]] = Table(_MOST)
         self._owned: Table[tuple[str, ...]] = Table(_MOST)
         self._answered: Table[Answered] = Table(_MOST)
@@ -72,8 +75,8 @@ class Memory:
         signed = []
         for click in clicks:
             if click.positive is not None:
-                self._signs.put((task, click.id), click.positive)
-            sign = self._signs.get((task, click.id))
+                self._store.put_sign(task, click.id, click.positive)
+            sign = self._store.sign(task, click.id) if click.positive is None else click.positive
             signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
         return signed
 

@@ -3,20 +3,21 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 from backend.answers.memory import Memory
-from backend.engines.base import FAILED, Engine
+from backend.answers.studios import Studios
+from backend.engines.base import FAILED
 from backend.errors import SettingsError
-from backend.jobs.finding import Finding
-from backend.jobs.footage import Footage
-from backend.jobs.runner import Job, Runner
-from backend.jobs.tracking import Tracking
+from backend.jobs.device import Device
+from backend.jobs.job import Job
+from backend.jobs.recipe import Recipe
+from backend.jobs.runner import Runner
+from backend.jobs.store import Store
 from backend.labelstudio import regions
-from backend.labelstudio.client import Client
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.interactions import Interaction
 from backend.labelstudio.regions import Region
@@ -31,17 +32,35 @@ Results = list[dict[str, Any]]
 
 
 class Tools:
-    """What every request works with: one per process."""
+    """What every request works with: one per process.
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    Raises:
+        SettingsError: jobs cannot be kept in `data_dir`.
+    """
+
+    def __init__(self, settings: Settings, device: Device) -> None:
         self.settings = settings
-        self.engine = engine
-        self.runner: Runner[Tracking | Finding] = Runner(settings.limits.queue)
-        self._waiters = threading.Semaphore(_WAITERS)
-        self.model_version = f"{engine.name}-{engine.version}"
+        self.device = device
         self.videos = Videos(settings)
+        limits = settings.limits
+        self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.days)
+        self.studios = Studios(settings, self.store)
+        self.runner = Runner(
+            device,
+            self.store,
+            self._fetch,
+            self.videos.forget,
+            self.videos.limits,
+            queue=limits.queue,
+            masks=settings.show_masks,
+        )
+        self._waiters = threading.Semaphore(_WAITERS)
+        self.model_version = f"{device.name}-{device.version}"
 
-    def wait(self, jobs: Sequence[Job[Tracking | Finding]], deadline: float) -> None:
+    def _fetch(self, recipe: Recipe, cancelled: Callable[[], bool]) -> Path:
+        return self.videos.fetch(recipe.url, self.studios.of(recipe.project), cancelled)
+
+    def wait(self, jobs: Sequence[Job], deadline: float) -> None:
         """Wait until all of them have ended, or until `deadline`, of the monotonic clock."""
         if self._waiters.acquire(blocking=False):
             try:
@@ -51,24 +70,24 @@ class Tools:
 
     def engine_now(self) -> str:
         """The engine's name, and what it is waited for where its model is not ready."""
-        status = self.engine.status
-        return self.engine.name if status == "ready" else f"{self.engine.name} is {status}"
+        status = self.device.status
+        return self.device.name if status == "ready" else f"{self.device.name} is {status}"
 
     def digest(self, parts: Sequence[Any]) -> str:
         """What makes two prompts the same. Labels are left out: a box is followed alike whatever it is called."""
         whole = "|".join(map(str, [self.model_version, *parts]))
         return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
-    def submit(self, key: Hashable, digest: str, make: Callable[[], Tracking | Finding]) -> Job[Tracking | Finding]:
+    def submit(self, key: Sequence[str], digest: str, recipe: Recipe) -> Job:
         """The job with this digest: one that is there, or a new one instead of what runs under `key`.
 
         Raises:
             SettingsError: the model could not be loaded; no video is fetched for nothing.
             Busy: too many jobs are waiting.
         """
-        if self.engine.status.startswith(FAILED):
-            raise SettingsError(self.engine.status.removeprefix(FAILED))
-        return self.runner.submit(key, digest, make)
+        if self.device.status.startswith(FAILED):
+            raise SettingsError(self.device.status.removeprefix(FAILED))
+        return self.runner.submit(key, digest, recipe)
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class Request:
     """One request.
 
     Attributes:
-        client: the task's Label Studio, where it is known.
+        project: the task's.
         began: when it came, of the monotonic clock.
     """
 
@@ -84,23 +103,28 @@ class Request:
     memory: Memory
     interaction: Interaction
     config: LabelConfig
-    client: Client | None
+    project: str
     began: float = field(default_factory=time.monotonic)
 
     def key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
         """Of the jobs for a region, or for a line of words."""
         return self.interaction.task, kind, name
 
-    def footage(self) -> Footage:
-        """What its jobs work on; they outlive the request, and so keep nothing of it."""
-        settings = self.tools.settings
-        return Footage(
-            open=partial(self.tools.videos.open, self.interaction.url, self.client),
+    def recipe(self, **asked: Any) -> Recipe:
+        """A job on the task's video."""
+        return Recipe(
+            task=self.interaction.task,
+            project=self.project,
+            url=self.interaction.url,
             framerate=self.interaction.framerate,
-            engine=self.tools.engine,
-            max_frames=settings.max_frames,
-            bound=settings.keyframes.iou,
+            max_frames=self.tools.settings.max_frames,
+            **asked,
         )
+
+    @property
+    def bound(self) -> float:
+        """The least IoU of an interpolated box with the tracked one."""
+        return self.tools.settings.keyframes.iou
 
     def new(self, name: str, classes: tuple[str, ...]) -> Region:
         """A region that the page does not have yet."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from backend.answers import law
@@ -11,8 +10,8 @@ from backend.answers.memory import Source, clicks_of, made_of
 from backend.answers.request import Request, Results
 from backend.errors import BackendError
 from backend.jobs.finding import Finding
-from backend.jobs.runner import Job
-from backend.jobs.tracking import Tracking
+from backend.jobs.job import Job
+from backend.jobs.tracking import Tracking, shown_on, stretches, within
 from backend.labelstudio import regions, segments
 from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.grammar import TRACK, Command
@@ -30,7 +29,7 @@ class _Work:
     Attributes:
         stays: keyframes that are a person's, or stand in for theirs: they are answered as they came.
         cut: the rest.
-        job: makes what is to be made of it; None: nothing.
+        view: of the job that makes what is to be made of it; None: nothing.
         name: of the track, where the job has several.
         made: what the region is made of, where that is no box; `called`: the label of clicks.
         is_left: it is answered as it came; an error of it is told in the region alone.
@@ -40,12 +39,17 @@ class _Work:
     classes: tuple[str, ...]
     stays: Sequence[Item] = ()
     cut: Sequence[Segment] = ()
-    job: Job[Tracking | Finding] | None = None
+    view: Tracking | Finding | None = None
     name: str | None = None
     made: Mapping[str, Any] | None = None
     called: str = ""
     error: BackendError | None = None
     is_left: bool = False
+
+    @property
+    def job(self) -> Job | None:
+        """What makes it."""
+        return self.view.job if self.view else None
 
 
 class Story:
@@ -119,20 +123,20 @@ class Story:
         is_corrected = any(item.is_corrected for item in region.items) or bool(region.deleted)
         if not source or not region.is_partial or "at" in region.meta or is_corrected:
             return False
-        if source.job.state in ("failed", "cancelled") or source.job.is_cancelled:
+        if source.view.job.state in ("failed", "cancelled") or source.view.job.is_cancelled:
             return False
-        work.job, work.name, work.stays, work.made = source.job, source.name, source.stays, source.made
+        work.view, work.name, work.stays, work.made = source.view, source.name, source.stays, source.made
         return True
 
     def _stop(self, work: _Work) -> None:
         """End the region's job, and answer what it has computed; without one, the region as it is."""
         job = self._tools.runner.newest(self._request.key(work.region.id))
         source = self._memory.sources.get(self._request.key(work.region.id))
-        if job is None or job.state not in ("queued", "running") or source is None or source.job is not job:
+        if job is None or job.state not in ("queued", "running") or source is None or source.view.job is not job:
             work.is_left = True
             return
-        job.cancel()
-        work.job, work.stays, work.made = job, source.stays, source.made
+        self._tools.runner.cancel(job.number)
+        work.view, work.stays, work.made = source.view, source.stays, source.made
 
     # Clicks
 
@@ -165,18 +169,24 @@ class Story:
     ) -> None:
         """Set the job to work that makes the region's track."""
         interaction, region, cut = self._interaction, work.region, work.cut
-        make = partial(Tracking, region, cut, clicked, command.direction or direction, self._request.footage())
+        recipe = self._request.recipe(
+            length=region.frames_count,
+            shown=shown_on(cut, clicked),
+            stretches=stretches(cut, clicked, command.direction or direction),
+            within=within(cut),
+        )
         parts: list[Any] = [interaction.framerate, direction, self._tools.settings.max_frames, command]
         parts += [item.fingerprint for item in work.stays]
         parts += [item.fingerprint for segment in cut for item in (*(segment.kept or ()), *segment.aside)]
         parts += [(one.frame, one.x, one.y, one.positive) for clicks in clicked.values() for one in clicks]
         key = self._request.key(region.id)
         try:
-            work.job = self._tools.submit(key, self._tools.digest([interaction.url, *parts]), make)
+            job = self._tools.submit(key, self._tools.digest([interaction.url, *parts]), recipe)
         except BackendError as error:
             work.error = error
         else:
-            self._memory.sources.put(key, Source(work.job, None, work.stays, work.made))
+            work.view = Tracking(job, region, cut, self._request.bound)
+            self._memory.sources.put(key, Source(work.view, None, work.stays, work.made))
 
     def _region(self, work: _Work) -> Results:
         """A region as it is answered; nothing where there is no box of it to show."""
@@ -190,11 +200,11 @@ class Story:
             return regions.refusal(region, work.classes, interaction.framerate, str(work.error)) if is_here else []
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
         is_partial = job is not None and job.state != "done"
-        missing = job.work.progress() if job and is_partial else None
+        missing = work.view.progress() if work.view and is_partial else None
         items: Sequence[Item] = segments.kept(work.cut)
         score = region.score
-        if job:
-            answer = _answer_of(job, work.name)
+        if work.view:
+            answer = _answer_of(work.view, work.name)
             if answer is None:
                 return regions.left(region, work.classes, interaction.framerate) if region.items else []
             items, score = answer
@@ -205,20 +215,20 @@ class Story:
     def _waited_for(self, works: Sequence[_Work], answers: Sequence[Results]) -> str | None:
         """What to say of clicks of which nothing can be shown yet, or at all."""
         for work, answer in zip(works, answers, strict=True):
-            if work.called and work.job and not answer:
-                if work.job.state == "done":
+            if work.called and work.view and not answer:
+                if work.view.job.state == "done":
                     return f"{work.called}: nothing is seen there, click on it once more"
-                done, total = work.job.work.progress()
+                done, total = work.view.progress()
                 status = f"{self._tools.engine_now()}, {done} of {total} frames"
                 return f"{work.called}: {status} so far, click once more for the rest"
         return None
 
 
-def _answer_of(job: Job[Tracking | Finding], name: str | None) -> tuple[Sequence[Item], float | None] | None:
-    """Keyframes and score of a job's track by its name there; None: it has none of that name any more."""
-    if isinstance(job.work, Tracking):
-        return job.work.answer()
-    found = job.work.found().get(name or "")
+def _answer_of(view: Tracking | Finding, name: str | None) -> tuple[Sequence[Item], float | None] | None:
+    """Keyframes and score of a track by its name in the job; None: it has none of that name any more."""
+    if isinstance(view, Tracking):
+        return view.answer()
+    found = view.found().get(name or "")
     return (found.items, found.score) if found else None
 
 

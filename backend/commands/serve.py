@@ -9,7 +9,8 @@ from waitress.server import create_server
 
 from backend import __version__
 from backend.app import create_app
-from backend.engines.base import FAILED, Engine, statuses
+from backend.engines.base import FAILED, statuses
+from backend.jobs.device import Device
 from backend.service import Service
 from backend.settings import Settings
 
@@ -22,15 +23,18 @@ _LOOK = 0.5
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, device: Device | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
+
+    Args:
+        device: what jobs run on; None: what the settings name.
 
     Raises:
         SettingsError: the settings' engine cannot run here.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    service = Service(settings)
-    threading.Thread(target=tell_status, args=(service.engine,), name="status", daemon=True).start()
+    service = Service(settings, device)
+    threading.Thread(target=tell_status, args=(service,), name="status", daemon=True).start()
     server = create_server(
         create_app(service),
         host=settings.host,
@@ -55,10 +59,11 @@ def run(settings: Settings) -> None:
         service.close()
 
 
-def tell_status(engine: Engine, seconds: float = _LOOK) -> None:
-    """Log every change of a model's status until it is ready or has failed."""
-    for status in statuses(engine, seconds):
-        log.log(logging.ERROR if status.startswith(FAILED) else logging.INFO, "%s: %s", engine.name, status)
+def tell_status(service: Service, seconds: float = _LOOK) -> None:
+    """Log every change of the model's status until it is ready or has failed."""
+    for status in statuses(service, seconds):
+        level = logging.ERROR if status.startswith(FAILED) else logging.INFO
+        log.log(level, "%s: %s", service.model_version, status)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

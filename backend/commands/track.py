@@ -15,7 +15,7 @@ from tqdm import tqdm
 from backend import engines, overlay
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
-from backend.jobs.propagation import Propagations
+from backend.jobs.propagation import Propagations, stretches_between
 from backend.labelstudio import regions, segments, sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.regions import Region
@@ -57,7 +57,7 @@ def run(
         propagations = _propagations(video, targets, searches, settings, span)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
         engine = engines.load(settings)
-        _propagate(propagations, engine, video)
+        _propagate(propagations, engine, video, settings.show_masks)
         tracks = propagations.tracks()
         labels = _labels(tracks, targets, searches, propagations.found)
         humans = {name: _humans(target, video) for name, target in targets.items()}
@@ -97,19 +97,19 @@ def _propagations(
         raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {part.start}..{part.stop}")
     return Propagations(
         len(video),
-        targets,
+        {name: stretches_between(sorted(target.prompts), settings.direction) for name, target in targets.items()},
+        [prompt for target in targets.values() for prompt in target.prompts.values()],
         phrases,
         settings.direction,
         max_frames=settings.max_frames,
         span=part,
-        masks=settings.show_masks,
     )
 
 
-def _propagate(propagations: Propagations, engine: Engine, video: Video) -> None:
+def _propagate(propagations: Propagations, engine: Engine, video: Video, masks: bool) -> None:
     if engine.status != "ready":
         _say(f"the model is {engine.status}")
-    for _ in tqdm(propagations.run(engine, video), total=propagations.total, unit="frame"):
+    for _ in tqdm(propagations.run(engine, video, masks), total=propagations.total, unit="frame"):
         pass
 
 

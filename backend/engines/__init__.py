@@ -7,8 +7,8 @@ from backend.errors import SettingsError
 from backend.settings import Settings
 
 
-def load(settings: Settings) -> Engine:
-    """The engine that the settings name. A large model loads on in the background: `Engine.status` tells.
+def named(settings: Settings) -> tuple[str, str]:
+    """Name and version of the engine that the settings name, without loading it.
 
     Raises:
         SettingsError: it cannot run here; a stand-in never takes its place by itself.
@@ -16,12 +16,28 @@ def load(settings: Settings) -> Engine:
     if settings.engine == "opencv":
         from backend.engines.opencv import OpenCVEngine
 
-        return OpenCVEngine()
+        return OpenCVEngine.name, OpenCVEngine.version
     if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
         raise SettingsError(
             f"engine: {settings.engine} needs {' and '.join(missing)}: install the extra with "
             f"pip install 'sam3-backend[sam3]', or {STAND_IN}"
         )
+    from backend.engines.sam3.version import version
+
+    return "sam3", version(settings)
+
+
+def load(settings: Settings) -> Engine:
+    """The engine that the settings name. A large model loads on in the background: `Engine.status` tells.
+
+    Raises:
+        SettingsError: as for `named`.
+    """
+    name, _ = named(settings)
+    if name == "opencv":
+        from backend.engines.opencv import OpenCVEngine
+
+        return OpenCVEngine()
     from backend.engines.sam3.engine import Sam3Engine
 
     return Sam3Engine(settings)

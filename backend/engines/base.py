@@ -4,8 +4,10 @@ An engine hears nothing of jobs, HTTP or Label Studio, and no tensor leaves it. 
 progress is to count what came, a partial result is what has been yielded.
 """
 
+import os
 import time
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, Self
 
 from backend.prompts import Phrase, Prompt
@@ -20,7 +22,16 @@ FAILED = "failed: "
 """How `Engine.status` begins for a model that could not be loaded; the error's sentence follows."""
 
 
-def statuses(engine: "Engine", seconds: float) -> Iterator[str]:
+class HasStatus(Protocol):
+    """An engine, or who stands for it."""
+
+    @property
+    def status(self) -> str:
+        """As `Engine.status`."""
+        ...
+
+
+def statuses(engine: HasStatus, seconds: float) -> Iterator[str]:
     """Every status of an engine, once each, until it is ready or has failed; looked at every so many seconds."""
     told = ""
     while told != "ready" and not told.startswith(FAILED):
@@ -30,6 +41,15 @@ def statuses(engine: "Engine", seconds: float) -> Iterator[str]:
         else:
             yield status
             told = status
+
+
+def process_memory() -> tuple[int, int] | None:
+    """Bytes of main memory that this process holds, and all that the machine has; None where nobody can say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
 
 
 class Session(Protocol):
@@ -81,6 +101,10 @@ class Engine(Protocol):
     @property
     def status(self) -> str:
         """How far the model is: "loading", "warming up", "ready", or "failed: " and the sentence of the error."""
+        ...
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of the device's memory that are used, and all that it has; None where nobody can say."""
         ...
 
     def open(self, video: Video, state: bytes | None = None) -> Session:

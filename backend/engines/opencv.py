@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Self
 
 from backend.engines import given
+from backend.engines.base import process_memory
 from backend.engines.csrt import Anchor, Carry
 from backend.engines.looks import Look, Picture, box_of_clicks, box_of_mask
 from backend.errors import BadRequest, Unsupported
@@ -197,6 +198,10 @@ class OpenCVEngine:
     name = "opencv"
     version = "csrt-1"
     status = "ready"
+
+    def memory(self) -> tuple[int, int] | None:
+        """Of the process; it needs no other device."""
+        return process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> OpenCVSession:
         """Start on a video, or go on from a saved state.

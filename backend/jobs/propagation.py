@@ -1,9 +1,10 @@
 """What a tracking job does: prompts carried through the stretches of a video between, before and after them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
+from itertools import count, groupby, pairwise
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from backend.engines.base import Engine, Session
 from backend.masks import Rle
-from backend.prompts import Direction, Phrase, Prompt, Target, by_frame
-from backend.tracks import FrameResult, Observation, Track, fuse
+from backend.prompts import Direction, Phrase, Prompt, by_frame
+from backend.tracks import Block, FrameResult, Rows, Track, fuse
 from backend.video import Video
 
 
@@ -34,8 +35,37 @@ def stretches_between(frames: Sequence[int], direction: Direction) -> list[Stret
     return stretches
 
 
-_Way = tuple[range, bool]
+Way = tuple[range, bool]
 """Source frames to go through, and whether in reverse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a propagation is: so many frames of one of its ways, all ways before that one done."""
+
+    way: int = 0
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a session is to do: prompts, all before it begins, each group on one frame; then the ways."""
+
+    prompts: Sequence[Sequence[Prompt | Phrase]]
+    ways: Sequence[Way]
+
+    def prompt(self, session: Session) -> frozenset[str]:
+        """Prompt everything; the names of what phrases find at once."""
+        return frozenset(name for group in self.prompts for name in session.prompt(group).phrases)
+
+    def go(self, session: Session, place: Place) -> Generator[tuple[int, FrameResult]]:
+        """The number of the way and the result of every frame from a place on."""
+        for number, (span, reverse) in enumerate(self.ways[place.way :], start=place.way):
+            done = place.done if number == place.way else 0
+            rest = range(span.start, span.stop - done) if reverse else range(span.start + done, span.stop)
+            with closing(session.propagate(rest, reverse)) as results:
+                for result in results:
+                    yield number, result
 
 
 class Propagation:
@@ -45,16 +75,10 @@ class Propagation:
         stretches: between two prompted frames it goes both ways, else away from the prompted one.
         max_frames: how far to go beyond a prompted frame towards the video's start or end; 0: no limit.
         span: source frames that are not left; None: the whole video.
-        masks: keep them, where the engine gives some.
     """
 
     def __init__(
-        self,
-        length: int,
-        stretches: Sequence[Stretch],
-        max_frames: int = 0,
-        span: range | None = None,
-        masks: bool = False,
+        self, length: int, stretches: Sequence[Stretch], max_frames: int = 0, span: range | None = None
     ) -> None:
         self._length = length
         span = span or range(length)
@@ -65,54 +89,45 @@ class Propagation:
             passes = []
             if first is not None:
                 end = min(first + reach, span.stop - 1) if last is None else last
-                passes.append(_Pass(range(first, end + 1), False, masks))
+                passes.append(_Pass(range(first, end + 1), False))
             if last is not None:
                 start = max(last - reach, span.start) if first is None else first
-                passes.append(_Pass(range(start, last + 1), True, masks))
+                passes.append(_Pass(range(start, last + 1), True))
             self._runs.append(passes)
 
     @classmethod
-    def along(cls, length: int, ways: Sequence[_Way], masks: bool) -> Self:
+    def along(cls, length: int, ways: Sequence[Way]) -> Self:
         """One track on the frames of these ways, those of one direction apart from each other, forward ones first."""
-        one = cls(length, [], masks=masks)
+        one = cls(length, [])
         edges = sorted({edge for span, _ in ways for edge in (span.start, span.stop)})
         for start, stop in pairwise(edges):
             holding = [reverse for span, reverse in ways if start in span]
-            one._runs.append([_Pass(range(start, stop), reverse, masks) for reverse in holding])
+            one._runs.append([_Pass(range(start, stop), reverse) for reverse in holding])
         return one
 
     @property
     def _passes(self) -> Iterator["_Pass"]:
         return (one for passes in self._runs for one in passes)
 
-    @property
-    def total(self) -> int:
-        """Frames to do, counting those that are gone through both ways twice."""
-        return sum(len(one.span) for one in self._passes)
-
-    @property
-    def done(self) -> int:
-        """Frames done."""
-        return sum(one.count for one in self._passes)
-
-    def run(self, engine: Engine, video: Video, prompts: Sequence[Prompt], cancelled: Callable[[], bool]) -> None:
-        """Prompt and propagate until done or cancelled; all prompts are of one track."""
-        with engine.open(video) as session:
-            for prompt in prompts:
-                session.prompt([prompt])
-            for one in self._passes:
-                if not one.run(session, prompts[0].track, cancelled):
-                    return
-
     def spans(self, reverse: bool) -> list[range]:
         """The frames to do in one direction."""
         return [one.span for one in self._passes if one.reverse == reverse]
 
-    def take(self, frame: int, seen: Observation, reverse: bool) -> None:
-        """What a session saw of the track, frame by frame in this direction; other frames than its own are ignored."""
+    def take(self, frames: range, rows: Rows, reverse: bool, masks: Mapping[int, Rle] = MappingProxyType({})) -> None:
+        """What a session saw of the track on these frames; other frames than its own are ignored.
+
+        The same frames may be taken again, as long as the same was seen there.
+
+        Args:
+            frames: consecutive, from the lowest.
+            rows: shape (frames, 5).
+            masks: by frame.
+        """
         for one in self._passes:
-            if one.reverse == reverse and frame in one.span:
-                one.take(frame, seen)
+            inside = range(max(frames.start, one.span.start), min(frames.stop, one.span.stop))
+            if one.reverse == reverse and inside:
+                one.take(inside, rows[inside.start - frames.start : inside.stop - frames.start])
+                one.masks |= {frame: mask for frame, mask in masks.items() if frame in inside}
 
     def track(self) -> Track:
         """What is known now."""
@@ -142,79 +157,107 @@ class Propagation:
 
 
 class Propagations:
-    """Many tracks through one session: one look at a picture serves all of them; other threads may look while it runs.
+    """Tracks through one session: one look at a picture serves all of them; other threads may look while it runs.
 
     Args:
         length: frames of the video.
-        targets: by the track's name.
+        targets: the stretches to go through by the track's name.
+        prompts: of these tracks.
         phrases: each with words of its own; what they find are more tracks, under the engine's names as far as these
             tell objects apart. They are kept on the frames of all phrases: the engine names an object after the
             phrase that fits best, wherever that one begins.
-        direction: beyond the outer prompts of a target, and from the frame of a phrase.
-        max_frames: how far to go there; 0: no limit.
+        direction: from the frame of a phrase.
+        max_frames: how far to go from there, and beyond the outer prompts of a target; 0: no limit.
         span: source frames that are not left.
-        masks: keep them, where the engine gives some.
     """
 
     def __init__(
         self,
         length: int,
-        targets: Mapping[str, Target],
-        phrases: Sequence[Phrase],
-        direction: Direction,
+        targets: Mapping[str, Sequence[Stretch]],
+        prompts: Iterable[Prompt],
+        phrases: Sequence[Phrase] = (),
+        direction: Direction = "forward",
         *,
         max_frames: int = 0,
         span: range | None = None,
-        masks: bool = False,
     ) -> None:
-        def made(frames: Iterable[int]) -> Propagation:
-            return Propagation(length, stretches_between(sorted(frames), direction), max_frames, span, masks)
-
-        self._length, self._keep_masks = length, masks
-        self._prompts = by_frame(one for target in targets.values() for one in target.prompts.values())
-        self._phrases = by_frame(phrases)
-        self._targets = {name: made(target.prompts) for name, target in targets.items()}
-        searches = [made([phrase.frame]) for phrase in phrases]
+        self._length = length
+        self._targets = {name: Propagation(length, stretches, max_frames, span) for name, stretches in targets.items()}
+        searches = [Propagation(length, stretches_between([one.frame], direction), max_frames, span) for one in phrases]
         self._searched = _ways(searches)
-        self._ways = _ways([*self._targets.values(), *searches])
+        # Clicks that only say what the object is not come after all that says what it is. Phrases come last, so that
+        # what they find takes no target's name.
+        ordered = sorted(prompts, key=lambda one: (one.is_negative, one.frame))
+        shown = [list(same) for _, same in groupby(ordered, key=lambda one: (one.is_negative, one.frame))]
+        words = [some for _, some in sorted(by_frame(phrases).items())]
+        self.course = Course([*shown, *words], _ways([*self._targets.values(), *searches]))
         self._names = _Names(targets)
         self._found: dict[str, Propagation] = {}
         self.found: dict[str, str] = {}
         """The words that a track answers to, by its name; those of its last frame, where it changed over to better."""
+        self._way = -1
+        self.place = Place()
+        """How far it is."""
 
     @property
     def total(self) -> int:
         """Frames to do, counting those that are gone through both ways twice."""
-        return sum(len(span) for span, _ in self._ways)
+        return sum(len(span) for span, _ in self.course.ways)
 
-    def run(self, engine: Engine, video: Video) -> Generator[int]:
-        """Prompt everything, then propagate; every frame that is done is told."""
+    @property
+    def done(self) -> int:
+        """Frames done."""
+        place = self.place
+        return sum(len(span) for span, _ in self.course.ways[: place.way]) + place.done
+
+    @property
+    def newest(self) -> int | None:
+        """The source frame that was done last."""
+        place = self.place
+        if not place.done:
+            return None
+        span, reverse = self.course.ways[place.way]
+        return span.stop - place.done if reverse else span.start + place.done - 1
+
+    def run(self, engine: Engine, video: Video, masks: bool = False) -> Generator[int]:
+        """Prompt everything, then propagate; every frame that is done is told. Masks are kept where asked for."""
         with engine.open(video) as session:
-            # Phrases last, so that what they find takes no target's name.
-            for _, prompts in sorted(self._prompts.items()):
-                session.prompt(prompts)
-            for _, phrases in sorted(self._phrases.items()):
-                self._names.keep(session.prompt(phrases).phrases)
-            for span, reverse in self._ways:
-                self._names.begin(reverse)
-                with closing(session.propagate(span, reverse)) as results:
-                    for result in results:
-                        self._take(result, reverse)
-                        yield result.frame
+            self.keep(self.course.prompt(session))
+            for way, result in self.course.go(session, Place()):
+                for block in Block.of([result], self.course.ways[way][1], masks):
+                    self.take(way, block)
+                yield result.frame
 
-    def _take(self, result: FrameResult, reverse: bool) -> None:
-        is_searched = any(result.frame in span for span, way in self._searched if way == reverse)
-        for name, seen in result.tracks.items():
+    def keep(self, names: Iterable[str]) -> None:
+        """What phrases have found at once means the same object on all ways."""
+        self._names.keep(names)
+
+    def take(self, way: int, block: Block) -> None:
+        """What a session saw on one of the ways, block by block in the order in which it came."""
+        if way != self._way:
+            self._way = way
+            self._names.begin(block.reverse)
+        inside = [span for span, reverse in self._searched if reverse == block.reverse]
+        for row, name in enumerate(block.tracks):
+            masks = block.masks.get(name, {})
             if name in self._targets:
-                self._targets[name].take(result.frame, seen, reverse)
-            elif is_searched and (words := result.phrases.get(name)):
-                self._find(self._names.of(name, words), words).take(result.frame, seen, reverse)
+                self._targets[name].take(block.frames, block.rows[row], block.reverse, masks)
+            elif (words := block.phrases.get(name)) and any(_meet(block.frames, span) for span in inside):
+                found = self._find(self._names.of(name, words), words)
+                found.take(block.frames, block.rows[row], block.reverse, masks)
+        span, reverse = self.course.ways[way]
+        self.place = Place(way, span.stop - block.frames.start if reverse else block.frames.stop - span.start)
 
     def _find(self, name: str, words: str) -> Propagation:
         self.found[name] = words
         if name not in self._found:
-            self._found[name] = Propagation.along(self._length, self._searched, self._keep_masks)
+            self._found[name] = Propagation.along(self._length, self._searched)
         return self._found[name]
+
+    def target(self, name: str) -> Propagation:
+        """What is known of a target."""
+        return self._targets[name]
 
     def tracks(self) -> dict[str, Track]:
         """By name: the targets', then what was found on the frames of the phrases."""
@@ -222,6 +265,10 @@ class Propagations:
         found = {name: one.track() for name, one in list(self._found.items())}
         targets = {name: one.track() for name, one in self._targets.items()}
         return targets | {name: track for name, track in found.items() if len(track.scores)}
+
+
+def _meet(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 class _Names:
@@ -268,9 +315,9 @@ class _Names:
         return name
 
 
-def _ways(propagations: Sequence[Propagation]) -> list[_Way]:
+def _ways(propagations: Sequence[Propagation]) -> list[Way]:
     """Spans that hold every frame of these once in each direction in which it is to be done, and the direction."""
-    ways: list[_Way] = []
+    ways: list[Way] = []
     for reverse in (False, True):
         merged: list[range] = []
         for span in sorted((span for one in propagations for span in one.spans(reverse)), key=lambda span: span.start):
@@ -308,47 +355,36 @@ def _spread(span: range, parts: Iterable[_Rows]) -> NDArray[np.float64]:
 class _Pass:
     """One way through one span. Only the frames from where the object is first seen to where it is last take memory."""
 
-    __slots__ = ("_first", "_keep_masks", "_rows", "_used", "count", "masks", "reverse", "span")
+    __slots__ = ("_first", "_rows", "_used", "count", "masks", "reverse", "span")
 
-    def __init__(self, span: range, reverse: bool, keep_masks: bool) -> None:
+    def __init__(self, span: range, reverse: bool) -> None:
         self.span = span
         self.reverse = reverse
         self.count = 0
         self.masks: dict[int, Rle] = {}
-        self._keep_masks = keep_masks
         self._first = 0
-        # Columns x0 y0 x1 y1 score, in the order of travel from the place `_first`. Single precision: a ten-thousandth
-        # of a percent even at 8192 pixels, in half the memory.
-        self._rows = np.empty((0, 5), np.float32)
+        # In the order of travel from the place `_first`.
+        self._rows: Rows = np.empty((0, 5), np.float32)
         self._used = 0
 
     def place(self, frame: int) -> int:
         """How many frames it is from the start."""
         return self.span[-1] - frame if self.reverse else frame - self.span[0]
 
-    def run(self, session: Session, track: str, cancelled: Callable[[], bool]) -> bool:
-        """False: cancelled."""
-        with closing(session.propagate(self.span, self.reverse)) as results:
-            for result in results:
-                if cancelled():
-                    return False
-                self.take(result.frame, result.tracks[track])
-        return True
-
-    def take(self, frame: int, seen: Observation) -> None:
-        """The next frame."""
-        place = self.place(frame)
-        if seen.box is not None:
+    def take(self, frames: range, rows: Rows) -> None:
+        """The next frames, rows by source frame; or some that were taken before."""
+        place, rows = self.place(frames[-1] if self.reverse else frames[0]), rows[::-1] if self.reverse else rows
+        seen = np.flatnonzero(~np.isnan(rows[:, 0]))
+        if len(seen):
+            start, stop = int(seen[0]), int(seen[-1]) + 1
             if not self._used:
-                self._first = place
-            row = place - self._first
-            if row >= len(self._rows):
-                self._grow(row + 1)
-            self._rows[row] = *seen.box, seen.score
-            self._used = row + 1
-            if self._keep_masks and seen.mask is not None:
-                self.masks[frame] = seen.mask
-        self.count = place + 1
+                self._first = place + start
+            first, last = place + start - self._first, place + stop - self._first
+            if last > len(self._rows):
+                self._grow(last)
+            self._rows[first:last] = rows[start:stop]
+            self._used = max(self._used, last)
+        self.count = max(self.count, place + len(rows))
 
     def _grow(self, rows: int) -> None:
         """By an eighth at a time, which keeps copies rare and little unused; never beyond the span."""

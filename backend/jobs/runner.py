@@ -1,141 +1,186 @@
-"""Who runs when: one worker thread for the device, a bounded queue, jobs to be joined, replaced and waited for."""
+"""Who runs when: one worker, and jobs that are joined, replaced, interrupted, resumed and waited for; none is lost.
 
+Threads: those that ask; one for each file that is fetched; `runner`, which alone drives the device. Locks, in the
+only order in which one is taken under another: `Runner._changed`, then the device's, then the store's.
+"""
+
+import json
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, Literal, Protocol, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from backend.errors import BackendError, Busy, where
+from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported, where
+from backend.jobs.device import Device, Lost
+from backend.jobs.job import Job, restore
+from backend.jobs.propagation import Place
+from backend.jobs.recipe import Plan, Recipe
+from backend.jobs.store import Kept, State, Store
+from backend.jobs.worker import Ended, Prompted, Said
+from backend.table import Table
+from backend.tracks import Block
+from backend.video import VideoLimits
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0
+_PATIENCE = 8.0
+"""Seconds that closing waits for a session's state."""
+_LOSSES = 3
+"""So often in a row may the worker end over a job before that is taken for the job's fault."""
+_FETCHES = 4
+"""Files that are fetched at once."""
+_PLANS = 8
+"""Jobs that have ended and whose tracks are kept in memory; those of others are read from disk."""
+_PRUNED = 64
+"""Jobs that end between two looks at how much is kept."""
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-
-
-class Work(Protocol):
-    """What a job does. It keeps its own results, whole or partial, in every state."""
-
-    def run(self, cancelled: Callable[[], bool]) -> None:
-        """Do it, asking `cancelled` often; return early where it says so."""
-        ...
-
-
-W = TypeVar("W", bound=Work)
-
-
-class Job(Generic[W]):
-    """One piece of work and how far it is."""
-
-    def __init__(self, work: W) -> None:
-        self.work = work
-        self.state: State = "queued"
-        self.error: BackendError | None = None
-        self._cancelled = threading.Event()
-        self._ended = threading.Event()
-
-    def cancel(self) -> None:
-        """Stop soon; what is computed stays."""
-        self._cancelled.set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """It was told to stop."""
-        return self._cancelled.is_set()
-
-    def drop(self) -> None:
-        """End it before it began; called by the runner alone."""
-        self._cancelled.set()
-        self.state = "cancelled"
-        self._ended.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the end; False where it is still to come."""
-        return self._ended.wait(max(seconds, 0.0))
-
-    def run(self) -> None:
-        """Run the work to its end; called by the runner alone."""
-        self.state = "running"
-        try:
-            if not self._cancelled.is_set():
-                self.work.run(self._cancelled.is_set)
-            self.state = "cancelled" if self._cancelled.is_set() else "done"
-        except BackendError as error:
-            self.error, self.state = error, "failed"
-        except Exception as error:
-            log.error("a job failed: %s", where(error))
-            self.error, self.state = BackendError("the engine failed on this video: see the server's log"), "failed"
-        finally:
-            self._ended.set()
+Fetch = Callable[[Recipe, Callable[[], bool]], Path]
+"""A job's file, fetched unless it is here; the second argument says whether nobody wants it any more."""
 
 
-class Runner(Generic[W]):
-    """Runs jobs one at a time, first come first served.
+class Runner:
+    """Runs jobs one at a time: those first that somebody waits for, batches last.
 
     Args:
+        device, store: this runner's alone.
+        fetch: gets a job's file.
+        forget: drops a file that is no video.
+        limits: of videos.
         queue: how many jobs may wait.
-        kept: how many jobs are kept to be joined, ended ones included.
+        masks: keep them.
+        done: is told of every job that is done.
+        remembered: how many jobs are kept in memory to be joined.
     """
 
-    def __init__(self, queue: int, kept: int = 512) -> None:
-        self._queue_limit = queue
-        self._kept = kept
-        # One lock for all that follows; no work runs and nobody waits for a job's end under it.
+    def __init__(
+        self,
+        device: Device,
+        store: Store,
+        fetch: Fetch,
+        forget: Callable[[Path], None],
+        limits: VideoLimits,
+        *,
+        queue: int,
+        masks: bool = False,
+        done: Callable[[Job], None] = lambda job: None,
+        remembered: int = 512,
+    ) -> None:
+        self._device, self._store = device, store
+        self._fetch, self._forget_file, self._limits = fetch, forget, limits
+        self._queue, self._masks, self._done, self._remembered = queue, masks, done, remembered
+        self._model = f"{device.name}-{device.version}"
         self._changed = threading.Condition()
-        self._waiting: deque[Job[W]] = deque()
-        self._jobs: OrderedDict[tuple[Hashable, str], Job[W]] = OrderedDict()
-        self._running: Job[W] | None = None
+        self._waiting: list[Job] = []
+        self._running: Job | None = None
+        self._is_stopping = False
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
+        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._plans: Table[Plan] = Table(_PLANS)
+        self._fetching = threading.Semaphore(_FETCHES)
+        self._count = 0
+        self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
+        with self._changed:
+            for kept in store.unended():
+                self._take_up(kept)
         self._thread.start()
 
-    def submit(self, key: Hashable, digest: str, make: Callable[[], W]) -> Job[W]:
+    # Asking
+
+    def submit(
+        self, key: Sequence[str], digest: str, recipe: Recipe, *, batch: bool = False, post: str | None = None
+    ) -> Job:
         """The job for `digest`: the one that is there, or a new one that replaces what still runs under `key`.
 
         Raises:
             Busy: too many jobs are waiting.
         """
+        name = _name(key)
         with self._changed:
-            job = self._jobs.get((key, digest))
-            if job and job.state not in ("failed", "cancelled") and not job.is_cancelled:
-                self._jobs.move_to_end((key, digest))
+            job = self._jobs.get((name, digest))
+            if job and job.state == "done":
+                self._jobs.move_to_end((name, digest))
                 return job
-            replaced = [old for (other, _), old in self._jobs.items() if other == key and not old.wait(0)]
-            waiting = [job for job in self._waiting if job not in replaced]
-            if len(waiting) >= self._queue_limit:
-                raise Busy(f"{len(waiting)} tracks are waiting for the device: ask again in a little while")
-            for old in replaced:
-                old.cancel()
-                if old in self._waiting:
-                    old.drop()
-            self._waiting = deque(waiting)
-            job = Job(make())
-            self._jobs[key, digest] = job
-            self._waiting.append(job)
-            self._forget()
-            self._changed.notify()
+            others = [old for (of, _), old in self._jobs.items() if of == name and old is not job and not old.has_ended]
+            if job and not job.has_ended:
+                job.revive()
+            else:
+                kept = self._store.find(name, digest)
+                if kept and kept.state == "done":
+                    return self._remember(Job(kept, self._plan))
+                # One may run, whether it has begun yet or not.
+                waiting = len([job for job in self._waiting if job not in others]) + (self._running is not None) - 1
+                if waiting >= self._queue:
+                    raise Busy(f"{waiting} tracks are waiting for the device: ask again in a little while")
+                if kept:  # what was cancelled or has failed goes on from where it was
+                    self._store.set_state(kept.number, "queued")
+                    kept = self._store.job(kept.number)
+                job = self._take_up(kept or self._store.add(name, digest, recipe, self._model, batch=batch, post=post))
+            for old in others:
+                self._cancel(old)
             return job
 
-    def newest(self, key: Hashable) -> Job[W] | None:
+    def newest(self, key: Sequence[str]) -> Job | None:
         """The job that was last submitted under `key`, as far as it is kept."""
+        name = _name(key)
         with self._changed:
-            return next((job for (other, _), job in reversed(self._jobs.items()) if other == key), None)
+            found = next((job for (other, _), job in reversed(self._jobs.items()) if other == name), None)
+            kept = None if found else self._store.newest(name)
+            return Job(kept, self._plan) if kept else found
 
-    def forget(self, key: Hashable) -> None:
+    def forget(self, key: Sequence[str]) -> None:
         """Join none of the jobs under `key` that have ended."""
+        name = _name(key)
         with self._changed:
-            for name in [name for name, job in self._jobs.items() if name[0] == key and job.wait(0)]:
-                del self._jobs[name]
+            for one in [one for one, job in self._jobs.items() if one[0] == name and job.has_ended]:
+                del self._jobs[one]
+            self._store.forget(name)
 
-    def wait(self, jobs: Iterable[Job[W]], seconds: float) -> None:
-        """Wait until all of them have ended, at most so long."""
-        deadline = time.monotonic() + seconds
-        for job in jobs:
-            if not job.wait(deadline - time.monotonic()):
-                return
+    def wait(self, jobs: Iterable[Job], seconds: float) -> None:
+        """Wait until all of them have ended, at most so long; meanwhile they go before others."""
+        waited, deadline = list(jobs), time.monotonic() + seconds
+        self._watch(waited, 1)
+        try:
+            for job in waited:
+                if not job.wait(deadline - time.monotonic()):
+                    return
+        finally:
+            self._watch(waited, -1)
+
+    def _watch(self, jobs: Iterable[Job], change: int) -> None:
+        with self._changed:
+            for job in jobs:
+                job.watchers += change
+            self._interrupt()
+
+    def cancel(self, number: int) -> bool:
+        """Stop a job; what it has computed stays. False: there is no such job."""
+        with self._changed:
+            job = self._find(number)
+            if job:
+                self._cancel(job)
+            return job is not None or self._store.job(number) is not None
+
+    def resume(self, number: int) -> bool:
+        """Let a job that was cancelled or has failed go on. False: there is no such job."""
+        with self._changed:
+            kept = self._store.job(number)
+            if kept and kept.state in ("cancelled", "failed"):
+                self._store.set_state(number, "queued")
+                self._take_up(self._store.job(number) or kept)
+            return kept is not None
+
+    def jobs(self, most: int) -> list[Job]:
+        """The newest jobs, newest first."""
+        with self._changed:
+            return [self._find(kept.number) or Job(kept, self._plan) for kept in self._store.listed(most)]
+
+    def job(self, number: int) -> Job | None:
+        """One job."""
+        with self._changed:
+            kept = self._store.job(number)
+            return self._find(number) or (Job(kept, self._plan) if kept else None)
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""
@@ -143,25 +188,239 @@ class Runner(Generic[W]):
             return {"waiting": len(self._waiting), "running": int(self._running is not None)}
 
     def close(self) -> None:
-        """Cancel everything and end the worker; one that does not come back from a library call is left behind."""
+        """Take no more, save what runs, and end the worker. What was accepted goes on when the store is next opened."""
         with self._changed:
             self._closed = True
-            for job in (*self._waiting, *([self._running] if self._running else [])):
-                job.cancel()
-            self._changed.notify()
-        self._thread.join(_PATIENCE)
+            self._interrupt()
+            self._changed.notify_all()
+        if self._device.status == "ready":
+            self._thread.join(_PATIENCE)
+        self._device.close()
+        self._thread.join(_PATIENCE / 8)
+        self._store.close()
 
-    def _forget(self) -> None:
-        ended = [name for name, job in self._jobs.items() if job.wait(0)]
-        for name in ended[: max(len(self._jobs) - self._kept, 0)]:
-            del self._jobs[name]
+    # All below are called with `_changed` held
+
+    def _find(self, number: int) -> Job | None:
+        held = [*self._waiting, *([self._running] if self._running else [])]
+        return next((job for job in held if job.number == number), None)
+
+    def _remember(self, job: Job) -> Job:
+        name = job.kept.key, job.kept.digest
+        self._jobs[name] = job
+        self._jobs.move_to_end(name)
+        if len(self._jobs) > self._remembered:
+            ended = [one for one, other in self._jobs.items() if other.has_ended]
+            for one in ended[: len(self._jobs) - self._remembered]:
+                del self._jobs[one]
+        return job
+
+    def _take_up(self, kept: Kept) -> Job:
+        """A job that is to run; its file is fetched first."""
+        job = self._remember(Job(kept, self._plan))
+        if kept.model != self._model:
+            self._end(job, "failed", BackendError("it was for another model than the one that runs: ask again"))
+        else:
+            self._waiting.append(job)
+            threading.Thread(target=self._get, args=(job,), name=f"fetch {job.number}", daemon=True).start()
+        return job
+
+    def _cancel(self, job: Job) -> None:
+        job.cancel()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._end(job, "cancelled")
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Stop what runs where it was cancelled, or where another job goes before it."""
+        running = self._running
+        if running is None or self._is_stopping:
+            return
+        following = self._next()
+        is_overtaken = following is not None and _rank(following) < _rank(running)
+        if self._closed or running.is_cancelled or is_overtaken:
+            self._is_stopping = True
+            self._device.stop()
+
+    def _next(self) -> Job | None:
+        ready = [job for job in self._waiting if job.path]
+        return min(ready, key=lambda job: (_rank(job), job.number), default=None)
+
+    def _end(self, job: Job, state: State, error: BackendError | None = None) -> None:
+        self._store.set_state(job.number, state, str(error) if error else None)
+        job.end(state, error)
+        _tell(job)
+        self._count += 1
+        if self._count % _PRUNED == 0:
+            self._store.prune()
+
+    # Threads
+
+    def _get(self, job: Job) -> None:
+        """Fetch a job's file."""
+        with self._fetching:
+            job.enter("fetching")
+            error: BackendError | None = None
+            try:
+                path = self._fetch(job.kept.recipe, lambda: job.is_cancelled or self._closed)
+            except BackendError as raised:
+                error = raised
+            except Exception as raised:
+                log.error("a file could not be fetched: %s", where(raised))
+                error = MediaError("the video could not be fetched: see the server's log")
+        with self._changed:
+            if self._closed or job not in self._waiting:
+                return
+            if error:
+                self._waiting.remove(job)
+                self._end(job, "failed", error)
+                return
+            job.enter("waiting")
+            job.path = path
+            self._interrupt()
+            self._changed.notify_all()
 
     def _loop(self) -> None:
         while True:
             with self._changed:
                 self._running = None
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._closed or self._next())
+                job = self._next()
+                if self._closed or job is None:
                     return
-                self._running = job = self._waiting.popleft()
-            job.run()
+                self._waiting.remove(job)
+                self._running, self._is_stopping = job, False
+                self._device.begin()
+                job.state = "running"
+            self._work(job)
+
+    def _work(self, job: Job) -> None:
+        """Run a job until it ends or is interrupted, and put it where it belongs then."""
+        state: State | None = None
+        error: BackendError | None = None
+        try:
+            state = "done" if self._run(job) else "cancelled" if job.is_cancelled else None
+        except Lost:
+            job.losses += 1
+            if job.is_cancelled:
+                state = "cancelled"
+            elif job.losses >= _LOSSES and not self._closed:
+                at = job.plan.propagations.done if job.plan else 0
+                state, error = (
+                    "failed",
+                    BackendError(
+                        f"the engine's process ended {_LOSSES} times over this video, after {at} frames: the log may "
+                        "say why; what was computed is kept"
+                    ),
+                )
+        except BackendError as raised:
+            state, error = "failed", raised
+            if isinstance(raised, BadVideo) and job.path:
+                self._forget_file(job.path)
+        except Exception as raised:
+            log.error("a job failed: %s", where(raised))
+            state, error = "failed", BackendError("the job could not go on: see the server's log")
+        with self._changed:
+            if state:
+                if job.plan:
+                    self._plans.put(job.number, job.plan)
+                self._end(job, state, error)
+                job.plan = None
+            elif not self._closed:
+                job.state = "queued"
+                job.enter("waiting")
+                self._waiting.append(job)
+        if state == "done":
+            self._done(job)
+
+    def _run(self, job: Job) -> bool:
+        """False: it was interrupted."""
+        job.enter("decoding" if self._device.status == "ready" else self._device.status)
+        footage = self._device.open(job.path or Path(), self._limits)
+        plan = job.plan
+        # What a worker that was lost had said since the last time is said once more: so that begins anew.
+        if plan is None or plan.propagations.place != job.saved:
+            self._store.put_footage(job.kept.recipe.url, footage)
+            plan = job.kept.recipe.plan(footage)
+            if job.names is not None:
+                restore(plan, job.names, self._store.said(job.number))
+            job.plan = plan
+        if job.names is not None and plan.propagations.done == plan.propagations.total:
+            return True
+        state = self._store.state(job.number)
+        if state is None and job.saved != Place():
+            return self._again(job)
+        try:
+            return self._go(job, plan, state)
+        except Unsupported:
+            if state is None:
+                raise
+            log.warning("job %d begins anew: its engine has changed", job.number)
+            return self._again(job)
+
+    def _again(self, job: Job) -> bool:
+        """From the start."""
+        self._store.restart(job.number)
+        job.names, job.saved, job.plan = None, Place(), None
+        return self._run(job)
+
+    def _go(self, job: Job, plan: Plan, state: bytes | None) -> bool:
+        propagations, pending = plan.propagations, list[tuple[int, Block]]()
+
+        def save(state: bytes | None) -> None:
+            frames = propagations.done, propagations.total
+            self._store.save(job.number, job.names or (), pending, propagations.place, frames, state)
+            job.saved, job.losses = propagations.place, 0
+            pending.clear()
+
+        job.enter("hot start" if job.kept.recipe.phrases else "tracking")
+        for reply in self._device.run(propagations.course, job.saved, state, self._masks):
+            match reply:
+                case Prompted(names):
+                    job.names = tuple(names)
+                    propagations.keep(names)
+                case Said(way, blocks, state):
+                    if job.phase != "tracking":
+                        job.enter("tracking")
+                    for block in blocks:
+                        propagations.take(way, block)
+                        pending.append((way, block))
+                    job.pace.note(propagations.done)
+                    if state is not None:
+                        save(state)
+                case Ended(is_whole):
+                    if is_whole:
+                        save(None)
+                    return is_whole
+        return False
+
+    def _plan(self, job: Job) -> Plan | None:
+        """The plan of a job that has ended, with what has come of it."""
+        plan = self._plans.get(job.number)
+        if plan is None and (footage := self._store.footage(job.kept.recipe.url)):
+            plan = job.kept.recipe.plan(footage)
+            restore(plan, job.names or (), self._store.said(job.number))
+            self._plans.put(job.number, plan)
+        return plan
+
+
+def _name(key: Sequence[str]) -> str:
+    return json.dumps(list(key))
+
+
+def _rank(job: Job) -> int:
+    """Those go first that somebody waits for, then those that somebody has asked for, then batches."""
+    return 0 if job.watchers else 2 if job.kept.batch else 1
+
+
+def _tell(job: Job) -> None:
+    """One line for the log."""
+    recipe, (done, total) = job.kept.recipe, job.progress()
+    kind = "words" if recipe.phrases else "clicks" if all(one.box is None for one in recipe.shown) else "box"
+    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.seconds.items() if seconds >= 0.05)
+    why = f": {' '.join(str(job.error).split())}" if job.error else ""
+    log.info(
+        "job %d of task %s, %s: %s, %d of %d frames (%s)%s",
+        *(job.number, recipe.task, kind, job.state, done, total, spent or "at once", why),
+    )

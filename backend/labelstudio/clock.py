@@ -51,6 +51,8 @@ class Clock:
             raise BadRequest(
                 f"{self.length} frames at {framerate:g} a second are too many: correct fps in the task's data"
             )
+        self.pictures = len(times)
+        """Pictures of the file."""
         self._times = times
 
     def check(self, frame: int, length: int | None = None) -> None:

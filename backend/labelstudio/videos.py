@@ -1,6 +1,7 @@
 """Tasks' videos: fetched into `data_dir` if need be, and opened within the limits."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from backend.errors import BadVideo
 from backend.labelstudio.client import Client
@@ -15,20 +16,28 @@ class Videos:
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
         self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
-        self._limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
+        self.limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
 
-    def open(self, url: str, client: Client | None, cancelled: Callable[[], bool] = lambda: False) -> Video:
+    def fetch(self, url: str, client: Client | None, cancelled: Callable[[], bool]) -> Path:
+        """A task's file; as for `Media.fetch`."""
+        return self._media.fetch(url, client, cancelled)
+
+    def forget(self, path: Path) -> None:
+        """Fetch a file anew next time."""
+        self._media.forget(path)
+
+    def open(self, url: str, client: Client | None) -> Video:
         """A task's video; a file that is none is not kept.
 
         Args:
-            url, client, cancelled: as for `Media.fetch`.
+            url, client: as for `Media.fetch`.
 
         Raises:
             BackendError: it cannot be had or decoded.
         """
-        path = self._media.fetch(url, client, cancelled)
+        path = self._media.fetch(url, client)
         try:
-            return Video(path, self._limits)
+            return Video(path, self.limits)
         except BadVideo:
             self._media.forget(path)
             raise

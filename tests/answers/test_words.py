@@ -1,6 +1,5 @@
 """Words typed into Label Studio: what is found, what it is called, and what asking again does."""
 
-import gc
 import json
 import threading
 
@@ -138,7 +137,7 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
     assert page.frames(first[0])[-1] == 50
     assert "50 of 100 frames so far" in page.told
     gate.open()
-    page.service._tools.runner.wait([page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
     (by_t,) = page.press(first[1])
     assert page.frames(by_t)[-1] == 100
     page.save()
@@ -162,7 +161,7 @@ def test_a_later_question_of_the_same_line_cancels_the_running_one(make_service)
     engine = StubEngine(answering={**CARS, "person": {"person 1": ALWAYS}}, gate=gate)
     page = Page(make_service(engine, answer_within=0.2))
     page.type("car")
-    old = page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))
+    old = page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))
     page.type("person")
     assert old.is_cancelled
     gate.open()
@@ -292,13 +291,3 @@ def test_a_class_that_was_active_does_not_end_what_goes_on(make_service) -> None
     gate.open()
     assert page.type("car") == first
     assert [page.regions[name]["value"]["labels"] for name in first] == [["Person"], ["Person"]]
-
-
-def test_a_job_keeps_nothing_of_the_request(page: Page) -> None:
-    page.type("car")
-    job = page.service._tools.runner.newest(("7", "words", f"{page.name}-line"))
-    referred = [
-        type(one).__name__
-        for one in gc.get_referents(job.work, vars(job.work), job.work._footage, job.work._footage.open)
-    ]
-    assert not {"Story", "Request", "Interaction"} & {*referred}

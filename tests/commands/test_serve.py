@@ -53,13 +53,13 @@ def test_started_in_the_background_it_stops_too_and_its_log_tells_of_the_model(t
         try:
             assert " on 127.0.0.1:" in process.stdout.readline()
             until = time.monotonic() + 10
-            while "opencv: ready" not in log.read_text() and time.monotonic() < until:
+            while "csrt-1: ready" not in log.read_text() and time.monotonic() < until:
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             assert process.wait(10) in (0, 130)
         finally:
             process.kill()
-    assert "opencv: ready" in log.read_text()
+    assert "opencv-csrt-1: ready" in log.read_text()
 
 
 def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_the_flags_of_the_model_reach_the_settings(monkeypatch: pytest.MonkeyPat
 
 
 class Loading:
-    """An engine whose status is another one at every look, up to the last."""
+    """A service whose model's status is another one at every look, up to the last."""
 
-    name = "stub"
+    model_version = "stub-1"
 
     def __init__(self, *told: str) -> None:
         self.told = list(told)
@@ -107,9 +107,9 @@ class Loading:
 @pytest.mark.parametrize(
     ("told", "last"),
     [
-        (["loading", "loading", "loading", "warming up", "warming up", "ready"], (logging.INFO, "stub: ready")),
-        (["loading", "loading", "failed: set model_path"], (logging.ERROR, "stub: failed: set model_path")),
-        (["ready"], (logging.INFO, "stub: ready")),
+        (["loading", "loading", "loading", "warming up", "warming up", "ready"], (logging.INFO, "stub-1: ready")),
+        (["loading", "loading", "failed: set model_path"], (logging.ERROR, "stub-1: failed: set model_path")),
+        (["ready"], (logging.INFO, "stub-1: ready")),
     ],
 )
 def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[str], last: tuple) -> None:
@@ -117,4 +117,4 @@ def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[
         tell_status(Loading(*told), seconds=0)
     records = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert records[-1] == last
-    assert [message for _, message in records] == [f"stub: {status}" for status in dict.fromkeys(told)]
+    assert [message for _, message in records] == [f"stub-1: {status}" for status in dict.fromkeys(told)]

@@ -1,5 +1,7 @@
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from backend.tracks import ABSENT, FrameResult, Observation, Track
 from tests.fakes import FakeVideo, StubEngine, StubSession
 
 
-def run(stretches, frames, length=50, engine=None, cancelled=lambda: False, **limits) -> Propagation:
-    propagation = Propagation(length, stretches, **limits)
+def run(stretches, frames, length=50, engine=None, **limits) -> Propagations:
     prompts = [Prompt("a", frame, box=Box(10, 10, 20, 20)) for frame in frames]
-    propagation.run(engine or StubEngine(step=0), FakeVideo(length), prompts, cancelled)
-    return propagation
+    propagations = Propagations(length, {"a": stretches}, prompts, **limits)
+    for _ in propagations.run(engine or StubEngine(step=0), FakeVideo(length)):
+        pass
+    return propagations
 
 
 def frames_of(track: Track) -> list[int]:
@@ -23,8 +26,8 @@ def frames_of(track: Track) -> list[int]:
     return (track.start + np.flatnonzero(~np.isnan(track.scores))).tolist()
 
 
-def present(propagation: Propagation) -> list[int]:
-    return frames_of(propagation.track())
+def present(propagations: Propagations) -> list[int]:
+    return frames_of(propagations.tracks()["a"])
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def test_a_stretch_reaches_as_far_as_it_may(stretch: Stretch, limits: dict, fram
 
 def test_between_two_prompts_both_ways_are_fused() -> None:
     # Forward the box drifts to the right of where it is, backward to the left of it: together they stay.
-    track = run([Stretch(0, 4)], [0, 4], engine=StubEngine(step=0.5)).track()
+    track = run([Stretch(0, 4)], [0, 4], engine=StubEngine(step=0.5)).tracks()["a"]
     assert np.allclose(track.boxes[:5, 0], 10)
 
 
@@ -76,20 +79,29 @@ def test_what_nobody_saw_is_absent() -> None:
     ]
 
 
-def test_cancelling_keeps_what_is_done() -> None:
-    engine = StubEngine(step=0)
-    propagation = run([Stretch(0, None)], [0], engine=engine, cancelled=lambda: len(engine.frames) > 7)
-    assert present(propagation) == list(range(7))
-    assert (propagation.done, propagation.total) == (7, 50)
+def test_what_is_done_before_one_stops_listening_is_kept() -> None:
+    propagations = Propagations(50, {"a": [Stretch(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
+    with closing(propagations.run(StubEngine(step=0), FakeVideo())) as frames:
+        assert list(islice(frames, 7)) == list(range(7))
+    assert present(propagations) == list(range(7))
+    assert (propagations.done, propagations.total, propagations.newest) == (7, 50, 6)
+    assert propagations.target("a").looked().tolist() == [True] * 7 + [False] * 43
 
 
 def target(name: str, *frames: int, left: float = 10) -> Target:
     return Target(None, {at: Prompt(name, at, box=Box(left, 10, left + 10, 20)) for at in frames})
 
 
+def made(length: int, targets: dict[str, Target], phrases, direction: str, **limits) -> Propagations:
+    stretches = {name: stretches_between(sorted(one.prompts), direction) for name, one in targets.items()}
+    prompts = [prompt for one in targets.values() for prompt in one.prompts.values()]
+    return Propagations(length, stretches, prompts, phrases, direction, **limits)
+
+
 def together(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> Propagations:
-    propagations = Propagations(length, dict(targets), phrases, direction, **limits)
-    assert len(list(propagations.run(engine, FakeVideo(length)))) == propagations.total == len(engine.frames)
+    masks = limits.pop("masks", False)
+    propagations = made(length, dict(targets), phrases, direction, **limits)
+    assert len(list(propagations.run(engine, FakeVideo(length), masks))) == propagations.total == len(engine.frames)
     return propagations
 
 
@@ -100,10 +112,9 @@ def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: s
     tracks = together(StubEngine(step=0.5), targets, direction=direction, **limits).tracks()
     assert list(tracks) == ["a", "b", "c"]
     for name, track in tracks.items():
-        alone = Propagation(50, stretches_between(sorted(targets[name].prompts), direction), **limits)
-        alone.run(StubEngine(step=0.5), FakeVideo(50), list(targets[name].prompts.values()), lambda: False)
+        alone = together(StubEngine(step=0.5), {name: targets[name]}, direction=direction, **limits).tracks()[name]
         whole = np.arange(50)
-        for ours, expected in zip(track.at(whole), alone.track().at(whole), strict=True):
+        for ours, expected in zip(track.at(whole), alone.at(whole), strict=True):
             assert np.array_equal(ours, expected, equal_nan=True)
 
 
@@ -221,7 +232,7 @@ def test_a_name_means_the_same_object_in_both_directions(frames: Sequence[int]) 
 
 
 def test_what_is_never_seen_is_no_track() -> None:
-    propagations = Propagations(50, {}, [Phrase("car")], "forward")
+    propagations = Propagations(50, {}, [], [Phrase("car")])
     assert len(list(propagations.run(Passing(10, ABSENT), FakeVideo(1)))) == 50
     assert propagations.tracks() == {}
 
@@ -245,8 +256,9 @@ def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
     """Bytes that one track takes that is seen on these frames of a long video."""
     tracemalloc.start()
     propagation = Propagation(length, [Stretch(None, length - 1) if reverse else Stretch(0, None)])
+    row = np.array([[1, 2, 3, 4, 0.5]], np.float32)
     for frame in reversed(frames) if reverse else frames:
-        propagation.take(frame, Observation(Box(1, 2, 3, 4), 0.5), reverse)
+        propagation.take(range(frame, frame + 1), row, reverse)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert frames_of(propagation.track()) == list(frames)
@@ -286,7 +298,7 @@ class Passing:
 def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
     length, life = 20_000, 200
     tracemalloc.start()
-    propagations = Propagations(length, {}, [Phrase("car")], "forward")
+    propagations = Propagations(length, {}, [], [Phrase("car")])
     for _ in propagations.run(Passing(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):
         pass
     tracemalloc.reset_peak()

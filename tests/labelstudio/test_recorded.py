@@ -84,9 +84,9 @@ def test_clicks_are_read_with_their_frames_and_signs() -> None:
     assert [click.positive for click in clicked.clicks] == [None, None, True, True], "Label Studio forgets them"
 
 
-def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative() -> None:
+def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative(make_service) -> None:
     interaction = read("clicked_after_reload")
-    memory = Memory()
+    memory = Memory(make_service().tools.store)
     clicks = memory.signed(interaction.task, interaction.clicked[0].clicks, interaction.page)
     assert [click.positive for click in clicks] == [True, False, True, True]
     assert memory.clicked(interaction.task, interaction.clicked[0], interaction.page) in interaction.page

@@ -1,9 +1,7 @@
 """The engine `sam3`: loads its model in the background and opens sessions on it."""
 
 import atexit
-import hashlib
 import logging
-import re
 import threading
 from dataclasses import replace
 from functools import partial
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED, STAND_IN
+from backend.engines.base import FAILED, STAND_IN, process_memory
 from backend.engines.sam3 import device as devices
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
@@ -20,6 +18,7 @@ from backend.engines.sam3.scene import Sam3
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
+from backend.engines.sam3.version import version
 from backend.engines.sam3.vision import Vision
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
@@ -69,6 +68,13 @@ class Sam3Engine:
         if self._sam3 is None:
             raise SettingsError(self._error)
         return self._sam3
+
+    def memory(self) -> tuple[int, int] | None:
+        """Of the GPU, with what others use of it; without one, of the process."""
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            return total - free, total
+        return process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> Sam3Session:
         """Start on a video, or go on from a saved state.
@@ -135,17 +141,3 @@ class Sam3Engine:
             sam3.tracker.prompt(view, points, labels, None, None, sam3.tracker.reach(16))
             sam3.detector.detect(view.for_detector(), sam3.detector.words(["object"]))
         sam3.vision.clear()
-
-
-def version(settings: Settings) -> str:
-    """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
-    path = weights.located(settings.model_path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-    parts: list[object] = [
-        settings.model_path,
-        *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
-    ]
-    parts += [settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
-    parts += [settings.score_threshold, settings.new_object_threshold]
-    name = re.sub(r"\.(pt|pth|safetensors)$", "", path.name)
-    return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"

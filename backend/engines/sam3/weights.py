@@ -19,12 +19,11 @@ from transformers.initialization import no_init_weights
 
 from backend.engines.sam3.checkpoint import converted, is_original
 from backend.engines.sam3.tokenizer import Tokenizer
+from backend.engines.sam3.version import located
 from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-SHAPES = "shapes"
-"""The `model_path` of a tiny model that comes with the package: a toy that knows coloured shapes."""
 HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 LOCAL = re.compile(r"\.(pt|pth|bin|safetensors)$")
 """A file of weights, which no repository is called."""
@@ -91,11 +90,6 @@ def load(
     _fill(model, tensors)
     model.requires_grad_(False).train(False)
     return model, tokens
-
-
-def located(model_path: str) -> Path:
-    """Where weights of this name would be on this disk, if they are not the hub's."""
-    return Path(__file__).parent / SHAPES if model_path == SHAPES else Path(model_path).expanduser()
 
 
 def fingerprint(model: Sam3VideoModel) -> str:

@@ -6,7 +6,8 @@ The bars of the slow part lie a little below what `benchmarks/shapes_accuracy.py
 import pytest
 import torch
 
-from backend.engines.sam3 import engine, weights
+from backend.engines.sam3 import weights
+from backend.engines.sam3.version import SHAPES, located, version
 from backend.settings import Settings
 from benchmarks import shapes_accuracy
 from shapes import HELD_OUT
@@ -20,8 +21,8 @@ def one_thread():
 
 
 def test_it_loads_by_its_name_as_a_folder_does():
-    model, tokens = weights.load(weights.SHAPES)
-    same, _ = weights.load(str(weights.located(weights.SHAPES)))
+    model, tokens = weights.load(SHAPES)
+    same, _ = weights.load(str(located(SHAPES)))
     assert weights.fingerprint(model) == weights.fingerprint(same)
     ids, attention = tokens.encode(["red circle"])
     assert attention.sum() == 4
@@ -29,9 +30,9 @@ def test_it_loads_by_its_name_as_a_folder_does():
 
 
 def test_it_is_small_and_says_what_it_is():
-    folder = weights.located(weights.SHAPES)
+    folder = located(SHAPES)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 20e6
-    assert engine.version(Settings(model_path="shapes")).startswith("shapes-")
+    assert version(Settings(model_path="shapes")).startswith("shapes-")
 
 
 def test_a_folder_called_shapes_is_not_in_its_way(tmp_path, monkeypatch):

@@ -1,0 +1,40 @@
+"""The Label Studios that ask: where each project's is, and what it gave us to fetch files with."""
+
+from backend.jobs.store import Store
+from backend.labelstudio.client import Client
+from backend.settings import Settings
+from backend.table import Table
+
+_CLIENTS = 1024
+"""How many projects' are held at hand; those of the others are on disk."""
+
+
+class Studios:
+    """One per process. What the settings say counts for more than what a project said when it connected."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        url, key = settings.label_studio_url, settings.label_studio_api_key
+        self._set = Client(url, key) if url else None
+        self._store = store
+        self._clients: Table[Client] = Table(_CLIENTS)
+
+    def connect(self, project: str, hostname: str, token: str) -> None:
+        """Take note of a project's Label Studio; without an address, of nothing."""
+        if hostname and self._store.studio(project) != (hostname, token):
+            self._store.put_studio(project, hostname, token)
+            self._clients.put(project, Client(hostname, token))
+
+    @property
+    def named(self) -> Client | None:
+        """The one that the settings name."""
+        return self._set
+
+    def of(self, project: str) -> Client | None:
+        """A project's, where it is known."""
+        if self._set:
+            return self._set
+        client = self._clients.get(project)
+        if client is None and (known := self._store.studio(project)):
+            client = Client(*known)
+            self._clients.put(project, client)
+        return client

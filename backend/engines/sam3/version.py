@@ -1,0 +1,29 @@
+"""What makes two SAM3 engines give the same tracks; told without loading one, or torch."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from backend.settings import Settings
+
+SHAPES = "shapes"
+"""The `model_path` of a tiny model that comes with the package: a toy that knows coloured shapes."""
+
+
+def located(model_path: str) -> Path:
+    """Where weights of this name would be on this disk, if they are not the hub's."""
+    return Path(__file__).parent / SHAPES if model_path == SHAPES else Path(model_path).expanduser()
+
+
+def version(settings: Settings) -> str:
+    """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
+    path = located(settings.model_path)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    parts: list[object] = [
+        settings.model_path,
+        *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    ]
+    parts += [settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
+    parts += [settings.score_threshold, settings.new_object_threshold]
+    name = re.sub(r"\.(pt|pth|safetensors)$", "", path.name)
+    return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"

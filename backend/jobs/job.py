@@ -1,0 +1,134 @@
+"""One job: what it is to do, how far it is, and what has come of it; threads may look at it while it runs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import BackendError
+from backend.jobs.recipe import Plan
+from backend.jobs.store import UNENDED, Kept, State
+from backend.tracks import Block
+
+
+@dataclass(slots=True)
+class Pace:
+    """Frames per second of the last few seconds, and the seconds that each phase took."""
+
+    frames: float = 0.0
+    _at: float = 0.0
+    _done: int = 0
+
+    def note(self, done: int) -> None:
+        """So many frames are done now."""
+        now = time.monotonic()
+        if not self._at or done < self._done:
+            self._at, self._done = now, done
+        elif now - self._at >= 1.0:
+            self.frames = (done - self._done) / (now - self._at)
+            self._at, self._done = now, done
+
+
+class Job:
+    """One piece of work.
+
+    Attributes:
+        kept: as it was accepted; what changes is told by the other attributes.
+        state: queued, running, done, failed or cancelled.
+        phase: what it is at: fetching, waiting, decoding, loading, warming up, hot start, tracking, or nothing.
+        error: why it failed.
+        watchers: how many requests wait for it at this moment.
+        path: its video's file, once it is here.
+        saved: how far what is on disk reaches.
+        names: what phrases found at once; None: nothing was prompted yet.
+        losses: how often in a row the worker ended over it.
+        seconds: spent in each phase.
+
+    Args:
+        load: finds the plan again of a job that has ended.
+    """
+
+    def __init__(self, kept: Kept, load: "Callable[[Job], Plan | None]") -> None:
+        self.kept = kept
+        self._load = load
+        self._plan: Plan | None = None
+        self.state: State = kept.state
+        self.phase = ""
+        self.error: BackendError | None = BackendError(kept.error) if kept.error else None
+        self.watchers = 0
+        self.path: Path | None = None
+        self.saved = kept.place
+        self.names = kept.names
+        self.losses = 0
+        self.pace = Pace()
+        self.seconds: dict[str, float] = {}
+        self.ended_at = kept.ended
+        self._phase_at = time.monotonic()
+        self._reached = kept.frames
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+        if kept.state not in UNENDED:
+            self._ended.set()
+
+    @property
+    def number(self) -> int:
+        """Its number, which people see."""
+        return self.kept.number
+
+    @property
+    def plan(self) -> Plan | None:
+        """What it does and what has come of it; None before its file is open."""
+        return self._plan or (self._load(self) if self.has_ended else None)
+
+    @plan.setter
+    def plan(self, plan: Plan | None) -> None:
+        self._plan = plan
+
+    def enter(self, phase: str) -> None:
+        """Begin another phase."""
+        now = time.monotonic()
+        if self.phase:
+            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._phase_at
+        self.phase, self._phase_at = phase, now
+
+    def cancel(self) -> None:
+        """Stop soon; what is computed stays."""
+        self._cancelled.set()
+
+    def revive(self) -> None:
+        """Go on after all."""
+        self._cancelled.clear()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """It was told to stop."""
+        return self._cancelled.is_set()
+
+    @property
+    def has_ended(self) -> bool:
+        """It is done, has failed or was cancelled."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end; False where it is still to come."""
+        return self._ended.wait(max(seconds, 0.0))
+
+    def end(self, state: State, error: BackendError | None = None) -> None:
+        """It has ended; called by the runner alone."""
+        self.enter("")
+        self._reached = self.progress()
+        self.state, self.error, self.ended_at = state, error, time.time()
+        self._ended.set()
+
+    def progress(self) -> tuple[int, int]:
+        """Frames done and to do; (0, 0) before its file is open."""
+        plan = self._plan
+        return (plan.propagations.done, plan.propagations.total) if plan else self._reached
+
+
+def restore(plan: Plan, names: Iterable[str], said: Iterable[tuple[int, Block]]) -> None:
+    """Give a new plan what was said before."""
+    plan.propagations.keep(names)
+    for way, block in said:
+        plan.propagations.take(way, block)

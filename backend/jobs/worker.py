@@ -1,0 +1,260 @@
+"""The process that the engine lives in: it opens videos, runs sessions, and sends what they say in blocks.
+
+Nothing here knows of jobs, Label Studio or HTTP. A crash, a hung kernel or a file that kills its decoder ends this
+process alone; the other side (`backend.jobs.device`) starts another.
+
+One request runs at a time. While it does, a `Stop` is heeded at the next frame; what was sent before it counts.
+"""
+
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from backend.engines.base import Engine
+from backend.errors import BackendError, where
+from backend.jobs.propagation import Course, Place
+from backend.jobs.recipe import Footage
+from backend.tracks import Block, FrameResult
+from backend.video import Video, VideoLimits
+
+log = logging.getLogger(__name__)
+
+SAVED_FRAMES = 32
+"""Frames after which a session's state is sent, at the latest: no more than these are ever computed again."""
+SAVED_SECONDS = 10.0
+"""Seconds after which it is sent, where frames take long."""
+_BLOCK_SECONDS = 0.05
+"""So long are results collected before they are sent; on the page nobody sees the difference."""
+_BLOCK_BYTES = 4 << 20
+_LOOK = 0.25
+"""Seconds between two looks at a model that is loading."""
+_LOOK_AT_MEMORY = 2.0
+
+MakeEngine = Callable[[], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Ask for a video; it stays open until another one is asked for."""
+
+    path: Path
+    limits: VideoLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Ask for a course on the open video, from a place on; `state` is the session's there, None at the start."""
+
+    turn: int
+    course: Course
+    place: Place
+    state: bytes | None
+    masks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run of this turn at the next frame, or before it begins."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The engine's, and the device's memory, used and in all, in bytes."""
+
+    status: str
+    memory: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The session is prompted; names of what phrases have found at once."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the session said on a way; `state`, where it is told, is as of the last frame of it."""
+
+    way: int
+    blocks: Sequence[Block]
+    state: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The course is done, or was stopped."""
+
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What was asked for could not be done."""
+
+    error: BackendError
+
+
+Reply = Status | Footage | Prompted | Said | Ended | Failed
+
+
+def serve(connection: Connection, make: MakeEngine) -> None:
+    """Answer until the other side closes the connection."""
+    with suppress(EOFError, OSError):
+        _Worker(connection, make).serve()
+
+
+class _Worker:
+    def __init__(self, connection: Connection, make: MakeEngine) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._video: Video | None = None
+        self._make = make
+        self._path: Path | None = None
+        self._stopped = -1
+        self._sender: _Sender | None = None
+
+    def send(self, reply: Reply) -> None:
+        with self._sending:
+            self._connection.send(reply)
+
+    def serve(self) -> None:
+        try:
+            self._engine = self._make()
+        except BackendError as error:
+            self.send(Failed(error))
+            return
+        threading.Thread(target=self._tick, name="tick", daemon=True).start()
+        while True:
+            request = self._connection.recv()
+            try:
+                if isinstance(request, Open):
+                    self._open(request)
+                elif isinstance(request, Run):
+                    self._run(request)
+                elif isinstance(request, Stop):
+                    self._stopped = request.turn
+            except BackendError as error:
+                self.send(Failed(error))
+            except (EOFError, OSError):
+                raise
+            except Exception as error:
+                log.error("the engine failed: %s", where(error))
+                self.send(Failed(BackendError("the engine failed on this video: see the server's log")))
+
+    def _tick(self) -> None:
+        """Tell the engine's status, and what has come and waits to be sent."""
+        told, look_at = None, 0.0
+        with suppress(OSError):  # nobody listens any more
+            while True:
+                if sender := self._sender:
+                    sender.flush()
+                if (now := time.monotonic()) >= look_at:
+                    status = Status(self._engine.status, self._engine.memory())
+                    if status != told:
+                        self.send(status)
+                        told = status
+                    look_at = now + (_LOOK if status.status != "ready" else _LOOK_AT_MEMORY)
+                time.sleep(_BLOCK_SECONDS)
+
+    def _open(self, request: Open) -> None:
+        video = self._video
+        if video is None or self._path != request.path:
+            self._video = None
+            if video is not None:
+                video.close()
+            self._path = request.path
+            self._video = video = Video(request.path, request.limits)
+        self.send(Footage(video.times, video.end, video.width, video.height))
+
+    def _run(self, request: Run) -> None:
+        if self._video is None:
+            raise BackendError("no video is open")
+        course = request.course
+        with self._engine.open(self._video, request.state) as session:
+            if request.state is None:
+                self.send(Prompted(course.prompt(session)))
+            self._sender = sender = _Sender(self, course, session.state, request.masks)
+            try:
+                for way, result in course.go(session, request.place):
+                    sender.add(way, result)
+                    if self._is_stopped(request.turn):
+                        sender.flush(is_saved=True)
+                        self.send(Ended(is_whole=False))
+                        return
+                sender.flush()
+            finally:
+                self._sender = None
+        self.send(Ended(is_whole=True))
+
+    def _is_stopped(self, turn: int) -> bool:
+        while self._connection.poll():
+            request = self._connection.recv()
+            if isinstance(request, Stop):
+                self._stopped = request.turn
+        return self._stopped == turn
+
+
+class _Sender:
+    """Collects results, and sends them often enough to be looked at and seldom enough to cost nothing."""
+
+    def __init__(self, worker: _Worker, course: Course, state: Callable[[], bytes], masks: bool) -> None:
+        self._worker, self._course, self._state, self._masks = worker, course, state, masks
+        self._lock = threading.Lock()
+        self._way = 0
+        self._results: list[FrameResult] = []
+        self._size = 0
+        self._unsaved = 0
+        self._saved_at = time.monotonic()
+
+    def add(self, way: int, result: FrameResult) -> None:
+        """The next result."""
+        if way != self._way:
+            self.flush()
+            self._way = way
+        with self._lock:
+            self._results.append(result)
+        self._unsaved += 1
+        self._size += 64 * (1 + len(result.tracks))
+        is_due = self._unsaved >= SAVED_FRAMES or time.monotonic() - self._saved_at > SAVED_SECONDS
+        if is_due or self._size > _BLOCK_BYTES:
+            self.flush(is_saved=is_due)
+
+    def flush(self, is_saved: bool = False) -> None:
+        """Send what there is; `is_saved`: with the session's state there, which its own thread alone may ask for."""
+        with self._lock:
+            state = self._state() if is_saved else None
+            if self._results or state is not None:
+                reverse = self._course.ways[self._way][1]
+                self._worker.send(Said(self._way, Block.of(self._results, reverse, self._masks), state))
+            self._results, self._size = [], 0
+        if is_saved:
+            self._unsaved, self._saved_at = 0, time.monotonic()
+
+
+def main() -> None:
+    """The process, given a file descriptor: the connection is inherited, what makes the engine comes over it."""
+    threading.Thread(target=_follow, args=(os.getppid(),), name="parent", daemon=True).start()
+    with Connection(int(sys.argv[1])) as connection, suppress(EOFError):
+        level, make = pickle.loads(connection.recv_bytes())  # noqa: S301 (our own parent's)
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        serve(connection, make)
+    # Threads of a model that is still loading must not keep a process that nobody needs.
+    os._exit(0)
+
+
+def _follow(parent: int) -> None:
+    """End with the parent, also in the middle of a long frame."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)

@@ -1,0 +1,299 @@
+// Follows GET /jobs and shows it. What people typed (phrases, errors) is set as text only, never as HTML.
+
+const SOON = 1000; // ms until the next look while something goes on
+const LATER = 5000; // while nothing does, or nobody answers
+const AT_FIRST = 12; // ended jobs that are shown before a person asks for all
+const GIB = 2 ** 30;
+
+const SILENT = "The backend does not answer.";
+const PHASES = {
+  "": "starting",
+  fetching: "fetching the video",
+  waiting: "waiting for the device",
+  decoding: "reading the video",
+  loading: "loading the model",
+  "warming up": "warming up the model",
+  "hot start": "making sure of what was found",
+  tracking: "tracking",
+  thinning: "choosing keyframes",
+  posting: "handing over to Label Studio",
+};
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const cards = new Map(); // a job's number → what is on the page for it
+let showsAll = false;
+let newest = 0; // the number of the last look: an older one that comes late is not shown
+let timer = 0;
+
+class Card {
+  constructor(id) {
+    this.id = id;
+    this.job = null;
+    this.seen = ""; // what is shown, as JSON
+    this.isOpen = false;
+    this.pending = null; // what a person asked for and the job has not done yet
+    this.refusal = "";
+    this.picture = null; // the frame that is shown
+    this.pictureAsked = 0; // when the last one was asked for, ms
+    this.isLoading = false;
+    this.root = $("#job").content.firstElementChild.cloneNode(true);
+    $(".cancel", this.root).addEventListener("click", () => this.ask("DELETE", `jobs/${id}`));
+    $(".resume", this.root).addEventListener("click", () => this.ask("POST", `jobs/${id}/resume`));
+    $(".open", this.root).addEventListener("click", () => {
+      this.isOpen = !this.isOpen;
+      this.update();
+    });
+  }
+
+  // Asks for a change; the button says so until the job's state is another one, or a few seconds went by.
+  async ask(method, path) {
+    if (this.pending) return;
+    this.pending = { state: this.job.state, until: Infinity };
+    this.refusal = "";
+    this.update();
+    try {
+      await ask(path, method);
+      this.pending = this.pending && { ...this.pending, until: Date.now() + LATER };
+    } catch (error) {
+      this.pending = null;
+      this.refusal = error.message;
+    }
+    this.update();
+    refresh();
+  }
+
+  update(job = this.job) {
+    if (this.job && this.job.state !== job.state) this.refusal = "";
+    this.job = job;
+    const { pending } = this;
+    if (pending && (pending.state !== job.state || pending.until < Date.now())) this.pending = null;
+    this.updatePicture();
+    const now = JSON.stringify([job, this.isOpen, this.pending, this.refusal]);
+    if (now === this.seen) return;
+    this.seen = now;
+    this.root.dataset.state = job.state;
+    this.root.classList.toggle("is-open", this.isOpen);
+    this.updateText();
+    this.updateButtons();
+  }
+
+  updateText() {
+    const { root, job } = this;
+    const ended = hasEnded(job);
+    const details = !ended || this.isOpen;
+    put(".what", nameOf(job), root);
+    put(".state", ended ? job.state : "", root);
+    put(".kind", details && job.what ? job.kind : "", root);
+    put(".task", job.task ? `task ${job.task}` : "", root);
+    link($(".task", root), job.task_url);
+    put(".tracks", job.tracks ? count(job.tracks, "track") : "", root);
+    $(".batch", root).hidden = !job.batch;
+    const frames = job.total ? `${job.done} of ${count(job.total, "frame")}` : "";
+    put(".facts .amount", job.state === "running" || !details || !job.done ? "" : frames, root);
+    put(".when", ended && job.ended ? clock(job.ended) : details ? `asked ${clock(job.asked)}` : "", root);
+    put(".done", frames, root);
+    put(".phase", PHASES[job.phase] ?? job.phase, root);
+    put(".speed", job.fps ? `${job.fps < 10 ? job.fps.toFixed(1) : Math.round(job.fps)} frames/s` : "", root);
+    put(".left", job.left_s === null ? "" : `${about(job.left_s)} left`, root);
+    put(".error", job.error ?? "", root);
+    put(".refusal", this.refusal, root);
+    const share = job.total ? job.done / job.total : null;
+    fill($(".bar", root), share, `${nameOf(job)}: ${PHASES[job.phase] ?? job.phase}`);
+  }
+
+  updateButtons() {
+    const { root, job, pending } = this;
+    const [cancel, resume, open] = [".cancel", ".resume", ".open"].map((name) => $(name, root));
+    cancel.hidden = hasEnded(job);
+    resume.hidden = job.state !== "cancelled" && job.state !== "failed";
+    open.hidden = !hasEnded(job);
+    // Not `disabled`, which would take the keyboard's focus away.
+    for (const [button, word, active] of [[cancel, "Cancel", "Cancelling …"], [resume, "Go on", "Going on …"]]) {
+      const text = pending ? active : word;
+      button.setAttribute("aria-disabled", String(Boolean(pending)));
+      if (button.textContent !== text) button.textContent = text;
+      button.setAttribute("aria-label", `${text}: ${nameOf(job)}`);
+    }
+    open.setAttribute("aria-expanded", String(this.isOpen));
+    open.setAttribute("aria-label", `Details: ${nameOf(job)}`);
+  }
+
+  // Shows the newest picture where one is to be seen; the one before stays until it is there.
+  updatePicture() {
+    const { job } = this;
+    const box = $(".picture", this.root);
+    const wanted = job.picture !== null && (job.state === "running" || (hasEnded(job) && this.isOpen));
+    box.hidden = !wanted || !box.firstChild;
+    const soon = this.pictureAsked + SOON - 50 > Date.now();
+    if (!wanted || this.picture === job.picture || this.isLoading || soon) return;
+    const image = new Image();
+    const frame = job.picture;
+    image.alt = `The newest picture of ${nameOf(job)}, with its boxes`;
+    image.src = `jobs/${this.id}/picture.jpg?frame=${frame}`;
+    this.isLoading = true;
+    this.pictureAsked = Date.now();
+    const take = () => {
+      this.picture = frame;
+      box.replaceChildren(image);
+    };
+    const done = () => {
+      this.isLoading = false;
+      if (this.job) this.updatePicture();
+    };
+    image.decode().then(take, () => {}).then(done);
+  }
+}
+
+function put(selector, text, root = document) {
+  const node = $(selector, root);
+  if (node.textContent !== text) node.textContent = text;
+  node.hidden = !text;
+}
+
+// For places that are read out when they change: they must not be hidden in between.
+function say(id, text) {
+  const node = document.getElementById(id);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function link(anchor, url) {
+  // An address may be anything, `javascript:` too.
+  if (/^https?:\/\//i.test(url ?? "")) anchor.href = url;
+  else anchor.removeAttribute("href");
+}
+
+// A share from 0 to 1; null: nobody knows how far it is.
+function fill(bar, share, label = null, text = null) {
+  const percent = share === null ? null : Math.round(100 * Math.min(1, Math.max(0, share)));
+  bar.classList.toggle("is-vague", percent === null);
+  if (percent === null) bar.removeAttribute("aria-valuenow");
+  else bar.setAttribute("aria-valuenow", String(percent));
+  if (label) bar.setAttribute("aria-label", label);
+  if (text) bar.setAttribute("aria-valuetext", text);
+  bar.firstElementChild.style.width = percent === null ? "" : `${percent}%`;
+}
+
+const nameOf = (job) => job.what || job.kind || `job ${job.id}`;
+const hasEnded = (job) => job.state !== "running" && job.state !== "queued";
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
+function clock(seconds) {
+  const [moment, today] = [new Date(seconds * 1000), new Date()];
+  const day = moment.toDateString() === today.toDateString() ? {} : { month: "short", day: "numeric" };
+  return moment.toLocaleString("en-GB", { hour: "2-digit", minute: "2-digit", ...day });
+}
+
+function about(seconds) {
+  if (seconds < 5) return "a few seconds";
+  if (seconds < 55) return `about ${Math.ceil(seconds / 5) * 5} s`;
+  const minutes = Math.max(1, Math.round(seconds / 60));
+  return minutes < 60 ? `about ${minutes} min` : `about ${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function show(board) {
+  const jobs = [...board.jobs];
+  const running = jobs.filter((job) => job.state === "running");
+  const waiting = jobs.filter((job) => job.state === "queued");
+  const ended = jobs.filter(hasEnded);
+  waiting.sort((a, b) => a.batch - b.batch || a.asked - b.asked || a.id - b.id);
+  ended.sort((a, b) => b.ended - a.ended || b.id - a.id);
+  running.reverse();
+  tell(jobs);
+  for (const job of jobs) card(job.id).update(job);
+  keepFocus(() => {
+    arrange($("#running ul"), running);
+    arrange($("#waiting ol"), waiting);
+    arrange($("#ended ul"), showsAll ? ended : ended.slice(0, AT_FIRST));
+    $("#running").hidden = !running.length;
+    $("#idle").hidden = running.length + waiting.length > 0;
+    $("#waiting").hidden = !waiting.length;
+    $("#ended").hidden = !ended.length;
+  });
+  $("main").hidden = false;
+  const known = new Set(jobs.map((job) => job.id));
+  for (const id of cards.keys()) if (!known.has(id)) cards.delete(id);
+
+  put("#waiting .count", String(Math.max(board.waiting, waiting.length)));
+  put("#ended .more", showsAll || ended.length <= AT_FIRST ? "" : `Show all ${ended.length}`);
+  showModel(board);
+  const [first] = running;
+  const share = first?.total ? `${Math.round((100 * first.done) / first.total)} % ` : "";
+  document.title = first ? `${share}${nameOf(first)} · SAM3 backend` : "SAM3 backend";
+}
+
+function showModel(board) {
+  const [status, sentence] = board.status.split(/: (.*)/s);
+  $("#model").dataset.status = status;
+  put("#model .status", status);
+  put("#model .name", board.model.startsWith(board.engine) ? board.model : `${board.engine} · ${board.model}`);
+  say("failed", sentence ? `The model could not be loaded: ${sentence}` : "");
+  put("#version", `sam3-backend ${board.version}`);
+  $("#memory").hidden = !board.memory?.total;
+  if (!board.memory?.total) return;
+  const { used, total } = board.memory;
+  const amount = `${(used / GIB).toFixed(1)} of ${(total / GIB).toFixed(total < 100 * GIB ? 1 : 0)} GiB`;
+  put("#memory .amount", amount);
+  fill($("#memory .bar"), used / total, null, amount);
+}
+
+// Says to those who listen what has ended.
+function tell(jobs) {
+  const ends = jobs.filter((job) => {
+    const before = cards.get(job.id)?.job?.state;
+    return before && before !== job.state && hasEnded(job);
+  });
+  if (ends.length) say("news", ends.map((job) => `${nameOf(job)}: ${job.state}`).join(". "));
+}
+
+function card(id) {
+  if (!cards.has(id)) cards.set(id, new Card(id));
+  return cards.get(id);
+}
+
+function arrange(list, jobs) {
+  jobs.forEach((job, place) => {
+    const { root } = card(job.id);
+    if (list.children[place] !== root) list.insertBefore(root, list.children[place] ?? null);
+  });
+  while (list.children.length > jobs.length) list.lastElementChild.remove();
+}
+
+// A job that moves to another list takes the keyboard's focus with it.
+function keepFocus(change) {
+  const focused = document.activeElement;
+  const job = focused?.closest(".job");
+  change();
+  if (!job?.isConnected || (document.activeElement === focused && !focused.hidden)) return;
+  const next = () => $(".resume:not([hidden])", job) ?? $("button:not([hidden])", job);
+  const target = focused.hidden ? next() : focused;
+  target?.focus({ preventScroll: true });
+}
+
+async function ask(path, method = "GET") {
+  const headers = method === "GET" ? {} : { "X-Sam3-Backend": "1" };
+  const options = { method, headers, cache: "no-store", signal: AbortSignal.timeout(10_000) };
+  const answer = await fetch(path, options).catch(() => null);
+  const body = await answer?.json().catch(() => null);
+  if (!answer?.ok || !body) throw new Error(body?.error ?? SILENT);
+  return body;
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  newest += 1;
+  const mine = newest;
+  const [board, error] = await ask("jobs").then((found) => [found, null], (problem) => [null, problem]);
+  if (mine !== newest) return;
+  const goesOn = board && (board.running || board.waiting || ["loading", "warming up"].includes(board.status));
+  if (!document.hidden) timer = setTimeout(refresh, goesOn ? SOON : LATER);
+  document.body.classList.toggle("is-lost", !board);
+  say("lost", error ? `${error.message.replace(/\.?$/, ".")} Trying again every few seconds.` : "");
+  if (board) show(board);
+}
+
+$("#ended .more").addEventListener("click", () => {
+  showsAll = true;
+  refresh();
+});
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
+refresh();

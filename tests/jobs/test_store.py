@@ -1,0 +1,188 @@
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.errors import SettingsError
+from backend.geometry import Box
+from backend.jobs.propagation import Place
+from backend.jobs.recipe import Footage, Recipe, Shown
+from backend.jobs.store import Store
+from backend.masks import Rle
+from backend.tracks import ABSENT, Block, FrameResult, Observation
+
+RECIPE = Recipe("7", "3", "/clip.mp4", 25.0, shown=(Shown(1, (10, 10, 20, 20, 0)),), stretches=((1, None),))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "jobs.sqlite3"
+
+
+def opened(path: Path, most_bytes: int = 2**30, most_days: float = 30) -> Store:
+    return Store(path, most_bytes, most_days)
+
+
+def added(store: Store, digest: str = "d", **changes) -> int:
+    return store.add("k", digest, RECIPE, "stub-1", **{"batch": False, "post": None, **changes}).number
+
+
+def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[Block]:
+    order = reversed(frames) if reverse else frames
+    mask = Rle.of(np.eye(3, dtype=bool)) if masks else None
+    results = [
+        FrameResult(at, {"a": Observation(Box(at, 0, at + 1.5, 2), 0.25, mask), "b": ABSENT}, {"b": "car"})
+        for at in order
+    ]
+    return Block.of(results, reverse, masks)
+
+
+def same(one: Block, other: Block) -> bool:
+    alike = [(b.frames, b.reverse, b.tracks, b.phrases, b.masks) for b in (one, other)]
+    return alike[0] == alike[1] and np.array_equal(one.rows, other.rows, equal_nan=True)
+
+
+def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
+    store = opened(path)
+    number = added(store)
+    said = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
+    store.save(number, ["x"], said, Place(0, 9), (9, 100), b"state")
+    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Place(1, 3), (12, 100), b"later")
+    store.close()
+    store = opened(path)
+    (kept,) = store.unended()
+    assert (kept.number, kept.recipe, kept.model) == (number, RECIPE, "stub-1")
+    assert (kept.place, kept.names, kept.frames) == (Place(1, 3), ("x",), (12, 100))
+    (way, first), (last_way, last) = store.said(number)
+    assert (way, last_way) == (0, 1)
+    assert same(first, *blocks(range(9), masks=True)), "joined, and as it was"
+    assert same(last, *blocks(range(3, 6), reverse=True))
+    assert store.state(number) == b"later"
+    store.close()
+
+
+def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
+    store = opened(path)
+    number = added(store)
+    store.save(number, [], [], Place(0, 1), (1, 2), b"state")
+    store.save(number, [], [], Place(0, 2), (2, 2), None)
+    assert store.state(number) is None
+    store.close()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=8))
+@settings(max_examples=50)
+def test_blocks_hold_what_they_are_made_of(parts: list[tuple[bool, int]]) -> None:
+    """However results are cut into blocks, the tracks that they name and where are the same."""
+    at, results = 0, []
+    for named, count in parts:
+        for frame in range(at, at + count):
+            tracks = {"a": Observation(Box(frame, 0, frame + 1, 1), 0.5)} | ({"b": ABSENT} if named else {})
+            results.append(FrameResult(frame, tracks))
+        at += count
+    made = Block.of(results, reverse=False)
+    assert [frame for block in made for frame in block.frames] == list(range(at))
+    named = {frame: block.tracks for block in made for frame in block.frames}
+    assert all(named[result.frame] == tuple(result.tracks) for result in results)
+    assert all(not np.isnan(block.rows[0]).any() for block in made)
+
+
+def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
+    store = opened(path)
+    first, second = added(store, "1"), added(store, "2", post="{}")
+    store.set_state(first, "cancelled")
+    store.set_state(second, "done")
+    assert store.unended() == []
+    assert [one.number for one in store.unposted()] == [second]
+    store.set_posted(second)
+    assert store.unposted() == []
+    assert store.find("k", "1").state == "cancelled"
+    assert store.newest("k").number == second
+    store.forget("k")
+    assert store.find("k", "1") is None
+    assert [one.number for one in store.listed(9)] == [second, first]
+    store.close()
+
+
+def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -> None:
+    store = opened(path)
+    running, *ended = [added(store, str(number)) for number in range(40)]
+    rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
+    for number in (running, *ended):
+        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Place(0, 2000), (1, 1), b"")
+    for number in ended:
+        store.set_state(number, "done")
+    store.close()
+    store = opened(path, most_bytes=900_000)
+    left = [one.number for one in store.listed(99)]
+    assert running in left
+    assert 5 < len(left) < 25
+    assert sorted(left)[1:] == ended[-len(left) + 1 :], "the newest stay"
+    store.close()
+    store = opened(path, most_days=0)
+    assert [one.number for one in store.listed(99)] == [running]
+    assert store.footage("/clip.mp4") is None
+    store.close()
+
+
+def test_footage_signs_and_studios(path: Path) -> None:
+    store = opened(path)
+    store.put_footage("/a\ud800", Footage(np.arange(9) / 25, 0.36, 64, 48))
+    footage = store.footage("/a\ud800")
+    assert (footage.end, footage.width, footage.height) == (0.36, 64, 48)
+    assert np.array_equal(footage.times, np.arange(9) / 25)
+    store.put_sign("7", "p", False)
+    assert (store.sign("7", "p"), store.sign("8", "p")) == (False, None)
+    store.put_studio("3", "http://studio", "t0ken")
+    assert (store.studio("3"), store.studio("4")) == (("http://studio", "t0ken"), None)
+    assert path.stat().st_mode & 0o77 == 0, "tokens are nobody else's to read"
+    store.close()
+
+
+def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
+    store, stop = opened(path), threading.Event()
+    number = added(store)
+
+    def write() -> None:
+        at = 0
+        while not stop.is_set():
+            store.save(number, [], [(0, *blocks(range(at, at + 10)))], Place(0, at + 10), (at + 10, 10**6), b"s" * 1000)
+            at += 10
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for which in range(5):
+            store.copy(tmp_path / f"{which}.sqlite3")
+    finally:
+        stop.set()
+        thread.join()
+        store.close()
+    for which in range(5):
+        copied = opened(tmp_path / f"{which}.sqlite3")
+        (job,) = copied.unended()
+        reached = [frame for _, block in copied.said(number) for frame in block.frames]
+        assert reached == list(range(job.place.done))
+        copied.close()
+
+
+def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
+    store = opened(path)
+    with pytest.raises(SettingsError, match="--data-dir"):
+        opened(path)
+    store.close()
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version = 99")
+    file.close()
+    with pytest.raises(SettingsError, match="newer sam3-backend"):
+        opened(path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="set data_dir"):
+        opened(tmp_path / "file" / "jobs.sqlite3")
