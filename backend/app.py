@@ -9,6 +9,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
+from backend import status
 from backend.errors import BackendError, BadRequest, Busy, where
 from backend.labelstudio import config as label_config
 from backend.service import Service
@@ -27,7 +28,12 @@ def create_app(service: Service) -> Flask:
 
 
 def _add_routes(app: Flask, service: Service) -> None:
+    status.add_routes(app, service.board)
+
     @app.get("/")
+    def first() -> ResponseReturnValue:
+        return status.page() if status.wants_page() else health()
+
     @app.get("/health")
     def health() -> ResponseReturnValue:
         return jsonify(service.health())

@@ -15,20 +15,25 @@ _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 11
 
 def draw(video: Video, tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8]]:
     """Every picture of a video with the boxes, names, scores and masks of its tracks; RGB, the video's own size."""
-    thickness = max(1, round(min(video.width, video.height) / 240))
     for index, picture in video.frames(range(len(video))):
-        canvas = picture.copy()
-        for colour, (name, track) in zip(_cycled(len(tracks)), tracks.items(), strict=True):
-            if mask := track.masks.get(index):
-                inside = mask.mask()
-                canvas[inside] = (canvas[inside] + np.array(colour)) // 2
-            (box,), (score,) = track.at(np.array([index]))
-            if not np.isnan(score):
-                x0, y0, x1, y1 = (int(edge) for edge in box.round())
-                cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)
-                text, place = f"{name} {score:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
-                cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
-        yield canvas
+        yield drawn(picture, index, tracks)
+
+
+def drawn(picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track]) -> NDArray[np.uint8]:
+    """A copy of a picture, source frame `index`, with what is there of the tracks."""
+    canvas = picture.copy()
+    thickness = max(1, round(min(canvas.shape[:2]) / 240))
+    for colour, (name, track) in zip(_cycled(len(tracks)), tracks.items(), strict=True):
+        if mask := track.masks.get(index):
+            inside = mask.mask()
+            canvas[inside] = (canvas[inside] + np.array(colour)) // 2
+        (box,), (score,) = track.at(np.array([index]))
+        if not np.isnan(score):
+            x0, y0, x1, y1 = (int(edge) for edge in box.round())
+            cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)
+            text, place = f"{name} {score:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
+            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
+    return canvas
 
 
 def _cycled(count: int) -> Iterator[tuple[int, int, int]]:

@@ -8,17 +8,19 @@ from functools import partial
 from typing import Any
 
 from backend import __version__, engines
+from backend.answers.batch import Batch
 from backend.answers.memory import Memory
 from backend.answers.request import Request, Tools
 from backend.answers.story import Story
 from backend.errors import BackendError, BadRequest, Busy
+from backend.jobs.board import Board
 from backend.jobs.device import Device, in_process
 from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.strip import Signer
 from backend.settings import Settings
-from backend.video import jpeg
+from backend.video import VideoLimits, jpeg
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,24 @@ class Service:
         self.tools = Tools(settings, self._device)
         self._memory = Memory(self.tools.store)
         self._pictures = threading.Semaphore(_PICTURES)
+        self._batch = Batch(self.tools)
+        limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
+        self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
         # Its model loads at once: the first annotator is not to wait for it.
         self._device.start()
         self.model_version = self.tools.model_version
 
     def close(self) -> None:
         """Save what runs and end the worker."""
+        self._batch.close()
         self.tools.runner.close()
+        self.board.close()
+
+    def _address(self, project: str, task: str) -> str | None:
+        """A task's page, for who may reach Label Studio as we do."""
+        client = self.tools.studios.of(project)
+        known = client is not None and project.isdecimal() and task.isdecimal()
+        return f"{client.url}/projects/{project}/data?task={task}" if client and known else None
 
     @property
     def status(self) -> str:
@@ -113,7 +126,7 @@ class Service:
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
-    ) -> list[dict[str, Any]]:
+    ) -> list[Any]:
         """Answer one request within `answer_within` seconds with what is known by then.
 
         Label Studio shows nobody an error: where the config has a line for words, what went wrong is answered there.
@@ -125,14 +138,25 @@ class Service:
             project: the project's id.
 
         Returns:
-            Predictions for the tasks; empty where there is nothing to say.
+            Predictions for the tasks; empty where there is nothing to say, as is the place of a single task.
 
         Raises:
             BackendError: none of what was asked for can be done, and there is no line to say so.
         """
         deadline = time.monotonic() + self.settings.answer_within
         if not context:
-            return []
+            return self._batch.predict(tasks, xml, project)
+        with self.tools.metrics.answers.time():
+            return self._interactive(tasks, context, xml, project, deadline)
+
+    def _interactive(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        context: Mapping[str, Any],
+        xml: str,
+        project: str,
+        deadline: float,
+    ) -> list[dict[str, Any]]:
         config = label_config.parse(xml)
         try:
             interaction = interactions.parse(tasks, context, config)

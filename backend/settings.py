@@ -93,6 +93,7 @@ class Settings:
     max_frames: int = 0
     answer_within: float = 10.0
     preserve: bool = True
+    pre_annotate: str = "off"
     frames_per_strip: int = 200
     public_url: str = ""
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)

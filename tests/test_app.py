@@ -29,6 +29,17 @@ def client(make_service) -> FlaskClient:
     return create_app(make_service()).test_client()
 
 
+def test_browsers_get_the_status_page_and_all_others_json(make_service) -> None:
+    client = create_app(make_service(basic_auth_user="ann", basic_auth_pass="right")).test_client()
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path in ("/", "/jobs", "/jobs/1/picture.jpg", "/metrics", "/web/status.js"):
+        assert client.get(path, headers=browser).status_code == 401, path
+    page = client.get("/", headers=browser, auth=("ann", "right"))
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert client.get("/", auth=("ann", "right")).json["status"] == "UP"
+    assert client.get("/jobs", auth=("ann", "right")).json["jobs"] == []
+
+
 def setup_body(**changes: Any) -> dict[str, Any]:
     """As Label Studio 1.23.2 sends it."""
     known = {"project": "3.1795331021", "schema": CONFIG, "hostname": "http://127.0.0.1:8085", "access_token": "t0ken"}

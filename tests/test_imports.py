@@ -33,6 +33,8 @@ ONLY = {
     "torch": ["engines/sam3/"],
     "transformers": ["engines/sam3/"],
     "label_studio_ml": ["model.py"],
+    "prometheus_client": ["jobs/metrics.py"],
+    "sqlite3": ["jobs/store.py"],
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -151,12 +151,12 @@ def test_yes_and_no_are_read_from_the_environment_and_the_file(
     [
         ("facebook/sam3", "facebook/sam3"),
         ("shapes", "shapes"),
-        ("/home/ann/models/sam3", "sam3"),
+        ("/home/zoe/models/sam3", "sam3"),
         ("~/sam3.pt", "sam3.pt"),
         ("a/b/sam3.pt", "sam3.pt"),
     ],
 )
 def test_no_folder_of_this_machine_is_shown(path: str, shown: str) -> None:
-    settings = Settings(model_path=path, model_dir="/home/ann/cache", bpe_path="/home/ann/bpe.txt.gz")
+    settings = Settings(model_path=path, model_dir="/home/zoe/cache", bpe_path="/home/zoe/bpe.txt.gz")
     assert settings.shown()["model_path"] == shown
-    assert "ann" not in str(settings.shown())
+    assert "zoe" not in str(settings.shown())

@@ -14,6 +14,7 @@ from backend.engines.base import FAILED
 from backend.errors import SettingsError
 from backend.jobs.device import Device
 from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
 from backend.jobs.recipe import Recipe
 from backend.jobs.runner import Runner
 from backend.jobs.store import Store
@@ -27,6 +28,9 @@ from backend.settings import Settings
 
 _WAITERS = 64
 """How many requests may wait for their jobs at once; beyond that they are answered with what is there."""
+
+_BOX_SECONDS = 6e-6
+"""What a box of a track costs until it is answered: keyframes are chosen, and written as JSON."""
 
 Results = list[dict[str, Any]]
 
@@ -45,6 +49,7 @@ class Tools:
         limits = settings.limits
         self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.days)
         self.studios = Studios(settings, self.store)
+        self.metrics = Metrics()
         self.runner = Runner(
             device,
             self.store,
@@ -52,6 +57,7 @@ class Tools:
             self.videos.forget,
             self.videos.limits,
             queue=limits.queue,
+            metrics=self.metrics,
             masks=settings.show_masks,
         )
         self._waiters = threading.Semaphore(_WAITERS)
@@ -61,10 +67,15 @@ class Tools:
         return self.videos.fetch(recipe.url, self.studios.of(recipe.project), cancelled)
 
     def wait(self, jobs: Sequence[Job], deadline: float) -> None:
-        """Wait until all of them have ended, or until `deadline`, of the monotonic clock."""
+        """Wait until all of them have ended, or until there is just time to make an answer by `deadline`.
+
+        Args:
+            deadline: of the monotonic clock.
+        """
         if self._waiters.acquire(blocking=False):
             try:
-                self.runner.wait(jobs, deadline - time.monotonic())
+                work = _BOX_SECONDS * sum(job.boxes for job in jobs)
+                self.runner.wait(jobs, deadline - time.monotonic() - min(work, self.settings.answer_within / 2))
             finally:
                 self._waiters.release()
 
@@ -78,7 +89,9 @@ class Tools:
         whole = "|".join(map(str, [self.model_version, *parts]))
         return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
-    def submit(self, key: Sequence[str], digest: str, recipe: Recipe) -> Job:
+    def submit(
+        self, key: Sequence[str], digest: str, recipe: Recipe, *, batch: bool = False, post: str | None = None
+    ) -> Job:
         """The job with this digest: one that is there, or a new one instead of what runs under `key`.
 
         Raises:
@@ -87,7 +100,7 @@ class Tools:
         """
         if self.device.status.startswith(FAILED):
             raise SettingsError(self.device.status.removeprefix(FAILED))
-        return self.runner.submit(key, digest, recipe)
+        return self.runner.submit(key, digest, recipe, batch=batch, post=post)
 
 
 @dataclass(frozen=True)

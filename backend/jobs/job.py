@@ -121,6 +121,12 @@ class Job:
         self.state, self.error, self.ended_at = state, error, time.time()
         self._ended.set()
 
+    @property
+    def boxes(self) -> int:
+        """How many its tracks may have in all, as far as they are known."""
+        plan = self._plan
+        return plan.propagations.count * plan.propagations.total if plan else 0
+
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; (0, 0) before its file is open."""
         plan = self._plan

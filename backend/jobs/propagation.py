@@ -249,6 +249,11 @@ class Propagations:
         span, reverse = self.course.ways[way]
         self.place = Place(way, span.stop - block.frames.start if reverse else block.frames.stop - span.start)
 
+    @property
+    def count(self) -> int:
+        """Tracks that are known of."""
+        return len(self._targets) + len(self._found)
+
     def _find(self, name: str, words: str) -> Propagation:
         self.found[name] = words
         if name not in self._found:

@@ -92,6 +92,11 @@ class Recipe:
     within: tuple[Range, ...] = ()
     phrases: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """Of the prompts: words, clicks or box."""
+        return "words" if self.phrases else "box" if any(one.box for one in self.shown) else "clicks"
+
     def text(self) -> str:
         """As JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -1,6 +1,6 @@
 """Who runs when: one worker, and jobs that are joined, replaced, interrupted, resumed and waited for; none is lost.
 
-Threads: those that ask; one for each file that is fetched; `runner`, which alone drives the device. Locks, in the
+Threads: those that ask; a few that fetch files; `runner`, which alone drives the device. Locks, in the
 only order in which one is taken under another: `Runner._changed`, then the device's, then the store's.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported, where
 from backend.jobs.device import Device, Lost
 from backend.jobs.job import Job, restore
+from backend.jobs.metrics import Metrics
 from backend.jobs.propagation import Place
 from backend.jobs.recipe import Plan, Recipe
 from backend.jobs.store import Kept, State, Store
@@ -31,6 +32,8 @@ _LOSSES = 3
 """So often in a row may the worker end over a job before that is taken for the job's fault."""
 _FETCHES = 4
 """Files that are fetched at once."""
+_BATCHES = 10_000
+"""So many jobs may wait that nobody looks at."""
 _PLANS = 8
 """Jobs that have ended and whose tracks are kept in memory; those of others are read from disk."""
 _PRUNED = 64
@@ -49,8 +52,8 @@ class Runner:
         forget: drops a file that is no video.
         limits: of videos.
         queue: how many jobs may wait.
+        metrics: is told of what happens.
         masks: keep them.
-        done: is told of every job that is done.
         remembered: how many jobs are kept in memory to be joined.
     """
 
@@ -63,14 +66,16 @@ class Runner:
         limits: VideoLimits,
         *,
         queue: int,
+        metrics: Metrics,
         masks: bool = False,
-        done: Callable[[Job], None] = lambda job: None,
         remembered: int = 512,
     ) -> None:
         self._device, self._store = device, store
         self._fetch, self._forget_file, self._limits = fetch, forget, limits
-        self._queue, self._masks, self._done, self._remembered = queue, masks, done, remembered
+        self._metrics, self._queue, self._masks, self._remembered = metrics, queue, masks, remembered
         self._model = f"{device.name}-{device.version}"
+        self.done: Callable[[Job], None] = lambda job: None
+        """Is told of every job that is done."""
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
         self._running: Job | None = None
@@ -78,13 +83,15 @@ class Runner:
         self._closed = False
         self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
         self._plans: Table[Plan] = Table(_PLANS)
-        self._fetching = threading.Semaphore(_FETCHES)
+        self._fetching: set[int] = set()
         self._count = 0
         self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
         with self._changed:
             for kept in store.unended():
                 self._take_up(kept)
         self._thread.start()
+        for _ in range(_FETCHES):
+            threading.Thread(target=self._fetch_loop, name="fetch", daemon=True).start()
 
     # Asking
 
@@ -110,8 +117,9 @@ class Runner:
                 if kept and kept.state == "done":
                     return self._remember(Job(kept, self._plan))
                 # One may run, whether it has begun yet or not.
-                waiting = len([job for job in self._waiting if job not in others]) + (self._running is not None) - 1
-                if waiting >= self._queue:
+                alike = [one for one in self._waiting if one not in others and one.kept.batch == batch]
+                waiting = len(alike) + (self._running is not None) - 1
+                if waiting >= (_BATCHES if batch else self._queue):
                     raise Busy(f"{waiting} tracks are waiting for the device: ask again in a little while")
                 if kept:  # what was cancelled or has failed goes on from where it was
                     self._store.set_state(kept.number, "queued")
@@ -221,8 +229,9 @@ class Runner:
         if kept.model != self._model:
             self._end(job, "failed", BackendError("it was for another model than the one that runs: ask again"))
         else:
+            job.enter("waiting")
             self._waiting.append(job)
-            threading.Thread(target=self._get, args=(job,), name=f"fetch {job.number}", daemon=True).start()
+            self._changed.notify_all()
         return job
 
     def _cancel(self, job: Job) -> None:
@@ -250,6 +259,9 @@ class Runner:
     def _end(self, job: Job, state: State, error: BackendError | None = None) -> None:
         self._store.set_state(job.number, state, str(error) if error else None)
         job.end(state, error)
+        self._metrics.ended.labels(state).inc()
+        for phase, seconds in job.seconds.items():
+            self._metrics.seconds.labels(phase).observe(seconds)
         _tell(job)
         self._count += 1
         if self._count % _PRUNED == 0:
@@ -257,19 +269,39 @@ class Runner:
 
     # Threads
 
+    def _fetch_loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._next_file())
+                job = self._next_file()
+                if self._closed or job is None:
+                    return
+                self._fetching.add(job.number)
+                job.enter("fetching")
+            self._get(job)
+
+    def _next_file(self) -> Job | None:
+        """Of batches only the next few: their files are not to fill the disk long before they are wanted."""
+        ahead = sum(job.kept.batch for job in self._waiting if job.path or job.number in self._fetching)
+        missing = [
+            job
+            for job in self._waiting
+            if not job.path and job.number not in self._fetching and (ahead < _FETCHES or not job.kept.batch)
+        ]
+        return min(missing, key=lambda job: (_rank(job), job.number), default=None)
+
     def _get(self, job: Job) -> None:
         """Fetch a job's file."""
-        with self._fetching:
-            job.enter("fetching")
-            error: BackendError | None = None
-            try:
-                path = self._fetch(job.kept.recipe, lambda: job.is_cancelled or self._closed)
-            except BackendError as raised:
-                error = raised
-            except Exception as raised:
-                log.error("a file could not be fetched: %s", where(raised))
-                error = MediaError("the video could not be fetched: see the server's log")
+        error: BackendError | None = None
+        try:
+            path = self._fetch(job.kept.recipe, lambda: job.is_cancelled or self._closed)
+        except BackendError as raised:
+            error = raised
+        except Exception as raised:
+            log.error("a file could not be fetched: %s", where(raised))
+            error = MediaError("the video could not be fetched: see the server's log")
         with self._changed:
+            self._fetching.discard(job.number)
             if self._closed or job not in self._waiting:
                 return
             if error:
@@ -303,6 +335,7 @@ class Runner:
             state = "done" if self._run(job) else "cancelled" if job.is_cancelled else None
         except Lost:
             job.losses += 1
+            self._metrics.losses.inc(not self._closed)
             if job.is_cancelled:
                 state = "cancelled"
             elif job.losses >= _LOSSES and not self._closed:
@@ -332,7 +365,7 @@ class Runner:
                 job.enter("waiting")
                 self._waiting.append(job)
         if state == "done":
-            self._done(job)
+            self.done(job)
 
     def _run(self, job: Job) -> bool:
         """False: it was interrupted."""
@@ -369,8 +402,8 @@ class Runner:
         propagations, pending = plan.propagations, list[tuple[int, Block]]()
 
         def save(state: bytes | None) -> None:
-            frames = propagations.done, propagations.total
-            self._store.save(job.number, job.names or (), pending, propagations.place, frames, state)
+            counts = propagations.done, propagations.total, propagations.count
+            self._store.save(job.number, job.names or (), pending, propagations.place, counts, state)
             job.saved, job.losses = propagations.place, 0
             pending.clear()
 
@@ -383,6 +416,7 @@ class Runner:
                 case Said(way, blocks, state):
                     if job.phase != "tracking":
                         job.enter("tracking")
+                    self._metrics.frames.inc(sum(len(block.frames) for block in blocks))
                     for block in blocks:
                         propagations.take(way, block)
                         pending.append((way, block))
@@ -417,10 +451,9 @@ def _rank(job: Job) -> int:
 def _tell(job: Job) -> None:
     """One line for the log."""
     recipe, (done, total) = job.kept.recipe, job.progress()
-    kind = "words" if recipe.phrases else "clicks" if all(one.box is None for one in recipe.shown) else "box"
     spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.seconds.items() if seconds >= 0.05)
     why = f": {' '.join(str(job.error).split())}" if job.error else ""
     log.info(
         "job %d of task %s, %s: %s, %d of %d frames (%s)%s",
-        *(job.number, recipe.task, kind, job.state, done, total, spent or "at once", why),
+        *(job.number, recipe.task, recipe.kind, job.state, done, total, spent or "at once", why),
     )

@@ -41,7 +41,8 @@ _MIGRATIONS = (
         number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, digest TEXT NOT NULL, recipe TEXT NOT NULL,
         model TEXT NOT NULL, batch INTEGER NOT NULL, post TEXT, posted INTEGER NOT NULL DEFAULT 0,
         state TEXT NOT NULL, error TEXT, way INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
-        frames INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, names TEXT, asked REAL NOT NULL,
+        frames INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+        tracks INTEGER NOT NULL DEFAULT 0, names TEXT, asked REAL NOT NULL,
         ended REAL);
     CREATE INDEX jobs_by_digest ON jobs (key, digest);
     CREATE TABLE videos (
@@ -72,6 +73,7 @@ class Kept:
         post: what its answer is posted with, JSON; None: it is not.
         place: how far it is.
         frames: done and to do.
+        tracks: that are known of.
         names: what phrases found at once; None: nothing was prompted yet.
         asked, ended: seconds since 1970.
     """
@@ -88,6 +90,7 @@ class Kept:
     error: str | None
     place: Place
     frames: tuple[int, int]
+    tracks: int
     names: tuple[str, ...] | None
     asked: float
     ended: float | None
@@ -160,6 +163,7 @@ class Store:
             None,
             Place(),
             (0, 0),
+            0,
             None,
             now,
             None,
@@ -224,10 +228,15 @@ class Store:
         names: Iterable[str],
         said: Sequence[tuple[int, Block]],
         place: Place,
-        frames: tuple[int, int],
+        counts: tuple[int, int, int],
         state: bytes | None,
     ) -> None:
-        """All at once: what was said since the last time, how far the job is, and the engine's state there."""
+        """All at once: what was said since the last time, how far the job is, and the engine's state there.
+
+        Args:
+            names: of what phrases found at once.
+            counts: frames done and to do, and tracks.
+        """
         rows = [
             (
                 number,
@@ -249,8 +258,8 @@ class Store:
                 rows,
             )
             file.execute(
-                "UPDATE jobs SET way = ?, done = ?, frames = ?, total = ?, names = ? WHERE number = ?",
-                (place.way, place.done, *frames, json.dumps(list(names)), number),
+                "UPDATE jobs SET way = ?, done = ?, frames = ?, total = ?, tracks = ?, names = ? WHERE number = ?",
+                (place.way, place.done, *counts, json.dumps(list(names)), number),
             )
             # A state of an earlier place would be worse than none.
             file.execute("DELETE FROM states WHERE job = ?", (number,))
@@ -355,7 +364,7 @@ class Store:
 
     def _jobs(self, where: str, *values: object) -> list[Kept]:
         columns = "number, key, digest, recipe, model, batch, post, posted, state, error"
-        columns += ", way, done, frames, total, names, asked, ended"
+        columns += ", way, done, frames, total, tracks, names, asked, ended"
         with self._lock:
             rows = self._file.execute(f"SELECT {columns} FROM jobs WHERE {where}", values).fetchall()  # noqa: S608
         return [_kept(row) for row in rows]
@@ -394,7 +403,7 @@ def _text(text: str) -> str:
 
 def _kept(row: Sequence[Any]) -> Kept:
     number, key, digest, recipe, model, batch, post, posted, state, error = row[:10]
-    way, done, frames, total, names, asked, ended = row[10:]
+    way, done, frames, total, tracks, names, asked, ended = row[10:]
     found = None if names is None else tuple(json.loads(names))
     return Kept(
         number,
@@ -409,6 +418,7 @@ def _kept(row: Sequence[Any]) -> Kept:
         error,
         Place(way, done),
         (frames, total),
+        tracks,
         found,
         asked,
         ended,

@@ -106,6 +106,16 @@ class Client:
         """Replace a task's data; its annotations stay as they are."""
         self._call("PATCH", f"/api/tasks/{task}", json={"data": dict(data)})
 
+    def predictions(self, task: int) -> list[dict[str, Any]]:
+        """A task's predictions."""
+        found = self._call("GET", "/api/predictions", params={"task": task})
+        listed: list[dict[str, Any]] = found["results"] if isinstance(found, dict) else found
+        return listed
+
+    def add_prediction(self, task: int, prediction: Mapping[str, Any]) -> None:
+        """Give a task another prediction; its annotations and drafts stay as they are."""
+        self._call("POST", "/api/predictions", json={"task": task, **prediction}, timeout=_UPLOAD_TIMEOUT)
+
     def uploads(self, project: int) -> list[dict[str, Any]]:
         """What was uploaded to a project: `file`, its path, and `size` in bytes."""
         found: list[dict[str, Any]] = self._call("GET", f"/api/projects/{project}/file-uploads", params={"all": "true"})

@@ -11,6 +11,7 @@ import pytest
 
 from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported
 from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
 from backend.jobs.recipe import OBJECT, Recipe, Shown
 from backend.jobs.runner import Runner
 from backend.jobs.store import Store
@@ -49,9 +50,10 @@ class Room:
             self.forgotten.append,
             VideoLimits(),
             queue=queue,
-            done=lambda job: self.done.append(job.number),
+            metrics=Metrics(),
             **more,
         )
+        self.runner.done = lambda job: self.done.append(job.number)
         return self.runner
 
     def close(self) -> None:

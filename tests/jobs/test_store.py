@@ -50,13 +50,13 @@ def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
     store = opened(path)
     number = added(store)
     said = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
-    store.save(number, ["x"], said, Place(0, 9), (9, 100), b"state")
-    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Place(1, 3), (12, 100), b"later")
+    store.save(number, ["x"], said, Place(0, 9), (9, 100, 2), b"state")
+    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Place(1, 3), (12, 100, 2), b"later")
     store.close()
     store = opened(path)
     (kept,) = store.unended()
     assert (kept.number, kept.recipe, kept.model) == (number, RECIPE, "stub-1")
-    assert (kept.place, kept.names, kept.frames) == (Place(1, 3), ("x",), (12, 100))
+    assert (kept.place, kept.names, kept.frames, kept.tracks) == (Place(1, 3), ("x",), (12, 100), 2)
     (way, first), (last_way, last) = store.said(number)
     assert (way, last_way) == (0, 1)
     assert same(first, *blocks(range(9), masks=True)), "joined, and as it was"
@@ -68,8 +68,8 @@ def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
 def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
     store = opened(path)
     number = added(store)
-    store.save(number, [], [], Place(0, 1), (1, 2), b"state")
-    store.save(number, [], [], Place(0, 2), (2, 2), None)
+    store.save(number, [], [], Place(0, 1), (1, 2, 1), b"state")
+    store.save(number, [], [], Place(0, 2), (2, 2, 1), None)
     assert store.state(number) is None
     store.close()
 
@@ -113,7 +113,7 @@ def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -
     running, *ended = [added(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
     for number in (running, *ended):
-        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Place(0, 2000), (1, 1), b"")
+        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Place(0, 2000), (1, 1, 1), b"")
     for number in ended:
         store.set_state(number, "done")
     store.close()
@@ -150,7 +150,9 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
     def write() -> None:
         at = 0
         while not stop.is_set():
-            store.save(number, [], [(0, *blocks(range(at, at + 10)))], Place(0, at + 10), (at + 10, 10**6), b"s" * 1000)
+            store.save(
+                number, [], [(0, *blocks(range(at, at + 10)))], Place(0, at + 10), (at + 10, 10**6, 1), b"s" * 1000
+            )
             at += 10
 
     thread = threading.Thread(target=write)

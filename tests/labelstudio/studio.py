@@ -38,6 +38,7 @@ class Studio:
         label_config: the project's.
         tasks: by id, as its REST gives them.
         files: what was uploaded, by id: the path, and the bytes.
+        predictions: as they were posted.
         places: answers to other paths than its own, by path: a status and a body.
         seen: method, path and query of all that was asked, in order.
         failing: where it returns an answer, that is the answer to everything.
@@ -47,6 +48,7 @@ class Studio:
         self.label_config = label_config
         self.tasks: dict[int, dict[str, Any]] = {}
         self.files: dict[int, tuple[str, bytes]] = {}
+        self.predictions: list[dict[str, Any]] = []
         self.places: dict[str, tuple[int, bytes]] = {}
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.failing: Callable[[], ResponseReturnValue | None] = lambda: None
@@ -103,6 +105,15 @@ class Studio:
         def project(number: int) -> ResponseReturnValue:
             self._check(number)
             return jsonify({"id": number, "title": "clips", "label_config": self.label_config})
+
+        @app.get("/api/predictions")
+        def predictions() -> ResponseReturnValue:
+            return jsonify([one for one in self.predictions if one["task"] == request.args.get("task", type=int)])
+
+        @app.post("/api/predictions")
+        def add_prediction() -> ResponseReturnValue:
+            self.predictions.append(request.get_json())
+            return jsonify(self.predictions[-1]), 201
 
         @app.get("/api/tasks")
         def tasks() -> ResponseReturnValue:

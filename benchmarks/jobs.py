@@ -1,0 +1,533 @@
+"""What one worker, its queue and its disk take: `python benchmarks/jobs.py`. The last line printed is one JSON object.
+
+The engine is a stub that sleeps, so that what is measured is the rest.
+
+load      a server is asked by 16 clients at once, first while its model loads, then with its queue full; `late` are
+          the answers of /health after more than 1 s, of /setup after 3 s, of /predict 1 s after `answer_within`.
+          `floor_p99_ms`: a bare Flask route, asked by the same clients as often as /health. `predict_over_budget_ms`:
+          the 99th percentile of the time that /predict takes beyond `answer_within`.
+kills     the server or its worker is killed with SIGKILL at random moments, and a killed server started again
+          (`restart_s`: the longest until it answers). Accepted are the jobs whose /predict was answered with 200; when
+          all has ended, what is on disk is compared with a run that was left alone. A frame that is computed again
+          counts for the first kill after it was last computed.
+store     50 tracks that words have found, on 100,000 frames: their size on disk, and the seconds from a closed file to
+          tracks in memory.
+boundary  frames per second of an engine in this process and in a worker, by turns: `boundary_cost` is what is lost.
+
+.venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills store boundary]
+"""
+
+import argparse
+import hashlib
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flask import Flask, jsonify
+from waitress.server import create_server
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.commands import serve
+from backend.jobs.device import Device, in_process
+from backend.jobs.job import restore
+from backend.jobs.propagation import Place
+from backend.jobs.recipe import Footage, Recipe, Shown
+from backend.jobs.store import Store
+from backend.jobs.worker import SAVED_FRAMES, Said
+from backend.labelstudio.grammar import EVERYWHERE
+from backend.settings import Limits, Settings
+from backend.tracks import Block
+from backend.video import Video, VideoLimits
+from tests.clips import write_clip
+from tests.fakes import sleeping
+from tests.labelstudio.bodies import body, drawn, keyframe
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENTS = 16
+WITHIN = 0.3
+"""`answer_within` of the server that is asked."""
+LIMITS = {"/health": 1.0, "/setup": 3.0, "/predict": WITHIN + 1.0}
+URL = "http://clips.invalid/clip.mp4"
+CONFIG = (ROOT / "label_config.xml").read_text()
+SEED = 6
+FRAMES = 300
+"""Of each job that is killed; each has frames of its own, by which the worker's log tells it from the others."""
+
+Asked = tuple[str, dict[str, Any] | None]
+"""A path, and what is posted to it; None: GET."""
+Answered = tuple[str, float, int, bytes]
+"""Path, seconds, status (0: none came) and body."""
+
+
+# Servers
+
+
+def serve_stub(text: str) -> None:
+    """A server whose worker has the stub, in a process of its own."""
+    asked = json.loads(text)
+    log = Path(asked["log"]) if asked["log"] else None
+    settings = Settings(
+        data_dir=Path(asked["folder"]),
+        port=0,
+        answer_within=asked["within"],
+        max_frames=asked["frames"] - 1,
+        limits=Limits(queue=asked["queue"]),
+    )
+    make = partial(sleeping, asked["seconds"], log, asked["load"])
+    serve.run(settings, Device(in_process(make, "warning"), "stub", "1", 600.0))
+
+
+def serve_floor() -> None:
+    """What Flask and waitress take for themselves."""
+    app = Flask("floor")
+    app.get("/health")(lambda: jsonify({"status": "UP"}))
+    server = create_server(app, host="127.0.0.1", port=0, threads=96, ident=None, asyncore_use_poll=True)
+    print(f"floor on 127.0.0.1:{server.effective_port}", flush=True)
+    server.run()
+
+
+class Server:
+    """A server in a process of its own, which may be killed and started again; `call` is what that process does."""
+
+    def __init__(self, call: str, stderr: Path) -> None:
+        self._call, self._stderr = call, stderr
+        self.launch()
+        self.opened()
+
+    @classmethod
+    def stub(cls, folder: Path, **asked: Any) -> "Server":
+        """Serves the clip in `folder`, which is there already as one that was fetched."""
+        whole = {"seconds": 0.0, "log": None, "load": 0.0, "within": 0.0, "frames": FRAMES, "queue": 64}
+        text = json.dumps(whole | {"folder": str(folder)} | asked)
+        return cls(f"serve_stub({text!r})", folder / "stderr")
+
+    def launch(self) -> None:
+        """Start the process."""
+        with self._stderr.open("a") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"from benchmarks.jobs import *; {self._call}"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+
+    def opened(self) -> None:
+        """Wait until it answers."""
+        assert self.process.stdout
+        with self.process.stdout as lines:
+            told = next((line for line in lines if " on 127.0.0.1:" in line), None)
+        if told is None:
+            raise RuntimeError(f"a server did not start: {self._stderr.read_text()[-2000:]}")
+        self.port = int(told.rpartition(":")[2])
+        assert ask(self.port, ("/health", None))[2] == 200
+
+    def worker(self) -> int | None:
+        """The worker's process."""
+        return next(iter(children(self.process.pid)), None)
+
+    def idle(self) -> None:
+        """Wait until no job waits or runs."""
+        while any(json.loads(ask(self.port, ("/health", None))[3])["jobs"].values()):
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """End it as people do."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def children(parent: int) -> Iterator[int]:
+    """The living processes that a process has started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, above = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(above) == parent and state not in "ZX":
+                yield int(stat.parent.name)
+
+
+def is_alive(process: int) -> bool:
+    """It has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    """Wait until it is so; False: it was not by then."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def place_clip(folder: Path, frames: int) -> None:
+    """Put the clip where a server keeps what it has fetched."""
+    (folder / "media").mkdir(parents=True)
+    clip = folder / "clip.mp4"
+    write_clip(clip, frames=frames, size=(64, 48), gop=250, draw=lambda *_: np.zeros((48, 64, 3), np.uint8))
+    clip.rename(folder / "media" / hashlib.sha256(URL.encode()).hexdigest()[:32])
+
+
+# Requests
+
+
+def ask(port: int, asked: Asked, connection: http.client.HTTPConnection | None = None) -> Answered:
+    """One request."""
+    path, posted = asked
+    connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    begin = time.perf_counter()
+    try:
+        if posted is None:
+            connection.request("GET", path)
+        else:
+            connection.request("POST", path, json.dumps(posted), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return path, time.perf_counter() - begin, answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return path, time.perf_counter() - begin, 0, b""
+
+
+def ask_all(port: int, requests: Iterable[Asked]) -> list[Answered]:
+    """All of them by so many clients at once."""
+    lock, queue, answers = threading.Lock(), iter(requests), list[Answered]()
+
+    def client() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with closing(connection):
+            while True:
+                with lock:
+                    asked = next(queue, None)
+                if asked is None:
+                    return
+                answers.append(ask(port, asked, connection))
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def prompted(result: dict[str, Any], task: int) -> Asked:
+    """/predict for one prompt."""
+    whole = body(result, id=task, data={"video": URL, "fps": 25}) | {"label_config": CONFIG}
+    return "/predict", whole
+
+
+def box(name: str, task: int, frame: int = 1, x: float = 10.0) -> Asked:
+    """A box that was drawn and asked for."""
+    return prompted(drawn(keyframe(frame, x=x), id=name), task)
+
+
+def words(name: str, task: int, line: str) -> Asked:
+    """A line that was typed."""
+    names = {"from_name": "text_prompt", "to_name": "video", "type": "textarea", "origin": "manual"}
+    return prompted({"id": name, "value": {"text": [line]}, **names}, task)
+
+
+def mixed(count: int) -> Iterator[Asked]:
+    """Requests as several annotators' pages and Label Studio's health checks send them."""
+    rng = random.Random(SEED)
+    for number in range(count):
+        draw = rng.random()
+        if draw < 0.65:
+            yield "/health", None
+        elif draw < 0.8:
+            project = {"project": f"{rng.randrange(9)}.1", "hostname": "http://ls.invalid", "schema": CONFIG}
+            yield "/setup", project | {"access_token": f"t{rng.randrange(3)}"}
+        elif draw < 0.9:
+            yield box(f"box{number}", rng.randrange(1000), x=rng.uniform(1, 80))
+        elif draw < 0.96:
+            again = rng.randrange(60)
+            yield box(f"again{again}", again, x=1.0 + again)
+        else:
+            yield words(f"line{number}", rng.randrange(1000), "car")
+
+
+def milliseconds(seconds: Iterable[float]) -> float:
+    """The 99th percentile."""
+    return round(float(np.percentile(list(seconds), 99)) * 1e3, 1)
+
+
+# Parts
+
+
+def load(folder: Path, quick: bool) -> dict[str, Any]:
+    count = 10_000 if quick else 100_000
+    place_clip(folder, 600)
+    server = Server.stub(folder, seconds=0.01, load=count / 2500, within=WITHIN, frames=600)
+    answers = ask_all(server.port, mixed(count))
+    server.close()
+    health = [one for one in answers if one[0] == "/health"]
+    floor = Server("serve_floor()", folder / "floor")
+    bare = ask_all(floor.port, [("/health", None)] * len(health))
+    floor.close()
+    for path in LIMITS:
+        of = [one for one in answers if one[0] == path]
+        longest = max(seconds for _, seconds, _, _ in of)
+        print(f"{path:9} {len(of):6} asked, p99 {milliseconds(one[1] for one in of):7} ms, longest {longest:.3f} s")
+    return {
+        "requests": len(answers),
+        "late": sum(seconds > LIMITS[path] for path, seconds, _, _ in answers),
+        "errors": sum(status not in (200, 503) or (status, path) == (503, "/setup") for path, _, status, _ in answers),
+        "busy": sum(status == 503 for _, _, status, _ in answers),
+        "while_loading": sum(json.loads(text)["model"] != "ready" for _, _, status, text in health if status == 200),
+        "health_p99_ms": milliseconds(one[1] for one in health),
+        "floor_p99_ms": milliseconds(one[1] for one in bare),
+        "predict_over_budget_ms": milliseconds(
+            max(seconds - WITHIN, 0.0) for path, seconds, _, _ in answers if path == "/predict"
+        ),
+    }
+
+
+def job(number: int) -> Asked:
+    """Boxes and words, of several tasks, each with frames of its own."""
+    first = 1 + number * FRAMES
+    if number % 3 == 2:
+        return words(f"line{number}", number % 5, f"car from {first} to {first + FRAMES - 1}")
+    return box(f"box{number}", number % 5, first, 1.0 + number % 80)
+
+
+def logged(log: Path) -> list[int]:
+    """The frames that workers have computed, in order."""
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+class Asking(threading.Thread):
+    """Asks for one job after the other, so that some always wait, and asks again where nobody answers."""
+
+    def __init__(self, server: Server, log: Path, most: int) -> None:
+        super().__init__(daemon=True)
+        self._server, self._log, self._most = server, log, most
+        self.accepted: list[int] = []
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        for number in range(self._most):
+            until(lambda number=number: self.ended.is_set() or self._is_due(number), 1e9)
+            while not self.ended.is_set():
+                if ask(self._server.port, job(number))[2] == 200:
+                    self.accepted.append(number)
+                    break
+                time.sleep(0.05)
+
+    def _is_due(self, number: int) -> bool:
+        return number * FRAMES < len({*logged(self._log)}) + 3 * FRAMES
+
+
+class Killing:
+    """Kills a server and its worker, one of them at a time.
+
+    Attributes:
+        marks: frames that were logged when each kill had come to pass.
+        restarts: seconds until a killed server answered again.
+    """
+
+    def __init__(self, server: Server, log: Path) -> None:
+        self._server, self._log = server, log
+        self._rng = random.Random(SEED)
+        self._early = 0
+        self.marks: list[int] = []
+        self.restarts = [0.0]
+
+    def kill(self) -> None:
+        """Once more, at a random moment: mostly of work, at times of a start."""
+        worker, is_servers = self._moment(), self._rng.random() < 0.5
+        if worker is None or is_servers:
+            self._early = 0
+            self._restart(worker)
+        else:
+            os.kill(worker, signal.SIGKILL)
+            until(lambda: not is_alive(worker), 5)
+            self.marks.append(len(logged(self._log)))
+
+    def _moment(self) -> int | None:
+        done = self.marks[-1] if self.marks else 0
+        # A worker's third end in a row with nothing saved in between is taken for the job's fault: that is no loss.
+        due = 2 * SAVED_FRAMES if self._early == 2 else self._rng.random() < 0.8
+        until(lambda: len(logged(self._log)) >= done + due, 10)
+        time.sleep(self._rng.uniform(0, 0.4))
+        self._early = 0 if len(logged(self._log)) >= done + 2 * SAVED_FRAMES else self._early + 1
+        return self._server.worker()
+
+    def _restart(self, worker: int | None) -> None:
+        self._server.process.kill()
+        self._server.process.wait()
+        begin = time.perf_counter()
+        self._server.launch()
+        if worker and not until(lambda: not is_alive(worker), 5):
+            raise RuntimeError("a worker outlives its server")
+        self.marks.append(len(logged(self._log)))
+        self._server.opened()
+        self.restarts.append(time.perf_counter() - begin)
+
+
+def recomputed(frames: Sequence[int], marks: Sequence[int]) -> list[int]:
+    """How many frames each kill has cost; last, how many were computed again though nobody was killed."""
+    costs, last = [0] * (len(marks) + 1), dict[int, int]()
+    for place, frame in enumerate(frames):
+        if frame in last:
+            by = bisect_right(marks, last[frame])
+            costs[by if by < len(marks) and marks[by] <= place else -1] += 1
+        last[frame] = place
+    return costs
+
+
+def said(folder: Path) -> dict[int, bytes]:
+    """All that was said for every job that is done, by its number."""
+    found = {}
+    with closing(Store(folder / "jobs.sqlite3", 1 << 40, 30)) as store:
+        for kept in store.listed(10**6):
+            recipe, blocks = kept.recipe, [block for _, block in store.said(kept.number)]
+            first = recipe.shown[0].frame if recipe.shown else recipe.within[0].first
+            frames = [frame for block in blocks for frame in block.frames]
+            rows = np.concatenate([block.rows for block in blocks], axis=1) if blocks else np.empty(0)
+            if kept.state == "done":
+                found[first // FRAMES] = json.dumps([frames, sorted({*blocks[0].tracks})]).encode() + rows.tobytes()
+    return found
+
+
+def kills(folder: Path, quick: bool) -> dict[str, Any]:
+    count, log = 20 if quick else 200, folder / "log"
+    most = count // 2 + 6
+    place_clip(folder / "killed", FRAMES * most)
+    shutil.copytree(folder / "killed", folder / "alone")
+    server = Server.stub(folder / "killed", seconds=0.003, log=str(log))
+    asking, killing = Asking(server, log, most), Killing(server, log)
+    asking.start()
+    for _ in range(count):
+        killing.kill()
+    asking.ended.set()
+    asking.join()
+    server.idle()
+    server.close()
+    alone = Server.stub(folder / "alone")
+    for number in asking.accepted:
+        assert ask(alone.port, job(number))[2] == 200
+    alone.idle()
+    alone.close()
+    costs, (done, right) = recomputed(logged(log), killing.marks), (said(folder / name) for name in ("killed", "alone"))
+    print(f"{len(asking.accepted)} jobs; recomputed frames of each kill, at last without one: {costs}")
+    return {
+        "kills": len(killing.marks),
+        "lost_jobs": sum(number not in done for number in asking.accepted),
+        "max_recomputed": max(costs),
+        "bytes_equal": all(done.get(number) == right[number] for number in asking.accepted),
+        "restart_s": round(max(killing.restarts), 2),
+    }
+
+
+def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) -> dict[str, Any]:
+    path, rng = folder / "jobs.sqlite3", np.random.default_rng(SEED)
+    names = tuple(f"car {number}" for number in range(1, tracks + 1))
+    phrases = dict.fromkeys(names, "car")
+    recipe = Recipe("7", "3", URL, 25.0, within=(EVERYWHERE,), phrases=("car",))
+    corners = rng.normal(0, 2, (tracks, frames, 2)).cumsum(1, dtype=np.float32)
+    rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
+    begin = time.perf_counter()
+    with closing(Store(path, 1 << 40, 30)) as kept:
+        kept.put_footage(recipe.url, Footage(np.arange(frames) / 25, frames / 25, 1280, 720))
+        number = kept.add("key", "digest", recipe, "stub-1", batch=False, post=None).number
+        for start in range(0, frames, SAVED_FRAMES):
+            span = range(start, min(start + SAVED_FRAMES, frames))
+            block = Block(span, False, names, rows[:, span.start : span.stop], phrases)
+            kept.save(number, names, [(0, block)], Place(0, span.stop), (span.stop, frames, tracks), bytes(1000))
+        kept.set_state(number, "done")
+        wrote = time.perf_counter() - begin
+    size = sum(file.stat().st_size for file in folder.glob("jobs.sqlite3*"))
+    begin = time.perf_counter()
+    with closing(Store(path, 1 << 40, 30)) as kept:
+        footage, found = kept.footage(recipe.url), kept.job(number)
+        assert footage
+        assert found
+        plan = found.recipe.plan(footage)
+        restore(plan, found.names or (), kept.said(number))
+        read = plan.propagations.tracks()
+    seconds = time.perf_counter() - begin
+    assert all(np.array_equal(track.boxes, rows[int(name[4:]) - 1, :, :4]) for name, track in read.items())
+    assert len(read) == tracks
+    print(f"{frames} frames of {tracks} tracks: written in {wrote:.1f} s, {wrote / frames * 1e6:.0f} us a frame")
+    return {"bytes_per_object_frame": round(size / frames / tracks, 2), "read_s": round(seconds, 2)}
+
+
+def boundary(folder: Path, quick: bool) -> dict[str, Any]:
+    clip = write_clip(folder / "clip.mp4", frames=200, size=(64, 48)).path
+    recipe = Recipe("7", "3", URL, 25.0, shown=(Shown(1, (10, 20, 12, 15, 0)),), stretches=((1, None),))
+    make = partial(sleeping, 0.005)
+    device, limits, engine = Device(in_process(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
+    footage = device.open(clip, limits)
+
+    def local(video: Video) -> None:
+        for _ in recipe.plan(footage).propagations.run(engine, video):
+            pass
+
+    def remote(_: Video) -> None:
+        propagations = recipe.plan(footage).propagations
+        device.begin()
+        for reply in device.run(propagations.course, Place(), None, False):
+            if isinstance(reply, Said):
+                for one in reply.blocks:
+                    propagations.take(reply.way, one)
+        assert propagations.done == len(footage.times)
+
+    speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}
+    with Video(clip, limits) as video:
+        for _ in range(3 if quick else 15):
+            for way, measured in speeds.items():
+                begin = time.perf_counter()
+                way(video)
+                measured.append(len(video) / (time.perf_counter() - begin))
+    device.close()
+    here, there = (statistics.median(measured) for measured in speeds.values())
+    print(f"{here:.1f} frames/s in this process, {there:.1f} in a worker")
+    return {"boundary_cost": round(1 - there / here, 4)}
+
+
+PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
+    "load": load,
+    "kills": kills,
+    "store": store,
+    "boundary": boundary,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What one worker, its queue and its disk take.")
+    parser.add_argument("--quick", action="store_true", help="fewer requests and kills: less than a minute")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args()
+    os.chdir(ROOT)  # where workers look for what makes their engine
+    result: dict[str, Any] = {}
+    for part in options.parts:
+        begin = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            result |= PARTS[part](Path(folder), options.quick)
+        print(f"{part}: {time.perf_counter() - begin:.0f} s")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Tracks before anybody asks: queued once, answered from what is kept, posted once."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from backend.labelstudio.sequence import parse
+from backend.service import Service
+from tests.fakes import Gate, StubEngine
+from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
+from tests.labelstudio.studio import TOKEN, Studio
+
+FOUND = {"car": {"x": range(5, 60), "y": range(40, 100)}, "person": {}, "dog": {"z": range(100)}}
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    with Studio(CONFIG) as studio:
+        yield studio
+
+
+@pytest.fixture
+def serving(make_service: Callable[..., Service], studio: Studio) -> Callable[..., Service]:
+    def serve(gate: Gate | None = None, **settings: Any) -> Service:
+        known = {"label_studio_url": studio.url, "label_studio_api_key": TOKEN, "pre_annotate": "labels"}
+        return make_service(StubEngine(answering=FOUND, gate=gate), **{**known, **settings})
+
+    return serve
+
+
+def task(number: int = 7, **data: Any) -> dict[str, Any]:
+    return {"id": number, "data": {"video": "/data/upload/1/clip.mp4", "fps": 25, **data}}
+
+
+def asked(service: Service, *tasks: dict[str, Any]) -> list[Any]:
+    return service.predict(list(tasks) or [task()], None, CONFIG, "3")
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_off_it_says_and_does_nothing(serving) -> None:
+    service = serving(pre_annotate="off")
+    assert asked(service) == []
+    assert service.tools.runner.jobs(9) == []
+
+
+def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
+    gate = Gate(50)
+    service = serving(gate)
+    began = time.monotonic()
+    for _ in range(3):
+        assert asked(service) == []
+    assert time.monotonic() - began < service.settings.answer_within, "nobody waits"
+    gate.open()
+    until(lambda: studio.predictions)
+    (prediction,) = studio.predictions
+    assert (prediction["task"], prediction["model_version"]) == (7, "stub-1")
+    assert [region["value"]["labels"] for region in prediction["result"]] == [["Car"], ["Car"]]
+    assert [region["meta"]["track_id"] for region in prediction["result"]] == [1, 2]
+    first = parse(prediction["result"][0]["value"]["sequence"])
+    assert (first[0].frame, first[-1].frame, first[-1].enabled) == (6, 60, False)
+    (job,) = service.tools.runner.jobs(9)
+    assert (job.kept.batch, job.state) == (True, "done")
+    # From then on it is answered, and the same as was posted.
+    ((answer),) = asked(service)
+    assert answer["result"] == prediction["result"]
+    time.sleep(0.1)
+    assert len(studio.predictions) == 1
+
+
+def test_tasks_are_answered_in_their_places(serving, studio: Studio) -> None:
+    service = serving()
+    asked(service, task(7))
+    until(lambda: studio.predictions)
+    nothing, found, broken = asked(service, task(8), task(7), {"id": 9, "data": {}})
+    assert (nothing, broken) == ([], [])
+    assert len(found["result"]) == 2
+
+
+def test_a_field_of_the_task_may_hold_the_words(serving, studio: Studio) -> None:
+    service = serving(pre_annotate="prompt")
+    assert asked(service, task(7, prompt="dog, nothing"), task(8), task(9, prompt=["dog"])) == []
+    until(lambda: len(studio.predictions) == 2)
+    assert {one["task"] for one in studio.predictions} == {7, 9}
+    assert [one["meta"]["phrase"] for one in studio.predictions[0]["result"]] == ["dog"]
+
+
+def test_a_label_studio_that_has_it_already_gets_no_other(serving, studio: Studio) -> None:
+    studio.predictions.append({"task": 7, "model_version": "stub-1", "result": []})
+    service = serving()
+    asked(service)
+    until(lambda: service.tools.runner.jobs(1)[0].state == "done" and not service.tools.store.unposted())
+    assert len(studio.predictions) == 1
+
+
+def test_what_was_not_taken_is_posted_later(serving, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.answers.batch._AGAIN", 0.05)
+    studio.failing = lambda: ("busy", 503)
+    service = serving()
+    asked(service)
+    until(lambda: any(path == "/api/predictions" for _, path, _ in studio.seen))
+    studio.failing = lambda: None
+    until(lambda: studio.predictions)
+    assert len(studio.predictions) == 1
+
+
+def test_what_was_accepted_is_posted_by_the_next_process(serving, studio: Studio, tmp_path) -> None:
+    gate = Gate(50)
+    service = serving(gate, data_dir=tmp_path / "same")
+    asked(service)
+    until(lambda: service.tools.runner.jobs(1)[0].progress()[0] == 50)
+    gate.open()
+    service.close()
+    serving(data_dir=tmp_path / "same")
+    until(lambda: studio.predictions)
+    assert len(studio.predictions) == 1
+
+
+def test_who_asks_goes_first(serving, studio: Studio) -> None:
+    gate = Gate(50)
+    service = serving(gate)
+    asked(service, task(8))
+    until(lambda: service.tools.runner.jobs(1)[0].progress()[0] == 50)
+    gate.open()
+    request = body(drawn(keyframe(1)))
+    (answer,) = service.predict(request["tasks"], request["params"]["context"], CONFIG, "3")
+    assert "partial" not in answer["result"][0]["meta"]
+    until(lambda: studio.predictions)

@@ -1,0 +1,66 @@
+"""What the status page is told."""
+
+import time
+
+import cv2
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.clips import write_clip
+from tests.fakes import Gate, StubEngine
+from tests.labelstudio.bodies import body, drawn, keyframe
+
+
+def ask(service, **task):
+    request = body(drawn(keyframe(1)), **task)
+    return service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
+
+
+def test_a_job_is_told_from_its_beginning_to_its_end(make_service, tmp_path, monkeypatch) -> None:
+    gate = Gate(30)
+    service = make_service(StubEngine(gate=gate, masks=True), answer_within=0.3, show_masks=True)
+    service.connect("3", "http://studio.example", "t0ken")
+    clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
+    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: clip)
+    ask(service)
+    told = service.board.overview()
+    assert (told["engine"], told["status"], told["running"], told["waiting"]) == ("stub", "ready", 1, 0)
+    (job,) = told["jobs"]
+    known = {"id": 1, "state": "running", "phase": "tracking", "kind": "box", "task": "7", "batch": False}
+    assert known.items() <= job.items()
+    assert (job["done"], job["total"], job["tracks"], job["picture"]) == (30, 100, 1, 29)
+    assert job["task_url"] == "http://studio.example/projects/3/data?task=7"
+    assert "t0ken" not in str(told)
+    picture = cv2.imdecode(np.frombuffer(service.board.picture(1), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (180, 320, 3)
+    plain = cv2.imdecode(np.frombuffer(service.board.picture(1), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert plain.std() > 5, "something is drawn"
+    assert service.board.cancel(1)
+    gate.open()
+    while not service.tools.runner.job(1).has_ended:
+        time.sleep(0.01)
+    job = service.board.job(1)
+    assert (job["state"], job["phase"], job["picture"], job["error"]) == ("cancelled", "", None, None)
+    assert job["done"] >= 30
+    assert job["ended"] >= job["asked"]
+    assert service.board.picture(1) is None
+    assert service.board.resume(1)
+    while service.board.job(1)["state"] != "done":
+        time.sleep(0.01)
+    assert (service.board.job(1)["done"], service.board.job(1)["tracks"]) == (100, 1)
+    assert service.board.job(2) is None
+
+
+def test_prometheus_can_read_the_metrics(make_service) -> None:
+    service = make_service()
+    ask(service)
+    values = {
+        sample.name + str(sample.labels.get("state", "")): sample.value
+        for family in text_string_to_metric_families(service.board.metrics().decode())
+        for sample in family.samples
+    }
+    assert values["sam3_frames_total"] == 100
+    assert values["sam3_jobs_ended_totaldone"] == 1
+    assert values["sam3_predict_seconds_count"] == 1
+    assert values["sam3_device_ready"] == 1
+    assert values["sam3_jobs_waiting"] == 0
