@@ -150,4 +150,4 @@ def _is_ours(origin: str) -> bool:
     known = {request.headers.get("Host", ""), forwarded} - {""}
     # Proxies often add the scheme's own port, which browsers leave out of Origin.
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return bool(port) and place.removesuffix(port) in {host.lower().removesuffix(port) for host in known}
+    return place.removesuffix(port) in {host.lower().removesuffix(port) for host in known}

@@ -33,7 +33,7 @@ class Card {
     this.isOpen = false;
     this.pending = null; // what a person asked for and the job has not done yet
     this.refusal = "";
-    this.picture = null; // the frame that is shown
+    this.picture = ""; // which one is shown
     this.pictureAsked = 0; // when the last one was asked for, ms
     this.isLoading = false;
     this.root = $("#job").content.firstElementChild.cloneNode(true);
@@ -82,6 +82,7 @@ class Card {
     const ended = hasEnded(job);
     const details = !ended || this.isOpen;
     put(".what", nameOf(job), root);
+    $(".what", root).title = nameOf(job);
     put(".state", ended ? job.state : "", root);
     put(".kind", details && job.what ? job.kind : "", root);
     put(".task", job.task ? `task ${job.task}` : "", root);
@@ -125,22 +126,21 @@ class Card {
     const wanted = job.picture !== null && (job.state === "running" || (hasEnded(job) && this.isOpen));
     box.hidden = !wanted || !box.firstChild;
     const soon = this.pictureAsked + SOON - 50 > Date.now();
-    if (!wanted || this.picture === job.picture || this.isLoading || soon) return;
+    const picture = `${job.asked} ${job.picture}`; // a backend that starts anew may count its jobs from 1 again
+    if (!wanted || this.picture === picture || this.isLoading || soon) return;
     const image = new Image();
-    const frame = job.picture;
     image.alt = `The newest picture of ${nameOf(job)}, with its boxes`;
-    image.src = `jobs/${this.id}/picture.jpg?frame=${frame}`;
+    image.src = `jobs/${this.id}/picture.jpg?frame=${job.picture}`;
     this.isLoading = true;
     this.pictureAsked = Date.now();
     const take = () => {
-      this.picture = frame;
+      this.picture = picture;
       box.replaceChildren(image);
     };
-    const done = () => {
+    image.decode().then(take, () => {}).then(() => {
       this.isLoading = false;
-      if (this.job) this.updatePicture();
-    };
-    image.decode().then(take, () => {}).then(done);
+      this.updatePicture();
+    });
   }
 }
 
@@ -164,7 +164,7 @@ function link(anchor, url) {
 
 // A share from 0 to 1; null: nobody knows how far it is.
 function fill(bar, share, label = null, text = null) {
-  const percent = share === null ? null : Math.round(100 * Math.min(1, Math.max(0, share)));
+  const percent = share === null ? null : Math.floor(100 * Math.min(1, Math.max(0, share)));
   bar.classList.toggle("is-vague", percent === null);
   if (percent === null) bar.removeAttribute("aria-valuenow");
   else bar.setAttribute("aria-valuenow", String(percent));
@@ -191,7 +191,7 @@ function about(seconds) {
 }
 
 function show(board) {
-  const jobs = [...board.jobs];
+  const { jobs } = board;
   const running = jobs.filter((job) => job.state === "running");
   const waiting = jobs.filter((job) => job.state === "queued");
   const ended = jobs.filter(hasEnded);
@@ -199,8 +199,8 @@ function show(board) {
   ended.sort((a, b) => b.ended - a.ended || b.id - a.id);
   running.reverse();
   tell(jobs);
-  for (const job of jobs) card(job.id).update(job);
   keepFocus(() => {
+    for (const job of jobs) card(job.id).update(job);
     arrange($("#running ul"), running);
     arrange($("#waiting ol"), waiting);
     arrange($("#ended ul"), showsAll ? ended : ended.slice(0, AT_FIRST));
@@ -212,12 +212,11 @@ function show(board) {
   $("main").hidden = false;
   const known = new Set(jobs.map((job) => job.id));
   for (const id of cards.keys()) if (!known.has(id)) cards.delete(id);
-
   put("#waiting .count", String(Math.max(board.waiting, waiting.length)));
   put("#ended .more", showsAll || ended.length <= AT_FIRST ? "" : `Show all ${ended.length}`);
   showModel(board);
   const [first] = running;
-  const share = first?.total ? `${Math.round((100 * first.done) / first.total)} % ` : "";
+  const share = first?.total ? `${Math.floor((100 * first.done) / first.total)} % ` : "";
   document.title = first ? `${share}${nameOf(first)} · SAM3 backend` : "SAM3 backend";
 }
 
@@ -258,7 +257,7 @@ function arrange(list, jobs) {
   while (list.children.length > jobs.length) list.lastElementChild.remove();
 }
 
-// A job that moves to another list takes the keyboard's focus with it.
+// A job that moves to another list, or whose button is hidden, takes the keyboard's focus with it.
 function keepFocus(change) {
   const focused = document.activeElement;
   const job = focused?.closest(".job");
