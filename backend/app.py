@@ -32,10 +32,12 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.get("/")
     def first() -> ResponseReturnValue:
-        return status.page() if status.wants_page() else health()
+        answer = status.page() if status.wants_page() else health()
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     @app.get("/health")
-    def health() -> ResponseReturnValue:
+    def health() -> Response:
         return jsonify(service.health())
 
     @app.post("/setup")

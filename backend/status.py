@@ -86,9 +86,7 @@ def wants_page() -> bool:
 
 def page() -> Response:
     """The status page. Its addresses are relative, so that it also works below a proxy's path."""
-    answer = _file("index.html", "text/html")
-    answer.headers["Vary"] = "Accept"
-    return answer
+    return _file("index.html", "text/html")
 
 
 def _file(name: str, mimetype: str) -> Response:

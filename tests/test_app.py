@@ -35,7 +35,7 @@ def test_browsers_get_the_status_page_and_all_others_json(make_service) -> None:
     for path in ("/", "/jobs", "/jobs/1/picture.jpg", "/metrics", "/web/status.js"):
         assert client.get(path, headers=browser).status_code == 401, path
     page = client.get("/", headers=browser, auth=("ann", "right"))
-    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert (page.status_code, page.mimetype, page.headers["Vary"]) == (200, "text/html", "Accept")
     assert client.get("/", auth=("ann", "right")).json["status"] == "UP"
     assert client.get("/jobs", auth=("ann", "right")).json["jobs"] == []
 

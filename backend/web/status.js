@@ -90,7 +90,7 @@ class Card {
     put(".tracks", job.tracks ? count(job.tracks, "track") : "", root);
     $(".batch", root).hidden = !job.batch;
     const frames = job.total ? `${job.done} of ${count(job.total, "frame")}` : "";
-    put(".facts .amount", job.state === "running" || !details || !job.done ? "" : frames, root);
+    put(".facts .amount", job.state === "running" || !job.done ? "" : frames, root);
     put(".when", ended && job.ended ? clock(job.ended) : details ? `asked ${clock(job.asked)}` : "", root);
     put(".done", frames, root);
     put(".phase", PHASES[job.phase] ?? job.phase, root);
