@@ -210,7 +210,9 @@ class Story:
             items, score = answer
         if not items and not work.stays:
             return []
-        return self._request.answer(region, [*work.stays, *items], work.classes, score, missing, work.made)
+        learned = work.view.learned() if isinstance(work.view, Tracking) else {}
+        made = {**(work.made or {}), **learned}
+        return self._request.answer(region, [*work.stays, *items], work.classes, score, missing, made)
 
     def _waited_for(self, works: Sequence[_Work], answers: Sequence[Results]) -> str | None:
         """What to say of clicks of which nothing can be shown yet, or at all."""

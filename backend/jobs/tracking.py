@@ -1,14 +1,17 @@
 """One region's job, and what has come of it as keyframes; a person's stay, and what is missing is as it was shown."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from backend.geometry import Boxes
+from backend.geometry import Box, Boxes
 from backend.jobs.job import Job
 from backend.jobs.recipe import OBJECT, Plan, Shown
-from backend.labelstudio import sequence
+from backend.labelstudio import calibration, sequence
+from backend.labelstudio.calibration import UNKNOWN, Growth, growth
 from backend.labelstudio.clicks import Click
 from backend.labelstudio.grammar import Range
 from backend.labelstudio.regions import Region
@@ -90,7 +93,7 @@ class Tracking:
                 return kept(segments), region.score
             return keyframes(segments, lambda one: shown(one, region.items, length), self._bound), region.score
         target = plan.propagations.target(OBJECT)
-        track, looked = target.track(), target.looked()
+        track, looked = self._calibrated(target.track(), plan), target.looked()
 
         def boxes(segment: Segment) -> Boxes:
             new = sampled(segment, track, plan.clock, plan.size, length)
@@ -100,6 +103,30 @@ class Tracking:
             return np.where(done[:, None], new, shown(segment, region.items, length))
 
         return keyframes(segments, boxes, self._bound), self._score(track, plan)
+
+    def learned(self) -> dict[str, Any]:
+        """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""
+        plan = self.job.plan
+        if plan is None or not self._region.corrections:
+            return {}
+        return {"corrected": calibration.written(self._growths(plan.propagations.target(OBJECT).track(), plan))}
+
+    def _growths(self, track: Track, plan: Plan) -> dict[int, Growth]:
+        """What is known of corrections, by LS frame, with those that the job was prompted with."""
+        known = dict(self._region.corrections)
+        for item in (item for item in self._region.items if item.frame in known):
+            (model,), _ = track.at(plan.clock.sources(range(item.frame, item.frame + 1)))
+            if not np.isnan(model[0]):
+                person = item.box(*plan.size).clipped(*plan.size)
+                known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))
+        return known
+
+    def _calibrated(self, track: Track, plan: Plan) -> Track:
+        """The track with boxes as large as a person's, as far as corrections say how large these are."""
+        if not self._region.corrections:
+            return track
+        by = calibration.mean(list(self._growths(track, plan).values()))
+        return replace(track, boxes=calibration.grown(track.boxes, by, plan.size))
 
     def _score(self, track: Track, plan: Plan) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""

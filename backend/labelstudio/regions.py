@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio import sequence
+from backend.labelstudio import calibration, sequence
+from backend.labelstudio.calibration import UNKNOWN, Growth
 from backend.labelstudio.grammar import asked
 from backend.labelstudio.sequence import Item
 
@@ -85,6 +86,19 @@ class Region:
     def deleted(self) -> frozenset[int]:
         """Frames on which the last answer knew a human keyframe that is gone."""
         return _frames(self.meta.get("human")) - {item.frame for item in self.items}
+
+    @cached_property
+    def corrections(self) -> Mapping[int, Growth]:
+        """LS frames on which a person set the box of a track that was there, and what is known of its size from them.
+
+        What the track was first made of is none: people draw that roughly.
+        """
+        humans = {item.frame for item in self.items if item.is_human}
+        before = calibration.parse(self.meta.get("corrected"))
+        changed = {item.frame for item in self.items if item.is_corrected and not item.is_toggled}
+        found = {frame: one for frame, one in before.items() if frame in humans}
+        # As it was changed since, nothing is known of it yet.
+        return found | {frame: UNKNOWN for frame in changed if self.is_tracked or frame in found}
 
     def hides(self, item: Item) -> bool:
         """A person said that the object is gone after `item`, one of their keyframes.
@@ -185,9 +199,11 @@ def answer(
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id}"
-    meta |= {"seal": seal(items), **(made or {})}
-    for key in {"partial", "at"} - {*(made or {})}:
+    for key in ("partial", "at", "corrected"):
         meta.pop(key, None)
+    if region.corrections:
+        meta["corrected"] = calibration.written(region.corrections)
+    meta |= {"seal": seal(items), **(made or {})}
     if partial:
         done, total = partial
         summary += f" · {done} of {total} frames so far, press t for the rest"
