@@ -78,7 +78,11 @@ def _add_routes(app: Flask, service: Service) -> None:
     @app.post("/webhook")
     def webhook() -> ResponseReturnValue:
         # Annotations teach this model nothing; Label Studio only wants to know that it was heard.
-        return jsonify({"status": "ok", "action": _text(_body(), "action")})
+        body = _body()
+        action, project = _text(body, "action"), body.get("project")
+        if action == "START_TRAINING" and isinstance(project, Mapping):
+            service.train(project)
+        return jsonify({"status": "ok", "action": action})
 
 
 def _body() -> Mapping[str, Any]:

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from backend import __version__, engines
-from backend.answers.batch import Batch
+from backend.answers.batch import OFF, Batch
 from backend.answers.memory import Memory
 from backend.answers.request import Request, Tools
 from backend.answers.story import Story
-from backend.errors import BackendError, BadRequest, Busy
+from backend.errors import BackendError, BadRequest, Busy, StudioError
 from backend.jobs.board import Board
 from backend.jobs.device import Device, in_process
 from backend.labelstudio import config as label_config
@@ -42,7 +42,7 @@ class Service:
         self.tools = Tools(settings, self._device)
         self._memory = Memory(self.tools.store)
         self._pictures = threading.Semaphore(_PICTURES)
-        self._batch = Batch(self.tools)
+        self.batch = Batch(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
         # Its model loads at once: the first annotator is not to wait for it.
@@ -51,7 +51,7 @@ class Service:
 
     def close(self) -> None:
         """Save what runs and end the worker."""
-        self._batch.close()
+        self.batch.close()
         self.tools.runner.close()
         self.board.close()
 
@@ -103,6 +103,27 @@ class Service:
             log.warning("project %s: %s", project, error)
         return self.model_version
 
+    def train(self, project: Mapping[str, Any]) -> None:
+        """Somebody pressed "Start training": the project's tasks are annotated ahead, where `pre_annotate` says so."""
+        number, source = project.get("id"), self.settings.pre_annotate
+        if isinstance(number, int) and source != OFF:
+            xml = str(project.get("label_config") or "")
+            threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
+
+    def _annotate(self, project: int, xml: str, source: str) -> None:
+        client = self.tools.studios.of(str(project))
+        try:
+            if client is None:
+                raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+            count = 0
+            for task in client.tasks(project):
+                if not self.batch.has(client, task["id"]):
+                    self.batch.queue(task, xml, str(project), source)
+                    count += 1
+            log.info("project %d: %d tasks are annotated ahead", project, count)
+        except BackendError as error:
+            log.warning("project %d is not annotated ahead: %s", project, " ".join(str(error).split()))
+
     def frame(self, key: str, number: int) -> bytes:
         """An LS frame of the video that a signed key names, as JPEG.
 
@@ -145,7 +166,7 @@ class Service:
         """
         deadline = time.monotonic() + self.settings.answer_within
         if not context:
-            return self._batch.predict(tasks, xml, project)
+            return self.batch.predict(tasks, xml, project)
         with self.tools.metrics.answers.time():
             return self._interactive(tasks, context, xml, project, deadline)
 

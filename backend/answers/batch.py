@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from backend.answers.request import Results, Tools
@@ -19,6 +19,7 @@ from backend.jobs.recipe import Recipe
 from backend.jobs.store import Kept
 from backend.labelstudio import config as label_config
 from backend.labelstudio import regions
+from backend.labelstudio.client import Client
 from backend.labelstudio.clock import check_framerate
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.grammar import EVERYWHERE
@@ -27,6 +28,8 @@ from backend.labelstudio.regions import Region
 log = logging.getLogger(__name__)
 
 OFF, LABELS = "off", "labels"
+Source = str | tuple[str, ...]
+"""Where phrases come from: "labels", for those of all labels; the name of a task's field; or they themselves."""
 _AGAIN = 60.0
 """Seconds until a Label Studio that did not take an answer is asked again."""
 
@@ -55,46 +58,52 @@ class Batch:
         Returns:
             One entry a task, an empty list where there is nothing to say; or nothing at all.
         """
-        if self._tools.settings.pre_annotate == OFF:
+        source = self._tools.settings.pre_annotate
+        if source == OFF:
             return []
-        config = label_config.parse(xml)
-        answers = [self._one(task, config, xml, project) for task in tasks if isinstance(task, Mapping)]
+        answers = [self._one(task, xml, project, source) for task in tasks if isinstance(task, Mapping)]
         return answers if any(answers) else []
 
-    def _one(self, task: Mapping[str, Any], config: LabelConfig, xml: str, project: str) -> Any:
+    def _one(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Any:
         try:
-            recipe = self._recipe(task, config, project)
-            parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
-            post = json.dumps({"config": xml, "task": {"id": task.get("id"), "data": task["data"]}})
-            key = (recipe.task, "batch", "")
-            job = self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
+            job = self.queue(task, xml, project, source)
         except BackendError as error:
             log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
             return []
-        if job.state != "done":
-            return []
-        self._tools.store.set_posted(job.number)  # Label Studio keeps what it asked for
-        return self._prediction(job, config, task["data"])
+        kept = self._tools.store.job(job.number)
+        # What is still to be posted is not answered, too: Label Studio would have it twice.
+        is_to_come = kept and not kept.posted and self._tools.studios.of(project)
+        return [] if job.state != "done" or is_to_come else self._prediction(job, label_config.parse(xml))
 
-    def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str) -> Recipe:
-        """What is to be found in a task's video.
+    def queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job:
+        """The job that annotates a task: one that is there, or a new one, which waits until nobody else wants anything.
+
+        Args:
+            task: as Label Studio has it.
+            xml: the project's label config.
+            source: what to look for.
 
         Raises:
-            BadRequest: it has no video, or no words.
+            BackendError: the task has no video, no words, or cannot be taken now.
         """
-        data, settings = task.get("data"), self._tools.settings
+        recipe = self._recipe(task, label_config.parse(xml), project, source)
+        parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
+        post = json.dumps({"config": xml, "task": task.get("id")})
+        key = (recipe.task, "batch", "")
+        return self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
+
+    def has(self, client: Client, task: int) -> bool:
+        """Whether a task has a prediction of this model.
+
+        Raises:
+            StudioError: Label Studio does not answer.
+        """
+        return self._tools.model_version in {str(one.get("model_version")) for one in client.predictions(task)}
+
+    def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: Source) -> Recipe:
+        data, video = task.get("data"), config.video
         if not isinstance(data, Mapping):
             raise BadRequest("the task holds no data: import it again with the video's address")
-        video, field = config.video, settings.pre_annotate
-        if field == LABELS:
-            phrases = [config.phrases[label] for label in config.labels.get(video.name, ())]
-        else:
-            given = data.get(field)
-            listed = given if isinstance(given, list) else str(given or "").split(",")
-            phrases = [" ".join(str(one).split()) for one in listed]
-        phrases = [phrase for phrase in dict.fromkeys(phrases) if phrase]
-        if not phrases:
-            raise BadRequest(f"it has no words to look for: write them into its field {field}")
         framerate = video.rate(data)
         check_framerate(framerate)
         return Recipe(
@@ -102,12 +111,12 @@ class Batch:
             project=project,
             url=video.url(data),
             framerate=framerate,
-            max_frames=settings.max_frames,
-            phrases=tuple(phrases),
+            max_frames=self._tools.settings.max_frames,
+            phrases=_phrases(data, config, source),
             within=(EVERYWHERE,),
         )
 
-    def _prediction(self, job: Job, config: LabelConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    def _prediction(self, job: Job, config: LabelConfig) -> dict[str, Any]:
         """A prediction, the same whenever it is made: the ids are made of the job's."""
         video, settings = config.video.name, self._tools.settings
         result: Results = []
@@ -158,11 +167,10 @@ class Batch:
         posted = json.loads(kept.post or "{}")
         job.enter("posting")
         try:
-            task = int(posted["task"]["id"])
+            task = int(posted["task"])
             config = label_config.parse(posted["config"])
-            known = {str(one.get("model_version")) for one in client.predictions(task)}
-            if kept.model not in known:
-                client.add_prediction(task, self._prediction(job, config, posted["task"]["data"]))
+            if not self.has(client, task):
+                client.add_prediction(task, self._prediction(job, config))
         except StudioError as error:
             log.warning("job %d is not posted yet: %s", kept.number, " ".join(str(error).split()))
             return False
@@ -172,3 +180,18 @@ class Batch:
             job.enter("")
         self._tools.store.set_posted(kept.number)
         return True
+
+
+def _phrases(data: Mapping[str, Any], config: LabelConfig, source: Source) -> tuple[str, ...]:
+    if not isinstance(source, str):
+        given: Iterable[Any] = source
+    elif source == LABELS:
+        given = [config.phrases[label] for label in config.labels.get(config.video.name, ())]
+    else:
+        held = data.get(source)
+        given = held if isinstance(held, list) else str(held or "").split(",")
+    phrases = tuple(dict.fromkeys(phrase for one in given if (phrase := " ".join(str(one).split()))))
+    if not phrases:
+        where_to = "give the label config some labels" if source == LABELS else f"write them into its field {source}"
+        raise BadRequest(f"the task has no words to look for: {where_to}")
+    return phrases

@@ -106,7 +106,7 @@ class Runner:
         name = _name(key)
         with self._changed:
             job = self._jobs.get((name, digest))
-            if job and job.state == "done":
+            if job and job.state == "done" and self._store.job(job.number):
                 self._jobs.move_to_end((name, digest))
                 return job
             others = [old for (of, _), old in self._jobs.items() if of == name and old is not job and not old.has_ended]
@@ -325,6 +325,7 @@ class Runner:
                 self._running, self._is_stopping = job, False
                 self._device.begin()
                 job.state = "running"
+                self._changed.notify_all()  # there is room for another batch's file
             self._work(job)
 
     def _work(self, job: Job) -> None:
@@ -408,7 +409,7 @@ class Runner:
             pending.clear()
 
         job.enter("hot start" if job.kept.recipe.phrases else "tracking")
-        for reply in self._device.run(propagations.course, job.saved, state, self._masks):
+        for reply in self._device.run(propagations.course, job.saved, state, self._masks, job.losses > 0):
             match reply:
                 case Prompted(names):
                     job.names = tuple(names)

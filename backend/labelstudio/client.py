@@ -84,11 +84,12 @@ class Client:
         found: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
         return found
 
-    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
-        """All tasks of a project, oldest first."""
+    def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
+        """All tasks of a project, or of a tab of its Data Manager, oldest first."""
         page, seen, total = 1, 0, 1
         while seen < total:
             params = {"project": project, "page": page, "page_size": _PAGE, "fields": "all", "ordering": "tasks:id"}
+            params |= {"view": view} if view else {}
             answer = self._call("GET", "/api/tasks", params=params)
             yield from answer["tasks"]
             page, seen, total = page + 1, seen + _PAGE, answer["total"]

@@ -10,7 +10,7 @@ from backend.labelstudio.sequence import parse
 from backend.service import Service
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
-from tests.labelstudio.studio import TOKEN, Studio
+from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
 FOUND = {"car": {"x": range(5, 60), "y": range(40, 100)}, "person": {}, "dog": {"z": range(100)}}
 
@@ -133,3 +133,17 @@ def test_who_asks_goes_first(serving, studio: Studio) -> None:
     (answer,) = service.predict(request["tasks"], request["params"]["context"], CONFIG, "3")
     assert "partial" not in answer["result"][0]["meta"]
     until(lambda: studio.predictions)
+
+
+def test_start_training_annotates_the_whole_project_once(serving, studio: Studio) -> None:
+    for number in range(3):
+        studio.add_task({"video": f"/data/{number}.mp4", "fps": 25})
+    service = serving()
+    for _ in range(2):
+        service.train({"id": PROJECT, "label_config": CONFIG})
+        until(lambda: len(studio.predictions) == 3)
+    time.sleep(0.1)
+    assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3]
+    off = serving(pre_annotate="off")
+    off.train({"id": PROJECT, "label_config": CONFIG})
+    assert off.tools.runner.jobs(9) == []

@@ -1,0 +1,156 @@
+"""A project annotated ahead: every task once, whatever breaks it off, and one bad video costs no other."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backend.cli import main
+from backend.commands import annotate
+from backend.errors import SettingsError, StudioError
+from backend.labelstudio.media import Media
+from backend.settings import Settings
+from tests.fakes import FakeVideo, StubEngine, on_thread
+from tests.labelstudio.bodies import CONFIG
+from tests.labelstudio.studio import PROJECT, TOKEN, Studio
+
+FOUND = {"car": {"x": range(5, 30)}, "person": {}, "dog": {"z": range(40)}}
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    with Studio(CONFIG) as studio:
+        yield studio
+
+
+@pytest.fixture
+def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def fetched(_self: Media, url: str, *_: object) -> Path:
+        return tmp_path / url.rpartition("/")[2]
+
+    monkeypatch.setattr(Media, "fetch", fetched)
+    monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo(40))
+
+    def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:
+        settings = Settings(label_studio_url=studio.url, label_studio_api_key=TOKEN, data_dir=tmp_path / "data")
+        said: list[str] = []
+        device = on_thread(engine or StubEngine(answering=FOUND))
+        failed = annotate.run(settings, PROJECT, source, say=said.append, device=device, **options)
+        return failed, said
+
+    return run
+
+
+def add(studio: Studio, count: int, **data: Any) -> list[int]:
+    return [studio.add_task({"video": f"/data/{number}.mp4", "fps": 25, **data}) for number in range(count)]
+
+
+def test_every_task_gets_one_prediction_and_never_another(studio: Studio, annotated) -> None:
+    add(studio, 5)
+    assert annotated() == (0, ["5 tasks, 0 left out or done, 5 to do", "5 tasks annotated"])
+    assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3, 4, 5]
+    assert {one["model_version"] for one in studio.predictions} == {"stub-1"}
+    (region,) = studio.predictions[0]["result"]
+    assert (region["value"]["labels"], region["meta"]["phrase"]) == (["Car"], "car")
+    assert annotated()[1][0] == "5 tasks, 5 left out or done, 0 to do"
+    assert len(studio.predictions) == 5
+
+
+def test_it_goes_on_where_it_was_broken_off(studio: Studio, annotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(studio, 6)
+    looks = itertools.count(1)
+
+    def breaking(seconds: float) -> None:
+        time.sleep(0.02)
+        if next(looks) % 3 == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("backend.commands.annotate.time", SimpleNamespace(sleep=breaking))
+    engine = StubEngine(answering=FOUND, gate=lambda frame: time.sleep(0.001))
+    for _ in range(40):
+        try:
+            failed, _ = annotated(engine=engine)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert failed == 0
+    assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_bad_video_costs_no_other_and_is_told(studio: Studio, annotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(studio, 2)
+    studio.add_task({"fps": 25})
+    studio.add_task({"video": "/data/broken.mp4", "fps": 25})
+
+    def opened(path: Path, limits: object) -> FakeVideo:
+        if path.name == "broken.mp4":
+            raise SettingsError("this file holds no video")
+        return FakeVideo(40)
+
+    monkeypatch.setattr("backend.jobs.worker.Video", opened)
+    failed, said = annotated()
+    assert failed == 2
+    assert said[1:] == [
+        "2 tasks annotated",
+        'task 3: failed: the task has no video: its data needs the field "video"',
+        "task 4: failed: this file holds no video",
+    ]
+    assert sorted(one["task"] for one in studio.predictions) == [1, 2]
+
+
+def test_what_to_look_for_and_where(studio: Studio, annotated) -> None:
+    add(studio, 4, prompt="dog")
+    annotated(("dog",), tasks={2})
+    assert [(one["task"], one["result"][0]["meta"]["phrase"]) for one in studio.predictions] == [(2, "dog")]
+    annotated("prompt", limit=1)
+    assert [one["task"] for one in studio.predictions] == [2, 1]
+    failed, said = annotated("nothing", limit=1)
+    assert failed == 1
+    assert said[-1] == "task 3: failed: the task has no words to look for: write them into its field nothing"
+    with pytest.raises(SettingsError, match="has no task 9"):
+        annotated(tasks={9})
+
+
+def test_a_dry_run_does_nothing(studio: Studio, annotated) -> None:
+    add(studio, 2)
+    assert annotated(dry_run=True)[1] == ["2 tasks, 0 left out or done, 2 to do", "task 1: to do", "task 2: to do"]
+    assert studio.predictions == []
+
+
+def test_without_label_studio_it_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_URL"):
+        annotate.run(Settings(data_dir=tmp_path), 1, "labels")
+    with pytest.raises(StudioError):
+        annotate.run(Settings(data_dir=tmp_path, label_studio_url="http://127.0.0.1:1"), 1, "labels")
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "tasks"),
+    [
+        ([], "labels", frozenset()),
+        (["--labels"], "labels", frozenset()),
+        (["--text", "red car,  dog"], ("red car", "dog"), frozenset()),
+        (["--field", "prompt", "--tasks", "1,4..6"], "prompt", frozenset({1, 4, 5, 6})),
+    ],
+)
+def test_the_command_line(monkeypatch: pytest.MonkeyPatch, words: list[str], source: Any, tasks: frozenset) -> None:
+    seen: list[Any] = []
+
+    def run(settings: Settings, project: int, source: Any, **options: Any) -> int:
+        seen.extend([project, source, frozenset(options["tasks"])])
+        return 0
+
+    monkeypatch.setattr(annotate, "run", run)
+    assert main(["project", "annotate", "--project", "7", *words]) == 0
+    assert seen == [7, source, tasks]
+
+
+@pytest.mark.parametrize("tasks", ["", "a", "3..1", "1,,2"])
+def test_numbers_that_are_none_are_refused(tasks: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["project", "annotate", "--project", "7", "--tasks", tasks])
+    assert "1,2,5..9" in capsys.readouterr().err
