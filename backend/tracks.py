@@ -3,7 +3,7 @@
 Not here: where a track is kept, what Label Studio calls it, and which of its frames become keyframes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, Self
@@ -97,16 +97,24 @@ class Block:
         frames = range(results[0].frame, results[-1].frame + 1)
         return cls(frames, reverse, tracks, rows, phrases, {name: some for name, some in kept.items() if some})
 
-    def joined(self, other: "Block") -> "Block | None":
-        """This and the block that came after it as one; None where they do not fit together."""
+    def fits(self, other: "Block") -> bool:
+        """Whether the block that came after it tells of the same tracks, on the frames that follow."""
         first, last = (other, self) if self.reverse else (self, other)
         alike = (self.tracks, self.phrases, self.reverse) == (other.tracks, other.phrases, other.reverse)
-        if not alike or first.frames.stop != last.frames.start:
-            return None
-        names = {*self.masks, *other.masks}
-        masks = {name: {**self.masks.get(name, {}), **other.masks.get(name, {})} for name in names}
-        rows = np.concatenate([first.rows, last.rows], axis=1)
-        return Block(range(first.frames.start, last.frames.stop), self.reverse, self.tracks, rows, self.phrases, masks)
+        return alike and first.frames.stop == last.frames.start
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Self]) -> Self:
+        """Blocks that fit, in the order in which they came, as one."""
+        if len(blocks) == 1:
+            return blocks[0]
+        one, ordered = blocks[0], blocks[::-1] if blocks[0].reverse else blocks
+        masks: dict[str, dict[int, Rle]] = {}
+        for name, some in (item for block in blocks for item in block.masks.items()):
+            masks.setdefault(name, {}).update(some)
+        frames = range(ordered[0].frames.start, ordered[-1].frames.stop)
+        rows = np.concatenate([block.rows for block in ordered], axis=1)
+        return cls(frames, one.reverse, one.tracks, rows, one.phrases, masks)
 
 
 Scores = NDArray[np.float64]

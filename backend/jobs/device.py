@@ -29,6 +29,8 @@ _AHEAD = 64
 _STARTS = 3
 """A worker that ends so often before its engine was ever ready is not started again for a while."""
 _PAUSE = 60.0
+_BURIED = 5.0
+"""Seconds that a killed worker is waited for."""
 _MAIN = f"from {worker.__name__} import main; main()"
 """Not `-m`, which would make another module of it: what is sent is known by its module's name."""
 
@@ -41,7 +43,7 @@ class Process(Protocol):
     """What the worker runs in."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once; also one that has ended by itself is seen off."""
         ...
 
 
@@ -55,7 +57,7 @@ def in_process(make: MakeEngine, log_level: str) -> Launch:
     def launch() -> tuple[Connection, Process]:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
+            process = _Child(
                 [sys.executable, "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -67,6 +69,15 @@ def in_process(make: MakeEngine, log_level: str) -> Launch:
         return connection, process
 
     return launch
+
+
+class _Child(subprocess.Popen[bytes]):
+    """A process of which nothing stays behind."""
+
+    def kill(self) -> None:
+        super().kill()
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold it for a while
+            self.wait(_BURIED)
 
 
 class Device:
@@ -92,7 +103,7 @@ class Device:
         self._deaths = 0
         self._rest_until = 0.0
         self._closed = False
-        self._turn = 0
+        self._turn, self._stopped = 0, -1
 
     @property
     def status(self) -> str:
@@ -113,9 +124,8 @@ class Device:
             self._status = "loading"
             self._replies = queue.Queue(_AHEAD)
             self._connection, self._process = self._launch()
-            threading.Thread(
-                target=self._read, args=(self._connection, self._replies), name="device-reader", daemon=True
-            ).start()
+            working = self._connection, self._process, self._replies
+            threading.Thread(target=self._read, args=working, name="device-reader", daemon=True).start()
 
     def begin(self) -> None:
         """Another turn: a `stop` from here on is for the run that follows."""
@@ -134,14 +144,18 @@ class Device:
             raise BackendError("the engine's process gave an answer that is none: see the server's log")
         return reply
 
-    def run(self, course: Course, place: Place, state: bytes | None, masks: bool) -> Iterator[Prompted | Said | Ended]:
-        """Run a course on the open video, to its end or until it is stopped.
+    def run(
+        self, course: Course, place: Place, state: bytes | None, masks: bool, is_wary: bool = False
+    ) -> Iterator[Prompted | Said | Ended]:
+        """Run a course on the open video, to its end or until it is stopped; `is_wary`: a worker was lost over it.
 
         Raises:
             BackendError: the engine could not do it.
             Lost: the worker ended over it.
         """
-        self._ask(Run(self._turn, course, place, state, masks))
+        self._ask(Run(self._turn, course, place, state, masks, is_wary))
+        if self._stopped == self._turn:  # perhaps there was no worker yet to be told
+            self._send(Stop(self._turn))
         reply: Reply | None = None
         try:
             while not isinstance(reply, Ended):
@@ -162,8 +176,8 @@ class Device:
 
     def stop(self) -> None:
         """End this turn's run at the next frame, or as it begins; `run` tells what came until then."""
-        with suppress(Lost):
-            self._ask(Stop(self._turn))
+        self._stopped = self._turn
+        self._send(Stop(self._turn))
 
     def kill(self) -> None:
         """End the worker at once; it is started again when it is needed."""
@@ -177,17 +191,19 @@ class Device:
         self._closed = True
         self.kill()
 
-    def _ask(self, request: Open | Run | Stop) -> None:
+    def _ask(self, request: Open | Run) -> None:
         self.start()
+        if self._closed:
+            raise Lost
+        self._send(request)
+
+    def _send(self, request: Open | Run | Stop) -> None:
+        """Where the worker has ended, its replies tell."""
         with self._lock:
             connection = self._connection
-        try:
-            if connection is None:
-                raise Lost
-            with self._sending:
+        if connection:
+            with suppress(OSError, ValueError), self._sending:
                 connection.send(request)
-        except (OSError, ValueError):
-            raise Lost from None
 
     def _reply(self) -> Reply:
         """The next reply to what was asked; while the model loads, whenever that is."""
@@ -206,11 +222,12 @@ class Device:
                 raise reply.error
             return reply
 
-    def _read(self, connection: Connection, replies: "queue.Queue[Reply | None]") -> None:
+    def _read(self, connection: Connection, process: Process, replies: "queue.Queue[Reply | None]") -> None:
         """Pass replies on, and take note of statuses, until the worker's end."""
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
                 self._take(connection.recv(), replies)
+        process.kill()
         with self._lock:
             self._connection = self._process = None
             self.memory = None

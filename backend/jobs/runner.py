@@ -10,9 +10,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported, where
+from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, Unsupported, where
 from backend.jobs.device import Device, Lost
 from backend.jobs.job import Job, restore
 from backend.jobs.metrics import Metrics
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 8.0
 """Seconds that closing waits for a session's state."""
+_IDLE = 1.0
+"""Seconds between two looks at a worker that has nothing to do."""
 _LOSSES = 3
 """So often in a row may the worker end over a job before that is taken for the job's fault."""
 _FETCHES = 4
@@ -317,10 +320,14 @@ class Runner:
         while True:
             with self._changed:
                 self._running = None
-                self._changed.wait_for(lambda: self._closed or self._next())
+                self._changed.wait_for(lambda: self._closed or self._next(), _IDLE)
                 job = self._next()
-                if self._closed or job is None:
+                if self._closed:
                     return
+                if job is None:
+                    with suppress(SettingsError):  # health tells
+                        self._device.start()  # for one that ended meanwhile: nobody is to wait for a model to load
+                    continue
                 self._waiting.remove(job)
                 self._running, self._is_stopping = job, False
                 self._device.begin()

@@ -60,6 +60,8 @@ _MIGRATIONS = (
     """,
 )
 _DAY = 86400.0
+_JOINED = 128
+"""Blocks that are read as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +274,7 @@ class Store:
         # Of its own, for a long video's rows take a while to read, and nobody else is to wait for that.
         with closing(sqlite3.connect(self._path, timeout=30)) as file:
             rows = file.execute(sql, (number,)).fetchall()
-        for way, start, stop, reverse, tracks, phrases, values, masks in rows:
-            names = tuple(json.loads(tracks))
-            shaped = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
-            block = Block(range(start, stop), bool(reverse), names, shaped, json.loads(phrases), _unpacked(masks))
-            yield way, block
+        return _joined(map(_said, rows))
 
     def state(self, number: int) -> bytes | None:
         """The engine's state at the end of what a job has come to."""
@@ -425,16 +423,24 @@ def _kept(row: Sequence[Any]) -> Kept:
     )
 
 
-def _joined(said: Sequence[tuple[int, Block]]) -> list[tuple[int, Block]]:
-    """As few blocks as hold the same."""
-    joined: list[tuple[int, Block]] = []
-    for way, block in said:
-        both = joined[-1][1].joined(block) if joined and joined[-1][0] == way else None
-        if both:
-            joined[-1] = way, both
-        else:
-            joined.append((way, block))
-    return joined
+def _said(row: Sequence[Any]) -> tuple[int, Block]:
+    way, start, stop, reverse, tracks, phrases, values, masks = row
+    names = tuple(json.loads(tracks))
+    shaped = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
+    return way, Block(range(start, stop), bool(reverse), names, shaped, json.loads(phrases), _unpacked(masks))
+
+
+def _joined(said: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
+    """As few blocks as hold the same, each of so many at most: of few it is quickly known what they add up to."""
+    way, fitting = 0, list[Block]()
+    for number, block in said:
+        if fitting and not (number == way and fitting[-1].fits(block) and len(fitting) < _JOINED):
+            yield way, Block.joined(fitting)
+            fitting = []
+        way = number
+        fitting.append(block)
+    if fitting:
+        yield way, Block.joined(fitting)
 
 
 def _packed(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:

@@ -34,6 +34,8 @@ SAVED_SECONDS = 10.0
 _BLOCK_SECONDS = 0.05
 """So long are results collected before they are sent; on the page nobody sees the difference."""
 _BLOCK_BYTES = 4 << 20
+_STATE_BYTES = 900_000_000
+"""SQLite keeps no more in one place. Beyond it a job that is broken off has to begin anew."""
 _LOOK = 0.25
 """Seconds between two looks at a model that is loading."""
 _LOOK_AT_MEMORY = 2.0
@@ -51,13 +53,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Ask for a course on the open video, from a place on; `state` is the session's there, None at the start."""
+    """Ask for a course on the open video, from a place on; `state` is the session's there, None at the start.
+
+    `is_wary`: a worker was lost over it, so the first states come after 1, 2, 4, … frames.
+    """
 
     turn: int
     course: Course
     place: Place
     state: bytes | None
     masks: bool
+    is_wary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +190,7 @@ class _Worker:
         with self._engine.open(self._video, request.state) as session:
             if request.state is None:
                 self.send(Prompted(course.prompt(session)))
-            self._sender = sender = _Sender(self, course, session.state, request.masks)
+            self._sender = sender = _Sender(self, request, session.state)
             try:
                 for way, result in course.go(session, request.place):
                     sender.add(way, result)
@@ -208,8 +214,9 @@ class _Worker:
 class _Sender:
     """Collects results, and sends them often enough to be looked at and seldom enough to cost nothing."""
 
-    def __init__(self, worker: _Worker, course: Course, state: Callable[[], bytes], masks: bool) -> None:
-        self._worker, self._course, self._state, self._masks = worker, course, state, masks
+    def __init__(self, worker: _Worker, request: Run, state: Callable[[], bytes]) -> None:
+        self._worker, self._course, self._state, self._masks = worker, request.course, state, request.masks
+        self._every = 1 if request.is_wary else SAVED_FRAMES
         self._lock = threading.Lock()
         self._way = 0
         self._results: list[FrameResult] = []
@@ -226,14 +233,18 @@ class _Sender:
             self._results.append(result)
         self._unsaved += 1
         self._size += 64 * (1 + len(result.tracks))
-        is_due = self._unsaved >= SAVED_FRAMES or time.monotonic() - self._saved_at > SAVED_SECONDS
+        is_due = self._unsaved >= self._every or time.monotonic() - self._saved_at > SAVED_SECONDS
         if is_due or self._size > _BLOCK_BYTES:
             self.flush(is_saved=is_due)
+            self._every = min(2 * self._every, SAVED_FRAMES)
 
     def flush(self, is_saved: bool = False) -> None:
         """Send what there is; `is_saved`: with the session's state there, which its own thread alone may ask for."""
         with self._lock:
             state = self._state() if is_saved else None
+            if state is not None and len(state) > _STATE_BYTES:
+                log.warning("with so many objects the engine's state is too large to be kept")
+                state = None
             if self._results or state is not None:
                 reverse = self._course.ways[self._way][1]
                 self._worker.send(Said(self._way, Block.of(self._results, reverse, self._masks), state))

@@ -1,0 +1,241 @@
+"""The engine's process is killed, hangs on to nobody, and cannot be started: what jobs and people notice of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend import engines
+from backend.errors import SettingsError
+from backend.jobs.device import Device, in_process
+from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
+from backend.jobs.recipe import Recipe, Shown
+from backend.jobs.runner import Runner
+from backend.jobs.store import Store
+from backend.jobs.worker import MakeEngine
+from backend.settings import Settings
+from backend.video import VideoLimits
+from benchmarks.jobs import is_alive, logged, recomputed, until
+from shapes import EASY, HELD_OUT, Clip
+from tests.clips import write_clip
+from tests.fakes import sleeping
+
+ROOT = Path(__file__).resolve().parents[2]
+BOX = Recipe("7", "3", "/clip.mp4", 25.0, shown=(Shown(81, (10, 20, 12, 15, 0)),), stretches=((None, 81), (81, None)))
+WORDS = Recipe("7", "3", "/clip.mp4", 25.0, phrases=("car",))
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers find what makes their engine."""
+    monkeypatch.chdir(ROOT)
+
+
+class Room:
+    """A runner whose engine lives in a process, for one clip."""
+
+    def __init__(self, folder: Path, clip: Path, make: MakeEngine, name: str = "stub", version: str = "1") -> None:
+        launch = in_process(make, "warning")
+        self.starts = 0
+
+        def counted():
+            self.starts += 1
+            return launch()
+
+        self.device = Device(counted, name, version, 60)
+        self.store = Store(folder / "jobs.sqlite3", 2**30, 30)
+        self.runner = Runner(
+            self.device, self.store, lambda *_: clip, lambda path: None, VideoLimits(), queue=9, metrics=Metrics()
+        )
+
+    @property
+    def worker(self) -> int:
+        return self.device._process.pid
+
+    def ended(self, recipe: Recipe, digest: str = "1") -> Job:
+        job = self.runner.submit(["a"], digest, recipe)
+        self.runner.wait([job], 200)
+        return job
+
+    def said(self, job: Job) -> list[tuple[int, bool, tuple[str, ...], list[int], bytes]]:
+        """By way: the tracks, the frames in the order in which they came, and the rows."""
+        assert job.state == "done", job.error
+        blocks = list(self.store.said(job.number))
+        whole = []
+        for way in sorted({way for way, _ in blocks}):
+            own = [block for number, block in blocks if number == way]
+            frames = [frame for block in own for frame in (block.frames[::-1] if block.reverse else block.frames)]
+            rows = [block.rows[:, ::-1] if block.reverse else block.rows for block in own]
+            tracks = {block.tracks for block in own}
+            same = [np.concatenate(rows, axis=1)] if len(tracks) == 1 else rows
+            whole.append((way, own[0].reverse, tracks, frames, [part.tobytes() for part in same]))
+        return whole
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
+    made: list[Room] = []
+
+    def make(*given, **more) -> Room:
+        folder = tmp_path / f"room{len(made)}"
+        made.append(Room(folder, *given, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.runner.close()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=200, size=(64, 48)).path
+
+
+def killed(room: Room, recipe: Recipe, at: Sequence[int], note: Callable[[], None] = lambda: None) -> Job:
+    """The job, whose worker is killed whenever so many frames are done."""
+    job = room.runner.submit(["a"], "1", recipe)
+    for frames in at:
+        assert until(lambda frames=frames: job.progress()[0] >= frames, 200), job.error
+        worker = room.worker
+        room.device.kill()
+        assert until(lambda worker=worker: not is_alive(worker), 10)
+        note()
+    room.runner.wait([job], 200)
+    return job
+
+
+@pytest.mark.parametrize(("recipe", "at"), [(BOX, (20, 75, 150)), (WORDS, (75,))], ids=["box both ways", "words"])
+def test_a_job_whose_worker_is_killed_comes_to_the_same(room, clip, tmp_path, recipe, at) -> None:
+    log, marks = tmp_path / "log", []
+    alone = room(clip, partial(sleeping, 0.0))
+    other = room(clip, partial(sleeping, 0.002, log))
+    job = killed(other, recipe, at, lambda: marks.append(len(logged(log))))
+    assert other.said(job) == alone.said(alone.ended(recipe))
+    assert (other.starts, job.progress()[0]) == (1 + len(at), job.progress()[1])
+    assert max(recomputed(logged(log), marks)) <= 64
+
+
+def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(room, clip, tmp_path) -> None:
+    log = tmp_path / "log"
+    one = room(clip, partial(sleeping, 0.02, log))
+    job = one.runner.submit(["a"], "1", BOX)
+    for _ in range(5):  # never so many frames that a state comes by itself
+        before = len(logged(log))
+        assert until(lambda before=before: len(logged(log)) >= before + 10, 20), job.error
+        one.device.kill()
+    assert not job.has_ended
+    assert job.saved.done >= 4
+    one.runner.cancel(job.number)
+
+
+def test_a_worker_that_is_killed_while_nothing_runs_is_not_missed(room, clip) -> None:
+    one = room(clip, partial(sleeping, 0.0))
+    first = one.ended(BOX)
+    one.device.kill()
+    assert one.ended(WORDS, "2").state == first.state == "done"
+
+
+def test_nothing_is_started_only_to_be_stopped(room, clip) -> None:
+    one = room(clip, partial(sleeping, 0.0))
+    one.device.stop()
+    assert one.starts == 0
+    one.ended(BOX)
+    one.device.kill()
+    one.device.stop()
+    assert one.starts == 1
+
+
+def test_a_job_that_is_cancelled_while_its_worker_starts_stops_at_once(room, clip, tmp_path) -> None:
+    log = tmp_path / "log"
+    one = room(clip, partial(sleeping, 0.01, log))
+    job = one.runner.submit(["a"], "1", BOX)
+    assert until(lambda: job.state == "running", 10)
+    one.runner.cancel(job.number)
+    assert job.wait(30)
+    assert (job.state, len(logged(log))) == ("cancelled", 1)
+
+
+def failing() -> None:
+    raise SettingsError("there is no such model: give another")
+
+
+def test_an_engine_that_cannot_be_made_says_why(room, clip) -> None:
+    one = room(clip, failing)
+    one.device.start()
+    assert until(lambda: one.device.status == "failed: there is no such model: give another", 10), one.device.status
+    job = one.ended(BOX)
+    assert (job.state, str(job.error)) == ("failed", "there is no such model: give another")
+    assert one.starts == 1
+
+
+def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(room, clip) -> None:
+    one = room(clip, partial(os._exit, 3))
+    job = one.ended(BOX)
+    assert job.state == "failed"
+    assert one.device.status.startswith("failed: the engine's process ends before its model is loaded")
+    again = one.ended(WORDS, "2")
+    assert (again.state, str(again.error)) == ("failed", one.device.status.removeprefix("failed: "))
+    assert one.starts == 3
+
+
+SERVER = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from backend.jobs.device import Device, in_process
+from backend.jobs.propagation import Place
+from backend.jobs.worker import Prompted
+from backend.video import VideoLimits
+from tests.fakes import sleeping
+from tests.jobs.test_kills import BOX
+device = Device(in_process(partial(sleeping, 60), "warning"), "stub", "1", 60)
+plan = BOX.plan(device.open(Path(sys.argv[1]), VideoLimits()))
+device.begin()
+for reply in device.run(plan.propagations.course, Place(), None, False):
+    print(device._process.pid, flush=True)
+"""
+
+
+def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER, clip], stdout=subprocess.PIPE, text=True) as server:
+        worker = int(server.stdout.readline())
+        assert is_alive(worker)
+        server.kill()
+        assert until(lambda: not is_alive(worker), 10)
+
+
+@pytest.mark.parametrize(
+    ("engine", "prompt"),
+    [
+        ("opencv", "box"),
+        pytest.param("sam3", "box", marks=pytest.mark.slow),
+        pytest.param("sam3", "words", marks=pytest.mark.slow),
+    ],
+)
+def test_real_engines_come_to_the_same_bytes_when_they_are_killed(room, tmp_path, engine, prompt) -> None:
+    # Words are answered some frames later, so more of them are to come when the worker is killed.
+    frames = 150 if engine == "opencv" else 56 if prompt == "words" else 40
+    film = Clip(HELD_OUT, replace(EASY, size=(320, 180), frames=frames))
+    film.save(tmp_path / "clip.mp4")
+    width, height = film.recipe.size
+    x0, y0, x1, y1 = (film[0].boxes[0] / (width, height, width, height) * 100).tolist()
+    shown = (Shown(1, (x0, y0, x1 - x0, y1 - y0, 0)),)
+    asked = (
+        {"phrases": tuple(sorted({thing.shape for thing in film.things}))} if prompt == "words" else {"shown": shown}
+    )
+    recipe = Recipe("7", "3", "/clip.mp4", 25.0, stretches=((1, None),) if prompt == "box" else (), **asked)
+    settings = Settings(engine=engine, model_path="shapes", device="cpu")
+    real = partial(engines.load, settings)
+    alone, other = (room(tmp_path / "clip.mp4", real, *engines.named(settings)) for _ in range(2))
+    undisturbed = alone.ended(recipe)
+    alone.device.kill()
+    job = killed(other, recipe, (33,))
+    assert other.said(job) == alone.said(undisturbed)
+    assert other.starts == 2
