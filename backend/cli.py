@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import __version__, settings
+from backend.commands import exchange
 from backend.errors import BackendError, SettingsError
 from backend.geometry import Box
 from backend.prompts import Point, Prompt, Search, Target
@@ -90,6 +91,28 @@ def _add_project(commands: Any) -> None:
     prepare.add_argument("--project", type=int, required=True, metavar="N", help="the project's number")
     prepare.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
     prepare.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos, the same as of serve")
+    exchange.add(actions)
+    _add_annotate(actions)
+
+
+def _add_annotate(actions: Any) -> None:
+    annotate = actions.add_parser("annotate", help="find objects by words in a project's videos, as predictions")
+    annotate.set_defaults(run=_annotate)
+    annotate.add_argument("--project", type=int, required=True, metavar="N", help="the project's number")
+    source = annotate.add_mutually_exclusive_group()
+    source.add_argument("--labels", action="store_true", help="look for the project's labels (this is the default)")
+    source.add_argument("--text", metavar='"A, B"', help="look for these phrases")
+    source.add_argument("--field", metavar="F", help="look for the phrases in this field of each task's data")
+    chosen = annotate.add_mutually_exclusive_group()
+    chosen.add_argument("--tasks", type=_numbers_of_tasks, default=(), metavar="1,2,5..9", help="these tasks alone")
+    chosen.add_argument("--view", type=int, metavar="V", help="the tasks of this tab of the Data Manager")
+    annotate.add_argument("--limit", type=int, metavar="M", help="no more than so many tasks")
+    annotate.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    _add_model(annotate)
+    annotate.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    annotate.add_argument(
+        "--data-dir", metavar="DIR", help="folder for videos and jobs; no server may work in it meanwhile"
+    )
 
 
 def _add_doctor(commands: Any) -> None:
@@ -147,6 +170,23 @@ def _prepare(options: argparse.Namespace) -> None:
     failed = prepare.run(_settings(options, "data_dir"), options.project, options.videos)
     if failed:
         raise BackendError(f"{failed} tasks are not prepared: see above")
+
+
+def _annotate(options: argparse.Namespace) -> None:
+    from backend.commands import annotate
+
+    phrases = tuple(phrase for one in (options.text or "").split(",") if (phrase := " ".join(one.split())))
+    failed = annotate.run(
+        _settings(options, "engine", "model_path", "device", "data_dir"),
+        options.project,
+        phrases or options.field or "labels",
+        tasks=options.tasks,
+        view=options.view,
+        limit=options.limit,
+        dry_run=options.dry_run,
+    )
+    if failed:
+        raise BackendError(f"{failed} tasks have failed: see above")
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -235,6 +275,17 @@ def _mask(path: Path) -> NDArray[np.bool_]:
     if picture is None:
         raise SettingsError(f"--mask: {path.name} is no picture that can be read: give a PNG of the video's size")
     return np.asarray(picture) > 127
+
+
+def _numbers_of_tasks(text: str) -> frozenset[int]:
+    """Numbers and ranges, both ends included."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        if not (first.isdecimal() and (not dots or (last.isdecimal() and int(first) <= int(last)))):
+            raise argparse.ArgumentTypeError(f"{text!r} are no numbers of tasks: write them as 1,2,5..9")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
 
 
 def _span(text: str) -> range:

@@ -118,14 +118,14 @@ def page(project: Project) -> Iterator[LabelingPage]:
 
 
 @contextmanager
-def opened(project: Project, **changes: Any) -> Iterator[LabelingPage]:
-    """A fresh browser profile on a new task, as `Project.new_task` makes it."""
+def opened(project: Project, task: int | None = None, **changes: Any) -> Iterator[LabelingPage]:
+    """A fresh browser profile on a task; None: on a new one, as `Project.new_task` makes it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         context = browser.new_context(viewport={"width": 1400, "height": 1500})
         page = LabelingPage(context.new_page(), project.studio.url, SHOTS)
         page.login(project.studio.email, project.studio.password)
-        page.open(project.id, project.new_task(**changes))
+        page.open(project.id, task or project.new_task(**changes))
         yield page
         browser.close()
     assert page.errors == []

@@ -112,6 +112,10 @@ class Sam3Engine:
         fingerprint = weights.fingerprint(model)
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+        elif torch.get_num_threads() > 1:
+            # One core is left to what decodes, answers and shows: threads that wait for each other while others take
+            # their cores are slow. Of two busy cores one alone gave 20 to 26 frames/s of the shapes model, both 4 to 6.
+            torch.set_num_threads(torch.get_num_threads() - 1)
         config = model.config
         config.score_threshold_detection = settings.score_threshold
         thresholds = replace(

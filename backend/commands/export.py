@@ -1,0 +1,249 @@
+"""`sam3-backend project export`: a project's tracks, or a file's, in the formats that others read."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from backend.commands.prepare import tell
+from backend.errors import BackendError, BadRequest, MediaError, SettingsError
+from backend.export import tasks
+from backend.export.clips import Clip, Masks, Size, whole
+from backend.export.formats import FORMATS, LABELSTUDIO, Format
+from backend.export.studio import labelstudio
+from backend.export.tasks import Chosen, Controls
+from backend.export.timing import Footage
+from backend.labelstudio import config as label_config
+from backend.labelstudio.client import Client
+from backend.labelstudio.videos import Videos
+from backend.settings import Settings
+from backend.video import Video, VideoLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to write.
+
+    Attributes:
+        output: a file, or a folder that is empty or not there yet.
+        dense: every frame, where the format may hold keyframes alone.
+        predictions: tasks without a submitted annotation give their newest prediction.
+        size: of all pictures, where neither the video nor the tasks tell it.
+        looks: videos are opened, so that frames are the file's own.
+    """
+
+    format: str
+    output: Path
+    dense: bool = False
+    predictions: bool = False
+    size: Size | None = None
+    looks: bool = True
+
+
+def run(
+    settings: Settings,
+    source: Path | int,
+    wanted: Wanted,
+    masks: Masks | None = None,
+    say: Callable[[str], None] = tell,
+) -> int:
+    """Export the tasks of a file, or of a project of Label Studio.
+
+    Args:
+        source: a JSON file of tasks, or a project's number.
+        masks: what was kept of the tracks, by task and region.
+        say: is told what was done, and of each task that is left out or counts frames without its video.
+
+    Returns:
+        How many tasks could not be exported.
+
+    Raises:
+        BackendError: nothing can be, or the tasks cannot be had.
+    """
+    _check(wanted)
+    if isinstance(source, Path):
+        found, controls, look = tasks.load(source), Controls(), _beside(settings)
+    else:
+        client = studio(settings)
+        found, controls = _project(client, source)
+        look = partial(_fetched, Videos(settings), client)
+    chosen = _chosen(found, wanted.predictions, say)
+    exporter = Exporter(controls, wanted, look, masks or {}, say)
+    exporter.write(chosen)
+    return exporter.failed
+
+
+def _check(wanted: Wanted) -> None:
+    """Say what is wrong with the place before anything is read."""
+    output, is_folder = wanted.output, wanted.format != LABELSTUDIO and FORMATS[wanted.format].is_folder
+    if not output.absolute().parent.is_dir():
+        raise SettingsError(f"{output.name} cannot be written: give a place in a folder that is there")
+    if is_folder and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise SettingsError(f"{output.name} is not an empty folder: give a new one for {wanted.format}")
+    if not is_folder and output.is_dir():
+        raise SettingsError(f"{output.name} is a folder: {wanted.format} is one file, give its name")
+
+
+def studio(settings: Settings) -> Client:
+    """The Label Studio of the settings.
+
+    Raises:
+        SettingsError: they name none.
+    """
+    if not settings.label_studio_url:
+        raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+    return Client(settings.label_studio_url, settings.label_studio_api_key)
+
+
+def _project(client: Client, project: int) -> tuple[list[Mapping[str, Any]], Controls]:
+    """All tasks, whole ones."""
+    config = label_config.parse(str(client.project(project).get("label_config") or ""))
+    # A list of tasks may come with annotations that lack their results (a feature flag of 1.23's).
+    found = (task if _is_whole(task) else client.task(task["id"]) for task in client.tasks(project))
+    return list(found), Controls.of(config)
+
+
+def _is_whole(task: Mapping[str, Any]) -> bool:
+    return all("result" in one for one in task.get("annotations") or () if isinstance(one, Mapping))
+
+
+def _chosen(found: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]) -> list[Chosen]:
+    """Of each task what counts.
+
+    Raises:
+        SettingsError: of no task anything does.
+        BadRequest: two tasks have the same number.
+    """
+    each = [tasks.choose(task, number, predictions) for number, task in enumerate(found, start=1)]
+    chosen = [one for one in each if one]
+    twice = [number for number, times in Counter(one.number for one in chosen).items() if times > 1]
+    if twice:
+        raise BadRequest(f"two tasks have the number {twice[0]}: export the project anew, as one file")
+    mend = "" if predictions else ", --predictions takes what was predicted there"
+    if not chosen:
+        raise SettingsError(f"no task has a submitted annotation: submit some{mend}")
+    if left := len(found) - len(chosen):
+        say(f"{left} tasks have no submitted annotation, and are left out{mend}")
+    return chosen
+
+
+Look = Callable[[str], Footage]
+"""What the video at an address tells, or a BackendError: it cannot be had or decoded."""
+
+
+def _fetched(videos: Videos, client: Client, address: str) -> Footage:
+    """Of a project's video."""
+    with videos.open(address, client) as video:
+        return Footage.of(video)
+
+
+def _beside(settings: Settings) -> Look:
+    """Of videos that a file names by their paths on this machine, as `track` does; nothing is fetched for a file."""
+
+    def look(address: str) -> Footage:
+        if not address or "://" in address or not Path(address).is_file():
+            raise MediaError("it is not on this machine, --project fetches it")
+        with Video(Path(address), VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
+            return Footage.of(video)
+
+    return look
+
+
+@dataclass(slots=True)
+class Exporter:
+    """Writes tasks, and tells what could not be done.
+
+    Attributes:
+        failed: tasks that are not in what was written.
+    """
+
+    controls: Controls
+    wanted: Wanted
+    look: Look
+    masks: Masks
+    say: Callable[[str], None]
+    failed: int = 0
+    _at: int = field(default=0, init=False)
+    _tracks: int = field(default=0, init=False)
+    _unmasked: int = field(default=0, init=False)
+    _counted: int = field(default=0, init=False)
+    _blind: str = field(default="", init=False)
+
+    def write(self, chosen: Sequence[Chosen]) -> None:
+        """Write all of them; nothing stays where none can be.
+
+        Raises:
+            BackendError: none can be written.
+        """
+        wanted = self.wanted
+        with whole(wanted.output) as part:
+            try:
+                if wanted.format == LABELSTUDIO:
+                    labelstudio(self._each(chosen), self.controls, part, wanted.dense)
+                else:
+                    self._write(chosen, FORMATS[wanted.format], part)
+            except BackendError as error:
+                raise type(error)(f"task {self._at}: {error}" if self._at else str(error)) from error
+        told = "" if wanted.format == LABELSTUDIO else f", {self._tracks} tracks"
+        self.say(f"{wanted.output.name}: {len(chosen) - self.failed} tasks{told}")
+        if self._blind:
+            self.say(
+                f"frames of {self._counted} tasks are Label Studio's, less one: the video is not read ({self._blind})"
+            )
+        if self._unmasked:
+            self.say(f"{self._unmasked} tracks have no masks, and are left out of {wanted.format}")
+
+    def _write(self, chosen: Sequence[Chosen], form: Format, part: Path) -> None:
+        clips = self._clips(chosen, form)
+        first = next(clips, None)
+        self._at = 0
+        if first is None:
+            raise SettingsError("no task can be exported: see above")
+        if form.is_folder:
+            part.mkdir()
+        form.write(chain([first], clips), tasks.labels(chosen, self.controls), part, self.wanted.dense)
+
+    def _each(self, chosen: Sequence[Chosen]) -> Iterator[Chosen]:
+        for one in chosen:
+            self._at = one.number
+            yield one
+
+    def _clips(self, chosen: Sequence[Chosen], form: Format) -> Iterator[Clip]:
+        """What can be written of them, one by one."""
+        for one in self._each(chosen):
+            try:
+                clip = tasks.clip(one, self.controls, self._footage(one), self.wanted.size, self.masks)
+                self._check_clip(clip, form)
+            except BackendError as error:
+                self.failed += 1
+                self.say(f"task {one.number}: not exported: {error}")
+                continue
+            self._tracks += len(clip.traces)
+            if form.needs == "masks":
+                self._unmasked += len(clip.traces) - len(clip.masked)
+            yield clip
+
+    def _check_clip(self, clip: Clip, form: Format) -> None:
+        """Refuse what would be written without its tracks, as if there were none.
+
+        Raises:
+            BackendError: the format needs what it has not.
+        """
+        if form.needs != "nothing":
+            _ = clip.pixels
+        if form.needs == "masks" and clip.traces and not clip.masked:
+            raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
+
+    def _footage(self, chosen: Chosen) -> Footage | None:
+        """What a task's video tells; None: it cannot be had, and frames are counted as the page counts them."""
+        if not self.wanted.looks:
+            return None
+        try:
+            return self.look(self.controls.video(chosen.data))
+        except BackendError as error:
+            self._blind = self._blind or f"task {chosen.number}: {error}"
+            self._counted += 1
+            return None

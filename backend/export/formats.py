@@ -1,0 +1,39 @@
+"""The formats by name: who writes each, into what, and what it needs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from backend.export import coco, masked, tables
+from backend.export.clips import Clip
+
+Writer = Callable[[Iterable[Clip], Sequence[str], Path, bool], None]
+"""Writes clips with these classes to a place, every frame or keyframes alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format.
+
+    Attributes:
+        needs: what its tracks have to have: the size of the pictures, or masks too.
+    """
+
+    write: Writer
+    is_folder: bool = False
+    needs: Literal["nothing", "pixels", "masks"] = "pixels"
+
+
+LABELSTUDIO = "labelstudio"
+"""The one that is written from tasks, not from clips."""
+FORMATS: Mapping[str, Format] = {
+    "mot": Format(tables.mot, is_folder=True),
+    "mots": Format(masked.mots, is_folder=True, needs="masks"),
+    "coco-vid": Format(coco.coco_vid),
+    "youtube-vis": Format(coco.youtube_vis),
+    "yolo": Format(tables.yolo, is_folder=True, needs="nothing"),
+    "davis": Format(masked.davis, is_folder=True, needs="masks"),
+    "csv": Format(tables.table),
+}
+NAMES = (*FORMATS, LABELSTUDIO)

@@ -1,0 +1,82 @@
+"""Tracks of other tools as a prediction of Label Studio's: few keyframes, all other frames within a bound."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backend.errors import BadRequest
+from backend.export.clips import UNNAMED, Size
+from backend.export.reading import Found, Recording, numbered
+from backend.export.timing import Footage
+from backend.labelstudio import regions, segments
+from backend.labelstudio.clock import Clock
+from backend.labelstudio.config import LabelConfig
+from backend.labelstudio.regions import Region
+from backend.tracks import Track
+
+_BY = "import"
+
+
+def prediction(
+    recording: Recording, footage: Footage, framerate: float, config: LabelConfig, bound: float, label: str | None
+) -> list[dict[str, Any]]:
+    """The regions of a recording's tracks.
+
+    Args:
+        footage: of the task's video.
+        framerate: what the page counts with.
+        bound: the least IoU of an interpolated box with the file's, on every frame.
+        label: the class of all; None: as the file names them.
+
+    Raises:
+        BadRequest: it is of another video, or a class is not in the label config.
+    """
+    if recording.length > len(footage.times):
+        raise BadRequest(
+            f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
+        )
+    clock, video = Clock(footage.times, footage.end, framerate), config.video.name
+    ids, results = numbered(recording.tracks), []
+    for found in recording.tracks:
+        track = _track(found, len(footage.times))
+        boxes = partial(segments.sampled, track=track, clock=clock, size=footage.size, length=clock.length)
+        items = segments.keyframes(segments.between([]), boxes, bound)
+        classes = _classes(label or found.label, config, video)
+        region = Region(
+            id=regions.new_id(),
+            from_name=config.region_control(video),
+            to_name=video,
+            labels=classes,
+            items=(),
+            frames_count=round(footage.duration * framerate),
+            duration=footage.duration,
+        )
+        if items:
+            results += regions.answer(
+                region,
+                items,
+                framerate=framerate,
+                labels=classes,
+                track_id=ids[found.id],
+                engine=_BY,
+                score=found.score,
+            )
+    return results
+
+
+def scaled(footage: Footage, size: Size | None) -> Footage:
+    """The footage with boxes counted in pictures of another size, where they are."""
+    return footage if size is None else Footage(footage.times, footage.end, footage.duration, footage.rate, size)
+
+
+def _classes(label: str, config: LabelConfig, video: str) -> tuple[str, ...]:
+    if label in ("", UNNAMED) and label not in config.labels.get(video, ()):
+        return ()
+    return config.classes((label,), video)
+
+
+def _track(found: Found, length: int) -> Track:
+    boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
+    boxes[found.frames], scores[found.frames] = found.boxes, 1.0
+    return Track.of(boxes, scores, {})
