@@ -43,9 +43,17 @@ class MediaError(BackendError):
 
 
 class StudioError(BackendError):
-    """Label Studio could not be asked, or it refused."""
+    """Label Studio could not be asked, or it refused.
+
+    Attributes:
+        is_final: asking once more would change nothing.
+    """
 
     status = 502
+
+    def __init__(self, message: str, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class SettingsError(BackendError):

@@ -39,6 +39,8 @@ class Batch:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._refused: set[int] = set()
+        """Jobs that Label Studio did not take: they are answered where they are asked for."""
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._post_all, name="poster", daemon=True)
@@ -70,9 +72,8 @@ class Batch:
         except BackendError as error:
             log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
             return []
-        kept = self._tools.store.job(job.number)
-        # What is still to be posted is not answered, too: Label Studio would have it twice.
-        is_to_come = kept and not kept.posted and self._tools.studios.of(project)
+        # What can be posted is not answered, too: Label Studio would have it twice.
+        is_to_come = self._tools.studios.of(project) and job.number not in self._refused
         return [] if job.state != "done" or is_to_come else self._prediction(job, label_config.parse(xml))
 
     def queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job:
@@ -90,7 +91,11 @@ class Batch:
         parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
         post = json.dumps({"config": xml, "task": task.get("id")})
         key = (recipe.task, "batch", "")
-        return self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
+        job = self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
+        if job.state == "done":  # it is asked for, so Label Studio may have lost it
+            self._tools.store.set_unposted(job.number)
+            self._wanted.set()
+        return job
 
     def has(self, client: Client, task: int) -> bool:
         """Whether a task has a prediction of this model.
@@ -146,18 +151,21 @@ class Batch:
             self._wanted.set()
 
     def _post_all(self) -> None:
+        left = 0
         while True:
-            self._wanted.wait()
+            self._wanted.wait(_AGAIN if left else None)
             self._wanted.clear()
+            try:
+                left = 0
+                for kept in self._tools.store.unposted():
+                    if self._closed.is_set():
+                        return
+                    left += not self._post(kept)
+            except Exception as error:  # a full disk, for instance
+                log.error("what is to be posted cannot be read: %s", where(error))
+                left = 1
             if self._closed.is_set():
                 return
-            left = 0
-            for kept in self._tools.store.unposted():
-                if self._closed.is_set():
-                    return
-                left += not self._post(kept)
-            if left and not self._closed.is_set():
-                threading.Timer(_AGAIN, self._wanted.set).start()
 
     def _post(self, kept: Kept) -> bool:
         """Give a job's answer to Label Studio, unless it has one of this model. False: later."""
@@ -165,19 +173,20 @@ class Batch:
         if job is None or client is None:
             return True  # it is answered from the store, when it is asked for
         posted = json.loads(kept.post or "{}")
-        job.enter("posting")
         try:
             task = int(posted["task"])
             config = label_config.parse(posted["config"])
             if not self.has(client, task):
                 client.add_prediction(task, self._prediction(job, config))
-        except StudioError as error:
-            log.warning("job %d is not posted yet: %s", kept.number, " ".join(str(error).split()))
-            return False
+        except BackendError as error:
+            self._refused.add(kept.number)
+            log.warning("job %d is not posted: %s", kept.number, " ".join(str(error).split()))
+            if not (isinstance(error, StudioError) and error.is_final):
+                return False
         except Exception as error:
             log.error("job %d cannot be posted: %s", kept.number, where(error))
-        finally:
-            job.enter("")
+        else:
+            self._refused.discard(kept.number)
         self._tools.store.set_posted(kept.number)
         return True
 

@@ -48,15 +48,24 @@ def run(settings: Settings, device: Device | None = None) -> None:
         channel_timeout=30,
     )
     # SIGINT too: Python leaves it ignored where a shell started us in the background.
+    closing = threading.Thread(target=service.close, name="closing")
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if not closing.ident:
+            closing.start()  # at once: the server takes some seconds to see off those who wait for an answer
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     # A host name with several addresses has several sockets, all on the port that was asked for.
     port = getattr(server, "effective_port", settings.port)
     print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)
     try:
         server.run()
     finally:
-        service.close()
+        if not closing.ident:
+            closing.start()
+        closing.join()
 
 
 def tell_status(service: Service, seconds: float = _LOOK) -> None:
@@ -64,7 +73,3 @@ def tell_status(service: Service, seconds: float = _LOOK) -> None:
     for status in statuses(service, seconds):
         level = logging.ERROR if status.startswith(FAILED) else logging.INFO
         log.log(level, "%s: %s", service.model_version, status)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

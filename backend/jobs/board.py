@@ -90,7 +90,7 @@ class Board:
         return {
             "id": job.number,
             "state": job.state,
-            "phase": job.phase,
+            "phase": "posting" if job.state == "done" and job.kept.post and not job.kept.posted else job.phase,
             "kind": "labels" if job.kept.batch else recipe.kind,
             "what": ", ".join(recipe.phrases),
             "task": recipe.task,

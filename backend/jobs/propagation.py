@@ -142,7 +142,7 @@ class Propagation:
         """By frame; of two ways through it the one that started nearer."""
         nearest: dict[int, tuple[int, Rle]] = {}
         for one in self._passes:
-            for frame, mask in one.masks.items():
+            for frame, mask in list(one.masks.items()):  # another thread may add some meanwhile
                 if frame not in nearest or one.place(frame) < nearest[frame][0]:
                     nearest[frame] = one.place(frame), mask
         return {frame: mask for frame, (_, mask) in nearest.items()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from backend.engines.base import FAILED
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, Unsupported, where
 from backend.jobs.device import Device, Lost
 from backend.jobs.job import Job, restore
@@ -27,7 +28,7 @@ from backend.video import VideoLimits
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 8.0
+_PATIENCE = 6.0
 """Seconds that closing waits for a session's state."""
 _IDLE = 1.0
 """Seconds between two looks at a worker that has nothing to do."""
@@ -88,6 +89,7 @@ class Runner:
         self._plans: Table[Plan] = Table(_PLANS)
         self._fetching: set[int] = set()
         self._count = 0
+        self._is_pruning_due = False
         self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
         with self._changed:
             for kept in store.unended():
@@ -109,16 +111,15 @@ class Runner:
         name = _name(key)
         with self._changed:
             job = self._jobs.get((name, digest))
-            if job and job.state == "done" and self._store.job(job.number):
-                self._jobs.move_to_end((name, digest))
-                return job
             others = [old for (of, _), old in self._jobs.items() if of == name and old is not job and not old.has_ended]
-            if job and not job.has_ended:
+            kept = self._store.find(name, digest)
+            if job and job.state == "done" and kept:
+                self._jobs.move_to_end((name, digest))
+            elif job and not job.has_ended:
                 job.revive()
+            elif kept and kept.state == "done":
+                job = self._remember(Job(kept, self._plan))
             else:
-                kept = self._store.find(name, digest)
-                if kept and kept.state == "done":
-                    return self._remember(Job(kept, self._plan))
                 # One may run, whether it has begun yet or not.
                 alike = [one for one in self._waiting if one not in others and one.kept.batch == batch]
                 waiting = len(alike) + (self._running is not None) - 1
@@ -242,6 +243,7 @@ class Runner:
         if job in self._waiting:
             self._waiting.remove(job)
             self._end(job, "cancelled")
+            self._changed.notify_all()
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -256,11 +258,16 @@ class Runner:
             self._device.stop()
 
     def _next(self) -> Job | None:
-        ready = [job for job in self._waiting if job.path]
+        # Where the engine does not work, only those that somebody waits for are told so; the others go on when it does.
+        is_down = self._device.status.startswith(FAILED)
+        ready = [job for job in self._waiting if job.path and (job.watchers or not is_down)]
         return min(ready, key=lambda job: (_rank(job), job.number), default=None)
 
     def _end(self, job: Job, state: State, error: BackendError | None = None) -> None:
-        self._store.set_state(job.number, state, str(error) if error else None)
+        try:
+            self._store.set_state(job.number, state, str(error) if error else None)
+        except Exception as failure:  # a full disk: it ends all the same, and after a restart it goes on once more
+            log.error("the end of job %d could not be kept: %s", job.number, where(failure))
         job.end(state, error)
         self._metrics.ended.labels(state).inc()
         for phase, seconds in job.seconds.items():
@@ -268,7 +275,7 @@ class Runner:
         _tell(job)
         self._count += 1
         if self._count % _PRUNED == 0:
-            self._store.prune()
+            self._is_pruning_due = True
 
     # Threads
 
@@ -285,11 +292,13 @@ class Runner:
 
     def _next_file(self) -> Job | None:
         """Of batches only the next few: their files are not to fill the disk long before they are wanted."""
-        ahead = sum(job.kept.batch for job in self._waiting if job.path or job.number in self._fetching)
+        ahead = sum(job.kept.batch for job in self._waiting if job.path)
+        # One at a time, so that what somebody waits for always finds a thread.
+        is_free = ahead < _FETCHES and not any(job.kept.batch for job in self._waiting if job.number in self._fetching)
         missing = [
             job
             for job in self._waiting
-            if not job.path and job.number not in self._fetching and (ahead < _FETCHES or not job.kept.batch)
+            if not job.path and job.number not in self._fetching and (is_free or not job.kept.batch)
         ]
         return min(missing, key=lambda job: (_rank(job), job.number), default=None)
 
@@ -324,9 +333,11 @@ class Runner:
                 job = self._next()
                 if self._closed:
                     return
-                if job is None:
-                    with suppress(SettingsError):  # health tells
-                        self._device.start()  # for one that ended meanwhile: nobody is to wait for a model to load
+            if job is None:
+                self._idle()
+                continue
+            with self._changed:
+                if self._closed or job not in self._waiting:
                     continue
                 self._waiting.remove(job)
                 self._running, self._is_stopping = job, False
@@ -334,6 +345,17 @@ class Runner:
                 job.state = "running"
                 self._changed.notify_all()  # there is room for another batch's file
             self._work(job)
+
+    def _idle(self) -> None:
+        """What is done while there is nothing to do."""
+        try:
+            with suppress(SettingsError):  # health tells
+                self._device.start()  # for one that ended meanwhile: nobody is to wait for a model to load
+            if self._is_pruning_due:
+                self._is_pruning_due = False
+                self._store.prune()
+        except Exception as error:
+            log.error("the device or the store is in trouble: %s", where(error))
 
     def _work(self, job: Job) -> None:
         """Run a job until it ends or is interrupted, and put it where it belongs then."""
@@ -356,13 +378,15 @@ class Runner:
                     ),
                 )
         except BackendError as raised:
-            state, error = "failed", raised
+            state, error = "failed", raised.with_traceback(None)  # its frames would keep the run's memory alive
             if isinstance(raised, BadVideo) and job.path:
                 self._forget_file(job.path)
         except Exception as raised:
             log.error("a job failed: %s", where(raised))
             state, error = "failed", BackendError("the job could not go on: see the server's log")
         with self._changed:
+            if state in (None, "cancelled"):  # it may have been cancelled, or asked for again, just now
+                state = "cancelled" if job.is_cancelled else None
             if state:
                 if job.plan:
                     self._plans.put(job.number, job.plan)
@@ -377,7 +401,8 @@ class Runner:
 
     def _run(self, job: Job) -> bool:
         """False: it was interrupted."""
-        job.enter("decoding" if self._device.status == "ready" else self._device.status)
+        status = self._device.status
+        job.enter("decoding" if status == "ready" or status.startswith(FAILED) else status)
         footage = self._device.open(job.path or Path(), self._limits)
         plan = job.plan
         # What a worker that was lost had said since the last time is said once more: so that begins anew.
@@ -392,10 +417,12 @@ class Runner:
         state = self._store.state(job.number)
         if state is None and job.saved != Place():
             return self._again(job)
+        before = job.saved
         try:
             return self._go(job, plan, state)
         except Unsupported:
-            if state is None:
+            # In the middle it says something else: that the device has no room.
+            if state is None or plan.propagations.place != before:
                 raise
             log.warning("job %d begins anew: its engine has changed", job.number)
             return self._again(job)

@@ -210,6 +210,11 @@ class Store:
         with self._change() as file:
             file.execute("UPDATE jobs SET posted = 1 WHERE number = ?", (number,))
 
+    def set_unposted(self, number: int) -> None:
+        """Label Studio has a job's answer no more."""
+        with self._change() as file:
+            file.execute("UPDATE jobs SET posted = 0 WHERE number = ?", (number,))
+
     def restart(self, number: int) -> None:
         """Forget what a job has come to: it begins anew."""
         with self._change() as file:
@@ -325,14 +330,14 @@ class Store:
         """Forget what is too old, then the oldest that has ended until the rest fits."""
         before = time.time() - self._most_days * _DAY
         with self._change() as file:
-            file.execute("DELETE FROM jobs WHERE ended < ? AND (posted OR post IS NULL)", (before,))
+            file.execute("DELETE FROM jobs WHERE ended < ?", (before,))
             file.execute("DELETE FROM points WHERE seen < ?", (before,))
-            file.execute("DELETE FROM videos WHERE url NOT IN (SELECT recipe ->> '$.url' FROM jobs)")
+            file.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
         while self._bytes() > self._most_bytes:
             with self._change() as file:
                 done = file.execute(
                     "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE ended IS NOT NULL "
-                    "AND (posted OR post IS NULL) ORDER BY ended LIMIT 16)"
+                    "AND (posted OR post IS NULL OR state != 'done') ORDER BY ended LIMIT 16)"
                 ).rowcount
             if not done:
                 return
@@ -351,10 +356,11 @@ class Store:
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield self._file
+                self._file.execute("COMMIT")
             except BaseException:
-                self._file.execute("ROLLBACK")
+                if self._file.in_transaction:
+                    self._file.execute("ROLLBACK")
                 raise
-            self._file.execute("COMMIT")
 
     def _one(self, sql: str, *values: object) -> Any:
         with self._lock:

@@ -201,6 +201,7 @@ class _Worker:
                 sender.flush()
             finally:
                 self._sender = None
+                sender.close()
         self.send(Ended(is_whole=True))
 
     def _is_stopped(self, turn: int) -> bool:
@@ -237,6 +238,11 @@ class _Sender:
         if is_due or self._size > _BLOCK_BYTES:
             self.flush(is_saved=is_due)
             self._every = min(2 * self._every, SAVED_FRAMES)
+
+    def close(self) -> None:
+        """Send nothing any more: after what ends a run nothing of it may come."""
+        with self._lock:
+            self._results = []
 
     def flush(self, is_saved: bool = False) -> None:
         """Send what there is; `is_saved`: with the session's state there, which its own thread alone may ask for."""

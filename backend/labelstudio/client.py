@@ -159,9 +159,10 @@ class Client:
         if answer.status_code in (401, 403):
             raise StudioError("Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio")
         if answer.status_code == 404:
-            raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number")
+            raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number", is_final=True)
         if not answer.ok or answer.is_redirect:
-            raise StudioError(f"Label Studio answers {answer.status_code} to {method} {path}")
+            is_final = answer.status_code in range(400, 500) and answer.status_code not in (408, 429)
+            raise StudioError(f"Label Studio answers {answer.status_code} to {method} {path}", is_final)
         try:
             return answer.json() if answer.content else None
         except ValueError as error:

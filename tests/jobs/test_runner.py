@@ -1,6 +1,7 @@
 """Who runs when, on a stub engine in a thread; `test_kills.py` has the engine's process."""
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -395,3 +396,65 @@ def test_closing_ends_the_threads(room: Room) -> None:
     room.close()
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
     assert not names & {"runner", "device-reader"}
+
+
+def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = room.open()
+    real, full = room.store.set_state, threading.Event()
+
+    def set_state(*arguments) -> None:
+        if not full.is_set():
+            full.set()
+            raise sqlite3.OperationalError("database or disk is full")
+        real(*arguments)
+
+    monkeypatch.setattr(room.store, "set_state", set_state)
+    ended(runner, runner.submit(["a"], "1", box()))
+    ended(runner, runner.submit(["b"], "1", box()))
+    assert full.is_set()
+
+
+def test_downloads_of_batches_keep_nobody_from_theirs(room: Room) -> None:
+    come = threading.Event()
+    room.fetch = lambda recipe, cancelled: fake_path() if recipe.task == "7" or come.wait(20) else None
+    runner = room.open()
+    batches = [runner.submit([str(number)], "1", box(task=str(number)), batch=True) for number in range(10, 20)]
+    until(lambda: any(job.phase == "fetching" for job in batches))
+    ended(runner, runner.submit(["7"], "1", box()))
+    come.set()
+    for job in batches:
+        ended(runner, job)
+
+
+def test_what_waits_is_fetched_when_those_before_it_are_cancelled(room: Room) -> None:
+    gate = Gate(30)
+    runner = room.open(StubEngine(gate=gate))
+    jobs = [runner.submit([str(number)], "1", box(number), batch=True) for number in range(9)]
+    until(lambda: sum(job.path is not None for job in jobs) >= 4)
+    for job in [job for job in jobs if job.path and job.state == "queued"]:
+        runner.cancel(job.number)
+    gate.open()
+    for job in jobs:
+        runner.wait([job], 20)
+        assert job.has_ended
+
+
+def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(room: Room) -> None:
+    runner = room.open(StubEngine(status="failed: the device is not there"))
+    until(lambda: room.device.status.startswith("failed"))
+    batch = runner.submit(["batch"], "1", box(), batch=True)
+    asked = runner.submit(["asked"], "1", box())
+    assert "not there" in str(ended(runner, asked, "failed").error)
+    assert batch.state == "queued"
+
+
+def test_going_back_to_what_is_done_cancels_what_came_after(room: Room) -> None:
+    gate = Gate(1000)
+    runner = room.open(StubEngine(gate=gate))
+    first = ended(runner, runner.submit(["a"], "1", box()))
+    gate.until = 30
+    second = runner.submit(["a"], "2", box(20))
+    until(lambda: second.state == "running")
+    assert runner.submit(["a"], "1", box()) is first
+    gate.open()
+    ended(runner, second, "cancelled")
