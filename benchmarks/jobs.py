@@ -501,6 +501,8 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
             if isinstance(reply, Said):
                 for one in reply.blocks:
                     propagations.take(reply.way, one)
+                if reply.state is not None:
+                    device.keep()
         assert propagations.done == len(footage.times)
 
     speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}

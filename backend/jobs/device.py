@@ -19,7 +19,7 @@ from backend.errors import BackendError, SettingsError
 from backend.jobs import worker
 from backend.jobs.propagation import Course, Place
 from backend.jobs.recipe import Footage
-from backend.jobs.worker import Ended, Failed, MakeEngine, Open, Prompted, Reply, Run, Said, Status, Stop
+from backend.jobs.worker import Ended, Failed, Kept, MakeEngine, Open, Prompted, Reply, Run, Said, Status, Stop
 from backend.video import VideoLimits
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,10 @@ class Device:
             while self._replies.get(timeout=self._stall):
                 pass
 
+    def keep(self) -> None:
+        """Tell the worker that what it has said up to its last state is on disk."""
+        self._send(Kept(self._turn))
+
     def stop(self) -> None:
         """End this turn's run at the next frame, or as it begins; `run` tells what came until then."""
         self._stopped = self._turn
@@ -197,7 +201,7 @@ class Device:
             raise Lost
         self._send(request)
 
-    def _send(self, request: Open | Run | Stop) -> None:
+    def _send(self, request: Open | Run | Stop | Kept) -> None:
         """Where the worker has ended, its replies tell."""
         with self._lock:
             connection = self._connection

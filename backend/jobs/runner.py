@@ -458,6 +458,7 @@ class Runner:
                     job.pace.note(propagations.done)
                     if state is not None:
                         save(state)
+                        self._device.keep()
                 case Ended(is_whole):
                     if is_whole:
                         save(None)

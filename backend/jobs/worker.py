@@ -28,7 +28,7 @@ from backend.video import Video, VideoLimits
 log = logging.getLogger(__name__)
 
 SAVED_FRAMES = 32
-"""Frames after which a session's state is sent, at the latest: no more than these are ever computed again."""
+"""Frames after which a session's state is sent, at the latest: no more than twice these are ever computed again."""
 SAVED_SECONDS = 10.0
 """Seconds after which it is sent, where frames take long."""
 _BLOCK_SECONDS = 0.05
@@ -69,6 +69,13 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """End the run of this turn at the next frame, or before it begins."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was said up to the last state of this turn is on disk."""
 
     turn: int
 
@@ -128,6 +135,9 @@ class _Worker:
         self._make = make
         self._path: Path | None = None
         self._stopped = -1
+        self._turn = -1
+        self.unkept = 0
+        """States that were sent and are not on disk yet."""
         self._sender: _Sender | None = None
 
     def send(self, reply: Reply) -> None:
@@ -148,8 +158,8 @@ class _Worker:
                     self._open(request)
                 elif isinstance(request, Run):
                     self._run(request)
-                elif isinstance(request, Stop):
-                    self._stopped = request.turn
+                else:
+                    self._hear(request)
             except BackendError as error:
                 self.send(Failed(error))
             except (EOFError, OSError):
@@ -187,6 +197,7 @@ class _Worker:
         if self._video is None:
             raise BackendError("no video is open")
         course = request.course
+        self._turn, self.unkept = request.turn, 0
         with self._engine.open(self._video, request.state) as session:
             if request.state is None:
                 self.send(Prompted(course.prompt(session)))
@@ -205,11 +216,16 @@ class _Worker:
         self.send(Ended(is_whole=True))
 
     def _is_stopped(self, turn: int) -> bool:
-        while self._connection.poll():
-            request = self._connection.recv()
-            if isinstance(request, Stop):
-                self._stopped = request.turn
+        # No more than one state ahead of the disk: no more than twice the frames between two are ever computed again.
+        while self._connection.poll() or (self.unkept > 1 and self._stopped != turn):
+            self._hear(self._connection.recv())
         return self._stopped == turn
+
+    def _hear(self, request: Stop | Kept) -> None:
+        if isinstance(request, Stop):
+            self._stopped = request.turn
+        elif request.turn == self._turn:
+            self.unkept -= 1
 
 
 class _Sender:
@@ -253,6 +269,7 @@ class _Sender:
                 state = None
             if self._results or state is not None:
                 reverse = self._course.ways[self._way][1]
+                self._worker.unkept += state is not None
                 self._worker.send(Said(self._way, Block.of(self._results, reverse, self._masks), state))
             self._results, self._size = [], 0
         if is_saved:
