@@ -45,7 +45,8 @@ class Clock:
     def __init__(self, times: NDArray[np.float64], end: float, framerate: float) -> None:
         check_framerate(framerate)
         self.framerate = framerate
-        self.length = max(1, math.ceil((end - _SEEK) * framerate))
+        # Rounded, for what is a whole number of frames may come out a little larger.
+        self.length = max(1, math.ceil(round((end - _SEEK) * framerate, 6)))
         """The last LS frame that shows a picture for the first time or still; later ones outlast the pictures."""
         if self.length > _LONGEST:
             raise BadRequest(

@@ -92,7 +92,7 @@ def test_what_label_studio_will_never_take_is_not_offered_for_ever_but_answered(
 def test_tasks_are_answered_in_their_places(serving, studio: Studio) -> None:
     service = serving()
     asked(service, task(7))
-    until(lambda: studio.predictions)
+    until(lambda: studio.predictions and service.tools.store.listed(1)[0].posted)
     studio.failing = lambda: ("no", 400) if request.method == "POST" else None
     studio.predictions.clear()
     asked(service, task(7))
