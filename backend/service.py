@@ -118,20 +118,10 @@ class Service:
             count = 0
             for task in client.tasks(project):
                 if not self.batch.has(client, task["id"]):
-                    count += self._is_queued(task, xml, str(project), source)
+                    count += self.batch.try_queue(task, xml, str(project), source) is not None
             log.info("project %d: %d tasks are annotated ahead", project, count)
         except BackendError as error:
             log.warning("project %d is not annotated ahead: %s", project, " ".join(str(error).split()))
-
-    def _is_queued(self, task: Mapping[str, Any], xml: str, project: str, source: str) -> bool:
-        try:
-            self.batch.queue(task, xml, project, source)
-        except StudioError:
-            raise
-        except BackendError as error:
-            log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
-            return False
-        return True
 
     def frame(self, key: str, number: int) -> bytes:
         """An LS frame of the video that a signed key names, as JPEG.

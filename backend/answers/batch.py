@@ -67,14 +67,20 @@ class Batch:
         return answers if any(answers) else []
 
     def _one(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Any:
-        try:
-            job = self.queue(task, xml, project, source)
-        except BackendError as error:
-            log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
+        job = self.try_queue(task, xml, project, source)
+        if job is None:
             return []
         # What can be posted is not answered, too: Label Studio would have it twice.
         is_to_come = self._tools.studios.of(project) and job.number not in self._refused
         return [] if job.state != "done" or is_to_come else self._prediction(job, label_config.parse(xml))
+
+    def try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job | None:
+        """As `queue`; None: the log says why not."""
+        try:
+            return self.queue(task, xml, project, source)
+        except BackendError as error:
+            log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
+            return None
 
     def queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job:
         """The job that annotates a task: one that is there, or a new one, which waits until nobody else wants anything.

@@ -51,9 +51,7 @@ def run(
     Raises:
         BackendError: Label Studio cannot be asked, or the engine cannot run.
     """
-    if not settings.label_studio_url:
-        raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    client = Client(settings.label_studio_url, settings.label_studio_api_key)
+    client = Client.of(settings)
     xml = str(client.project(project).get("label_config") or "")
     chosen = [task for task in client.tasks(project, view) if not tasks or task["id"] in tasks]
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):

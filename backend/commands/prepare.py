@@ -49,9 +49,7 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
     Raises:
         BackendError: Label Studio cannot be asked, or the project's label config cannot be prompted.
     """
-    if not settings.label_studio_url:
-        raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    client = Client(settings.label_studio_url, settings.label_studio_api_key)
+    client = Client.of(settings)
     config = label_config.parse(str(client.project(project).get("label_config") or ""))
     for note in config.notes:
         say(note)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backend import engines, overlay
+from backend.commands.prepare import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
 from backend.jobs.propagation import Propagations, stretches_between
@@ -108,7 +108,7 @@ def _propagations(
 
 def _propagate(propagations: Propagations, engine: Engine, video: Video, masks: bool) -> None:
     if engine.status != "ready":
-        _say(f"the model is {engine.status}")
+        tell(f"the model is {engine.status}")
     for _ in tqdm(propagations.run(engine, video, masks), total=propagations.total, unit="frame"):
         pass
 
@@ -121,17 +121,13 @@ def _labels(
     answered = {found[name] for name in tracks if name in found}
     better = ", or other words name it better" if len(classes) > 1 else ""
     for missing in (text for text in classes if text not in answered):
-        _say(f"nothing answers to {missing}{better}")
+        tell(f"nothing answers to {missing}{better}")
     return {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
 
 
 def _phrases(searches: Sequence[Search], span: range, settings: Settings) -> list[Phrase]:
     start = span.stop - 1 if settings.direction == "backward" else span.start
     return [Phrase(one.text, start if one.frame is None else one.frame) for one in searches]
-
-
-def _say(sentence: str) -> None:
-    print(f"sam3-backend: {sentence}", file=sys.stderr)
 
 
 def _task(

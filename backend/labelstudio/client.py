@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from backend.errors import MediaError, StudioError
+from backend.errors import MediaError, SettingsError, StudioError
+from backend.settings import Settings
 
 _TIMEOUT = (5.0, 30.0)
 _UPLOAD_TIMEOUT = (5.0, 600.0)
@@ -36,6 +37,17 @@ class Client:
         self._token = token.strip()
         self._access = ("", 0.0)
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The one that the settings name.
+
+        Raises:
+            SettingsError: they name none.
+        """
+        if not settings.label_studio_url:
+            raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return cls(settings.label_studio_url, settings.label_studio_api_key)
 
     def serves(self, url: str) -> bool:
         """Whether `url` is of this Label Studio's own origin."""
