@@ -67,7 +67,7 @@ def run(
     if isinstance(source, Path):
         found, controls, look = tasks.load(source), Controls(), _beside(settings)
     else:
-        client = studio(settings)
+        client = Client.of(settings)
         found, controls = _project(client, source)
         look = partial(_fetched, Videos(settings), client)
     chosen = _chosen(found, wanted.predictions, say)
@@ -85,17 +85,6 @@ def _check(wanted: Wanted) -> None:
         raise SettingsError(f"{output.name} is not an empty folder: give a new one for {wanted.format}")
     if not is_folder and output.is_dir():
         raise SettingsError(f"{output.name} is a folder: {wanted.format} is one file, give its name")
-
-
-def studio(settings: Settings) -> Client:
-    """The Label Studio of the settings.
-
-    Raises:
-        SettingsError: they name none.
-    """
-    if not settings.label_studio_url:
-        raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    return Client(settings.label_studio_url, settings.label_studio_api_key)
 
 
 def _project(client: Client, project: int) -> tuple[list[Mapping[str, Any]], Controls]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.export import studio
 from backend.commands.prepare import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.export.clips import Size, folder
@@ -50,7 +49,7 @@ def run(settings: Settings, given: Given, project: int, say: Callable[[str], Non
     Raises:
         BackendError: the file cannot be read, or Label Studio not be asked.
     """
-    client = studio(settings)
+    client = Client.of(settings)
     recordings: list[Recording] = READERS[given.format](given.path)
     if given.task is not None and len(recordings) > 1:
         names = ", ".join(one.name for one in recordings[:5])
