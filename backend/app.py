@@ -9,9 +9,9 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from backend import status
 from backend.errors import BackendError, BadRequest, Busy, where
 from backend.labelstudio import config as label_config
+from backend.pages import serving, status, tracks
 from backend.service import Service
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,13 @@ def create_app(service: Service) -> Flask:
 
 
 def _add_routes(app: Flask, service: Service) -> None:
+    serving.add_routes(app)
     status.add_routes(app, service.board)
+    tracks.add_routes(app, service.manager)
 
     @app.get("/")
     def first() -> ResponseReturnValue:
-        answer = status.page() if status.wants_page() else health()
+        answer = status.page() if serving.wants_page() else health()
         answer.headers["Vary"] = "Accept"
         return answer
 
@@ -42,13 +44,13 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.post("/setup")
     def setup() -> ResponseReturnValue:
-        body = _body()
+        body = serving.body()
         schema, hostname, token = (_text(body, key) for key in ("schema", "hostname", "access_token"))
         return jsonify({"model_version": service.setup(_project(body), schema, hostname, token)})
 
     @app.post("/predict")
     def predict() -> ResponseReturnValue:
-        body = _body()
+        body = serving.body()
         tasks, params = body.get("tasks"), body.get("params")
         context = params.get("context") if isinstance(params, Mapping) else None
         if not isinstance(tasks, list):
@@ -64,7 +66,7 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.post("/validate")
     def validate() -> ResponseReturnValue:
-        config = label_config.parse(_text(_body(), "config"))
+        config = label_config.parse(_text(serving.body(), "config"))
         return jsonify({"status": "ok", "understood": config.understood()})
 
     @app.get("/frames/<key>/<int:number>.jpg")
@@ -78,21 +80,11 @@ def _add_routes(app: Flask, service: Service) -> None:
     @app.post("/webhook")
     def webhook() -> ResponseReturnValue:
         # Annotations teach this model nothing; Label Studio only wants to know that it was heard.
-        body = _body()
+        body = serving.body()
         action, project = _text(body, "action"), body.get("project")
         if action == "START_TRAINING" and isinstance(project, Mapping):
             service.train(project)
         return jsonify({"status": "ok", "action": action})
-
-
-def _body() -> Mapping[str, Any]:
-    try:
-        body = request.get_json(silent=True)
-    except RecursionError:
-        body = None
-    if not isinstance(body, Mapping):
-        raise BadRequest("the body must be a JSON object, with Content-Type: application/json")
-    return body
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:

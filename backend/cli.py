@@ -93,6 +93,7 @@ def _add_project(commands: Any) -> None:
     prepare.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos, the same as of serve")
     exchange.add(actions)
     _add_annotate(actions)
+    _add_tracks(actions)
 
 
 def _add_annotate(actions: Any) -> None:
@@ -113,6 +114,27 @@ def _add_annotate(actions: Any) -> None:
     annotate.add_argument(
         "--data-dir", metavar="DIR", help="folder for videos and jobs; no server may work in it meanwhile"
     )
+
+
+def _add_tracks(actions: Any) -> None:
+    tracks = actions.add_parser(
+        "tracks",
+        help="list, rename, renumber, merge, split and delete tracks, and take that back",
+        usage="sam3-backend project tracks [FILE] [--task N] ACTION [...]",
+        description="List the tracks of the annotation that counts (the ground truth, else what was submitted last, "
+        "else the newest prediction), or change them: rename TRACKS LABEL, renumber TRACKS NUMBER, merge TRACKS, "
+        "split TRACK FRAME, delete TRACKS, undo. TRACKS are numbers (3,7), a class, or all; frames count from 0. "
+        "What would change is told and asked about first, and the version before is kept in data_dir.",
+    )
+    tracks.set_defaults(run=_tracks)
+    tracks.add_argument("words", nargs="+", metavar="[FILE] ACTION [...]", help="FILE is JSON of tasks")
+    tracks.add_argument("--task", type=int, metavar="N", help="the task in Label Studio, or which one in FILE")
+    tracks.add_argument("--span", type=_span, metavar="A..B", help="only these frames, B not included")
+    tracks.add_argument("--into", type=int, metavar="N", help="of tracks that are merged, the one that stays")
+    tracks.add_argument("--yes", action="store_true", help="do it without asking")
+    tracks.add_argument("--no-video", action="store_true", help="open no video: count frames as Label Studio does")
+    tracks.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    tracks.add_argument("--data-dir", metavar="DIR", help="folder for versions and videos, the same as of serve")
 
 
 def _add_doctor(commands: Any) -> None:
@@ -187,6 +209,28 @@ def _annotate(options: argparse.Namespace) -> None:
     )
     if failed:
         raise BackendError(f"{failed} tasks have failed: see above")
+
+
+def _tracks(options: argparse.Namespace) -> None:
+    from backend.commands import tracks
+
+    words = list(options.words)
+    file = Path(words.pop(0)) if words[0] not in tracks.ACTIONS else None
+    if not words or words[0] not in tracks.ACTIONS:
+        raise SettingsError(f"say what to do: {', '.join(tracks.ACTIONS)}")
+    if file is None and options.task is None:
+        raise SettingsError("say of which task: --task N, or a file of tasks before the action")
+    asked = tracks.Asked(
+        file, options.task, words[0], tuple(words[1:]), options.span, options.into, not options.no_video
+    )
+    tracks.run(_settings(options, "data_dir"), asked, (lambda: True) if options.yes else _is_sure)
+
+
+def _is_sure() -> bool:
+    """Ask the person at the terminal."""
+    if not sys.stdin.isatty():
+        raise SettingsError("nothing is changed: add --yes to do it")
+    return input("Do it? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -19,11 +19,18 @@ def draw(video: Video, tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8
         yield drawn(picture, index, tracks)
 
 
-def drawn(picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track]) -> NDArray[np.uint8]:
-    """A copy of a picture, source frame `index`, with what is there of the tracks."""
+def drawn(
+    picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track], *, numbered: bool = False
+) -> NDArray[np.uint8]:
+    """A copy of a picture, source frame `index`, with what is there of the tracks.
+
+    Args:
+        numbered: names are numbers that stay, and so do their colours; scores are left out.
+    """
     canvas = picture.copy()
     thickness = max(1, round(min(canvas.shape[:2]) / 240))
-    for colour, (name, track) in zip(_cycled(len(tracks)), tracks.items(), strict=True):
+    for place, (name, track) in enumerate(tracks.items()):
+        colour = _COLOURS[(int(name) - 1 if numbered else place) % len(_COLOURS)]
         if mask := track.masks.get(index):
             inside = mask.mask()
             canvas[inside] = (canvas[inside] + np.array(colour)) // 2
@@ -31,11 +38,6 @@ def drawn(picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track]) -
         if not np.isnan(score):
             x0, y0, x1, y1 = (int(edge) for edge in box.round())
             cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness)
-            text, place = f"{name} {score:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
-            cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
+            text, corner = name if numbered else f"{name} {score:.2f}", (x0, max(y0 - 2 * thickness, 12 * thickness))
+            cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, thickness)
     return canvas
-
-
-def _cycled(count: int) -> Iterator[tuple[int, int, int]]:
-    for number in range(count):
-        yield _COLOURS[number % len(_COLOURS)]

@@ -19,6 +19,7 @@ from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.strip import Signer
+from backend.managing.manager import Manager
 from backend.settings import Settings
 from backend.video import VideoLimits, jpeg
 
@@ -45,6 +46,7 @@ class Service:
         self.batch = Batch(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
+        self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
         # Its model loads at once: the first annotator is not to wait for it.
         self._device.start()
         self.model_version = self.tools.model_version
@@ -117,7 +119,7 @@ class Service:
                 raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
             count = 0
             for task in client.tasks(project):
-                if not self.batch.has(client, task["id"]):
+                if not self.batch.has(client, task["id"], self.batch.phrases(task, xml, source)):
                     count += self.batch.try_queue(task, xml, str(project), source) is not None
             log.info("project %d: %d tasks are annotated ahead", project, count)
         except BackendError as error:

@@ -2,6 +2,10 @@
 
 Label Studio asks for a task when it is opened, and for many with "Retrieve predictions"; its page waits for the answer,
 so that is never more than what is there.
+
+A task has one prediction of a model, for the phrases that were asked for last. Label Studio keeps with it which these
+were, in `neighbors`: any JSON, which it hands back and uses for nothing, also where nothing was found (1.23.2). Another
+one for other phrases is posted before the old one goes: broken off in between, the next time finds both.
 """
 
 import hashlib
@@ -9,7 +13,8 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from backend.answers.request import Results, Tools
 from backend.errors import BackendError, BadRequest, StudioError, where
@@ -18,11 +23,12 @@ from backend.jobs.job import Job
 from backend.jobs.recipe import Recipe
 from backend.jobs.store import Kept
 from backend.labelstudio import config as label_config
-from backend.labelstudio import regions
+from backend.labelstudio import identity, regions
 from backend.labelstudio.client import Client
 from backend.labelstudio.clock import check_framerate
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.grammar import EVERYWHERE
+from backend.labelstudio.identity import Sight
 from backend.labelstudio.regions import Region
 
 log = logging.getLogger(__name__)
@@ -32,6 +38,33 @@ Source = str | tuple[str, ...]
 """Where phrases come from: "labels", for those of all labels; the name of a task's field; or they themselves."""
 _AGAIN = 60.0
 """Seconds until a Label Studio that did not take an answer is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a task had before it is given a prediction.
+
+    Attributes:
+        known: the tracks of its predictions, newest first, and of its newest annotation.
+        numbers: all that any track of the task ever had, as far as it is told.
+    """
+
+    known: Sequence[Sequence[Region]]
+    numbers: frozenset[int]
+
+    @classmethod
+    def of(cls, predictions: object, annotations: object, drafts: object, video: str) -> Self:
+        """As Label Studio lists them; what it does not tell is none."""
+        newest = sorted(_listed(predictions), key=_number, reverse=True)
+        submitted = [one for one in _listed(annotations) if not one.get("was_cancelled")]
+        submitted.sort(key=lambda one: str(one.get("updated_at") or ""))
+        tracks = [[one for one in identity.tracks(each.get("result"), video) if one.track_id] for each in newest]
+        tracks += [identity.tracks(each.get("result"), video) for each in submitted[-1:]]
+        holders = [*newest, *_listed(annotations), *_listed(drafts)]
+        results = [one for each in holders for one in _listed(each.get("result"))]
+        numbers = {number for one in results if (number := regions.track_id(one.get("meta")))}
+        numbers |= {last for each in newest if isinstance(last := _made_of(each).get("last"), int)}
+        return cls(tracks, frozenset(numbers))
 
 
 class Batch:
@@ -72,7 +105,11 @@ class Batch:
             return []
         # What can be posted is not answered, too: Label Studio would have it twice.
         is_to_come = self._tools.studios.of(project) and job.number not in self._refused
-        return [] if job.state != "done" or is_to_come else self._prediction(job, label_config.parse(xml))
+        if job.state != "done" or is_to_come:
+            return []
+        config = label_config.parse(xml)
+        before = _Before.of(task.get("predictions"), task.get("annotations"), task.get("drafts"), config.video.name)
+        return self._prediction(job, config, before)
 
     def try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job | None:
         """As `queue`; None: the log says why not."""
@@ -103,13 +140,34 @@ class Batch:
             self._wanted.set()
         return job
 
-    def has(self, client: Client, task: int) -> bool:
-        """Whether a task has a prediction of this model.
+    def has(self, client: Client, task: int, phrases: Sequence[str] | None = None) -> bool:
+        """Whether a task has a prediction of this model, for these phrases and no others; None: for any.
 
         Raises:
             StudioError: Label Studio does not answer.
         """
-        return self._tools.model_version in {str(one.get("model_version")) for one in client.predictions(task)}
+        right, stale = self._ours(client.predictions(task), phrases)
+        return bool(right) and not stale
+
+    def phrases(self, task: Mapping[str, Any], xml: str, source: Source) -> tuple[str, ...] | None:
+        """What is to be looked for in a task; None: that cannot be told."""
+        try:
+            return _phrases(task.get("data") or {}, label_config.parse(xml), source)
+        except BadRequest:
+            return None
+
+    def _ours(
+        self, predictions: Iterable[Mapping[str, Any]], phrases: Sequence[str] | None
+    ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """The predictions of this model: those for these phrases, and those that are known to be for others."""
+        ours = [one for one in predictions if str(one.get("model_version")) == self._tools.model_version]
+        made = [_made_of(one).get("phrases") for one in ours]
+        stale = [
+            one
+            for one, its in zip(ours, made, strict=True)
+            if phrases is not None and isinstance(its, list) and {*map(str, its)} != {*phrases}
+        ]
+        return [one for one in ours if one not in stale], stale
 
     def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: Source) -> Recipe:
         data, video = task.get("data"), config.video
@@ -127,15 +185,20 @@ class Batch:
             within=(EVERYWHERE,),
         )
 
-    def _prediction(self, job: Job, config: LabelConfig) -> dict[str, Any]:
-        """A prediction, the same whenever it is made: the ids are made of the job's."""
+    def _prediction(self, job: Job, config: LabelConfig, before: _Before) -> dict[str, Any]:
+        """A prediction, the same whenever it is made of the same: new ids are made of the job's."""
         video, settings = config.video.name, self._tools.settings
+        found = Finding(job, settings.keyframes.iou).found()
+        classes = {name: config.named(one.phrase, video) for name, one in found.items()}
+        sights = {name: Sight(one.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
+        known = identity.identities(sights, before.known, before.numbers)
+        taken = {region.id for tracks in before.known for region in tracks}
         result: Results = []
         scores = []
-        for number, (name, one) in enumerate(Finding(job, settings.keyframes.iou).found().items(), start=1):
-            identity = hashlib.sha256(f"{job.kept.digest}|{job.kept.key}|{name}".encode(errors="replace")).hexdigest()
-            labels = config.named(one.phrase, video)
-            region = Region(identity[:10], config.region_control(video), video, labels, (), origin="prediction")
+        for name, one in found.items():
+            labels, number = classes[name], known[name].number
+            own = known[name].id or _new_id(f"{job.kept.digest}|{job.kept.key}|{name}", number, taken)
+            region = Region(own, config.region_control(video), video, labels, (), origin="prediction")
             result += regions.answer(
                 region,
                 one.items,
@@ -148,7 +211,10 @@ class Batch:
             )
             scores.append(one.score)
         score = sum(scores) / len(scores) if scores else 0.0
-        return {"result": result, "score": round(score, 4), "model_version": self._tools.model_version}
+        last = max([0, *before.numbers, *(one.number for one in known.values())])
+        made = {"phrases": list(job.kept.recipe.phrases), "last": last}
+        version = self._tools.model_version
+        return {"result": result, "score": round(score, 4), "model_version": version, "neighbors": made}
 
     # Posting
 
@@ -174,7 +240,7 @@ class Batch:
                 return
 
     def _post(self, kept: Kept) -> bool:
-        """Give a job's answer to Label Studio, unless it has one of this model. False: later."""
+        """Give a job's answer to Label Studio, unless it has it, instead of one for other phrases. False: later."""
         job, client = self._tools.runner.job(kept.number), self._tools.studios.of(kept.recipe.project)
         if job is None or client is None:
             return True  # it is answered from the store, when it is asked for
@@ -182,8 +248,11 @@ class Batch:
         try:
             task = int(posted["task"])
             config = label_config.parse(posted["config"])
-            if not self.has(client, task):
-                client.add_prediction(task, self._prediction(job, config))
+            predictions = client.predictions(task)
+            right, stale = self._ours(predictions, kept.recipe.phrases)
+            if not right:
+                before = _Before.of(predictions, client.annotations(task), client.drafts(task), config.video.name)
+                client.add_prediction(task, self._prediction(job, config, before))
         except BackendError as error:
             self._refused.add(kept.number)
             log.warning("job %d is not posted: %s", kept.number, " ".join(str(error).split()))
@@ -193,8 +262,42 @@ class Batch:
             log.error("job %d cannot be posted: %s", kept.number, where(error))
         else:
             self._refused.discard(kept.number)
+            if not _cleared(client, stale):
+                return False
         self._tools.store.set_posted(kept.number)
         return True
+
+
+def _cleared(client: Client, stale: Iterable[Mapping[str, Any]]) -> bool:
+    """Take predictions away. False: later."""
+    try:
+        for one in stale:
+            client.delete_prediction(int(one["id"]))
+    except StudioError as error:
+        log.warning("a prediction for other words is not taken away: %s", " ".join(str(error).split()))
+        return error.is_final
+    return True
+
+
+def _made_of(prediction: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What one of ours was made of: `phrases`, and `last`, the last number that its task had used."""
+    made = prediction.get("neighbors")
+    return made if isinstance(made, Mapping) else {}
+
+
+def _number(prediction: Mapping[str, Any]) -> int:
+    number = prediction.get("id")
+    return number if isinstance(number, int) else 0
+
+
+def _listed(given: object) -> list[Mapping[str, Any]]:
+    return [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+
+
+def _new_id(name: str, number: int, taken: set[str]) -> str:
+    """An id that no track had before."""
+    ways = (hashlib.sha256(way.encode(errors="replace")).hexdigest()[:10] for way in (name, f"{name}|{number}"))
+    return next(way for way in ways if way not in taken)
 
 
 def _phrases(data: Mapping[str, Any], config: LabelConfig, source: Source) -> tuple[str, ...]:

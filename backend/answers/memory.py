@@ -195,6 +195,7 @@ class Answers:
             shown={**unsaved, **page},
             answered={name: one.region for name, one in given.items()},
             deleted={name: one.region for name, one in lacking.items() if name not in unsaved and one.arrival.is_seen},
+            lost={name: one.region for name, one in lacking.items() if name not in unsaved and not one.arrival.is_seen},
         )
 
 
@@ -207,12 +208,14 @@ class Known:
         shown: those that are there; what was answered too lately to be saved as it was answered.
         answered: as they were answered last, before a person edited them.
         deleted: those that a person has deleted.
+        lost: those that no saved page has shown: their answers came too late, or the page cannot be saved.
     """
 
     page: Mapping[str, Region]
     shown: Mapping[str, Region]
     answered: Mapping[str, Region]
     deleted: Mapping[str, Region]
+    lost: Mapping[str, Region]
 
     def is_saved(self, region: Region) -> bool:
         """The page was saved since the region was answered last, as far as that is remembered."""

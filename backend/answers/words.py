@@ -3,18 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from backend.answers import law
 from backend.answers.memory import Answers, Known
-from backend.geometry import iou
 from backend.jobs.finding import Found
-from backend.labelstudio import sequence
+from backend.labelstudio import identity
 from backend.labelstudio.grammar import Question
+from backend.labelstudio.identity import Sight
 from backend.labelstudio.regions import Region, new_id
-
-_SAME = 0.5
-"""Mean IoU from which on two tracks are of one object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,54 +52,64 @@ def plan(
     """
     known = answers.regions(page, since)
     deleted = {} if question.redo else known.deleted
+    ids = {name: answers.id_of(key, name) for name in found}
+    on_page = _on_page(found, ids, known)
+    unknown = {name: one for name, one in found.items() if name not in on_page and not ids[name]}
+    doubled = _alike(unknown, known.shown.values())
+    gone = _alike(unknown, deleted.values(), of_one_phrase=True)
+    lost = identity.matched(_sights(unknown), _seen(known.lost))
     new, going_on, there, fresh = dict[str, str](), dict[str, Region](), 0, 0
     for name, one in found.items():
-        earlier = answers.id_of(key, name)
-        match = known.shown.get(earlier) if earlier else None
-        match = match or _there(one, known)
+        match = on_page.get(name)
         is_saved = match is not None and known.is_saved(match)
         is_free = match and is_saved and question.at is None and match not in going_on.values()
         if match and is_free and match.items[-1].frame <= until and law.may_go_on(match, one.phrase, preserve=preserve):
             going_on[name] = match
-        elif match:
+        elif match or name in doubled:
             there += 1
-            fresh += not is_saved and match.is_partial and match.is_untouched
-            answers.note(key, name, match.id)
-        elif earlier and earlier not in deleted:
-            new[name] = earlier  # that answer has not reached the page
-        elif not (earlier or _waits(one, known.shown.values(), until) or _same(one, _of(one.phrase, deleted.values()))):
-            new[name] = new_id()
-            answers.note(key, name, new[name])
+            fresh += match is not None and not is_saved and match.is_partial and match.is_untouched
+        elif earlier := ids[name]:
+            if earlier not in deleted:
+                new[name] = earlier  # that answer has not reached the page
+        elif not (_waits(one, known.shown.values(), until) or name in gone):
+            new[name] = lost.get(name) or new_id()
+        if became := new.get(name) or (match.id if match else None):
+            answers.note(key, name, became)
     return Plan(new, going_on, there, fresh)
 
 
-def _there(one: Found, known: Known) -> Region | None:
-    """The region on the page of the same object, as it is there or as it was before a person edited it."""
-    before = [region for name, region in known.answered.items() if name in known.shown]
-    same = _same(one, known.shown.values()) or _same(one, before)
-    return known.shown[same.id] if same else None
+def _on_page(found: Mapping[str, Found], ids: Mapping[str, str | None], known: Known) -> dict[str, Region]:
+    """The region on the page of each object: the one that it became, or one like it, as it is or was answered."""
+    placed = {name: known.shown[earlier] for name, earlier in ids.items() if earlier and earlier in known.shown}
+    for shown in (known.shown, known.answered):
+        taken = {region.id for region in placed.values()}
+        free = {name: one for name, one in shown.items() if name in known.shown and name not in taken}
+        rest = {name: one for name, one in found.items() if name not in placed}
+        placed |= {name: known.shown[same] for name, same in identity.matched(_sights(rest), _seen(free)).items()}
+    return placed
 
 
-def _of(phrase: str, regions: Iterable[Region]) -> list[Region]:
-    return [region for region in regions if region.meta.get("phrase") == phrase]
+def _alike(found: Mapping[str, Found], shown: Iterable[Region], *, of_one_phrase: bool = False) -> set[str]:
+    """The objects that look like one of these regions, whether another one does, too."""
+    shown = list(shown)
+    overlaps = identity.overlaps([*_sights(found).values()], [Sight.of(region) for region in shown])
+    return {
+        name
+        for (name, one), row in zip(found.items(), overlaps, strict=True)
+        for overlap, region in zip(row, shown, strict=True)
+        if overlap and (not of_one_phrase or region.meta.get("phrase") == one.phrase)
+    }
+
+
+def _sights(found: Mapping[str, Found]) -> dict[str, Sight]:
+    return {name: Sight(one.items, frozenset({one.phrase})) for name, one in found.items()}
+
+
+def _seen(regions: Mapping[str, Region]) -> dict[str, Sight]:
+    return {name: Sight.of(region) for name, region in regions.items()}
 
 
 def _waits(one: Found, shown: Iterable[Region], until: int) -> bool:
     """It may be one that was shown on a single frame, which has not been reached yet."""
-    ats = [region.meta.get("at") for region in _of(one.phrase, shown)]
+    ats = [region.meta.get("at") for region in shown if region.meta.get("phrase") == one.phrase]
     return any(isinstance(at, int) and at > until for at in ats)
-
-
-def _same(one: Found, shown: Iterable[Region]) -> Region | None:
-    """The region of the same object; one that was never tracked is judged on a person's keyframes alone."""
-    best, same = _SAME, None
-    for region in shown:
-        frames = {item.frame for item in (*region.items, *(one.items if region.is_tracked else ()))}
-        places = np.array(sorted(frames))
-        mine, theirs = sequence.at(one.items, places), sequence.at(region.items, places)
-        both = ~(np.isnan(mine[:, 0]) | np.isnan(theirs[:, 0]))
-        if both.any():
-            overlap = float(iou(sequence.corners(mine[both]), sequence.corners(theirs[both])).mean())
-            if overlap >= best:
-                best, same = overlap, region
-    return same

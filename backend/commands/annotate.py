@@ -1,6 +1,7 @@
 """`sam3-backend project annotate`: a project's videos gone through by words, and what is found becomes predictions.
 
 Every task is a job on disk: broken off at any moment, the same command goes on where it was, and gives nothing twice.
+With other words, what it finds takes the place of what it has given, and what was there keeps its number.
 """
 
 import time
@@ -57,7 +58,7 @@ def run(
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):
         raise SettingsError(f"project {project} has no task {missing[0]}: give numbers of its own tasks")
     with closing(Service(settings, device)) as service:
-        todo = [task for task in chosen if not service.batch.has(client, task["id"])][:limit]
+        todo = [task for task in chosen if not _is_done(service, client, task, xml, source)][:limit]
         say(f"{len(chosen)} tasks, {len(chosen) - len(todo)} left out or done, {len(todo)} to do")
         if dry_run:
             for task in todo:
@@ -72,6 +73,10 @@ def run(
         for number, why in sorted(failed.items()):
             say(f"task {number}: failed: {' '.join(why.split())}")
     return len(failed)
+
+
+def _is_done(service: Service, client: Client, task: Mapping[str, Any], xml: str, source: Source) -> bool:
+    return service.batch.has(client, task["id"], service.batch.phrases(task, xml, source))
 
 
 def _queued(

@@ -1,25 +1,33 @@
 """`sam3-backend project export`: a project's tracks, or a file's, in the formats that others read."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backend.commands.prepare import tell
 from backend.errors import BackendError, BadRequest, MediaError, SettingsError
-from backend.export import tasks
-from backend.export.clips import Clip, Masks, Size, whole
+from backend.export import beside, tasks
+from backend.export.beside import Beside
+from backend.export.clips import Clip, Frames, Size, whole
 from backend.export.formats import FORMATS, LABELSTUDIO, Format
+from backend.export.masking import Key, Source, masked
 from backend.export.studio import labelstudio
 from backend.export.tasks import Chosen, Controls
 from backend.export.timing import Footage
+from backend.geometry import Boxes
+from backend.jobs import store
 from backend.labelstudio import config as label_config
 from backend.labelstudio.client import Client
 from backend.labelstudio.videos import Videos
+from backend.masks import Rle
 from backend.settings import Settings
+from backend.tracks import Block
 from backend.video import Video, VideoLimits
 
 
@@ -47,14 +55,14 @@ def run(
     settings: Settings,
     source: Path | int,
     wanted: Wanted,
-    masks: Masks | None = None,
     say: Callable[[str], None] = tell,
 ) -> int:
     """Export the tasks of a file, or of a project of Label Studio.
 
+    Masks are those that `track` left beside the file, or those of the project's jobs in `data_dir`.
+
     Args:
         source: a JSON file of tasks, or a project's number.
-        masks: what was kept of the tracks, by task and region.
         say: is told what was done, and of each task that is left out or counts frames without its video.
 
     Returns:
@@ -64,14 +72,17 @@ def run(
         BackendError: nothing can be, or the tasks cannot be had.
     """
     _check(wanted)
+    keeps: Keeps
     if isinstance(source, Path):
         found, controls, look = tasks.load(source), Controls(), _beside(settings)
+        keeps = partial(_left, _masks(source, wanted))
     else:
         client = Client.of(settings)
         found, controls = _project(client, source)
         look = partial(_fetched, Videos(settings), client)
+        keeps = partial(_Stored, settings.data_dir.expanduser() / "jobs.sqlite3", str(source), controls)
     chosen = _chosen(found, wanted.predictions, say)
-    exporter = Exporter(controls, wanted, look, masks or {}, say)
+    exporter = Exporter(controls, wanted, look, keeps, say)
     exporter.write(chosen)
     return exporter.failed
 
@@ -141,6 +152,48 @@ def _beside(settings: Settings) -> Look:
     return look
 
 
+Keeps = Callable[[Chosen], Source]
+"""The masks that were kept of a task's video."""
+
+
+def _masks(file: Path, wanted: Wanted) -> beside.Masks:
+    """Those beside a file, where the format holds some."""
+    return beside.read(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
+
+
+def _left(masks: beside.Masks, chosen: Chosen) -> Source:
+    """Of a file's task."""
+    return Beside.of(masks, [str(one.get("id")) for one in chosen.results])
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the jobs of a project's task have kept, in the file that a server may be working in."""
+
+    path: Path
+    project: str
+    controls: Controls
+    chosen: Chosen
+
+    def boxes(self) -> Iterator[tuple[Key, Frames, Boxes]]:
+        """As the tracks had them."""
+        for job, way, block in self._blocks(()):
+            frames = np.array(block.frames)
+            for name, rows in zip(block.tracks, block.rows, strict=True):
+                yield (job, way, name), frames, rows[:, :4].astype(float)
+
+    def masks(self, wanted: Collection[Key]) -> Iterator[tuple[Key, Mapping[int, Rle]]]:
+        """Of the jobs that are wanted."""
+        for job, way, block in self._blocks({job for job, _, _ in wanted}):
+            for name, masks in block.masks.items():
+                yield (job, way, name), masks
+
+    def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
+        # The same numbers may be another Label Studio's; its video has another address.
+        url = self.controls.video(self.chosen.data)
+        return store.masked(self.path, str(self.chosen.number), self.project, url, masks)
+
+
 @dataclass(slots=True)
 class Exporter:
     """Writes tasks, and tells what could not be done.
@@ -152,12 +205,13 @@ class Exporter:
     controls: Controls
     wanted: Wanted
     look: Look
-    masks: Masks
+    keeps: Keeps
     say: Callable[[str], None]
     failed: int = 0
     _at: int = field(default=0, init=False)
     _tracks: int = field(default=0, init=False)
     _unmasked: int = field(default=0, init=False)
+    _gaps: int = field(default=0, init=False)
     _counted: int = field(default=0, init=False)
     _blind: str = field(default="", init=False)
 
@@ -184,6 +238,8 @@ class Exporter:
             )
         if self._unmasked:
             self.say(f"{self._unmasked} tracks have no masks, and are left out of {wanted.format}")
+        if self._gaps:
+            self.say(f"{self._gaps} boxes of the others have no mask that fits, and are left out: track them anew")
 
     def _write(self, chosen: Sequence[Chosen], form: Format, part: Path) -> None:
         clips = self._clips(chosen, form)
@@ -204,8 +260,8 @@ class Exporter:
         """What can be written of them, one by one."""
         for one in self._each(chosen):
             try:
-                clip = tasks.clip(one, self.controls, self._footage(one), self.wanted.size, self.masks)
-                self._check_clip(clip, form)
+                clip = tasks.clip(one, self.controls, self._footage(one), self.wanted.size)
+                clip = self._checked(clip, form, self.keeps(one))
             except BackendError as error:
                 self.failed += 1
                 self.say(f"task {one.number}: not exported: {error}")
@@ -213,18 +269,21 @@ class Exporter:
             self._tracks += len(clip.traces)
             if form.needs == "masks":
                 self._unmasked += len(clip.traces) - len(clip.masked)
+                self._gaps += sum(len(trace.frames) - len(trace.masks) for trace in clip.masked)
             yield clip
 
-    def _check_clip(self, clip: Clip, form: Format) -> None:
-        """Refuse what would be written without its tracks, as if there were none.
+    def _checked(self, clip: Clip, form: Format, kept: Source) -> Clip:
+        """The clip with its masks; refused is what would be written without its tracks, as if there were none.
 
         Raises:
-            BackendError: the format needs what it has not.
+            BackendError: the format needs what it has not, or what was kept cannot be read.
         """
         if form.needs != "nothing":
             _ = clip.pixels
+        clip = masked(clip, kept) if form.has_masks and clip.traces else clip
         if form.needs == "masks" and clip.traces and not clip.masked:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
+        return clip
 
     def _footage(self, chosen: Chosen) -> Footage | None:
         """What a task's video tells; None: it cannot be had, and frames are counted as the page counts them."""

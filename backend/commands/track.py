@@ -15,9 +15,11 @@ from backend import engines, overlay
 from backend.commands.prepare import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
+from backend.export import beside
 from backend.jobs.propagation import Propagations, stretches_between
-from backend.labelstudio import regions, segments, sequence
+from backend.labelstudio import identity, regions, segments, sequence
 from backend.labelstudio.clock import Clock
+from backend.labelstudio.identity import Sight
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Phrase, Search, Target
@@ -39,20 +41,23 @@ def run(
 ) -> None:
     """Track every target, and everything that answers to the words, and write what came of it.
 
+    With `show_masks` the masks lie beside the output, as `backend.export.beside` has them.
+
     Args:
         path: the video.
         targets: by the track's name.
         searches: what to find by words; no two with the same.
         span: source frames that are not left; None: the whole video.
         url: what the task's `data.video` gets; None: the path.
-        output: the JSON file of tasks with predictions; None: standard output.
+        output: the JSON file of tasks with predictions; None: standard output. Where it is there and of this video,
+            objects that it has keep their ids and numbers.
         drawn: an mp4 with the tracks drawn in; None: none.
 
     Raises:
         BackendError: the video cannot be decoded, or a prompt is not for this video or engine.
     """
     _check(path, output, drawn)
-    settings = replace(settings, show_masks=settings.show_masks and drawn is not None)
+    settings = replace(settings, show_masks=settings.show_masks and (output or drawn) is not None)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
         propagations = _propagations(video, targets, searches, settings, span)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
@@ -61,10 +66,15 @@ def run(
         tracks = propagations.tracks()
         labels = _labels(tracks, targets, searches, propagations.found)
         humans = {name: _humans(target, video) for name, target in targets.items()}
-        task = _task(video, tracks, humans, labels, settings, engine, url or str(path))
+        url = url or str(path)
+        task, ids = _task(video, tracks, humans, labels, settings, engine, url, _before(output, url))
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
+            # Those of an earlier run would be taken for this one's.
+            beside.place(output).unlink(missing_ok=True)
+            if settings.show_masks:
+                beside.write(output, {region: tracks[name].masks for name, region in ids.items()})
         else:
             print(text)
         if drawn:
@@ -138,29 +148,39 @@ def _task(
     settings: Settings,
     engine: Engine,
     url: str,
-) -> dict[str, Any]:
-    """The task to import.
+    before: Sequence[Region],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The task to import, and the ids of its regions by track.
 
     Args:
-        humans: the boxes that were given, by target; the other tracks are new to Label Studio, and get new ids.
+        humans: the boxes that were given, by target, which is the id of its region.
+        before: the regions of an earlier run; what is not among them gets a new number, and what words found a new id.
     """
     clock = Clock(video.times, video.end, video.rate)
-    result = []
-    for number, (name, track) in enumerate(tracks.items(), start=1):
+    made, result, ids = dict[str, list[Item]](), [], {}
+    for name, track in tracks.items():
         size, bound = (video.width, video.height), settings.keyframes.iou
         boxes = partial(segments.sampled, track=track, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
         ours = segments.keyframes(segments.between(given), boxes, bound)
-        if not given and not ours:
-            continue
-        classes = [label] if (label := labels[name]) else []
+        if given or ours:
+            made[name] = [*given, *ours]
+    classes = {name: [label] if (label := labels[name]) else [] for name in made}
+    sights = {
+        name: Sight(sorted(items, key=lambda item: item.frame), frozenset(classes[name]))
+        for name, items in made.items()
+    }
+    known = identity.identities(sights, [before])
+    for name, items in made.items():
+        track, same = tracks[name], known[name].id
+        ids[name] = name if name in humans else same if same and same not in humans else regions.new_id()
         result.extend(
             regions.answer(
-                _region(name if name in humans else regions.new_id(), classes, given, video),
-                [*given, *ours],
+                _region(ids[name], classes[name], humans.get(name, []), video),
+                items,
                 framerate=video.rate,
-                labels=classes,
-                track_id=number,
+                labels=classes[name],
+                track_id=known[name].number,
                 engine=engine.name,
                 score=float(np.nanmean(track.scores)) if len(track.scores) else None,
             )
@@ -171,7 +191,21 @@ def _task(
         "score": float(np.mean(scores or 0)),
         "result": result,
     }
-    return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}
+    return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}, ids
+
+
+def _before(output: Path | None, url: str) -> list[Region]:
+    """The tracks that the file has of this video; nothing where it is of another, or cannot be read."""
+    try:
+        tasks = json.loads(output.read_text(encoding="utf-8")) if output else []
+    except (OSError, ValueError):
+        return []
+    found = []
+    for task in tasks if isinstance(tasks, list) else []:
+        match task:
+            case {"data": {"video": video}, "predictions": [{"result": result}, *_]} if video == url:
+                found += identity.tracks(result)
+    return found
 
 
 def _humans(target: Target, video: Video) -> list[Item]:

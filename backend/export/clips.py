@@ -18,8 +18,6 @@ from backend.masks import Rle
 Frames = NDArray[np.int64]
 Size = tuple[int, int]
 """Width and height in pixels."""
-Masks = Mapping[tuple[int, str], Mapping[int, Rle]]
-"""By task and region, then by frame: what was kept of them."""
 UNNAMED = "object"
 """The class of a region without one."""
 _FOREIGN = re.compile(r"[^-\w.]+")

@@ -18,22 +18,24 @@ class Format:
 
     Attributes:
         needs: what its tracks have to have: the size of the pictures, or masks too.
+        has_masks: it holds masks where there are some.
     """
 
     write: Writer
     is_folder: bool = False
     needs: Literal["nothing", "pixels", "masks"] = "pixels"
+    has_masks: bool = False
 
 
 LABELSTUDIO = "labelstudio"
 """The one that is written from tasks, not from clips."""
 FORMATS: Mapping[str, Format] = {
     "mot": Format(tables.mot, is_folder=True),
-    "mots": Format(masked.mots, is_folder=True, needs="masks"),
-    "coco-vid": Format(coco.coco_vid),
-    "youtube-vis": Format(coco.youtube_vis),
+    "mots": Format(masked.mots, is_folder=True, needs="masks", has_masks=True),
+    "coco-vid": Format(coco.coco_vid, has_masks=True),
+    "youtube-vis": Format(coco.youtube_vis, has_masks=True),
     "yolo": Format(tables.yolo, is_folder=True, needs="nothing"),
-    "davis": Format(masked.davis, is_folder=True, needs="masks"),
+    "davis": Format(masked.davis, is_folder=True, needs="masks", has_masks=True),
     "csv": Format(tables.table),
 }
 NAMES = (*FORMATS, LABELSTUDIO)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
+from backend.export import rle
 from backend.export.clips import Clip, lines
 from backend.export.tables import sequence_info
 from backend.masks import Rle
@@ -37,7 +38,7 @@ def mots(clips: Iterable[Clip], labels: Sequence[str], out: Path, dense: bool) -
         known = {trace.id: classes[trace.label] for trace in clip.masked}
         factor = 10 ** max([3, *(len(str(track)) for track in known)])
         texts = [
-            f"{frame + 1} {known[track] * factor + track} {known[track]} {mask.height} {mask.width} {_text(mask)}"
+            f"{frame + 1} {known[track] * factor + track} {known[track]} {mask.height} {mask.width} {rle.encode(mask)}"
             for frame, masks in _by_frame(clip)
             for track, mask in _apart(masks).items()
         ]
@@ -118,15 +119,6 @@ def _overlap(masks: Iterable[Rle]) -> bool:
     runs = runs.reshape(-1, 2)
     runs = runs[runs[:, 0].argsort(kind="stable")]
     return bool((runs[1:, 0] < runs[:-1, 1]).any())
-
-
-def _text(mask: Rle) -> str:
-    """Run lengths in COCO's text for them."""
-    from pycocotools import mask as coco
-
-    lengths = {"size": [mask.height, mask.width], "counts": mask.counts.tolist()}
-    text: bytes = coco.frPyObjects(lengths, mask.height, mask.width)["counts"]
-    return text.decode("ascii")
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,7 +1,6 @@
 """Label Studio's own JSON: the annotations that count, without commands, status texts and command labels."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +13,6 @@ from backend.export.tasks import Chosen, Controls
 from backend.labelstudio import regions, sequence
 from backend.labelstudio.grammar import own
 from backend.labelstudio.regions import TYPE, Region
-
-_TOLD = re.compile(r"track \d+ ·|not tracked: ")
-"""How lines of ours begin in a region's Info panel."""
 
 
 def labelstudio(chosen: Iterable[Chosen], controls: Controls, out: Path, dense: bool) -> None:
@@ -77,11 +73,9 @@ def _labelled(value: Mapping[str, Any], controls: Controls) -> dict[str, Any]:
 
 def _untold(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A region's meta without our lines to people."""
-    lines = _lines(meta.get("text"))
-    notes = [line for line in lines if not _TOLD.match(line)]
-    if len(notes) == len(lines):
+    if "text" not in meta:
         return dict(meta)
-    others = {key: value for key, value in meta.items() if key != "text"}
+    others, notes = {key: value for key, value in meta.items() if key != "text"}, regions.notes(meta["text"])
     return others | ({"text": notes} if notes else {})
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from backend.errors import BadRequest, SettingsError
-from backend.export.clips import UNNAMED, Clip, Masks, Size, Trace, folder
+from backend.export.clips import UNNAMED, Clip, Size, Trace, folder
 from backend.export.timing import Footage, Timing, rate_of
 from backend.geometry import Boxes
 from backend.labelstudio import regions, sequence
@@ -116,12 +116,18 @@ def choose(task: Mapping[str, Any], number: int, predictions: bool) -> Chosen | 
         number: of the task, where it tells none.
         predictions: where nothing was submitted, the newest prediction counts.
     """
-    number = task["id"] if isinstance(task.get("id"), int) else number
+    number = number_of(task, number)
     submitted = [one for one in _objects(task.get("annotations")) if not one.get("was_cancelled")]
     if submitted:
         return Chosen(task, number, "annotations", max(submitted, key=_age))
     predicted = _objects(task.get("predictions")) if predictions else []
     return Chosen(task, number, "predictions", max(predicted, key=_age)) if predicted else None
+
+
+def number_of(task: Mapping[str, Any], otherwise: int) -> int:
+    """A task's number, as it tells."""
+    number = task.get("id")
+    return number if isinstance(number, int) else otherwise
 
 
 def _age(entry: Mapping[str, Any]) -> tuple[bool, str, int]:
@@ -144,13 +150,12 @@ def labels(chosen: Sequence[Chosen], controls: Controls) -> list[str]:
     return [*known, *sorted(found - {*known})]
 
 
-def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size | None, masks: Masks) -> Clip:
-    """A task's tracks on every frame.
+def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size | None) -> Clip:
+    """A task's tracks on every frame, without masks.
 
     Args:
         footage: of its video; None: LS frames are counted.
         size: of its pictures, where it was given.
-        masks: what was kept; none of a region that is not in it.
 
     Raises:
         BadRequest: a region cannot be read.
@@ -161,24 +166,20 @@ def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size
     size = size or (footage.size if footage else _size(chosen))
     draws = [(region, _draw(region, timing, size)) for region in drawn]
     seen = [(region, drawing) for region, drawing in draws if len(drawing.frames)]
-    named = _named([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
-    traces = []
-    for (region, drawing), number in zip(seen, named, strict=True):
-        kept = masks.get((chosen.number, region.id), {})
-        shown = {*drawing.frames.tolist()} if kept else set()
-        traces.append(
-            Trace(
-                number,
-                controls.label(region.labels),
-                region.score,
-                drawing.frames,
-                drawing.boxes,
-                drawing.keys,
-                np.array([item.enabled for item in drawing.items]),
-                np.array([item.is_human for item in drawing.items]),
-                {frame: mask for frame, mask in kept.items() if frame in shown},
-            )
+    ids = track_ids([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
+    traces = [
+        Trace(
+            number,
+            controls.label(region.labels),
+            region.score,
+            drawing.frames,
+            drawing.boxes,
+            drawing.keys,
+            np.array([item.enabled for item in drawing.items]),
+            np.array([item.is_human for item in drawing.items]),
         )
+        for (region, drawing), number in zip(seen, ids, strict=True)
+    ]
     name = folder(chosen.number, controls.video(chosen.data))
     return Clip(chosen.number, name, timing.length, timing.rate, size, tuple(sorted(traces, key=lambda one: one.id)))
 
@@ -247,7 +248,7 @@ def _size(chosen: Chosen) -> Size | None:
     return None
 
 
-def _named(told: Sequence[tuple[int | None, int]]) -> list[int]:
+def track_ids(told: Sequence[tuple[int | None, int]]) -> list[int]:
     """Track ids: those that are told by one region alone; the others get the lowest free numbers, by first frame.
 
     Args:

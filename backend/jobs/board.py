@@ -21,7 +21,7 @@ _WIDTH = 640
 
 
 class Board:
-    """What the status page shows and can do; see `backend.status.Board`.
+    """What the status page shows and can do; see `backend.pages.status.Board`.
 
     Args:
         address: of a task in Label Studio, by project and task; None where Label Studio's is not known.
@@ -94,6 +94,7 @@ class Board:
             "kind": "labels" if job.kept.batch else recipe.kind,
             "what": ", ".join(recipe.phrases),
             "task": recipe.task,
+            "project": recipe.project,
             "task_url": self._address(recipe.project, recipe.task),
             "done": done,
             "total": total,

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,37 @@ class Kept:
     names: tuple[str, ...] | None
     asked: float
     ended: float | None
+
+
+def masked(path: Path, task: str, project: str, url: str, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
+    """Job, way and block, in order, of all with masks that the jobs on a task's video have come to.
+
+    Read beside a server that works in the file. Where there is no file nothing is.
+
+    Args:
+        masks: jobs; the blocks of others come without the masks themselves, which take most of the time.
+
+    Raises:
+        SettingsError: the file is of a newer version, or cannot be read.
+    """
+    if not path.is_file():
+        return
+    columns = "job, way, start, stop, reverse, tracks, phrases, rows, masks"
+    asked = " AND ".join(f"json_extract(recipe, '$.{name}') = ?" for name in ("task", "project", "url"))
+    sql = f"SELECT {columns} FROM blocks WHERE masks IS NOT NULL AND job IN (SELECT number FROM jobs WHERE {asked})"  # noqa: S608
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as file:
+            if not _version(file):  # it is being made
+                return
+            for job, *row, packed in file.execute(
+                f"{sql} ORDER BY job, number", tuple(map(_text, (task, project, url)))
+            ):
+                yield job, *_said((*row, packed if job in masks else None))
+    except sqlite3.Error as error:
+        raise SettingsError(
+            f"masks cannot be read from data_dir ({type(error).__name__}): give the one of serve with --data-dir, as "
+            "the user that serve runs as"
+        ) from error
 
 
 class Store:
@@ -374,13 +405,19 @@ class Store:
         return [_kept(row) for row in rows]
 
     def _migrate(self) -> None:
-        (version,) = self._file.execute("PRAGMA user_version").fetchone()
-        if version > len(_MIGRATIONS):
-            raise SettingsError(
-                "the jobs in data_dir are of a newer sam3-backend: install that one, or set data_dir to another folder"
-            )
+        version = _version(self._file)
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             self._file.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def _version(file: sqlite3.Connection) -> int:
+    """The file's schema; 0: it has none yet."""
+    (version,) = file.execute("PRAGMA user_version").fetchone()
+    if version > len(_MIGRATIONS):
+        raise SettingsError(
+            "the jobs in data_dir are of a newer sam3-backend: install that one, or set data_dir to another folder"
+        )
+    return int(version)
 
 
 def _only_one(path: Path) -> IO[str]:

@@ -129,6 +129,28 @@ class Client:
         """Give a task another prediction; its annotations and drafts stay as they are."""
         self._call("POST", "/api/predictions", json={"task": task, **prediction}, timeout=_UPLOAD_TIMEOUT)
 
+    def delete_prediction(self, number: int) -> None:
+        """Take a prediction away; annotations that were made from it stay (1.23.2)."""
+        self._call("DELETE", f"/api/predictions/{number}")
+
+    def annotations(self, task: int) -> list[dict[str, Any]]:
+        """A task's annotations, without those that were skipped. Unlike `task`, it has nobody asked for predictions."""
+        found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
+        return found
+
+    def drafts(self, task: int) -> list[dict[str, Any]]:
+        """Everybody's drafts of a task."""
+        found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/drafts")
+        return found
+
+    def set_result(self, kind: str, number: int, result: Sequence[Mapping[str, Any]]) -> None:
+        """Replace what an annotation or a prediction holds.
+
+        Args:
+            kind: `annotations` or `predictions`.
+        """
+        self._call("PATCH", f"/api/{kind}/{number}/", json={"result": list(result)}, timeout=_UPLOAD_TIMEOUT)
+
     def uploads(self, project: int) -> list[dict[str, Any]]:
         """What was uploaded to a project: `file`, its path, and `size` in bytes."""
         found: list[dict[str, Any]] = self._call("GET", f"/api/projects/{project}/file-uploads", params={"all": "true"})

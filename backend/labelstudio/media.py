@@ -47,21 +47,23 @@ class Media:
         Raises:
             MediaError: it cannot be had: why, and what mends it.
         """
-        if url.startswith("/"):
-            if client is None:
-                raise MediaError(
-                    "the video is kept by Label Studio, whose address is unknown here: set LABEL_STUDIO_URL and "
-                    "LABEL_STUDIO_API_KEY, or open the project's page once"
-                )
-            url = client.url + url
-        if not _is_http(url):
-            raise MediaError("the video's address cannot be fetched: use http or https")
-        name = hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]
-        path = self._folder / name
-        with self._locks[name]:
+        url = _whole(url, client)
+        path = self._path(url)
+        with self._locks[path.name]:
             if not path.exists():
                 self._download(url, client, path, cancelled)
         return path
+
+    def has(self, url: str, client: Client | None) -> bool:
+        """Whether a file is here already.
+
+        Raises:
+            MediaError: its address cannot be one.
+        """
+        return self._path(_whole(url, client)).exists()
+
+    def _path(self, url: str) -> Path:
+        return self._folder / hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]
 
     def forget(self, path: Path) -> None:
         """Fetch a file anew next time: what came was not what the task meant."""
@@ -125,6 +127,20 @@ class Media:
 def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """No token; an auth of its own also keeps requests from reading a .netrc."""
     return request
+
+
+def _whole(url: str, client: Client | None) -> str:
+    """A task's url with the place that it is at."""
+    if url.startswith("/"):
+        if client is None:
+            raise MediaError(
+                "the video is kept by Label Studio, whose address is unknown here: set LABEL_STUDIO_URL and "
+                "LABEL_STUDIO_API_KEY, or open the project's page once"
+            )
+        url = client.url + url
+    if not _is_http(url):
+        raise MediaError("the video's address cannot be fetched: use http or https")
+    return url
 
 
 def _is_http(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import secrets
 import string
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -18,7 +19,9 @@ from backend.labelstudio.sequence import Item
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
-_OUR_LINES = ("track ", "not tracked: ")
+_NUMBER = re.compile(r"track \d+(?= ·|$)")
+_OUR_LINE = re.compile(_NUMBER.pattern + "|not tracked: ")
+"""How lines of ours begin in a region's Info panel."""
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -260,9 +263,23 @@ def _results(
 
 def _notes(region: Region) -> list[str]:
     """A person's own lines in the Info panel."""
-    text = region.meta.get("text")
-    lines = text if isinstance(text, list) else [text]
-    return [line for line in lines if isinstance(line, str) and line and not line.startswith(_OUR_LINES)]
+    return notes(region.meta.get("text"))
+
+
+def notes(text: object) -> list[str]:
+    """A person's own lines in what `meta.text` holds."""
+    return [line for line in _lines(text) if line and not _OUR_LINE.match(line)]
+
+
+def renumbered(text: object, number: int) -> list[str]:
+    """What `meta.text` holds once the track has another number."""
+    lines = [_NUMBER.sub(f"track {number}", line) for line in _lines(text)]
+    return lines if any(map(_NUMBER.match, lines)) else [*lines, f"track {number}"]
+
+
+def _lines(text: object) -> list[str]:
+    listed = text if isinstance(text, list) else [text]
+    return [line for line in listed if isinstance(line, str)]
 
 
 def _number(value: object) -> float | None:

@@ -22,6 +22,10 @@ class Videos:
         """A task's file; as for `Media.fetch`."""
         return self._media.fetch(url, client, cancelled)
 
+    def has(self, url: str, client: Client | None) -> bool:
+        """Whether a task's file is here already; as for `Media.has`."""
+        return self._media.has(url, client)
+
     def forget(self, path: Path) -> None:
         """Fetch a file anew next time."""
         self._media.forget(path)

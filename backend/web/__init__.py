@@ -1,1 +1,1 @@
-"""The status page's files; `backend.status` serves them."""
+"""The pages' files; `backend.pages` serves them."""

@@ -1,11 +1,12 @@
-// Follows GET /jobs and shows it. What people typed (phrases, errors) is set as text only, never as HTML.
+// Follows GET /jobs and shows it.
+
+import { $, ask, count, link, put, say } from "./base.js";
 
 const SOON = 1000; // ms until the next look while something goes on
 const LATER = 5000; // while nothing does, or nobody answers
 const AT_FIRST = 12; // ended jobs that are shown before a person asks for all
 const GIB = 2 ** 30;
 
-const SILENT = "The backend does not answer.";
 const PHASES = {
   "": "starting",
   fetching: "fetching the video",
@@ -19,7 +20,6 @@ const PHASES = {
   posting: "handing over to Label Studio",
 };
 
-const $ = (selector, root = document) => root.querySelector(selector);
 const cards = new Map(); // a job's number → what is on the page for it
 let showsAll = false;
 let newest = 0; // the number of the last look: an older one that comes late is not shown
@@ -52,7 +52,7 @@ class Card {
     this.refusal = "";
     this.update();
     try {
-      await ask(path, method);
+      await ask(path, { method });
       this.pending = this.pending && { ...this.pending, until: Date.now() + LATER };
     } catch (error) {
       this.pending = null;
@@ -87,7 +87,8 @@ class Card {
     put(".kind", details && job.what ? job.kind : "", root);
     put(".task", job.task ? `task ${job.task}` : "", root);
     link($(".task", root), job.task_url);
-    put(".tracks", job.tracks ? count(job.tracks, "track") : "", root);
+    put(".tracks", job.tracks ? count(job.tracks, "track") : /^\d+$/.test(job.task) ? "tracks" : "", root);
+    this.updateTracksLink();
     $(".batch", root).hidden = !job.batch;
     const frames = job.total ? `${job.done} of ${count(job.total, "frame")}` : "";
     put(".facts .amount", job.state === "running" || !job.done ? "" : frames, root);
@@ -100,6 +101,15 @@ class Card {
     put(".refusal", this.refusal, root);
     const share = job.total ? job.done / job.total : null;
     fill($(".bar", root), share, `${nameOf(job)}: ${PHASES[job.phase] ?? job.phase}`);
+  }
+
+  updateTracksLink() {
+    const { task, project } = this.job;
+    const anchor = $(".tracks", this.root);
+    anchor.removeAttribute("href");
+    if (!/^\d+$/.test(task)) return;
+    anchor.href = `tasks/${task}?project=${encodeURIComponent(project ?? "")}`;
+    anchor.title = `The tracks of task ${task}: look at them, rename, merge or split them`;
   }
 
   updateButtons() {
@@ -144,24 +154,6 @@ class Card {
   }
 }
 
-function put(selector, text, root = document) {
-  const node = $(selector, root);
-  if (node.textContent !== text) node.textContent = text;
-  node.hidden = !text;
-}
-
-// For places that are read out when they change: they must not be hidden in between.
-function say(id, text) {
-  const node = document.getElementById(id);
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function link(anchor, url) {
-  // An address may be anything, `javascript:` too.
-  if (/^https?:\/\//i.test(url ?? "")) anchor.href = url;
-  else anchor.removeAttribute("href");
-}
-
 // A share from 0 to 1; null: nobody knows how far it is.
 function fill(bar, share, label = null, text = null) {
   const percent = share === null ? null : Math.floor(100 * Math.min(1, Math.max(0, share)));
@@ -175,7 +167,6 @@ function fill(bar, share, label = null, text = null) {
 
 const nameOf = (job) => job.what || job.kind || `job ${job.id}`;
 const hasEnded = (job) => job.state !== "running" && job.state !== "queued";
-const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 function clock(seconds) {
   const [moment, today] = [new Date(seconds * 1000), new Date()];
@@ -266,15 +257,6 @@ function keepFocus(change) {
   const next = () => $(".resume:not([hidden])", job) ?? $("button:not([hidden])", job);
   const target = focused.hidden ? next() : focused;
   target?.focus({ preventScroll: true });
-}
-
-async function ask(path, method = "GET") {
-  const headers = method === "GET" ? {} : { "X-Sam3-Backend": "1" };
-  const options = { method, headers, cache: "no-store", signal: AbortSignal.timeout(10_000) };
-  const answer = await fetch(path, options).catch(() => null);
-  const body = await answer?.json().catch(() => null);
-  if (!answer?.ok || !body) throw new Error(body?.error ?? SILENT);
-  return body;
 }
 
 async function refresh() {

@@ -165,3 +165,91 @@ def test_start_training_annotates_the_whole_project_once(serving, studio: Studio
     off = serving(pre_annotate="off")
     off.train({"id": PROJECT, "label_config": CONFIG})
     assert off.tools.runner.jobs(9) == []
+
+
+def posted(service: Service, studio: Studio) -> None:
+    until(lambda: studio.predictions and not service.tools.store.unposted())
+
+
+def replaced(prediction: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    """A prediction's regions as an annotation has them."""
+    return [one | {"origin": "manual", **changes} for one in prediction["result"]]
+
+
+def test_what_is_annotated_already_keeps_its_identity_and_no_used_number_is_given(serving, studio: Studio) -> None:
+    service = serving()
+    asked(service)
+    posted(service, studio)
+    (made,) = studio.predictions
+    first, second = replaced(made)
+    older = [first | {"id": "older", "meta": {"track_id": 4}}]
+    newest = [first | {"id": "newest", "meta": {"track_id": 8}}]
+    skipped = [second | {"id": "skipped", "meta": {"track_id": 2}}]
+    studio.annotations[7] = [
+        {"id": 1, "result": newest, "updated_at": "2026-11-25T10:00:00Z"},
+        {"id": 2, "result": older, "updated_at": "2026-11-24T10:00:00Z"},
+        {"id": 3, "result": skipped, "updated_at": "2026-11-26T10:00:00Z", "was_cancelled": True},
+    ]
+    studio.drafts[7] = [{"id": 1, "result": [second | {"id": "draft", "meta": {"track_id": 11}}, {"type": "textarea"}]}]
+    studio.predictions.clear()
+    asked(service)
+    posted(service, studio)
+    (again,) = studio.predictions
+    assert [(one["id"], one["meta"]["track_id"]) for one in again["result"]] == [("newest", 8), (second["id"], 12)]
+    assert again["neighbors"] == {"phrases": ["car", "person"], "last": 12}
+
+
+def test_an_earlier_prediction_counts_for_more_than_an_annotation(serving, studio: Studio) -> None:
+    service = serving()
+    asked(service)
+    posted(service, studio)
+    (made,) = studio.predictions
+    studio.annotations[7] = [{"id": 1, "result": replaced(made, meta={"track_id": 5}, id="theirs")[:1]}]
+    made["model_version"] = "stub-0"
+    asked(service)
+    until(lambda: len(studio.predictions) == 2)
+    ids = [[(one["id"], one["meta"]["track_id"]) for one in each["result"]] for each in studio.predictions]
+    assert ids[0] == ids[1]
+
+
+def test_ids_stay_different_where_the_jobs_own_is_anothers_by_now(serving, studio: Studio) -> None:
+    service = serving()
+    asked(service)
+    posted(service, studio)
+    (made,) = studio.predictions
+    first, second = replaced(made)
+    studio.annotations[7] = [{"id": 1, "result": [first | {"id": second["id"]}]}]
+    studio.predictions.clear()
+    asked(service)
+    posted(service, studio)
+    ids = [one["id"] for one in studio.predictions[0]["result"]]
+    assert ids[0] == second["id"]
+    assert ids[1] not in (first["id"], second["id"])
+
+
+def test_a_prediction_of_this_model_that_is_not_known_to_be_for_other_words_is_left(serving, studio: Studio) -> None:
+    service = serving()
+    asked(service)
+    posted(service, studio)
+    studio.predictions[0]["neighbors"] = None
+    assert service.batch.has(service.tools.studios.of("3"), 7, ("dog",))
+    studio.predictions[0]["neighbors"] = {"phrases": ["car"]}
+    assert not service.batch.has(service.tools.studios.of("3"), 7, ("dog",))
+    assert service.batch.has(service.tools.studios.of("3"), 7)
+    studio.predictions.append(studio.predictions[0] | {"neighbors": {"phrases": ["dog"]}})
+    assert not service.batch.has(service.tools.studios.of("3"), 7, ("dog",)), "the other is still to go"
+
+
+def test_a_stale_prediction_that_cannot_be_taken_away_now_goes_later(serving, studio: Studio, monkeypatch) -> None:
+    monkeypatch.setattr("backend.answers.batch._AGAIN", 0.05)
+    studio.predictions.append({"id": 99, "task": 7, "model_version": "stub-1", "neighbors": {"phrases": ["bus"]}})
+    studio.failing = lambda: ("busy", 503) if request.method == "DELETE" else None
+    service = serving()
+    asked(service)
+    until(lambda: sum(method == "DELETE" for method, _ in studio.changes) > 1)
+    assert len(studio.predictions) == 2
+    assert asked(service) == [], "Label Studio has it, so it is not answered"
+    studio.failing = lambda: None
+    until(lambda: len(studio.predictions) == 1 and not service.tools.store.unposted())
+    assert studio.predictions[0]["neighbors"]["phrases"] == ["car", "person"]
+    assert sum(method == "POST" for method, _ in studio.changes) == 1

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.answers.page import Page
-from tests.fakes import Gate, StubEngine
+from tests.fakes import Gate, StubEngine, StubSession
 
 ALWAYS = range(1000)
 CARS = {"car": {"car 1": ALWAYS, "car 2": ALWAYS}}
@@ -291,3 +291,68 @@ def test_a_class_that_was_active_does_not_end_what_goes_on(make_service) -> None
     gate.open()
     assert page.type("car") == first
     assert [page.regions[name]["value"]["labels"] for name in first] == [["Person"], ["Person"]]
+
+
+def identity(page: Page) -> dict[str, int]:
+    """The number of each region."""
+    return {name: region["meta"]["track_id"] for name, region in page.regions.items()}
+
+
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_a_phrase_that_is_added_leaves_ids_and_numbers_as_they_were(
+    page: Page, make_service, is_restarted: bool
+) -> None:
+    page.type("car")
+    page.save()
+    first = identity(page)
+    if is_restarted:
+        page.service = make_service(StubEngine(answering={"person": {"person 1": range(20, 40)}, **CARS}))
+        # The stub's boxes lie in the order of its words.
+        page.service = make_service(StubEngine(answering={**CARS, "person": {"person 1": range(20, 40)}}))
+    for line in ("person, car", "car", "car, person", "all"):
+        page.type(line)
+        page.save()
+    assert first.items() <= identity(page).items()
+    assert [number for name, number in identity(page).items() if name not in first] == [3]
+
+
+def test_after_a_restart_unfinished_tracks_go_on_under_their_ids_and_numbers(make_service) -> None:
+    gate = Gate(50)
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page.type("car")
+    page.save()
+    first = identity(page)
+    gate.open()
+    page.service = make_service(StubEngine(answering={**CARS, "person": {"person 1": range(20, 40)}}))
+    page.type("person, car")
+    assert all(page.frames(name)[-1] == 100 for name in first)
+    assert first.items() <= identity(page).items()
+    assert len(page.regions) == 3
+
+
+def test_what_no_saved_page_has_shown_keeps_its_identity_when_a_phrase_is_added(page: Page, monkeypatch) -> None:
+    monkeypatch.setattr("backend.answers.memory._UNSAVED", 0.0)
+    page.type("car")
+    first = identity(page)
+    page.type("person, car")
+    assert first.items() <= identity(page).items()
+    assert len(page.regions) == 3
+
+
+def test_an_object_that_another_phrase_names_too_is_not_doubled(make_service) -> None:
+    page = Page(make_service(StubEngine(answering=CARS)))
+    page.type("car at 30")
+    page.save()
+    twice = StubEngine(answering={"car": {"car 1": ALWAYS}})
+    twice.open = lambda video, state=None: Twice(twice, state)  # type: ignore[method-assign]
+    page.service = make_service(twice)
+    page.type("car")
+    assert len(page.regions) == 2
+
+
+class Twice(StubSession):
+    """Finds each object a second time."""
+
+    def _found(self, frame: int, reverse: bool) -> dict:
+        found = super()._found(frame, reverse)
+        return found | {f"{name} again": one for name, one in found.items()}

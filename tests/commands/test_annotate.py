@@ -1,6 +1,7 @@
 """A project annotated ahead: every task once, whatever breaks it off, and one bad video costs no other."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flask import request
 
 from backend.cli import main
 from backend.commands import annotate
@@ -58,6 +60,90 @@ def test_every_task_gets_one_prediction_and_never_another(studio: Studio, annota
     assert (region["value"]["labels"], region["meta"]["phrase"]) == (["Car"], "car")
     assert annotated()[1][0] == "5 tasks, 5 left out or done, 0 to do"
     assert len(studio.predictions) == 5
+
+
+def known(studio: Studio, version: str = "stub-1") -> dict[str, tuple[str, int]]:
+    """Phrase and number of each region of the one prediction of a model."""
+    (prediction,) = (one for one in studio.predictions if one["model_version"] == version)
+    return {one["id"]: (one["meta"]["phrase"], one["meta"]["track_id"]) for one in prediction["result"]}
+
+
+def test_with_another_phrase_it_runs_anew_and_what_was_there_keeps_its_identity(studio: Studio, annotated) -> None:
+    add(studio, 1)
+    answering = {"dog": {"z": range(40)}, "car": {"x": range(5, 30), "y": range(40)}}
+    assert annotated(("car",), StubEngine(answering=answering))[1][0] == "1 tasks, 0 left out or done, 1 to do"
+    first = known(studio)
+    assert sorted(first.values()) == [("car", 1), ("car", 2)]
+    assert annotated(("dog", "car"), dry_run=True)[1][1:] == ["task 1: to do"]
+    annotated(("dog", "car"), StubEngine(answering=answering))
+    more = known(studio)
+    assert first.items() <= more.items()
+    assert [one for name, one in more.items() if name not in first] == [("dog", 3)]
+    for same in (("dog", "car"), ("car", "dog")):
+        assert annotated(same)[1][0] == "1 tasks, 1 left out or done, 0 to do"
+    annotated(("car",), StubEngine(answering=answering))
+    assert known(studio) == first
+    annotated(("dog",), StubEngine(answering=answering))
+    assert [*known(studio).values()] == [("dog", 4)], "no number is given a second time"
+
+
+def test_a_phrase_that_found_nothing_is_not_looked_for_again(studio: Studio, annotated, tmp_path: Path) -> None:
+    add(studio, 1)
+    annotated(("person",))
+    assert [one["result"] for one in studio.predictions] == [[]]
+    shutil.rmtree(tmp_path / "data")
+    assert annotated(("person",))[1][0] == "1 tasks, 1 left out or done, 0 to do"
+    annotated(("person", "dog"))
+    assert [*known(studio).values()] == [("dog", 1)]
+
+
+def test_a_label_that_is_added_to_the_project_is_looked_for(studio: Studio, annotated) -> None:
+    add(studio, 1)
+    annotated()
+    first = known(studio)
+    studio.label_config = CONFIG.replace('<Label value="Person"/>', '<Label value="Person"/><Label value="Dog"/>')
+    annotated()
+    assert first.items() <= known(studio).items()
+    assert sorted(known(studio).values()) == [("car", 1), ("dog", 2)]
+
+
+def test_another_model_keeps_what_the_first_one_has_given(studio: Studio, annotated) -> None:
+    add(studio, 1)
+    annotated(("car",))
+    newer = StubEngine(answering={"car": {"w": range(3, 33)}, "dog": {"z": range(40)}})
+    newer.version = "2"
+    annotated(("car", "dog"), newer)
+    assert known(studio).items() <= known(studio, "stub-2").items()
+    assert sorted(known(studio, "stub-2").values()) == [("car", 1), ("dog", 2)]
+
+
+@pytest.mark.parametrize("at", ["POST", "DELETE"])
+def test_broken_off_between_the_two_there_is_never_none_and_in_the_end_one(studio, annotated, monkeypatch, at) -> None:
+    add(studio, 1)
+    annotated(("car",))
+    first = known(studio)
+    counts = []
+
+    def failing() -> Any:
+        counts.append(len(studio.predictions))
+        return ("busy", 503) if request.method == at else None
+
+    def breaking(seconds: float) -> None:
+        time.sleep(0.02)
+        if any(method == at for method, _ in studio.changes[1:]):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.commands.annotate.time", SimpleNamespace(sleep=breaking))
+        studio.failing = failing
+        with pytest.raises(KeyboardInterrupt):
+            annotated(("car", "dog"))
+    assert len(studio.predictions) == {"POST": 1, "DELETE": 2}[at]
+    studio.failing = lambda: counts.append(len(studio.predictions))
+    assert annotated(("car", "dog"))[0] == 0
+    assert min(counts) == 1
+    assert first.items() <= known(studio).items()
+    assert sorted(known(studio).values()) == [("car", 1), ("dog", 2)]
 
 
 def test_it_goes_on_where_it_was_broken_off(studio: Studio, annotated, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,21 +2,27 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+import shapes
 from backend.cli import main
 from backend.commands import exchange
-from backend.commands.export import Wanted, run
+from backend.export import beside, rle
 from backend.export.formats import FORMATS, NAMES
+from backend.export.masking import bounds
 from backend.masks import Rle
-from backend.settings import Settings
 from tests.clips import write_clip
-from tests.export.made import SIZE, kept, task
-from tests.labelstudio.bodies import CONFIG, drawn, keyframe
+from tests.export.judged import as_tracker, hota, in_sequence_folder
+from tests.export.made import SIZE, kept, shown, task
+from tests.fakes import FakeVideo, StubEngine
+from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
 REGION = drawn(keyframe(3, 10), keyframe(8, 30, enabled=False), meta={"track_id": 4})
@@ -66,14 +72,137 @@ def test_tracks_without_masks_are_told(tmp_path: Path, capsys, form: str) -> Non
     assert [one.name for one in tmp_path.iterdir()] == ["tasks.json"]
 
 
-def test_masks_that_were_kept_are_written(tmp_path: Path) -> None:
-    masks = {(7, REGION["id"]): {3: Rle.of(np.ones((360, 640), bool))}}
-    told: list[str] = []
-    wanted = Wanted("mots", tmp_path / "out", size=SIZE)
-    other = drawn(keyframe(1), id="other")
-    assert run(Settings(), kept(tmp_path, task(REGION, other)), wanted, masks, told.append) == 0
-    assert len((tmp_path / "out" / "7-0a1b2c3d-clip" / "gt" / "gt.txt").read_text().splitlines()) == 1
-    assert told[-1] == "1 tracks have no masks, and are left out of mots"
+def filled(box: Sequence[float]) -> Rle:
+    """The mask of a whole box."""
+    (x0, y0, x1, y1), mask = np.round(box).astype(int), np.zeros(SIZE[::-1], bool)
+    mask[y0:y1, x0:x1] = True
+    return Rle.of(mask)
+
+
+def mots(folder: Path, size: tuple[int, int]) -> dict[tuple[int, int], Rle]:
+    """What was written, by track and frame."""
+    lines = [line.split(" ") for file in folder.glob("*/gt/gt.txt") for line in file.read_text().splitlines()]
+    found = {(int(line[1]) % 1000, int(line[0]) - 1): rle.decode(line[5], *size[::-1]) for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_masks_beside_the_file_are_written(tmp_path: Path, capsys) -> None:
+    file = kept(tmp_path, task(REGION, drawn(keyframe(1, 60), id="other")))
+    masks = {frame: filled(box) for frame, box in shown(REGION).items() if frame < 6}
+    # What is of no frame, no place or no region of it is nobody's.
+    strange = {0: masks[2], 7: filled([0, 0, 9, 9])}
+    beside.write(file, {REGION["id"]: masks | strange, "gone": masks})
+    assert export(file, "mots", tmp_path / "out", "--size", "640x360") == 0
+    assert mots(tmp_path / "out", SIZE) == {(4, frame): mask for frame, mask in masks.items()}
+    told = capsys.readouterr().err
+    assert "1 tracks have no masks, and are left out of mots" in told
+    assert "2 boxes of the others have no mask that fits" in told
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_only_formats_of_masks_read_them(tmp_path: Path, capsys, form: str) -> None:
+    file = kept(tmp_path, task(REGION))
+    beside.place(file).write_text("{")
+    is_masked = form in ("mots", "davis", "coco-vid", "youtube-vis")
+    assert export(file, form, tmp_path / "out", "--size", "640x360") == is_masked
+    assert ("tasks.masks.json holds no masks as track writes them" in capsys.readouterr().err) == is_masked
+
+
+def test_masks_of_a_project_come_from_the_jobs_of_a_server_at_work(
+    studio: Studio, make_service, tmp_path: Path, capsys
+) -> None:
+    """Whatever the regions are called by now: the one in the middle of a track was dragged away, one was split."""
+    small, last = (320, 180), 100
+    service = make_service(
+        StubEngine(masks=True), FakeVideo(100, 25, *small), show_masks=True, data_dir=tmp_path / "data"
+    )
+    data = {"video": "/data/upload/7/gone.mp4", "fps": 25}
+
+    def at(frame: int, y: float, **more: object) -> dict:
+        return keyframe(frame, 5 + (frame - 1) / 3.2, y, **more)
+
+    high = [at(1, 10), at(49, 10), keyframe(50, 80, 80), at(51, 10), at(last, 10, enabled=False)]
+    regions = [
+        drawn(*high, id="renamed", meta={"track_id": 1}),
+        drawn(at(1, 60), at(40, 60, enabled=False), id="early", meta={"track_id": 8}),
+        drawn(at(41, 60), at(last, 60, enabled=False), id="late", meta={"track_id": 9}),
+    ]
+    number = studio.add_task(data, annotations=[{"id": 1, "result": regions}])
+    for prompt in (drawn(at(1, 10), id="a"), drawn(at(1, 60), id="b")):
+        asked = body(prompt, id=number, data=data)
+        service.predict(asked["tasks"], asked["params"]["context"], CONFIG, str(PROJECT))
+    assert export(PROJECT, "mots", tmp_path / "out", "--size", "320x180", "--no-video") == 0
+    found = mots(tmp_path / "out", small)
+    frames = {1: {*range(100)} - {49}, 8: {*range(40)}, 9: {*range(40, 100)}}
+    assert found.keys() == {(track, frame) for track, some in frames.items() for frame in some}
+    for (track, frame), mask in found.items():
+        assert bounds(mask)[:2] == (16 + frame, 18 if track == 1 else 108)
+    assert "1 boxes of the others have no mask that fits" in capsys.readouterr().err
+    # Another task with the same numbers, of another Label Studio's.
+    studio.tasks[number]["data"] = {**data, "video": "/data/upload/7/other.mp4"}
+    assert export(PROJECT, "mots", tmp_path / "none", "--size", "320x180", "--no-video") == 2
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A square and a star that were tracked by the shapes checkpoint with `track`; the file of tasks."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tracked")
+    recipe = replace(shapes.EASY, size=(160, 90), frames=8, things=(2, 2), twins=0.0, strays=0.0)
+    clip = shapes.Clip(shapes.HELD_OUT + 9, recipe)
+    clip.save(folder / "clip.mp4")
+    words = []
+    for name, (x0, y0, x1, y1) in zip("ab", clip[0].boxes.tolist(), strict=True):
+        words += ["--track", name, "--label", "Person", "--box", f"{x0},{y0},{x1 - x0},{y1 - y0}@0"]
+    model = ["--engine", "sam3", "--model", "shapes", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAM3_BACKEND_SHOW_MASKS", "true")
+        assert main(["track", str(folder / "clip.mp4"), *model, *words, "-o", str(folder / "tasks.json")]) == 0
+    return folder / "tasks.json"
+
+
+def in_front(masks: Sequence[Rle]) -> np.ndarray:
+    """Which mask is seen at each pixel, from 1 on: the smaller one lies in front."""
+    picture = np.zeros((masks[0].height, masks[0].width), int)
+    for number, mask in sorted(enumerate(masks, start=1), key=lambda item: -item[1].area):
+        picture[mask.mask()] = number
+    return picture
+
+
+def test_what_was_tracked_with_masks_is_exported_as_it_was_kept_and_trackeval_reads_it(
+    tracked: Path, tmp_path: Path
+) -> None:
+    masks = beside.read(tracked)
+    both = [masks["a"], masks["b"]]
+    assert [len(some) for some in both] == [8, 8]
+    for form in ("mots", "davis", "coco-vid", "youtube-vis"):
+        assert export(tracked, form, tmp_path / form, "--predictions") == 0
+    pictures = sorted((tmp_path / "davis" / "Annotations").glob("*/*.png"))
+    assert len(pictures) == 8
+    for frame, path in enumerate(pictures):
+        seen = in_front([some[frame] for some in both])
+        assert seen.any()
+        assert (np.array(Image.open(path)) == seen).all()
+        for number in (1, 2):
+            line = mots(tmp_path / "mots", (160, 90)).get((number, frame), Rle.of(np.zeros_like(seen, bool)))
+            assert (line.mask() == (seen == number)).all()
+    found = json.loads((tmp_path / "coco-vid").read_text())
+    frames = {one["id"]: one["frame_id"] for one in found["images"]}
+    for one in found["annotations"]:
+        mask = both[one["instance_id"] - 1][frames[one["image_id"]]]
+        assert one["segmentation"] == {"size": [90, 160], "counts": mask.counts.tolist()}
+        assert one["area"] == mask.area
+    for one in json.loads((tmp_path / "youtube-vis").read_text())["annotations"]:
+        counts = [segmentation["counts"] for segmentation in one["segmentations"]]
+        assert counts == [mask.counts.tolist() for _, mask in sorted(both[one["track_id"] - 1].items())]
+    as_tracker(tmp_path / "mots", tmp_path / "trackers")
+    truth = in_sequence_folder(tmp_path / "mots")
+    assert hota("mots", tmp_path / "mots", tmp_path / "trackers", **truth) == {"pedestrian": pytest.approx(1)}
+    (tmp_path / "davids" / "ours").mkdir(parents=True)
+    (tmp_path / "davids" / "ours" / "data").symlink_to(tmp_path / "davis" / "Annotations", target_is_directory=True)
+    scores = hota("davis", tmp_path / "davis" / "Annotations", tmp_path / "davids")
+    assert scores == {"general": pytest.approx(1)}
 
 
 def test_what_track_writes_is_exported_by_its_own_video(tmp_path: Path, clip: Path, capsys) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from backend import engines
 from backend.cli import main
+from backend.export import beside
+from backend.export.masking import bounds
 from backend.labelstudio.sequence import parse
 from backend.settings import Settings
 from backend.video import Video, write_video
@@ -36,9 +38,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def track(clip: Path, *words: str) -> dict:
-    """The task that comes out."""
+def track(clip: Path, *words: str, again: bool = False) -> dict:
+    """The task that comes out; `again`: into the file that is there."""
     output = clip.parent / "tasks.json"
+    if not again:
+        output.unlink(missing_ok=True)
     assert main(["track", str(clip), "--engine", "opencv", *words, "-o", str(output)]) == 0
     (task,) = json.loads(output.read_text())
     return task
@@ -226,7 +230,7 @@ def test_the_flags_of_the_model_reach_the_engine_and_loading_is_told(clip: Path,
     assert "the model is loading" in capsys.readouterr().err
 
 
-def test_what_words_find_gets_a_new_id_in_every_run_and_what_was_shown_keeps_its_name(clip: Path, monkeypatch) -> None:
+def test_what_words_find_gets_a_new_id_in_every_file_and_what_was_shown_keeps_its_name(clip: Path, monkeypatch) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40), "y": range(40)}}))
     words = ["--track", "a", "--box", "20,60,40,40@0", "--text", "car"]
     runs = [[region["id"] for region in track(clip, *words)["predictions"][0]["result"]] for _ in range(2)]
@@ -234,6 +238,56 @@ def test_what_words_find_gets_a_new_id_in_every_run_and_what_was_shown_keeps_its
     found = [name for ids in runs for name in ids[1:]]
     assert len(set(found)) == 4
     assert all(re.fullmatch("[A-Za-z0-9]{10}", name) for name in found)
+
+
+def known(task: dict) -> dict[str, tuple[str, int]]:
+    """Class and number of each region."""
+    regions = task["predictions"][0]["result"]
+    return {one["id"]: (one["value"]["labels"][0], one["meta"]["track_id"]) for one in regions}
+
+
+def test_a_run_into_the_file_that_is_there_keeps_ids_and_numbers(clip: Path, monkeypatch) -> None:
+    answering = {"person": {"z": range(5, 40)}, "car": {"x": range(40), "y": range(9, 30)}}
+    stubbed(monkeypatch, StubEngine(answering=answering))
+    first = known(track(clip, "--text", "car"))
+    assert [number for _, number in first.values()] == [1, 2]
+    assert known(track(clip, "--text", "car", again=True)) == first
+    more = known(track(clip, "--text", "person, car", again=True))
+    assert first.items() <= more.items()
+    assert [one for name, one in more.items() if name not in first] == [("person", 3)]
+    assert known(track(clip, "--text", "person", again=True)) == dict(more.items() - first.items())
+
+
+def test_a_box_keeps_its_name_and_takes_the_number_of_the_object_that_it_shows(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(step=0, answering={"car": {"x": range(40), "y": range(40)}}))
+    first = known(track(clip, "--text", "car"))
+    (_, second) = first
+    both = known(track(clip, "--label", "car", "--track", "a", "--box", "40,120,30,30@0", again=True))
+    assert both == {"a": ("car", 2)}
+    found = known(track(clip, "--text", "car", again=True))
+    assert found["a"] == ("car", 2)
+    assert [one for name, one in found.items() if name != "a"] == [("car", 3)]
+    shown = known(track(clip, "--track", "a", "--label", "bus", "--box", "200,20,30,30@0", "--text", "car", again=True))
+    assert (shown["a"], second in shown) == (("bus", 4), False)
+    assert sorted(number for _, number in shown.values()) == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "[1, {}]", '{"data": 1}', '[{"data": {"video": "U"}, "predictions": [{"result": 3}]}]', "\xff"],
+)
+def test_a_file_that_is_none_of_ours_is_written_over(clip: Path, monkeypatch, text: str) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
+    (clip.parent / "tasks.json").write_bytes(text.encode("latin-1"))
+    assert [*known(track(clip, "--text", "car", "--video-url", "U", again=True)).values()] == [("car", 1)]
+
+
+def test_of_another_video_nothing_is_kept(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}, "dog": {"y": range(40)}}))
+    first = known(track(clip, "--text", "dog, car"))
+    other = known(track(clip, "--text", "car", "--video-url", "/data/other.mp4", again=True))
+    assert [*other.values()] == [("car", 1)]
+    assert not first.keys() & other.keys()
 
 
 @pytest.mark.parametrize(
@@ -283,12 +337,30 @@ def test_no_model_is_loaded_for_a_file_that_is_no_video(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("show", [True, False])
-def test_the_engine_makes_masks_only_where_the_overlay_shows_them(clip, tmp_path, monkeypatch, show: bool) -> None:
+def test_the_engine_makes_masks_only_where_something_becomes_of_them(clip, tmp_path, monkeypatch, show: bool) -> None:
     monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", str(show))
     loaded = stubbed(monkeypatch, StubEngine())
-    track(clip, "--box", "20,60,40,40@0")
-    track(clip, "--box", "20,60,40,40@0", "--overlay", str(tmp_path / "out.mp4"))
-    assert [settings.show_masks for settings in loaded] == [False, show]
+    words = ["track", str(clip), "--box", "20,60,40,40@0"]
+    for more in ([], ["-o", str(tmp_path / "tasks.json")], ["--overlay", str(tmp_path / "out.mp4")]):
+        assert main([*words, *more]) == 0
+    assert [settings.show_masks for settings in loaded] == [False, show, show]
+
+
+def test_masks_lie_beside_the_tasks_where_they_are_asked_for(clip: Path, tmp_path: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(step=STEP, masks=True, answering={"car": {"x": range(9, 30)}}))
+    words = ["track", str(clip), "--track", "a", "--box", "20,60,40,40@0", "--text", "car"]
+    words += ["-o", str(tmp_path / "tasks.json")]
+    monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", "true")
+    assert main(words) == 0
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    shown, found = (region["id"] for region in task["predictions"][0]["result"])
+    masks = beside.read(tmp_path / "tasks.json")
+    assert {region: sorted(some) for region, some in masks.items()} == {shown: [*range(40)], found: [*range(9, 30)]}
+    assert [bounds(masks["a"][frame]) for frame in (0, 20)] == [(20, 60, 60, 100), (80, 60, 120, 100)]
+    # Those of an earlier run are not taken for a later one's.
+    monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", "false")
+    assert main(words) == 0
+    assert [one.name for one in tmp_path.iterdir()] == ["tasks.json"]
 
 
 @pytest.mark.parametrize("show", [True, False])

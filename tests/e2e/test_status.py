@@ -16,7 +16,7 @@ from backend.video.jpeg import jpeg
 from tests.e2e.browser import CHROMIUM, FLAGS
 from tests.e2e.conftest import SHOTS
 from tests.needs import missing
-from tests.test_status import FakeBoard, job, make_app
+from tests.pages.test_status import FakeBoard, job, make_app
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +40,9 @@ def image() -> bytes:
 
 
 @contextmanager
-def served(board: FakeBoard) -> Iterator[str]:
-    """The address of a bare app with the status page."""
-    server = make_server("127.0.0.1", 0, make_app(board), threaded=True)
+def served(app: Any) -> Iterator[str]:
+    """The address of an app."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -53,18 +53,23 @@ def served(board: FakeBoard) -> Iterator[str]:
         server.server_close()
 
 
+def opened(board: FakeBoard, width: int = 1400, height: int = 900, **context: Any) -> Any:
+    """The status page in a fresh browser."""
+    return visited(make_app(board), "", width, height, **context)
+
+
 @contextmanager
-def opened(board: FakeBoard, width: int = 1400, height: int = 900, **context: Any) -> Iterator[Page]:
-    """The page in a fresh browser; nothing may go to another address, and nothing may be wrong with the page."""
+def visited(app: Any, path: str, width: int = 1400, height: int = 900, **context: Any) -> Iterator[Page]:
+    """A page of an app in a fresh browser; nothing may go elsewhere, and nothing may be wrong with the page."""
     errors: list[str] = []
-    with served(board) as url, sync_playwright() as playwright:
+    with served(app) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
+        page.goto(f"{url}/{path}")
         page.locator("main").wait_for()
         yield page
         browser.close()
@@ -114,6 +119,7 @@ def test_a_job_runs_is_cancelled_and_goes_on(image: bytes) -> None:
             expect(card).to_contain_text(text)
         expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
         expect(card.get_by_role("link", name="task 12")).to_have_attribute("href", "http://studio.example/tasks/12")
+        expect(card.get_by_role("link", name="2 tracks")).to_have_attribute("href", "tasks/12?project=1")
         expect(card.locator("img")).to_have_attribute("src", "jobs/17/picture.jpg?frame=120")
         expect(page).to_have_title("40 % circle, star · SAM3 backend")
 
@@ -164,6 +170,7 @@ def test_what_people_typed_is_shown_as_text() -> None:
             expect(shown.locator(".error")).to_have_text(NASTY)
             expect(shown.locator(".task")).to_have_text(f"task {NASTY}")
             assert shown.locator(".task").get_attribute("href") is None
+            assert shown.locator(".tracks").get_attribute("href") is None
         expect(page.locator("#failed")).to_have_text(f"The model could not be loaded: {NASTY}")
         assert page.locator("img").count() == 0
         assert "broken'" in page.title()  # as text, that is

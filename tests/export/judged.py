@@ -1,11 +1,13 @@
-"""trackeval on what was written: HOTA of a folder's tracks against themselves."""
+"""trackeval on what was written."""
 
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trackeval
+from numpy.typing import NDArray
 from trackeval.datasets import DAVIS, TAO, MotChallenge2DBox, MOTSChallenge, YouTubeVIS
 
 DATASETS = {
@@ -18,7 +20,12 @@ DATASETS = {
 
 
 def hota(name: str, truth: Path, trackers: Path, **settings: Any) -> dict[str, float]:
-    """By class, over all sequences.
+    """By class, over all sequences; arguments as of `scores`."""
+    return {label: float(found["HOTA"].mean()) for label, found in scores(name, truth, trackers, **settings).items()}
+
+
+def scores(name: str, truth: Path, trackers: Path, **settings: Any) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """By class, over all sequences: HOTA, DetA, AssA and others at IoUs of 0.05, 0.1, ..., 0.95.
 
     Args:
         trackers: a folder with one tracker's folder `ours/data`.
@@ -31,7 +38,7 @@ def hota(name: str, truth: Path, trackers: Path, **settings: Any) -> dict[str, f
     found, _ = evaluator.evaluate([dataset], [trackeval.metrics.HOTA({"PRINT_CONFIG": False})])
     (of_tracker,) = found.values()
     combined = of_tracker["ours"]["COMBINED_SEQ"]
-    return {label: float(scores["HOTA"]["HOTA"].mean()) for label, scores in combined.items()}
+    return {label: found["HOTA"] for label, found in combined.items()}
 
 
 def as_tracker(truth: Path, trackers: Path) -> None:

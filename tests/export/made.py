@@ -1,6 +1,7 @@
 """Tasks to export, and strategies for them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def task(*results: dict[str, Any], id: int = 7, **more: Any) -> dict[str, Any]:
 
 
 def clip(*results: dict[str, Any], footage: Any = None, size: Any = SIZE, masks: Any = None, **more: Any) -> Clip:
-    """What writers get of a task."""
-    return tasks.clip(chosen(task(*results, **more)), Controls(), footage, size, masks or {})
+    """What writers get of a task; masks by track id, then by frame."""
+    made = tasks.clip(chosen(task(*results, **more)), Controls(), footage, size)
+    return replace(made, traces=tuple(replace(trace, masks=(masks or {}).get(trace.id, {})) for trace in made.traces))
 
 
 def chosen(task: dict[str, Any]) -> Chosen:

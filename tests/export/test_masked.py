@@ -31,10 +31,9 @@ def block(x: int, y: int, width: int, height: int) -> np.ndarray:
 
 LARGE, SMALL = block(4, 4, 30, 20), block(10, 10, 6, 5)
 MASKS = {
-    (7, "a"): {frame: Rle.of(LARGE) for frame in range(40)},
-    (7, "b"): {frame: Rle.of(SMALL) for frame in range(19, 89)},
+    3: {frame: Rle.of(LARGE) for frame in range(40)},
+    1: {frame: Rle.of(SMALL) for frame in range(19, 89)},
 }
-LONE = {(7, "a"): MASKS[7, "a"]}
 
 
 def both(**more: object):
@@ -61,7 +60,7 @@ def test_mots_has_the_masks_and_nothing_of_tracks_without(tmp_path: Path) -> Non
 def test_mots_numbers_classes_as_its_readers_do(tmp_path: Path) -> None:
     labels = ["Dog", "Person", *(f"l{number}" for number in range(8)), "car"]
     regions = [drawn(keyframe(1), id=label, labels=(label,)) for label in labels]
-    masks = {(7, label): {0: Rle.of(block(place * 3, 0, 2, 2))} for place, label in enumerate(labels)}
+    masks = {place: {0: Rle.of(block(place * 3, 0, 2, 2))} for place, _ in enumerate(labels, start=1)}
     masked.mots([clip(*regions, size=SIZE, masks=masks)], labels, tmp_path, False)
     classes = dict(line.split(" ")[::-1] for line in (tmp_path / "classes.txt").read_text().splitlines())
     assert (classes["car"], classes["Person"], classes["Dog"]) == ("1", "2", "3")
@@ -72,7 +71,7 @@ def test_mots_numbers_classes_as_its_readers_do(tmp_path: Path) -> None:
 
 def test_ids_beyond_a_thousand_stay_apart(tmp_path: Path) -> None:
     known = [{**CAR, "meta": {"track_id": 2003}}, {**OTHER, "meta": {"track_id": 3}}]
-    masked.mots([clip(*known, size=SIZE, masks=MASKS)], ["Car"], tmp_path, False)
+    masked.mots([clip(*known, size=SIZE, masks={2003: MASKS[3], 3: MASKS[1]})], ["Car"], tmp_path, False)
     assert {line[1] for line in mots_lines(tmp_path)} == {"12003", "10003"}
 
 
@@ -107,14 +106,15 @@ def test_trackeval_finds_davis_equal_to_itself(tmp_path: Path) -> None:
 
 
 def test_davis_has_room_for_254_ids(tmp_path: Path) -> None:
+    known = clip({**CAR, "meta": {"track_id": 255}}, size=SIZE, masks={255: MASKS[3]})
     with pytest.raises(BadRequest, match="254"):
-        masked.davis([clip({**CAR, "meta": {"track_id": 255}}, size=SIZE, masks=LONE)], ["Car"], tmp_path, False)
+        masked.davis([known], ["Car"], tmp_path, False)
 
 
 @pytest.mark.parametrize("write", [masked.mots, masked.davis])
 def test_masks_of_another_size_are_told(tmp_path: Path, write) -> None:
     with pytest.raises(BadRequest, match="64 x 36"):
-        write([clip(CAR, size=(640, 360), masks=LONE)], ["Car"], tmp_path, False)
+        write([clip(CAR, size=(640, 360), masks=MASKS)], ["Car"], tmp_path, False)
 
 
 @given(st.lists(arrays(bool, (7, 5)), min_size=1, max_size=5))

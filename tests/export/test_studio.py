@@ -101,7 +101,7 @@ def test_our_lines_of_the_info_panel_are_dropped_and_a_persons_kept() -> None:
     }
     assert meta("not tracked: too small") == {"track_id": 7}
     assert meta("mine") == {"track_id": 7, "text": ["mine"]}
-    assert meta() == {"track_id": 7, "text": []}
+    assert meta() == {"track_id": 7}
 
 
 def test_our_own_keyframes_stay_ours() -> None:

@@ -11,7 +11,6 @@ from backend.export.tasks import Controls
 from backend.export.timing import Footage
 from backend.labelstudio import config
 from backend.labelstudio.sequence import Item, ours
-from backend.masks import Rle
 from tests.export.made import SIZE, chosen, clip, regions, shown, task, traced
 from tests.labelstudio.bodies import CONFIG, drawn, keyframe
 
@@ -90,7 +89,7 @@ def test_the_size_is_known_where_label_studio_or_the_task_tell_it(where: str) ->
     told = {"original_width": 640, "original_height": 360} if where == "region" else {}
     known = task(drawn(keyframe(1), **told))
     known["data"] |= {"width": 640, "height": 360} if where == "data" else {}
-    assert tasks.clip(chosen(known), Controls(), None, None, {}).size == SIZE
+    assert tasks.clip(chosen(known), Controls(), None, None).size == SIZE
 
 
 @pytest.mark.parametrize(("page", "video"), [(25, 25), (50, 25), (12.5, 25), (29.97, 30000 / 1001)])
@@ -123,14 +122,6 @@ def test_keyframes_after_the_videos_end_are_gone_to_and_not_reached() -> None:
 def test_who_set_a_keyframe_is_told() -> None:
     sequence = [ours(Item(1, True, 1, 1, 9, 9)).untouched(25), keyframe(5)]
     assert clip(drawn(*sequence)).traces[0].human.tolist() == [False, True]
-
-
-def test_masks_are_those_of_frames_that_show_the_track() -> None:
-    mask = Rle.of(np.ones((2, 2), bool))
-    (trace,) = clip(
-        drawn(keyframe(2), keyframe(3, enabled=False)), masks={(7, "fDqJ3pfXOd"): {0: mask, 2: mask}}
-    ).traces
-    assert list(trace.masks) == [2]
 
 
 def test_the_ground_truth_counts_and_else_what_was_submitted_last() -> None:

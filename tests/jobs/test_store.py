@@ -1,5 +1,6 @@
 import sqlite3
 import threading
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from backend.errors import SettingsError
 from backend.geometry import Box
 from backend.jobs.propagation import Place
 from backend.jobs.recipe import Footage, Recipe, Shown
-from backend.jobs.store import Store
+from backend.jobs.store import Store, masked
 from backend.masks import Rle
 from backend.tracks import ABSENT, Block, FrameResult, Observation
 
@@ -182,6 +183,59 @@ def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
     file.close()
     with pytest.raises(SettingsError, match="newer sam3-backend"):
         opened(path)
+
+
+def kept(path: Path, *asked: str, masks: Container[int] = range(99)) -> list[tuple[int, int, Block]]:
+    return list(masked(path, *(asked or (RECIPE.task, RECIPE.project, RECIPE.url)), masks))
+
+
+def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
+    store = opened(path)
+    first, plain, other, last = (added(store, digest) for digest in "1234")
+    (shown,) = blocks(range(4), masks=True)
+    (later,) = blocks(range(4, 6), reverse=True, masks=True)
+    for number in (first, other, last):
+        store.save(number, [], [(0, shown)], Place(0, 4), (4, 9, 2), None)
+    store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Place(2, 3), (9, 9, 2), None)
+    store.save(plain, [], [(0, *blocks(range(4)))], Place(0, 4), (4, 9, 2), None)
+    found = kept(path)
+    assert [(job, way) for job, way, _ in found] == [(first, 0), (first, 1), (other, 0), (last, 0)]
+    assert all(same(block, made) for (_, _, block), made in zip(found, (shown, later, shown, shown), strict=True))
+    boxes = kept(path, masks=[other])
+    assert [(job, way, block.frames) for job, way, block in boxes] == [
+        (job, way, one.frames) for job, way, one in found
+    ]
+    assert [job for job, _, block in boxes if block.masks] == [other]
+    store.save(last, [], [(1, later)], Place(1, 2), (6, 9, 2), None)
+    assert len(kept(path)) == 5, "nothing was in the way of the server's next word"
+    store.close()
+    assert len(kept(path)) == 5, "nor does anybody have to be at work"
+
+
+def test_masks_are_one_tasks_of_one_label_studio(path: Path) -> None:
+    store = opened(path)
+    number = added(store)
+    store.save(number, [], [(0, *blocks(range(4), masks=True))], Place(0, 4), (4, 9, 2), None)
+    store.close()
+    assert len(kept(path)) == 1
+    for asked in (("8", "3", "/clip.mp4"), ("7", "4", "/clip.mp4"), ("7", "3", "/other.mp4"), ("7", "3", "\ud800")):
+        assert kept(path, *asked) == []
+
+
+def test_no_file_has_no_masks_and_others_are_told(path: Path) -> None:
+    assert kept(path) == []
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    path.touch()
+    assert kept(path) == []
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version = 99")
+    file.close()
+    with pytest.raises(SettingsError, match="newer sam3-backend"):
+        kept(path)
+    path.write_bytes(b"no database at all, but as long as one" * 99)
+    with pytest.raises(SettingsError, match="--data-dir"):
+        kept(path)
 
 
 def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ with Studio(label_config) as studio:
     studio.tasks[1]["data"]
 """
 
+import itertools
 import json
 import re
 import secrets
@@ -38,7 +39,8 @@ class Studio:
         label_config: the project's.
         tasks: by id, as its REST gives them.
         files: what was uploaded, by id: the path, and the bytes.
-        predictions: as they were posted.
+        predictions: as they were posted, each with its id.
+        annotations, drafts: by task; a skipped annotation is not told.
         places: answers to other paths than its own, by path: a status and a body.
         seen: method, path and query of all that was asked, in order.
         failing: where it returns an answer, that is the answer to everything.
@@ -49,6 +51,9 @@ class Studio:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.files: dict[int, tuple[str, bytes]] = {}
         self.predictions: list[dict[str, Any]] = []
+        self.annotations: dict[int, list[dict[str, Any]]] = {}
+        self.drafts: dict[int, list[dict[str, Any]]] = {}
+        self._serial = itertools.count(1)
         self.places: dict[str, tuple[int, bytes]] = {}
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.failing: Callable[[], ResponseReturnValue | None] = lambda: None
@@ -112,8 +117,32 @@ class Studio:
 
         @app.post("/api/predictions")
         def add_prediction() -> ResponseReturnValue:
-            self.predictions.append(request.get_json())
+            self.predictions.append({"id": next(self._serial), **request.get_json()})
             return jsonify(self.predictions[-1]), 201
+
+        @app.delete("/api/predictions/<int:number>")
+        def delete_prediction(number: int) -> ResponseReturnValue:
+            if number not in [one.get("id") for one in self.predictions]:
+                abort(404)
+            self.predictions[:] = [one for one in self.predictions if one.get("id") != number]
+            return "", 204
+
+        @app.get("/api/tasks/<int:number>/annotations/")
+        def annotations(number: int) -> ResponseReturnValue:
+            given = self.annotations.get(number, [])
+            return jsonify([one for one in given if not one.get("was_cancelled")])
+
+        @app.get("/api/tasks/<int:number>/drafts")
+        def drafts(number: int) -> ResponseReturnValue:
+            return jsonify(self.drafts.get(number, []))
+
+        @app.patch("/api/<any(annotations, predictions):kind>/<int:number>/")
+        def change(kind: str, number: int) -> ResponseReturnValue:
+            held = [one for task in self.tasks.values() for one in task.get(kind, ()) if one["id"] == number]
+            if not held:
+                abort(404)
+            held[0] |= request.get_json()
+            return jsonify(held[0])
 
         @app.get("/api/tasks")
         def tasks() -> ResponseReturnValue:

@@ -60,6 +60,25 @@ def test_data_is_replaced_and_nothing_else(studio: Studio, client: Client) -> No
     assert studio.tasks[number] == before | {"data": {"video": "/a.mp4", "fps": 25}}
 
 
+def test_predictions_are_given_listed_and_taken_away(studio: Studio, client: Client) -> None:
+    for number in (3, 3, 4):
+        client.add_prediction(number, {"result": [], "model_version": "m", "neighbors": {"phrases": ["car"]}})
+    first, second = client.predictions(3)
+    assert first["neighbors"] == {"phrases": ["car"]}
+    client.delete_prediction(first["id"])
+    assert client.predictions(3) == [second]
+    with pytest.raises(StudioError) as raised:
+        client.delete_prediction(first["id"])
+    assert raised.value.is_final
+
+
+def test_annotations_and_drafts_are_had_without_what_was_skipped(studio: Studio, client: Client) -> None:
+    studio.annotations[3] = [{"id": 1}, {"id": 2, "was_cancelled": True}]
+    studio.drafts[3] = [{"id": 5}]
+    assert (client.annotations(3), client.drafts(3)) == ([{"id": 1}], [{"id": 5}])
+    assert client.annotations(4) == client.drafts(4) == []
+
+
 @pytest.mark.parametrize(("count", "requests"), [(0, []), (1, [1]), (50, [50]), (51, [50, 1]), (120, [50, 50, 20])])
 def test_files_are_uploaded_fifty_at_a_time_and_come_back_in_order(
     studio: Studio, client: Client, tmp_path: Path, count: int, requests: list[int]

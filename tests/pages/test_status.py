@@ -7,7 +7,8 @@ import pytest
 from flask import Flask, jsonify
 from flask.testing import FlaskClient
 
-from backend.status import add_routes, page, wants_page
+from backend.pages import serving
+from backend.pages.status import add_routes, page
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 OURS = {"X-Sam3-Backend": "1"}
@@ -23,6 +24,7 @@ def job(number: int, **changes: Any) -> dict[str, Any]:
         "kind": "words",
         "what": "circle, star",
         "task": "12",
+        "project": "1",
         "task_url": "http://studio.example/tasks/12",
         "done": 0,
         "total": 300,
@@ -83,8 +85,9 @@ class FakeBoard:
 def make_app(board: FakeBoard) -> Flask:
     """A bare app whose `/` is shared as `backend.app` shares it."""
     app = Flask("status")
+    serving.add_routes(app)
     add_routes(app, board)
-    app.get("/")(lambda: page() if wants_page() else jsonify({"status": "UP"}))
+    app.get("/")(lambda: page() if serving.wants_page() else jsonify({"status": "UP"}))
     return app
 
 
@@ -126,7 +129,7 @@ def test_the_page_is_closed_to_other_pages_and_asks_none(client: FlaskClient) ->
 
 @pytest.mark.parametrize(
     ("name", "mimetype"),
-    [("status.css", "text/css"), ("status.js", "text/javascript"), ("icon.svg", "image/svg+xml")],
+    [("base.css", "text/css"), ("status.js", "text/javascript"), ("icon.svg", "image/svg+xml")],
 )
 def test_a_file_is_asked_for_anew_but_sent_once(client: FlaskClient, name: str, mimetype: str) -> None:
     answer = client.get(f"/web/{name}")
@@ -163,7 +166,7 @@ def test_a_file_that_is_not_there_is_said_to_be(client: FlaskClient) -> None:
 def test_the_page_names_only_files_that_are_served(client: FlaskClient) -> None:
     text = client.get("/", headers={"Accept": BROWSER}).text
     named = {part.partition('"')[0] for part in text.split('"web/')[1:]}
-    assert named == {"status.css", "status.js", "icon.svg"}
+    assert named == {"base.css", "status.css", "status.js", "icon.svg"}
     assert "http" not in text
     assert "style=" not in text
     assert "onclick" not in text

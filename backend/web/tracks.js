@@ -1,0 +1,500 @@
+// Shows the tracks of one task and changes them: every change is shown before it is made.
+
+import { $, ask, count, link, put, say } from "./base.js";
+
+const SETTLED = 120; // ms that the cursor rests before its picture is asked for
+const PATIENT = 120_000; // ms: the video may have to be fetched first, Label Studio to be written to
+// Okabe and Ito's, in the order of overlay.py.
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
+
+const task = location.pathname.match(/\d+$/)?.[0] ?? "";
+const project = new URLSearchParams(location.search).get("project") ?? "";
+const at = (path, more = {}) => `${task}/${path}?${new URLSearchParams({ project, ...more })}`;
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+let state = null; // as GET tracks tells it
+let preview = null; // what an edit would do, and the edit
+let isBusy = false; // something was asked for that changes or previews
+let cursor = 1; // frame
+const selected = new Set(); // track numbers
+const rows = new Map(); // a track's number → its row
+
+// --- rows ---
+
+class Row {
+  constructor(id) {
+    this.id = id;
+    this.seen = ""; // what is shown, as JSON
+    this.root = $("#track").content.firstElementChild.cloneNode(true);
+    this.root.style.setProperty("--colour", COLOURS[(id - 1) % COLOURS.length]);
+    this.box = $("input", this.root);
+    this.box.id = `track-${id}`;
+    $(".number", this.root).htmlFor = this.box.id;
+    this.box.addEventListener("change", () => select(id, this.box.checked));
+  }
+
+  // `now` is null where a preview takes the track away, `before` where it makes it.
+  update(now, before) {
+    const { root, box } = this;
+    box.checked = selected.has(this.id);
+    box.disabled = Boolean(preview);
+    root.classList.toggle("is-selected", box.checked);
+    const json = JSON.stringify([now, before, Boolean(preview), state.frames]);
+    if (json === this.seen) return;
+    this.seen = json;
+    const track = now ?? before;
+    const isChanged = JSON.stringify(now) !== JSON.stringify(before);
+    root.classList.toggle("is-changed", isChanged);
+    root.classList.toggle("is-gone", !now);
+    root.classList.toggle("is-new", !before);
+    put(".id", String(this.id), root);
+    put(".name", track.label, root);
+    $(".label", root).title = track.label;
+    put(".was", now && before && now.label !== before.label ? before.label : "", root);
+    $(".score", root).textContent = track.score === null ? "" : track.score.toFixed(2);
+    $(".frames", root).textContent = String(track.frames);
+    box.setAttribute("aria-label", describe(track));
+    this.draw(now, isChanged && before ? before : null);
+  }
+
+  draw(track, ghost) {
+    const set = (name, path) => $(`.${name}`, this.root).setAttribute("d", path);
+    $("svg", this.root).setAttribute("viewBox", `0 0 ${state.frames} 1`);
+    const [spans, human] = [track?.spans ?? [], new Set(track?.human)];
+    set("ghost", bars(ghost?.spans ?? []));
+    set("thread", spans.length ? bars([[spans[0][0], spans.at(-1)[1]]]) : "");
+    set("edge", bars(spans));
+    set("span", bars(spans));
+    set("tick", (track?.keyframes ?? []).filter((frame) => !human.has(frame)).map((frame) => `M${frame - 0.5} .32V.68`).join(""));
+    const marks = [...human].map((frame) => `M${frame - 0.5} .5h0`).join("");
+    set("mark", marks);
+    set("pip", marks);
+  }
+}
+
+// A lane is as many units wide as the video has frames; frame 1 goes from 0 to 1. One frame of many is still seen.
+const bars = (spans) => spans.map(([first, last]) => `M${first - 1} .5H${Math.max(last, first + state.frames / 300 - 1)}`).join("");
+
+function describe(track) {
+  const spans = track.spans.map(([first, last]) => `${first} to ${last}`);
+  const more = spans.length > 4 ? `, and ${spans.length - 4} more` : "";
+  return `Track ${track.id}, ${track.label}, frames ${spans.slice(0, 4).join(", ")}${more}`;
+}
+
+// --- showing ---
+
+function show() {
+  const before = new Map(state.tracks.map((track) => [track.id, track]));
+  const now = preview ? new Map(preview.tracks.map((track) => [track.id, track])) : before;
+  const ids = [...new Set([...before.keys(), ...now.keys()])].sort((a, b) => a - b);
+  for (const id of rows.keys()) {
+    if (before.has(id) || now.has(id)) continue;
+    rows.get(id).root.remove();
+    rows.delete(id);
+  }
+  ids.forEach((id, place) => {
+    if (!rows.has(id)) rows.set(id, new Row(id));
+    const row = rows.get(id);
+    row.update(now.get(id) ?? null, before.get(id) ?? null);
+    const list = $("#list .table ul");
+    if (list.children[place] !== row.root) list.insertBefore(row.root, list.children[place] ?? null);
+  });
+  $("#list").classList.toggle("is-preview", Boolean(preview));
+  showFiltered();
+  showWork();
+}
+
+function showState() {
+  const known = new Set(state.tracks.map((track) => track.id));
+  for (const id of selected) if (!known.has(id)) selected.delete(id);
+  put("#about .of", state.of ?? "");
+  put("#about .by", state.by ? `by ${state.by}` : "");
+  put("#about .video", state.video ?? "");
+  put("#about .length", count(state.frames, "frame"));
+  link($(".studio"), state.url);
+  $(".studio").hidden = !$(".studio").href;
+  $(".undo").textContent = $(".undo").title = `Undo: ${state.undo}`;
+  choices($("#label"), state.labels);
+  for (const id of ["frame", "from", "to"]) document.getElementById(id).max = state.frames;
+  $("#axis").setAttribute("aria-valuemax", state.frames);
+  showProposals();
+  $("main").hidden = false;
+  showAxis();
+  moveTo(cursor);
+  show();
+}
+
+function showFiltered() {
+  const terms = $("#filter").value.toLowerCase().split(",").map((term) => term.trim()).filter(Boolean);
+  const tracks = new Map([...state.tracks, ...(preview?.tracks ?? [])].map((track) => [track.id, track]));
+  const fits = ({ id, label }) => terms.some((term) => String(id).startsWith(term) || label.toLowerCase().includes(term));
+  for (const [id, { root }] of rows) {
+    root.hidden = terms.length > 0 && !root.classList.contains("is-changed") && !fits(tracks.get(id));
+  }
+  const shown = [...rows.values()].filter(({ root }) => !root.hidden);
+  const all = $("#list .all");
+  all.checked = shown.length > 0 && shown.every(({ id }) => selected.has(id));
+  all.indeterminate = !all.checked && selected.size > 0;
+  all.disabled = Boolean(preview) || !shown.length;
+  put(".tools .count", terms.length ? `${shown.length} of ${count(rows.size, "track")}` : count(rows.size, "track"));
+  const none = rows.size ? "No track has this label or number." : "This task has no tracks yet.";
+  put("#list .empty", shown.length ? "" : none);
+}
+
+function showWork() {
+  const ids = [...selected].sort((a, b) => a - b);
+  const one = ids.length === 1;
+  $("#work .hint").hidden = Boolean(preview) || ids.length > 0;
+  $("#edit").hidden = Boolean(preview) || !ids.length;
+  $("#preview").hidden = !preview;
+  $("#proposals").hidden = Boolean(preview) || !state.proposals.length;
+  $(".undo").hidden = Boolean(preview) || !state.undo;
+  $("#work").classList.toggle("is-idle", !preview && !ids.length && !$(".refusal").textContent);
+  put(".chosen", `${one ? "Track" : `${ids.length} tracks:`} ${numbers(ids)}`);
+  const action = (name) => $(`[data-do="${name}"]`);
+  action("renumber").hidden = !one;
+  action("split").hidden = !one;
+  action("merge").hidden = ids.length < 2;
+  choices($("#into"), ids.map(String));
+  const range = preview ? preview.edit.frames : frames();
+  put('[data-do="delete"] .what', range ? "These frames" : one ? "The track" : "These tracks");
+  const list = $("#list");
+  list.classList.toggle("has-range", Boolean(range) && ids.length > 0);
+  list.style.setProperty("--from", share((range?.[0] ?? 1) - 1));
+  list.style.setProperty("--wide", share((range?.[1] ?? 0) - (range?.[0] ?? 1) + 1));
+}
+
+const share = (frames) => `${(100 * frames) / state.frames}%`;
+const numbers = (ids) => (ids.length > 12 ? `${ids.slice(0, 12).join(", ")}, …` : ids.join(", "));
+
+// Keeps what a person has chosen where it can still be chosen.
+function choices(menu, names) {
+  if (JSON.stringify($$("option", menu).map((option) => option.value)) === JSON.stringify(names)) return;
+  const chosen = menu.value;
+  menu.replaceChildren(...names.map((name) => new Option(name, name)));
+  if (names.includes(chosen)) menu.value = chosen;
+}
+
+function showProposals() {
+  $("#proposals ul").replaceChildren(...state.proposals.map((proposal) => {
+    const root = $("#proposal").content.firstElementChild.cloneNode(true);
+    const names = proposal.tracks.join(" and ");
+    put("strong", `${names}:`, root);
+    put("span", proposal.why, root);
+    $(".look", root).setAttribute("aria-label", `Look at ${names}`);
+    $(".merge", root).setAttribute("aria-label", `Merge ${names} …`);
+    $(".look", root).title = "The last frame before the gap; again: the first one after it";
+    $(".look", root).addEventListener("click", () => lookAt(proposal));
+    $(".merge", root).addEventListener("click", () => {
+      selectOnly(proposal.tracks);
+      propose({ do: "merge", tracks: proposal.tracks, to: proposal.tracks[0] });
+    });
+    return root;
+  }));
+}
+
+function lookAt({ tracks }) {
+  const [first, second] = tracks.map((id) => state.tracks.find((track) => track.id === id));
+  if (!first || !second) return;
+  const begin = second.spans[0][0];
+  const end = first.spans.map(([, last]) => last).filter((last) => last < begin).at(-1) ?? first.spans.at(-1)[1];
+  $("#filter").value = "";
+  selectOnly(tracks);
+  moveTo(cursor === end ? begin : end);
+  rows.get(tracks[0]).root.scrollIntoView({ block: "nearest" });
+}
+
+// --- the time axis and its cursor ---
+
+function showAxis() {
+  const { ticks, step } = axis(state.frames, $("#axis").clientWidth);
+  $("#list").style.setProperty("--grid", share(step));
+  $(".ticks").replaceChildren(...ticks.map((frame) => {
+    const tick = document.createElement("span");
+    tick.textContent = String(frame);
+    tick.style.left = share(frame - 0.5);
+    return tick;
+  }));
+}
+
+function axis(frames, width) {
+  const most = Math.max(1, Math.floor(width / 64));
+  const power = 10 ** Math.floor(Math.log10(Math.max(1, frames / most)));
+  const step = [1, 2, 5, 10].map((times) => times * power).find((one) => frames / one <= most) ?? frames;
+  const ticks = [];
+  for (let frame = step; frame <= frames; frame += step) ticks.push(frame);
+  return { ticks, step };
+}
+
+function moveTo(frame) {
+  cursor = Math.min(state.frames, Math.max(1, Math.round(frame) || 1));
+  const time = clock((cursor - 1) / state.rate);
+  for (const mark of $$(".cursor, .flag")) mark.style.left = share(cursor - 0.5);
+  $("#axis").setAttribute("aria-valuenow", cursor);
+  $("#axis").setAttribute("aria-valuetext", `frame ${cursor}, ${time}`);
+  $(".flag").textContent = String(cursor);
+  $("#frame").value = cursor;
+  $("#look .time").textContent = time;
+  put('[data-do="split"] .what', `Second part from ${cursor} on`);
+  picture.want(cursor);
+}
+
+function clock(seconds) {
+  const [minutes, rest] = [Math.floor(seconds / 60), (seconds % 60).toFixed(2)];
+  return Number.isFinite(seconds) ? `${minutes}:${rest.padStart(5, "0")}` : "";
+}
+
+function step(how) {
+  const onward = !how.includes("back");
+  if (!how.startsWith("keyframe")) return moveTo(cursor + (onward ? 1 : -1));
+  const tracks = state.tracks.filter(({ id }) => !selected.size || selected.has(id));
+  const places = tracks.flatMap(({ keyframes }) => keyframes).filter((frame) => (onward ? frame > cursor : frame < cursor));
+  if (places.length) moveTo(places.reduce((a, b) => ((a < b) === onward ? a : b)));
+}
+
+function setRange(a, b) {
+  [$("#from").value, $("#to").value] = [Math.min(a, b), Math.max(a, b)];
+  $('[value="part"]').checked = true;
+  showWork();
+}
+
+// The frames that the form names; null: the whole video.
+function frames() {
+  if ($('[value="whole"]').checked) return null;
+  return [$("#from"), $("#to")].map((input) => input.valueAsNumber);
+}
+
+function frameUnder(event) {
+  const { left, width } = $("#axis").getBoundingClientRect();
+  return Math.min(state.frames, Math.max(1, Math.floor(((event.clientX - left) / width) * state.frames) + 1));
+}
+
+let anchor = null; // the frame at which a drag with Shift began
+
+function drag(event) {
+  const lane = event.target.closest(".lane");
+  if (event.type === "pointerdown") {
+    if (!lane || event.button !== 0) return;
+    event.preventDefault();
+    lane.setPointerCapture(event.pointerId);
+    $("#axis").focus({ preventScroll: true });
+    anchor = event.shiftKey ? frameUnder(event) : null;
+  } else if (!lane?.hasPointerCapture(event.pointerId)) return;
+  moveTo(frameUnder(event));
+  if (anchor !== null && !preview) setRange(anchor, cursor);
+}
+
+function press(event) {
+  const second = Math.max(1, Math.round(state.rate));
+  const keyframe = event.altKey ? "keyframe " : "";
+  const from = cursor;
+  const keys = {
+    ArrowLeft: () => step(`${keyframe}back`),
+    ArrowRight: () => step(`${keyframe}on`),
+    PageDown: () => moveTo(cursor - second),
+    PageUp: () => moveTo(cursor + second),
+    Home: () => moveTo(1),
+    End: () => moveTo(state.frames),
+  };
+  if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  keys[event.key]();
+  if (!event.shiftKey) anchor = null;
+  else if (!preview) setRange((anchor ??= from), cursor);
+}
+
+// The picture of the frame under the cursor; the one before stays until it is there.
+const picture = {
+  timer: 0,
+  shown: "",
+  isLoading: false,
+
+  want(frame) {
+    this.frame = frame;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.load(), SETTLED);
+  },
+
+  async load() {
+    const { frame } = this;
+    const key = `${frame} ${state.version}`;
+    if (this.isLoading || this.shown === key) return;
+    this.isLoading = true;
+    $("#look").classList.add("is-loading");
+    const image = new Image();
+    image.alt = `Frame ${frame} with its boxes and numbers`;
+    image.src = at("picture.jpg", { frame, version: state.version }); // so that no older one is taken for it
+    const problem = await image.decode().then(() => "", () => this.problem(image.src));
+    if (!problem) $("#look .picture").replaceChildren(image);
+    put("#look .problem", problem);
+    this.shown = key;
+    this.isLoading = false;
+    $("#look").classList.remove("is-loading");
+    if (this.frame !== frame) this.load();
+  },
+
+  // An image does not say why it could not be loaded.
+  problem: (url) => ask(url, { within: PATIENT }).catch((error) => `No picture of this frame: ${error.message}`),
+};
+
+// --- selecting ---
+
+function select(id, isChosen) {
+  if (isChosen) selected.add(id);
+  else selected.delete(id);
+  refuse("");
+  show();
+}
+
+function selectOnly(ids) {
+  selected.clear();
+  for (const id of ids) selected.add(id);
+  refuse("");
+  show();
+}
+
+// --- edits ---
+
+function edit(name) {
+  const ids = [...selected].sort((a, b) => a - b);
+  const tracks = ids.length > 1 && ids.length === state.tracks.length ? "all" : ids;
+  return {
+    rename: { do: name, tracks, label: $("#label").value, frames: frames() },
+    renumber: { do: name, tracks: ids, to: $("#number").valueAsNumber, frames: frames() },
+    delete: { do: name, tracks, frames: frames() },
+    merge: { do: name, tracks: ids, to: Number($("#into").value) },
+    split: { do: name, tracks: ids, at: cursor },
+  }[name];
+}
+
+// Asks for one thing at a time. What is refused is said; where others changed the tracks, loading again is offered.
+async function attempt(button, request) {
+  if (isBusy) return null;
+  isBusy = true;
+  button?.setAttribute("aria-disabled", "true");
+  refuse("");
+  try {
+    return await request();
+  } catch (error) {
+    const newest = await ask(at("tracks"), { within: PATIENT }).catch(() => null);
+    const isOld = newest !== null && newest.version !== state.version;
+    refuse(isOld ? `${sentence(error.message)} The tracks were changed meanwhile.` : sentence(error.message), isOld);
+    return null;
+  } finally {
+    isBusy = false;
+    button?.removeAttribute("aria-disabled");
+  }
+}
+
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.?$/, ".")}`;
+
+function refuse(text, isOld = false) {
+  $(".refusal").textContent = text;
+  $(".again").hidden = !isOld;
+  $("#work").classList.toggle("is-idle", !preview && !selected.size && !text);
+}
+
+let asked = null; // the button that a preview came from
+
+async function propose(wanted) {
+  if (preview) return;
+  asked = document.activeElement;
+  const sent = { edit: wanted, version: state.version, apply: false };
+  const found = await attempt(asked, () => ask(at("tracks"), { method: "POST", sent, within: PATIENT }));
+  if (!found) return;
+  preview = { ...found, edit: wanted };
+  $(".changes").replaceChildren(...found.changes.map((change) => {
+    const item = document.createElement("li");
+    item.textContent = change;
+    return item;
+  }));
+  show();
+  $("#list .is-changed")?.scrollIntoView({ block: "nearest" });
+  $(".apply").focus({ preventScroll: true });
+}
+
+function leave() {
+  preview = null;
+  refuse("");
+  show();
+  asked?.focus({ preventScroll: true });
+}
+
+async function apply() {
+  const sent = { edit: preview.edit, version: preview.version, apply: true };
+  const found = await attempt($(".apply"), () => ask(at("tracks"), { method: "POST", sent, within: PATIENT }));
+  if (found) take(found, `Done: ${preview.changes.join(" ")}`);
+}
+
+async function undo() {
+  const [what, sent] = [state.undo, { version: state.version }];
+  const found = await attempt($(".undo"), () => ask(at("tracks/undo"), { method: "POST", sent, within: PATIENT }));
+  if (found) take(found, `Undone: ${what}`);
+}
+
+function take(found, news) {
+  const hadFocus = $("#work").contains(document.activeElement);
+  [state, preview] = [found, null];
+  refuse("");
+  showState();
+  say("news", news);
+  if (hadFocus) $("#axis").focus({ preventScroll: true });
+}
+
+async function load() {
+  try {
+    const found = await ask(at("tracks"), { within: PATIENT });
+    say("failed", "");
+    take(found, "");
+  } catch (error) {
+    say("failed", `${sentence(error.message)} Load the page again to try once more.`);
+  }
+}
+
+// Somebody who comes back from Label Studio sees what they did there.
+async function comeBack() {
+  if (document.hidden || !state || isBusy) return;
+  const newest = await ask(at("tracks"), { within: PATIENT }).catch(() => null);
+  if (!newest || newest.version === state.version || isBusy) return;
+  if (preview) refuse("The tracks were changed meanwhile.", true);
+  else take(newest, "The tracks were changed meanwhile.");
+}
+
+// --- beginning ---
+
+$("#title").textContent = `Tracks of task ${task}`;
+document.title = `Tracks of task ${task} · SAM3 backend`;
+
+for (const type of ["pointerdown", "pointermove"]) $("#list").addEventListener(type, drag);
+$("#axis").addEventListener("keydown", press);
+$("#axis").addEventListener("keyup", (event) => event.key === "Shift" && (anchor = null));
+for (const button of $$("[data-step]")) button.addEventListener("click", () => step(button.dataset.step));
+$("#frame").addEventListener("change", () => moveTo($("#frame").valueAsNumber));
+$("#filter").addEventListener("input", showFiltered);
+$("#list .all").addEventListener("change", (event) => {
+  const shown = [...rows.values()].filter(({ root }) => !root.hidden);
+  for (const { id } of shown) event.target.checked ? selected.add(id) : selected.delete(id);
+  refuse("");
+  show();
+});
+for (const button of $$("[data-do] button")) {
+  button.addEventListener("click", () => propose(edit(button.closest("[data-do]").dataset.do)));
+}
+$("#edit").addEventListener("submit", (event) => event.preventDefault());
+$("#edit").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches(".action input")) $("button", event.target.closest(".action")).click();
+});
+$("#edit").addEventListener("input", (event) => {
+  if (["from", "to"].includes(event.target.id)) $('[value="part"]').checked = true;
+  else if (event.target.value === "part" && !$("#from").value) setRange(cursor, state.frames);
+  showWork();
+});
+$(".none").addEventListener("click", () => selectOnly([]));
+$(".apply").addEventListener("click", apply);
+$(".leave").addEventListener("click", leave);
+$(".again").addEventListener("click", load);
+$(".undo").addEventListener("click", undo);
+document.addEventListener("keydown", (event) => event.key === "Escape" && preview && !isBusy && leave());
+document.addEventListener("visibilitychange", comeBack);
+new ResizeObserver(() => state && showAxis()).observe($("#axis"));
+load();
