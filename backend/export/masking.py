@@ -100,11 +100,11 @@ def matched(traces: Sequence[Trace], tracks: Sequence[Kept]) -> list[tuple[Frame
     On one frame it is one trace's at most, and a trace has one of them at most. It has the one that goes with it best
     on the frames around, so that two which cross do not change over where they meet.
     """
+    ours, theirs = (np.array([_reach(one) for one in some]).reshape(-1, 6) for some in (traces, tracks))
     pairs = [
-        _pair(trace, track, row, column)
-        for column, track in enumerate(tracks)
-        for row, trace in enumerate(traces)
-        if _may_meet(trace, track)
+        _pair(traces[row], tracks[column], row, column)
+        for column, reach in enumerate(theirs)
+        for row in np.flatnonzero((ours < -reach[_TURNED]).all(1)).tolist()
     ]
     table = np.concatenate([np.empty((0, 4)), *pairs])
     frames, rows, columns = table[:, :3].astype(np.int64).T
@@ -116,13 +116,16 @@ def matched(traces: Sequence[Trace], tracks: Sequence[Kept]) -> list[tuple[Frame
     return [(frames[own], rows[own]) for own in np.split(chosen, ends)][: len(tracks)]
 
 
-def _may_meet(trace: Trace, track: Kept) -> bool:
-    """Whether they share a stretch of time and a part of the picture."""
-    if trace.frames[-1] < track.frames[0] or track.frames[-1] < trace.frames[0]:
-        return False
-    lower = np.maximum(trace.boxes[:, :2].min(0), track.boxes[:, :2].min(0))
-    upper = np.minimum(trace.boxes[:, 2:].max(0), track.boxes[:, 2:].max(0))
-    return bool((lower < upper).all())
+def _reach(one: Trace | Kept) -> NDArray[np.float64]:
+    """The stretch of time and the part of the picture that it is in, shape (6,): lower ends, and upper ones negated.
+
+    So two meet where each is less than the negated turned other.
+    """
+    lower, upper = one.boxes[:, :2].min(0), one.boxes[:, 2:].max(0)
+    return np.array([one.frames[0], *lower, -1 - one.frames[-1], *-upper], float)
+
+
+_TURNED = [3, 4, 5, 0, 1, 2]
 
 
 def _pair(trace: Trace, track: Kept, row: int, column: int) -> NDArray[np.float64]:
