@@ -280,7 +280,6 @@ def _meta(parts: Sequence[Entry], frames: Set[int]) -> dict[str, Any]:
         lists = [part.region.meta.get(key) for part in parts]
         known = {frame for one in lists if isinstance(one, list) for frame in one}
         meta |= {key: sorted(known & frames)} if known else {}
-    meta.pop("corrected", None)
     return meta
 
 

@@ -106,6 +106,7 @@ def test_both_parts_of_a_split_keep_what_was_said_of_the_whole() -> None:
     names = [one["id"] for one in after.results() if one["type"] == "choices"]
     assert sorted(names) == sorted(["c", second.region.id])
     assert (first.region.meta["human"], second.region.meta["human"]) == ([1], [70])
+    assert (first.region.meta["ends"], second.region.meta["ends"]) == ([], [70])
     assert "points" in first.region.meta
     assert "points" not in second.region.meta
     # What a person has cut, no later answer replaces.

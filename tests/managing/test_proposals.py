@@ -37,6 +37,12 @@ def test_one_that_begins_where_another_would_be_is_proposed() -> None:
     assert str(found[0]).startswith("2 begins 10 frames after 1 ends, where that would be")
 
 
+@pytest.mark.parametrize("ways", [((10, 39), (50, 50)), ((39, 39), (49, 68))], ids=["it stops", "it starts"])
+def test_motion_on_either_side_tells_where_it_would_be(ways: tuple) -> None:
+    before, after = ways
+    assert len(proposals(roster(moving("a", (1, 30), before), moving("b", (41, 60), after)))) == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
