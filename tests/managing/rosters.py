@@ -26,6 +26,7 @@ def crossing() -> list[dict[str, Any]]:
         "text": ["mind the hat", "track 2 · sam3 · 0.80"],
         "seal": "x",
         "human": [1, 70],
+        "ends": [70],
         "points": {},
     }
     person = drawn(keyframe(1, y=60), keyframe(70, y=40, human=True), id="c", labels=("Person",), meta=told)
