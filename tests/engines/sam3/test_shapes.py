@@ -48,14 +48,3 @@ def test_it_follows_what_is_clicked_on():
     assert shapes_accuracy.mean(easy, "click_easy") >= 0.8
     assert shapes_accuracy.mean(crowded, "click_crowded") >= 0.53
     assert shapes_accuracy.mean(easy + crowded, "absence") >= 0.6
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_it_finds_what_words_name():
-    words = shapes_accuracy.measure("words", CLIPS[:10], "shapes")
-    figures = shapes_accuracy.summary([], [], words, [])
-    assert figures["text_precision"] >= 0.72
-    assert figures["text_recall"] >= 0.58
-    assert figures["hota"] >= 0.53
-    assert figures["false_frames"] <= 0.03

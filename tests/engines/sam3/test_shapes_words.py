@@ -1,0 +1,21 @@
+"""The shapes checkpoint, asked by words; in a file of its own, so that it runs beside the clicks."""
+
+import pytest
+import torch
+
+from benchmarks import shapes_accuracy
+from shapes import HELD_OUT
+
+CLIPS = range(HELD_OUT, HELD_OUT + 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_finds_what_words_name():
+    torch.set_num_threads(1)
+    words = shapes_accuracy.measure("words", CLIPS, "shapes")
+    figures = shapes_accuracy.summary([], [], words, [])
+    assert figures["text_precision"] >= 0.72
+    assert figures["text_recall"] >= 0.58
+    assert figures["hota"] >= 0.53
+    assert figures["false_frames"] <= 0.03
