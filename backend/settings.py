@@ -1,5 +1,6 @@
 """All settings, one frozen dataclass: flag > environment > YAML > default. The only reader of the environment."""
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -252,7 +253,9 @@ def _applied(base: Any, values: Mapping[str, Any], group: str = "") -> Any:
     changes = {}
     for key, value in values.items():
         if key not in hints:
-            raise SettingsError(f"there is no setting {group}{key}: the settings are {', '.join(sorted(hints))}")
+            near = difflib.get_close_matches(key, hints, 1)
+            meant = f"did you mean {group}{near[0]}? " if near else ""
+            raise SettingsError(f"there is no setting {group}{key}: {meant}The settings are {', '.join(sorted(hints))}")
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise SettingsError(f"{group}{key} holds several settings: write them below it, one a line")

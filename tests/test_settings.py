@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ def test_the_shipped_file_holds_every_default() -> None:
     assert load(ROOT / "configs/default.yaml") == Settings()
     values = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
     assert values.keys() == Settings().shown().keys() | PLACES
+
+
+def test_the_other_files_are_for_work_and_for_trying_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, tried = (load(ROOT / f"configs/{name}.yaml") for name in ("sam3", "try-out"))
+    assert work == replace(
+        Settings(), engine="sam3", device="cuda", host="0.0.0.0", label_studio_url=work.label_studio_url
+    )
+    # What stands in for the real weights does so by name.
+    assert tried == replace(Settings(), engine="sam3", model_path="shapes", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["default", "sam3", "try-out"])
+def test_every_line_of_the_shipped_files_says_what_it_does(name: str) -> None:
+    lines = (ROOT / f"configs/{name}.yaml").read_text().splitlines()
+    assert [line for line in lines if line.strip() and "#" not in line and not line.endswith(":")] == []
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,8 +71,9 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("prot: 1", "no setting prot"),
-        ("limits: {cue: 1}", "no setting limits.cue"),
+        ("prot: 1", "no setting prot: did you mean port?"),
+        ("limits: {cue: 1}", "no setting limits.cue: did you mean limits.queue?"),
+        ("colour: blue", "no setting colour: The settings are answer_within"),
         ("limits: 5", "limits holds several"),
         ("engine: sam2", "engine is 'sam2': choose one of auto, sam3, opencv"),
         ("port: many", "port is 'many': give a whole number"),

@@ -1,13 +1,51 @@
-"""What `doctor` looks for in a task: its frame rate and its strip of frames, each told, or an error that mends it."""
+"""What `doctor` looks for beyond what runs: each told, or an error that mends it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import packages_distributions
 from typing import Any
 
 from backend.commands.prepare import is_worked_on
-from backend.errors import BadRequest
+from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, VideoTag, field
 from backend.video import Video
+
+
+def opencv() -> str:
+    """Which OpenCV there is.
+
+    Raises:
+        SettingsError: several are installed over each other.
+    """
+    found = sorted(set(packages_distributions().get("cv2", ())))
+    if len(found) > 1:
+        raise SettingsError(
+            f"{' and '.join(found)} are installed over each other: pip uninstall {' '.join(found)}, then pip install "
+            "opencv-contrib-python-headless"
+        )
+    return f"one OpenCV, of {found[0] if found else 'an unknown package'}"
+
+
+def connection(backends: Sequence[Mapping[str, Any]], project: int) -> str:
+    """The model that a project's pages ask, as Label Studio sees it.
+
+    Raises:
+        StudioError: there is none, Label Studio does not reach it, or pages do not ask it.
+    """
+    way = f"Project {project} → Settings → Model"
+    if not backends:
+        raise StudioError(f"none is connected: {way} → Connect Model, with this server's address")
+    for one in backends:
+        url, state = one.get("url"), one.get("readable_state")
+        if one.get("state") != "CO":
+            raise StudioError(
+                f"Label Studio says {state} of {url}: start the server, give an address that Label Studio's machine "
+                "reaches, and for a private one start Label Studio with ML_BLOCK_LOCAL_IP=false and "
+                "SSRF_PROTECTION_ENABLED=false"
+            )
+        if not one.get("is_interactive"):
+            raise StudioError(f"pages do not ask {url}: {way} → Edit → Interactive preannotations on")
+    return f"Label Studio reaches {', '.join(str(one.get('url')) for one in backends)}, and pages ask it"
 
 
 def prepare(task: Mapping[str, Any]) -> str:

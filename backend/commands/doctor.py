@@ -48,6 +48,8 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
         say(_ready(engines.load(settings)))
     with report.check("data_dir") as say:
         say(*_room(settings.data_dir.expanduser()))
+    with report.check("environment") as say:
+        say(checks.opencv())
     client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
     videos = Videos(settings)
     is_reached = _look_at_studio(report, client, task)
@@ -121,7 +123,7 @@ def _look_at_studio(report: Report, client: Client | None, task: int | None) -> 
         if client:
             say(f"version {client.release()} answers")
             client.check_key()
-            say("it accepts the key")
+            say(f"it accepts the key, {client.key_kind}")
         elif task is None:
             say(f"label_studio_url is not set: {mend}, or have legacy tokens enabled, which its pages then send", WARN)
         else:
@@ -141,6 +143,8 @@ def _look_at_task(report: Report, client: Client, videos: Videos, number: int) -
                 say(line, WARN if line in config.notes else OK)
     if report.failed > before:
         return
+    with report.check("connection") as say:
+        say(checks.connection(client.backends(task["project"]), task["project"]))
     tag, strip = config.video, config.strip
     with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
         say(_described(video))

@@ -87,6 +87,21 @@ class Client:
         """
         self._call("GET", "/api/current-user/whoami")
 
+    @property
+    def key_kind(self) -> str:
+        """Which of Label Studio's two kinds of tokens the key is."""
+        return "a personal access token" if self._is_personal else "a legacy token"
+
+    @property
+    def _is_personal(self) -> bool:
+        # A JWT, which is only good for asking for a short-lived one.
+        return self._token.count(".") == 2
+
+    def backends(self, project: int) -> list[dict[str, Any]]:
+        """A project's ML backends; Label Studio looks whether it reaches them."""
+        found: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
+        return found
+
     def project(self, project: int) -> dict[str, Any]:
         """A project's fields.
 
@@ -203,8 +218,7 @@ class Client:
             raise StudioError("what answers is no Label Studio: check LABEL_STUDIO_URL") from error
 
     def _credentials(self) -> str:
-        # A personal access token is a JWT that is only good for asking for a short-lived one.
-        if self._token.count(".") != 2:
+        if not self._is_personal:
             return f"Token {self._token}"
         with self._lock:
             access, until = self._access

@@ -11,7 +11,7 @@ import requests
 
 from backend import engines
 from backend.cli import main
-from backend.commands import doctor
+from backend.commands import checks, doctor
 from backend.errors import MediaError, SettingsError, StudioError
 from backend.labelstudio.client import Client
 from backend.labelstudio.media import Media
@@ -47,6 +47,9 @@ class Studio:
             "project": 7,
             "data": {"video": "/data/upload/7/clip.mp4", "fps": 25, "frames": PICTURES, "frame_numbers": [1, 20]},
         }
+        self.backends: list[dict[str, Any]] = [
+            {"url": "http://backend:9090", "state": "CO", "readable_state": "Connected", "is_interactive": True}
+        ]
         self.failing: dict[str, Exception] = {}
 
     @property
@@ -71,6 +74,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SAM3_BACKEND_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
     monkeypatch.setattr(engines, "load", lambda settings: StubEngine())
+    monkeypatch.setattr(checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
     monkeypatch.setattr(doctor, "_LOOK", 0)
     return tmp_path
 
@@ -107,6 +111,7 @@ def studio(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Studio:
         "release": "1.23.2",
         "check_key": None,
         "task": lambda: held.task,
+        "backends": lambda: held.backends,
         "project": lambda: {"label_config": held.config},
     }.items():
         monkeypatch.setattr(Client, method, held.answer(method, value))
@@ -137,17 +142,19 @@ def test_with_nothing_to_look_at_it_tells_of_the_model_the_folder_and_the_missin
         "ok    settings: engine auto, model shapes, device cpu",
         "ok    model: stub-1 is ready",
         "ok    data_dir: can be written, 5.0 GiB are free",
+        "ok    environment: one OpenCV, of opencv-contrib-python-headless",
         "warn  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or have "
         "legacy tokens enabled, which its pages then send",
     ]
 
 
 def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
-    assert told("--task", "3")[3:] == [
+    assert told("--task", "3")[4:] == [
         "ok    Label Studio: version 1.23.2 answers",
-        "ok    Label Studio: it accepts the key",
+        "ok    Label Studio: it accepts the key, a legacy token",
         "ok    task: 3, of project 7",
         *UNDERSTOOD,
+        "ok    connection: Label Studio reaches http://backend:9090, and pages ask it",
         VIDEO,
         "ok    frame rate: 25, as in the file",
         "ok    frames: 2 to click on, of which the first was fetched",
@@ -211,8 +218,37 @@ def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(
     )
 
 
+def test_a_second_opencv_fails(told, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"cv2": ["opencv-python", "opencv-python-headless", "opencv-python"]}
+    monkeypatch.setattr(checks, "packages_distributions", lambda: both)
+    assert told()[3] == (
+        "FAIL  environment: opencv-python and opencv-python-headless are installed over each other: pip uninstall "
+        "opencv-python opencv-python-headless, then pip install opencv-contrib-python-headless"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (None, "none is connected: Project 7 → Settings → Model → Connect Model"),
+        ({"state": "DI", "readable_state": "Disconnected"}, "Label Studio says Disconnected of http://backend:9090: "),
+        ({"is_interactive": False}, "pages do not ask http://backend:9090: Project 7 → Settings → Model → Edit"),
+    ],
+)
+def test_a_model_that_pages_do_not_reach(told, studio: Studio, changes: dict | None, says: str) -> None:
+    studio.backends = [] if changes is None else [studio.backends[0] | changes]
+    lines = told("--task", "3")
+    assert any(line.startswith(f"FAIL  connection: {says}") for line in lines)
+    assert lines[-1].startswith("ok    frames")  # the rest is looked at all the same
+
+
+def test_the_kind_of_key_is_told(told, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "ey.very-secret-key.sig")
+    assert "ok    Label Studio: it accepts the key, a personal access token" in told()
+
+
 def test_a_task_needs_label_studio(told) -> None:
-    assert told("--task", "3")[3:] == [
+    assert told("--task", "3")[4:] == [
         "FAIL  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
     ]
 
@@ -220,14 +256,14 @@ def test_a_task_needs_label_studio(told) -> None:
 @pytest.mark.parametrize("method", ["release", "check_key"])
 def test_a_label_studio_that_cannot_be_asked_is_told_once(told, studio: Studio, method: str) -> None:
     studio.failing[method] = StudioError("mend it")
-    lines = told("--task", "3")[3:]
+    lines = told("--task", "3")[4:]
     assert lines[-1] == "FAIL  Label Studio: mend it"
     assert len(lines) == (1 if method == "release" else 2)
 
 
 def test_a_task_that_is_not_there(told, studio: Studio) -> None:
     studio.failing["task"] = StudioError("Label Studio has no tasks/3: check the number")
-    assert told("--task", "3")[5:] == ["FAIL  task: Label Studio has no tasks/3: check the number"]
+    assert told("--task", "3")[6:] == ["FAIL  task: Label Studio has no tasks/3: check the number"]
 
 
 def test_what_cannot_be_prompted_is_a_warning(told, studio: Studio) -> None:
@@ -338,7 +374,7 @@ def test_without_clicks_no_strip_is_looked_for(told, studio: Studio) -> None:
 
 
 def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None:
-    assert told("--url", "http://far/clip.mp4")[4:] == [VIDEO]
+    assert told("--url", "http://far/clip.mp4")[5:] == [VIDEO]
     assert told("--url", "http://far/gone.mp4?token=1")[4:] == [
         "FAIL  video: the video's server answered 404: check the task's url"
     ]
@@ -346,7 +382,7 @@ def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None
 
 def test_an_address_is_looked_at_where_label_studio_is_down(told, studio: Studio) -> None:
     studio.failing["release"] = StudioError("mend it")
-    assert told("--url", "http://far/clip.mp4")[3:] == ["FAIL  Label Studio: mend it", VIDEO]
+    assert told("--url", "http://far/clip.mp4")[5:] == ["FAIL  Label Studio: mend it", VIDEO]
 
 
 def test_a_task_and_an_address_do_not_go_together() -> None:
