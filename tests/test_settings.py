@@ -71,8 +71,8 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("prot: 1", "no setting prot: did you mean port?"),
-        ("limits: {cue: 1}", "no setting limits.cue: did you mean limits.queue?"),
+        ("prot: 1", r"no setting prot: did you mean port\?"),
+        ("limits: {queu: 1}", r"no setting limits.queu: did you mean limits.queue\?"),
         ("colour: blue", "no setting colour: The settings are answer_within"),
         ("limits: 5", "limits holds several"),
         ("engine: sam2", "engine is 'sam2': choose one of auto, sam3, opencv"),

@@ -375,14 +375,14 @@ def test_without_clicks_no_strip_is_looked_for(told, studio: Studio) -> None:
 
 def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None:
     assert told("--url", "http://far/clip.mp4")[5:] == [VIDEO]
-    assert told("--url", "http://far/gone.mp4?token=1")[4:] == [
+    assert told("--url", "http://far/gone.mp4?token=1")[5:] == [
         "FAIL  video: the video's server answered 404: check the task's url"
     ]
 
 
 def test_an_address_is_looked_at_where_label_studio_is_down(told, studio: Studio) -> None:
     studio.failing["release"] = StudioError("mend it")
-    assert told("--url", "http://far/clip.mp4")[5:] == ["FAIL  Label Studio: mend it", VIDEO]
+    assert told("--url", "http://far/clip.mp4")[4:] == ["FAIL  Label Studio: mend it", VIDEO]
 
 
 def test_a_task_and_an_address_do_not_go_together() -> None:
