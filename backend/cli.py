@@ -56,13 +56,13 @@ def _add_serve(commands: Any) -> None:
     _add_model(serve)
     serve.add_argument("--host", metavar="H", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, metavar="P", help="port to listen on (9090)")
-    serve.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos")
+    serve.add_argument("--data-dir", metavar="DIR", help="folder for videos and jobs, one server at a time")
 
 
 def _add_track(commands: Any) -> None:
     track = commands.add_parser("track", help="track objects in a file, without Label Studio")
     track.set_defaults(run=_track, prompts=())
-    track.add_argument("video", type=Path, metavar="VIDEO")
+    track.add_argument("video", type=Path, metavar="VIDEO", help="the file to track in")
     track.add_argument("--track", metavar="NAME", help="the object that the boxes, clicks and masks after it are of")
     track.add_argument("--label", metavar="L", help="the class of the objects prompted after it")
     for option, what in (
@@ -85,6 +85,14 @@ def _add_track(commands: Any) -> None:
 def _add_project(commands: Any) -> None:
     project = commands.add_parser("project", help="work on a Label Studio project")
     actions = project.add_subparsers(required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a project that is ready to be worked in, unless it is there")
+    create.set_defaults(run=_create)
+    create.add_argument("title", metavar="TITLE", help="the project's title")
+    create.add_argument("videos", nargs="*", metavar="VIDEO", help="a file, which is uploaded, or an address")
+    create.add_argument("--label-config", type=Path, required=True, metavar="FILE", help="as label_config.xml")
+    create.add_argument("--backend", metavar="URL", help="where Label Studio reaches this backend: it is connected")
+    create.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
+    create.add_argument("--data-dir", metavar="DIR", help="folder for downloaded videos")
     prepare = actions.add_parser("prepare", help="make tasks of videos, and give tasks what they lack to be prompted")
     prepare.set_defaults(run=_prepare)
     prepare.add_argument("videos", nargs="*", metavar="VIDEO", help="a file, which is uploaded, or an address")
@@ -184,6 +192,15 @@ def _track(options: argparse.Namespace) -> None:
         output=options.output,
         drawn=options.overlay,
     )
+
+
+def _create(options: argparse.Namespace) -> None:
+    from backend.commands import create
+
+    settings = _settings(options, "data_dir")
+    failed = create.run(settings, options.title, options.label_config, options.backend, options.videos)
+    if failed:
+        raise BackendError(f"{failed} tasks are not prepared: see above")
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from backend.commands.prepare import is_worked_on
 from backend.errors import BadRequest, SettingsError, StudioError
+from backend.labelstudio.client import REACHED
 from backend.labelstudio.clock import Clock, same_rate
 from backend.labelstudio.config import NUMBERS, VideoTag, field
 from backend.video import Video
@@ -38,11 +39,7 @@ def connection(backends: Sequence[Mapping[str, Any]], project: int) -> str:
     for one in backends:
         url, state = one.get("url"), one.get("readable_state")
         if one.get("state") != "CO":
-            raise StudioError(
-                f"Label Studio says {state} of {url}: start the server, give an address that Label Studio's machine "
-                "reaches, and for a private one start Label Studio with ML_BLOCK_LOCAL_IP=false and "
-                "SSRF_PROTECTION_ENABLED=false"
-            )
+            raise StudioError(f"Label Studio says {state} of {url}: {REACHED}")
         if not one.get("is_interactive"):
             raise StudioError(f"pages do not ask {url}: {way} → Edit → Interactive preannotations on")
     return f"Label Studio reaches {', '.join(str(one.get('url')) for one in backends)}, and pages ask it"

@@ -15,6 +15,11 @@ from urllib3.exceptions import HTTPError
 from backend.errors import MediaError, SettingsError, StudioError
 from backend.settings import Settings
 
+REACHED = (
+    "start the backend, give an address that Label Studio's machine reaches, and for a private one start Label Studio "
+    "with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
+)
+"""What to do that Label Studio reaches its backend."""
 _TIMEOUT = (5.0, 30.0)
 _UPLOAD_TIMEOUT = (5.0, 600.0)
 _PAGE = 100
@@ -101,6 +106,32 @@ class Client:
         """A project's ML backends; Label Studio looks whether it reaches them."""
         found: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
         return found
+
+    def add_backend(self, project: int, url: str) -> None:
+        """Connect a project to an ML backend, which pages ask.
+
+        Raises:
+            StudioError: Label Studio does not reach it.
+        """
+        body = {"project": project, "url": url, "title": "SAM3 video", "is_interactive": True}
+        try:
+            self._call("POST", "/api/ml", json=body)
+        except StudioError as error:
+            if not error.is_final:
+                raise
+            raise StudioError(f"Label Studio does not reach {url}, or refuses it: {REACHED}", is_final=True) from error
+
+    def projects(self) -> Iterator[dict[str, Any]]:
+        """All projects that the key opens."""
+        page, seen, total = 1, 0, 1
+        while seen < total:
+            answer = self._call("GET", "/api/projects", params={"page": page, "page_size": _PAGE})
+            yield from answer["results"]
+            page, seen, total = page + 1, seen + _PAGE, answer["count"]
+
+    def add_project(self, title: str, xml: str) -> int:
+        """A new project's id."""
+        return int(self._call("POST", "/api/projects", json={"title": title, "label_config": xml})["id"])
 
     def project(self, project: int) -> dict[str, Any]:
         """A project's fields.

@@ -1,0 +1,58 @@
+# The backend beside Label Studio, see docker-compose.yml:
+#   docker build .                                                     PyTorch as PyPI has it: CUDA, and the CPU works, too
+#   docker build --build-arg TORCH_INDEX=<PyTorch's index of CPU wheels> .   smaller by gigabytes, without CUDA
+#   docker build --target label-studio-ml .                             hosted under label-studio-ml's own server
+
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX=""
+WORKDIR /src
+# What we depend on changes seldom: a layer of its own, which a change of our code leaves alone.
+COPY pyproject.toml constraints.txt docker/requirements.py docker/install.sh ./docker/
+RUN sh docker/install.sh dependencies /opt/venv "$TORCH_INDEX"
+COPY . .
+RUN sh docker/install.sh package /opt/venv
+
+
+FROM python:3.11-slim AS backend
+RUN useradd --create-home --uid 1000 sam3 \
+ && mkdir -p /data /models \
+ && chown sam3 /data /models
+COPY --from=build /opt/venv /opt/venv
+# For the sample project of the first start.
+COPY demo /opt/sam3-backend/demo
+COPY shapes /opt/sam3-backend/shapes
+COPY label_config.xml docker/first_start.sh /opt/sam3-backend/
+WORKDIR /opt/sam3-backend
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HOME=/models \
+    SAM3_BACKEND_DATA_DIR=/data \
+    SAM3_BACKEND_HOST=0.0.0.0
+USER 1000
+VOLUME ["/data", "/models"]
+EXPOSE 9090
+# It answers while a model loads; `model` in the answer says how far that is.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9090/health', timeout=4)"]
+# Saves what runs within six seconds.
+STOPSIGNAL SIGTERM
+CMD ["sam3-backend", "serve"]
+
+
+# label-studio-ml's 2.x line is not on PyPI; this needs the network, and was never run by the authors.
+FROM backend AS label-studio-ml
+USER 0
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends git \
+ && pip install --no-cache-dir "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git" gunicorn==23.0.0 \
+ && apt-get purge -y --auto-remove git \
+ && rm -rf /var/lib/apt/lists/*
+COPY docker/label_studio_ml.py /opt/sam3-backend/hosted.py
+USER 1000
+# One worker: jobs, and the device, are one process's. Threads, because requests wait for tracks.
+CMD ["gunicorn", "--bind=:9090", "--workers=1", "--threads=96", "--timeout=0", "hosted:app"]
+
+
+FROM backend

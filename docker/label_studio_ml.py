@@ -1,0 +1,7 @@
+"""The backend under label-studio-ml's own server; settings come from the environment."""
+
+from label_studio_ml.api import init_app
+
+from backend.model import Sam3Backend
+
+app = init_app(model_class=Sam3Backend)

@@ -1,0 +1,139 @@
+"""The image and the compose files: linted, true to the settings, and their steps run where there is no Docker."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backend.settings import ALIASES, PREFIX, Settings
+from demo.labelstudio import LabelStudio
+from demo.processes import Process, free_port
+from tests.e2e.conftest import _is_ready
+from tests.needs import missing
+
+ROOT = Path(__file__).parent.parent
+TOOLS = Path(sys.executable).parent
+COMPOSE = ("docker-compose.yml", "docker-compose.gpu.yml")
+VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+LABEL_STUDIOS = {"ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED", "ML_TIMEOUT_PREDICT", "DEBUG", "COLLECT_ANALYTICS"}
+
+
+def services(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / name).read_text())["services"]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def test_the_image_is_made_as_images_should_be() -> None:
+    done = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_compose_understands_it(name: str) -> None:
+    words = ["--builtin-schema", "vendor.compose-spec", ROOT / name]
+    done = subprocess.run([TOOLS / "check-jsonschema", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_variable_is_explained_with_its_default() -> None:
+    told = dict(line.split("=", 1) for line in text(".env.example").splitlines() if line and not line.startswith("#"))
+    used = dict(VARIABLE.findall(text("docker-compose.yml")))
+    more = dict(VARIABLE.findall(text("docker-compose.gpu.yml")))
+    assert told == {**more, **used}
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_what_is_set_means_something(name: str) -> None:
+    settings = {PREFIX + key.upper() for key in Settings.__dataclass_fields__} | set(ALIASES) | {"HF_TOKEN"}
+    for service, told in services(name).items():
+        known = settings if service != "label-studio" else LABEL_STUDIOS
+        for variable in told.get("environment", {}):
+            assert variable in known or (service == "label-studio" and variable.startswith("LABEL_STUDIO_")), variable
+
+
+def test_nobody_else_reaches_what_has_a_password_that_everybody_knows() -> None:
+    ports = [port for one in services("docker-compose.yml").values() for port in one.get("ports", ())]
+    assert len(ports) == 2
+    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in ports)
+
+
+def test_the_image_is_made_of_files_that_are_here_and_not_ignored() -> None:
+    let_in = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text("Dockerfile"), re.MULTILINE)
+    for source in (word for line in copied for word in line.split() if word != "."):
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in let_in
+    assert {"backend", "README.md"} <= let_in
+
+
+def test_the_image_has_what_the_package_asks_for() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    words = [sys.executable, ROOT / "docker/requirements.py", ROOT / "pyproject.toml", "sam3"]
+    listed = subprocess.check_output(words, text=True).splitlines()
+    assert listed == [*project["dependencies"], *project["optional-dependencies"]["sam3"]]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A folder as the image has it: its package in an environment of its own, which borrows what that depends on."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    subprocess.run(["sh", ROOT / "docker/install.sh", "package", tmp_path / "venv"], check=True, capture_output=True)
+    Path(site.strip(), "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name in ("demo", "shapes"):
+        shutil.copytree(ROOT / name, tmp_path / "app" / name)
+    for name in ("label_config.xml", "docker/first_start.sh"):
+        shutil.copy(ROOT / name, tmp_path / "app")
+    return tmp_path
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[LabelStudio]:
+    missing(ROOT / ".venv-labelstudio", "Label Studio in .venv-labelstudio")
+    with LabelStudio(ROOT / ".venv-labelstudio", tmp_path / "labelstudio") as studio:
+        studio.start(0)
+        yield studio
+
+
+def environment(service: str, **changes: str) -> dict[str, str]:
+    """A service's, with every default."""
+    told = services("docker-compose.yml")[service]["environment"]
+    return {name: VARIABLE.sub(r"\2", str(value)) for name, value in told.items()} | changes
+
+
+@pytest.mark.slow
+def test_a_first_start_ends_in_a_project_that_is_ready_and_a_second_one_changes_nothing(
+    image: Path, studio: LabelStudio
+) -> None:
+    port, path = free_port(0), f"{image}/venv/bin:{os.environ['PATH']}"
+    url = f"http://127.0.0.1:{port}"
+    given = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token, "PATH": path, "HOME": str(image)}
+    serving = environment("backend", **given, SAM3_BACKEND_DATA_DIR=str(image / "data"), PORT=str(port))
+    with Process("the backend", image / "log.txt") as backend:
+        backend.start([image / "venv/bin/sam3-backend", "serve"], serving)
+        backend.wait_until(lambda: _is_ready(url), 90)
+        for _ in range(2):
+            words = ["sh", "first_start.sh", url]
+            done = subprocess.run(
+                words, cwd=image / "app", env=environment("first-start", **given), capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            (project,) = studio.call("GET", "/api/projects")["results"]
+            (connected,) = studio.call("GET", f"/api/ml?project={project['id']}")
+            (task,) = studio.call("GET", f"/api/tasks?project={project['id']}&fields=all")["tasks"]
+            assert (connected["url"], connected["state"], connected["is_interactive"]) == (url, "CO", True)
+            assert (task["data"]["fps"], len(task["data"]["frames"])) == (25, 100)
