@@ -25,8 +25,8 @@ _OVERLAP, _ALONE = 0.15, 0.35
 """The least IoU of one track's end, moved on, with the other's beginning: where looks agree, and with no look."""
 _LIKENESS = 0.45
 """The least similarity of looks, 0..1; things that differ are near 0."""
-_LOOKED = 40
-"""Pairs that are looked at in the video, the best by place."""
+_LOOKED = 12
+"""Pairs that are looked at in the video, the best by place: each costs two jumps in it, and a page waits."""
 
 Read = Callable[[int], NDArray[np.uint8]]
 """The picture that an LS frame shows, RGB."""
@@ -80,7 +80,7 @@ def proposals(roster: Roster, read: Read | None = None) -> list[Proposal]:
     found.sort(key=lambda one: -one.overlap)
     if read:
         with suppress(BackendError):  # the video cannot be had: places tell alone
-            found = [_seen(one, roster, read) for one in found[:_LOOKED]]
+            found = [_seen(one, roster, read) for one in found[:_LOOKED]] + found[_LOOKED:]
     likely = [one for one in found if _is_likely(one)]
     likely.sort(key=lambda one: -(one.overlap + (one.likeness or 0.0)))
     chosen, ended, begun = list[Proposal](), set[int](), set[int]()
