@@ -21,7 +21,7 @@ COPY --from=build /opt/venv /opt/venv
 # For the sample project of the first start.
 COPY demo /opt/sam3-backend/demo
 COPY shapes /opt/sam3-backend/shapes
-COPY label_config.xml docker/first_start.sh /opt/sam3-backend/
+COPY label_config.xml docker/first_start.sh docker/healthy.py /opt/sam3-backend/
 WORKDIR /opt/sam3-backend
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -32,21 +32,26 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 1000
 VOLUME ["/data", "/models"]
 EXPOSE 9090
-# It answers while a model loads; `model` in the answer says how far that is.
+# It answers while a model loads; `model` in the answer says how far that is. 401: it answers who knows the password.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9090/health', timeout=4)"]
+    CMD ["python", "/opt/sam3-backend/healthy.py"]
 # Saves what runs within six seconds.
 STOPSIGNAL SIGTERM
 CMD ["sam3-backend", "serve"]
 
 
-# label-studio-ml's 2.x line is not on PyPI; this needs the network, and was never run by the authors.
+# label-studio-ml's 2.x line is not on PyPI. This stage was never built by the authors; what it starts was run by hand.
 FROM backend AS label-studio-ml
 USER 0
+COPY constraints.txt /tmp/
+# It brings another OpenCV, which lies over ours and wants an older numpy: both OpenCVs go, ours and its numpy come back.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends git \
- && pip install --no-cache-dir "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git" gunicorn==23.0.0 \
+ && pip install --no-cache-dir gunicorn==23.0.0 \
+    "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git" \
+ && pip uninstall -y opencv-python-headless opencv-contrib-python-headless \
+ && pip install --no-cache-dir --no-deps opencv-contrib-python-headless numpy -c /tmp/constraints.txt \
  && apt-get purge -y --auto-remove git \
  && rm -rf /var/lib/apt/lists/*
 COPY docker/label_studio_ml.py /opt/sam3-backend/hosted.py

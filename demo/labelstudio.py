@@ -44,6 +44,9 @@ _SETTINGS = {
 class LabelStudio:
     """Label Studio out of the virtual environment `venv`, with everything it keeps in `folder`.
 
+    Args:
+        settings: of its environment, without LABEL_STUDIO_ before them, beside those that it needs here.
+
     Attributes:
         url: where it answers, once started.
         email, password: of its one account.
@@ -51,8 +54,8 @@ class LabelStudio:
         process: the child; its log is `folder`/log.txt.
     """
 
-    def __init__(self, venv: Path, folder: Path) -> None:
-        self._venv, self._folder = venv.absolute(), folder.absolute()
+    def __init__(self, venv: Path, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self._venv, self._folder, self._settings = venv.absolute(), folder.absolute(), dict(settings or {})
         self._folder.mkdir(parents=True, exist_ok=True)
         account = _account(self._folder / "account.json")
         self.email, self.password, self.token = account["email"], account["password"], account["token"]
@@ -90,7 +93,9 @@ class LabelStudio:
         words = ["start", "--no-browser", "--data-dir", str(self._folder), "--port", str(port)]
         words += ["--internal-host", "127.0.0.1", "--enable-legacy-api-token", "--log-level", "INFO"]
         account = {"USERNAME": self.email, "PASSWORD": self.password, "USER_TOKEN": self.token, "HOST": self.url}
-        self.process.start([self._venv / "bin" / "label-studio", *words], _environment(self._folder, account))
+        self.process.start(
+            [self._venv / "bin" / "label-studio", *words], _environment(self._folder, self._settings | account)
+        )
         self.process.wait_until(self._answers, 240)
 
     def stop(self) -> None:

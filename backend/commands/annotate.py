@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from backend.answers.batch import Source
-from backend.commands.prepare import tell
+from backend.commands.telling import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.device import Device
 from backend.jobs.job import Job

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backend.commands import prepare
-from backend.commands.prepare import tell
+from backend.commands.telling import tell
 from backend.errors import SettingsError
 from backend.labelstudio import config as label_config
 from backend.labelstudio.client import Client
@@ -20,6 +20,8 @@ def run(
     say: Callable[[str], None] = tell,
 ) -> int:
     """Make a project, connect it and prepare its videos; what is there already is left as it is.
+
+    Once a project has more tasks than these videos, people work in it: then only its connection is looked after.
 
     Args:
         title: by which the project is known again.
@@ -42,9 +44,13 @@ def run(
     else:
         say(f"{title}: there already, project {project}")
     if backend and backend.rstrip("/") not in {str(one.get("url")).rstrip("/") for one in client.backends(project)}:
-        client.add_backend(project, backend)
+        client.add_backend(project, backend, settings.basic_auth_user, settings.basic_auth_pass)
         say(f"connected to {backend}")
-    failed = prepare.run(settings, project, videos, say)
+    failed, tasks = 0, sum(1 for _ in client.tasks(project))
+    if tasks <= len(videos):
+        failed = prepare.run(settings, project, videos, say)
+    else:
+        say(f"it has {tasks} tasks, which are left as they are: sam3-backend project prepare --project {project} VIDEO")
     say(f"open {client.url}/projects/{project}")
     return failed
 

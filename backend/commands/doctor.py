@@ -1,25 +1,21 @@
 """`sam3-backend doctor`: what works, what does not, and what mends it, a line each."""
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from backend import engines
 from backend.commands import checks
+from backend.commands.telling import OK, WARN, Report, tell
 from backend.engines.base import FAILED, Engine, statuses
-from backend.errors import BackendError, MediaError, SettingsError, where
+from backend.errors import MediaError, SettingsError
 from backend.labelstudio import config as label_config
 from backend.labelstudio.client import Client
 from backend.labelstudio.config import NUMBERS
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 from backend.video import Video
-
-OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 _ROOM = 2 * 2**30
 """Free bytes below which the next video may not fit."""
@@ -45,48 +41,32 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
     if report.failed:
         return report.failed
     with report.check("model") as say:
-        say(_ready(engines.load(settings)))
+        engine = engines.load(settings)
+        say(_ready(engine))
+        if engine.name == "sam3":
+            with report.check("device") as say:
+                say(*checks.device(settings, engine))
     with report.check("data_dir") as say:
         say(*_room(settings.data_dir.expanduser()))
     with report.check("environment") as say:
         say(checks.opencv())
+    with report.check("server") as say:
+        say(*checks.server(settings))
     client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
-    videos = Videos(settings)
     is_reached = _look_at_studio(report, client, task)
     if client and is_reached and task is not None:
-        _look_at_task(report, client, videos, task)
+        _look_at_task(report, settings, client, task)
     if url is not None:
-        with report.check("video") as say, videos.open(url, client) as video:
+        with report.check("video") as say, Videos(settings).open(url, client) as video:
             say(_described(video))
     return report.failed
 
 
-class Report:
-    """The lines that are told. `failed`: how many of them are failures."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-
-    @contextmanager
-    def check(self, name: str) -> Iterator[Callable[..., None]]:
-        """A check, given what tells of it: a sentence, and a mark unless it is ok. What is raised is its failure."""
-        say = partial(self._say, name)
-        try:
-            yield say
-        except BackendError as error:
-            say(str(error), FAIL)
-        except Exception as error:
-            say(f"broken off by a fault of the backend's own, {where(error)}: report this line to its authors", FAIL)
-
-    def _say(self, name: str, sentence: str, mark: str = OK) -> None:
-        self.failed += mark == FAIL
-        print(f"{mark:<4}  {name}: {' '.join(sentence.split())}", flush=True)
-
-
 def _named(settings: Settings) -> str:
     if settings.engine == "opencv":
-        return "engine opencv, which needs no model"
-    return f"engine {settings.engine}, model {settings.shown()['model_path']}, device {settings.device}"
+        return "engine opencv, a stand-in that needs no model and knows no words"
+    toy = ", a toy that knows coloured shapes" if settings.model_path == "shapes" else ""
+    return f"engine {settings.engine}, model {settings.shown()['model_path']}{toy}, device {settings.device}"
 
 
 def _ready(engine: Engine) -> str:
@@ -95,9 +75,8 @@ def _ready(engine: Engine) -> str:
         if status.startswith(FAILED):
             raise SettingsError(status.removeprefix(FAILED))
         if status != "ready":
-            print(f"sam3-backend: {engine.name} is {status}", file=sys.stderr)
-    device = getattr(engine, "device", None)
-    return f"{engine.name}-{engine.version} is ready" + (f" on {device}" if device else "")
+            tell(f"{engine.name} is {status}")
+    return f"{engine.name}-{engine.version} is ready"
 
 
 def _room(folder: Path) -> tuple[str, str]:
@@ -123,7 +102,10 @@ def _look_at_studio(report: Report, client: Client | None, task: int | None) -> 
         if client:
             say(f"version {client.release()} answers")
             client.check_key()
-            say(f"it accepts the key, {client.key_kind}")
+            say(f"it accepts the key, {_kind(client)}")
+            if task is None:
+                with report.check("connection") as say:
+                    say("whether Label Studio reaches this server is a project's: give --task N to look at one", WARN)
         elif task is None:
             say(f"label_studio_url is not set: {mend}, or have legacy tokens enabled, which its pages then send", WARN)
         else:
@@ -131,7 +113,14 @@ def _look_at_studio(report: Report, client: Client | None, task: int | None) -> 
     return report.failed == before
 
 
-def _look_at_task(report: Report, client: Client, videos: Videos, number: int) -> None:
+def _kind(client: Client) -> str:
+    """The key's kind, and whether Label Studio would take the other one."""
+    legacy = client.has_legacy_tokens() if client.is_personal else None
+    told = {True: "; legacy ones are enabled, too", False: "; legacy ones are disabled, which does no harm", None: ""}
+    return f"a {'personal access' if client.is_personal else 'legacy'} token{told[legacy]}"
+
+
+def _look_at_task(report: Report, settings: Settings, client: Client, number: int) -> None:
     before = report.failed
     with report.check("task") as say:
         task = client.task(number)
@@ -144,8 +133,13 @@ def _look_at_task(report: Report, client: Client, videos: Videos, number: int) -
     if report.failed > before:
         return
     with report.check("connection") as say:
-        say(checks.connection(client.backends(task["project"]), task["project"]))
-    tag, strip = config.video, config.strip
+        backends = client.backends(task["project"])
+        if not backends:
+            raise checks.none_connected(task["project"])
+        for one in backends:
+            with report.check("connection") as say:
+                say(*checks.connection(one, task["project"], settings, client.url))
+    tag, strip, videos = config.video, config.strip, Videos(settings)
     with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
         say(_described(video))
         with report.check("frame rate") as say:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.prepare import tell
+from backend.commands.telling import tell
 from backend.errors import BackendError, BadRequest, MediaError, SettingsError
 from backend.export import beside, tasks
 from backend.export.beside import Beside

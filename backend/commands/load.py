@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.prepare import tell
+from backend.commands.telling import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.export.clips import Size, folder
 from backend.export.predicting import prediction, scaled

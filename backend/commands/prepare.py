@@ -1,12 +1,12 @@
 """`sam3-backend project prepare`: tasks from videos, and what existing tasks lack; no annotation is touched."""
 
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from backend.commands.telling import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio import config as label_config
 from backend.labelstudio import strip
@@ -29,11 +29,6 @@ _LONGEST, _BEHIND = 100, len("_1234567")
 def is_worked_on(task: Mapping[str, Any]) -> bool:
     """Somebody's work on the task counts by its frame rate and by its pictures."""
     return any(task.get(work) for work in _WORK)
-
-
-def tell(sentence: str) -> None:
-    """Tell the person at the terminal."""
-    print(f"sam3-backend: {sentence}", file=sys.stderr)
 
 
 def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[str], None] = tell) -> int:

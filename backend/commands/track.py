@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backend import engines, overlay
-from backend.commands.prepare import tell
+from backend.commands.telling import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
 from backend.export import beside

@@ -20,13 +20,42 @@ REACHED = (
     "with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
 )
 """What to do that Label Studio reaches its backend."""
+_REFUSED = "Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio"
+_LEGACY = (
+    "Label Studio has legacy tokens disabled: set LABEL_STUDIO_API_KEY to a personal access token, or enable them "
+    "under Organization → API Tokens Settings"
+)
 _TIMEOUT = (5.0, 30.0)
+_SHORT_TIMEOUT = (1.0, 10.0)
+"""Seconds until a backend is connected to, as Label Studio waits, and until it answers."""
 _UPLOAD_TIMEOUT = (5.0, 600.0)
 _PAGE = 100
 _FILES = 50
 """Of one request: Label Studio takes 100 at most."""
 # Label Studio's access tokens live for 300 s.
 _ACCESS_LIFETIME = 240.0
+
+
+def health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | None:
+    """What a backend says of itself; empty where that is nothing of ours, None where nothing answers.
+
+    Args:
+        url: its address, as Label Studio has it.
+        user, password: what it wants to be sent, if anything.
+    """
+    try:
+        answer = requests.get(
+            f"{url.rstrip('/')}/health",
+            auth=(user, password) if user else lambda request: request,
+            timeout=_SHORT_TIMEOUT,
+            allow_redirects=False,
+        )
+        told = answer.json()
+    except ValueError:
+        return {}
+    except requests.RequestException:
+        return None
+    return told if isinstance(told, Mapping) and answer.ok else {}
 
 
 class Client:
@@ -92,13 +121,16 @@ class Client:
         """
         self._call("GET", "/api/current-user/whoami")
 
-    @property
-    def key_kind(self) -> str:
-        """Which of Label Studio's two kinds of tokens the key is."""
-        return "a personal access token" if self._is_personal else "a legacy token"
+    def has_legacy_tokens(self) -> bool | None:
+        """Whether legacy tokens are enabled; None: the key may not know."""
+        try:
+            return bool(self._call("GET", "/api/jwt/settings")["legacy_api_tokens_enabled"])
+        except (StudioError, KeyError, TypeError):
+            return None
 
     @property
-    def _is_personal(self) -> bool:
+    def is_personal(self) -> bool:
+        """Whether the token is a personal access token; otherwise it is a legacy one."""
         # A JWT, which is only good for asking for a short-lived one.
         return self._token.count(".") == 2
 
@@ -107,18 +139,22 @@ class Client:
         found: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
         return found
 
-    def add_backend(self, project: int, url: str) -> None:
+    def add_backend(self, project: int, url: str, user: str = "", password: str = "") -> None:
         """Connect a project to an ML backend, which pages ask.
+
+        Args:
+            user, password: what the backend wants to be sent, if anything.
 
         Raises:
             StudioError: Label Studio does not reach it.
         """
         body = {"project": project, "url": url, "title": "SAM3 video", "is_interactive": True}
+        if user:
+            body |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
         try:
             self._call("POST", "/api/ml", json=body)
         except StudioError as error:
-            if not error.is_final:
-                raise
+            self.check_key()  # an address that it refuses looks like a key that it refuses
             raise StudioError(f"Label Studio does not reach {url}, or refuses it: {REACHED}", is_final=True) from error
 
     def projects(self) -> Iterator[dict[str, Any]]:
@@ -237,7 +273,7 @@ class Client:
         except ValueError:  # it tells the header that cannot be sent, the token in it
             raise StudioError("the key cannot be sent: set LABEL_STUDIO_API_KEY to one of this Label Studio") from None
         if answer.status_code in (401, 403):
-            raise StudioError("Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio")
+            raise StudioError(_LEGACY if "legacy token" in answer.text else _REFUSED)
         if answer.status_code == 404:
             raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number", is_final=True)
         if not answer.ok or answer.is_redirect:
@@ -249,7 +285,7 @@ class Client:
             raise StudioError("what answers is no Label Studio: check LABEL_STUDIO_URL") from error
 
     def _credentials(self) -> str:
-        if not self._is_personal:
+        if not self.is_personal:
             return f"Token {self._token}"
         with self._lock:
             access, until = self._access

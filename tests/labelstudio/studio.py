@@ -36,7 +36,9 @@ class Studio:
 
     Attributes:
         url: where it answers.
+        title: the project's; empty: there is none yet.
         label_config: the project's.
+        backends: what the project is connected to.
         tasks: by id, as its REST gives them.
         files: what was uploaded, by id: the path, and the bytes.
         predictions: as they were posted, each with its id.
@@ -47,7 +49,9 @@ class Studio:
     """
 
     def __init__(self, label_config: str = "<View/>") -> None:
+        self.title = "clips"
         self.label_config = label_config
+        self.backends: list[dict[str, Any]] = []
         self.tasks: dict[int, dict[str, Any]] = {}
         self.files: dict[int, tuple[str, bytes]] = {}
         self.predictions: list[dict[str, Any]] = []
@@ -109,7 +113,28 @@ class Studio:
         @app.get("/api/projects/<int:number>")
         def project(number: int) -> ResponseReturnValue:
             self._check(number)
-            return jsonify({"id": number, "title": "clips", "label_config": self.label_config})
+            return jsonify({"id": number, "title": self.title, "label_config": self.label_config})
+
+        @app.get("/api/projects")
+        def projects() -> ResponseReturnValue:
+            found = [{"id": PROJECT, "title": self.title}] if self.title else []
+            return jsonify({"count": len(found), "results": found})
+
+        @app.post("/api/projects")
+        def add_project() -> ResponseReturnValue:
+            self.title, self.label_config = request.get_json()["title"], request.get_json()["label_config"]
+            return jsonify({"id": PROJECT}), 201
+
+        @app.get("/api/ml")
+        def backends() -> ResponseReturnValue:
+            self._check(request.args.get("project", type=int))
+            return jsonify(self.backends)
+
+        @app.post("/api/ml")
+        def add_backend() -> ResponseReturnValue:
+            self._check(request.get_json()["project"])
+            self.backends.append({"id": next(self._serial), **request.get_json()})
+            return jsonify(self.backends[-1]), 201
 
         @app.get("/api/predictions")
         def predictions() -> ResponseReturnValue:
