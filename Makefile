@@ -7,7 +7,7 @@ LABEL_STUDIO_ML := .venv-lsml/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test lint clean
+.PHONY: demo install test lint readme pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
@@ -15,12 +15,18 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(if $(filter-out 0,$(FAST)),-m "not slow")
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(filter-out 0,$(FAST)),-m "not slow")
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+readme: $(DEVELOPMENT)
+	.venv/bin/python -m tests.readme
+
+pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
+	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:
 	rm -rf .venv .venv-labelstudio .venv-lsml .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

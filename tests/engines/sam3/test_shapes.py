@@ -44,7 +44,8 @@ def test_a_folder_called_shapes_is_not_in_its_way(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_it_follows_what_is_clicked_on():
-    easy, crowded = (shapes_accuracy.measure(part, CLIPS, "shapes", full=False) for part in ("easy", "crowded"))
+    easy = shapes_accuracy.measure("easy", CLIPS, "shapes", full=False)
+    crowded = shapes_accuracy.measure("crowded", CLIPS[:10], "shapes", full=False)
     assert shapes_accuracy.mean(easy, "click_easy") >= 0.8
     assert shapes_accuracy.mean(crowded, "click_crowded") >= 0.53
     assert shapes_accuracy.mean(easy + crowded, "absence") >= 0.6
