@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -37,12 +37,18 @@ _MENU = "belongs to X-AnyLabeling's menu: leave it out, model_path says what is 
 _REFUSED = {
     "auto_clear_cache_label_and_gid": "belongs to X-AnyLabeling's client: leave it out",
     "batch_processing_mode": "belongs to X-AnyLabeling's client: leave it out, every task is a video here",
+    "concurrency": "is X-AnyLabeling's: leave it out, limits.queue says how many tracks may wait",
     "display_name": _MENU,
+    "enabled_models": _MENU,
     "epsilon_factor": "smooths X-AnyLabeling's polygons, and tracks here are boxes: leave it out",
+    "logging": "is X-AnyLabeling's group: write log_level instead",
     "model_id": _MENU,
     "name": _MENU,
     "params": "is X-AnyLabeling's group: write the settings below it without it, at the start of the line",
+    "performance": "is X-AnyLabeling's: leave it out, limits say what a request may cost",
     "provider": _MENU,
+    "security": "is X-AnyLabeling's group: write basic_auth_user and basic_auth_pass instead",
+    "server": "is X-AnyLabeling's group: write host and port without it, at the start of the line",
     "type": "is X-AnyLabeling's: leave it out, engine: sam3 is what it means",
     "widgets": "belongs to X-AnyLabeling's client: leave it out, the label config says what Label Studio shows",
 }
@@ -53,60 +59,99 @@ _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 @dataclass(frozen=True, slots=True)
 class KeyframeSettings:
-    """How a track becomes keyframes. `iou`: the least IoU of an interpolated box with the tracked one."""
+    """How a track becomes keyframes."""
 
-    iou: float = 0.95
+    iou: Annotated[float, "the least IoU of an interpolated box with the tracked one, on every frame"] = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may cost: a file's bytes, download seconds, pixels and frames, jobs waiting, a body's bytes; how
-    many seconds a frame may take before the engine counts as hung; the bytes and days for which jobs are kept."""
+    """What a request may cost, and what is kept of it."""
 
-    bytes: int = 8 * 2**30
-    seconds: float = 600.0
-    pixels: int = 8192**2
-    frames: int = 1_000_000
-    queue: int = 64
-    body: int = 64 * 2**20
-    stall: float = 600.0
-    store: int = 4 * 2**30
-    days: float = 30.0
+    bytes: Annotated[int, "bytes of a downloaded video"] = 8 * 2**30
+    seconds: Annotated[float, "seconds for its download"] = 600.0
+    pixels: Annotated[int, "of a frame: 8192 x 8192"] = 8192**2
+    frames: Annotated[int, "of a video"] = 1_000_000
+    queue: Annotated[int, "tracks that wait for the device; beyond that Label Studio is told to ask again"] = 64
+    body: Annotated[int, "bytes of a request"] = 64 * 2**20
+    stall: Annotated[
+        float,
+        "seconds without a frame after which the engine's process counts as hung, and is started again",
+    ] = 600.0
+    store: Annotated[int, "bytes of jobs and what came of them; beyond that the oldest go"] = 4 * 2**30
+    days: Annotated[float, "for which they are kept"] = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting and its default; README.md says what each does."""
+    """Every setting, what it means and its default; `python -m tests.test_readme_settings` makes README.md's table."""
 
-    engine: Literal["auto", "sam3", "opencv"] = "auto"
-    model_path: str = "facebook/sam3"
-    bpe_path: str = ""
-    model_dir: str = ""
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    image_size: int = 0
-    score_threshold: float = 0.5
-    new_object_threshold: float = 0.7
-    max_objects: int = 64
-    hotstart_frames: int = 15
-    show_masks: bool = False
-    direction: Direction = "forward"
-    max_frames: int = 0
-    answer_within: float = 10.0
-    preserve: bool = True
-    pre_annotate: str = "off"
-    frames_per_strip: int = 200
-    public_url: str = ""
+    engine: Annotated[
+        Literal["auto", "sam3", "opencv"],
+        "`sam3` or `opencv`; `auto`: SAM3, or an error that names the choices where it cannot be loaded",
+    ] = "auto"
+    model_path: Annotated[
+        str,
+        "SAM3's weights: a hub id, a folder in the hub's layout, `sam3.pt`, or `shapes`, the toy that comes along",
+    ] = "facebook/sam3"
+    bpe_path: Annotated[str, "with `sam3.pt`: its `bpe_simple_vocab_16e6.txt.gz`"] = ""
+    model_dir: Annotated[str, "where downloaded weights are kept; empty: the hub's own cache; also as `MODEL_DIR`"] = ""
+    device: Annotated[str, "`cpu`, `mps`, `cuda`, `cuda:N`; also as `DEVICE`"] = "auto"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
+    image_size: Annotated[int, "pixels along a side of what SAM3 sees, a multiple of 14; 0: the model's own"] = 0
+    score_threshold: Annotated[float, "what words find counts from this score on"] = 0.5
+    new_object_threshold: Annotated[
+        float,
+        "what words find beside other tracks becomes one from this score on; not below the one above, which does "
+        "while nothing is tracked",
+    ] = 0.7
+    max_objects: Annotated[
+        int,
+        "tracks at a time; of those that words found, one ends when it has not been seen for 300 frames",
+    ] = 64
+    hotstart_frames: Annotated[int, "how long new tracks of words are held back to drop false ones"] = 15
+    show_masks: Annotated[
+        bool,
+        "masks are kept, drawn on the status page and by the command line's `--overlay`, and exported",
+    ] = False
+    direction: Annotated[Direction, "beyond the last prompted frame: `forward`, `backward`, `both`"] = "forward"
+    max_frames: Annotated[int, "how many frames to go beyond the last prompted one; 0: to the end"] = 0
+    answer_within: Annotated[float, "seconds until Label Studio is answered with what is there"] = 10.0
+    preserve: Annotated[
+        bool,
+        "false: asking again by words may also replace finished tracks of ours that nobody touched",
+    ] = True
+    pre_annotate: Annotated[
+        str,
+        "`labels`: find all of a project's labels ahead; or the task's field that holds words: `car, dog`",
+    ] = "off"
+    frames_per_strip: Annotated[int, "pictures of a video to click on, at most; up to 1,000"] = 200
+    public_url: Annotated[
+        str,
+        "how browsers reach this server, where it shall serve those pictures itself; otherwise Label Studio keeps them",
+    ] = ""
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     limits: Limits = field(default_factory=Limits)
-    data_dir: Path = Path("~/.local/share/sam3-backend")
-    host: str = "127.0.0.1"
-    port: int = 9090
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    label_studio_url: str = ""
-    label_studio_api_key: str = ""
-    basic_auth_user: str = ""
-    basic_auth_pass: str = ""
+    data_dir: Annotated[
+        Path,
+        "downloaded videos, and jobs (`jobs.sqlite3`); one server at a time",
+    ] = Path("~/.local/share/sam3-backend")
+    host: Annotated[str, "where it listens; `0.0.0.0`: for other machines, too"] = "127.0.0.1"
+    port: Annotated[int, "and on which port; also as `PORT`"] = 9090
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        "`debug`, `info`, `warning`, `error`; also as `LOG_LEVEL`",
+    ] = "info"
+    label_studio_url: Annotated[
+        str,
+        "where videos come from, as `http://localhost:8080`; also as `LABEL_STUDIO_URL`",
+    ] = ""
+    label_studio_api_key: Annotated[
+        str,
+        "a token of either kind, sent to that address alone; also as `LABEL_STUDIO_API_KEY`",
+    ] = ""
+    basic_auth_user: Annotated[str, "what Label Studio has to send; also as `BASIC_AUTH_USER`"] = ""
+    basic_auth_pass: Annotated[str, "its password; also as `BASIC_AUTH_PASS`"] = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.keyframes.iou <= 1:

@@ -56,10 +56,7 @@ def server(settings: Settings) -> tuple[str, str]:
     told = health(f"http://{host}:{settings.port}", settings.basic_auth_user, settings.basic_auth_pass)
     where = f"port {settings.port}"
     if told is None:
-        return (
-            f"nothing answers on {where}: start it with sam3-backend serve, with the settings that are given here",
-            WARN,
-        )
+        return f"nothing answers on {where}: start it with sam3-backend serve, and these settings", WARN
     if told.get("model_class") != "Sam3Backend":
         raise SettingsError(
             f"what answers on {where} is no sam3-backend, or has another user and password: give both the same "
@@ -97,8 +94,8 @@ def connection(one: Mapping[str, Any], project: int, settings: Settings, studio:
 
 
 def _unreached(one: Mapping[str, Any], url: str, edit: str, settings: Settings) -> str:
-    if message := one.get("error_message"):
-        return f"Label Studio reaches {url}, which answers with an error ({str(message)[:200]}): look into its log"
+    if one.get("state") == "ER":
+        return f"Label Studio reaches {url}, which answers: {str(one.get('error_message'))[:200]}: look into its log"
     says = f"Label Studio says {one.get('readable_state')} of {url}"
     if health(url) is None:
         return f"{says}, and here nothing answers there, either: start it with sam3-backend serve, or mend {edit}"

@@ -13,12 +13,14 @@ from backend import engines
 from backend.cli import main
 from backend.commands import checks, doctor
 from backend.errors import MediaError, SettingsError, StudioError
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import Client, health
 from backend.labelstudio.media import Media
+from backend.settings import ALIASES, Settings
 from tests.clips import write_clip
 from tests.fakes import StubEngine
 
-URL, KEY = "http://studio:8080", "very-secret-key"
+URL, KEY = "http://localhost:8080", "very-secret-key"
+HERE = "http://127.0.0.1:9090"
 PREPARE = "run sam3-backend project prepare --project 7"
 CONFIG = """<View>
   <Labels name="labels" toName="video"><Label value="Car"/></Labels>
@@ -33,6 +35,7 @@ UNDERSTOOD = [
     "ok    label config: words: text_prompt",
     "ok    label config: clicks: points",
 ]
+SERVED = {"model_class": "Sam3Backend", "model_version": "stub-1", "model": "ready"}
 VIDEO = "ok    video: 192 x 128, 20 frames, 25 frames/s"
 PICTURES = ["/data/upload/7/frame-1.jpg", "/data/upload/7/frame-20.jpg"]
 
@@ -48,8 +51,9 @@ class Studio:
             "data": {"video": "/data/upload/7/clip.mp4", "fps": 25, "frames": PICTURES, "frame_numbers": [1, 20]},
         }
         self.backends: list[dict[str, Any]] = [
-            {"url": "http://backend:9090", "state": "CO", "readable_state": "Connected", "is_interactive": True}
+            {"url": HERE, "state": "CO", "readable_state": "Connected", "is_interactive": True, "auth_method": "NONE"}
         ]
+        self.legacy: bool | None = True
         self.failing: dict[str, Exception] = {}
 
     @property
@@ -68,13 +72,14 @@ class Studio:
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine with room, an engine that is ready, and no Label Studio."""
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+    """A machine with room, an engine that is ready and served, and no Label Studio."""
+    for name in ALIASES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SAM3_BACKEND_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
     monkeypatch.setattr(engines, "load", lambda settings: StubEngine())
     monkeypatch.setattr(checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
+    monkeypatch.setattr(checks, "health", lambda url, *_: SERVED if url == HERE else None)
     monkeypatch.setattr(doctor, "_LOOK", 0)
     return tmp_path
 
@@ -110,6 +115,7 @@ def studio(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Studio:
     for method, value in {
         "release": "1.23.2",
         "check_key": None,
+        "has_legacy_tokens": lambda: held.legacy,
         "task": lambda: held.task,
         "backends": lambda: held.backends,
         "project": lambda: {"label_config": held.config},
@@ -139,22 +145,23 @@ def told(capsys: pytest.CaptureFixture[str], places: Path) -> Callable[..., list
 
 def test_with_nothing_to_look_at_it_tells_of_the_model_the_folder_and_the_missing_label_studio(told) -> None:
     assert told("--model", "shapes", "--device", "cpu") == [
-        "ok    settings: engine auto, model shapes, device cpu",
+        "ok    settings: engine auto, model shapes, a toy that knows coloured shapes, device cpu",
         "ok    model: stub-1 is ready",
         "ok    data_dir: can be written, 5.0 GiB are free",
         "ok    environment: one OpenCV, of opencv-contrib-python-headless",
+        "ok    server: stub-1 on port 9090 is ready",
         "warn  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or have "
         "legacy tokens enabled, which its pages then send",
     ]
 
 
 def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
-    assert told("--task", "3")[4:] == [
+    assert told("--task", "3")[5:] == [
         "ok    Label Studio: version 1.23.2 answers",
         "ok    Label Studio: it accepts the key, a legacy token",
         "ok    task: 3, of project 7",
         *UNDERSTOOD,
-        "ok    connection: Label Studio reaches http://backend:9090, and pages ask it",
+        "ok    connection: Label Studio reaches http://127.0.0.1:9090, and pages ask it",
         VIDEO,
         "ok    frame rate: 25, as in the file",
         "ok    frames: 2 to click on, of which the first was fetched",
@@ -169,18 +176,20 @@ def test_settings_that_cannot_be_read_end_it(told, tmp_path: Path) -> None:
 
 
 def test_opencv_has_no_model_and_a_models_folder_is_not_shown(told, tmp_path: Path) -> None:
-    assert told("--engine", "opencv")[0] == "ok    settings: engine opencv, which needs no model"
+    assert (
+        told("--engine", "opencv")[0]
+        == "ok    settings: engine opencv, a stand-in that needs no model and knows no words"
+    )
     assert told("--model", str(tmp_path / "sam3.pt"))[0] == "ok    settings: engine auto, model sam3.pt, device auto"
 
 
-def test_a_model_that_loads_is_waited_for_and_its_device_told(told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_loads_is_waited_for(told, monkeypatch: pytest.MonkeyPatch) -> None:
     class Loading(StubEngine):
-        device = "cuda:0"
         coming = iter(["loading", "loading", "warming up", "ready"])
         status = property(lambda self: next(self.coming), lambda self, value: None)
 
     monkeypatch.setattr(engines, "load", lambda settings: Loading())
-    assert told()[1] == "ok    model: stub-1 is ready on cuda:0"
+    assert told()[1] == "ok    model: stub-1 is ready"
 
 
 @pytest.mark.parametrize(
@@ -227,28 +236,170 @@ def test_a_second_opencv_fails(told, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+EDIT = "Project 7 → Settings → Model → Edit"
+REACHES = "give an address that Label Studio's machine reaches"
+AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
+
+
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "line"),
     [
-        (None, "none is connected: Project 7 → Settings → Model → Connect Model"),
-        ({"state": "DI", "readable_state": "Disconnected"}, "Label Studio says Disconnected of http://backend:9090: "),
-        ({"is_interactive": False}, "pages do not ask http://backend:9090: Project 7 → Settings → Model → Edit"),
+        (
+            {"url": "http://127.0.0.1:9091"},
+            "warn  connection: Label Studio reaches http://127.0.0.1:9091, and pages ask it; the settings have this "
+            "server listen on port 9090: is it that one?",
+        ),
+        (
+            {"url": "http://user:very-secret-key@backend:9090/"},
+            "ok    connection: Label Studio reaches http://backend:9090/, and pages ask it; whether that is this "
+            "server cannot be known from here",
+        ),
+        (
+            {"is_interactive": False},
+            f"FAIL  connection: pages do not ask {HERE}: {EDIT} → Interactive preannotations on",
+        ),
+        (
+            {"state": "ER", "readable_state": "Error", "error_message": "500 Server Error"},
+            f"FAIL  connection: Label Studio reaches {HERE}, which answers: 500 Server Error: look into its log",
+        ),
+        (
+            AWAY | {"error_message": "of an hour ago"},
+            f"FAIL  connection: Label Studio says Disconnected of {HERE}, which answers here: start Label Studio with "
+            f"ML_BLOCK_LOCAL_IP=false, since the address is a private one, or {REACHES}",
+        ),
+        (
+            AWAY | {"url": "http://backend.example.com"},
+            "FAIL  connection: Label Studio says Disconnected of http://backend.example.com, which answers here: "
+            f"{REACHES}",
+        ),
+        (
+            AWAY | {"url": "http://127.0.0.1:1"},
+            "FAIL  connection: Label Studio says Disconnected of http://127.0.0.1:1, and here nothing answers there, "
+            f"either: start it with sam3-backend serve, or mend {EDIT}",
+        ),
     ],
 )
-def test_a_model_that_pages_do_not_reach(told, studio: Studio, changes: dict | None, says: str) -> None:
-    studio.backends = [] if changes is None else [studio.backends[0] | changes]
+def test_what_label_studio_says_of_the_connection(told, studio: Studio, monkeypatch, changes, line: str) -> None:
+    here = {HERE: SERVED, "http://backend.example.com": SERVED}
+    monkeypatch.setattr(checks, "health", lambda url, *_: here.get(url))
+    studio.backends = [studio.backends[0] | changes]
     lines = told("--task", "3")
-    assert any(line.startswith(f"FAIL  connection: {says}") for line in lines)
+    assert [one for one in lines if "connection" in one] == [line]
     assert lines[-1].startswith("ok    frames")  # the rest is looked at all the same
 
 
-def test_the_kind_of_key_is_told(told, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [("10.1.2.3", True), ("::1", True), ("backend", True), ("8.8.8.8", False), ("backend.example.com", False)],
+)
+def test_which_addresses_label_studio_counts_as_private(host: str, private: bool) -> None:
+    assert checks._is_private(host) is private
+
+
+def test_every_model_of_a_project_has_its_line_and_none_is_a_failure(told, studio: Studio) -> None:
+    studio.backends = [studio.backends[0] | {"is_interactive": False}, studio.backends[0]]
+    assert [line[:17] for line in told("--task", "3") if "connection" in line] == [
+        "FAIL  connection:",
+        "ok    connection:",
+    ]
+    studio.backends = []
+    assert (
+        "FAIL  connection: none is connected: Project 7 → Settings → Model → Connect Model, with this server's address"
+        in told("--task", "3")
+    )
+
+
+def test_from_afar_no_address_is_known_to_be_this_server(told, studio: Studio, monkeypatch) -> None:
+    monkeypatch.setattr(checks, "_is_near", lambda host: host == "127.0.0.1")  # Label Studio is no longer
+    (line,) = (line for line in told("--task", "3") if "connection" in line)
+    assert line.endswith("whether that is this server cannot be known from here")
+
+
+def test_a_connection_that_gives_no_password(told, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASIC_AUTH_USER", "ann")
+    monkeypatch.setenv("BASIC_AUTH_PASS", KEY)
+    studio.backends[0] |= AWAY
+    assert (
+        f"FAIL  connection: Label Studio says Disconnected of {HERE}, which wants a user and a password: {EDIT} → "
+        "Basic Authentication" in told("--task", "3")
+    )
+
+
+def test_without_a_task_no_connection_is_known(told, studio: Studio) -> None:
+    assert told()[7:] == [
+        "warn  connection: whether Label Studio reaches this server is a project's: give --task N to look at one"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (None, "warn  server: nothing answers on port 9090: start it with sam3-backend serve, and these settings"),
+        (SERVED | {"model": "loading"}, "ok    server: stub-1 on port 9090 is loading"),
+        (SERVED | {"model": "failed: set device: cpu"}, "FAIL  server: stub-1 on port 9090: set device: cpu"),
+        (
+            {},
+            "FAIL  server: what answers on port 9090 is no sam3-backend, or has another user and password: give both "
+            "the same settings, or set another port",
+        ),
+    ],
+)
+def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict | None, line: str) -> None:
+    monkeypatch.setattr(checks, "health", lambda *_: answer)
+    assert told()[4] == line
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost"), ("::", "localhost"), ("::1", "[::1]"), ("gpu", "gpu")],
+)
+def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, host: str, asked: str) -> None:
+    seen = []
+    monkeypatch.setattr(checks, "health", lambda *words: seen.append(words))
+    checks.server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
+    assert seen == [(f"http://{asked}:9090", "ann", "pass")]
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "memory", "line"),
+    [
+        ("shapes", "cpu", (1, 2), "ok    device: cpu"),
+        (
+            "facebook/sam3",
+            "cpu",
+            (1, 2),
+            "warn  device: cpu, which takes over a minute a frame: set device: cuda on a machine with a GPU",
+        ),
+        ("facebook/sam3", "cuda:1", (2**30, 24 * 2**30), "ok    device: cuda:1, 23.0 of 24.0 GiB are free"),
+        ("facebook/sam3", "mps", None, "ok    device: mps"),
+    ],
+)
+def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: tuple | None, line: str) -> None:
+    devices = pytest.importorskip("backend.engines.sam3.device")
+    monkeypatch.setattr(devices, "chosen", lambda name: name)
+
+    class Sam3(StubEngine):
+        name = "sam3"
+
+        def memory(self) -> tuple[int, int] | None:
+            return memory
+
+    monkeypatch.setattr(engines, "load", lambda settings: Sam3())
+    assert told("--model", model, "--device", device)[1:3] == [line, "ok    model: sam3-1 is ready"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("legacy", "more"),
+    [(True, "; legacy ones are enabled, too"), (False, "; legacy ones are disabled, which does no harm"), (None, "")],
+)
+def test_the_kind_of_key_is_told(told, studio: Studio, monkeypatch, legacy: bool | None, more: str) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "ey.very-secret-key.sig")
-    assert "ok    Label Studio: it accepts the key, a personal access token" in told()
+    studio.legacy = legacy
+    assert f"ok    Label Studio: it accepts the key, a personal access token{more}" in told()
 
 
 def test_a_task_needs_label_studio(told) -> None:
-    assert told("--task", "3")[4:] == [
+    assert told("--task", "3")[5:] == [
         "FAIL  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
     ]
 
@@ -256,14 +407,14 @@ def test_a_task_needs_label_studio(told) -> None:
 @pytest.mark.parametrize("method", ["release", "check_key"])
 def test_a_label_studio_that_cannot_be_asked_is_told_once(told, studio: Studio, method: str) -> None:
     studio.failing[method] = StudioError("mend it")
-    lines = told("--task", "3")[4:]
+    lines = told("--task", "3")[5:]
     assert lines[-1] == "FAIL  Label Studio: mend it"
     assert len(lines) == (1 if method == "release" else 2)
 
 
 def test_a_task_that_is_not_there(told, studio: Studio) -> None:
     studio.failing["task"] = StudioError("Label Studio has no tasks/3: check the number")
-    assert told("--task", "3")[6:] == ["FAIL  task: Label Studio has no tasks/3: check the number"]
+    assert told("--task", "3")[7:] == ["FAIL  task: Label Studio has no tasks/3: check the number"]
 
 
 def test_what_cannot_be_prompted_is_a_warning(told, studio: Studio) -> None:
@@ -374,15 +525,15 @@ def test_without_clicks_no_strip_is_looked_for(told, studio: Studio) -> None:
 
 
 def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None:
-    assert told("--url", "http://far/clip.mp4")[5:] == [VIDEO]
-    assert told("--url", "http://far/gone.mp4?token=1")[5:] == [
+    assert told("--url", "http://far/clip.mp4")[6:] == [VIDEO]
+    assert told("--url", "http://far/gone.mp4?token=1")[6:] == [
         "FAIL  video: the video's server answered 404: check the task's url"
     ]
 
 
 def test_an_address_is_looked_at_where_label_studio_is_down(told, studio: Studio) -> None:
     studio.failing["release"] = StudioError("mend it")
-    assert told("--url", "http://far/clip.mp4")[4:] == ["FAIL  Label Studio: mend it", VIDEO]
+    assert told("--url", "http://far/clip.mp4")[5:] == ["FAIL  Label Studio: mend it", VIDEO]
 
 
 def test_a_task_and_an_address_do_not_go_together() -> None:
@@ -435,3 +586,47 @@ def test_a_label_studio_that_is_down_and_a_key_that_it_refuses(monkeypatch) -> N
     answering(monkeypatch, 401, b"{}")
     with pytest.raises(StudioError, match="refused the key: set LABEL_STUDIO_API_KEY"):
         Client(URL, KEY).check_key()
+
+
+def test_legacy_tokens_that_are_disabled_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label Studio 1.23.2's own words."""
+    says = b'{"detail":"Authentication token no longer valid: legacy token authentication has been disabled for this"}'
+    answering(monkeypatch, 401, says)
+    with pytest.raises(StudioError, match="has legacy tokens disabled: set LABEL_STUDIO_API_KEY to a personal access"):
+        Client(URL, KEY).check_key()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "has"),
+    [
+        (200, b'{"api_tokens_enabled": true, "legacy_api_tokens_enabled": true}', True),
+        (200, b'{"api_tokens_enabled": true, "legacy_api_tokens_enabled": false}', False),
+        (403, b"{}", None),
+        (200, b"[]", None),
+    ],
+)
+def test_whether_legacy_tokens_are_enabled_is_asked(monkeypatch, status: int, body: bytes, has: bool | None) -> None:
+    (sent,) = [answering(monkeypatch, status, body)]
+    assert Client(URL, KEY).has_legacy_tokens() is has
+    assert [request.url for request in sent] == [f"{URL}/api/jwt/settings"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b'{"model_class": "Sam3Backend"}', {"model_class": "Sam3Backend"}),
+        (401, b'{"error": "a user and password are needed"}', {}),
+        (200, b"<html>", {}),
+        (200, b"[]", {}),
+    ],
+)
+def test_a_backend_says_what_it_is(monkeypatch, status: int, body: bytes, says: dict[str, str]) -> None:
+    sent = answering(monkeypatch, status, body)
+    assert health(f"{HERE}/", "ann", "pass") == says
+    assert health(HERE) == says
+    assert [request.url for request in sent] == [f"{HERE}/health"] * 2
+    assert [request.headers.get("Authorization") for request in sent] == ["Basic YW5uOnBhc3M=", None]
+
+
+def test_where_nothing_answers_there_is_no_backend() -> None:
+    assert health("http://127.0.0.1:1") is None
