@@ -15,7 +15,7 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
-	.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(if $(filter-out 0,$(FAST)),-m "not slow")
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(if $(filter-out 0,$(FAST)),-m "not slow")
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check

@@ -18,18 +18,6 @@ settings.register_profile("default", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("default")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a Label Studio goes first and all on one worker: two of them, each with its browser, take for ever.
-
-    Then other files with slow tests: what takes minutes must not begin when all else is done.
-    """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:
-        is_beside = item.path.parent.name == "e2e" or item.path.name in ("test_demo.py", "test_docker.py")
-        item.add_marker(pytest.mark.xdist_group("label studio" if is_beside else str(item.path)))
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture
 def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable[..., Service]]:
     """Makes services over a stub engine and a video without a file; settings as keywords."""
