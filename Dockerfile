@@ -42,6 +42,8 @@ CMD ["sam3-backend", "serve"]
 
 # label-studio-ml's 2.x line is not on PyPI. This stage was never built by the authors; what it starts was run by hand.
 FROM backend AS label-studio-ml
+# A commit of it, that of 2.0.1dev0 in August 2026.
+ARG LABEL_STUDIO_ML=d02cedf35d0e5d21f2f437c120174c62f66bf57a
 USER 0
 COPY constraints.txt /tmp/
 # It brings another OpenCV, which lies over ours and wants an older numpy: both OpenCVs go, ours and its numpy come back.
@@ -49,7 +51,7 @@ COPY constraints.txt /tmp/
 RUN apt-get update \
  && apt-get install -y --no-install-recommends git \
  && pip install --no-cache-dir gunicorn==23.0.0 \
-    "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git" \
+    "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git@$LABEL_STUDIO_ML" \
  && pip uninstall -y opencv-python-headless opencv-contrib-python-headless \
  && pip install --no-cache-dir --no-deps opencv-contrib-python-headless numpy -c /tmp/constraints.txt \
  && apt-get purge -y --auto-remove git \

@@ -26,7 +26,6 @@ from demo.processes import DemoError, Process, ended_by_signals, free_port
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
 LABEL_CONFIG = ROOT / "label_config.xml"
-ANSWER_PATIENCE = 120.0  # seconds until the whole track must be there
 WELCOME = """
 Open    {url}
 e-mail  {email}
@@ -161,27 +160,13 @@ def _check(studio: LabelStudio, setup: Setup) -> None:
     boxes, size = clip.truth()["Circle"], (clip.WIDTH, clip.HEIGHT)
     prompt = check.drawn_region("demo-check", "Circle", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
     with _step("one prompt"):
-        region, asked = _whole_track(studio, setup, prompt)
+        region, asked = studio.whole_track(setup.backend, setup.task, prompt)
     if found := check.faults(region, boxes, size):
         raise DemoError(f"the track is not the circle's: {'; '.join(found)}")
     half = (boxes[0, 2:] - boxes[0, :2]) / 2
     if not check.faults(region, boxes + np.tile(half, 2), size):
         raise DemoError("the check accepts a track that is half a box beside the circle: it proves nothing")
     print(f"  the track has {len(region['value']['sequence'])} keyframes, asked {asked} times, and follows the circle")
-
-
-def _whole_track(studio: LabelStudio, setup: Setup, prompt: check.Region) -> tuple[check.Region, int]:
-    """Ask until the track is complete: the region and how often it took."""
-    region, asked, end = prompt, 0, time.monotonic() + ANSWER_PATIENCE
-    while asked == 0 or region.get("meta", {}).get("partial"):
-        if time.monotonic() > end:
-            raise DemoError(f"the track was not complete after {ANSWER_PATIENCE:.0f} s")
-        answer = studio.interactive(setup.backend, setup.task, [region])
-        same = [item for item in answer if item["id"] == prompt["id"] and item["type"] == "videorectangle"]
-        if len(same) != 1:
-            raise DemoError(f"the answer holds {len(same)} regions with the prompt's id instead of one")
-        region, asked = {**same[0], "origin": "prediction-changed"}, asked + 1
-    return region, asked
 
 
 @contextmanager

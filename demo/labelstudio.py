@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,8 @@ NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"
 
 _TIMEOUT = 30.0
 _PREDICT_TIMEOUT = 120.0
+_PATIENCE = 120.0
+"""Seconds until a whole track must be there."""
 _DATABASE = "label_studio.sqlite3"
 _SETTINGS = {
     "COLLECT_ANALYTICS": "false",
@@ -141,6 +144,23 @@ class LabelStudio:
             raise DemoError(f"the backend's answer did not get through Label Studio: {json.dumps(answer)[:300]}")
         result: list[dict[str, Json]] = answer["data"]["result"]
         return result
+
+    def whole_track(self, backend: int, task: int, prompt: dict[str, Json]) -> tuple[dict[str, Json], int]:
+        """Prompt with a region, and again as long as its track is not complete: the region, and how often it took.
+
+        Raises:
+            DemoError: an answer does not hold the region, or the track takes too long.
+        """
+        region, asked, end = prompt, 0, time.monotonic() + _PATIENCE
+        while asked == 0 or region.get("meta", {}).get("partial"):
+            if time.monotonic() > end:
+                raise DemoError(f"the track was not complete after {_PATIENCE:.0f} s")
+            answer = self.interactive(backend, task, [region])
+            same = [item for item in answer if item["id"] == prompt["id"] and item["type"] == "videorectangle"]
+            if len(same) != 1:
+                raise DemoError(f"the answer holds {len(same)} regions with the prompt's id instead of one")
+            region, asked = {**same[0], "origin": "prediction-changed"}, asked + 1
+        return region, asked
 
     def task_url(self, project: int, task: int) -> str:
         """The page on which the task is annotated."""

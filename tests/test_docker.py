@@ -1,7 +1,9 @@
 """The image and the compose files: linted, true to the settings, and their steps run where there is no Docker."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,9 @@ import pytest
 import requests
 import yaml
 
+from backend.geometry import Box
 from backend.settings import ALIASES, PREFIX, Settings
+from demo import check, clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
 from tests.labelstudio.studio import Studio
@@ -30,9 +34,12 @@ LABEL_STUDIOS = {
     "USE_DEFAULT_BANNED_SUBNETS",
     "USER_ADDITIONAL_BANNED_SUBNETS",
     "ML_TIMEOUT_PREDICT",
-    "DEBUG",
     "COLLECT_ANALYTICS",
 }
+
+
+FOLDERS = ("/opt/venv", "/opt/sam3-backend", "/data", "/models")
+"""Those of the image; where its steps are run here, they are a temporary folder's."""
 
 
 def services(name: str) -> dict[str, Any]:
@@ -41,6 +48,18 @@ def services(name: str) -> dict[str, Any]:
 
 def text(name: str) -> str:
     return (ROOT / name).read_text()
+
+
+def stage(name: str) -> list[tuple[str, str]]:
+    """The instructions of one stage of the Dockerfile: their words and what follows."""
+    plain = re.sub(r"^#.*\n", "", text("Dockerfile"), flags=re.MULTILINE).replace("\\\n", " ")
+    (body,) = re.findall(rf"^FROM \S+ AS {name}$(.*?)(?=^FROM|\Z)", plain, re.MULTILINE | re.DOTALL)
+    return [(word, " ".join(rest.split())) for word, rest in re.findall(r"^([A-Z]+) (.+)$", body, re.MULTILINE)]
+
+
+def let_in() -> set[str]:
+    """What .dockerignore leaves of the checkout."""
+    return {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
 
 
 def test_the_image_is_made_as_images_should_be() -> None:
@@ -57,9 +76,42 @@ def test_compose_understands_it(name: str) -> None:
 
 def test_every_variable_is_explained_with_its_default() -> None:
     told = dict(line.split("=", 1) for line in text(".env.example").splitlines() if line and not line.startswith("#"))
-    used = dict(VARIABLE.findall(text("docker-compose.yml")))
-    more = dict(VARIABLE.findall(text("docker-compose.gpu.yml")))
-    assert told == {**more, **used}
+    used: dict[str, set[str]] = {}
+    for name, default in (pair for file in COMPOSE for pair in VARIABLE.findall(text(file))):
+        used.setdefault(name, set()).add(default)
+    # Where the files differ it is empty, so that a copy as it is chooses nothing: no toy beside docker-compose.gpu.yml.
+    assert told == {name: defaults.pop() if len(defaults) == 1 else "" for name, defaults in used.items()}
+    assert text("docker-compose.yml").count("${") == len(VARIABLE.findall(text("docker-compose.yml")))
+
+
+def test_an_image_for_cpus_is_not_taken_for_the_gpus() -> None:
+    usual, other = services("docker-compose.yml"), services("docker-compose.gpu.yml")
+    ours = [name for name, told in usual.items() if told["image"].startswith("sam3-backend")]
+    assert ours == ["backend", "first-start"] == list(other)
+    assert {usual[name]["image"] for name in ours}.isdisjoint({told["image"] for told in other.values()})
+    assert usual["backend"]["build"]["args"] != other["backend"]["build"]["args"]
+
+
+def test_ports_are_those_that_the_backend_and_label_studio_listen_on() -> None:
+    told = services("docker-compose.yml")
+    assert told["backend"]["ports"][0].endswith(f"${{BACKEND_PORT:-{Settings().port}}}:{Settings().port}")
+    assert told["label-studio"]["ports"][0].endswith("${LABEL_STUDIO_PORT:-8080}:8080")
+    assert ("EXPOSE", str(Settings().port)) in stage("backend")
+    reached, browsed = told["first-start"]["command"][2:]
+    assert reached.endswith(f":{Settings().port}")
+    assert VARIABLE.sub(r"\2", browsed) == "http://localhost:8080"
+    assert told["backend"]["environment"]["LABEL_STUDIO_URL"] == "http://label-studio:8080"
+    assert f"127.0.0.1:{Settings().port}/health" in text("docker/healthy.py")
+    assert "127.0.0.1:8080/health" in " ".join(told["label-studio"]["healthcheck"]["test"])
+
+
+def test_what_is_made_does_not_run_as_root_nor_under_a_shell() -> None:
+    words = dict(stage("backend"))
+    assert words["USER"] == "1000"
+    assert json.loads(words["CMD"]) == ["sam3-backend", "serve"]
+    assert words["STOPSIGNAL"] == "SIGTERM"
+    assert stage("label-studio-ml")[-2] == ("USER", "1000")
+    assert json.loads(dict(stage("label-studio-ml"))["CMD"])[0] == "gunicorn"
 
 
 @pytest.mark.parametrize("name", COMPOSE)
@@ -84,8 +136,8 @@ def test_label_studio_makes_a_webhook_for_the_name_of_the_backend() -> None:
 
 
 def test_only_dockers_networks_are_taken_out_of_those_that_label_studio_refuses() -> None:
-    (source,) = (ROOT / ".venv-labelstudio").glob("lib/python*/site-packages/label_studio/core/utils/io.py") or [None]
-    missing(source, "Label Studio in .venv-labelstudio")
+    missing(ROOT / ".venv-labelstudio", "Label Studio in .venv-labelstudio")
+    (source,) = (ROOT / ".venv-labelstudio").glob("lib/python*/site-packages/label_studio/core/utils/io.py")
     listed = re.search(r"default_banned_subnets = \[(.*?)\]", source.read_text(), re.DOTALL)
     refused = re.findall(r"'([^']+)',", listed[1])
     assert set(environment("label-studio")["USER_ADDITIONAL_BANNED_SUBNETS"].split(",")) == set(refused) - {
@@ -102,12 +154,10 @@ def test_what_answers_is_healthy(status: int | None, code: int) -> None:
 
 
 def test_the_image_is_made_of_files_that_are_here_and_not_ignored() -> None:
-    let_in = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text("Dockerfile"), re.MULTILINE)
     for source in (word for line in copied for word in line.split() if word != "."):
         assert (ROOT / source).exists(), source
-        assert source.split("/")[0] in let_in
-    assert {"backend", "README.md"} <= let_in
+        assert source.split("/")[0] in let_in()
 
 
 def test_the_image_has_what_the_package_asks_for() -> None:
@@ -117,19 +167,54 @@ def test_the_image_has_what_the_package_asks_for() -> None:
     assert listed == [*project["dependencies"], *project["optional-dependencies"]["sam3"]]
 
 
+class Image:
+    """The image's steps, run in a folder; what the package depends on is borrowed instead of being installed again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        venv.create(Path(self.here("/opt/venv")), with_pip=True)
+        (folder / "src").mkdir()
+        for name in let_in():
+            copy(ROOT / name, folder / "src" / name)
+        (run,) = (rest for word, rest in stage("build") if word == "RUN" and "install.sh package" in rest)
+        subprocess.run(self.here(run), shell=True, cwd=folder / "src", check=True, capture_output=True)
+        (site,) = Path(self.here("/opt/venv")).glob("lib/python*/site-packages")
+        (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        for word, rest in stage("backend"):
+            if word == "COPY" and not rest.startswith("--from"):
+                *sources, target = self.here(rest).split()
+                for name in sources:
+                    copy(folder / "src" / name, Path(target, Path(name).name) if target.endswith("/") else Path(target))
+        told = dict(one.split("=", 1) for word, rest in stage("backend") if word == "ENV" for one in shlex.split(rest))
+        self.environment = {name: self.here(value) for name, value in told.items()} | {"HOME": str(folder)}
+        self.environment["PATH"] = self.environment["PATH"].replace("$PATH", os.environ["PATH"])
+        self.command = json.loads(dict(stage("backend"))["CMD"])
+
+    def here(self, told: str) -> str:
+        """The image's folders as those that stand for them."""
+        for name in FOLDERS:
+            told = re.sub(rf"(?<![\w/]){name}\b", str(self.folder) + name, told)
+        return told
+
+    def first_start(self, url: str, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """What the compose file's service of this name does, to its end."""
+        words = [VARIABLE.sub(r"\2", word) for word in services("docker-compose.yml")["first-start"]["command"]]
+        words[2] = url
+        told = self.environment | environment("first-start", **given)
+        return subprocess.run(words, cwd=self.here("/opt/sam3-backend"), env=told, capture_output=True, text=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """A folder as the image has it: its package in an environment of its own, which borrows what that depends on."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv/bin/python"
-    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
-    subprocess.run(["sh", ROOT / "docker/install.sh", "package", tmp_path / "venv"], check=True, capture_output=True)
-    Path(site.strip(), "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    for name in ("demo", "shapes"):
-        shutil.copytree(ROOT / name, tmp_path / "app" / name)
-    for name in ("label_config.xml", "docker/first_start.sh"):
-        shutil.copy(ROOT / name, tmp_path / "app")
-    return tmp_path
+def image(tmp_path: Path) -> Image:
+    return Image(tmp_path)
 
 
 @pytest.fixture
@@ -155,23 +240,24 @@ OTHER = "127.0.0.2/32"
 
 
 @pytest.mark.slow
-def test_a_first_start_ends_in_a_project_that_is_ready_and_a_second_one_changes_nothing(
-    image: Path, studio: LabelStudio
+def test_a_first_start_ends_in_a_project_that_tracks_and_a_second_one_changes_nothing(
+    image: Image, studio: LabelStudio
 ) -> None:
-    port, path = free_port(0), f"{image}/venv/bin:{os.environ['PATH']}"
+    port = free_port(0)
     url = f"http://127.0.0.1:{port}"
-    given = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token, "PATH": path, "HOME": str(image)}
+    given = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
     given |= {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "p4ss"}
-    own = {"SAM3_BACKEND_HOST": "0.0.0.0", "SAM3_BACKEND_DATA_DIR": str(image / "data"), "PORT": str(port)}
-    serving = environment("backend", **given | own)
-    with Process("the backend", image / "log.txt") as backend:
-        backend.start([image / "venv/bin/sam3-backend", "serve"], serving)
+    with Process("the backend", image.folder / "log.txt") as backend:
+        backend.start(image.command, image.environment | environment("backend", **given) | {"PORT": str(port)})
         backend.wait_until(lambda: _health(url)["model"] == "ready", 90)
         assert _health(url)["status"] == "UP"
-        assert subprocess.run([sys.executable, ROOT / "docker/healthy.py", f"{url}/health"]).returncode == 0
+        healthy = [sys.executable, image.here("/opt/sam3-backend/healthy.py"), f"{url}/health"]
+        assert subprocess.run(healthy).returncode == 0
         for _ in range(2):
-            done = first_start(image, url, given)
+            done = image.first_start(url, given)
             assert done.returncode == 0, done.stderr
+            assert "In your browser Label Studio is at http://localhost:8080" in done.stdout
+            assert "The model is shapes, a toy" in done.stdout
             (project,) = studio.call("GET", "/api/projects")["results"]
             (connected,) = studio.call("GET", f"/api/ml?project={project['id']}")
             (task,) = studio.call("GET", f"/api/tasks?project={project['id']}&fields=all")["tasks"]
@@ -179,15 +265,25 @@ def test_a_first_start_ends_in_a_project_that_is_ready_and_a_second_one_changes_
             assert (task["data"]["fps"], len(task["data"]["frames"])) == (25, 100)
             webhooks = studio.call("GET", f"/api/webhooks/?project={project['id']}")
             assert [one["url"] for one in webhooks] == [f"{url}/webhook"]
-        refused = first_start(image, url.replace("127.0.0.1", "127.0.0.2"), given)
+        boxes, size = clip.truth()["Circle"], (clip.WIDTH, clip.HEIGHT)
+        drawn = check.drawn_region("drawn", "Circle", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
+        region, _ = studio.whole_track(connected["id"], task["id"], drawn)
+        assert check.faults(region, boxes, size) == []
+        assert any(Path(image.here("/data")).iterdir())
+        refused = image.first_start(url.replace("127.0.0.1", "127.0.0.2"), given)
         assert refused.returncode == 1
         assert "Label Studio does not reach http://127.0.0.2" in refused.stderr
 
 
-def first_start(image: Path, url: str, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What the compose file's service of this name does, to its end."""
-    told = environment("first-start", **given)
-    return subprocess.run(["sh", "first_start.sh", url], cwd=image / "app", env=told, capture_output=True, text=True)
+@pytest.mark.slow
+def test_label_studio_ml_hosts_what_its_own_stage_starts(tmp_path: Path) -> None:
+    python = ROOT / ".venv-lsml/bin/python"
+    missing(python, "label-studio-ml in .venv-lsml")
+    module, _, name = json.loads(dict(stage("label-studio-ml"))["CMD"])[-1].partition(":")
+    shutil.copy(ROOT / "docker/label_studio_ml.py", tmp_path / f"{module}.py")
+    asked = f"from {module} import {name} as app; print(app.test_client().get('/health').json['status'])"
+    done = subprocess.run([python, "-c", asked], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["UP"], done.stderr
 
 
 def _health(url: str) -> dict[str, Any]:
