@@ -24,6 +24,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_file_holds_every_default() -> None:
     assert load(ROOT / "configs/default.yaml") == Settings()
+    assert (Settings().engine, Settings().model_path) == ("auto", "facebook/sam3"), "a stand-in is asked for by name"
     values = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
     assert values.keys() == Settings().shown().keys() | PLACES
 

@@ -98,7 +98,7 @@ def _unreached(one: Mapping[str, Any], url: str, edit: str, settings: Settings) 
         return f"Label Studio reaches {url}, which answers: {str(one.get('error_message'))[:200]}: look into its log"
     says = f"Label Studio says {one.get('readable_state')} of {url}"
     if health(url) is None:
-        return f"{says}, and here nothing answers there, either: start it with sam3-backend serve, or mend {edit}"
+        return f"{says}, and nothing answers there here, either: start sam3-backend serve, or mend the address: {edit}"
     if settings.basic_auth_user and one.get("auth_method") != "BASIC_AUTH":
         return f"{says}, which wants a user and a password: {edit} → Basic Authentication"
     mend = "give an address that Label Studio's machine reaches"

@@ -274,8 +274,8 @@ AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
         ),
         (
             AWAY | {"url": "http://127.0.0.1:1"},
-            "FAIL  connection: Label Studio says Disconnected of http://127.0.0.1:1, and here nothing answers there, "
-            f"either: start it with sam3-backend serve, or mend {EDIT}",
+            "FAIL  connection: Label Studio says Disconnected of http://127.0.0.1:1, and nothing answers there here, "
+            f"either: start sam3-backend serve, or mend the address: {EDIT}",
         ),
     ],
 )
