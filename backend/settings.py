@@ -84,7 +84,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting, what it means and its default; `python -m tests.test_readme_settings` makes README.md's table."""
+    """Every setting, what it means and its default; `make readme` writes README.md's table."""
 
     engine: Annotated[
         Literal["auto", "sam3", "opencv"],

@@ -22,10 +22,10 @@ from backend.settings import Settings
 from demo import check, clip
 from demo.labelstudio import NO_PROXY, LabelStudio
 from demo.processes import DemoError, Process, ended_by_signals, free_port
+from demo.sample import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
-LABEL_CONFIG = ROOT / "label_config.xml"
 WELCOME = """
 Open    {url}
 e-mail  {email}
@@ -134,7 +134,7 @@ def _healthy(url: str) -> bool:
 
 def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
     """Make project, task and connection, or find those of an earlier start; other contents get a new project."""
-    video, config = folder / "clip.mp4", clip.label_config(LABEL_CONFIG.read_text())
+    video, config = folder / "clip.mp4", clip.label_config(SHIPPED.read_text(encoding="utf-8"))
     contents = hashlib.sha256(config.encode() + repr((clip.CLIP.seed, clip.CLIP.recipe)).encode()).hexdigest()
     if setup.contents != contents or not video.exists():
         clip.make(video)

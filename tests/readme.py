@@ -1,7 +1,7 @@
 """The parts of the README that are made from the code: `make readme` writes them, a test holds them to it.
 
-`README.md` has the usage of every command between two comments, `docs/commands.md` the whole help. In the table of
-settings the defaults are made; what a setting means is written there by hand, and every setting has to be there once.
+`README.md` has the usage of every command between two comments, and a table of all settings; `docs/commands.md` has the
+whole help.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from unittest.mock import patch
 
 from backend import cli
@@ -51,28 +51,23 @@ def commands() -> str:
     return _HEAD + "".join(parts)
 
 
-def with_defaults(text: str) -> str:
-    """The README with the defaults in its table of settings made anew.
+def meanings(kind: Any = Settings, group: str = "") -> Iterator[tuple[str, str]]:
+    """What each setting means, by its key; of those without a word, nothing."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if hasattr(hint, "__metadata__"):
+            yield group + name, hint.__metadata__[0]
+        elif hasattr(hint, "__dataclass_fields__"):
+            yield from meanings(hint, f"{name}.")
 
-    Raises:
-        ValueError: a setting is missing there, is there twice, or is none.
-    """
-    given, listed = dict(_settings(Settings())), list[str]()
 
-    def row(match: re.Match[str]) -> str:
-        keys = re.findall(r"`([^`]+)`", match[1])
-        keys = [keys[0].rpartition(".")[0] + key if key.startswith(".") else key for key in keys]
-        listed.extend(keys)
-        shown = [_shown(key, given[key]) if key in given else f"{key} is no setting" for key in keys]
-        return f"|{match[1]}| {shown[0] if len(set(shown)) == 1 else ', '.join(shown)} |"
-
+def with_table(text: str) -> str:
+    """The README with its table of settings made anew."""
+    meant = dict(meanings())
+    rows = [f"| `{key}` | {_shown(key, value)} | {meant[key]} |\n" for key, value in _settings(Settings())]
     before, heading, rest = text.partition(TABLE)
-    table, end, after = rest.partition("\n\n")
-    table = re.sub(r"^\|([^|]*)\|([^|]*)\|", row, table, flags=re.MULTILINE)
-    if sorted(listed) != sorted(given):
-        odd = set(listed) ^ set(given) or {key for key in listed if listed.count(key) > 1}
-        raise ValueError(f"the README's table of settings has one row for each, but not for {', '.join(sorted(odd))}")
-    return f"{before}{heading}{table}{end}{after}"
+    if not heading:
+        raise ValueError("README.md has lost its table of settings")
+    return before + heading + "".join(rows) + "\n" + rest.partition("\n\n")[2]
 
 
 def _settings(values: Any, group: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,4 +101,4 @@ def with_usage(text: str) -> str:
 
 if __name__ == "__main__":
     COMMANDS.write_text(commands(), encoding="utf-8")
-    README.write_text(with_defaults(with_usage(README.read_text(encoding="utf-8"))), encoding="utf-8")
+    README.write_text(with_table(with_usage(README.read_text(encoding="utf-8"))), encoding="utf-8")

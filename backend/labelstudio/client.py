@@ -159,11 +159,7 @@ class Client:
 
     def projects(self) -> Iterator[dict[str, Any]]:
         """All projects that the key opens."""
-        page, seen, total = 1, 0, 1
-        while seen < total:
-            answer = self._call("GET", "/api/projects", params={"page": page, "page_size": _PAGE})
-            yield from answer["results"]
-            page, seen, total = page + 1, seen + _PAGE, answer["count"]
+        return self._pages("/api/projects", {}, "results", "count")
 
     def add_project(self, title: str, xml: str) -> int:
         """A new project's id."""
@@ -180,13 +176,8 @@ class Client:
 
     def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
         """All tasks of a project, or of a tab of its Data Manager, oldest first."""
-        page, seen, total = 1, 0, 1
-        while seen < total:
-            params = {"project": project, "page": page, "page_size": _PAGE, "fields": "all", "ordering": "tasks:id"}
-            params |= {"view": view} if view else {}
-            answer = self._call("GET", "/api/tasks", params=params)
-            yield from answer["tasks"]
-            page, seen, total = page + 1, seen + _PAGE, answer["total"]
+        params: dict[str, Any] = {"project": project, "fields": "all", "ordering": "tasks:id"}
+        return self._pages("/api/tasks", params | ({"view": view} if view else {}), "tasks", "total")
 
     def task(self, task: int) -> dict[str, Any]:
         """One task."""
@@ -262,6 +253,14 @@ class Client:
             paths = {one["id"]: one["file"] for one in listed}
             addresses += [f"/data/{paths[number]}" for number in kept]
         return addresses
+
+    def _pages(self, path: str, params: Mapping[str, Any], key: str, total: str) -> Iterator[dict[str, Any]]:
+        """What a list has under `key`, page after page; under `total` it says how much there is."""
+        page, seen, count = 1, 0, 1
+        while seen < count:
+            answer = self._call("GET", path, params={**params, "page": page, "page_size": _PAGE})
+            yield from answer[key]
+            page, seen, count = page + 1, seen + _PAGE, answer[total]
 
     def _call(self, method: str, path: str, timeout: tuple[float, float] = _TIMEOUT, **options: Any) -> Any:
         try:
