@@ -12,13 +12,14 @@ from backend.answers.batch import OFF, Batch
 from backend.answers.memory import Memory
 from backend.answers.request import Request, Tools
 from backend.answers.story import Story
-from backend.errors import BackendError, BadRequest, Busy, StudioError
+from backend.errors import BackendError, BadRequest, StudioError
+from backend.gate import Gate
 from backend.jobs.board import Board
 from backend.jobs.device import Device, in_process
 from backend.labelstudio import config as label_config
 from backend.labelstudio import interactions
-from backend.labelstudio.clock import Clock
 from backend.labelstudio.strip import Signer
+from backend.labelstudio.videos import reader
 from backend.managing.manager import Manager
 from backend.settings import Settings
 from backend.video import VideoLimits, jpeg
@@ -26,7 +27,7 @@ from backend.video import VideoLimits, jpeg
 log = logging.getLogger(__name__)
 
 _PICTURES = 8
-"""How many pictures of strips are made at once: each may have to fetch its video first."""
+"""How many pictures of strips are made at once."""
 
 
 class Service:
@@ -42,7 +43,7 @@ class Service:
         self._device = device or _device(settings)
         self.tools = Tools(settings, self._device)
         self._memory = Memory(self.tools.store)
-        self._pictures = threading.Semaphore(_PICTURES)
+        self._pictures = Gate(_PICTURES)
         self.batch = Batch(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
@@ -56,6 +57,7 @@ class Service:
         self.batch.close()
         self.tools.runner.close()
         self.board.close()
+        self.tools.videos.close()
 
     def _address(self, project: str, task: str) -> str | None:
         """A task's page, for who may reach Label Studio as we do."""
@@ -133,18 +135,8 @@ class Service:
             Busy: too many are asked for.
         """
         url, framerate = self._signer.video(key)
-        if not self._pictures.acquire(blocking=False):
-            raise Busy("too many pictures are asked for at once: ask again in a little while", retry_after=2)
-        try:
-            return self._frame(url, framerate, number)
-        finally:
-            self._pictures.release()
-
-    def _frame(self, url: str, framerate: float, number: int) -> bytes:
-        with self.tools.videos.open(url, self.tools.studios.named) as video:
-            clock = Clock(video.times, video.end, framerate)
-            clock.check(number)
-            return jpeg(video.read(clock.source(number)))
+        with self._pictures, self.tools.videos.open(url, self.tools.studios.named) as video:
+            return jpeg(reader(video, framerate)(number))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str

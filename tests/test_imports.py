@@ -20,7 +20,7 @@ FLOORS = [
     ("jobs", "export"),
     ("labelstudio", "engines", "overlay"),
     ("video", "keyframes"),
-    ("tracks", "prompts", "geometry", "masks", "settings", "table", "errors"),
+    ("tracks", "prompts", "geometry", "masks", "settings", "table", "gate", "errors"),
 ]
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backend.commands.telling import tell
-from backend.errors import BackendError, BadRequest, MediaError, SettingsError
+from backend.errors import BackendError, BadRequest, SettingsError
 from backend.export import beside, tasks
 from backend.export.beside import Beside
 from backend.export.clips import Clip, Frames, Size, whole
@@ -28,7 +28,6 @@ from backend.labelstudio.videos import Videos
 from backend.masks import Rle
 from backend.settings import Settings
 from backend.tracks import Block
-from backend.video import Video, VideoLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def run(
     _check(wanted)
     keeps: Keeps
     if isinstance(source, Path):
-        found, controls, look = tasks.load(source), Controls(), _beside(settings)
+        found, controls, look = tasks.load(source), Controls(), _beside(Videos(settings))
         keeps = partial(_left, _masks(source, wanted))
     else:
         client = Client.of(settings)
@@ -140,13 +139,11 @@ def _fetched(videos: Videos, client: Client, address: str) -> Footage:
         return Footage.of(video)
 
 
-def _beside(settings: Settings) -> Look:
+def _beside(videos: Videos) -> Look:
     """Of videos that a file names by their paths on this machine, as `track` does; nothing is fetched for a file."""
 
     def look(address: str) -> Footage:
-        if not address or "://" in address or not Path(address).is_file():
-            raise MediaError("it is not on this machine, --project fetches it")
-        with Video(Path(address), VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
+        with videos.local(address) as video:
             return Footage.of(video)
 
     return look

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.errors import BackendError, MediaError, SettingsError
+from backend.errors import BackendError, SettingsError
 from backend.export.timing import Footage, Timing
 from backend.labelstudio.client import Client
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.videos import Videos, reader
 from backend.managing.desk import NOTHING, Desk, State
 from backend.managing.edits import Edit
-from backend.managing.proposals import proposals, reader
+from backend.managing.proposals import proposals
 from backend.managing.roster import Entry
 from backend.managing.source import FileTask, StudioTask
 from backend.settings import Settings
-from backend.video import Video, VideoLimits
+from backend.video import Video
 
 ACTIONS = {
     "list": "",
@@ -114,11 +114,8 @@ def _video(
         video, why = None, "as --no-video says"
         if asked.looks and (client or asked.action != "undo"):
             try:
-                if client is None and not Path(url).is_file():
-                    raise MediaError("it is not on this machine")
-                limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
-                found = Videos(settings).open(url, client) if client else Video(Path(url), limits)
-                video = opened.enter_context(found)
+                videos = Videos(settings)
+                video = opened.enter_context(videos.open(url, client) if client else videos.local(url))
             except BackendError as error:
                 why = str(error)
         if video is None and asked.action != "undo":

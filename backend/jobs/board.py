@@ -1,11 +1,7 @@
 """The jobs as people look at them: what each is at, how fast it is, how long it will take, and its newest picture."""
 
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from backend import __version__, overlay
 from backend.errors import BackendError
@@ -13,7 +9,7 @@ from backend.jobs.device import Device
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
 from backend.jobs.runner import Runner
-from backend.video import Video, VideoLimits, jpeg
+from backend.video import Held, VideoLimits, jpeg
 
 _LISTED = 100
 _WIDTH = 640
@@ -36,10 +32,9 @@ class Board:
         address: Callable[[str, str], str | None],
     ) -> None:
         self._runner, self._device, self._metrics = runner, device, metrics
-        self._limits, self._address = limits, address
-        # One file at a time is held open, for the pictures of the job that somebody looks at.
-        self._looking = threading.Lock()
-        self._video: tuple[Path, Video] | None = None
+        self._address = address
+        # For the pictures of the job that somebody looks at.
+        self._held = Held(limits)
         metrics.show("jobs_waiting", "Jobs that wait", lambda: runner.counts()["waiting"])
         metrics.show("jobs_running", "Jobs that run", lambda: runner.counts()["running"])
         metrics.show("device_memory_bytes", "Memory of the device in use", lambda: (device.memory or (0, 0))[0])
@@ -47,10 +42,7 @@ class Board:
 
     def close(self) -> None:
         """Close the file that is held open."""
-        with self._looking:
-            if self._video:
-                self._video[1].close()
-                self._video = None
+        self._held.close()
 
     def overview(self) -> dict[str, Any]:
         """The engine, its memory, and the newest jobs, the newest first."""
@@ -115,19 +107,10 @@ class Board:
         if not job or not job.path or not plan or (newest := plan.propagations.newest) is None:
             return None
         try:
-            picture = self._read(job.path, newest)
+            with self._held.open(job.path) as video:
+                picture = video.read(newest)
         except BackendError:
             return None
         tracks = plan.propagations.tracks()
         drawn = overlay.drawn(picture, newest, {str(which): one for which, one in enumerate(tracks.values(), 1)})
-        step = -(-drawn.shape[1] // _WIDTH)
-        return jpeg(np.ascontiguousarray(drawn[::step, ::step]))
-
-    def _read(self, path: Path, frame: int) -> Any:
-        with self._looking:
-            if self._video is None or self._video[0] != path:
-                if self._video:
-                    self._video[1].close()
-                    self._video = None
-                self._video = path, Video(path, self._limits)
-            return self._video[1].read(frame)
+        return jpeg(drawn, _WIDTH)

@@ -1,13 +1,33 @@
 """Tasks' videos: fetched into `data_dir` if need be, and opened within the limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from backend.errors import BadVideo
+from backend.errors import BadVideo, MediaError
 from backend.labelstudio.client import Client
+from backend.labelstudio.clock import Clock
 from backend.labelstudio.media import Media
 from backend.settings import Settings
-from backend.video import Video, VideoLimits
+from backend.video import Held, Picture, Video, VideoLimits
+
+Read = Callable[[int], Picture]
+"""The picture that an LS frame shows, or a BadRequest: there is no such frame."""
+
+
+def reader(video: Video, framerate: float) -> Read:
+    """Pictures of an open video.
+
+    Args:
+        framerate: what the page counts with.
+    """
+    clock = Clock(video.times, video.end, framerate)
+
+    def read(frame: int) -> Picture:
+        clock.check(frame)
+        return video.read(clock.source(frame))
+
+    return read
 
 
 class Videos:
@@ -17,6 +37,11 @@ class Videos:
         limits = settings.limits
         self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
         self.limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
+        self._held = Held(self.limits)
+
+    def close(self) -> None:
+        """Close what is held open."""
+        self._held.close()
 
     def fetch(self, url: str, client: Client | None, cancelled: Callable[[], bool]) -> Path:
         """A task's file; as for `Media.fetch`."""
@@ -45,6 +70,27 @@ class Videos:
         except BadVideo:
             self._media.forget(path)
             raise
+
+    @contextmanager
+    def look(self, url: str, client: Client | None) -> Iterator[Video]:
+        """As `open`, for who looks again and again: the video stays open, and one looks at a time."""
+        path = self._media.fetch(url, client)
+        try:
+            with self._held.open(path) as video:
+                yield video
+        except BadVideo:
+            self._media.forget(path)
+            raise
+
+    def local(self, path: str) -> Video:
+        """A video that a file of tasks names by its path on this machine.
+
+        Raises:
+            BackendError: it is not there, or cannot be decoded.
+        """
+        if not path or "://" in path or not Path(path).is_file():
+            raise MediaError("it is not on this machine, --project or --task fetches it")
+        return Video(Path(path), self.limits)
 
     def try_picture(self, url: str, client: Client | None) -> None:
         """Fetch a picture, and keep nothing.

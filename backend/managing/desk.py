@@ -21,13 +21,18 @@ class State:
 
     Attributes:
         version: what it is told apart by from what it was or becomes.
-        undo: the last change, in words, where it can be taken back.
+        last: the change that it came of, where that can be taken back.
     """
 
     chosen: Chosen
     roster: Roster
     version: str
-    undo: str | None
+    last: Version | None
+
+    @property
+    def undo(self) -> str | None:
+        """The last change, in words."""
+        return self.last.what if self.last else None
 
     @property
     def of(self) -> str:
@@ -93,15 +98,14 @@ class Desk:
         """
         state = self.look()
         _check(state, version)
-        last = self._last(state.chosen)
-        if last is None:
+        if state.last is None:
             raise BadRequest(NOTHING)
-        written = self._source.write(state.chosen, last.before)
+        written = self._source.write(state.chosen, state.last.before)
         return self._state(written, state.roster.controls)
 
     def _write(self, state: State, results: Sequence[Result], what: str) -> State:
         versions, before = self._versions(state.chosen), state.chosen.results
-        # Kept first: whatever happens from here on, it is there, and `_last` knows what never came about.
+        # Kept first: whatever happens from here on, it is there, and `_state` knows what never came about.
         versions.add(Version(what, before, digest(results)))
         written = self._source.write(state.chosen, results)
         if digest(written.results) != digest(results):
@@ -113,16 +117,11 @@ class Desk:
     def _versions(self, chosen: Chosen) -> Versions:
         return Versions(self._folder, self._source.name(chosen))
 
-    def _last(self, chosen: Chosen) -> Version | None:
-        """The change that what is there came of; None: it came of something else."""
+    def _state(self, chosen: Chosen, controls: Controls) -> State:
         versions, now = self._versions(chosen), digest(chosen.results)
         while (last := versions.newest()) and last.after != now and digest(last.before) == now:
             versions.drop()  # it was taken back, or never made
-        return last if last and last.after == now else None
-
-    def _state(self, chosen: Chosen, controls: Controls) -> State:
-        last = self._last(chosen)
-        return State(chosen, Roster.of(chosen, controls), digest(chosen.results), last.what if last else None)
+        return State(chosen, Roster.of(chosen, controls), now, last if last and last.after == now else None)
 
 
 def _check(state: State, version: str) -> None:

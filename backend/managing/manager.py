@@ -9,22 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import overlay
-from backend.errors import BackendError, Busy, StudioError
+from backend.errors import BackendError, StudioError
 from backend.export.clips import folder
+from backend.gate import Gate
 from backend.labelstudio import sequence
 from backend.labelstudio.client import Client
 from backend.labelstudio.sequence import Item
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.videos import Videos, reader
 from backend.managing.desk import Desk, State
 from backend.managing.edits import Edit
-from backend.managing.proposals import proposals, reader
+from backend.managing.proposals import proposals
 from backend.managing.roster import Entry, Roster
 from backend.managing.source import StudioTask
+from backend.table import Table
 from backend.tracks import Track
 from backend.video import jpeg
 
 _PICTURES = 4
-"""How many pictures are made at once: each may have to fetch its video first."""
+"""How many pictures are made at once."""
+_PAGES = 16
+"""Annotations that are remembered as their pages show them."""
 _WIDTH = 960
 """Pixels to which a picture is made smaller."""
 
@@ -40,7 +44,8 @@ class Manager:
     def __init__(self, data_dir: Path, videos: Videos, client: Callable[[str], Client | None]) -> None:
         self._folder, self._videos, self._client = data_dir / "versions", videos, client
         self._changing = threading.Lock()
-        self._pictures = threading.Semaphore(_PICTURES)
+        self._pictures = Gate(_PICTURES)
+        self._shown_last: Table[State] = Table(_PAGES)
 
     def overview(self, task: int, project: str) -> dict[str, Any]:
         """The state of a task's annotation.
@@ -49,7 +54,7 @@ class Manager:
             BackendError: there is none, or it cannot be had; as for everything below.
         """
         client, desk = self._open(task, project)
-        return self._shown(client, desk.look())
+        return self._shown(client, desk.look(), task, project)
 
     def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
         """What an edit would make of it."""
@@ -61,27 +66,23 @@ class Manager:
         """Make an edit to the state of this version; the new state."""
         client, desk = self._open(task, project)
         with self._changing:
-            return self._shown(client, desk.apply(edit, version))
+            return self._shown(client, desk.apply(edit, version), task, project)
 
     def undo(self, task: int, project: str, version: str) -> dict[str, Any]:
         """Take the last edit back; the new state."""
         client, desk = self._open(task, project)
         with self._changing:
-            return self._shown(client, desk.undo(version))
+            return self._shown(client, desk.undo(version), task, project)
 
     def picture(self, task: int, project: str, frame: int) -> bytes:
         """An LS frame with the tracks' boxes and numbers, as JPEG."""
         client, desk = self._open(task, project)
-        if not self._pictures.acquire(blocking=False):
-            raise Busy("too many pictures are asked for at once: ask again in a little while", retry_after=2)
-        try:
-            state = desk.look()
-            with self._videos.open(_url(state), client) as video:
-                drawn = _drawn(state.roster, frame, reader(video, state.roster.rate)(frame))
-        finally:
-            self._pictures.release()
-        step = -(-drawn.shape[1] // _WIDTH)
-        return jpeg(np.ascontiguousarray(drawn[::step, ::step]))
+        with self._pictures:
+            # As the page shows it: a cursor that moves is not to ask Label Studio for the task each time.
+            state = self._shown_last.get((task, project)) or desk.look()
+            with self._videos.look(_url(state), client) as video:
+                picture = reader(video, state.roster.rate)(frame)
+            return jpeg(_drawn(state.roster, frame, picture), _WIDTH)
 
     def _open(self, task: int, project: str) -> tuple[Client, Desk]:
         client = self._client(project)
@@ -89,7 +90,9 @@ class Manager:
             raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return client, Desk(StudioTask(client, task), self._folder)
 
-    def _shown(self, client: Client, state: State) -> dict[str, Any]:
+    def _shown(self, client: Client, state: State, task: int, asked: str) -> dict[str, Any]:
+        """The state as the page reads it; `asked` is the project as it was asked for, which may be empty."""
+        self._shown_last.put((task, asked), state)
         chosen, roster = state.chosen, state.roster
         project = chosen.task["project"]
         return {
@@ -115,7 +118,7 @@ class Manager:
         """Of what may be merged; looked at in the video where that is here already: nobody is to wait for it."""
         try:
             if self._videos.has(_url(state), client):
-                with self._videos.open(_url(state), client) as video:
+                with self._videos.look(_url(state), client) as video:
                     return proposals(state.roster, reader(video, state.roster.rate))
         except BackendError:
             pass

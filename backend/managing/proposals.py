@@ -1,21 +1,18 @@
 """Tracks that may be one object: one begins soon after another ends, about where that would be, and looks alike."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.engines.looks import Look, Picture, similarity
 from backend.errors import BackendError
 from backend.geometry import Boxes, iou
 from backend.labelstudio import sequence
-from backend.labelstudio.clock import Clock
 from backend.labelstudio.sequence import Item
+from backend.labelstudio.videos import Read
 from backend.managing.roster import Entry, Roster
-from backend.video import Video
 
 _SECONDS = 5.0
 """The longest gap."""
@@ -27,9 +24,6 @@ _LIKENESS = 0.45
 """The least similarity of looks, 0..1; things that differ are near 0."""
 _LOOKED = 12
 """Pairs that are looked at in the video, the best by place: each costs two jumps in it, and a page waits."""
-
-Read = Callable[[int], NDArray[np.uint8]]
-"""The picture that an LS frame shows, RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +47,6 @@ class Proposal:
         when = f"{self.gap} frame{'s' * (self.gap != 1)} after" if self.gap else "right after"
         looks = "" if self.likeness is None else f", and looks alike ({self.likeness:.2f})"
         return f"{second} begins {when} {first} ends, where that would be (overlap {self.overlap:.2f}){looks}"
-
-
-def reader(video: Video, rate: float) -> Read:
-    """Pictures of an open video.
-
-    Args:
-        rate: frames per second that the page counts with.
-    """
-    clock = Clock(video.times, video.end, rate)
-
-    def read(frame: int) -> NDArray[np.uint8]:
-        clock.check(frame)
-        return video.read(clock.source(frame))
-
-    return read
 
 
 def proposals(roster: Roster, read: Read | None = None) -> list[Proposal]:

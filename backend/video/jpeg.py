@@ -1,13 +1,16 @@
 """Pictures as JPEG."""
 
 import cv2
+import numpy as np
 
 from backend.video.decoder import Picture
 
 _QUALITY = 90
 
 
-def jpeg(picture: Picture) -> bytes:
-    """A picture, RGB, as a JPEG file."""
+def jpeg(picture: Picture, width: int | None = None) -> bytes:
+    """A picture, RGB, as a JPEG file; at most so many pixels wide, by leaving out every so many."""
+    step = -(-picture.shape[1] // width) if width else 1
+    picture = np.ascontiguousarray(picture[::step, ::step])
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return encoded.tobytes()

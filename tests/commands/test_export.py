@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +23,9 @@ from tests.export.judged import as_tracker, hota, in_sequence_folder
 from tests.export.made import SIZE, kept, shown, task
 from tests.fakes import FakeVideo, StubEngine
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
-from tests.labelstudio.studio import PROJECT, TOKEN, Studio
+from tests.labelstudio.studio import PROJECT, Studio
 
 REGION = drawn(keyframe(3, 10), keyframe(8, 30, enabled=False), meta={"track_id": 4})
-
-
-@pytest.fixture
-def studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    with Studio(CONFIG) as studio:
-        monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
-        monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
-        yield studio
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`sam3-backend project tracks`: the words of the command line, on files and on a small Label Studio."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,21 +8,13 @@ import pytest
 from backend.cli import main
 from tests.clips import write_clip
 from tests.export.made import kept, task
-from tests.labelstudio.studio import TOKEN, Studio
-from tests.managing.rosters import CONFIG, crossing
+from tests.labelstudio.studio import Studio
+from tests.managing.rosters import crossing
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return kept(tmp_path, task(*crossing()))
-
-
-@pytest.fixture
-def studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
-    with Studio(CONFIG) as studio:
-        monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
-        monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
-        yield studio
 
 
 def tracks(*words: object) -> int:

@@ -79,6 +79,14 @@ def test_a_picture_shows_the_boxes_of_its_frame(manager: Manager) -> None:
         manager.picture(1, "", 101)
 
 
+def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: Manager, studio: Studio) -> None:
+    manager.overview(1, "")
+    manager.picture(1, "", 1)  # fetches the video
+    studio.seen.clear()
+    manager.picture(1, "", 2)
+    assert studio.seen == []
+
+
 def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: Manager) -> None:
     manager.picture(1, "", 1)
     # Cells that are black here and white there.
