@@ -61,7 +61,26 @@ _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 class KeyframeSettings:
     """How a track becomes keyframes."""
 
+    mode: Annotated[
+        Literal["exact", "iou", "budget"],
+        "`iou`: the fewest that keep the next two; `budget`: the best bound with so many; `exact`: one on every frame",
+    ] = "iou"
     iou: Annotated[float, "the least IoU of an interpolated box with the tracked one, on every frame"] = 0.95
+    px: Annotated[float, "pixels; a box whose four edges are all within passes, too"] = 1.0
+    budget: Annotated[int, "with `keyframes.mode: budget`: how many a track may have, a person's included"] = 0
+    smooth: Annotated[
+        int,
+        "frames to either side over which jitter is averaged first, as far as `keyframes.iou` allows; 0: not at all",
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou <= 1:
+            raise SettingsError(f"keyframes.iou is {self.iou:g}: give a number above 0, at most 1")
+        for name in ("px", "smooth"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"keyframes.{name} is negative: give 0 or more")
+        if (self.mode == "budget") != (self.budget > 0):
+            raise SettingsError("keyframes.budget goes with keyframes.mode: budget: set both or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +150,16 @@ class Settings:
         "how browsers reach this server, where it shall serve those pictures itself; otherwise Label Studio keeps them",
     ] = ""
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
+    bridge_frames: Annotated[
+        int,
+        "frames of Label Studio's; where an object is not seen for so few its box stays, but not beside a person's "
+        "keyframe",
+    ] = 2
+    min_track_frames: Annotated[
+        int,
+        "what words find counts from so many frames on; above 1, boxes that stand alone between empty frames are left "
+        "out of any track",
+    ] = 3
     limits: Limits = field(default_factory=Limits)
     data_dir: Annotated[
         Path,
@@ -154,10 +183,8 @@ class Settings:
     basic_auth_pass: Annotated[str, "its password; also as `BASIC_AUTH_PASS`"] = ""
 
     def __post_init__(self) -> None:
-        if not 0 < self.keyframes.iou <= 1:
-            raise SettingsError(f"keyframes.iou is {self.keyframes.iou:g}: give a number above 0, at most 1")
         self._check_model()
-        for name in ("answer_within", "max_frames", "hotstart_frames"):
+        for name in ("answer_within", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
         if not 2 <= self.frames_per_strip <= 1000:

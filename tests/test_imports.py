@@ -20,7 +20,10 @@ FLOORS = [
     ("jobs", "export"),
     ("labelstudio", "engines", "overlay"),
     ("video", "keyframes"),
-    ("tracks", "prompts", "geometry", "masks", "settings", "table", "gate", "errors"),
+    (
+        *("tracks", "prompts", "geometry", "masks", "settings", "table", "gate", "errors"),
+        *("shortcuts", "presence", "smoothing"),
+    ),
 ]
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {
@@ -36,6 +39,7 @@ ONLY = {
     "prometheus_client": ["jobs/metrics.py"],
     "pycocotools": ["export/rle.py"],
     "sqlite3": ["jobs/store.py"],
+    "numba": ["shortcuts.py"],
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

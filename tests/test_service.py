@@ -18,7 +18,7 @@ from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks import Observation
 from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, on_thread
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
-from tests.labelstudio.test_regions import shown
+from tests.labelstudio.test_keyframing import shown
 
 
 def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -474,13 +474,44 @@ class Trembling(StubEngine):
         return session
 
 
-def test_keyframes_iou_is_how_close_they_keep(make_service) -> None:
-    def count(iou: float) -> int:
-        service = make_service(Trembling(), keyframes=KeyframeSettings(iou))
-        return len(frames(predict(service, body(drawn(keyframe(1))))[0]))
+def test_keyframes_say_how_few_there_are(make_service) -> None:
+    def meta(**rule: Any) -> tuple[int, dict]:
+        service = make_service(Trembling(), keyframes=KeyframeSettings(**rule))
+        (region,) = predict(service, body(drawn(keyframe(1))))
+        return len(frames(region)), region["meta"]
 
-    assert count(0.5) == 2
-    assert count(0.99) == 100
+    assert meta(iou=0.5)[0] == 2
+    assert meta(iou=0.99)[0] == meta(mode="exact")[0] == 100
+    assert meta(iou=0.99, px=11)[0] == 2
+    count, told = meta(mode="budget", budget=7)
+    assert 2 <= count <= 7
+    assert 0.7 < told["iou"] < 0.8  # 10 pixels of 76
+    assert meta(iou=0.85, smooth=1)[0] < meta(iou=0.85)[0]
+
+
+def test_the_answer_tells_score_bound_and_how_much_is_interpolated(make_service) -> None:
+    (region,) = predict(make_service(), body(drawn(keyframe(11))))
+    assert region["meta"].items() >= {"iou": 1.0, "interpolated": round(1 - 2 / 90, 4)}.items()
+    assert region["meta"]["score"] == region["score"]
+
+
+def visible(region: dict) -> list[int]:
+    items = sequence.parse(region["value"]["sequence"])
+    return [frame for frame in range(1, 101) if shown(items, frame) is not None]
+
+
+@pytest.mark.parametrize(("count", "hidden"), [(0, {21, 22, 41}), (1, {21, 22}), (2, set())])
+def test_bridge_frames_is_how_long_a_drop_out_may_be(make_service, count: int, hidden: set[int]) -> None:
+    service = make_service(StubEngine(seen=lambda frame: frame not in (20, 21, 40)), bridge_frames=count)
+    (region,) = predict(service, body(drawn(keyframe(1))))
+    assert {*range(1, 101)} - {*visible(region)} == hidden
+
+
+@pytest.mark.parametrize(("count", "seen"), [(1, [*range(1, 21), 41]), (2, [*range(1, 21)])])
+def test_above_one_min_track_frames_drops_what_stands_alone(make_service, count: int, seen: list[int]) -> None:
+    service = make_service(StubEngine(seen=lambda frame: frame < 20 or frame == 40), min_track_frames=count)
+    (region,) = predict(service, body(drawn(keyframe(1))))
+    assert visible(region) == seen
 
 
 def test_the_settings_label_studio_counts_for_more_than_setups(make_service, monkeypatch) -> None:

@@ -41,7 +41,7 @@ class Asking:
             self._answers.forget(self._key)
         recipe = request.recipe(phrases=question.phrases, within=(within,))
         self.job = tools.submit(key, self._key, recipe)
-        self._finding = Finding(self.job, request.bound)
+        self._finding = Finding(self.job, request.tools.settings)
         self.going_on: set[str] = set()
 
     def found(self) -> tuple[Results, str]:
@@ -79,7 +79,7 @@ class Asking:
                 continue
             region = going_on or request.new(plan.new[name], request.config.named(one.phrase, interaction.video))
             made = {"phrase": one.phrase, **({"at": at} if at else {})}
-            results += request.answer(region, one.items, region.labels, one.score, missing, made)
+            results += request.answer(region, one.made, region.labels, one.score, missing, made)
             self.going_on.add(region.id)
             if going_on:
                 self._answers.note(self._key, name, region.id)

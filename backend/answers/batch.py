@@ -188,7 +188,7 @@ class Batch:
     def _prediction(self, job: Job, config: LabelConfig, before: _Before) -> dict[str, Any]:
         """A prediction, the same whenever it is made of the same: new ids are made of the job's."""
         video, settings = config.video.name, self._tools.settings
-        found = Finding(job, settings.keyframes.iou).found()
+        found = Finding(job, settings).found()
         classes = {name: config.named(one.phrase, video) for name, one in found.items()}
         sights = {name: Sight(one.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
         known = identity.identities(sights, before.known, before.numbers)
@@ -207,7 +207,8 @@ class Batch:
                 track_id=number,
                 engine=self._tools.device.name,
                 score=one.score,
-                made={"phrase": one.phrase},
+                iou=one.made.iou,
+                made_of={"phrase": one.phrase},
             )
             scores.append(one.score)
         score = sum(scores) / len(scores) if scores else 0.0

@@ -21,8 +21,8 @@ from backend.jobs.store import Store
 from backend.labelstudio import regions
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.interactions import Interaction
+from backend.labelstudio.keyframing import Made
 from backend.labelstudio.regions import Region
-from backend.labelstudio.sequence import Item
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 
@@ -134,11 +134,6 @@ class Request:
             **asked,
         )
 
-    @property
-    def bound(self) -> float:
-        """The least IoU of an interpolated box with the tracked one."""
-        return self.tools.settings.keyframes.iou
-
     def new(self, name: str, classes: tuple[str, ...]) -> Region:
         """A region that the page does not have yet."""
         video = self.interaction.video
@@ -147,21 +142,22 @@ class Request:
     def answer(
         self,
         region: Region,
-        items: Sequence[Item],
+        made: Made,
         labels: Sequence[str],
         score: float | None,
         partial: tuple[int, int] | None,
-        made: Mapping[str, Any] | None,
+        made_of: Mapping[str, Any] | None,
     ) -> Results:
         """A region with its track, as `regions.answer` has it."""
         return regions.answer(
             region,
-            items,
+            made.items,
             framerate=self.interaction.framerate,
             labels=labels,
             track_id=self.memory.number(self.interaction.task, region, self.interaction.track_ids),
             engine=self.tools.engine_now(),
             score=score,
             partial=partial,
-            made=made,
+            iou=made.iou,
+            made_of=made_of,
         )

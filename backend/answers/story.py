@@ -16,6 +16,7 @@ from backend.labelstudio import regions, segments
 from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.grammar import TRACK, Command
 from backend.labelstudio.interactions import Asked, Line
+from backend.labelstudio.keyframing import Made
 from backend.labelstudio.regions import Region
 from backend.labelstudio.segments import Segment
 from backend.labelstudio.sequence import LAST_FRAME, Item
@@ -185,7 +186,7 @@ class Story:
         except BackendError as error:
             work.error = error
         else:
-            work.view = Tracking(job, region, cut, self._request.bound)
+            work.view = Tracking(job, region, cut, self._tools.settings)
             self._memory.sources.put(key, Source(work.view, None, work.stays, work.made))
 
     def _region(self, work: _Work) -> Results:
@@ -201,18 +202,18 @@ class Story:
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
         is_partial = job is not None and job.state != "done"
         missing = work.view.progress() if work.view and is_partial else None
-        items: Sequence[Item] = segments.kept(work.cut)
-        score = region.score
+        made, score = Made(segments.kept(work.cut)), region.score
         if work.view:
             answer = _answer_of(work.view, work.name)
             if answer is None:
                 return regions.left(region, work.classes, interaction.framerate) if region.items else []
-            items, score = answer
-        if not items and not work.stays:
+            made, score = answer
+        if not made.items and not work.stays:
             return []
         learned = work.view.learned() if isinstance(work.view, Tracking) else {}
-        made = {**(work.made or {}), **learned}
-        return self._request.answer(region, [*work.stays, *items], work.classes, score, missing, made)
+        made_of = {**(work.made or {}), **learned}
+        whole = replace(made, items=[*work.stays, *made.items])
+        return self._request.answer(region, whole, work.classes, score, missing, made_of)
 
     def _waited_for(self, works: Sequence[_Work], answers: Sequence[Results]) -> str | None:
         """What to say of clicks of which nothing can be shown yet, or at all."""
@@ -226,12 +227,12 @@ class Story:
         return None
 
 
-def _answer_of(view: Tracking | Finding, name: str | None) -> tuple[Sequence[Item], float | None] | None:
+def _answer_of(view: Tracking | Finding, name: str | None) -> tuple[Made, float | None] | None:
     """Keyframes and score of a track by its name in the job; None: it has none of that name any more."""
     if isinstance(view, Tracking):
         return view.answer()
     found = view.found().get(name or "")
-    return (found.items, found.score) if found else None
+    return (found.made, found.score) if found else None
 
 
 def _inside(cut: Iterable[Segment], clicks: Iterable[Click]) -> dict[int, list[Click]]:

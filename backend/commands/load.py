@@ -94,7 +94,7 @@ class Loader:
 
     def __init__(self, settings: Settings, client: Client, config: LabelConfig, given: Given) -> None:
         self._client, self._config, self._given = client, config, given
-        self._videos, self._bound = Videos(settings), settings.keyframes.iou
+        self._videos, self._settings = Videos(settings), settings
 
     def load(self, recording: Recording, task: Mapping[str, Any]) -> str:
         """Give a task the tracks of a recording, unless it has them, and say so.
@@ -107,7 +107,7 @@ class Loader:
             return f"task {task['id']} has the prediction {version} already: left, delete that to import it anew"
         framerate = self._config.video.rate(task["data"])
         footage, told = self._footage(recording, task, framerate)
-        result = prediction(recording, footage, framerate, self._config, self._bound, self._given.label)
+        result = prediction(recording, footage, framerate, self._config, self._settings, self._given.label)
         scores = [track.score for track in recording.tracks if track.score is not None]
         score = {"score": round(float(np.mean(scores)), 4)} if scores else {}
         self._client.add_prediction(task["id"], {"model_version": version, **score, "result": result})

@@ -19,7 +19,9 @@ from backend.export import beside
 from backend.jobs.propagation import Propagations, stretches_between
 from backend.labelstudio import identity, regions, segments, sequence
 from backend.labelstudio.clock import Clock
+from backend.labelstudio.grammar import Range
 from backend.labelstudio.identity import Sight
+from backend.labelstudio.keyframing import Made, keyframes, sampled
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Phrase, Search, Target
@@ -59,15 +61,15 @@ def run(
     _check(path, output, drawn)
     settings = replace(settings, show_masks=settings.show_masks and (output or drawn) is not None)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
-        propagations = _propagations(video, targets, searches, settings, span)
+        looked = _part(video, span)
+        propagations = _propagations(video, targets, searches, settings, looked)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
         engine = engines.load(settings)
         _propagate(propagations, engine, video, settings.show_masks)
         tracks = propagations.tracks()
         labels = _labels(tracks, targets, searches, propagations.found)
-        humans = {name: _humans(target, video) for name, target in targets.items()}
         url = url or str(path)
-        task, ids = _task(video, tracks, humans, labels, settings, engine, url, _before(output, url))
+        task, ids = _task(video, tracks, targets, labels, settings, engine, looked, url, _before(output, url))
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
@@ -78,7 +80,7 @@ def run(
         else:
             print(text)
         if drawn:
-            write_video(drawn, overlay.draw(video, tracks), video.rate)
+            write_video(drawn, overlay.draw(video, {name: tracks[name] for name in ids}), video.rate)
 
 
 def _check(path: Path, *outputs: Path | None) -> None:
@@ -90,17 +92,26 @@ def _check(path: Path, *outputs: Path | None) -> None:
             raise SettingsError(f"{output.name} cannot be written: give a file in a folder that is there")
 
 
-def _propagations(
-    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, span: range | None
-) -> Propagations:
-    """What is to be done.
+def _part(video: Video, span: range | None) -> range:
+    """The source frames that are not left.
 
     Raises:
-        BadRequest: the span lies outside the video, or a prompt outside the span.
+        BadRequest: none of them is in the video.
     """
     part = range(len(video))[span.start : span.stop] if span else range(len(video))
     if span and not part:
         raise BadRequest(f"the span {span.start}..{span.stop} lies outside the video of {len(video)} frames")
+    return part
+
+
+def _propagations(
+    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, part: range
+) -> Propagations:
+    """What is to be done.
+
+    Raises:
+        BadRequest: a prompt lies outside the span.
+    """
     phrases = _phrases(searches, part, settings)
     frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
     if outside := [frame for frame in frames if frame not in part]:
@@ -143,46 +154,49 @@ def _phrases(searches: Sequence[Search], span: range, settings: Settings) -> lis
 def _task(
     video: Video,
     tracks: Mapping[str, Track],
-    humans: Mapping[str, Sequence[Item]],
+    targets: Mapping[str, Target],
     labels: Mapping[str, str | None],
     settings: Settings,
     engine: Engine,
+    looked: range,
     url: str,
     before: Sequence[Region],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The task to import, and the ids of its regions by track.
 
     Args:
-        humans: the boxes that were given, by target, which is the id of its region.
+        targets: what was given, by the id of its region.
+        looked: the source frames that were not left.
         before: the regions of an earlier run; what is not among them gets a new number, and what words found a new id.
     """
     clock = Clock(video.times, video.end, video.rate)
-    made, result, ids = dict[str, list[Item]](), [], {}
+    humans = {name: _humans(target, clock, video) for name, target in targets.items()}
+    size, within = (video.width, video.height), Range(clock.frame(looked.start), clock.frame(looked.stop - 1))
+    made, result, ids = dict[str, Made](), [], {}
     for name, track in tracks.items():
-        size, bound = (video.width, video.height), settings.keyframes.iou
-        boxes = partial(segments.sampled, track=track, clock=clock, size=size, length=clock.length)
+        boxes = partial(sampled, track=track, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
-        ours = segments.keyframes(segments.between(given), boxes, bound)
-        if given or ours:
-            made[name] = [*given, *ours]
+        prompted = [clock.frame(source) for source in targets[name].prompts] if name in targets else []
+        cut = [replace(one, within=within) for one in segments.between(given)]
+        ours = keyframes(cut, boxes, settings, size, prompted)
+        if given or ours.items:
+            made[name] = replace(ours, items=sorted([*given, *ours.items], key=lambda item: item.frame))
     classes = {name: [label] if (label := labels[name]) else [] for name in made}
-    sights = {
-        name: Sight(sorted(items, key=lambda item: item.frame), frozenset(classes[name]))
-        for name, items in made.items()
-    }
+    sights = {name: Sight(one.items, frozenset(classes[name])) for name, one in made.items()}
     known = identity.identities(sights, [before])
-    for name, items in made.items():
+    for name, one in made.items():
         track, same = tracks[name], known[name].id
         ids[name] = name if name in humans else same if same and same not in humans else regions.new_id()
         result.extend(
             regions.answer(
                 _region(ids[name], classes[name], humans.get(name, []), video),
-                items,
+                one.items,
                 framerate=video.rate,
                 labels=classes[name],
                 track_id=known[name].number,
                 engine=engine.name,
                 score=float(np.nanmean(track.scores)) if len(track.scores) else None,
+                iou=one.iou,
             )
         )
     scores = [region["score"] for region in result if "score" in region]
@@ -208,9 +222,8 @@ def _before(output: Path | None, url: str) -> list[Region]:
     return found
 
 
-def _humans(target: Target, video: Video) -> list[Item]:
+def _humans(target: Target, clock: Clock, video: Video) -> list[Item]:
     """The boxes that were given, as the person's own keyframes."""
-    clock = Clock(video.times, video.end, video.rate)
     items = {}
     for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:

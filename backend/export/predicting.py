@@ -1,5 +1,6 @@
 """Tracks of other tools as a prediction of Label Studio's: few keyframes, all other frames within a bound."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,21 +13,23 @@ from backend.export.timing import Footage
 from backend.labelstudio import regions, segments
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.config import LabelConfig
+from backend.labelstudio.keyframing import keyframes, sampled
 from backend.labelstudio.regions import Region
+from backend.settings import Settings
 from backend.tracks import Track
 
 _BY = "import"
 
 
 def prediction(
-    recording: Recording, footage: Footage, framerate: float, config: LabelConfig, bound: float, label: str | None
+    recording: Recording, footage: Footage, framerate: float, config: LabelConfig, settings: Settings, label: str | None
 ) -> list[dict[str, Any]]:
     """The regions of a recording's tracks.
 
     Args:
         footage: of the task's video.
         framerate: what the page counts with.
-        bound: the least IoU of an interpolated box with the file's, on every frame.
+        settings: how few keyframes there are. A gap of the file is one, and nothing in it is a ghost.
         label: the class of all; None: as the file names them.
 
     Raises:
@@ -37,11 +40,12 @@ def prediction(
             f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
         )
     clock, video = Clock(footage.times, footage.end, framerate), config.video.name
+    as_filed = replace(settings, bridge_frames=0, min_track_frames=0)
     ids, results = numbered(recording.tracks), []
     for found in recording.tracks:
         track = _track(found, len(footage.times))
-        boxes = partial(segments.sampled, track=track, clock=clock, size=footage.size, length=clock.length)
-        items = segments.keyframes(segments.between([]), boxes, bound)
+        boxes = partial(sampled, track=track, clock=clock, size=footage.size, length=clock.length)
+        made = keyframes(segments.between([]), boxes, as_filed, footage.size)
         classes = _classes(label or found.label, config, video)
         region = Region(
             id=regions.new_id(),
@@ -52,15 +56,16 @@ def prediction(
             frames_count=round(footage.duration * framerate),
             duration=footage.duration,
         )
-        if items:
+        if made.items:
             results += regions.answer(
                 region,
-                items,
+                made.items,
                 framerate=framerate,
                 labels=classes,
                 track_id=ids[found.id],
                 engine=_BY,
                 score=found.score,
+                iou=made.iou,
             )
     return results
 

@@ -1,16 +1,20 @@
 """A job for words, and what it has found so far as keyframes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.recipe import Plan
-from backend.labelstudio.segments import Segment, sampled, tracked
+from backend.keyframes import Way, sketch, thin
+from backend.labelstudio.grammar import Range
+from backend.labelstudio.keyframing import Made, keyframes, sampled
+from backend.labelstudio.segments import Segment
 from backend.labelstudio.sequence import LAST_FRAME, Item
+from backend.settings import Settings
 from backend.tracks import Track
-
-_WHOLE = Segment(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +23,26 @@ class Found:
 
     Attributes:
         phrase: the words that it answers to.
-        items: its keyframes.
+        made: its keyframes.
         score: mean over the frames where it is present.
     """
 
     phrase: str
-    items: tuple[Item, ...]
+    made: Made
     score: float
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """Its keyframes."""
+        return self.made.items
 
 
 class Finding:
-    """What a job for words has found; it goes on meanwhile.
+    """What a job for words has found; it goes on meanwhile."""
 
-    Args:
-        bound: the least IoU of an interpolated box with the tracked one.
-    """
-
-    def __init__(self, job: Job, bound: float) -> None:
+    def __init__(self, job: Job, settings: Settings) -> None:
         self.job = job
-        self._bound = bound
+        self._settings = settings
 
     @property
     def length(self) -> int | None:
@@ -59,13 +64,19 @@ class Finding:
 
     def found(self) -> dict[str, Found]:
         """What is known by now, by names that stay the same while the job goes on."""
-        plan = self.job.plan
+        # Asked before the plan: it may end in between, and then its plan lacks nothing.
+        is_whole, plan = self.job.state == "done", self.job.plan
         if plan is None:
             return {}
         tracks = plan.propagations.tracks()
-        found = {name: self._found(track, plan.propagations.found[name], plan) for name, track in tracks.items()}
+        phrases, way = plan.propagations.found, thin if is_whole else sketch
+        found = {name: self._found(track, phrases[name], plan, way) for name, track in tracks.items()}
         return {name: one for name, one in found.items() if one.items}
 
-    def _found(self, track: Track, phrase: str, plan: Plan) -> Found:
-        boxes = sampled(_WHOLE, track, plan.clock, plan.size, plan.clock.length)
-        return Found(phrase, tuple(tracked(_WHOLE, boxes, self._bound)), float(np.nanmean(track.scores)))
+    def _found(self, track: Track, phrase: str, plan: Plan, way: Way) -> Found:
+        """One object; one that is only seen for a moment has no keyframes, unless it may be seen on."""
+        parts, newest = self.job.kept.recipe.within, plan.propagations.newest or 0
+        looked = Range(parts[0].first if parts else 1, plan.clock.frame(newest))
+        boxes = partial(sampled, track=track, clock=plan.clock, size=plan.size, length=plan.clock.length)
+        made = keyframes([Segment(None, None, within=looked)], boxes, self._settings, plan.size, way=way)
+        return Found(phrase, made, float(np.nanmean(track.scores)))

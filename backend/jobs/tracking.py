@@ -1,6 +1,6 @@
 """One region's job, and what has come of it as keyframes; a person's stay, and what is missing is as it was shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,17 +10,18 @@ import numpy as np
 from backend.geometry import Box, Boxes
 from backend.jobs.job import Job
 from backend.jobs.recipe import OBJECT, Plan, Shown
+from backend.keyframes import sketch, thin
 from backend.labelstudio import calibration, sequence
 from backend.labelstudio.calibration import UNKNOWN, Growth, growth
 from backend.labelstudio.clicks import Click
 from backend.labelstudio.grammar import Range
+from backend.labelstudio.keyframing import Made, keyframes, sampled, shown
 from backend.labelstudio.regions import Region
-from backend.labelstudio.segments import Segment, kept, keyframes, sampled, shown
-from backend.labelstudio.sequence import LAST_FRAME, Item
+from backend.labelstudio.segments import Segment, kept
+from backend.labelstudio.sequence import LAST_FRAME
 from backend.prompts import Direction
+from backend.settings import Settings
 from backend.tracks import Track
-
-Keyframes = tuple[list[Item], float | None]
 
 
 def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[Shown, ...]:
@@ -61,24 +62,20 @@ def within(segments: Sequence[Segment]) -> tuple[Range, ...]:
 
 
 class Tracking:
-    """A region and the job that makes it anew; the job goes on meanwhile.
+    """A region and the job that makes it anew; the job goes on meanwhile."""
 
-    Args:
-        bound: the least IoU of an interpolated box with the tracked one.
-    """
-
-    def __init__(self, job: Job, region: Region, segments: Sequence[Segment], bound: float) -> None:
+    def __init__(self, job: Job, region: Region, segments: Sequence[Segment], settings: Settings) -> None:
         self.job = job
         self._region = region
         self._segments = segments
-        self._bound = bound
+        self._settings = settings
 
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; before the file is open, what Label Studio says that there are."""
         done, total = self.job.progress()
         return done, total or self._region.frames_count or 1
 
-    def answer(self) -> Keyframes:
+    def answer(self) -> tuple[Made, float | None]:
         """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
 
         Frames that are still to be done again stay as the region showed them: a correction makes nothing vanish.
@@ -90,8 +87,8 @@ class Tracking:
         length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
         if plan is None:
             if length == LAST_FRAME:  # nobody knows yet how long the video is
-                return kept(segments), region.score
-            return keyframes(segments, lambda one: shown(one, region.items, length), self._bound), region.score
+                return Made(kept(segments)), region.score
+            return self._made(lambda one: shown(one, region.items, length)), region.score
         target = plan.propagations.target(OBJECT)
         track, looked = self._calibrated(target.track(), plan), target.looked()
 
@@ -102,7 +99,18 @@ class Tracking:
             done = looked[plan.clock.sources(segment.frames(length))]
             return np.where(done[:, None], new, shown(segment, region.items, length))
 
-        return keyframes(segments, boxes, self._bound), self._score(track, plan)
+        return self._made(boxes, plan.size, is_whole=is_whole), self._score(track, plan)
+
+    def _made(
+        self, boxes: Callable[[Segment], Boxes], size: tuple[int, int] | None = None, *, is_whole: bool = False
+    ) -> Made:
+        """While more is to come, keyframes that take no time; then the fewest."""
+        prompted = [one.frame for one in self.job.kept.recipe.shown]
+        way, before = thin if is_whole else sketch, self._region.meta.get("iou")
+        made = keyframes(self._segments, boxes, self._settings, size, prompted, way)
+        if made.iou is None or not kept(self._segments) or not isinstance(before, int | float):
+            return made
+        return replace(made, iou=min(made.iou, before))
 
     def learned(self) -> dict[str, Any]:
         """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""

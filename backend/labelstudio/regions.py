@@ -188,7 +188,8 @@ def answer(
     engine: str,
     score: float | None,
     partial: tuple[int, int] | None = None,
-    made: Mapping[str, Any] | None = None,
+    iou: float | None = None,
+    made_of: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The region as it is answered, under its own id, so that it replaces what the page shows; and what is beside it.
 
@@ -196,7 +197,8 @@ def answer(
         items: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
         partial: frames done and to do, where some are missing.
-        made: what it was made of, where that was no box: kept in `meta` to know it again.
+        iou: the least of what the page shows between keyframes with what was tracked; None: as it was.
+        made_of: what it was made of, where that was no box: kept in `meta` to know it again.
     """
     items = sorted(items, key=lambda item: item.frame)
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
@@ -206,7 +208,10 @@ def answer(
         meta.pop(key, None)
     if region.corrections:
         meta["corrected"] = calibration.written(region.corrections)
-    meta |= {"seal": seal(items), **(made or {})}
+    meta |= {"seal": seal(items), "interpolated": _interpolated(region, items), **(made_of or {})}
+    meta |= {} if score is None else {"score": round(score, 4)}
+    # Rounded down, so that it holds.
+    meta |= {} if iou is None else {"iou": math.floor(iou * 1e4) / 1e4}
     if partial:
         done, total = partial
         summary += f" · {done} of {total} frames so far, press t for the rest"
@@ -259,6 +264,12 @@ def _results(
         if isinstance(one.get("value"), Mapping)
     ]
     return [result, *beside]
+
+
+def _interpolated(region: Region, items: Sequence[Item]) -> float:
+    """The share of the frames that show the box on which no keyframe is; a last one that is enabled goes to the end."""
+    stop = max(region.frames_count or 0, items[-1].frame) + 1
+    return round(1 - len(items) / sequence.visible_frames(items, stop), 4)
 
 
 def _notes(region: Region) -> list[str]:

@@ -1,20 +1,16 @@
 """The stretches of a region between a person's keyframes: which stay as they are, which are tracked, and with what."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from backend.geometry import Boxes
-from backend.keyframes import thin
 from backend.labelstudio import sequence
-from backend.labelstudio.clock import Clock
 from backend.labelstudio.grammar import EVERYWHERE, TRACK, Command, Range
 from backend.labelstudio.regions import Region
 from backend.labelstudio.sequence import Item
 from backend.prompts import Direction
-from backend.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,77 +177,3 @@ def _answered_at(answered: Sequence[Item], frame: int) -> Item | None:
 
 def _others(items: Sequence[Item], but: Item) -> tuple[Item, ...]:
     return tuple(item for item in items if item.frame != but.frame)
-
-
-def tracked(segment: Segment, boxes: Boxes, bound: float) -> list[Item]:
-    """Our keyframes inside a segment, thinned, for boxes that were tracked there.
-
-    Args:
-        segment: where. Its own human keyframes are not among what is returned, but interpolation reaches to them.
-        boxes: shape (n, 4), percent `x y width height` rounded as sent, one row for each LS frame of the segment; NaN
-            where the object is not there or was not looked for.
-        bound: the least IoU of every interpolated box with its own.
-    """
-    before, after, count = segment.before, segment.after, len(boxes)
-    rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
-    first = before.frame if before else 0
-    items: list[Item] = []
-    is_followed = any(item.frame < segment.within.first for item in segment.aside)
-    if before and before.enabled and count and np.isnan(rows[1, 0]) and not is_followed:
-        # It stays as the person set it, enabled; so the box is hidden by a twin on the next frame.
-        items.append(replace(before, frame=first + 1, enabled=False))
-    seen = np.flatnonzero(~np.isnan(rows[:, 0]))
-    for run in np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1) if seen.size else ():
-        ours = [int(run[row]) for row in thin(sequence.corners(rows[run]), bound) if 1 <= run[row] <= count]
-        items += [Item(first + row, bool(row != run[-1]), *rows[row].tolist()) for row in ours]
-    return [*map(sequence.ours, items), *segment.aside]
-
-
-def keyframes(segments: Sequence[Segment], boxes: Callable[[Segment], Boxes], bound: float) -> list[Item]:
-    """All keyframes of ours in a region: those that are kept, and the tracked ones of every other segment.
-
-    Args:
-        boxes: the rows of a segment, as for `tracked`.
-        bound: the least IoU of every interpolated box with its own.
-    """
-    items: list[Item] = []
-    for segment in segments:
-        items += tracked(segment, boxes(segment), bound) if segment.kept is None else segment.kept
-    return items
-
-
-def sampled(segment: Segment, track: Track, clock: Clock, size: tuple[int, int], length: int) -> Boxes:
-    """Rows for `tracked`: every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
-
-    Args:
-        track: in pixels of a picture of `size` = (width, height).
-        length: how many LS frames there are.
-    """
-    frames = np.asarray(segment.frames(length))
-    boxes, _ = track.at(clock.sources(frames))
-    boxes[(frames < segment.within.first) | (frames > segment.within.last)] = np.nan
-    return sequence.percent(boxes, *size)
-
-
-def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
-    """Rows for `tracked`: what the page shows of these keyframes, as far as they are ours.
-
-    Nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
-    """
-    frames = np.asarray(segment.frames(length))
-    ours = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
-    if not ours:
-        return np.full((len(frames), 4), np.nan)
-    rows = sequence.at(items, frames)
-    rows[frames > max(ours)] = np.nan
-    return rows
-
-
-_NOTHING = np.full((1, 4), np.nan)
-
-
-def _anchor(item: Item | None) -> Boxes:
-    """A human keyframe to interpolate with; none where it is rotated: Label Studio would turn our boxes with it."""
-    if item is None or item.rotation:
-        return _NOTHING
-    return np.array([[item.x, item.y, item.width, item.height]], float)

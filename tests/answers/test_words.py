@@ -123,6 +123,16 @@ def test_t_tracks_a_box_of_one_frame(page: Page) -> None:
     assert "partial" not in page.regions[first]["meta"]
 
 
+def test_what_is_seen_for_a_moment_only_is_no_object(make_service) -> None:
+    glimpsed = {"car": {"car 1": range(30, 32), "car 2": range(60, 63), "car 3": range(98, 100)}}
+    page = Page(make_service(StubEngine(answering=glimpsed)))
+    assert [page.frames(name) for name in page.type("car")] == [[61, 63], [99, 100]], "the last one may go on"
+    assert page.told.startswith("car: 2")
+    assert len(page.type("car at 31")) == 1, "nobody looked beside it"
+    page = Page(make_service(StubEngine(answering=glimpsed), min_track_frames=1))
+    assert len(page.type("car")) == 3
+
+
 def test_a_range_is_all_that_is_looked_at(page: Page) -> None:
     names = page.type("car, person from 31 to 60")
     assert [page.frames(name) for name in names] == [[31, 60], [31, 60], [31, 40]]

@@ -17,7 +17,7 @@ from backend.labelstudio.sequence import parse
 from backend.settings import Settings
 from backend.video import Video, write_video
 from tests.fakes import StubEngine
-from tests.labelstudio.test_regions import shown
+from tests.labelstudio.test_keyframing import shown
 
 SIZE, COUNT, STEP = (320, 180), 40, 3
 

@@ -12,10 +12,14 @@ from backend.export.timing import Footage
 from backend.geometry import iou
 from backend.labelstudio import config
 from backend.labelstudio.sequence import at, parse
+from backend.settings import KeyframeSettings, Settings
 from tests.export.made import FRAMES, SIZE, clip, several, traced
 from tests.labelstudio.bodies import CONFIG
 
 LINE = "1,4,10,20,30,40,1,1,1\n"
+
+
+STRICT = Settings(keyframes=KeyframeSettings(px=0))
 
 
 def recording(**changes: object) -> Recording:
@@ -28,7 +32,7 @@ def recording(**changes: object) -> Recording:
 def regions_of(
     found: Recording, frames: int = FRAMES, rate: float = 25, page: float = 25, **more: object
 ) -> list[dict]:
-    told = {"bound": 0.95, "label": None} | more
+    told = {"settings": STRICT, "label": None} | more
     return prediction(found, Footage.counted(frames, rate, SIZE), page, config.parse(CONFIG), **told)
 
 
@@ -124,7 +128,7 @@ def test_frames_are_the_pages_where_it_counts_others() -> None:
 
 def test_boxes_count_in_the_files_own_picture_size() -> None:
     footage = scaled(Footage.counted(10, 25, (1280, 720)), SIZE)
-    (region,) = prediction(recording(), footage, 25, config.parse(CONFIG), 0.95, None)
+    (region,) = prediction(recording(), footage, 25, config.parse(CONFIG), STRICT, None)
     assert region["value"]["sequence"][1]["x"] == 10
 
 

@@ -92,7 +92,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "load", lambda _: engine)
         for bound in (BOUND, 1.0):
-            settings, tasks = Settings(keyframes=KeyframeSettings(iou=bound)), folder / f"{bound}.json"
+            settings, tasks = Settings(keyframes=KeyframeSettings(iou=bound, px=0)), folder / f"{bound}.json"
             words = [Search("Shape", "star")]
             track.run(video, clicked, words, settings, span=None, url=None, output=tasks, drawn=None)
             exports[bound] = folder / f"{bound}"

@@ -1,15 +1,9 @@
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from backend.geometry import iou
 from backend.labelstudio.regions import Region, answer, parse, refusal
 from backend.labelstudio.regions import seal as region_seal
-from backend.labelstudio.segments import Segment, cut, tracked
-from backend.labelstudio.sequence import Item
+from backend.labelstudio.segments import cut
 from backend.labelstudio.sequence import parse as parse_sequence
-from demo import check
 from tests.labelstudio.bodies import asked_again, drawn, keyframe
 
 
@@ -143,69 +137,6 @@ def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
     assert parse(drawn(*keyframes, origin=origin)).is_asked is asked
 
 
-# --- what Label Studio shows of what we write -----------------------------------------------------------------------
-
-
-def shown(keyframes: list[Item], frame: int) -> list[float] | None:
-    """x, y, width and height in percent of what Label Studio shows on an LS frame."""
-    box = check.shown([item.written(25) for item in keyframes], frame)
-    return None if box is None else [box.x0, box.y0, box.width, box.height]
-
-
-@st.composite
-def walks(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
-    """Boxes of an object that wanders, with gaps, and the LS frames of human keyframes on it."""
-    count = draw(st.integers(1, 60))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    boxes = np.cumsum(rng.normal(0, 0.7, (count, 4)), axis=0) + np.array([40, 40, 20, 20])
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)
-    boxes[rng.random(count) < draw(st.sampled_from([0, 0.05, 0.5]))] = np.nan
-    humans = sorted(draw(st.sets(st.integers(1, count), max_size=4)))
-    return np.round(boxes, 4), humans
-
-
-@given(walks(), st.sampled_from([0.5, 0.8, 0.95, 1.0]), st.data())
-def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(walk, bound: float, data) -> None:
-    boxes, frames = walk
-    anchors = []
-    for frame in frames:
-        item = Item(
-            frame, data.draw(st.booleans()), 30.123456, 40.1, 25.5, 20.2, data.draw(st.sampled_from([0, 0, 30]))
-        )
-        anchors.append(item)
-    written = list(anchors)
-    for before, after in zip([None, *anchors], [*anchors, None], strict=True):
-        segment = Segment(before, after, None)
-        span = segment.frames(len(boxes))
-        written += tracked(segment, boxes[span.start - 1 : span.stop - 1], bound)
-    written.sort(key=lambda item: item.frame)
-    assert len({item.frame for item in written}) == len(written)
-    for frame in set(range(1, len(boxes) + 1)) - set(frames):
-        there, want = shown(written, frame), boxes[frame - 1]
-        if np.isnan(want[0]):
-            late = frame - 1 in frames  # a human keyframe stays as it is, so the box is hidden one frame late
-            assert there is None or late
-        else:
-            assert there is not None
-            corners = [np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]) for b in (there, want)]
-            assert iou(*corners) >= bound - 1e-9
-    for item in anchors:
-        assert item in written
-
-
-def test_a_track_that_is_seen_on_its_last_frame_ends_there() -> None:
-    boxes = np.tile([10.0, 10, 5, 5], (9, 1))
-    assert [(i.frame, i.enabled) for i in tracked(Segment(Item(1, True, 10, 10, 5, 5), None, None), boxes, 0.95)] == [
-        (10, False)
-    ]
-
-
-def test_keyframes_of_ours_carry_their_fingerprint_and_no_mark() -> None:
-    (item,) = tracked(Segment(Item(1, True, 10, 10, 5, 5), None, None), np.tile([10.0, 10, 5, 5], (9, 1)), 0.95)
-    assert item.written(25).keys() == {"frame", "enabled", "x", "y", "width", "height", "rotation", "time", "fp"}
-    assert not item.is_human
-
-
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +157,9 @@ def test_which_ends_were_ours_is_known_the_next_time() -> None:
 def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> None:
     asked = parse(drawn(keyframe(1, x=3.046875, width=18.055555555555554)))
     items = [*asked.items, *parse_sequence([ours(20), ours(100, enabled=False)])]
-    (result,) = answer(asked, items, framerate=25, labels=["Car"], track_id=7, engine="opencv", score=0.934)
+    (result,) = answer(
+        asked, items, framerate=25, labels=["Car"], track_id=7, engine="opencv", score=0.934, iou=0.95129
+    )
     assert {key: result[key] for key in ("id", "from_name", "to_name", "type", "origin", "score")} == {
         "id": "fDqJ3pfXOd",
         "from_name": "box",
@@ -236,7 +169,15 @@ def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> No
         "score": 0.934,
     }
     seal = result["meta"].pop("seal")
-    assert result["meta"] == {"track_id": 7, "human": [1], "ends": [100], "text": ["track 7 · opencv · 0.93"]}
+    assert result["meta"] == {
+        "track_id": 7,
+        "human": [1],
+        "ends": [100],
+        "text": ["track 7 · opencv · 0.93"],
+        "score": 0.934,
+        "iou": 0.9512,
+        "interpolated": 0.97,
+    }
     assert seal == region_seal(items)
     value = result["value"]
     assert (value["framesCount"], value["duration"], value["labels"]) == (100, 4, ["Car"])

@@ -1,0 +1,141 @@
+"""A shortest way along the frames of a track, from one to a later one where a straight line keeps all between.
+
+That is the fewest keyframes there can be (Imai and Iri 1988). Compiled by numba on its first call, which takes seconds
+the first time on a machine, as plain numpy needs ten times as long for a track; so this is imported where it is called.
+
+Arrays that all of it takes:
+    keys: shape (n, 4), corners x0 y0 x1 y1 that a keyframe would set. true: shape (n, 4), those to be kept.
+    least: shape (n,), the least IoU of each row. edge: shape (2,), how far off along x and y is near enough.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., object])
+Numbers = NDArray[np.float64]
+_Eight = tuple[float, float, float, float, float, float, float, float]
+
+
+def _compiled(function: F) -> F:
+    compiled = partial(njit, function, nogil=True, error_model="numpy")
+    try:
+        return cast(F, compiled(cache=True))
+    except RuntimeError:  # neither this folder nor the user's cache can be written to
+        return cast(F, compiled())
+
+
+@_compiled
+def breaks(
+    keys: Numbers, true: Numbers, least: Numbers, edge: Numbers, start: int, stop: int, first: int, last: int
+) -> int:
+    """The last row, of those from `first` to `last`, that the line from `start` to `stop` does not keep; -1: none."""
+    per = 1.0 / (stop - start)
+    a0, a1, a2, a3 = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
+    d0, d1, d2, d3 = keys[stop, 0] - a0, keys[stop, 1] - a1, keys[stop, 2] - a2, keys[stop, 3] - a3
+    for row in range(last, first - 1, -1):
+        share = (row - start) * per
+        x0, y0, x1, y1 = a0 + d0 * share, a1 + d1 * share, a2 + d2 * share, a3 + d3 * share
+        u0, v0, u1, v1 = true[row, 0], true[row, 1], true[row, 2], true[row, 3]
+        width = (x1 if x1 < u1 else u1) - (x0 if x0 > u0 else u0)
+        height = (y1 if y1 < v1 else v1) - (y0 if y0 > v0 else v0)
+        common = width * height if width > 0 and height > 0 else 0.0
+        union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common
+        if union <= 0 or common < least[row] * union:
+            across, along = max(abs(x0 - u0), abs(x1 - u1)), max(abs(y0 - v0), abs(y1 - v1))
+            if not ((across <= edge[0] and along <= edge[1]) or (across == 0 and along == 0)):
+                return row
+    return -1
+
+
+@_compiled
+def shortest(
+    keys: Numbers, true: Numbers, least: Numbers, edge: Numbers, off: Numbers, room: float, most: int
+) -> list[int]:
+    """The fewest rows from the first to the last; where that takes looking at more than `most` pairs, a part of them.
+
+    Breadth first. Lines from a row are first bounded by a cone. With how far off the four edges are as shares of the
+    true box, IoU >= bound implies that their absolute values add up to at most 1 / bound - 1. So each of the eight sums
+    with signs (up to a common one) is linear along a line and within that of every true box, and so is its slope: the
+    slopes left are an interval per sum, which narrows with every row and, once empty, ends the search. No line that
+    holds is outside, and nearly all inside hold.
+
+    Args:
+        off: shape (n,), how far off the edges of each row may be in all, as a share of its box.
+        room: for errors of floating point, in the same share of the smallest box.
+    """
+    last, looked = len(keys) - 1, 0
+    before = np.full(last + 1, -1)  # by row, the one from which it was reached
+    before[0] = 0
+    rows, count, found = np.zeros(last + 1, np.int64), 1, np.empty(last + 1, np.int64)
+    while before[last] < 0 and looked <= most:
+        reached = 0
+        for place in range(count - 1, -1, -1):
+            start = rows[place]
+            origin = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
+            across, along = 1 / (true[start, 2] - true[start, 0]), 1 / (true[start, 3] - true[start, 1])
+            lows, highs, worst = _LOWEST, _HIGHEST, -1
+            for row in range(start + 1, last + 1):
+                per = 1 / (row - start)
+                x, y = across * per, along * per
+                if before[row] < 0:
+                    slopes = _slopes(keys[row], origin, x, y)
+                    # What broke the line to another row mostly breaks this one, too.
+                    if (_ordered(lows, slopes) and _ordered(slopes, highs)) and (
+                        worst < 0 or breaks(keys, true, least, edge, start, row, worst, worst) < 0
+                    ):
+                        worst = breaks(keys, true, least, edge, start, row, start + 1, row - 1)
+                        if worst < 0:
+                            before[row] = start
+                            found[reached] = row
+                            reached += 1
+                slopes = _slopes(true[row], origin, x, y)
+                size = max((true[row, 2] - true[row, 0]) * x, (true[row, 3] - true[row, 1]) * y)
+                limit = off[row] * size + room * per
+                lows, highs = _raised(lows, slopes, limit), _lowered(highs, slopes, limit)
+                if not _ordered(lows, highs):
+                    break
+            looked += row - start
+            if before[last] >= 0 or looked > most:
+                break
+        found[:reached].sort()
+        rows, found, count = found, rows, reached
+    way = [last]
+    while before[way[0]] < 0:
+        way[0] -= 1
+    while way[-1] > 0:
+        way.append(before[way[-1]])
+    return way[::-1]
+
+
+_LOWEST, _HIGHEST = (-np.inf,) * 8, (np.inf,) * 8
+
+
+@_compiled
+def _slopes(row: Numbers, origin: tuple[float, float, float, float], across: float, along: float) -> _Eight:
+    left, right = (row[0] - origin[0]) * across, (row[2] - origin[2]) * across
+    upper, lower = (row[1] - origin[1]) * along, (row[3] - origin[3]) * along
+    a, b, c, d = left + right, left - right, upper + lower, upper - lower
+    return a + c, a - c, a + d, a - d, b + c, b - c, b + d, b - d
+
+
+@_compiled
+def _raised(a: _Eight, b: _Eight, off: float) -> _Eight:
+    low = max(a[0], b[0] - off), max(a[1], b[1] - off), max(a[2], b[2] - off), max(a[3], b[3] - off)
+    return *low, max(a[4], b[4] - off), max(a[5], b[5] - off), max(a[6], b[6] - off), max(a[7], b[7] - off)
+
+
+@_compiled
+def _lowered(a: _Eight, b: _Eight, off: float) -> _Eight:
+    high = min(a[0], b[0] + off), min(a[1], b[1] + off), min(a[2], b[2] + off), min(a[3], b[3] + off)
+    return *high, min(a[4], b[4] + off), min(a[5], b[5] + off), min(a[6], b[6] + off), min(a[7], b[7] + off)
+
+
+@_compiled
+def _ordered(a: _Eight, b: _Eight) -> bool:
+    first = a[0] <= b[0] and a[1] <= b[1] and a[2] <= b[2] and a[3] <= b[3]
+    return first and a[4] <= b[4] and a[5] <= b[5] and a[6] <= b[6] and a[7] <= b[7]
