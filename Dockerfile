@@ -27,6 +27,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/models \
+    NUMBA_CACHE_DIR=/data/compiled \
     SAM3_BACKEND_DATA_DIR=/data \
     SAM3_BACKEND_HOST=0.0.0.0
 USER 1000

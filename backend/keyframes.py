@@ -121,6 +121,11 @@ def kept_bound(run: Run, rows: Sequence[int], px: Tolerance = _EXACT) -> float:
     return float(iou(shown[is_off], run.boxes[is_off]).min(initial=1.0))
 
 
+def warm() -> None:
+    """Compile what is compiled, before somebody waits for it: seconds, the first time on a machine."""
+    thin(Run.of(np.array([[0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 1]], float)), 0.95)
+
+
 class _Line:
     """Straight lines along a run, and whether they keep the boxes between."""
 
