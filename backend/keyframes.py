@@ -1,12 +1,7 @@
-"""Which frames of a track become keyframes: as few as keep every frame within a bound.
+"""Which frames of a track become keyframes: as few as keep every frame within a bound."""
 
-Where nothing is missing any more they are the fewest (`thin`); while more frames come, few that are found in no time
-(`sketch`), of which only the last ones change with what comes.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +12,13 @@ Tolerance = tuple[float, float]
 """How far every edge may be off where the IoU is below the bound: along x and y, in the unit of the boxes."""
 _EXACT: Tolerance = (0.0, 0.0)
 
-_MOST = 2**28
-"""Pairs of frames that are looked at for the fewest keyframes: seconds. All of 23,000 frames are fewer."""
+MOST = 2**28
+"""Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. There are no more
+where it has 16,000 frames or fewer."""
 _STEPS = 4096
 """How finely the best bound is sought for a given number of keyframes."""
+_PROBES = 16
+"""Bounds that are tried for it, at a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,7 @@ class Run:
         return cls(boxes, boxes)
 
 
-Way = Callable[[Run, float, Tolerance], list[int]]
-
-
-def thin(run: Run, bound: float, px: Tolerance = _EXACT) -> list[int]:
+def thin(run: Run, bound: float, px: Tolerance = _EXACT, most: int = MOST) -> list[int]:
     """The fewest keyframes with which linear interpolation keeps every box between them.
 
     A box is kept if its IoU with the interpolated one is at least `bound`, or every edge is within `px`. What is too
@@ -56,68 +51,70 @@ def thin(run: Run, bound: float, px: Tolerance = _EXACT) -> list[int]:
 
     Args:
         bound: 0..1; at 1 only boxes that stay to the digit are left out.
+        most: how much may be looked at. From where that ends on, each keyframe is only sought ahead of the one before:
+            a few more, in no time. With 0 that is all, and what comes later changes nothing but the last of them.
 
     Returns:
-        Sorted row numbers: the first, the last, and as few others as can be. (Tens of thousands of frames that hardly
-        bend may take too long; from where that shows on they are a sketch.)
+        Sorted row numbers: the first, the last, and as few others as can be.
     """
     line = _Line(run, bound, px)
     if line.keeps(0, line.last):
         return sorted({0, line.last})
-    rows = line.fewest()
-    return rows + line.few(rows[-1])
+    rows = line.fewest(most) if most else [0]
+    if rows[-1] == line.last:
+        return rows
+    return min(rows + line.few(rows[-1]), [0, *line.few(0)], key=len)
 
 
-def sketch(run: Run, bound: float, px: Tolerance = _EXACT) -> list[int]:
-    """As `thin`, but not the fewest: each is sought ahead of the one before, by doubling and bisection."""
-    return [0, *_Line(run, bound, px).few(0)]
-
-
-def spend(runs: Sequence[Run], count: int, px: Tolerance = _EXACT, way: Way = thin) -> list[list[int]]:
-    """Keyframes for several runs, at most `count` in all, that keep one bound for all of them which is the highest.
+def spend(runs: Sequence[Run], budget: int, px: Tolerance = _EXACT, most: int = MOST) -> list[list[int]]:
+    """Keyframes for several runs, at most `budget` in all, that keep one bound for all of them which is the highest.
 
     Their first and last rows are chosen even where they are more.
 
     Args:
-        way: how few there are for a bound.
+        most: how much may be looked at, as for `thin`.
     """
     best = [sorted({0, len(run.boxes) - 1}) for run in runs]
-    low, high, step = 0, _STEPS + 1, 1
-    if sum(len(run.boxes) for run in runs) <= count:
+    if sum(map(len, best)) >= budget:
+        return best
+    if sum(len(run.boxes) for run in runs) <= budget:
         return [list(range(len(run.boxes))) for run in runs]
-    while high - low > 1:
-        # Downwards in growing steps first: a low bound takes longer.
-        middle = max(high - step, (low + high) // 2)
-        for quickly in dict.fromkeys([sketch, way]):
-            chosen = [quickly(run, middle / _STEPS, px) for run in runs]
-            if sum(map(len, chosen)) <= count:
-                best, low = chosen, middle
-                break
-        else:
-            high, step = middle, step * 2
+    reached = 0
+    # First without looking for the fewest; then from there on upwards: the higher a bound, the less is looked at.
+    for effort in sorted({0, most // (_PROBES * len(runs))}):
+        above, step = _STEPS + 1, 1
+        while above - reached > 1:
+            trial = min(reached + step, (reached + above) // 2)
+            chosen = [thin(run, trial / _STEPS, px, effort) for run in runs]
+            if sum(map(len, chosen)) <= budget:
+                best, reached, step = chosen, trial, 2 * step
+            else:
+                above, step = trial, _STEPS
     return best
 
 
 def choose(
-    runs: Sequence[Run], rule: KeyframeSettings, px: Tolerance, spent: int = 0, way: Way = thin
+    runs: Sequence[Run], rule: KeyframeSettings, px: Tolerance, spent: int = 0, most: int = MOST
 ) -> list[list[int]]:
     """The rows of each run that become keyframes, as the settings say.
 
     Args:
         spent: how many of a budget are used up otherwise.
+        most: how much may be looked at, as for `thin`.
     """
     if rule.mode == "exact":
         return [list(range(len(run.boxes))) for run in runs]
     if rule.mode == "budget":
-        return spend(runs, rule.budget - spent, px, way)
-    return [way(run, rule.iou, px) for run in runs]
+        return spend(runs, rule.budget - spent, px, most)
+    return [thin(run, rule.iou, px, most) for run in runs]
 
 
 def kept_bound(run: Run, rows: Sequence[int], px: Tolerance = _EXACT) -> float:
     """The least IoU of a shown box with the true one, of those that are not within `px`; 1 where all are."""
     places = np.arange(len(run.boxes))
     shown = np.stack([np.interp(places, rows, run.keys[rows, axis]) for axis in range(4)], axis=1)
-    is_off = (np.abs(shown - run.boxes) > np.array(px * 2)).any(axis=1)
+    # A straight line is off by a last bit.
+    is_off = (np.abs(shown - run.boxes) > np.array(px * 2) + 1e-9).any(axis=1)
     return float(iou(shown[is_off], run.boxes[is_off]).min(initial=1.0))
 
 
@@ -132,27 +129,27 @@ class _Line:
     def __init__(self, run: Run, bound: float, px: Tolerance) -> None:
         from backend import shortcuts  # what compiles it takes half a second to import
 
-        size = np.maximum(run.boxes[:, 2:] - run.boxes[:, :2], 1e-12)
-        farthest, smallest = np.abs(run.boxes).max(), size.min(axis=1)
-        # Whoever reads the rule in another order of additions may not find a frame below it.
-        least = bound + 1e-9 + 2.0**-46 * farthest / smallest if bound > 0 else np.full(len(size), -1.0)
-        edge = np.array(px) - 2.0**-46 * farthest
+        self._breaks, self._shortest = shortcuts.breaks, shortcuts.shortest
         keys, boxes = (np.ascontiguousarray(given, float) for given in (run.keys, run.boxes))
         self.last = len(boxes) - 1
-        self._shortcuts, self._arrays = shortcuts, (keys, boxes, least, edge)
-        off = np.maximum(1 / max(bound, 1e-9) - 1, 2 * (np.array(px) / size).sum(axis=1)) * (1 + 1e-6) + 1e-6
-        self._cone: tuple[Any, float] = off, float(2.0**-40 * farthest / smallest.min())
+        size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-12)
+        farthest, smallest = np.abs(boxes).max(), size.min(axis=1)
+        # Whoever reads the rule in another order of additions may not find a frame below it.
+        least = bound + 1e-9 + 2.0**-46 * farthest / smallest if bound > 0 else np.full(len(size), -1.0)
+        self._given = shortcuts.Given(keys, boxes, size, least, np.array(px) - 2.0**-46 * farthest)
+        self._off = np.maximum(1 / max(bound, 1e-9) - 1, 2 * (np.array(px) / size).sum(axis=1)) * (1 + 1e-6) + 1e-6
+        self._room = float(2.0**-40 * farthest / smallest.min())
 
     def keeps(self, start: int, stop: int) -> bool:
         """Whether the line between two rows keeps all between."""
-        return stop - start < 2 or self._shortcuts.breaks(*self._arrays, start, stop, start + 1, stop - 1) < 0
+        return stop - start < 2 or self._breaks(self._given, start, stop, start + 1, stop - 1) < 0
 
-    def fewest(self) -> list[int]:
-        """From the first row to the last, or as far as that goes in seconds."""
-        return self._shortcuts.shortest(*self._arrays, *self._cone, _MOST)
+    def fewest(self, most: int) -> list[int]:
+        """From the first row to the last, or as far as that goes."""
+        return self._shortest(self._given, self._off, self._room, most)
 
     def few(self, start: int) -> list[int]:
-        """From the row after `start` to the last."""
+        """From the row after `start` to the last: each is sought ahead of the one before, by doubling and bisection."""
         rows = []
         while start < self.last:
             good, bad, step = start + 1, self.last + 1, 2

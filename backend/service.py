@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from backend import __version__, engines
+from backend import __version__, engines, keyframes
 from backend.answers.batch import OFF, Batch
 from backend.answers.memory import Memory
 from backend.answers.request import Request, Tools
@@ -48,8 +48,9 @@ class Service:
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
         self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
-        # Its model loads at once: the first annotator is not to wait for it.
+        # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._device.start()
+        threading.Thread(target=keyframes.warm, name="compiler", daemon=True).start()
         self.model_version = self.tools.model_version
 
     def close(self) -> None:

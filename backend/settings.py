@@ -1,6 +1,7 @@
 """All settings, one frozen dataclass: flag > environment > YAML > default. The only reader of the environment."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -76,9 +77,9 @@ class KeyframeSettings:
     def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
             raise SettingsError(f"keyframes.iou is {self.iou:g}: give a number above 0, at most 1")
-        for name in ("px", "smooth"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"keyframes.{name} is negative: give 0 or more")
+        for name in ("px", "budget", "smooth"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"keyframes.{name} is {getattr(self, name):g}: give 0 or more")
         if (self.mode == "budget") != (self.budget > 0):
             raise SettingsError("keyframes.budget goes with keyframes.mode: budget: set both or none")
 
@@ -152,13 +153,13 @@ class Settings:
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     bridge_frames: Annotated[
         int,
-        "frames of Label Studio's; where an object is not seen for so few its box stays, but not beside a person's "
-        "keyframe",
+        "where an object is not seen for so few frames its box stays, but not beside a keyframe or a click of a "
+        "person's",
     ] = 2
     min_track_frames: Annotated[
         int,
-        "what words find counts from so many frames on; above 1, boxes that stand alone between empty frames are left "
-        "out of any track",
+        "what words find counts from so many frames on; above 1, a box that stands alone between empty frames is left "
+        "out of any track, unless a person has set it",
     ] = 3
     limits: Limits = field(default_factory=Limits)
     data_dir: Annotated[

@@ -2,15 +2,11 @@
 
 That is the fewest keyframes there can be (Imai and Iri 1988). Compiled by numba on its first call, which takes seconds
 the first time on a machine, as plain numpy needs ten times as long for a track; so this is imported where it is called.
-
-Arrays that all of it takes:
-    keys: shape (n, 4), corners x0 y0 x1 y1 that a keyframe would set. true: shape (n, 4), those to be kept.
-    least: shape (n,), the least IoU of each row. edge: shape (2,), how far off along x and y is near enough.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -18,6 +14,26 @@ from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
 Numbers = NDArray[np.float64]
+
+
+class Given(NamedTuple):
+    """A run of frames, and what is asked of lines along it.
+
+    Attributes:
+        keys: shape (n, 4), corners x0 y0 x1 y1 that a keyframe would set.
+        true: shape (n, 4), those to be kept.
+        size: shape (n, 2), width and height of those, above 0.
+        least: shape (n,), the least IoU of each row.
+        edge: shape (2,), how far off along x and y is near enough.
+    """
+
+    keys: Numbers
+    true: Numbers
+    size: Numbers
+    least: Numbers
+    edge: Numbers
+
+
 _Eight = tuple[float, float, float, float, float, float, float, float]
 
 
@@ -30,10 +46,9 @@ def _compiled(function: F) -> F:
 
 
 @_compiled
-def breaks(
-    keys: Numbers, true: Numbers, least: Numbers, edge: Numbers, start: int, stop: int, first: int, last: int
-) -> int:
+def breaks(given: Given, start: int, stop: int, first: int, last: int) -> int:
     """The last row, of those from `first` to `last`, that the line from `start` to `stop` does not keep; -1: none."""
+    keys, true = given.keys, given.true
     per = 1.0 / (stop - start)
     a0, a1, a2, a3 = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
     d0, d1, d2, d3 = keys[stop, 0] - a0, keys[stop, 1] - a1, keys[stop, 2] - a2, keys[stop, 3] - a3
@@ -45,18 +60,16 @@ def breaks(
         height = (y1 if y1 < v1 else v1) - (y0 if y0 > v0 else v0)
         common = width * height if width > 0 and height > 0 else 0.0
         union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common
-        if union <= 0 or common < least[row] * union:
+        if union <= 0 or common < given.least[row] * union:
             across, along = max(abs(x0 - u0), abs(x1 - u1)), max(abs(y0 - v0), abs(y1 - v1))
-            if not ((across <= edge[0] and along <= edge[1]) or (across == 0 and along == 0)):
+            if not ((across <= given.edge[0] and along <= given.edge[1]) or (across == 0 and along == 0)):
                 return row
     return -1
 
 
 @_compiled
-def shortest(
-    keys: Numbers, true: Numbers, least: Numbers, edge: Numbers, off: Numbers, room: float, most: int
-) -> list[int]:
-    """The fewest rows from the first to the last; where that takes looking at more than `most` pairs, a part of them.
+def shortest(given: Given, off: Numbers, room: float, most: int) -> list[int]:
+    """The fewest rows from the first to the last; where more than `most` has to be looked at, a part of them.
 
     Breadth first. Lines from a row are first bounded by a cone. With how far off the four edges are as shares of the
     true box, IoU >= bound implies that their absolute values add up to at most 1 / bound - 1. So each of the eight sums
@@ -67,7 +80,9 @@ def shortest(
     Args:
         off: shape (n,), how far off the edges of each row may be in all, as a share of its box.
         room: for errors of floating point, in the same share of the smallest box.
+        most: lines, and rows of them that are checked.
     """
+    keys, true, size = given.keys, given.true, given.size
     last, looked = len(keys) - 1, 0
     before = np.full(last + 1, -1)  # by row, the one from which it was reached
     before[0] = 0
@@ -77,29 +92,29 @@ def shortest(
         for place in range(count - 1, -1, -1):
             start = rows[place]
             origin = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
-            across, along = 1 / (true[start, 2] - true[start, 0]), 1 / (true[start, 3] - true[start, 1])
+            across, along = 1 / size[start, 0], 1 / size[start, 1]
             lows, highs, worst = _LOWEST, _HIGHEST, -1
             for row in range(start + 1, last + 1):
+                looked += 1
                 per = 1 / (row - start)
                 x, y = across * per, along * per
                 if before[row] < 0:
                     slopes = _slopes(keys[row], origin, x, y)
                     # What broke the line to another row mostly breaks this one, too.
                     if (_ordered(lows, slopes) and _ordered(slopes, highs)) and (
-                        worst < 0 or breaks(keys, true, least, edge, start, row, worst, worst) < 0
+                        worst < 0 or breaks(given, start, row, worst, worst) < 0
                     ):
-                        worst = breaks(keys, true, least, edge, start, row, start + 1, row - 1)
+                        worst = breaks(given, start, row, start + 1, row - 1)
+                        looked += row - max(worst, start)
                         if worst < 0:
                             before[row] = start
                             found[reached] = row
                             reached += 1
                 slopes = _slopes(true[row], origin, x, y)
-                size = max((true[row, 2] - true[row, 0]) * x, (true[row, 3] - true[row, 1]) * y)
-                limit = off[row] * size + room * per
+                limit = off[row] * max(size[row, 0] * x, size[row, 1] * y) + room * per
                 lows, highs = _raised(lows, slopes, limit), _lowered(highs, slopes, limit)
-                if not _ordered(lows, highs):
+                if looked > most or not _ordered(lows, highs):
                     break
-            looked += row - start
             if before[last] >= 0 or looked > most:
                 break
         found[:reached].sort()

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend import keyframes
 from backend.geometry import iou
-from backend.keyframes import Run, Way, choose, kept_bound, sketch, spend, thin
+from backend.keyframes import MOST, Run, choose, kept_bound, spend, thin
 from backend.settings import KeyframeSettings
 
 BOUNDS = st.sampled_from([0.1, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0])
@@ -70,9 +69,9 @@ def test_it_is_the_minimum(run: Run, bound: float, px: Tolerance) -> None:
 
 
 @settings(deadline=None)
-@given(runs(200), BOUNDS, TOLERANCES, st.sampled_from([thin, sketch]))
-def test_every_frame_keeps_the_bound(run: Run, bound: float, px: Tolerance, way: Way) -> None:
-    chosen = way(run, bound, px)
+@given(runs(200), BOUNDS, TOLERANCES, st.sampled_from([0, 50, MOST]))
+def test_every_frame_keeps_the_bound(run: Run, bound: float, px: Tolerance, most: int) -> None:
+    chosen = thin(run, bound, px, most)
     assert chosen == sorted(set(chosen))
     assert (chosen[0], chosen[-1]) == (0, len(run.boxes) - 1)
     for i, j in pairwise(chosen):
@@ -84,9 +83,11 @@ def test_every_frame_keeps_the_bound(run: Run, bound: float, px: Tolerance, way:
 
 @settings(deadline=None)
 @given(runs(200), BOUNDS, TOLERANCES, st.integers(1, 200))
-def test_what_comes_changes_only_the_end_of_a_sketch(run: Run, bound: float, px: Tolerance, count: int) -> None:
+def test_what_comes_changes_only_the_end_of_what_takes_no_time(
+    run: Run, bound: float, px: Tolerance, count: int
+) -> None:
     part = Run(run.boxes[:count], run.keys[:count])
-    whole, before = sketch(run, bound, px), sketch(part, bound, px)
+    whole, before = thin(run, bound, px, 0), thin(part, bound, px, 0)
     same = len([None for a, b in zip(whole, before, strict=False) if a == b])
     assert whole[:same] == before[:same]
     assert len(whole) == same or whole[same - 1] + 2 * (whole[same] - whole[same - 1]) + 2 >= len(part.boxes)
@@ -132,16 +133,25 @@ def test_long_segments_are_not_cut() -> None:
     assert thin(of(boxes), 0.95, (0.01, 0.01)) == [0, 1_800, 3_999]
 
 
-def test_a_track_that_takes_too_long_ends_as_a_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_looked_at_costs_a_few_more() -> None:
     rng = np.random.default_rng(6)
     run = of(np.round(rng.normal([20, 30, 42, 44], 0.15, (2_000, 4)), 4))
-    least = thin(run, 0.95)
-    for most in (0, 30_000):
-        monkeypatch.setattr(keyframes, "_MOST", most)
-        chosen = thin(run, 0.95)
-        assert len(least) < len(chosen) <= len(sketch(run, 0.95)) + 1
+    counts = []
+    for most in (0, 1, 30_000, 1_000_000):
+        chosen = thin(run, 0.95, most=most)
         assert kept_bound(run, chosen) >= 0.95
         assert chosen[-1] == 1_999
+        counts.append(len(chosen))
+    assert counts[1] <= counts[0] + 1
+    assert counts[3] < counts[2] < counts[1]
+    assert counts[3] == len(thin(run, 0.95))
+
+
+@pytest.mark.parametrize("width", [1e-16, 1e-11])
+def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
+    boxes = np.tile([10.0, 10, 15, 15], (6, 1)) + np.arange(6)[:, None] ** 2
+    boxes[2, 2] = boxes[2, 0] + width
+    assert {0, 2, 5} <= {*thin(of(boxes), 0.95)}
 
 
 @settings(deadline=None, max_examples=40)
@@ -166,7 +176,7 @@ def test_the_mode_says_what_is_chosen() -> None:
     every = choose(several, KeyframeSettings(mode="exact"), (0, 0))
     assert every == [list(range(40)), list(range(20))]
     assert choose(several, KeyframeSettings(iou=0.9), (0, 0)) == [thin(run, 0.9) for run in several]
-    assert choose(several, KeyframeSettings(iou=0.9), (0, 0), way=sketch) == [sketch(run, 0.9) for run in several]
+    assert choose(several, KeyframeSettings(iou=0.9), (0, 0), most=0) == [thin(run, 0.9, most=0) for run in several]
     rule = KeyframeSettings(mode="budget", budget=17)
     for spent in (0, 5):
         assert 17 - spent - 3 < sum(map(len, choose(several, rule, (0, 0), spent))) <= 17 - spent
@@ -188,4 +198,4 @@ def test_a_run_is_boxes_and_as_many_keys(shapes: tuple) -> None:
 
 
 def test_one_frame_is_one_keyframe() -> None:
-    assert thin(of(np.array([[1.0, 1, 2, 2]])), 0.95) == sketch(of(np.array([[1.0, 1, 2, 2]])), 0.95) == [0]
+    assert thin(of(np.array([[1.0, 1, 2, 2]])), 0.95) == thin(of(np.array([[1.0, 1, 2, 2]])), 0.95, most=0) == [0]

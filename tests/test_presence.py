@@ -1,10 +1,12 @@
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.presence import bridged, spans, without_ghosts
+from backend.presence import bridged, is_glimpse, spans, without_ghosts
 
 SEEN = st.lists(st.booleans(), max_size=40)
 
@@ -31,44 +33,61 @@ def test_spans_are_the_frames_on_which_it_is_there(seen: list[bool]) -> None:
     assert all(a.stop < b.start for a, b in pairwise(found))
 
 
+def everywhere(boxes: np.ndarray) -> np.ndarray:
+    return np.ones(len(boxes), bool)
+
+
+def bridge(line: str, most: int, human: Collection[int] = (), looked: str = "") -> str:
+    """`looked` has a ? where it was not looked for."""
+    boxes = row(line)
+    return text(bridged(boxes, np.array(list(looked.ljust(len(line)))) != "?", most, human))
+
+
+def settle(line: str, human: Collection[int] = (), looked: str = "") -> str:
+    boxes = row(line)
+    return text(without_ghosts(boxes, np.array(list(looked.ljust(len(line)))) != "?", human))
+
+
 def test_short_drop_outs_are_bridged_in_a_straight_line() -> None:
     boxes = row("##..##...#.#")
-    filled = bridged(boxes, 2)
+    filled = bridged(boxes, everywhere(boxes), 2)
     assert text(filled) == "######...###"
     assert np.array_equal(filled[:6], row("######"))
     assert text(boxes) == "##..##...#.#", "what was given is left alone"
-    assert text(bridged(boxes, 0)) == text(boxes)
+    assert bridge("##..##...#.#", 0) == "##..##...#.#"
 
 
 def test_what_is_bridged_is_rounded_as_sent() -> None:
     boxes = np.array([[0.0, 0, 1, 1], [np.nan] * 4, [np.nan] * 4, [1.0, 0, 1, 1]])
-    assert bridged(boxes, 2)[1:3, 0].tolist() == [0.3333, 0.6667]
+    assert bridged(boxes, everywhere(boxes), 2)[1:3, 0].tolist() == [0.3333, 0.6667]
 
 
-def test_a_gap_beside_a_persons_keyframe_stays() -> None:
-    assert text(bridged(row("#.##.#.#"), 2, human=[0])) == "#.######"
-    assert text(bridged(row("#.##.#.#"), 2, human=[7])) == "######.#"
-    assert text(bridged(row("#.##.#.#"), 2, human=[2])) == "#.######"
-    assert text(bridged(row("#.##.#.#"), 2, human=[3])) == "####.###"
+@pytest.mark.parametrize(
+    ("human", "shown"), [(0, "#.######"), (7, "######.#"), (2, "#.######"), (3, "####.###"), (1, "#.######")]
+)
+def test_a_gap_stays_where_a_person_has_said_something_in_it_or_beside_it(human: int, shown: str) -> None:
+    assert bridge("#.##.#.#", 2, [human]) == shown
+
+
+def test_a_gap_stays_that_was_not_looked_at() -> None:
+    assert bridge("#..#.#", 2, looked=" ?    ") == "#..###"
 
 
 def test_boxes_that_stand_alone_are_no_objects() -> None:
-    assert text(without_ghosts(row("###..#..##"), 3, (), 0, 9)) == "###.....##"
-    assert text(without_ghosts(row("###..#..##"), 3, [5], 0, 9)) == "###..#..##"
-    assert text(without_ghosts(row("#..###...#"), 3, (), 0, 9)) == "#..###...#", "one at the edge may go on"
-    assert text(without_ghosts(row(".#.###..#."), 3, (), 1, 8)) == ".#.###..#.", "so at the edge of what was looked at"
+    assert settle("###..#..##") == "###.....##"
+    assert settle("###..#..##", [5]) == "###..#..##", "a person says so"
+    assert settle("#..###...#") == "#..###...#", "one at the edge may go on"
+    assert settle("##..#..#..", looked="     ?") == "##..#.....", "so where nobody has looked beside it"
 
 
-def test_a_track_of_too_few_frames_is_none() -> None:
-    assert text(without_ghosts(row("...##....."), 3, (), 0, 9)) == ".........."
-    assert text(without_ghosts(row("...##....."), 2, (), 0, 9)) == "...##....."
-    assert text(without_ghosts(row("...##....."), 3, [4], 0, 9)) == "...##....."
-    assert text(without_ghosts(row("...##....#"), 3, (), 0, 9)) == "...##....#", "three in all"
-    assert text(without_ghosts(row("...##....."), 3, (), 3, 9)) == "...##.....", "it may have been there before"
-    assert text(without_ghosts(row("........##"), 3, (), 0, 9)) == "........##"
+def test_a_glimpse_is_shorter_than_that_and_ends_on_both_sides() -> None:
+    def glimpse(line: str, least: int, looked: str = "") -> bool:
+        return is_glimpse(row(line), np.array(list(looked.ljust(len(line)))) != "?", least)
 
-
-@given(SEEN, st.integers(0, 1))
-def test_nothing_is_removed_where_one_frame_is_enough(seen: list[bool], least: int) -> None:
-    boxes = rows(seen)
-    assert np.array_equal(without_ghosts(boxes, least, (), 0, len(seen) - 1), boxes, equal_nan=True)
+    assert glimpse("...##.....", 3)
+    assert not glimpse("...##.....", 2)
+    assert not glimpse("...##..#..", 3), "three in all"
+    assert not glimpse("...##.....", 3, "???"), "it may have been there before"
+    assert not glimpse("...##.....", 3, "     ?????"), "it may go on"
+    assert not glimpse("........##", 3)
+    assert not glimpse("..........", 3)

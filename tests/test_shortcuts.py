@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from backend.shortcuts import breaks, shortest
+from backend.shortcuts import Given, breaks, shortest
 
 _READ_ONLY = """
 import numba.core.caching as caching
@@ -20,30 +20,26 @@ keyframes.warm()
 """
 
 
-def bend(count: int = 9) -> tuple[np.ndarray, ...]:
-    """A box that goes right and, from the middle on, down: keys, true, least, edge."""
-    boxes = np.tile([0.0, 0, 10, 10], (count, 1))
-    boxes += np.minimum(np.arange(count), count // 2)[:, None] * [3, 0, 3, 0]
-    boxes += np.maximum(np.arange(count) - count // 2, 0)[:, None] * [0, 3, 0, 3]
-    return boxes, boxes, np.full(count, 0.9), np.zeros(2)
+def bend(edge: float = 0) -> Given:
+    """A box of nine frames that goes right and, from the middle on, down."""
+    rows = np.arange(9)[:, None]
+    boxes = [0, 0, 10, 10] + np.minimum(rows, 4) * [3, 0, 3, 0] + np.maximum(rows - 4, 0) * [0.0, 3, 0, 3]
+    return Given(boxes, boxes, np.full((9, 2), 10.0), np.full(9, 0.9), np.full(2, edge))
 
 
 def test_the_last_row_that_a_line_does_not_keep_is_told() -> None:
-    assert breaks(*bend(), 0, 4, 1, 3) == -1
-    assert breaks(*bend(), 0, 8, 1, 7) == 7
-    assert breaks(*bend(), 0, 8, 1, 4) == 4
-    keys, true, least, _ = bend()
-    assert breaks(keys, true, least, np.full(2, 6.1), 0, 8, 1, 7) == -1
+    assert breaks(bend(), 0, 4, 1, 3) == -1
+    assert breaks(bend(), 0, 8, 1, 7) == 7
+    assert breaks(bend(), 0, 8, 1, 4) == 4
+    assert breaks(bend(edge=6.1), 0, 8, 1, 7) == -1
 
 
 def test_the_way_goes_over_the_bend() -> None:
-    off = np.full(9, 1 / 0.9 - 1)
-    assert shortest(*bend(), off, 1e-9, 1000) == [0, 4, 8]
+    assert shortest(bend(), np.full(9, 1 / 0.9 - 1), 1e-9, 1000) == [0, 4, 8]
 
 
 def test_where_it_takes_too_long_a_part_of_the_way_is_told() -> None:
-    off = np.full(9, 1 / 0.9 - 1)
-    assert shortest(*bend(), off, 1e-9, 0) == [0, 4]
+    assert shortest(bend(), np.full(9, 1 / 0.9 - 1), 1e-9, 9) == [0, 4]
 
 
 @pytest.mark.slow

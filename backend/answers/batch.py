@@ -190,7 +190,7 @@ class Batch:
         video, settings = config.video.name, self._tools.settings
         found = Finding(job, settings).found()
         classes = {name: config.named(one.phrase, video) for name, one in found.items()}
-        sights = {name: Sight(one.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
+        sights = {name: Sight(one.made.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
         known = identity.identities(sights, before.known, before.numbers)
         taken = {region.id for tracks in before.known for region in tracks}
         result: Results = []
@@ -201,7 +201,7 @@ class Batch:
             region = Region(own, config.region_control(video), video, labels, (), origin="prediction")
             result += regions.answer(
                 region,
-                one.items,
+                one.made.items,
                 framerate=job.kept.recipe.framerate,
                 labels=labels,
                 track_id=number,

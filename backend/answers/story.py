@@ -202,11 +202,14 @@ class Story:
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
         is_partial = job is not None and job.state != "done"
         missing = work.view.progress() if work.view and is_partial else None
-        made, score = Made(segments.kept(work.cut)), region.score
+        made, score = Made(segments.kept(work.cut), region.iou), region.score
         if work.view:
             answer = _answer_of(work.view, work.name)
             if answer is None:
-                return regions.left(region, work.classes, interaction.framerate) if region.items else []
+                if not region.items:
+                    return []
+                told = None if is_partial else "it was seen for a moment only, delete it if it is nothing"
+                return regions.left(region, work.classes, interaction.framerate, told, is_partial=is_partial)
             made, score = answer
         if not made.items and not work.stays:
             return []

@@ -102,7 +102,7 @@ def _alike(found: Mapping[str, Found], shown: Iterable[Region], *, of_one_phrase
 
 
 def _sights(found: Mapping[str, Found]) -> dict[str, Sight]:
-    return {name: Sight(one.items, frozenset({one.phrase})) for name, one in found.items()}
+    return {name: Sight(one.made.items, frozenset({one.phrase})) for name, one in found.items()}
 
 
 def _seen(regions: Mapping[str, Region]) -> dict[str, Sight]:

@@ -7,7 +7,7 @@ from types import FrameType
 
 from waitress.server import create_server
 
-from backend import __version__, keyframes
+from backend import __version__
 from backend.app import create_app
 from backend.engines.base import FAILED, statuses
 from backend.jobs.device import Device
@@ -34,7 +34,6 @@ def run(settings: Settings, device: Device | None = None) -> None:
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     service = Service(settings, device)
-    threading.Thread(target=keyframes.warm, name="compiler", daemon=True).start()
     threading.Thread(target=tell_status, args=(service,), name="status", daemon=True).start()
     server = create_server(
         create_app(service),

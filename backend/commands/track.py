@@ -19,7 +19,6 @@ from backend.export import beside
 from backend.jobs.propagation import Propagations, stretches_between
 from backend.labelstudio import identity, regions, segments, sequence
 from backend.labelstudio.clock import Clock
-from backend.labelstudio.grammar import Range
 from backend.labelstudio.identity import Sight
 from backend.labelstudio.keyframing import Made, keyframes, sampled
 from backend.labelstudio.regions import Region
@@ -61,15 +60,14 @@ def run(
     _check(path, output, drawn)
     settings = replace(settings, show_masks=settings.show_masks and (output or drawn) is not None)
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
-        looked = _part(video, span)
-        propagations = _propagations(video, targets, searches, settings, looked)
+        propagations = _propagations(video, targets, searches, settings, span)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
         engine = engines.load(settings)
         _propagate(propagations, engine, video, settings.show_masks)
         tracks = propagations.tracks()
         labels = _labels(tracks, targets, searches, propagations.found)
         url = url or str(path)
-        task, ids = _task(video, tracks, targets, labels, settings, engine, looked, url, _before(output, url))
+        task, ids = _task(video, tracks, targets, labels, settings, engine, propagations, url, _before(output, url))
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
@@ -92,26 +90,17 @@ def _check(path: Path, *outputs: Path | None) -> None:
             raise SettingsError(f"{output.name} cannot be written: give a file in a folder that is there")
 
 
-def _part(video: Video, span: range | None) -> range:
-    """The source frames that are not left.
-
-    Raises:
-        BadRequest: none of them is in the video.
-    """
-    part = range(len(video))[span.start : span.stop] if span else range(len(video))
-    if span and not part:
-        raise BadRequest(f"the span {span.start}..{span.stop} lies outside the video of {len(video)} frames")
-    return part
-
-
 def _propagations(
-    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, part: range
+    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, span: range | None
 ) -> Propagations:
     """What is to be done.
 
     Raises:
-        BadRequest: a prompt lies outside the span.
+        BadRequest: the span lies outside the video, or a prompt outside the span.
     """
+    part = range(len(video))[span.start : span.stop] if span else range(len(video))
+    if span and not part:
+        raise BadRequest(f"the span {span.start}..{span.stop} lies outside the video of {len(video)} frames")
     phrases = _phrases(searches, part, settings)
     frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
     if outside := [frame for frame in frames if frame not in part]:
@@ -158,7 +147,7 @@ def _task(
     labels: Mapping[str, str | None],
     settings: Settings,
     engine: Engine,
-    looked: range,
+    propagations: Propagations,
     url: str,
     before: Sequence[Region],
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -166,19 +155,19 @@ def _task(
 
     Args:
         targets: what was given, by the id of its region.
-        looked: the source frames that were not left.
+        propagations: what was done.
         before: the regions of an earlier run; what is not among them gets a new number, and what words found a new id.
     """
     clock = Clock(video.times, video.end, video.rate)
     humans = {name: _humans(target, clock, video) for name, target in targets.items()}
-    size, within = (video.width, video.height), Range(clock.frame(looked.start), clock.frame(looked.stop - 1))
+    size = (video.width, video.height)
     made, result, ids = dict[str, Made](), [], {}
     for name, track in tracks.items():
-        boxes = partial(sampled, track=track, clock=clock, size=size, length=clock.length)
+        looked = propagations.looked(name)
+        seen = partial(sampled, track=track, looked=looked, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
         prompted = [clock.frame(source) for source in targets[name].prompts] if name in targets else []
-        cut = [replace(one, within=within) for one in segments.between(given)]
-        ours = keyframes(cut, boxes, settings, size, prompted)
+        ours = keyframes(segments.between(given), seen, settings, size, prompted)
         if given or ours.items:
             made[name] = replace(ours, items=sorted([*given, *ours.items], key=lambda item: item.frame))
     classes = {name: [label] if (label := labels[name]) else [] for name in made}

@@ -29,7 +29,7 @@ def prediction(
     Args:
         footage: of the task's video.
         framerate: what the page counts with.
-        settings: how few keyframes there are. A gap of the file is one, and nothing in it is a ghost.
+        settings: how few keyframes there are. What the file says is so: no box is smoothed, none gone for being alone.
         label: the class of all; None: as the file names them.
 
     Raises:
@@ -40,12 +40,14 @@ def prediction(
             f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
         )
     clock, video = Clock(footage.times, footage.end, framerate), config.video.name
-    as_filed = replace(settings, bridge_frames=0, min_track_frames=0)
+    as_filed = replace(settings.keyframes, px=0.0, smooth=0)
+    settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
+    everywhere = np.ones(len(footage.times), bool)
     ids, results = numbered(recording.tracks), []
     for found in recording.tracks:
         track = _track(found, len(footage.times))
-        boxes = partial(sampled, track=track, clock=clock, size=footage.size, length=clock.length)
-        made = keyframes(segments.between([]), boxes, as_filed, footage.size)
+        seen = partial(sampled, track=track, looked=everywhere, clock=clock, size=footage.size, length=clock.length)
+        made = keyframes(segments.between([]), seen, settings, footage.size)
         classes = _classes(label or found.label, config, video)
         region = Region(
             id=regions.new_id(),

@@ -1,20 +1,18 @@
 """A job for words, and what it has found so far as keyframes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.recipe import Plan
-from backend.keyframes import Way, sketch, thin
-from backend.labelstudio.grammar import Range
 from backend.labelstudio.keyframing import Made, keyframes, sampled
 from backend.labelstudio.segments import Segment
-from backend.labelstudio.sequence import LAST_FRAME, Item
+from backend.labelstudio.sequence import LAST_FRAME
 from backend.settings import Settings
 from backend.tracks import Track
+
+_WHOLE = Segment(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +28,6 @@ class Found:
     phrase: str
     made: Made
     score: float
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """Its keyframes."""
-        return self.made.items
 
 
 class Finding:
@@ -69,14 +62,16 @@ class Finding:
         if plan is None:
             return {}
         tracks = plan.propagations.tracks()
-        phrases, way = plan.propagations.found, thin if is_whole else sketch
-        found = {name: self._found(track, phrases[name], plan, way) for name, track in tracks.items()}
-        return {name: one for name, one in found.items() if one.items}
+        phrases = plan.propagations.found
+        found = {name: self._found(name, track, phrases[name], plan, is_whole) for name, track in tracks.items()}
+        return {name: one for name, one in found.items() if one.made.items}
 
-    def _found(self, track: Track, phrase: str, plan: Plan, way: Way) -> Found:
-        """One object; one that is only seen for a moment has no keyframes, unless it may be seen on."""
-        parts, newest = self.job.kept.recipe.within, plan.propagations.newest or 0
-        looked = Range(parts[0].first if parts else 1, plan.clock.frame(newest))
-        boxes = partial(sampled, track=track, clock=plan.clock, size=plan.size, length=plan.clock.length)
-        made = keyframes([Segment(None, None, within=looked)], boxes, self._settings, plan.size, way=way)
+    def _found(self, name: str, track: Track, phrase: str, plan: Plan, is_whole: bool) -> Found:
+        """One object. One that is only seen for a moment has no keyframes, unless it may be seen on; then it waits."""
+        looked, length = plan.propagations.looked(name), plan.clock.length
+        seen = sampled(_WHOLE, track, looked, plan.clock, plan.size, length)
+        is_short = np.count_nonzero(~np.isnan(seen.boxes[:, 0])) < self._settings.min_track_frames
+        if is_short and not is_whole:
+            return Found(phrase, Made([]), 0.0)
+        made = keyframes([_WHOLE], lambda _: seen, self._settings, plan.size, is_whole=is_whole)
         return Found(phrase, made, float(np.nanmean(track.scores)))

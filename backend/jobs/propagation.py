@@ -149,11 +149,7 @@ class Propagation:
 
     def looked(self) -> NDArray[np.bool_]:
         """Shape (length,): the frames that were done, from either side."""
-        done = np.zeros(self._length, bool)
-        for one in self._passes:
-            span = one.span[len(one.span) - one.count :] if one.reverse else one.span[: one.count]
-            done[span.start : span.stop] = True
-        return done
+        return _marked(self._length, [_begun(one.span, one.reverse, one.count) for one in self._passes])
 
 
 class Propagations:
@@ -218,7 +214,8 @@ class Propagations:
         if not place.done:
             return None
         span, reverse = self.course.ways[place.way]
-        return span.stop - place.done if reverse else span.start + place.done - 1
+        begun = _begun(span, reverse, place.done)
+        return begun[0] if reverse else begun[-1]
 
     def run(self, engine: Engine, video: Video, masks: bool = False) -> Generator[int]:
         """Prompt everything, then propagate; every frame that is done is told. Masks are kept where asked for."""
@@ -264,12 +261,33 @@ class Propagations:
         """What is known of a target."""
         return self._targets[name]
 
+    def looked(self, name: str) -> NDArray[np.bool_]:
+        """Shape (length,): the frames on which a track was looked for."""
+        if name in self._targets:
+            return self._targets[name].looked()
+        place = self.place
+        done = [span for span, _ in self.course.ways[: place.way]]
+        done += [_begun(*way, place.done) for way in self.course.ways[place.way : place.way + 1]]
+        return _marked(self._length, done) & _marked(self._length, [span for span, _ in self._searched])
+
     def tracks(self) -> dict[str, Track]:
         """By name: the targets', then what was found on the frames of the phrases."""
         # A copy: another thread may find more meanwhile.
         found = {name: one.track() for name, one in list(self._found.items())}
         targets = {name: one.track() for name, one in self._targets.items()}
         return targets | {name: track for name, track in found.items() if len(track.scores)}
+
+
+def _begun(span: range, reverse: bool, done: int) -> range:
+    """The first frames of a way."""
+    return span[len(span) - done :] if reverse else span[:done]
+
+
+def _marked(length: int, spans: Iterable[range]) -> NDArray[np.bool_]:
+    marked = np.zeros(length, bool)
+    for span in spans:
+        marked[span.start : span.stop] = True
+    return marked
 
 
 def _meet(one: range, other: range) -> bool:

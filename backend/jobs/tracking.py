@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from backend.geometry import Box, Boxes
+from backend.geometry import Box
 from backend.jobs.job import Job
 from backend.jobs.recipe import OBJECT, Plan, Shown
-from backend.keyframes import sketch, thin
 from backend.labelstudio import calibration, sequence
 from backend.labelstudio.calibration import UNKNOWN, Growth, growth
 from backend.labelstudio.clicks import Click
 from backend.labelstudio.grammar import Range
-from backend.labelstudio.keyframing import Made, keyframes, sampled, shown
+from backend.labelstudio.keyframing import Made, Seen, completed, keyframes, sampled, shown
 from backend.labelstudio.regions import Region
 from backend.labelstudio.segments import Segment, kept
 from backend.labelstudio.sequence import LAST_FRAME
@@ -87,30 +86,27 @@ class Tracking:
         length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
         if plan is None:
             if length == LAST_FRAME:  # nobody knows yet how long the video is
-                return Made(kept(segments)), region.score
+                return Made(kept(segments), region.iou), region.score
             return self._made(lambda one: shown(one, region.items, length)), region.score
         target = plan.propagations.target(OBJECT)
         track, looked = self._calibrated(target.track(), plan), target.looked()
 
-        def boxes(segment: Segment) -> Boxes:
-            new = sampled(segment, track, plan.clock, plan.size, length)
-            if is_whole:
-                return new
-            done = looked[plan.clock.sources(segment.frames(length))]
-            return np.where(done[:, None], new, shown(segment, region.items, length))
+        def seen(segment: Segment) -> Seen:
+            new = sampled(segment, track, looked, plan.clock, plan.size, length)
+            return new if is_whole else completed(segment, new, shown(segment, region.items, length))
 
-        return self._made(boxes, plan.size, is_whole=is_whole), self._score(track, plan)
+        return self._made(seen, plan.size, is_whole=is_whole), self._score(track, plan)
 
     def _made(
-        self, boxes: Callable[[Segment], Boxes], size: tuple[int, int] | None = None, *, is_whole: bool = False
+        self, seen: Callable[[Segment], Seen], size: tuple[int, int] | None = None, *, is_whole: bool = False
     ) -> Made:
-        """While more is to come, keyframes that take no time; then the fewest."""
         prompted = [one.frame for one in self.job.kept.recipe.shown]
-        way, before = thin if is_whole else sketch, self._region.meta.get("iou")
-        made = keyframes(self._segments, boxes, self._settings, size, prompted, way)
-        if made.iou is None or not kept(self._segments) or not isinstance(before, int | float):
+        made = keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
+        if is_whole and not any(segment.kept or segment.aside for segment in self._segments):
             return made
-        return replace(made, iou=min(made.iou, before))
+        # What stays keeps what it kept.
+        known = [one for one in (made.iou, self._region.iou) if one is not None]
+        return replace(made, iou=min(known, default=None))
 
     def learned(self) -> dict[str, Any]:
         """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""

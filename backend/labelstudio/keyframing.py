@@ -2,106 +2,137 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend import presence
 from backend.geometry import Boxes, iou
-from backend.keyframes import Run, Way, choose, kept_bound, thin
+from backend.keyframes import MOST, Run, choose, kept_bound
 from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.segments import Segment
 from backend.labelstudio.sequence import Item
+from backend.presence import Looked
 from backend.settings import KeyframeSettings, Settings
 from backend.smoothing import smoothed
 from backend.tracks import Track
 
 
+class Seen(NamedTuple):
+    """What is known of a segment, a row for each of its LS frames.
+
+    Attributes:
+        boxes: shape (n, 4), percent `x y width height` rounded as sent; NaN where the object is not there, or was not
+            looked for.
+        looked: shape (n,), where it was looked for.
+        keyed: LS frames that stay keyframes, since the boxes around them are what the page shows between these.
+    """
+
+    boxes: Boxes
+    looked: Looked
+    keyed: Collection[int] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Keyframes of ours.
+    """Keyframes of a region.
 
     Attributes:
         iou: the least IoU of what the page shows with what was tracked, of boxes that are not within the setting's
-            `px`; None: all are as they were.
+            `px`; None: nothing was tracked.
     """
 
-    items: list[Item]
+    items: Sequence[Item]
     iou: float | None = None
 
 
 def keyframes(
     segments: Sequence[Segment],
-    boxes: Callable[[Segment], Boxes],
+    seen: Callable[[Segment], Seen],
     settings: Settings,
     size: tuple[int, int] | None = None,
     prompted: Collection[int] = (),
-    way: Way = thin,
+    *,
+    is_whole: bool = True,
 ) -> Made:
     """All keyframes of ours in a region: those that are kept, and as few as the settings allow for what was tracked.
 
     Args:
-        boxes: for a segment, shape (n, 4), percent `x y width height` rounded as sent, one row for each LS frame; NaN
-            where the object is not there or was not looked for.
+        seen: what is known of a segment.
         size: width and height of the picture in pixels; None: nothing passes for being some pixels off.
         prompted: LS frames on which a person has shown the object.
-        way: how keyframes are found for a bound.
+        is_whole: nothing is missing any more, so the fewest are worth some time.
     """
     items: list[Item] = []
-    runs: list[_Run] = []
+    stretches: list[_Stretch] = []
     for segment in segments:
         if segment.kept is not None:
             items += segment.kept
             continue
-        rows = _rows(segment, boxes(segment), settings, prompted)
+        known = seen(segment)
+        rows = _rows(segment, known, settings, prompted)
         items += [*_hidden(segment, rows), *segment.aside]
-        runs += [_Run.of(segment, rows, span, settings.keyframes) for span in presence.spans(rows)]
+        for span in presence.spans(rows):
+            stretches += _stretches(segment, rows, span, known.keyed, settings.keyframes)
     anchors = [item for segment in segments for item in (segment.before, segment.after) if item]
-    given = len({item.frame for item in (*items, *anchors)}) - sum(run.anchors for run in runs)
+    spent = len({item.frame for item in (*items, *anchors)}) - sum(one.given for one in stretches)
     px = (settings.keyframes.px * 100 / size[0], settings.keyframes.px * 100 / size[1]) if size else (0.0, 0.0)
-    tracks = [run.track for run in runs]
-    chosen = choose(tracks, settings.keyframes, px, given, way)
-    items += [item for run, rows in zip(runs, chosen, strict=True) for item in run.items(rows)]
-    kept_to = [kept_bound(track, rows, px) for track, rows in zip(tracks, chosen, strict=True)]
+    runs = [one.run for one in stretches]
+    chosen = choose(runs, settings.keyframes, px, spent, MOST if is_whole else 0)
+    items += [item for one, rows in zip(stretches, chosen, strict=True) for item in one.items(rows)]
+    kept_to = [kept_bound(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
     return Made(items, min(kept_to, default=None))
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive LS frames of a segment on which the object is there; human keyframes beside it are its ends.
+class _Stretch:
+    """Consecutive LS frames on which the object is there, from one given keyframe to the next where there are any.
 
     Attributes:
         first: the LS frame of the first row.
-        ours: the rows that are no anchors.
+        ours: the rows that are not given: anchors, or the last row of the stretch before.
         rows: shape (n, 4), what keyframes set, percent `x y width height`.
+        ends: the box is hidden after the last row.
     """
 
     first: int
     ours: range
     rows: Boxes
-    track: Run
-
-    @classmethod
-    def of(cls, segment: Segment, rows: Boxes, span: range, rule: KeyframeSettings) -> "_Run":
-        boxes = rows[span.start : span.stop]
-        corners = sequence.corners(boxes)
-        keys = _steadied(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
-        ours = range(int(span.start == 0), len(span) - (span.stop == len(rows)))
-        return cls(_before_first(segment) + span.start, ours, keys, Run(corners, sequence.corners(keys)))
+    run: Run
+    ends: bool
 
     @property
-    def anchors(self) -> int:
+    def given(self) -> int:
         """How many of its rows are keyframes already."""
         return len(self.rows) - len(self.ours)
 
     def items(self, chosen: Sequence[int]) -> list[Item]:
-        """Keyframes of ours on these rows; the box is hidden after the last one, unless an anchor follows."""
-        last = len(self.rows) - 1
+        """Keyframes of ours on these rows."""
+        last = len(self.rows) - 1 if self.ends else None
         return [
             sequence.ours(Item(self.first + row, row != last, *self.rows[row].tolist()))
             for row in chosen
             if row in self.ours
         ]
+
+
+def _stretches(
+    segment: Segment, rows: Boxes, span: range, keyed: Collection[int], rule: KeyframeSettings
+) -> list[_Stretch]:
+    """The rows of a span, between an anchor before it and one behind it, cut at keyframes that stay."""
+    first, last = span.start, span.stop - 1
+    inside = [row for frame in keyed if (row := frame - _before_first(segment)) in span]
+    found = []
+    for start, stop in pairwise(sorted({first, last, *inside})) if last > first else [(first, last)]:
+        boxes = rows[start : stop + 1]
+        keys = _steadied(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
+        ours = range(int(start == 0 or start > first), len(boxes) - int(stop == len(rows) - 1))
+        run = Run(sequence.corners(boxes), sequence.corners(keys))
+        found.append(_Stretch(_before_first(segment) + start, ours, keys, run, ends=stop == last))
+    return found
 
 
 def _steadied(boxes: Boxes, frames: int, bound: float) -> Boxes:
@@ -119,16 +150,20 @@ def _before_first(segment: Segment) -> int:
     return segment.before.frame if segment.before else 0
 
 
-def _rows(segment: Segment, boxes: Boxes, settings: Settings, prompted: Collection[int]) -> Boxes:
+def _rows(segment: Segment, seen: Seen, settings: Settings, prompted: Collection[int]) -> Boxes:
     """A segment's boxes between its anchors, as they are to be shown: drop-outs bridged, ghosts gone."""
-    before, after, count = segment.before, segment.after, len(boxes)
+    before, after, boxes = segment.before, segment.after, seen.boxes
     rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
-    human = {row for row, item in ((0, before), (count + 1, after)) if item and item.is_human}
-    rows = presence.bridged(rows, settings.bridge_frames, human)
-    first = _before_first(segment)
-    outer = max(1, segment.within.first - first), min(count, segment.within.last - first)
-    human |= {frame - first for frame in prompted}
-    return presence.without_ghosts(rows, settings.min_track_frames, human, *outer)
+    looked = np.concatenate([[False], seen.looked, [False]])
+    human = {frame - _before_first(segment) for frame in prompted}
+    human |= {row for row, item in ((0, before), (len(boxes) + 1, after)) if item and item.is_human}
+    rows = presence.bridged(rows, looked, settings.bridge_frames, human)
+    if settings.min_track_frames > 1:
+        rows = presence.without_ghosts(rows, looked, human)
+    is_found = not (before or after or prompted)  # by words: nobody has shown it
+    if is_found and presence.is_glimpse(rows, looked, settings.min_track_frames):
+        rows[:] = np.nan
+    return rows
 
 
 def _hidden(segment: Segment, rows: Boxes) -> list[Item]:
@@ -140,31 +175,48 @@ def _hidden(segment: Segment, rows: Boxes) -> list[Item]:
     return [sequence.ours(replace(before, frame=before.frame + 1, enabled=False))]
 
 
-def sampled(segment: Segment, track: Track, clock: Clock, size: tuple[int, int], length: int) -> Boxes:
-    """Rows for `keyframes`: every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
+def sampled(segment: Segment, track: Track, looked: Looked, clock: Clock, size: tuple[int, int], length: int) -> Seen:
+    """Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
 
     Args:
+        looked: shape (pictures,), the source frames on which the object was looked for.
         track: in pixels of a picture of `size` = (width, height).
         length: how many LS frames there are.
     """
     frames = np.asarray(segment.frames(length))
-    boxes, _ = track.at(clock.sources(frames))
-    boxes[(frames < segment.within.first) | (frames > segment.within.last)] = np.nan
-    return sequence.percent(boxes, *size)
+    sources, inside = clock.sources(frames), _inside(segment, frames)
+    boxes, _ = track.at(sources)
+    boxes[~inside] = np.nan
+    return Seen(sequence.percent(boxes, *size), looked[sources] & inside)
 
 
-def shown(segment: Segment, items: Sequence[Item], length: int) -> Boxes:
-    """Rows for `keyframes`: what the page shows of these keyframes, as far as they are ours.
+def shown(segment: Segment, items: Sequence[Item], length: int) -> Seen:
+    """What the page shows of these keyframes, as far as they are ours, where a segment is made anew.
 
     Nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
     """
     frames = np.asarray(segment.frames(length))
-    ours = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
-    if not ours:
-        return np.full((len(frames), 4), np.nan)
+    nothing = np.zeros(len(frames), bool)
+    keyed = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
+    if not keyed:
+        return Seen(np.full((len(frames), 4), np.nan), nothing)
     rows = sequence.at(items, frames)
-    rows[frames > max(ours)] = np.nan
-    return rows
+    rows[(frames > max(keyed)) | ~_inside(segment, frames)] = np.nan
+    return Seen(rows, nothing, keyed)
+
+
+def completed(segment: Segment, new: Seen, old: Seen) -> Seen:
+    """What was tracked, and where that is still to come, what the page shows, by the very keyframes that it has."""
+    boxes = np.where(new.looked[:, None], new.boxes, old.boxes)
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], new.looked, [True]])))
+    lacking = {row for edge in edges.reshape(-1, 2).tolist() for row in (edge[0], edge[1] - 1)}
+    first = _before_first(segment) + 1
+    keyed = {frame for frame in old.keyed if not new.looked[frame - first]}
+    return Seen(boxes, new.looked, keyed | {first + row for row in lacking})
+
+
+def _inside(segment: Segment, frames: NDArray[np.int64]) -> Looked:
+    return (segment.within.first <= frames) & (frames <= segment.within.last)
 
 
 _NOTHING = np.full((1, 4), np.nan)

@@ -61,6 +61,12 @@ class Region:
         return any(not item.is_corrected for item in self.items)
 
     @property
+    def iou(self) -> float | None:
+        """The least IoU of what the page shows with what was tracked, as an earlier answer knew it."""
+        known = _number(self.meta.get("iou"))
+        return known if known is not None and 0 <= known <= 1 else None
+
+    @property
     def is_asked(self) -> bool:
         """The person asked for it: marked by Label Studio as changed, or drawn by hand and not tracked yet."""
         return self.origin == "prediction-changed" or (self.origin == "manual" and not self.is_tracked)
@@ -197,14 +203,14 @@ def answer(
         items: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
         partial: frames done and to do, where some are missing.
-        iou: the least of what the page shows between keyframes with what was tracked; None: as it was.
+        iou: the least of what the page shows between keyframes with what was tracked; None: not known.
         made_of: what it was made of, where that was no box: kept in `meta` to know it again.
     """
     items = sorted(items, key=lambda item: item.frame)
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id}"
-    for key in ("partial", "at", "corrected"):
+    for key in ("partial", "at", "corrected", "iou", "score"):
         meta.pop(key, None)
     if region.corrections:
         meta["corrected"] = calibration.written(region.corrections)
@@ -229,10 +235,17 @@ def refusal(region: Region, labels: Sequence[str], framerate: float, reason: str
     return _as_it_came(region, labels, framerate, meta, region.origin)
 
 
-def left(region: Region, labels: Sequence[str], framerate: float, reason: str | None = None) -> list[dict[str, Any]]:
-    """The region as it came and not asked for any more, with a reason where there is one."""
+def left(
+    region: Region, labels: Sequence[str], framerate: float, reason: str | None = None, *, is_partial: bool = True
+) -> list[dict[str, Any]]:
+    """The region as it came and not asked for any more, with a reason where there is one.
+
+    Args:
+        is_partial: more of it may come, where it lacks frames.
+    """
     told = {"text": [*_notes(region), f"not tracked: {reason}"]} if reason else {}
-    return _as_it_came(region, labels, framerate, {**region.meta, **told}, "prediction")
+    meta = {key: known for key, known in region.meta.items() if is_partial or key != "partial"}
+    return _as_it_came(region, labels, framerate, meta | told, "prediction")
 
 
 def _as_it_came(

@@ -42,6 +42,19 @@ def test_clicks_on_several_frames_meet_in_between(page: Page) -> None:
     assert page.shown(name, 51)[0] == pytest.approx(75 - 20 / 6.4, abs=0.2)
 
 
+def test_a_gap_in_which_a_person_has_clicked_stays(make_service) -> None:
+    page = Page(make_service(StubEngine(seen=lambda frame: frame not in (50, 51))))
+    (name,) = page.click(0, 25, 50)
+    assert page.frames(name) == [1, 100], "bridged"
+    page.click(5, 60, 60, positive=False)
+    assert page.frames(name) == [1, 50, 53, 100]
+
+
+def test_a_clicked_frame_is_no_ghost(make_service) -> None:
+    page = Page(make_service(StubEngine(seen=lambda frame: frame == 50)))
+    assert [page.frames(name) for name in page.click(5, 25, 50)] == [[51]]
+
+
 def test_each_label_is_an_object_and_two_annotators_share_none(page: Page) -> None:
     names = {*page.click(0, 25, 50), *page.click(0, 70, 50, label="object 2")}
     assert len(names) == 2

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from backend.labelstudio import sequence
+from backend.settings import KeyframeSettings
 from tests.answers.page import Page
 from tests.fakes import Gate, StubEngine
+from tests.labelstudio.bodies import keyframe
 
 
 @pytest.fixture
@@ -74,6 +77,46 @@ def test_a_correction_within_a_range_changes_nothing_outside(page: Page) -> None
     assert page.shown(name, 61)[1] == pytest.approx(20)
     assert page.shown(name, 49)[1] == pytest.approx(70, abs=1)
     assert page.regions[name]["value"]["sequence"][-1] == last
+
+
+def test_a_range_beside_a_gap_is_not_bridged_to_what_it_did_not_ask_for(make_service) -> None:
+    page = Page(make_service(StubEngine(answering={"car": {"car 1": [0, 1, *range(20, 60)]}})))
+    (name,) = page.type("car")
+    assert page.frames(name) == [1, 2, 21, 60]
+    page.command(name, "from 4 to 10")
+    seen = [frame for frame in range(1, 25) if not np.isnan(page.shown(name, frame)[0])]
+    assert seen == [1, 2, *range(4, 11), 21, 22, 23, 24]
+
+
+def test_what_is_seen_on_the_last_frame_that_may_be_gone_to_stays(make_service) -> None:
+    engine = StubEngine(seen=lambda frame: frame not in range(20, 30))
+    page = Page(make_service(engine, max_frames=30))
+    name = page.draw(1)
+    page.press(name)
+    assert page.frames(name) == [1, 20, 31]
+    page = Page(make_service(engine))
+    name = page.draw(1)
+    page.command(name, "30 frames")
+    assert page.frames(name) == [1, 20, 31]
+
+
+def test_what_is_still_to_come_keeps_its_keyframes_however_often_it_is_asked_for(make_service) -> None:
+    gate, jitter = Gate(0), np.random.default_rng(3).normal(0, 2.5, 1000)
+    engine = StubEngine(step=0, gate=gate)
+    page = Page(make_service(engine, answer_within=0.2, keyframes=KeyframeSettings(px=0)))
+    name = page.draw(1, x=20)
+    rows = [keyframe(frame, x=float(round(20 + jitter[frame], 4))) for frame in range(2, 101, 7)]
+    rows[-1]["enabled"] = False
+    page.regions[name]["value"]["sequence"] += [sequence.ours(one).written(25) for one in sequence.parse(rows)]
+    page.regions[name] |= {"origin": "prediction", "meta": {}}
+    before = page.regions[name]["value"]["sequence"][1:]
+    for until in (10, 11, 12):
+        gate.open(until)
+        page.command(name, "redo") if until == 10 else page.press(name)
+        assert page.regions[name]["meta"]["partial"]["done"] <= until
+        kept = [(one["frame"], one["fp"]) for one in page.regions[name]["value"]["sequence"] if one["frame"] > 20]
+        assert kept == [(one["frame"], one["fp"]) for one in before if one["frame"] > 20]
+    gate.open()
 
 
 def test_stop_keeps_what_is_there(make_service) -> None:

@@ -3,10 +3,13 @@
 import json
 import threading
 
+import numpy as np
 import pytest
 
-from tests.answers.page import Page
-from tests.fakes import Gate, StubEngine, StubSession
+from backend.keyframes import MOST, choose
+from backend.labelstudio import keyframing
+from tests.answers.page import DATA, Page
+from tests.fakes import FakeVideo, Gate, StubEngine, StubSession
 
 ALWAYS = range(1000)
 CARS = {"car": {"car 1": ALWAYS, "car 2": ALWAYS}}
@@ -133,6 +136,51 @@ def test_what_is_seen_for_a_moment_only_is_no_object(make_service) -> None:
     assert len(page.type("car")) == 3
 
 
+def test_a_moment_that_may_go_on_is_held_back_until_it_does(make_service) -> None:
+    gate = Gate(31)
+    engine = StubEngine(answering={"car": {"car 1": [30], "car 2": range(30, 90)}}, gate=gate)
+    page = Page(make_service(engine, answer_within=0.3))
+    assert page.type("car") == []
+    gate.open()
+    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    assert [page.frames(name) for name in page.type("car")] == [[31, 90]]
+
+
+def test_a_track_that_was_shown_and_came_to_nothing_says_so(make_service) -> None:
+    gate = Gate(31)
+    engine = StubEngine(answering={"car": {"car 1": [10, 20, 30]}}, gate=gate)
+    page = Page(make_service(engine, answer_within=0.3))
+    (name,) = page.type("car")
+    before = page.regions[name]["value"]
+    assert page.frames(name) == [31], "it may go on"
+    gate.open()
+    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    assert page.press(name) == [name]
+    assert page.regions[name]["value"] == before
+    assert "partial" not in page.regions[name]["meta"]
+    assert "not tracked: it was seen for a moment only" in page.regions[name]["meta"]["text"][-1]
+
+
+@pytest.mark.parametrize("rate", [25, 30, 50])
+def test_a_frame_is_looked_at_whatever_rate_the_page_counts_with(make_service, monkeypatch, rate: float) -> None:
+    monkeypatch.setitem(DATA, "fps", rate)
+    for frame in (1, 2, 8, 9):
+        page = Page(make_service(StubEngine(answering=CARS)))
+        names = page.type(f"car at {frame}")
+        assert len(names) == 2
+        assert not np.isnan(page.shown(names[0], frame)[0])
+    page = Page(make_service(StubEngine(answering=CARS)))
+    assert {page.frames(name)[-1] for name in page.type("car")} == {4 * rate}
+
+
+def test_a_last_picture_that_stays_is_tracked_to_its_end(make_service) -> None:
+    video = FakeVideo(60)
+    video.times = np.array([*np.arange(50) / 25, *(2 + 0.4 * np.arange(10))])
+    video.end = video.duration = 6.0
+    page = Page(make_service(StubEngine(answering=CARS), video))
+    assert [page.frames(name)[-1] for name in page.type("car")] == [150, 150]
+
+
 def test_a_range_is_all_that_is_looked_at(page: Page) -> None:
     names = page.type("car, person from 31 to 60")
     assert [page.frames(name) for name in names] == [[31, 60], [31, 60], [31, 40]]
@@ -154,6 +202,22 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
     assert page.type("car") == [first[0]]
     assert page.frames(first[0])[-1] == 100
     assert "partial" not in page.regions[first[0]]["meta"]
+
+
+def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_service, monkeypatch) -> None:
+    efforts = []
+    monkeypatch.setattr(keyframing, "choose", lambda *given: efforts.append(given[-1]) or choose(*given))
+    gate = Gate(50)
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page.type("car")
+    page.press(page.draw(1))
+    assert {*efforts} == {0}
+    efforts.clear()
+    gate.open()
+    page.service.tools.runner.wait(page.service.tools.runner.jobs(9), 30)
+    page.save()
+    page.type("car")
+    assert {*efforts} == {MOST}
 
 
 def test_a_shorter_look_takes_nothing_away(make_service) -> None:

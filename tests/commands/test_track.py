@@ -194,6 +194,14 @@ def test_words_are_looked_for_from_their_frame_on(clip: Path, monkeypatch, words
     assert spans(track(clip, *words.split())) == [("car", first, last)]
 
 
+def test_what_is_seen_for_a_moment_is_no_object_unless_nobody_looked_on(clip: Path, monkeypatch) -> None:
+    stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(20, 22), "y": range(30, 40)}}))
+    assert spans(track(clip, "--text", "car")) == [("car", 31, 40)]
+    assert spans(track(clip, "--text", "car", "--span", "10..22")) == [("car", 21, 22)]
+    monkeypatch.setenv("SAM3_BACKEND_MAX_FRAMES", "1")
+    assert spans(track(clip, "--text", "car@30")) == [("car", 31, 32)]
+
+
 def test_a_span_may_end_behind_the_video(clip: Path, monkeypatch) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
     assert spans(track(clip, "--text", "car", "--span", "10..99")) == [("car", 11, 40)]

@@ -121,6 +121,17 @@ def test_a_track_becomes_a_region_of_the_configs() -> None:
     assert not any(item.is_human for item in parse(region["value"]["sequence"]))
 
 
+def test_what_a_file_says_is_so() -> None:
+    boxes = np.tile([0.0, 0, 64, 36], (9, 1))
+    boxes[4] += [9, 0, 9, 0]
+    found = Found(1, "Car", np.array([0, 1, 2, 3, 4, 5, 7, 8, 9]), boxes, 0.5)
+    ours = Settings(keyframes=KeyframeSettings(px=10, smooth=5))
+    (region,) = regions_of(recording(tracks=(found,)), settings=ours)
+    items = parse(region["value"]["sequence"])
+    assert at(items, np.array([5]))[0, 0] == round(900 / SIZE[0], 4), "neither smoothed nor near enough"
+    assert np.isnan(at(items, np.array([7]))[0, 0]), "a gap is one"
+
+
 def test_frames_are_the_pages_where_it_counts_others() -> None:
     (region,) = regions_of(recording(), page=50)
     assert [one["frame"] for one in region["value"]["sequence"]][::3] == [5, 8]

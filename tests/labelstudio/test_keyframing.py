@@ -7,19 +7,28 @@ from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
 from backend.geometry import iou
-from backend.keyframes import sketch, thin
-from backend.labelstudio.grammar import Range
-from backend.labelstudio.keyframing import Made, keyframes
+from backend.labelstudio.keyframing import Made, Seen, keyframes
 from backend.labelstudio.segments import Segment, between
 from backend.labelstudio.sequence import Item
 from backend.settings import KeyframeSettings, Settings
 from demo import check
 
+WHOLE = Segment(None, None)
 AS_TRACKED = Settings(keyframes=KeyframeSettings(px=0), bridge_frames=0, min_track_frames=0)
 
 
-def tracked(boxes: np.ndarray, settings: Settings = AS_TRACKED, segment: Segment = Segment(None, None), **more) -> Made:  # noqa: B008
-    return keyframes([segment], lambda _: boxes, settings, **more)
+def seen(boxes: np.ndarray, looked: np.ndarray | None = None) -> Seen:
+    return Seen(boxes, np.ones(len(boxes), bool) if looked is None else looked)
+
+
+def tracked(boxes: np.ndarray, settings: Settings = AS_TRACKED, segment: Segment = WHOLE, **more) -> Made:
+    return keyframes([segment], lambda _: seen(boxes), settings, **more)
+
+
+def part(boxes: np.ndarray, segment: Segment) -> Seen:
+    """The rows of a segment."""
+    frames = segment.frames(len(boxes))
+    return seen(boxes[frames.start - 1 : frames.stop - 1])
 
 
 def shown(items: list[Item], frame: int) -> list[float] | None:
@@ -64,8 +73,8 @@ RULES = st.builds(
 
 
 @run_settings(deadline=None)
-@given(walks(), RULES | st.just(KeyframeSettings(mode="exact")), st.sampled_from([thin, sketch]), st.data())
-def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(walk, rule, way, data) -> None:
+@given(walks(), RULES | st.just(KeyframeSettings(mode="exact")), st.booleans(), st.data())
+def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(walk, rule, is_whole, data) -> None:
     boxes, frames = walk
     rotations = st.sampled_from([0, 0, 30])
     anchors = [
@@ -74,10 +83,10 @@ def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(
     settings = Settings(keyframes=rule, bridge_frames=0, min_track_frames=0)
     made = keyframes(
         between(anchors),
-        lambda one: boxes[one.frames(len(boxes)).start - 1 : one.frames(len(boxes)).stop - 1],
+        lambda one: part(boxes, one),
         settings,
         (400, 200),
-        way=way,
+        is_whole=is_whole,
     )
     written = sorted([*anchors, *made.items], key=lambda item: item.frame)
     assert len({item.frame for item in written}) == len(written)
@@ -110,12 +119,12 @@ def test_a_budget_is_of_all_keyframes_a_persons_included(walk, budget: int) -> N
     cut = between(anchors)
     made = keyframes(
         cut,
-        lambda one: boxes[one.frames(len(boxes)).start - 1 : one.frames(len(boxes)).stop - 1],
+        lambda one: part(boxes, one),
         Settings(keyframes=rule, bridge_frames=0, min_track_frames=0),
     )
     loosest = keyframes(
         cut,
-        lambda one: boxes[one.frames(len(boxes)).start - 1 : one.frames(len(boxes)).stop - 1],
+        lambda one: part(boxes, one),
         Settings(keyframes=KeyframeSettings(iou=1e-9, px=0), bridge_frames=0, min_track_frames=0),
     )
     assert len(made.items) + len(anchors) <= max(budget, len(loosest.items) + len(anchors))
@@ -134,11 +143,11 @@ def test_drop_outs_are_bridged_and_ghosts_gone() -> None:
     assert presence(tracked(row(line), settings).items, len(line)) == "########.........##..."
     strict = Settings(bridge_frames=0, min_track_frames=1)
     assert presence(tracked(row(line), strict).items, len(line)) == line
-    at = Segment(None, None, within=Range(13, 13))
     alone = row("............#.........")
-    assert tracked(alone, settings, at).items, "nobody looked elsewhere"
     assert not tracked(alone, settings).items
     assert tracked(alone, settings, prompted=[13]).items, "a person has clicked on it there"
+    looked = ~np.isnan(alone[:, 0])
+    assert keyframes([WHOLE], lambda _: seen(alone, looked), settings).items, "nobody looked elsewhere"
 
 
 def test_spans_that_a_person_has_set_are_neither_bridged_nor_ghosts() -> None:
@@ -146,6 +155,13 @@ def test_spans_that_a_person_has_set_are_neither_bridged_nor_ghosts() -> None:
     line = "..##..#.#."  # frames 2 to 11
     items = [before, *tracked(row(line), Settings(), Segment(before, after)).items, after]
     assert presence(items, 12) == "##.#######.#", "hidden by a twin on frame 2, gaps beside the person's stay"
+
+
+def test_where_a_person_has_drawn_nothing_is_a_glimpse() -> None:
+    hidden, after = Item(1, False, 10, 10, 5, 5), Item(12, True, 15, 10, 5, 5)
+    items = [hidden, *tracked(row("....##...."), Settings(), Segment(hidden, after)).items, after]
+    assert presence(items, 12) == "#....##....#"
+    assert presence(tracked(row("....##...."), Settings()).items, 10) == ".........."
 
 
 def test_within_some_pixels_is_near_enough() -> None:
