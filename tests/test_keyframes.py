@@ -147,6 +147,12 @@ def test_what_may_not_be_looked_at_costs_a_few_more() -> None:
     assert counts[3] == len(thin(run, 0.95))
 
 
+def test_what_takes_no_time_is_taken_where_it_is_fewer() -> None:
+    boxes = np.tile([10.0, 10, 30, 30], (2_000, 1))
+    boxes[1_000:] += 0.02 * np.arange(1_000)[:, None]
+    assert [len(thin(of(boxes), 0.95, most=most)) for most in (0, 100_000, MOST)] == [3, 3, 3]
+
+
 @pytest.mark.parametrize("width", [1e-16, 1e-11])
 def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
     boxes = np.tile([10.0, 10, 15, 15], (6, 1)) + np.arange(6)[:, None] ** 2

@@ -100,6 +100,19 @@ def test_what_is_seen_on_the_last_frame_that_may_be_gone_to_stays(make_service) 
     assert page.frames(name) == [1, 20, 31]
 
 
+def test_what_stays_keeps_the_bound_that_it_kept(page: Page) -> None:
+    name = page.draw(1)
+    page.press(name)
+    page.regions[name]["meta"]["iou"] = 0.91
+    page.drag(name, 50, x=40)
+    page.press(name)
+    assert page.regions[name]["meta"]["iou"] == 1.0, "all was made anew"
+    page.regions[name]["meta"]["iou"] = 0.91
+    page.drag(name, 80, x=60)
+    page.press(name)
+    assert page.regions[name]["meta"]["iou"] == 0.91, "what is before frame 50 was not"
+
+
 def test_what_is_still_to_come_keeps_its_keyframes_however_often_it_is_asked_for(make_service) -> None:
     gate, jitter = Gate(0), np.random.default_rng(3).normal(0, 2.5, 1000)
     engine = StubEngine(step=0, gate=gate)

@@ -7,10 +7,14 @@ from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
 from backend.geometry import iou
-from backend.labelstudio.keyframing import Made, Seen, keyframes
+from backend.labelstudio.clock import Clock
+from backend.labelstudio.grammar import Range
+from backend.labelstudio.keyframing import Made, Seen, completed, keyframes, sampled
+from backend.labelstudio.keyframing import shown as as_shown
 from backend.labelstudio.segments import Segment, between
-from backend.labelstudio.sequence import Item
+from backend.labelstudio.sequence import Item, ours
 from backend.settings import KeyframeSettings, Settings
+from backend.tracks import Track
 from demo import check
 
 WHOLE = Segment(None, None)
@@ -128,6 +132,43 @@ def test_a_budget_is_of_all_keyframes_a_persons_included(walk, budget: int) -> N
         Settings(keyframes=KeyframeSettings(iou=1e-9, px=0), bridge_frames=0, min_track_frames=0),
     )
     assert len(made.items) + len(anchors) <= max(budget, len(loosest.items) + len(anchors))
+
+
+def test_a_budget_is_used_up() -> None:
+    boxes = np.round(np.random.default_rng(4).normal([40, 40, 12, 9], 0.2, (200, 4)), 4)
+    anchors = [Item(frame, True, 40, 40, 12, 9) for frame in (50, 100, 150)]
+    rule = KeyframeSettings(mode="budget", budget=40, px=0)
+    settings = Settings(keyframes=rule, bridge_frames=0, min_track_frames=0)
+    made = keyframes(between(anchors), lambda one: part(boxes, one), settings)
+    assert 37 <= len(made.items) + 3 <= 40
+
+
+def test_only_a_segments_part_is_looked_at_and_shown() -> None:
+    segment = Segment(None, None, within=Range(3, 5))
+    clock = Clock(np.arange(9) / 25, 9 / 25, 25)
+    track = Track(0, np.tile([10.0, 10, 20, 20], (9, 1)), np.ones(9), {})
+    new = sampled(segment, track, np.array([True] * 4 + [False] * 5), clock, (100, 100), 9)
+    assert np.flatnonzero(~np.isnan(new.boxes[:, 0])).tolist() == [2, 3, 4]
+    assert np.flatnonzero(new.looked).tolist() == [2, 3]
+    items = [ours(Item(1, True, 10, 10, 5, 5)), ours(Item(9, False, 18, 10, 5, 5))]
+    old = as_shown(segment, items, 9)
+    assert old.boxes[2:5, 0].tolist() == [12, 13, 14]
+    assert np.isnan(old.boxes[[0, 1, 5, 6, 7, 8], 0]).all()
+    assert not old.looked.any()
+
+
+def test_what_is_still_to_come_is_shown_as_it_was_however_often_that_is_asked_for() -> None:
+    waves = 10 * np.sin(np.arange(300) / 40)[:, None] * [1, 0, 0, 0]
+    boxes = np.round(np.array([40, 40, 12, 9]) + waves + np.random.default_rng(8).normal(0, 0.02, (300, 4)), 4)
+    made = tracked(boxes)
+    before = [shown(made.items, frame) for frame in range(1, 301)]
+    for done in range(10, 120):
+        looked = np.arange(300) < done
+        new = Seen(np.where(looked[:, None], boxes + np.array([0.15, 0, 0, 0]), np.nan), looked)
+        old = as_shown(WHOLE, sorted(made.items, key=lambda item: item.frame), 300)
+        made = keyframes([WHOLE], lambda _: completed(WHOLE, new, old), AS_TRACKED, is_whole=False)  # noqa: B023
+        rest = [shown(made.items, frame) for frame in range(done + 1, 301)]
+        assert np.abs(np.array(rest) - before[done:]).max() < 1e-3
 
 
 def test_a_gap_and_a_reappearance() -> None:

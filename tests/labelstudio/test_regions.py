@@ -140,6 +140,18 @@ def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
+def test_how_much_is_interpolated_counts_to_the_end_where_nothing_ends_it() -> None:
+    asked = parse(drawn(keyframe(1)))
+    (result,) = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    assert result["meta"]["interpolated"] == 0.99
+    assert not {"iou", "score"} & result["meta"].keys()
+
+
+@pytest.mark.parametrize(("told", "known"), [(0.9, 0.9), (1, 1.0), (1.5, None), ("x", None), (float("nan"), None)])
+def test_only_an_iou_is_believed(told: object, known: float | None) -> None:
+    assert region(keyframe(1), meta={"iou": told}).iou == known
+
+
 def test_which_ends_were_ours_is_known_the_next_time() -> None:
     off = keyframe(30) | {"enabled": False}
     asked = region(keyframe(1), off)
