@@ -33,7 +33,7 @@ clean:
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
-	$(call venv,.venv,the backend with SAM3,a minute or two and 1.5 GB)
+	$(call venv,.venv,the backend with SAM3,a minute or two and 1.7 GB)
 	@.venv/bin/pip install -q -e '.[sam3]' -c constraints.txt
 	@touch $@
 
