@@ -19,6 +19,8 @@ from backend.labelstudio.sequence import Item
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
+MEASURED = ("score", "iou", "interpolated")
+"""What `meta` tells of how a track was made: it holds for these keyframes and no others."""
 _NUMBER = re.compile(r"track \d+(?= ·|$)")
 _OUR_LINE = re.compile(_NUMBER.pattern + "|not tracked: ")
 """How lines of ours begin in a region's Info panel."""
@@ -210,7 +212,7 @@ def answer(
     meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
     meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
     summary = f"track {track_id}"
-    for key in ("partial", "at", "corrected", "iou", "score"):
+    for key in ("partial", "at", "corrected", *MEASURED):
         meta.pop(key, None)
     if region.corrections:
         meta["corrected"] = calibration.written(region.corrections)

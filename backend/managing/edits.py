@@ -275,7 +275,7 @@ def _meta(parts: Sequence[Entry], frames: Set[int]) -> dict[str, Any]:
 
     The seal does not fit any more, as it should not: no later answer replaces a track that a person has changed.
     """
-    meta = dict(parts[0].region.meta)
+    meta = {key: known for key, known in parts[0].region.meta.items() if key not in regions.MEASURED}
     for key in ("human", "ends"):
         lists = [part.region.meta.get(key) for part in parts]
         known = {frame for one in lists if isinstance(one, list) for frame in one}

@@ -28,6 +28,7 @@ def crossing() -> list[dict[str, Any]]:
         "human": [1, 70],
         "ends": [70],
         "points": {},
+        **{"score": 0.8, "iou": 0.96, "interpolated": 0.9},
     }
     person = drawn(keyframe(1, y=60), keyframe(70, y=40, human=True), id="c", labels=("Person",), meta=told)
     note = {"id": "c", "type": "choices", "from_name": "who", "to_name": "video", "value": {"choices": ["child"]}}

@@ -54,7 +54,7 @@ def test_a_number_is_written_where_people_see_it() -> None:
     after, _ = edited(roster(*crossing()), "renumber", [2], to=12)
     meta = next(one for one in after.results() if one["id"] == "c")["meta"]
     assert (meta["track_id"], meta["text"]) == (12, ["mind the hat", "track 12 · sam3 · 0.80"])
-    assert meta["seal"] == "x"
+    assert (meta["seal"], meta["iou"]) == ("x", 0.96)
 
 
 def test_all_are_numbered_as_they_appear() -> None:
@@ -109,6 +109,8 @@ def test_both_parts_of_a_split_keep_what_was_said_of_the_whole() -> None:
     assert (first.region.meta["ends"], second.region.meta["ends"]) == ([], [70])
     assert "points" in first.region.meta
     assert "points" not in second.region.meta
+    for one in (first, second):
+        assert not {"score", "iou", "interpolated"} & one.region.meta.keys(), "that was measured of the whole"
     # What a person has cut, no later answer replaces.
     assert not first.region.is_untouched
     assert not second.region.is_untouched
