@@ -15,6 +15,8 @@ _EXACT: Tolerance = (0.0, 0.0)
 MOST = 2**28
 """Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. There are no more
 where it has 16,000 frames or fewer."""
+SOME = MOST // 16
+"""As many while more is to come: all of 4,000 frames."""
 _STEPS = 4096
 """How finely the best bound is sought for a given number of keyframes."""
 _PROBES = 16
@@ -57,13 +59,13 @@ def thin(run: Run, bound: float, px: Tolerance = _EXACT, most: int = MOST) -> li
     Returns:
         Sorted row numbers: the first, the last, and as few others as can be.
     """
-    line = _Line(run, bound, px)
-    if line.keeps(0, line.last):
-        return sorted({0, line.last})
+    line, last = _Line(run, bound, px), len(run.boxes) - 1
+    if line.keeps(0, last):
+        return sorted({0, last})
     rows = line.fewest(most) if most else [0]
-    if rows[-1] == line.last:
+    if rows[-1] == last:
         return rows
-    return min(rows + line.few(rows[-1]), [0, *line.few(0)], key=len)
+    return min(rows[:-1] + line.few(rows[-1]), line.few(0), key=len)
 
 
 def spend(runs: Sequence[Run], budget: int, px: Tolerance = _EXACT, most: int = MOST) -> list[list[int]]:
@@ -129,9 +131,8 @@ class _Line:
     def __init__(self, run: Run, bound: float, px: Tolerance) -> None:
         from backend import shortcuts  # what compiles it takes half a second to import
 
-        self._breaks, self._shortest = shortcuts.breaks, shortcuts.shortest
+        self._shortcuts = shortcuts
         keys, boxes = (np.ascontiguousarray(given, float) for given in (run.keys, run.boxes))
-        self.last = len(boxes) - 1
         size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-12)
         farthest, smallest = np.abs(boxes).max(), size.min(axis=1)
         # Whoever reads the rule in another order of additions may not find a frame below it.
@@ -142,23 +143,12 @@ class _Line:
 
     def keeps(self, start: int, stop: int) -> bool:
         """Whether the line between two rows keeps all between."""
-        return stop - start < 2 or self._breaks(self._given, start, stop, start + 1, stop - 1) < 0
+        return self._shortcuts.keeps(self._given, start, stop)
 
     def fewest(self, most: int) -> list[int]:
         """From the first row to the last, or as far as that goes."""
-        return self._shortest(self._given, self._off, self._room, most)
+        return self._shortcuts.shortest(self._given, self._off, self._room, most)
 
     def few(self, start: int) -> list[int]:
-        """From the row after `start` to the last: each is sought ahead of the one before, by doubling and bisection."""
-        rows = []
-        while start < self.last:
-            good, bad, step = start + 1, self.last + 1, 2
-            while good < self.last and bad > self.last:
-                stop = min(start + step, self.last)
-                good, bad, step = (stop, bad, step * 2) if self.keeps(start, stop) else (good, stop, step)
-            while bad - good > 1:
-                middle = (good + bad) // 2
-                good, bad = (middle, bad) if self.keeps(start, middle) else (good, middle)
-            rows.append(good)
-            start = good
-        return rows
+        """From the row `start` to the last, in no time."""
+        return self._shortcuts.short(self._given, start)

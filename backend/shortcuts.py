@@ -48,6 +48,8 @@ def _compiled(function: F) -> F:
 @_compiled
 def breaks(given: Given, start: int, stop: int, first: int, last: int) -> int:
     """The last row, of those from `first` to `last`, that the line from `start` to `stop` does not keep; -1: none."""
+    if first > last:
+        return -1
     keys, true = given.keys, given.true
     per = 1.0 / (stop - start)
     a0, a1, a2, a3 = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
@@ -65,6 +67,36 @@ def breaks(given: Given, start: int, stop: int, first: int, last: int) -> int:
             if not ((across <= given.edge[0] and along <= given.edge[1]) or (across == 0 and along == 0)):
                 return row
     return -1
+
+
+@_compiled
+def keeps(given: Given, start: int, stop: int) -> bool:
+    """Whether the line from `start` to `stop` keeps all rows between."""
+    return breaks(given, start, stop, start + 1, stop - 1) < 0
+
+
+@_compiled
+def short(given: Given, start: int) -> list[int]:
+    """Few rows from `start` to the last: each is sought ahead of the one before, by doubling and bisection."""
+    last, way = len(given.keys) - 1, [start]
+    while way[-1] < last:
+        start, step = way[-1], 2
+        good, bad = start + 1, last + 1
+        while good < last and bad > last:
+            stop = min(start + step, last)
+            if keeps(given, start, stop):
+                good = stop
+            else:
+                bad = stop
+            step *= 2
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if keeps(given, start, middle):
+                good = middle
+            else:
+                bad = middle
+        way.append(good)
+    return way
 
 
 @_compiled

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from backend.shortcuts import Given, breaks, shortest
+from backend.shortcuts import Given, breaks, short, shortest
 
 _READ_ONLY = """
 import numba.core.caching as caching
@@ -40,6 +40,12 @@ def test_the_way_goes_over_the_bend() -> None:
 
 def test_where_it_takes_too_long_a_part_of_the_way_is_told() -> None:
     assert shortest(bend(), np.full(9, 1 / 0.9 - 1), 1e-9, 9) == [0, 4]
+
+
+def test_few_are_sought_in_no_time() -> None:
+    assert short(bend(), 0) == [0, 4, 8]
+    assert short(bend(), 6) == [6, 8]
+    assert short(bend(), 8) == [8]
 
 
 @pytest.mark.slow

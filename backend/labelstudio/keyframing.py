@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backend import presence
 from backend.geometry import Boxes, iou
-from backend.keyframes import MOST, Run, choose, kept_bound
+from backend.keyframes import MOST, SOME, Run, choose, kept_bound
 from backend.labelstudio import sequence
 from backend.labelstudio.clock import Clock
 from backend.labelstudio.segments import Segment
@@ -64,7 +64,7 @@ def keyframes(
         seen: what is known of a segment.
         size: width and height of the picture in pixels; None: nothing passes for being some pixels off.
         prompted: LS frames on which a person has shown the object.
-        is_whole: nothing is missing any more, so the fewest are worth some time.
+        is_whole: nothing is missing any more, so that the fewest are worth the time.
     """
     items: list[Item] = []
     stretches: list[_Stretch] = []
@@ -81,7 +81,7 @@ def keyframes(
     spent = len({item.frame for item in (*items, *anchors)}) - sum(one.given for one in stretches)
     px = (settings.keyframes.px * 100 / size[0], settings.keyframes.px * 100 / size[1]) if size else (0.0, 0.0)
     runs = [one.run for one in stretches]
-    chosen = choose(runs, settings.keyframes, px, spent, MOST if is_whole else 0)
+    chosen = choose(runs, settings.keyframes, px, spent, MOST if is_whole else SOME)
     items += [item for one, rows in zip(stretches, chosen, strict=True) for item in one.items(rows)]
     kept_to = [kept_bound(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
     return Made(items, min(kept_to, default=None))
