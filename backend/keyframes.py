@@ -13,8 +13,8 @@ Tolerance = tuple[float, float]
 _EXACT: Tolerance = (0.0, 0.0)
 
 MOST = 2**28
-"""Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. 16,000 frames hardly
-ever have more, and an hour of a usual track has a tenth of it."""
+"""Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. 16,000 frames
+hardly ever have more, and an hour of a usual track has a tenth of it."""
 SOME = MOST // 16
 """As many while more is to come: all of 4,000 frames."""
 _STEPS = 4096
