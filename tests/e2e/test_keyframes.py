@@ -7,7 +7,7 @@ import pytest
 
 from backend.geometry import Boxes, iou
 from backend.labelstudio import regions, sequence
-from backend.labelstudio.keyframing import keyframes
+from backend.labelstudio.keyframing import Seen, keyframes
 from backend.labelstudio.regions import Region
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
@@ -38,7 +38,8 @@ def tracked() -> Boxes:
 
 
 def region(name: str, number: int) -> dict:
-    made = keyframes([Segment(None, None)], lambda _: tracked(), Settings(keyframes=RULES[name]), SIZE)
+    seen = Seen(tracked(), np.ones(clip.FRAMES, bool))
+    made = keyframes([Segment(None, None)], lambda _: seen, Settings(keyframes=RULES[name]), SIZE)
     blank = Region(name, "box", "video", ("Circle",), (), frames_count=clip.FRAMES)
     told = {"labels": ["Circle"], "track_id": number, "engine": name, "score": None, "iou": made.iou}
     (answer,) = regions.answer(blank, made.items, framerate=clip.FPS, **told)
