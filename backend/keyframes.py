@@ -62,7 +62,9 @@ def thin(run: Run, bound: float, px: Tolerance = _EXACT, most: int = MOST) -> li
     line, last = _Line(run, bound, px), len(run.boxes) - 1
     if line.keeps(0, last):
         return sorted({0, last})
-    rows = line.fewest(most) if most else [0]
+    if not most:
+        return line.few(0)
+    rows = line.fewest(most)
     if rows[-1] == last:
         return rows
     return min(rows[:-1] + line.few(rows[-1]), line.few(0), key=len)

@@ -93,28 +93,24 @@ def test_what_comes_changes_only_the_end_of_what_takes_no_time(
     assert len(whole) == same or whole[same - 1] + 2 * (whole[same] - whole[same - 1]) + 2 >= len(part.boxes)
 
 
-def of(boxes: np.ndarray) -> Run:
-    return Run.of(boxes)
-
-
 @pytest.mark.parametrize("count", [2, 3, 5, 100, 1000])
 def test_a_straight_way_takes_two_keyframes(count: int) -> None:
     boxes = np.linspace([0, 0, 50, 60], [300, 200, 380, 260], count)
-    assert thin(of(boxes), 0.99) == [0, count - 1]
+    assert thin(Run.of(boxes), 0.99) == [0, count - 1]
 
 
 def test_a_bend_takes_one_more() -> None:
     there = np.linspace([0, 0, 50, 60], [300, 0, 350, 60], 50)
     boxes = np.vstack([there, there[-2::-1]])
-    assert thin(of(boxes), 0.999) == [0, 49, 98]
+    assert thin(Run.of(boxes), 0.999) == [0, 49, 98]
 
 
 def test_a_segment_may_hold_again_further_on() -> None:
     boxes = np.tile([10.0, 10, 30, 30], (40, 1))
     boxes[10:20] += [6, 0, 6, 0]
-    assert thin(of(boxes), 0.95) == [0, 9, 10, 19, 20, 39]
+    assert thin(Run.of(boxes), 0.95) == [0, 9, 10, 19, 20, 39]
     boxes[10:20] -= [5.9, 0, 5.9, 0]
-    assert thin(of(boxes), 0.95) == [0, 39]
+    assert thin(Run.of(boxes), 0.95) == [0, 39]
 
 
 @pytest.mark.parametrize("edge", range(4))
@@ -124,18 +120,18 @@ def test_one_edge_may_move_up_to_the_limit(edge: int, size: float, share: float,
     boxes = np.tile([90.0, 90, 90 + size, 90 + size], (40, 1))
     boxes[20:] -= 50
     boxes[9, edge] += size * (share - 1) * (1 if edge > 1 else -1)
-    assert len(thin(of(boxes), 0.95)) == 4 + more
+    assert len(thin(Run.of(boxes), 0.95)) == 4 + more
 
 
 def test_long_segments_are_not_cut() -> None:
     boxes = np.tile([10.0, 10, 30, 30], (4_000, 1))
     boxes[1_800:] += 0.3 * np.arange(2_200)[:, None]
-    assert thin(of(boxes), 0.95, (0.01, 0.01)) == [0, 1_800, 3_999]
+    assert thin(Run.of(boxes), 0.95, (0.01, 0.01)) == [0, 1_800, 3_999]
 
 
 def test_what_may_not_be_looked_at_costs_a_few_more() -> None:
     rng = np.random.default_rng(6)
-    run = of(np.round(rng.normal([20, 30, 42, 44], 0.15, (2_000, 4)), 4))
+    run = Run.of(np.round(rng.normal([20, 30, 42, 44], 0.15, (2_000, 4)), 4))
     counts = []
     for most in (0, 1, 30_000, 1_000_000):
         chosen = thin(run, 0.95, most=most)
@@ -150,14 +146,14 @@ def test_what_may_not_be_looked_at_costs_a_few_more() -> None:
 def test_what_takes_no_time_is_taken_where_it_is_fewer() -> None:
     boxes = np.tile([10.0, 10, 30, 30], (2_000, 1))
     boxes[1_000:] += 0.02 * np.arange(1_000)[:, None]
-    assert [len(thin(of(boxes), 0.95, most=most)) for most in (0, 100_000, MOST)] == [3, 3, 3]
+    assert [len(thin(Run.of(boxes), 0.95, most=most)) for most in (0, 100_000, MOST)] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("width", [1e-16, 1e-11])
 def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
     boxes = np.tile([10.0, 10, 15, 15], (6, 1)) + np.arange(6)[:, None] ** 2
     boxes[2, 2] = boxes[2, 0] + width
-    assert {0, 2, 5} <= {*thin(of(boxes), 0.95)}
+    assert {0, 2, 5} <= {*thin(Run.of(boxes), 0.95)}
 
 
 @settings(deadline=None, max_examples=40)
@@ -178,7 +174,7 @@ def test_a_budget_gets_the_best_bound(several: list[Run], px: Tolerance) -> None
 
 def test_the_mode_says_what_is_chosen() -> None:
     boxes = np.round(np.random.default_rng(1).normal([10, 10, 20, 20], 0.3, (60, 4)), 4)
-    several = [of(boxes[:40]), of(boxes[40:])]
+    several = [Run.of(boxes[:40]), Run.of(boxes[40:])]
     every = choose(several, KeyframeSettings(mode="exact"), (0, 0))
     assert every == [list(range(40)), list(range(20))]
     assert choose(several, KeyframeSettings(iou=0.9), (0, 0)) == [thin(run, 0.9) for run in several]
@@ -204,4 +200,6 @@ def test_a_run_is_boxes_and_as_many_keys(shapes: tuple) -> None:
 
 
 def test_one_frame_is_one_keyframe() -> None:
-    assert thin(of(np.array([[1.0, 1, 2, 2]])), 0.95) == thin(of(np.array([[1.0, 1, 2, 2]])), 0.95, most=0) == [0]
+    assert (
+        thin(Run.of(np.array([[1.0, 1, 2, 2]])), 0.95) == thin(Run.of(np.array([[1.0, 1, 2, 2]])), 0.95, most=0) == [0]
+    )

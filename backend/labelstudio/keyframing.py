@@ -124,14 +124,14 @@ def _stretches(
 ) -> list[_Stretch]:
     """The rows of a span, between an anchor before it and one behind it, cut at keyframes that stay."""
     first, last = span.start, span.stop - 1
-    inside = [row for frame in keyed if (row := frame - _before_first(segment)) in span]
+    inside = [row for frame in keyed if (row := frame - segment.first + 1) in span]
     found = []
     for start, stop in pairwise(sorted({first, last, *inside})) if last > first else [(first, last)]:
         boxes = rows[start : stop + 1]
         keys = _steadied(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
         ours = range(int(start == 0 or start > first), len(boxes) - int(stop == len(rows) - 1))
         run = Run(sequence.corners(boxes), sequence.corners(keys))
-        found.append(_Stretch(_before_first(segment) + start, ours, keys, run, ends=stop == last))
+        found.append(_Stretch(segment.first - 1 + start, ours, keys, run, ends=stop == last))
     return found
 
 
@@ -145,17 +145,12 @@ def _steadied(boxes: Boxes, frames: int, bound: float) -> Boxes:
     return moved
 
 
-def _before_first(segment: Segment) -> int:
-    """The LS frame before a segment's first one."""
-    return segment.before.frame if segment.before else 0
-
-
 def _rows(segment: Segment, seen: Seen, settings: Settings, prompted: Collection[int]) -> Boxes:
     """A segment's boxes between its anchors, as they are to be shown: drop-outs bridged, ghosts gone."""
     before, after, boxes = segment.before, segment.after, seen.boxes
     rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
     looked = np.concatenate([[False], seen.looked, [False]])
-    human = {frame - _before_first(segment) for frame in prompted}
+    human = {frame - segment.first + 1 for frame in prompted}
     human |= {row for row, item in ((0, before), (len(boxes) + 1, after)) if item and item.is_human}
     rows = presence.bridged(rows, looked, settings.bridge_frames, human)
     if settings.min_track_frames > 1:
@@ -210,9 +205,8 @@ def completed(segment: Segment, new: Seen, old: Seen) -> Seen:
     boxes = np.where(new.looked[:, None], new.boxes, old.boxes)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], new.looked, [True]])))
     lacking = {row for edge in edges.reshape(-1, 2).tolist() for row in (edge[0], edge[1] - 1)}
-    first = _before_first(segment) + 1
-    keyed = {frame for frame in old.keyed if not new.looked[frame - first]}
-    return Seen(boxes, new.looked, keyed | {first + row for row in lacking})
+    keyed = {frame for frame in old.keyed if not new.looked[frame - segment.first]}
+    return Seen(boxes, new.looked, keyed | {segment.first + row for row in lacking})
 
 
 def _inside(segment: Segment, frames: NDArray[np.int64]) -> Looked:

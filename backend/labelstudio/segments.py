@@ -38,10 +38,14 @@ class Segment:
         """There is something for an engine to do."""
         return self.kept is None and self.goes
 
+    @property
+    def first(self) -> int:
+        """Its first LS frame."""
+        return self.before.frame + 1 if self.before else 1
+
     def frames(self, length: int) -> range:
         """LS frames of the segment in a video of `length` LS frames."""
-        first = self.before.frame + 1 if self.before else 1
-        return range(first, self.after.frame if self.after else length + 1)
+        return range(self.first, self.after.frame if self.after else length + 1)
 
 
 def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple[Segment, ...]:
