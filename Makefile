@@ -4,10 +4,13 @@ BACKEND := .venv/.installed
 DEVELOPMENT := .venv/.installed-dev
 LABEL_STUDIO := .venv-labelstudio/.installed
 LABEL_STUDIO_ML := .venv-lsml/.installed
+LOWEST := .venv-lowest/.installed
+# It runs on the OpenCV that we install, under another name.
+TRACKEVAL := trackeval .* requires opencv-python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test lint readme pictures clean
+.PHONY: demo install test test-lowest lint readme pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
@@ -16,6 +19,10 @@ install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(if $(filter-out 0,$(FAST)),-m "not slow")
+
+# The fast tests with the lowest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check
@@ -29,7 +36,7 @@ pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-labelstudio .venv-lsml .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-labelstudio .venv-lsml .venv-lowest .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
@@ -40,7 +47,8 @@ $(BACKEND): pyproject.toml constraints.txt
 $(DEVELOPMENT): $(BACKEND)
 	@echo "setting up the tools for development (only this time: under a minute)"
 	@.venv/bin/pip install -q -e '.[dev,sam3]' -c constraints.txt
-	@.venv/bin/pip install -q --no-deps trackeval -c constraints.txt # with them it brings another OpenCV
+	@.venv/bin/pip install -q --no-deps trackeval tabulate -c constraints.txt # with them it brings another OpenCV
+	$(call check,.venv,$(TRACKEVAL))
 	@.venv/bin/python -m tests.bpe
 	@touch $@
 
@@ -56,11 +64,25 @@ $(LABEL_STUDIO_ML): tests/hosting-requirements.txt $(DEVELOPMENT)
 	@ours=$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	 theirs=$$(.venv-lsml/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	 echo "import site; site.addsitedir('$$ours')" > "$$theirs/ours.pth"
+	$(call check,.venv-lsml,label-studio-ml |$(TRACKEVAL))
+	@touch $@
+
+# uv alone can choose the lowest versions; it needs no pins, since these are what is chosen.
+$(LOWEST): pyproject.toml $(DEVELOPMENT)
+	$(call venv,.venv-lowest,the lowest versions that pyproject.toml allows,a few minutes and 6 GB)
+	@.venv/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev,sam3]'
+	@.venv/bin/uv pip install -q --python .venv-lowest/bin/python --no-deps trackeval tabulate
 	@touch $@
 
 # $(call venv,folder,what,how much)
 define venv
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, and $(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv (Debian, Ubuntu)" >&2; exit 1; }
 	@echo "setting up $(2) in $(1) (only this time: $(3))"
-	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv --clear $(1)
+endef
+
+# $(call check,folder,known): fails if a package in the folder lacks a requirement, except for lines that begin with `known`
+define check
+	@! $(1)/bin/pip check | grep -v -E '^(No broken requirements|$(2))'
 endef
