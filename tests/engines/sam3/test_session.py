@@ -216,9 +216,11 @@ def test_removing_a_track_changes_no_other(opened):
     session.remove("nobody")
     ours, theirs = run(session, 3, 8), run(other, 3, 8)
     assert [list(result.tracks) for result in ours] == [["a", "c"]] * 5
-    assert values(ours) == values(
-        [replace(result, tracks={name: one for name, one in result.tracks.items() if name != "b"}) for result in theirs]
-    )
+    for our, their in zip(ours, theirs, strict=True):
+        for name, track in our.tracks.items():
+            assert track.box == their.tracks[name].box
+            # Sums over another batch: PyTorch promises no equal last digit, and 2.6 gives another.
+            assert track.score == pytest.approx(their.tracks[name].score, abs=1e-6)
 
 
 def test_a_track_may_be_removed_while_results_are_held_back(opened):
