@@ -40,12 +40,12 @@ clean:
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
-	$(call venv,.venv,the backend with SAM3,a minute or two and 1.7 GB)
+	$(call venv,.venv,the backend with SAM3,a few minutes and 5.5 GB)
 	@.venv/bin/pip install -q -e '.[sam3]' -c constraints.txt
 	@touch $@
 
 $(DEVELOPMENT): $(BACKEND)
-	@echo "setting up the tools for development (only this time: under a minute)"
+	@echo "setting up the tools for development (only this time: about a minute)"
 	@.venv/bin/pip install -q -e '.[dev,sam3]' -c constraints.txt
 	@.venv/bin/pip install -q --no-deps trackeval tabulate -c constraints.txt # with them it brings another OpenCV
 	$(call check,.venv,$(TRACKEVAL))

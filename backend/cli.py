@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from backend import __version__, settings
 from backend.commands import exchange
 from backend.errors import BackendError, SettingsError
-from backend.geometry import Box
-from backend.prompts import Point, Prompt, Search, Target
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Point, Prompt, Search, Target
 
 _FORMS = {
     "--box": "X,Y,W,H@F",

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from backend import __version__, engines, keyframes
-from backend.answers.batch import OFF, Batch
-from backend.answers.memory import Memory
-from backend.answers.request import Request, Tools
-from backend.answers.story import Story
+from backend import __version__, engines
 from backend.errors import BackendError, BadRequest, StudioError
 from backend.gate import Gate
-from backend.jobs.board import Board
-from backend.jobs.device import Device, in_process
-from backend.labelstudio import config as label_config
-from backend.labelstudio import interactions
-from backend.labelstudio.strip import Signer
+from backend.jobs.status import Board
+from backend.jobs.worker_client import Device, in_process
+from backend.labelstudio import label_config, request
+from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.videos import reader
-from backend.managing.manager import Manager
+from backend.predict.handler import Story
+from backend.predict.preannotation import OFF, Batch
+from backend.predict.request_context import Request, Tools
+from backend.predict.response_cache import Memory
 from backend.settings import Settings
+from backend.track_editor.view import Manager
+from backend.tracks import keyframe_selection
 from backend.video import VideoLimits, jpeg
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Service:
         self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._device.start()
-        threading.Thread(target=keyframes.warm, name="compiler", daemon=True).start()
+        threading.Thread(target=keyframe_selection.warm, name="compiler", daemon=True).start()
         self.model_version = self.tools.model_version
 
     def close(self) -> None:
@@ -174,10 +174,10 @@ class Service:
     ) -> list[dict[str, Any]]:
         config = label_config.parse(xml)
         try:
-            interaction = interactions.parse(tasks, context, config)
+            interaction = request.parse(tasks, context, config)
             result = Story(Request(self.tools, self._memory, interaction, config, project)).answered(deadline)
         except BackendError as error:
-            line = interactions.line_of(tasks, context, config)
+            line = request.line_of(tasks, context, config)
             if line is None:
                 raise
             log.warning("told in the line for words: %s", " ".join(str(error).split()))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from backend.errors import SettingsError
-from backend.prompts import Direction
+from backend.tracks.prompts import Direction
 
 PREFIX = "SAM3_BACKEND_"
 ALIASES = {

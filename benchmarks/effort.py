@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
-from tests.e2e.browser import CHROMIUM, FLAGS, REGION_OF, LabelingPage
+from tests.e2e.browser import REGION_OF, LabelingPage, chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 
 GOOD = 0.85
@@ -214,8 +213,7 @@ def main() -> None:
 
 
 def _measured(project: Project, way: str, truth: dict[str, Boxes]) -> dict[str, Any]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": 1400, "height": 1500})
         page = LabelingPage(context.new_page(), project.studio.url, ROOT / "screenshots")
         page.login(project.studio.email, project.studio.password)
@@ -226,7 +224,6 @@ def _measured(project: Project, way: str, truth: dict[str, Boxes]) -> dict[str, 
         do()
         seconds = time.monotonic() - began
         page.shot(f"effort-{way}")
-        browser.close()
     reached = {} if annotator.reached else {f"given_up_{way}": True}
     return {f"gestures_{way}": annotator.gestures, f"seconds_{way}": round(seconds, 1), **reached}
 

@@ -76,11 +76,11 @@ from backend.engines import load
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.session import Sam3Session
-from backend.geometry import Box
 from backend.jobs.propagation import Propagations
-from backend.prompts import Phrase, Point, Prompt, Target
 from backend.settings import Settings
-from backend.tracks import FrameResult, Observation
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Point, Prompt, Target
+from backend.tracks.track import FrameResult, Observation
 from tests.engines import contract
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes, stock, tiny

@@ -43,13 +43,13 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load
-from backend.engines.sam3 import masks, vision
+from backend.engines.sam3 import image_encoder, masks
 from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.image_encoder import Vision
 from backend.engines.sam3.tracker import Tracker
-from backend.engines.sam3.vision import Vision
-from backend.prompts import Point, Prompt
 from backend.settings import Settings
-from backend.tracks import FrameResult
+from backend.tracks.prompts import Point, Prompt
+from backend.tracks.track import FrameResult
 from backend.video import Video, write_video
 from tests.engines.sam3 import scenes, stock, tiny
 
@@ -152,9 +152,9 @@ class Stopwatch:
 
 
 STAGES = [
-    (vision, "pixels", "preprocessing"),
+    (image_encoder, "pixels", "preprocessing"),
     (Vision, "_run", "seeing"),  # with the preprocessing
-    (vision.View, "_pyramid", "necks"),
+    (image_encoder.View, "_pyramid", "necks"),
     (Tracker, "_remembered", "memory attention"),
     (Tracker, "_decode", "mask decoder"),
     (Tracker, "_encode", "memory encoder"),

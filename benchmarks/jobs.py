@@ -45,15 +45,15 @@ from waitress.server import create_server
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import serve
-from backend.jobs.device import Device, in_process
 from backend.jobs.job import restore
 from backend.jobs.propagation import Place
-from backend.jobs.recipe import Footage, Recipe, Shown
+from backend.jobs.spec import Footage, Recipe, Shown
 from backend.jobs.store import Store
 from backend.jobs.worker import SAVED_FRAMES, Said
-from backend.labelstudio.grammar import EVERYWHERE
+from backend.jobs.worker_client import Device, in_process
+from backend.labelstudio.commands import EVERYWHERE
 from backend.settings import Limits, Settings
-from backend.tracks import Block
+from backend.tracks.track import Block
 from backend.video import Video, VideoLimits
 from tests.clips import write_clip
 from tests.fakes import sleeping

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.geometry import Boxes
-from backend.keyframes import Run, thin
-from backend.labelstudio import sequence
+from backend.labelstudio import keyframe as sequence
+from backend.tracks.geometry import Boxes
+from backend.tracks.keyframe_selection import Run, thin
 
 BOUND = 0.95
 PICTURE = (1920, 1080)

@@ -41,13 +41,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backend.commands import annotate
 from backend.commands.export import Wanted
 from backend.commands.export import run as export
-from backend.export import beside
-from backend.export.formats import NAMES
-from backend.jobs.device import Device, in_process
-from backend.labelstudio.sequence import Item, ours
-from backend.masks import Rle
-from backend.prompts import Phrase
+from backend.formats import mask_sidecar
+from backend.formats.registry import NAMES
+from backend.jobs.worker_client import Device, in_process
+from backend.labelstudio.keyframe import Item, ours
 from backend.settings import Settings
+from backend.tracks.masks import Rle
+from backend.tracks.prompts import Phrase
 from backend.video import Video, VideoLimits
 from tests.clips import write_clip
 from tests.fakes import sleeping
@@ -147,7 +147,7 @@ def exports(folder: Path, tracks: int = 50, frames: int = 10_000) -> dict[str, f
     task = {"id": 1, "data": {"video": "a.mp4", "fps": 25}, "annotations": [{"id": 1, "result": results}]}
     file = folder / "tasks.json"
     file.write_text(json.dumps([task]))
-    beside.write(file, {one["id"]: discs(one, frames // 50) for one in results})
+    mask_sidecar.write(file, {one["id"]: discs(one, frames // 50) for one in results})
     found = {}
     for name, dense in ways():
         wanted = Wanted(name, folder / f"{name}{dense}", dense, size=SIZE, looks=False)

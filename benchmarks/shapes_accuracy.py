@@ -46,10 +46,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import shapes
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.weights import located
-from backend.geometry import Box
-from backend.prompts import Phrase, Point, Prompt
 from backend.settings import Settings
-from backend.tracks import FrameResult, Observation
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Point, Prompt
+from backend.tracks.track import FrameResult, Observation
 from backend.video import Video
 from shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Clip, Recipe
 from tests.engines.contract import FakeVideo

@@ -16,9 +16,9 @@ import numpy as np
 import requests
 
 from backend.commands import prepare
-from backend.geometry import Box
 from backend.labelstudio.client import Client
 from backend.settings import Settings
+from backend.tracks.geometry import Box
 from demo import check, clip
 from demo.labelstudio import NO_PROXY, LabelStudio
 from demo.processes import DemoError, Process, ended_by_signals, free_port

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.geometry import Box, Boxes, iou
+from backend.tracks.geometry import Box, Boxes, iou
 
 Region = dict[str, Any]
 GOOD = 0.8  # intersection over union

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.geometry import Boxes
+from backend.tracks.geometry import Boxes
 from shapes import HELD_OUT, Clip, Recipe
 
 WIDTH, HEIGHT, FPS, FRAMES = 640, 360, 25, 100

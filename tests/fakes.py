@@ -15,12 +15,12 @@ from typing import Self
 import numpy as np
 
 from backend.errors import SettingsError, Unsupported
-from backend.geometry import Box
 from backend.jobs import worker
-from backend.jobs.device import Device
-from backend.masks import Rle
-from backend.prompts import Phrase, Point, Prompt
-from backend.tracks import ABSENT, FrameResult, Observation
+from backend.jobs.worker_client import Device
+from backend.tracks.geometry import Box
+from backend.tracks.masks import Rle
+from backend.tracks.prompts import Phrase, Point, Prompt
+from backend.tracks.track import ABSENT, FrameResult, Observation
 
 
 class FakeVideo:

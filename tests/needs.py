@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 
-def missing(path: Path, what: str) -> None:
-    """Skip the test plainly where `path` is not there; with E2E=required, fail it."""
-    if not path.exists():
+def need(is_there: bool, what: str) -> None:
+    """Skip the test plainly unless it is there; with E2E=required, fail it."""
+    if not is_there:
         reason = f"{what} is not installed here"
         if os.environ.get("E2E") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def missing(path: Path, what: str) -> None:
+    """As `need`, for a file or a folder."""
+    need(path.exists(), what)

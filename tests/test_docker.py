@@ -18,8 +18,8 @@ import pytest
 import requests
 import yaml
 
-from backend.geometry import Box
 from backend.settings import ALIASES, PREFIX, Settings
+from backend.tracks.geometry import Box
 from demo import check, clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest, BadVideo, Busy, SettingsError
-from backend.labelstudio import sequence
+from backend.labelstudio import keyframe as sequence
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
-from backend.tracks import Observation
+from backend.tracks.track import Observation
 from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, on_thread
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
-from tests.labelstudio.test_keyframing import shown
+from tests.labelstudio.test_keyframes import shown
 
 
 def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from backend.engines.sam3.memory import Memories, Memory
+from backend.engines.sam3.image_encoder import View
+from backend.engines.sam3.memory_bank import Memories, Memory
 from backend.engines.sam3.tracker import Masks, Tracker, alike
-from backend.engines.sam3.vision import View
 from shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage

@@ -11,12 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.answers.batch import Source
-from backend.commands.telling import tell
+from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.jobs.device import Device
 from backend.jobs.job import Job
+from backend.jobs.worker_client import Device
 from backend.labelstudio.client import Client
+from backend.predict.preannotation import Source
 from backend.service import Service
 from backend.settings import Settings
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backend.commands import prepare
-from backend.commands.telling import tell
+from backend.commands.console import tell
 from backend.errors import SettingsError
-from backend.labelstudio import config as label_config
+from backend.labelstudio import label_config
 from backend.labelstudio.client import Client
 from backend.settings import Settings
 

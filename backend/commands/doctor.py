@@ -6,13 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from backend import engines
-from backend.commands import checks
-from backend.commands.telling import OK, WARN, Report, tell
+from backend.commands import doctor_checks
+from backend.commands.console import OK, WARN, Report, tell
 from backend.engines.base import FAILED, Engine, statuses
 from backend.errors import MediaError, SettingsError
-from backend.labelstudio import config as label_config
+from backend.labelstudio import label_config
 from backend.labelstudio.client import Client
-from backend.labelstudio.config import NUMBERS
+from backend.labelstudio.label_config import NUMBERS
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 from backend.video import Video
@@ -45,13 +45,13 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
         say(_ready(engine))
         if engine.name == "sam3":
             with report.check("device") as say:
-                say(*checks.device(settings, engine))
+                say(*doctor_checks.device(settings, engine))
     with report.check("data_dir") as say:
         say(*_room(settings.data_dir.expanduser()))
     with report.check("environment") as say:
-        say(checks.opencv())
+        say(doctor_checks.opencv())
     with report.check("server") as say:
-        say(*checks.server(settings))
+        say(*doctor_checks.server(settings))
     client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
     is_reached = _look_at_studio(report, client, task)
     if client and is_reached and task is not None:
@@ -135,19 +135,19 @@ def _look_at_task(report: Report, settings: Settings, client: Client, number: in
     with report.check("connection") as say:
         backends = client.backends(task["project"])
         if not backends:
-            raise checks.none_connected(task["project"])
+            raise doctor_checks.none_connected(task["project"])
         for one in backends:
             with report.check("connection") as say:
-                say(*checks.connection(one, task["project"], settings, client.url))
+                say(*doctor_checks.connection(one, task["project"], settings, client.url))
     tag, strip, videos = config.video, config.strip, Videos(settings)
     with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
         say(_described(video))
         with report.check("frame rate") as say:
-            say(checks.rate(task, tag, video))
+            say(doctor_checks.rate(task, tag, video))
         if strip.startswith("$"):
             with report.check("frames") as say:
-                pictures = checks.pictures(task, strip[1:], tag, video)
-                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, videos, checks.prepare(task))}")
+                pictures = doctor_checks.pictures(task, strip[1:], tag, video)
+                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, videos, doctor_checks.prepare(task))}")
 
 
 def _described(video: Video) -> str:

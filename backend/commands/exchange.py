@@ -80,10 +80,10 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from backend.commands import load
+    from backend.commands import import_tracks
 
-    given = load.Given(options.file, options.format, options.task, options.label, options.size)
-    failed = load.run(_settings(options), given, options.project)
+    given = import_tracks.Given(options.file, options.format, options.task, options.label, options.size)
+    failed = import_tracks.run(_settings(options), given, options.project)
     if failed:
         raise BackendError(f"{failed} videos are not imported: see above")
 

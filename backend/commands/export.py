@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.telling import tell
+from backend.commands.console import tell
 from backend.errors import BackendError, BadRequest, SettingsError
-from backend.export import beside, tasks
-from backend.export.beside import Beside
-from backend.export.clips import Clip, Frames, Size, whole
-from backend.export.formats import FORMATS, LABELSTUDIO, Format
-from backend.export.masking import Key, Source, masked
-from backend.export.studio import labelstudio
-from backend.export.tasks import Chosen, Controls
-from backend.export.timing import Footage
-from backend.geometry import Boxes
+from backend.formats import mask_sidecar, tasks
+from backend.formats.labelstudio_json import labelstudio
+from backend.formats.mask_matching import Key, Source, masked
+from backend.formats.mask_sidecar import Beside
+from backend.formats.registry import FORMATS, LABELSTUDIO, Format
+from backend.formats.tasks import Chosen, Controls
+from backend.formats.timing import Footage
+from backend.formats.video_tracks import Clip, Frames, Size, whole
 from backend.jobs import store
-from backend.labelstudio import config as label_config
+from backend.labelstudio import label_config
 from backend.labelstudio.client import Client
 from backend.labelstudio.videos import Videos
-from backend.masks import Rle
 from backend.settings import Settings
-from backend.tracks import Block
+from backend.tracks.geometry import Boxes
+from backend.tracks.masks import Rle
+from backend.tracks.track import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,12 @@ Keeps = Callable[[Chosen], Source]
 """The masks that were kept of a task's video."""
 
 
-def _masks(file: Path, wanted: Wanted) -> beside.Masks:
+def _masks(file: Path, wanted: Wanted) -> mask_sidecar.Masks:
     """Those beside a file, where the format holds some."""
-    return beside.read(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
+    return mask_sidecar.read(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
 
 
-def _left(masks: beside.Masks, chosen: Chosen) -> Source:
+def _left(masks: mask_sidecar.Masks, chosen: Chosen) -> Source:
     """Of a file's task."""
     return Beside.of(masks, [str(one.get("id")) for one in chosen.results])
 

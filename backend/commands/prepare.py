@@ -6,14 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backend.commands.telling import tell
+from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.labelstudio import config as label_config
-from backend.labelstudio import strip
+from backend.labelstudio import frame_strip, label_config
 from backend.labelstudio.client import Client
-from backend.labelstudio.clock import Clock, same_rate
-from backend.labelstudio.config import NUMBERS, LabelConfig, field
-from backend.labelstudio.strip import Signed, Signer
+from backend.labelstudio.frame_clock import Clock, same_rate
+from backend.labelstudio.frame_strip import Signed, Signer
+from backend.labelstudio.label_config import NUMBERS, LabelConfig, field
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 from backend.video import Video, jpeg
@@ -142,7 +141,7 @@ class Preparer:
         if not self._strip.startswith("$"):
             return []
         clock = Clock(video.times, video.end, self._tag.rate(data))
-        numbers = strip.numbers(clock.length, self._settings.frames_per_strip)
+        numbers = frame_strip.numbers(clock.length, self._settings.frames_per_strip)
         name, known = self._strip[1:], data.get(self._strip[1:])
         served = self._served(data, numbers) if self._settings.public_url else None
         was_served = isinstance(known, list) and "/frames/" in "".join(map(str, known[:1]))

@@ -8,9 +8,9 @@ from types import FrameType
 from waitress.server import create_server
 
 from backend import __version__
-from backend.app import create_app
 from backend.engines.base import FAILED, statuses
-from backend.jobs.device import Device
+from backend.http.app import create_app
+from backend.jobs.worker_client import Device
 from backend.service import Service
 from backend.settings import Settings
 

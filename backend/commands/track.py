@@ -11,21 +11,24 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from backend import engines, overlay
-from backend.commands.telling import tell
+from backend import engines
+from backend.commands.console import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
-from backend.export import beside
+from backend.formats import mask_sidecar
 from backend.jobs.propagation import Propagations, stretches_between
-from backend.labelstudio import identity, regions, segments, sequence
-from backend.labelstudio.clock import Clock
-from backend.labelstudio.identity import Sight
-from backend.labelstudio.keyframing import Made, keyframes, sampled
-from backend.labelstudio.regions import Region
-from backend.labelstudio.sequence import Item
-from backend.prompts import Phrase, Search, Target
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio import region as regions
+from backend.labelstudio import segments, track_ids
+from backend.labelstudio.frame_clock import Clock
+from backend.labelstudio.keyframe import Item
+from backend.labelstudio.keyframes import Made, keyframes, sampled
+from backend.labelstudio.region import Region
+from backend.labelstudio.track_ids import Sight
 from backend.settings import Settings
-from backend.tracks import Track
+from backend.tracks import overlay
+from backend.tracks.prompts import Phrase, Search, Target
+from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
 
 
@@ -42,7 +45,7 @@ def run(
 ) -> None:
     """Track every target, and everything that answers to the words, and write what came of it.
 
-    With `show_masks` the masks lie beside the output, as `backend.export.beside` has them.
+    With `show_masks` the masks lie beside the output, as `backend.formats.mask_sidecar` has them.
 
     Args:
         path: the video.
@@ -72,13 +75,14 @@ def run(
         if output:
             output.write_text(text + "\n", encoding="utf-8")
             # Those of an earlier run would be taken for this one's.
-            beside.place(output).unlink(missing_ok=True)
+            mask_sidecar.place(output).unlink(missing_ok=True)
             if settings.show_masks:
-                beside.write(output, {region: tracks[name].masks for name, region in ids.items()})
+                mask_sidecar.write(output, {region: tracks[name].masks for name, region in ids.items()})
         else:
             print(text)
         if drawn:
-            write_video(drawn, overlay.draw(video, {name: tracks[name] for name in ids}), video.rate)
+            pictures = overlay.draw(video.frames(range(len(video))), {name: tracks[name] for name in ids})
+            write_video(drawn, pictures, video.rate)
 
 
 def _check(path: Path, *outputs: Path | None) -> None:
@@ -172,7 +176,7 @@ def _task(
             made[name] = replace(ours, items=sorted([*given, *ours.items], key=lambda item: item.frame))
     classes = {name: [label] if (label := labels[name]) else [] for name in made}
     sights = {name: Sight(one.items, frozenset(classes[name])) for name, one in made.items()}
-    known = identity.identities(sights, [before])
+    known = track_ids.identities(sights, [before])
     for name, one in made.items():
         track, same = tracks[name], known[name].id
         ids[name] = name if name in humans else same if same and same not in humans else regions.new_id()
@@ -207,7 +211,7 @@ def _before(output: Path | None, url: str) -> list[Region]:
     for task in tasks if isinstance(tasks, list) else []:
         match task:
             case {"data": {"video": video}, "predictions": [{"result": result}, *_]} if video == url:
-                found += identity.tracks(result)
+                found += track_ids.tracks(result)
     return found
 
 

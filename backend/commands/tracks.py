@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import BackendError, SettingsError
-from backend.export.timing import Footage, Timing
+from backend.formats.timing import Footage, Timing
 from backend.labelstudio.client import Client
 from backend.labelstudio.videos import Videos, reader
-from backend.managing.desk import NOTHING, Desk, State
-from backend.managing.edits import Edit
-from backend.managing.proposals import proposals
-from backend.managing.roster import Entry
-from backend.managing.source import FileTask, StudioTask
 from backend.settings import Settings
+from backend.track_editor.annotation import FileTask, StudioTask
+from backend.track_editor.editor import NOTHING, Desk, State
+from backend.track_editor.edits import Edit
+from backend.track_editor.merge_suggestions import proposals
+from backend.track_editor.track_table import Entry
 from backend.video import Video
 
 ACTIONS = {

@@ -14,7 +14,7 @@ def named(settings: Settings) -> tuple[str, str]:
         SettingsError: it cannot run here; a stand-in never takes its place by itself.
     """
     if settings.engine == "opencv":
-        from backend.engines.opencv import OpenCVEngine
+        from backend.engines.opencv.engine import OpenCVEngine
 
         return OpenCVEngine.name, OpenCVEngine.version
     if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
@@ -35,7 +35,7 @@ def load(settings: Settings) -> Engine:
     """
     name, _ = named(settings)
     if name == "opencv":
-        from backend.engines.opencv import OpenCVEngine
+        from backend.engines.opencv.engine import OpenCVEngine
 
         return OpenCVEngine()
     from backend.engines.sam3.engine import Sam3Engine

@@ -10,8 +10,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
-from backend.prompts import Phrase, Prompt
-from backend.tracks import FrameResult
+from backend.tracks.prompts import Phrase, Prompt
+from backend.tracks.track import FrameResult
 from backend.video import Video
 
 STAND_IN = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import BackendError
-from backend.jobs.recipe import Plan
+from backend.jobs.spec import Plan
 from backend.jobs.store import UNENDED, Kept, State
-from backend.tracks import Block
+from backend.tracks.track import Block
 
 
 @dataclass(slots=True)

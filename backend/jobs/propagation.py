@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.engines.base import Engine, Session
-from backend.masks import Rle
-from backend.prompts import Direction, Phrase, Prompt, by_frame
-from backend.tracks import Block, FrameResult, Rows, Track, fuse
+from backend.tracks.masks import Rle
+from backend.tracks.prompts import Direction, Phrase, Prompt, by_frame
+from backend.tracks.track import Block, FrameResult, Rows, Track, fuse
 from backend.video import Video
 
 

@@ -28,9 +28,9 @@ import numpy as np
 
 from backend.errors import SettingsError
 from backend.jobs.propagation import Place
-from backend.jobs.recipe import Footage, Recipe
-from backend.masks import Rle
-from backend.tracks import Block
+from backend.jobs.spec import Footage, Recipe
+from backend.tracks.masks import Rle
+from backend.tracks.track import Block
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 UNENDED = ("queued", "running")

@@ -1,7 +1,7 @@
 """The process that the engine lives in: it opens videos, runs sessions, and sends what they say in blocks.
 
 Nothing here knows of jobs, Label Studio or HTTP. A crash, a hung kernel or a file that kills its decoder ends this
-process alone; the other side (`backend.jobs.device`) starts another.
+process alone; the other side (`backend.jobs.worker_client`) starts another.
 
 One request runs at a time. While it does, a `Stop` is heeded at the next frame; what was sent before it counts.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 from backend.engines.base import Engine
 from backend.errors import BackendError, where
 from backend.jobs.propagation import Course, Place
-from backend.jobs.recipe import Footage
-from backend.tracks import Block, FrameResult
+from backend.jobs.spec import Footage
+from backend.tracks.track import Block, FrameResult
 from backend.video import Video, VideoLimits
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio.config import NUMBERS, PointsControl, field
-from backend.labelstudio.sequence import LAST_FRAME
+from backend.labelstudio.keyframe import LAST_FRAME
+from backend.labelstudio.label_config import NUMBERS, PointsControl, field
 
 TYPE = "keypointlabels"
 

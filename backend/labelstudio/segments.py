@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from backend.labelstudio import sequence
-from backend.labelstudio.grammar import EVERYWHERE, TRACK, Command, Range
-from backend.labelstudio.regions import Region
-from backend.labelstudio.sequence import Item
-from backend.prompts import Direction
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.commands import EVERYWHERE, TRACK, Command, Range
+from backend.labelstudio.keyframe import Item
+from backend.labelstudio.region import Region
+from backend.tracks.prompts import Direction
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backend.errors import BadVideo, MediaError
 from backend.labelstudio.client import Client
-from backend.labelstudio.clock import Clock
+from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.media import Media
 from backend.settings import Settings
 from backend.video import Held, Picture, Video, VideoLimits

@@ -1,10 +1,10 @@
 """Frame-exact reading and writing of video files, and single pictures. Only here is PyAV used."""
 
 from backend.video.decoder import Picture
-from backend.video.held import Held
 from backend.video.index import VideoLimits
 from backend.video.jpeg import jpeg
 from backend.video.reader import Pictures, Video
+from backend.video.shared import Held
 from backend.video.writer import write_video
 
 __all__ = ["Held", "Picture", "Pictures", "Video", "VideoLimits", "jpeg", "write_video"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.export.formats import NAMES
+from backend.formats.registry import NAMES
 from benchmarks import project
 from tests.clips import write_clip
 

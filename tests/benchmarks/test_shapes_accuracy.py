@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.geometry import Box
-from backend.masks import Rle
-from backend.tracks import ABSENT, FrameResult, Observation
+from backend.tracks.geometry import Box
+from backend.tracks.masks import Rle
+from backend.tracks.track import ABSENT, FrameResult, Observation
 from benchmarks import shapes_accuracy as accuracy
 from shapes import CROSSING, CROWDED, HELD_OUT, WORDS, Clip
 

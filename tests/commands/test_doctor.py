@@ -11,7 +11,7 @@ import requests
 
 from backend import engines
 from backend.cli import main
-from backend.commands import checks, doctor
+from backend.commands import doctor, doctor_checks
 from backend.errors import MediaError, SettingsError, StudioError
 from backend.labelstudio.client import Client, health
 from backend.labelstudio.media import Media
@@ -78,8 +78,8 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SAM3_BACKEND_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
     monkeypatch.setattr(engines, "load", lambda settings: StubEngine())
-    monkeypatch.setattr(checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
-    monkeypatch.setattr(checks, "health", lambda url, *_: SERVED if url == HERE else None)
+    monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
+    monkeypatch.setattr(doctor_checks, "health", lambda url, *_: SERVED if url == HERE else None)
     monkeypatch.setattr(doctor, "_LOOK", 0)
     return tmp_path
 
@@ -229,7 +229,7 @@ def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(
 
 def test_a_second_opencv_fails(told, monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"cv2": ["opencv-python", "opencv-python-headless", "opencv-python"]}
-    monkeypatch.setattr(checks, "packages_distributions", lambda: both)
+    monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: both)
     assert told()[3] == (
         "FAIL  environment: opencv-python and opencv-python-headless are installed over each other: pip uninstall "
         "opencv-python opencv-python-headless, then pip install opencv-contrib-python-headless"
@@ -281,7 +281,7 @@ AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
 )
 def test_what_label_studio_says_of_the_connection(told, studio: Studio, monkeypatch, changes, line: str) -> None:
     here = {HERE: SERVED, "http://backend.example.com": SERVED}
-    monkeypatch.setattr(checks, "health", lambda url, *_: here.get(url))
+    monkeypatch.setattr(doctor_checks, "health", lambda url, *_: here.get(url))
     studio.backends = [studio.backends[0] | changes]
     lines = told("--task", "3")
     assert [one for one in lines if "connection" in one] == [line]
@@ -293,7 +293,7 @@ def test_what_label_studio_says_of_the_connection(told, studio: Studio, monkeypa
     [("10.1.2.3", True), ("::1", True), ("backend", True), ("8.8.8.8", False), ("backend.example.com", False)],
 )
 def test_which_addresses_label_studio_counts_as_private(host: str, private: bool) -> None:
-    assert checks._is_private(host) is private
+    assert doctor_checks._is_private(host) is private
 
 
 def test_every_model_of_a_project_has_its_line_and_none_is_a_failure(told, studio: Studio) -> None:
@@ -310,7 +310,7 @@ def test_every_model_of_a_project_has_its_line_and_none_is_a_failure(told, studi
 
 
 def test_from_afar_no_address_is_known_to_be_this_server(told, studio: Studio, monkeypatch) -> None:
-    monkeypatch.setattr(checks, "_is_near", lambda host: host == "127.0.0.1")  # Label Studio is no longer
+    monkeypatch.setattr(doctor_checks, "_is_near", lambda host: host == "127.0.0.1")  # Label Studio is no longer
     (line,) = (line for line in told("--task", "3") if "connection" in line)
     assert line.endswith("whether that is this server cannot be known from here")
 
@@ -345,7 +345,7 @@ def test_without_a_task_no_connection_is_known(told, studio: Studio) -> None:
     ],
 )
 def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict | None, line: str) -> None:
-    monkeypatch.setattr(checks, "health", lambda *_: answer)
+    monkeypatch.setattr(doctor_checks, "health", lambda *_: answer)
     assert told()[4] == line
 
 
@@ -355,8 +355,8 @@ def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict |
 )
 def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, host: str, asked: str) -> None:
     seen = []
-    monkeypatch.setattr(checks, "health", lambda *words: seen.append(words))
-    checks.server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
+    monkeypatch.setattr(doctor_checks, "health", lambda *words: seen.append(words))
+    doctor_checks.server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
     assert seen == [(f"http://{asked}:9090", "ann", "pass")]
 
 

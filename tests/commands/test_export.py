@@ -14,14 +14,14 @@ from PIL import Image
 import shapes
 from backend.cli import main
 from backend.commands import exchange
-from backend.export import beside, rle
-from backend.export.formats import FORMATS, NAMES
-from backend.export.masking import bounds
-from backend.masks import Rle
+from backend.formats import mask_sidecar, rle
+from backend.formats.mask_matching import bounds
+from backend.formats.registry import FORMATS, NAMES
+from backend.tracks.masks import Rle
 from tests.clips import write_clip
-from tests.export.judged import as_tracker, hota, in_sequence_folder
-from tests.export.made import SIZE, kept, shown, task
 from tests.fakes import FakeVideo, StubEngine
+from tests.formats.judged import as_tracker, hota, in_sequence_folder
+from tests.formats.made import SIZE, kept, shown, task
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
 from tests.labelstudio.studio import PROJECT, Studio
 
@@ -84,7 +84,7 @@ def test_masks_beside_the_file_are_written(tmp_path: Path, capsys) -> None:
     masks = {frame: filled(box) for frame, box in shown(REGION).items() if frame < 6}
     # What is of no frame, no place or no region of it is nobody's.
     strange = {0: masks[2], 7: filled([0, 0, 9, 9])}
-    beside.write(file, {REGION["id"]: masks | strange, "gone": masks})
+    mask_sidecar.write(file, {REGION["id"]: masks | strange, "gone": masks})
     assert export(file, "mots", tmp_path / "out", "--size", "640x360") == 0
     assert mots(tmp_path / "out", SIZE) == {(4, frame): mask for frame, mask in masks.items()}
     told = capsys.readouterr().err
@@ -95,7 +95,7 @@ def test_masks_beside_the_file_are_written(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize("form", NAMES)
 def test_only_formats_of_masks_read_them(tmp_path: Path, capsys, form: str) -> None:
     file = kept(tmp_path, task(REGION))
-    beside.place(file).write_text("{")
+    mask_sidecar.place(file).write_text("{")
     is_masked = form in ("mots", "davis", "coco-vid", "youtube-vis")
     assert export(file, form, tmp_path / "out", "--size", "640x360") == is_masked
     assert ("tasks.masks.json holds no masks as track writes them" in capsys.readouterr().err) == is_masked
@@ -165,7 +165,7 @@ def in_front(masks: Sequence[Rle]) -> np.ndarray:
 def test_what_was_tracked_with_masks_is_exported_as_it_was_kept_and_trackeval_reads_it(
     tracked: Path, tmp_path: Path
 ) -> None:
-    masks = beside.read(tracked)
+    masks = mask_sidecar.read(tracked)
     both = [masks["a"], masks["b"]]
     assert [len(some) for some in both] == [8, 8]
     for form in ("mots", "davis", "coco-vid", "youtube-vis"):

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.app import create_app
 from backend.cli import main
 from backend.commands.prepare import run
 from backend.errors import BadRequest, SettingsError, StudioError
-from backend.labelstudio.strip import Signed, Signer
+from backend.http.app import create_app
+from backend.labelstudio.frame_strip import Signed, Signer
 from backend.service import Service
 from backend.settings import Limits, Settings
 from tests.clips import read_code, write_clip

@@ -11,13 +11,13 @@ import pytest
 
 from backend import engines
 from backend.cli import main
-from backend.export import beside
-from backend.export.masking import bounds
-from backend.labelstudio.sequence import parse
+from backend.formats import mask_sidecar
+from backend.formats.mask_matching import bounds
+from backend.labelstudio.keyframe import parse
 from backend.settings import Settings
 from backend.video import Video, write_video
 from tests.fakes import StubEngine
-from tests.labelstudio.test_keyframing import shown
+from tests.labelstudio.test_keyframes import shown
 
 SIZE, COUNT, STEP = (320, 180), 40, 3
 
@@ -362,7 +362,7 @@ def test_masks_lie_beside_the_tasks_where_they_are_asked_for(clip: Path, tmp_pat
     assert main(words) == 0
     (task,) = json.loads((tmp_path / "tasks.json").read_text())
     shown, found = (region["id"] for region in task["predictions"][0]["result"])
-    masks = beside.read(tmp_path / "tasks.json")
+    masks = mask_sidecar.read(tmp_path / "tasks.json")
     assert {region: sorted(some) for region, some in masks.items()} == {shown: [*range(40)], found: [*range(9, 30)]}
     assert [bounds(masks["a"][frame]) for frame in (0, 20)] == [(20, 60, 60, 100), (80, 60, 120, 100)]
     # Those of an earlier run are not taken for a later one's.

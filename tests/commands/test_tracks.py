@@ -7,9 +7,9 @@ import pytest
 
 from backend.cli import main
 from tests.clips import write_clip
-from tests.export.made import kept, task
+from tests.formats.made import kept, task
 from tests.labelstudio.studio import Studio
-from tests.managing.rosters import crossing
+from tests.track_editor.rosters import crossing
 
 
 @pytest.fixture

@@ -6,11 +6,15 @@ the screen: which regions there are, and which box the page shows on a frame.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Browser, Page, Response, sync_playwright
+
+from tests.needs import missing, need
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -25,6 +29,17 @@ FLAGS = [
 ]
 
 Region = dict[str, Any]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; the test is skipped where it is not there, or a library that Playwright's Node.js needs."""
+    missing(CHROMIUM, "Chromium (apt-get install chromium)")
+    need(find_library("atomic") is not None, "libatomic (apt-get install libatomic1)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
 
 
 class LabelingPage:

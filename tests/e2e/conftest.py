@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import sync_playwright
 
 from backend.commands import prepare
 from backend.labelstudio.client import Client
@@ -18,7 +17,7 @@ from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
-from tests.e2e.browser import CHROMIUM, FLAGS, LabelingPage
+from tests.e2e.browser import CHROMIUM, LabelingPage, chromium
 from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,12 +119,10 @@ def page(project: Project) -> Iterator[LabelingPage]:
 @contextmanager
 def opened(project: Project, task: int | None = None, **changes: Any) -> Iterator[LabelingPage]:
     """A fresh browser profile on a task; None: on a new one, as `Project.new_task` makes it."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": 1400, "height": 1500})
         page = LabelingPage(context.new_page(), project.studio.url, SHOTS)
         page.login(project.studio.email, project.studio.password)
         page.open(project.id, task or project.new_task(**changes))
         yield page
-        browser.close()
     assert page.errors == []

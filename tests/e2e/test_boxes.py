@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.geometry import iou
+from backend.tracks.geometry import iou
 from demo import clip
 from tests.e2e.browser import LabelingPage, Region, during
 from tests.e2e.conftest import Project, opened

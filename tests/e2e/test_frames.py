@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.labelstudio.clock import Clock
+from backend.labelstudio.frame_clock import Clock
 from backend.video import Video
 from demo.labelstudio import LabelStudio
 from tests.clips import read_code, write_clip

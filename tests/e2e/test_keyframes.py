@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.geometry import Boxes, iou
-from backend.labelstudio import regions, sequence
-from backend.labelstudio.keyframing import Seen, keyframes
-from backend.labelstudio.regions import Region
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio import region as regions
+from backend.labelstudio.keyframes import Seen, keyframes
+from backend.labelstudio.region import Region
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
+from backend.tracks.geometry import Boxes, iou
 from demo import clip
 from demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from demo.labelstudio import LabelStudio
-from tests.e2e.browser import CHROMIUM, LabelingPage
+from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 from tests.e2e.pictures import DOCS, HEAVIEST, NAMES, WIDEST, reduced, unlike
 from tests.e2e.test_boxes import draw_and_track, percent
@@ -25,7 +25,6 @@ from tests.e2e.test_status import busy_board, picture
 from tests.e2e.test_status import opened as opened_status
 from tests.e2e.test_tracks_page import Street, choose, press
 from tests.e2e.test_tracks_page import opened as opened_tracks
-from tests.needs import missing
 
 MOST_UNLIKE = 8.0
 """Made anew on one machine, a picture differs by 2.0 to 3.3 from its copy in few colours, and in a serif font by 3.8. A
@@ -133,7 +132,6 @@ def without_numbers(lines: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_tracks_of_a_task() -> None:
-    missing(CHROMIUM, "Chromium")
     with opened_tracks(Street(), 1400, 800) as page:
         choose(page, 3, 7)
         page.locator("#frame").fill("616")
@@ -146,7 +144,6 @@ def test_the_tracks_of_a_task() -> None:
 
 @pytest.mark.slow
 def test_the_status_page() -> None:
-    missing(CHROMIUM, "Chromium")
     # Where it is noon: soon after midnight the page says of which day a time is.
     noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
     with opened_status(busy_board(picture()), 1400, 800, timezone_id=noon) as page:

@@ -8,15 +8,14 @@ from typing import Any
 
 import cv2
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
 import shapes
 from backend.video.jpeg import jpeg
-from tests.e2e.browser import CHROMIUM, FLAGS
+from tests.e2e.browser import chromium
 from tests.e2e.conftest import SHOTS
-from tests.needs import missing
-from tests.pages.test_status import FakeBoard, job, make_app
+from tests.http.test_jobs_page import FakeBoard, job, make_app
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +34,6 @@ def picture() -> bytes:
 
 @pytest.fixture(scope="module")
 def image() -> bytes:
-    missing(CHROMIUM, "Chromium")
     return picture()
 
 
@@ -62,8 +60,7 @@ def opened(board: FakeBoard, width: int = 1400, height: int = 900, **context: An
 def visited(app: Any, path: str, width: int = 1400, height: int = 900, **context: Any) -> Iterator[Page]:
     """A page of an app in a fresh browser; nothing may go elsewhere, and nothing may be wrong with the page."""
     errors: list[str] = []
-    with served(app) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with served(app) as url, chromium() as browser:
         page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -72,7 +69,6 @@ def visited(app: Any, path: str, width: int = 1400, height: int = 900, **context
         page.goto(f"{url}/{path}")
         page.locator("main").wait_for()
         yield page
-        browser.close()
     assert asked
     assert [other for other in asked if not other.startswith(f"{url}/")] == []
     # What a test itself made the server refuse is no fault of the page.

@@ -13,11 +13,9 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 import shapes
 from backend.errors import MediaError
 from backend.video.jpeg import jpeg
-from tests.e2e.browser import CHROMIUM
 from tests.e2e.conftest import SHOTS
 from tests.e2e.test_status import NASTY, fits, visited
-from tests.needs import missing
-from tests.pages.test_tracks import FakeManager, make_app, track
+from tests.http.test_tracks_page import FakeManager, make_app, track
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +64,6 @@ class Street(FakeManager):
 
 @pytest.fixture
 def street() -> Street:
-    missing(CHROMIUM, "Chromium")
     return Street()
 
 

@@ -15,10 +15,10 @@ import torch
 
 from backend.engines import load
 from backend.engines.base import Engine
-from backend.engines.opencv import OpenCVEngine
-from backend.geometry import Box
+from backend.engines.opencv.engine import OpenCVEngine
 from backend.settings import Settings
-from backend.tracks import FrameResult
+from backend.tracks.geometry import Box
+from backend.tracks.track import FrameResult
 from tests.engines.sam3.tiny import save
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from backend.engines.base import Engine
 from backend.errors import BadRequest, Unsupported
-from backend.geometry import Box, iou
-from backend.prompts import Phrase, Prompt
+from backend.tracks.geometry import Box, iou
+from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import ENGINES, HEIGHT, LENGTH, UNTRAINED, WIDTH, ball, brick, plain, video
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from backend import engines
-from backend.engines.opencv import OpenCVEngine
+from backend.engines.opencv.engine import OpenCVEngine
 from backend.errors import SettingsError
 from backend.settings import Settings
 from tests.engines.contract import video

@@ -13,13 +13,13 @@ import pytest
 
 from backend import engines
 from backend.errors import SettingsError
-from backend.jobs.device import Device, in_process
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
-from backend.jobs.recipe import Recipe, Shown
-from backend.jobs.runner import Runner
+from backend.jobs.scheduler import Runner
+from backend.jobs.spec import Recipe, Shown
 from backend.jobs.store import Store
 from backend.jobs.worker import MakeEngine
+from backend.jobs.worker_client import Device, in_process
 from backend.settings import Settings
 from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
@@ -189,7 +189,7 @@ SERVER = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from backend.jobs.device import Device, in_process
+from backend.jobs.worker_client import Device, in_process
 from backend.jobs.propagation import Place
 from backend.jobs.worker import Prompted
 from backend.video import VideoLimits

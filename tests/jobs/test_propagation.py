@@ -6,10 +6,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from backend.geometry import Box
 from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
-from backend.prompts import Phrase, Prompt, Target
-from backend.tracks import ABSENT, FrameResult, Observation, Track
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Prompt, Target
+from backend.tracks.track import ABSENT, FrameResult, Observation, Track
 from tests.fakes import FakeVideo, StubEngine, StubSession
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import SettingsError
-from backend.geometry import Box
 from backend.jobs.propagation import Place
-from backend.jobs.recipe import Footage, Recipe, Shown
+from backend.jobs.spec import Footage, Recipe, Shown
 from backend.jobs.store import Store, masked
-from backend.masks import Rle
-from backend.tracks import ABSENT, Block, FrameResult, Observation
+from backend.tracks.geometry import Box
+from backend.tracks.masks import Rle
+from backend.tracks.track import ABSENT, Block, FrameResult, Observation
 
 RECIPE = Recipe("7", "3", "/clip.mp4", 25.0, shown=(Shown(1, (10, 10, 20, 20, 0)),), stretches=((1, None),))
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from backend.answers.memory import Memory
-from backend.app import create_app
-from backend.labelstudio.config import parse as parse_config
-from backend.labelstudio.grammar import Command, Range
-from backend.labelstudio.interactions import Interaction, parse
+from backend.http.app import create_app
+from backend.labelstudio.commands import Command, Range
+from backend.labelstudio.label_config import parse as parse_config
+from backend.labelstudio.request import Interaction, parse
 from backend.labelstudio.segments import cut
+from backend.predict.response_cache import Memory
 from tests.fakes import FakeVideo, StubEngine
 
 REQUESTS = Path(__file__).parent / "requests"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from backend.engines.sam3.image_encoder import View
 from backend.engines.sam3.tracker import Tracker
-from backend.engines.sam3.vision import View
 from training import data, tracker
 from training.model import FINE, SIDE, start
 

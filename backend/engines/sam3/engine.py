@@ -14,12 +14,12 @@ from backend.engines.base import FAILED, STAND_IN, process_memory
 from backend.engines.sam3 import device as devices
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.scene import Sam3
+from backend.engines.sam3.image_encoder import Vision
+from backend.engines.sam3.object_tracker import Sam3
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
 from backend.engines.sam3.version import version
-from backend.engines.sam3.vision import Vision
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
 from backend.video import Video

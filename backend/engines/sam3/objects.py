@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3.association import Association
-from backend.engines.sam3.memory import Memories, lies_ahead
-from backend.tracks import FrameResult
+from backend.engines.sam3.memory_bank import Memories, lies_ahead
+from backend.tracks.track import FrameResult
 
 
 @dataclass(slots=True)

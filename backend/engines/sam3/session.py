@@ -8,14 +8,14 @@ from typing import Any, Self
 
 import torch
 
-from backend.engines import given
-from backend.engines.sam3.memory import Trail, lies_ahead
+from backend.engines import validation
+from backend.engines.sam3.memory_bank import Trail, lies_ahead
+from backend.engines.sam3.object_tracker import Sam3, Scene
 from backend.engines.sam3.objects import Object, Way
-from backend.engines.sam3.scene import Sam3, Scene
 from backend.engines.sam3.thresholds import Thresholds
 from backend.errors import BadRequest, Unsupported
-from backend.prompts import Phrase, Prompt
-from backend.tracks import ABSENT, FrameResult
+from backend.tracks.prompts import Phrase, Prompt
+from backend.tracks.track import ABSENT, FrameResult
 from backend.video import Picture, Video
 
 
@@ -51,8 +51,8 @@ class Sam3Session:
             BadRequest: no prompts, several frames, one outside the video or the picture, more objects than
                 `max_objects`, negative points alone on a new object, or words that are none or too many.
         """
-        frame = given.frame_of(prompts, self._video)
-        shown = given.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
+        frame = validation.frame_of(prompts, self._video)
+        shown = validation.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
         phrases = [item for item in prompts if isinstance(item, Phrase)]
         with self._sam3.running():
             if phrases:
@@ -84,7 +84,7 @@ class Sam3Session:
             EngineError: the model's answer is no number.
             Unsupported: the device has no room for a single object.
         """
-        return self._run(given.checked_span(span, self._video), reverse)
+        return self._run(validation.checked_span(span, self._video), reverse)
 
     def state(self) -> bytes:
         """What is remembered as of the last frame that was yielded; pictures are read from the video again."""

@@ -20,8 +20,8 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 )
 
 from backend.engines.sam3.device import Batches
-from backend.engines.sam3.memory import History, Reach
-from backend.engines.sam3.vision import View
+from backend.engines.sam3.image_encoder import View
+from backend.engines.sam3.memory_bank import History, Reach
 
 BATCH = 16
 """Objects that go through the model together at most; halved when the device has no room for them."""

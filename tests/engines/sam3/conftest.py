@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from backend.engines.sam3.scene import Sam3
+from backend.engines.sam3.object_tracker import Sam3
 from backend.engines.sam3.session import Sam3Session
-from backend.prompts import Phrase, Prompt
+from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes
 from tests.engines.sam3.sessions import VIDEO

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from backend.engines.sam3.engine import Sam3Engine
-from backend.geometry import Box
 from backend.settings import Settings
+from backend.tracks.geometry import Box
 from tests.engines import contract
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import tiny

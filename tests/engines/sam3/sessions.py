@@ -5,9 +5,9 @@ from contextlib import closing
 from typing import Any
 
 from backend.engines.sam3.session import Sam3Session
-from backend.geometry import Box
-from backend.prompts import Phrase, Point, Prompt
-from backend.tracks import FrameResult
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Point, Prompt
+from backend.tracks.track import FrameResult
 from tests.engines.contract import plain
 from tests.engines.sam3 import scenes
 

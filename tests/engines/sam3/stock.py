@@ -23,11 +23,11 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.frames import pixels
 from backend.engines.sam3.masks import mask_input
+from backend.engines.sam3.preprocess import pixels
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.engines.sam3.tracker import Tracker
-from backend.prompts import Phrase, Prompt
+from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import torch
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine, version
 from backend.errors import SettingsError
-from backend.geometry import Box
-from backend.prompts import Phrase, Prompt
 from backend.settings import Settings
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam3 import scenes, tiny
 
 A, B = Prompt("a", 0, box=Box(20, 20, 70, 80)), Prompt("b", 0, box=Box(90, 20, 140, 60))

@@ -13,10 +13,10 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import S
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.tracker import Tracker
-from backend.geometry import Box
-from backend.prompts import Point, Prompt
 from backend.settings import Settings
-from backend.tracks import ABSENT
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Point, Prompt
+from backend.tracks.track import ABSENT
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes, stock
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.image_encoder import Vision
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.tracker import Tracker
-from backend.engines.sam3.vision import Vision
 from backend.errors import BadRequest, EngineError, Unsupported
-from backend.geometry import Box
-from backend.prompts import Phrase, Point, Prompt
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes
 from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, VIDEO, A, B, C, click, heard, kept, run, values

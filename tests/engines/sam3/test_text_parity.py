@@ -3,7 +3,7 @@
 import pytest
 
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.scene import Scene
+from backend.engines.sam3.object_tracker import Scene
 from backend.settings import Settings
 from tests.engines.sam3 import scenes, stock, tiny
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.engines.sam3.memory import History, Reach
+from backend.engines.sam3.memory_bank import History, Reach
 from backend.engines.sam3.tracker import BATCH, Tracker
 from tests.engines.sam3 import scenes
 

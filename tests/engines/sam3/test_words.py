@@ -15,11 +15,11 @@ import torch
 from backend.engines.sam3.association import Association
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.masks import boxes
-from backend.engines.sam3.scene import Scene
+from backend.engines.sam3.object_tracker import Scene
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
 from backend.errors import Unsupported
-from backend.prompts import Phrase, Prompt
+from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

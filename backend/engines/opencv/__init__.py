@@ -1,0 +1,1 @@
+"""The engine without weights: an appearance tracker (CSRT)."""

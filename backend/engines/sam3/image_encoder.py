@@ -1,0 +1,127 @@
+"""One pass of the vision encoder a frame, for words and tracks alike, and a cache of what came out of it."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Sam3VideoModel
+from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
+
+from backend.engines.sam3.device import free
+from backend.engines.sam3.preprocess import pixels
+from backend.video import Picture
+
+FRAMES = 64
+BUDGET = 2**31
+"""Bytes: the published model's 64 frames take 1.3 GB in single precision, and half of that under autocast."""
+
+
+class View:
+    """What the model sees of one frame.
+
+    Attributes:
+        hidden: shape (1, positions, width), the encoder's last layer, of which all the rest is made when asked for.
+    """
+
+    def __init__(self, model: Sam3VideoModel, hidden: Tensor, waves: dict[int, Tensor]) -> None:
+        self._model = model
+        self._waves = waves
+        self.hidden = hidden
+
+    @cached_property
+    def levels(self) -> list[Tensor]:
+        """For the tracker: shapes (1, channels, h, w), 4, 2 and 1 times as fine as the encoder's grid."""
+        fine, middle, coarse = self._pyramid(self._model.tracker_neck)
+        decoder = self._model.tracker_model.mask_decoder
+        return [decoder.conv_s0(fine), decoder.conv_s1(middle), coarse]
+
+    def for_detector(self) -> Sam3VisionEncoderOutput:
+        """For the detector. It is large, and not kept."""
+        neck = self._model.detector_model.vision_encoder.neck
+        levels = self._pyramid(neck)
+        for level in levels:
+            if level.shape[-1] not in self._waves:
+                self._waves[level.shape[-1]] = neck.position_encoding(level.shape, level.device, level.dtype)
+        waves = [self._waves[level.shape[-1]] for level in levels]
+        # The detector leaves out a last level, half as fine as the grid; so it need not be made.
+        return Sam3VisionEncoderOutput(
+            last_hidden_state=self.hidden,
+            fpn_hidden_states=(*levels, levels[-1]),
+            fpn_position_encoding=(*waves, waves[-1]),
+        )
+
+    def _pyramid(self, neck: Any) -> list[Tensor]:
+        side = self._model.tracker_model.prompt_encoder.image_embedding_size[0]
+        square = self.hidden.view(1, side, side, -1).permute(0, 3, 1, 2)
+        return [layer(square) for layer in neck.fpn_layers[:3]]
+
+
+class Vision:
+    """The vision encoder, with the last frames' outputs at hand.
+
+    Args:
+        frames: how many of them at most.
+        budget: bytes that they may take on the device.
+
+    Attributes:
+        passes: how often the encoder has run.
+    """
+
+    def __init__(self, model: Sam3VideoModel, frames: int = FRAMES, budget: int = BUDGET) -> None:
+        self._model = model
+        self._frames, self._budget = frames, budget
+        self._bytes = 0
+        self._hidden: OrderedDict[Hashable, Tensor] = OrderedDict()
+        # Position encodings of the pyramid by its levels' sizes, the same for every frame.
+        self._waves: dict[int, Tensor] = {}
+        self._lock = threading.Lock()
+        self.passes = 0
+
+    def view(self, key: Hashable, picture: Picture) -> View:
+        """See a frame, or remember it.
+
+        Args:
+            key: names the video and the frame.
+            picture: shape (height, width, 3), RGB.
+        """
+        with self._lock:
+            hidden = self._hidden.get(key)
+            if hidden is not None:
+                self._hidden.move_to_end(key)
+                return View(self._model, hidden, self._waves)
+        hidden = self._encode(picture)
+        with self._lock:
+            if key not in self._hidden:
+                self._bytes += hidden.nbytes
+            self._hidden[key] = hidden
+            while len(self._hidden) > self._frames or (self._bytes > self._budget and len(self._hidden) > 1):
+                self._bytes -= self._hidden.popitem(last=False)[1].nbytes
+        return View(self._model, hidden, self._waves)
+
+    def clear(self) -> None:
+        """Free what is kept."""
+        with self._lock:
+            self._hidden.clear()
+            self._bytes = 0
+
+    def _encode(self, picture: Picture) -> Tensor:
+        try:
+            return self._run(picture)
+        except torch.OutOfMemoryError:
+            pass  # Tried again out of here, where nothing holds on to what the first try has made.
+        self.clear()
+        free()
+        return self._run(picture)
+
+    def _run(self, picture: Picture) -> Tensor:
+        self.passes += 1
+        size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
+        hidden: Tensor = backbone(pixels(picture, size, self._model.device)).last_hidden_state
+        if torch.is_autocast_enabled(hidden.device.type):
+            # What follows reads it in this precision anyway; kept so, it takes half the room.
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        return hidden

@@ -1,0 +1,65 @@
+"""What every engine asks of prompts and spans before it takes them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from backend.errors import BadRequest
+from backend.tracks.prompts import Phrase, Prompt
+from backend.video import Video
+
+
+def frame_of(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
+    """The frame that all prompts lie on.
+
+    Raises:
+        BadRequest: there are none, they lie on several, or it is outside the video.
+    """
+    frames = {prompt.frame for prompt in prompts}
+    if len(frames) != 1:
+        raise BadRequest(f"the prompts lie on {len(frames)} frames: give at least one, all on one frame")
+    (frame,) = frames
+    if frame >= len(video):
+        raise BadRequest(f"frame {frame} is outside the video: prompt one of its frames 0 to {len(video) - 1}")
+    return frame
+
+
+def checked_span(span: range, video: Video) -> range:
+    """The span itself.
+
+    Raises:
+        BadRequest: it reaches outside the video.
+    """
+    if span.step != 1:
+        raise ValueError(f"a span has steps of 1, not {span.step}")
+    if span and not 0 <= span.start < span.stop <= len(video):
+        raise BadRequest(f"frames {span.start}..{span.stop} reach outside the video: its frames are 0..{len(video)}")
+    return span
+
+
+def by_track(prompts: Iterable[Prompt], video: Video) -> dict[str, Prompt]:
+    """One prompt for each track, inside the picture: points add up, the last box holds, and a mask stands alone.
+
+    Raises:
+        BadRequest: one lies outside the picture, or its mask is empty or of another size.
+    """
+    shown: dict[str, Prompt] = {}
+    for prompt in prompts:
+        earlier = shown.get(prompt.track)
+        if earlier is not None and earlier.mask is None and prompt.mask is None:
+            prompt = replace(prompt, box=prompt.box or earlier.box, points=earlier.points + prompt.points)
+        shown[prompt.track] = prompt
+    return {track: _inside(prompt, video.width, video.height) for track, prompt in shown.items()}
+
+
+def _inside(prompt: Prompt, width: int, height: int) -> Prompt:
+    size = f"the picture of {width} x {height} pixels"
+    if prompt.mask is not None and prompt.mask.shape != (height, width):
+        raise BadRequest(f"the mask has the shape {prompt.mask.shape}: give it the size of {size}")
+    if prompt.mask is not None and not prompt.mask.any():
+        raise BadRequest("the mask is empty: paint the object")
+    if not all(0 <= point.x <= width and 0 <= point.y <= height for point in prompt.points):
+        raise BadRequest(f"a point lies outside {size}: click on the object")
+    box = prompt.box.clipped(width, height) if prompt.box else None
+    if box is not None and not box.area > 0:
+        raise BadRequest(f"the box lies outside {size}: draw it around the object")
+    return replace(prompt, box=box)

@@ -1,0 +1,265 @@
+"""Label Studio's tasks: which of their annotations counts, and the tracks of it on every frame."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from backend.errors import BadRequest, SettingsError
+from backend.formats.timing import Footage, Timing, rate_of
+from backend.formats.video_tracks import UNNAMED, Clip, Size, Trace, folder
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio import region as regions
+from backend.labelstudio.keyframe import Item
+from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
+from backend.labelstudio.region import TYPE, Region
+from backend.tracks.geometry import Boxes
+
+_COMMANDS = frozenset({"track (t)"})
+"""Labels that are keys to press in the config that we ship, for files that come without theirs."""
+_LONGEST = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What of the results is no annotation.
+
+    Attributes:
+        commands: labels that are keys to press.
+        texts: names of the text areas that commands are typed into.
+        config: the project's label config, where it is known.
+    """
+
+    commands: frozenset[str] = _COMMANDS
+    texts: frozenset[str] = frozenset({WORDS, LINE})
+    config: LabelConfig | None = None
+
+    @classmethod
+    def of(cls, config: LabelConfig) -> Self:
+        """Of a project."""
+        # Where the config has no line of our names, any text area may ask; what is typed there is the annotators' own.
+        named = frozenset({WORDS, LINE}) & {*config.words, *config.lines}
+        return cls(config.commands, named, config)
+
+    def video(self, data: Mapping[str, Any]) -> str:
+        """The video's address in a task's data; empty: it has none."""
+        name = self.config.video.value.removeprefix("$") if self.config else "video"
+        return str(data.get(name) or "")
+
+    def rate(self, region: Region | None, data: Mapping[str, Any]) -> float:
+        """Frames per second that the page counts with: as its keyframes tell, else the task, else its default."""
+        told = region.framerate if region else None
+        rate = told or (self.config.video.rate(data) if self.config else rate_of(data)) or DEFAULT_FRAMERATE
+        # 7 / 0.28 is a little less than 25.
+        return round(rate, 9)
+
+    def label(self, labels: Sequence[str]) -> str:
+        """The class among a region's labels."""
+        return next((label for label in labels if label not in self.commands), UNNAMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A task and the one of its annotations (or predictions) that counts."""
+
+    task: Mapping[str, Any]
+    number: int
+    kind: str
+    entry: Mapping[str, Any]
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The task's data."""
+        data = self.task.get("data")
+        return data if isinstance(data, Mapping) else {}
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """What is annotated."""
+        return _objects(self.entry.get("result"))
+
+    def boxes(self, controls: Controls) -> list[Mapping[str, Any]]:
+        """The results that are boxes on the video."""
+        names = {controls.config.video.name} if controls.config else None
+        return [one for one in self.results if one.get("type") == TYPE and (not names or one.get("to_name") in names)]
+
+
+def load(path: Path) -> list[Mapping[str, Any]]:
+    """The tasks in a file.
+
+    Raises:
+        SettingsError: there is no such file.
+        BadRequest: it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path.name} cannot be read: give a JSON export of Label Studio") from error
+    except ValueError as error:
+        raise BadRequest(f"{path.name} is no JSON: export the project as JSON") from error
+    tasks = [found] if isinstance(found, Mapping) else found
+    if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
+        raise BadRequest(f"{path.name} holds no tasks: export the project as JSON")
+    if any("data" not in task for task in tasks):
+        raise BadRequest(f"{path.name} holds no whole tasks: export the project as JSON, not as JSON-MIN")
+    return tasks
+
+
+def choose(task: Mapping[str, Any], number: int, predictions: bool) -> Chosen | None:
+    """What of a task counts: the ground truth, else what was submitted last; None: nothing was.
+
+    Args:
+        number: of the task, where it tells none.
+        predictions: where nothing was submitted, the newest prediction counts.
+    """
+    number = number_of(task, number)
+    submitted = [one for one in _objects(task.get("annotations")) if not one.get("was_cancelled")]
+    if submitted:
+        return Chosen(task, number, "annotations", max(submitted, key=_age))
+    predicted = _objects(task.get("predictions")) if predictions else []
+    return Chosen(task, number, "predictions", max(predicted, key=_age)) if predicted else None
+
+
+def number_of(task: Mapping[str, Any], otherwise: int) -> int:
+    """A task's number, as it tells."""
+    number = task.get("id")
+    return number if isinstance(number, int) else otherwise
+
+
+def _age(entry: Mapping[str, Any]) -> tuple[bool, str, int]:
+    number = entry.get("id")
+    when = entry.get("updated_at") or entry.get("created_at") or ""
+    return entry.get("ground_truth") is True, str(when), number if isinstance(number, int) else 0
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def labels(chosen: Sequence[Chosen], controls: Controls) -> list[str]:
+    """All classes: in the config's order, then by name."""
+    results = [result.get("value") for one in chosen for result in one.boxes(controls)]
+    listed = [value.get("labels") for value in results if isinstance(value, Mapping)]
+    found = {controls.label([str(label) for label in one] if isinstance(one, list) else ()) for one in listed}
+    config = controls.config
+    known = config.labels.get(config.video.name, ()) if config else ()
+    return [*known, *sorted(found - {*known})]
+
+
+def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size | None) -> Clip:
+    """A task's tracks on every frame, without masks.
+
+    Args:
+        footage: of its video; None: LS frames are counted.
+        size: of its pictures, where it was given.
+
+    Raises:
+        BadRequest: a region cannot be read.
+    """
+    drawn = [regions.parse(result) for result in chosen.boxes(controls)]
+    rate = controls.rate(next((one for one in drawn if one.framerate), None), chosen.data)
+    timing = Timing.of(footage, rate) if footage else Timing.counted(_length(drawn), rate)
+    size = size or (footage.size if footage else _size(chosen))
+    draws = [(region, _draw(region, timing, size)) for region in drawn]
+    seen = [(region, drawing) for region, drawing in draws if len(drawing.frames)]
+    ids = track_ids([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
+    traces = [
+        Trace(
+            number,
+            controls.label(region.labels),
+            region.score,
+            drawing.frames,
+            drawing.boxes,
+            drawing.keys,
+            np.array([item.enabled for item in drawing.items]),
+            np.array([item.is_human for item in drawing.items]),
+        )
+        for (region, drawing), number in zip(seen, ids, strict=True)
+    ]
+    name = folder(chosen.number, controls.video(chosen.data))
+    return Clip(chosen.number, name, timing.length, timing.rate, size, tuple(sorted(traces, key=lambda one: one.id)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    frames: Any
+    boxes: Boxes
+    keys: Any
+    items: Sequence[Item]
+
+
+def _draw(region: Region, timing: Timing, size: Size | None) -> _Drawing:
+    """A region's frames, boxes and keyframes, as of a `Trace`."""
+    places = np.array([item.frame for item in region.items])
+    within = places <= timing.last
+    pages, frames = timing.pages.copy(), timing.frames(places[within])
+    # Of LS frames that show the same picture, a keyframe's counts.
+    pages[frames] = places[within]
+    percent = sequence.at(region.items, pages)  # type: ignore[arg-type]
+    keyed = dict(zip(frames.tolist(), region.items, strict=False))
+    if not within.all() and not np.isnan(percent[-1, 0]) and timing.length - 1 not in keyed:
+        # The track goes on to a keyframe after the last frame: what it is there stands for that.
+        keyed[timing.length - 1] = sequence.ours(Item(timing.last, True, *percent[-1].tolist()))
+    seen = np.flatnonzero(~np.isnan(percent[:, 0]))
+    turns = np.interp(pages[seen], places, [item.rotation for item in region.items])
+    return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
+
+
+def _sorted(keyed: Mapping[int, Item]) -> list[Item]:
+    return [keyed[frame] for frame in sorted(keyed)]
+
+
+def _hulls(percent: Boxes, turns: Any, size: Size | None) -> Boxes:
+    """Percent `x y width height` to pixels `x0 y0 x1 y1`, or to parts of the picture: upright hulls of turned boxes."""
+    if size is None and turns.any():
+        raise SettingsError("it has a rotated box and no picture size: give that as --size 1920x1080")
+    scaled = percent * (np.array([*(size or (1, 1))] * 2) / 100)
+    left, top, width, height = scaled.T
+    angles = np.radians(turns)
+    cosines, sines = np.cos(angles), np.sin(angles)
+    across = np.stack([np.zeros_like(left), width * cosines, -height * sines, width * cosines - height * sines])
+    along = np.stack([np.zeros_like(left), width * sines, height * cosines, width * sines + height * cosines])
+    return np.stack([left + across.min(0), top + along.min(0), left + across.max(0), top + along.max(0)], axis=1)
+
+
+def _length(drawn: Sequence[Region]) -> int:
+    """Frames that the page counts, as far as the regions tell.
+
+    Raises:
+        BadRequest: they are more than a video has.
+    """
+    length = max((max(region.frames_count or 0, region.items[-1].frame) for region in drawn), default=1)
+    if length > _LONGEST:
+        raise BadRequest(f"its {length} frames are too many: delete the keyframes that lie beyond the video's end")
+    return length
+
+
+def _size(chosen: Chosen) -> Size | None:
+    """The pictures' size, where Label Studio or the task's data tell it."""
+    boxes = [one for one in chosen.results if one.get("type") == TYPE]
+    found = [(one.get("original_width"), one.get("original_height")) for one in boxes]
+    for width, height in [*found, (chosen.data.get("width"), chosen.data.get("height"))]:
+        if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+            return width, height
+    return None
+
+
+def track_ids(told: Sequence[tuple[int | None, int]]) -> list[int]:
+    """Track ids: those that are told by one region alone; the others get the lowest free numbers, by first frame.
+
+    Args:
+        told: of each region its id, if it has one, and its first frame.
+    """
+    times = Counter(number for number, _ in told)
+    named = {place: number for place, (number, _) in enumerate(told) if number is not None and times[number] == 1}
+    taken = {*named.values()}
+    free = (number for number in count(1) if number not in taken)
+    for place in sorted(range(len(told)), key=lambda place: told[place][1]):
+        if place not in named:
+            named[place] = next(free)
+    return [named[place] for place in range(len(told))]

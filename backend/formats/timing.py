@@ -1,0 +1,98 @@
+"""Frames of the file and of the page: where the video is at hand by its clock, else LS frame k is frame k - 1."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.formats.video_tracks import Frames, Size
+from backend.labelstudio.frame_clock import Clock
+from backend.video import Video
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footage:
+    """What the video itself tells.
+
+    Attributes:
+        times: shape (n,), seconds at which its pictures appear.
+        end: seconds at which the last one ends.
+        duration: seconds of the container.
+        rate: pictures per second.
+        size: of its pictures.
+    """
+
+    times: NDArray[np.float64]
+    end: float
+    duration: float
+    rate: float
+    size: Size
+
+    @classmethod
+    def of(cls, video: Video) -> "Footage":
+        """Of an open video; it may be closed afterwards."""
+        return cls(video.times, video.end, video.duration, video.rate, (video.width, video.height))
+
+    @classmethod
+    def counted(cls, length: int, rate: float, size: Size) -> "Footage":
+        """Of a video that is not at hand: `length` pictures, evenly spaced."""
+        return cls(np.arange(length) / rate, length / rate, length / rate, rate, size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timing:
+    """Which LS frame each frame is.
+
+    Attributes:
+        pages: shape (length,), the first LS frame that shows each; a fraction where none does, since the page counts
+            fewer frames than there are.
+        last: the last LS frame that is one of them.
+        rate: frames per second.
+    """
+
+    pages: NDArray[np.float64]
+    last: int
+    rate: float
+    _clock: Clock | None = None
+
+    @classmethod
+    def of(cls, footage: Footage, framerate: float) -> "Timing":
+        """By the video's own times.
+
+        Args:
+            framerate: what the page counts with.
+
+        Raises:
+            BadRequest: it cannot be right.
+        """
+        clock = Clock(footage.times, footage.end, framerate)
+        shown = clock.sources(range(1, clock.length + 1))
+        pages = footage.times * framerate + 1
+        # From the last to the first, so that the first one that shows a picture stays.
+        pages[shown[::-1]] = np.arange(clock.length, 0, -1)
+        return cls(pages, clock.length, footage.rate, clock)
+
+    @classmethod
+    def counted(cls, length: int, framerate: float) -> "Timing":
+        """Without the video: as many frames as the page counts."""
+        return cls(np.arange(1.0, length + 1), length, framerate)
+
+    @property
+    def length(self) -> int:
+        """How many frames there are."""
+        return len(self.pages)
+
+    def frames(self, pages: Frames) -> Frames:
+        """The frame that each LS frame shows."""
+        return pages - 1 if self._clock is None else self._clock.sources(pages)
+
+
+def rate_of(data: Mapping[str, Any]) -> float | None:
+    """The frame rate in a task's data, by our config's name for it."""
+    try:
+        rate = float(str(data.get("fps")))
+    except ValueError:
+        return None
+    return rate if 0.1 <= rate <= 1000 else None

@@ -1,0 +1,90 @@
+"""Tracks of other tools as a prediction of Label Studio's: few keyframes, all other frames within a bound."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backend.errors import BadRequest
+from backend.formats.readers import Found, Recording, numbered
+from backend.formats.timing import Footage
+from backend.formats.video_tracks import UNNAMED, Size
+from backend.labelstudio import region as regions
+from backend.labelstudio import segments
+from backend.labelstudio.frame_clock import Clock
+from backend.labelstudio.keyframes import keyframes, sampled
+from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.region import Region
+from backend.settings import Settings
+from backend.tracks.track import Track
+
+_BY = "import"
+
+
+def prediction(
+    recording: Recording, footage: Footage, framerate: float, config: LabelConfig, settings: Settings, label: str | None
+) -> list[dict[str, Any]]:
+    """The regions of a recording's tracks.
+
+    Args:
+        footage: of the task's video.
+        framerate: what the page counts with.
+        settings: how few keyframes there are. What the file says is so: no box is smoothed, none gone for being alone.
+        label: the class of all; None: as the file names them.
+
+    Raises:
+        BadRequest: it is of another video, or a class is not in the label config.
+    """
+    if recording.length > len(footage.times):
+        raise BadRequest(
+            f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
+        )
+    clock, video = Clock(footage.times, footage.end, framerate), config.video.name
+    as_filed = replace(settings.keyframes, px=0.0, smooth=0)
+    settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
+    everywhere = np.ones(len(footage.times), bool)
+    ids, results = numbered(recording.tracks), []
+    for found in recording.tracks:
+        track = _track(found, len(footage.times))
+        seen = partial(sampled, track=track, looked=everywhere, clock=clock, size=footage.size, length=clock.length)
+        made = keyframes(segments.between([]), seen, settings, footage.size)
+        classes = _classes(label or found.label, config, video)
+        region = Region(
+            id=regions.new_id(),
+            from_name=config.region_control(video),
+            to_name=video,
+            labels=classes,
+            items=(),
+            frames_count=round(footage.duration * framerate),
+            duration=footage.duration,
+        )
+        if made.items:
+            results += regions.answer(
+                region,
+                made.items,
+                framerate=framerate,
+                labels=classes,
+                track_id=ids[found.id],
+                engine=_BY,
+                score=found.score,
+                iou=made.iou,
+            )
+    return results
+
+
+def scaled(footage: Footage, size: Size | None) -> Footage:
+    """The footage with boxes counted in pictures of another size, where they are."""
+    return footage if size is None else Footage(footage.times, footage.end, footage.duration, footage.rate, size)
+
+
+def _classes(label: str, config: LabelConfig, video: str) -> tuple[str, ...]:
+    if label in ("", UNNAMED) and label not in config.labels.get(video, ()):
+        return ()
+    return config.classes((label,), video)
+
+
+def _track(found: Found, length: int) -> Track:
+    boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
+    boxes[found.frames], scores[found.frames] = found.boxes, 1.0
+    return Track.of(boxes, scores, {})

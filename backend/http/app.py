@@ -1,0 +1,126 @@
+"""Label Studio's ML backend protocol over HTTP: routes, authentication, errors as status codes. No logic."""
+
+import hmac
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from backend.errors import BackendError, BadRequest, Busy, where
+from backend.http import jobs_page, serving, tracks_page
+from backend.labelstudio import label_config
+from backend.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def create_app(service: Service) -> Flask:
+    """The Flask application that speaks for `service`."""
+    app = Flask("backend")
+    app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
+    app.before_request(lambda: _authenticate(service))
+    app.register_error_handler(Exception, _error)
+    _add_routes(app, service)
+    return app
+
+
+def _add_routes(app: Flask, service: Service) -> None:
+    serving.add_routes(app)
+    jobs_page.add_routes(app, service.board)
+    tracks_page.add_routes(app, service.manager)
+
+    @app.get("/")
+    def first() -> ResponseReturnValue:
+        answer = jobs_page.page() if serving.wants_page() else health()
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    @app.get("/health")
+    def health() -> Response:
+        return jsonify(service.health())
+
+    @app.post("/setup")
+    def setup() -> ResponseReturnValue:
+        body = serving.body()
+        schema, hostname, token = (_text(body, key) for key in ("schema", "hostname", "access_token"))
+        return jsonify({"model_version": service.setup(_project(body), schema, hostname, token)})
+
+    @app.post("/predict")
+    def predict() -> ResponseReturnValue:
+        body = serving.body()
+        tasks, params = body.get("tasks"), body.get("params")
+        context = params.get("context") if isinstance(params, Mapping) else None
+        if not isinstance(tasks, list):
+            raise BadRequest("the request holds no tasks: it needs tasks: [{id, data}]")
+        if context is not None and not isinstance(context, Mapping):
+            raise BadRequest("params.context must be an object or null")
+        results = service.predict(tasks, context, _text(body, "label_config"), _project(body))
+        return jsonify({"results": results, "model_version": service.model_version})
+
+    @app.route("/versions", methods=["GET", "POST"])
+    def versions() -> ResponseReturnValue:
+        return jsonify({"versions": [service.model_version]})
+
+    @app.post("/validate")
+    def validate() -> ResponseReturnValue:
+        config = label_config.parse(_text(serving.body(), "config"))
+        return jsonify({"status": "ok", "understood": config.understood()})
+
+    @app.get("/frames/<key>/<int:number>.jpg")
+    def frame(key: str, number: int) -> ResponseReturnValue:
+        # No login: browsers ask for pictures without one. The signature names one task's video, and nothing else.
+        answer = Response(service.frame(key, number), mimetype="image/jpeg")
+        answer.headers["Access-Control-Allow-Origin"] = "*"
+        answer.headers["Cache-Control"] = "private, max-age=86400, immutable"
+        return answer
+
+    @app.post("/webhook")
+    def webhook() -> ResponseReturnValue:
+        # Annotations teach this model nothing; Label Studio only wants to know that it was heard.
+        body = serving.body()
+        action, project = _text(body, "action"), body.get("project")
+        if action == "START_TRAINING" and isinstance(project, Mapping):
+            service.train(project)
+        return jsonify({"status": "ok", "action": action})
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    value = body.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _project(body: Mapping[str, Any]) -> str:
+    """Label Studio sends `<id>.<time of creation>`."""
+    return str(body.get("project") or "").partition(".")[0]
+
+
+def _authenticate(service: Service) -> ResponseReturnValue | None:
+    user, password = service.settings.basic_auth_user, service.settings.basic_auth_pass
+    if not user or request.endpoint == "frame":
+        return None
+    given = request.authorization
+    right = given is not None and given.type == "basic"
+    for expected, key in ((user, "username"), (password, "password")):
+        value = (given.get(key) if right and given else None) or ""
+        right &= hmac.compare_digest(value.encode(), expected.encode())
+    if right:
+        return None
+    answer = jsonify({"error": "a user and password are needed: set them in Label Studio's model connection"})
+    answer.headers["WWW-Authenticate"] = 'Basic realm="sam3-backend"'
+    return answer, 401
+
+
+def _error(error: Exception) -> ResponseReturnValue:
+    if isinstance(error, BackendError):
+        log.warning("%s %s: %s", request.method, request.path, " ".join(str(error).split()))
+        answer: Response = jsonify({"error": str(error)})
+        if isinstance(error, Busy):
+            answer.headers["Retry-After"] = str(error.retry_after)
+        return answer, error.status
+    if isinstance(error, HTTPException):
+        return jsonify({"error": f"{error.name}: {error.description}"}), error.code or 500
+    log.error("%s %s: %s", request.method, request.path, where(error))
+    return jsonify({"error": "this should not have happened: the server's log says where"}), 500

@@ -1,0 +1,163 @@
+"""One keyframe of a `videorectangle`'s sequence: percent of the picture, 1-based frames, and who set it.
+
+Every keyframe that we write carries `fp`, a fingerprint of its own values. Label Studio hands keyframes back to the
+digit, copies extra keys into new neighbours and keeps them when a person moves a box (seen in 1.23.2). So one that fits
+says "as we wrote it", and one that is missing or does not fit says "a person set this".
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import BadRequest
+from backend.tracks.geometry import Box, Boxes
+
+NUMBERS = ("x", "y", "width", "height", "rotation")
+LAST_FRAME = 10**8
+_LARGEST = 1e6
+
+
+@dataclass(frozen=True)
+class Item:
+    """A keyframe as it came: percent, `rotation` in degrees clockwise about the upper left corner.
+
+    Attributes:
+        enabled: false hides the box after this frame (on the frame itself it shows).
+        fp: the fingerprint that it carries, fitting or not.
+        human: it carries the mark that an earlier answer gave to a person's keyframe.
+    """
+
+    frame: int
+    enabled: bool
+    x: float
+    y: float
+    width: float
+    height: float
+    rotation: float = 0
+    fp: str | None = None
+    human: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Eight hex digits over all values, each number to 4 decimals."""
+        # Adding 0.0 turns -0.0 into 0.0: JavaScript hands -0 back as 0.
+        numbers = "|".join(f"{round(getattr(self, name), 4) + 0.0:.4f}" for name in NUMBERS)
+        return hashlib.sha256(f"{self.frame}|{int(self.enabled)}|{numbers}".encode()).hexdigest()[:8]
+
+    @property
+    def is_corrected(self) -> bool:
+        """A person set or changed it since our last answer."""
+        return self.fp != self.fingerprint
+
+    @property
+    def is_human(self) -> bool:
+        """A person set it, now or before."""
+        return self.human or self.is_corrected
+
+    @cached_property
+    def is_toggled(self) -> bool:
+        """A person switched `enabled` and nothing else since our last answer."""
+        return self.is_corrected and self.fp == replace(self, enabled=not self.enabled).fingerprint
+
+    def written(self, framerate: float) -> dict[str, Any]:
+        """As an answer has it: a person's values to the digit, with the mark, and a fingerprint that fits."""
+        return replace(self, fp=self.fingerprint, human=self.is_human).untouched(framerate)
+
+    def untouched(self, framerate: float) -> dict[str, Any]:
+        """As it came, a correction still to be seen as one."""
+        keyframe: dict[str, Any] = {"frame": self.frame, "enabled": self.enabled}
+        keyframe |= {name: getattr(self, name) for name in NUMBERS} | {"time": self.frame / framerate}
+        keyframe |= {} if self.fp is None else {"fp": self.fp}
+        return keyframe | ({"human": True} if self.human else {})
+
+    def box(self, width: int, height: int) -> Box:
+        """The upright hull in pixels of a picture of `width` x `height`."""
+        w, h = self.width * width / 100, self.height * height / 100
+        angle = math.radians(self.rotation)
+        across, along = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+        corners = np.array([[0, 0], w * across, h * along, w * across + h * along])
+        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+        left, top = self.x * width / 100, self.y * height / 100
+        return Box(left + float(x0), top + float(y0), left + float(x1), top + float(y1))
+
+
+def parse(sequence: object) -> tuple[Item, ...]:
+    """Read a sequence, sorted by frame; of two keyframes on one frame the later counts.
+
+    Raises:
+        BadRequest: it is no list of keyframes, a number is missing or infinite, or a box is empty.
+    """
+    if not isinstance(sequence, list) or not sequence:
+        raise BadRequest("the region has no keyframe: draw its box again")
+    items = {item.frame: item for item in map(_item, sequence)}
+    return tuple(items[frame] for frame in sorted(items))
+
+
+def _item(keyframe: object) -> Item:
+    if not isinstance(keyframe, Mapping):
+        raise BadRequest("a keyframe of the region is not an object: draw its box again")
+    frame, fp = keyframe.get("frame"), keyframe.get("fp")
+    if isinstance(frame, float) and frame.is_integer():
+        frame = int(frame)
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 1 <= frame <= LAST_FRAME:
+        raise BadRequest(f"there is no frame {repr(frame)[:20]}: Label Studio's frames start at 1")
+    numbers = {"rotation": 0} | {name: keyframe[name] for name in NUMBERS if name in keyframe}
+    for name in NUMBERS:
+        value = numbers.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+            raise BadRequest(f"the keyframe on frame {frame} has no number for {name}: draw its box again")
+    if numbers["width"] <= 0 or numbers["height"] <= 0:
+        raise BadRequest(f"the box on frame {frame} is empty: draw it larger")
+    return Item(
+        frame=frame,
+        enabled=keyframe.get("enabled", True) is not False,
+        fp=fp if isinstance(fp, str) else None,
+        human=keyframe.get("human") is True,
+        **numbers,
+    )
+
+
+def ours(item: Item) -> Item:
+    """The keyframe as one that we set."""
+    return replace(item, fp=item.fingerprint, human=False)
+
+
+def percent(boxes: Boxes, width: int, height: int) -> Boxes:
+    """Pixels `x0 y0 x1 y1` to percent `x y width height`, rounded as sent and never empty; shape (n, 4) both."""
+    scaled = np.asarray(boxes, float) * (100 / np.array([width, height, width, height]))
+    scaled[:, 2:] -= scaled[:, :2]
+    scaled[:, 2:] = np.maximum(scaled[:, 2:], 1e-4)
+    return np.round(scaled, 4) + 0.0
+
+
+def corners(boxes: Boxes) -> Boxes:
+    """Boxes `x y width height` as `x0 y0 x1 y1`, still percent: what IoUs are taken of; shape (n, 4) both."""
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+
+
+def at(items: Sequence[Item], frames: NDArray[np.int64]) -> Boxes:
+    """The boxes that the page shows of these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
+
+    Linear between keyframes, nothing before the first and after one with `enabled: false`, and the last one to the end
+    (Label Studio 1.23.2: getShape, isInLifespan).
+    """
+    rows, places = np.full((len(frames), 4), np.nan), np.array([item.frame for item in items])
+    corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
+    enabled = np.array([item.enabled for item in items])
+    last = np.searchsorted(places, frames, side="right") - 1
+    there = (last >= 0) & (enabled[last] | (places[last] == frames))
+    for axis in range(4):
+        rows[there, axis] = np.interp(frames[there], places, corners[:, axis])
+    return np.round(rows, 4)
+
+
+def visible_frames(items: Sequence[Item], stop: int) -> int:
+    """How many LS frames before `stop` show the box of these keyframes."""
+    ends = [*(item.frame for item in items[1:]), stop]
+    return sum(max(end - item.frame, 0) if item.enabled else 1 for item, end in zip(items, ends, strict=True))

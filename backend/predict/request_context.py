@@ -1,0 +1,163 @@
+"""What every request works with: the process's tools, and one request's own."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backend.engines.base import FAILED
+from backend.errors import SettingsError
+from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
+from backend.jobs.scheduler import Runner
+from backend.jobs.spec import Recipe
+from backend.jobs.store import Store
+from backend.jobs.worker_client import Device
+from backend.labelstudio import region as regions
+from backend.labelstudio.keyframes import Made
+from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.region import Region
+from backend.labelstudio.request import Interaction
+from backend.labelstudio.videos import Videos
+from backend.predict.connections import Studios
+from backend.predict.response_cache import Memory
+from backend.settings import Settings
+
+_WAITERS = 64
+"""How many requests may wait for their jobs at once; beyond that they are answered with what is there."""
+
+_BOX_SECONDS = 6e-6
+"""What a box of a track costs until it is answered: keyframes are chosen, and written as JSON."""
+
+Results = list[dict[str, Any]]
+
+
+class Tools:
+    """What every request works with: one per process.
+
+    Raises:
+        SettingsError: jobs cannot be kept in `data_dir`.
+    """
+
+    def __init__(self, settings: Settings, device: Device) -> None:
+        self.settings = settings
+        self.device = device
+        self.videos = Videos(settings)
+        limits = settings.limits
+        self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.days)
+        self.studios = Studios(settings, self.store)
+        self.metrics = Metrics()
+        self.runner = Runner(
+            device,
+            self.store,
+            self._fetch,
+            self.videos.forget,
+            self.videos.limits,
+            queue=limits.queue,
+            metrics=self.metrics,
+            masks=settings.show_masks,
+        )
+        self._waiters = threading.Semaphore(_WAITERS)
+        self.model_version = f"{device.name}-{device.version}"
+
+    def _fetch(self, recipe: Recipe, cancelled: Callable[[], bool]) -> Path:
+        return self.videos.fetch(recipe.url, self.studios.of(recipe.project), cancelled)
+
+    def wait(self, jobs: Sequence[Job], deadline: float) -> None:
+        """Wait until all of them have ended, or until there is just time to make an answer by `deadline`.
+
+        Args:
+            deadline: of the monotonic clock.
+        """
+        if self._waiters.acquire(blocking=False):
+            try:
+                work = _BOX_SECONDS * sum(job.boxes for job in jobs)
+                self.runner.wait(jobs, deadline - time.monotonic() - min(work, self.settings.answer_within / 2))
+            finally:
+                self._waiters.release()
+
+    def engine_now(self) -> str:
+        """The engine's name, and what it is waited for where its model is not ready."""
+        status = self.device.status
+        return self.device.name if status == "ready" else f"{self.device.name} is {status}"
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """What makes two prompts the same. Labels are left out: a box is followed alike whatever it is called."""
+        whole = "|".join(map(str, [self.model_version, *parts]))
+        return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
+
+    def submit(
+        self, key: Sequence[str], digest: str, recipe: Recipe, *, batch: bool = False, post: str | None = None
+    ) -> Job:
+        """The job with this digest: one that is there, or a new one instead of what runs under `key`.
+
+        Raises:
+            SettingsError: the model could not be loaded; no video is fetched for nothing.
+            Busy: too many jobs are waiting.
+        """
+        if self.device.status.startswith(FAILED):
+            raise SettingsError(self.device.status.removeprefix(FAILED))
+        return self.runner.submit(key, digest, recipe, batch=batch, post=post)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Attributes:
+        project: the task's.
+        began: when it came, of the monotonic clock.
+    """
+
+    tools: Tools
+    memory: Memory
+    interaction: Interaction
+    config: LabelConfig
+    project: str
+    began: float = field(default_factory=time.monotonic)
+
+    def key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
+        """Of the jobs for a region, or for a line of words."""
+        return self.interaction.task, kind, name
+
+    def recipe(self, **asked: Any) -> Recipe:
+        """A job on the task's video."""
+        return Recipe(
+            task=self.interaction.task,
+            project=self.project,
+            url=self.interaction.url,
+            framerate=self.interaction.framerate,
+            max_frames=self.tools.settings.max_frames,
+            **asked,
+        )
+
+    def new(self, name: str, classes: tuple[str, ...]) -> Region:
+        """A region that the page does not have yet."""
+        video = self.interaction.video
+        return Region(name, self.config.region_control(video), video, classes, (), origin="prediction")
+
+    def answer(
+        self,
+        region: Region,
+        made: Made,
+        labels: Sequence[str],
+        score: float | None,
+        partial: tuple[int, int] | None,
+        made_of: Mapping[str, Any] | None,
+    ) -> Results:
+        """A region with its track, as `regions.answer` has it."""
+        return regions.answer(
+            region,
+            made.items,
+            framerate=self.interaction.framerate,
+            labels=labels,
+            track_id=self.memory.number(self.interaction.task, region, self.interaction.track_ids),
+            engine=self.tools.engine_now(),
+            score=score,
+            partial=partial,
+            iou=made.iou,
+            made_of=made_of,
+        )

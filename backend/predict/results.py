@@ -1,0 +1,145 @@
+"""One region's job, and what has come of it as keyframes; a person's stay, and what is missing is as it was shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from backend.jobs.job import Job
+from backend.jobs.spec import OBJECT, Plan, Shown
+from backend.labelstudio import box_scale
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.box_scale import UNKNOWN, Growth, growth
+from backend.labelstudio.clicks import Click
+from backend.labelstudio.commands import Range
+from backend.labelstudio.keyframe import LAST_FRAME
+from backend.labelstudio.keyframes import Made, Seen, completed, keyframes, sampled, shown
+from backend.labelstudio.region import Region
+from backend.labelstudio.segments import Segment, kept
+from backend.settings import Settings
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Direction
+from backend.tracks.track import Track
+
+
+def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[Shown, ...]:
+    """The prompts of the segments that are tracked: the keyframes beside them, and the clicks."""
+    tracked = [segment for segment in segments if segment.is_tracked]
+    anchors = {item.frame: item for one in tracked for item in (one.before, one.after) if item}
+    points = {frame: [(one.x, one.y, one.positive is not False) for one in clicks] for frame, clicks in clicked.items()}
+    return tuple(Shown.of(anchors.get(frame), frame, points.get(frame, ())) for frame in sorted({*anchors, *points}))
+
+
+def stretches(
+    segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]], direction: Direction
+) -> tuple[tuple[int | None, int | None], ...]:
+    """LS frames from one prompt to the next in the segments that are tracked.
+
+    Args:
+        direction: where to go beyond the first and the last click of a segment.
+    """
+    found: list[tuple[int | None, int | None]] = []
+    for segment in segments:
+        if not segment.is_tracked:
+            continue
+        inside = sorted(frame for frame in clicked if frame in segment.frames(LAST_FRAME))
+        before = segment.before.frame if segment.before else None
+        after = segment.after.frame if segment.after else None
+        pairs = list(pairwise([before, *inside, after]))
+        if inside and before is None and direction == "forward":
+            pairs = pairs[1:]
+        if inside and after is None and direction == "backward":
+            pairs = pairs[:-1]
+        found += pairs
+    return tuple(found)
+
+
+def within(segments: Sequence[Segment]) -> tuple[Range, ...]:
+    """The parts of the video that the segments are tracked on."""
+    return tuple(segment.within for segment in segments if segment.is_tracked)
+
+
+class Tracking:
+    """A region and the job that makes it anew; the job goes on meanwhile."""
+
+    def __init__(self, job: Job, region: Region, segments: Sequence[Segment], settings: Settings) -> None:
+        self.job = job
+        self._region = region
+        self._segments = segments
+        self._settings = settings
+
+    def progress(self) -> tuple[int, int]:
+        """Frames done and to do; before the file is open, what Label Studio says that there are."""
+        done, total = self.job.progress()
+        return done, total or self._region.frames_count or 1
+
+    def answer(self) -> tuple[Made, float | None]:
+        """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
+
+        Frames that are still to be done again stay as the region showed them: a correction makes nothing vanish.
+        """
+        # Asked before the plan: it may end in between, and then its plan lacks nothing.
+        is_whole = self.job.state == "done"
+        plan = self.job.plan
+        region, segments = self._region, self._segments
+        length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
+        if plan is None:
+            if length == LAST_FRAME:  # nobody knows yet how long the video is
+                return Made(kept(segments), region.iou), region.score
+            return self._made(lambda one: shown(one, region.items, length)), region.score
+        target = plan.propagations.target(OBJECT)
+        track, looked = self._calibrated(target.track(), plan), target.looked()
+
+        def seen(segment: Segment) -> Seen:
+            new = sampled(segment, track, looked, plan.clock, plan.size, length)
+            return new if is_whole else completed(segment, new, shown(segment, region.items, length))
+
+        return self._made(seen, plan.size, is_whole=is_whole), self._score(track, plan)
+
+    def _made(
+        self, seen: Callable[[Segment], Seen], size: tuple[int, int] | None = None, *, is_whole: bool = False
+    ) -> Made:
+        prompted = [one.frame for one in self.job.kept.recipe.shown]
+        made = keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
+        if is_whole and not any(segment.kept or segment.aside for segment in self._segments):
+            return made
+        # What stays keeps what it kept.
+        known = [one for one in (made.iou, self._region.iou) if one is not None]
+        return replace(made, iou=min(known, default=None))
+
+    def learned(self) -> dict[str, Any]:
+        """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""
+        plan = self.job.plan
+        if plan is None or not self._region.corrections:
+            return {}
+        return {"corrected": box_scale.written(self._growths(plan.propagations.target(OBJECT).track(), plan))}
+
+    def _growths(self, track: Track, plan: Plan) -> dict[int, Growth]:
+        """What is known of corrections, by LS frame, with those that the job was prompted with."""
+        known = dict(self._region.corrections)
+        for item in (item for item in self._region.items if item.frame in known):
+            (model,), _ = track.at(plan.clock.sources(range(item.frame, item.frame + 1)))
+            if not np.isnan(model[0]):
+                person = item.box(*plan.size).clipped(*plan.size)
+                known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))
+        return known
+
+    def _calibrated(self, track: Track, plan: Plan) -> Track:
+        """The track with boxes as large as a person's, as far as corrections say how large these are."""
+        if not self._region.corrections:
+            return track
+        by = box_scale.mean(list(self._growths(track, plan).values()))
+        return replace(track, boxes=box_scale.grown(track.boxes, by, plan.size))
+
+    def _score(self, track: Track, plan: Plan) -> float | None:
+        """What was tracked now, and the region's earlier score for the frames that were kept."""
+        scores = track.scores[~np.isnan(track.scores)]
+        count = 0
+        if self._region.score is not None:
+            stay = [segment for segment in self._segments if segment.kept]
+            length = plan.clock.length
+            count = sum(sequence.visible_frames(one.kept or (), one.frames(length).stop) for one in stay)
+        total = float(scores.sum()) + count * (self._region.score or 0.0)
+        return total / (len(scores) + count) if len(scores) + count else self._region.score

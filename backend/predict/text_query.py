@@ -1,0 +1,128 @@
+"""One line of words: the job that looks for them, the regions of what it finds, and the sentence that tells of it."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from backend.errors import BadRequest
+from backend.labelstudio import commands
+from backend.labelstudio.commands import Question, Range
+from backend.labelstudio.label_config import ALL, LabelConfig
+from backend.predict import text_prompts
+from backend.predict.request_context import Request, Results
+from backend.predict.response_cache import Source
+from backend.predict.text_results import Finding, Found
+
+
+class Asking:
+    """What a line asks, from the moment when it is submitted.
+
+    Attributes:
+        job: looks for it.
+        going_on: ids of the regions that are answered, once they are.
+
+    Raises:
+        BackendError: it asks for nothing, or nothing can be looked for now.
+    """
+
+    def __init__(self, request: Request, text: str | None, question: Question) -> None:
+        self._request = request
+        self._question = question = replace(
+            question, phrases=_named(question, request.config, request.interaction.video)
+        )
+        interaction, tools = request.interaction, request.tools
+        within = question.within if question.at is None else Range(question.at, question.at)
+        limit = tools.settings.max_frames
+        parts = [interaction.url, interaction.framerate, limit, question.phrases, within, question.redo]
+        key, self._key = request.key(text or "", "words"), tools.digest(parts)
+        self._answers = request.memory.line(interaction.task, text)
+        # What is unfinished goes on with the job that redoes it.
+        if question.redo and self._answers.unfinished != self._key:
+            tools.runner.forget(key)
+            self._answers.forget(self._key)
+        recipe = request.recipe(phrases=question.phrases, within=(within,))
+        self.job = tools.submit(key, self._key, recipe)
+        self._finding = Finding(self.job, request.tools.settings)
+        self.going_on: set[str] = set()
+
+    def found(self) -> tuple[Results, str]:
+        """Regions for what was found by now, and what to say of it.
+
+        Raises:
+            BackendError: the job has failed.
+        """
+        job, request, question, interaction = self.job, self._request, self._question, self._request.interaction
+        if job.error:
+            raise job.error
+        is_partial, finding = job.state != "done", self._finding
+        # Asked in this order: it may go on in between.
+        done, total = finding.progress()
+        until = finding.until()
+        found = finding.found()
+        self._answers.unfinished = self._key if is_partial else None
+        with self._answers.planning:
+            plan = text_prompts.plan(
+                found,
+                interaction.page,
+                self._answers,
+                self._key,
+                question,
+                since=request.began,
+                until=until,
+                preserve=request.tools.settings.preserve,
+            )
+        results: Results = []
+        at = question.at
+        missing = (1, finding.length or 1) if at else (done, total) if is_partial else None
+        for name, one in found.items():
+            going_on = plan.going_on.get(name)
+            if going_on is None and name not in plan.new:
+                continue
+            region = going_on or request.new(plan.new[name], request.config.named(one.phrase, interaction.video))
+            made = {"phrase": one.phrase, **({"at": at} if at else {})}
+            results += request.answer(region, one.made, region.labels, one.score, missing, made)
+            self.going_on.add(region.id)
+            if going_on:
+                self._answers.note(self._key, name, region.id)
+            request.memory.sources.put(request.key(region.id), Source(finding, name, (), made))
+        return results, self._sentence(found.values(), plan, (done, total) if is_partial else None)
+
+    def _sentence(self, found: Collection[Found], plan: text_prompts.Plan, missing: tuple[int, int] | None) -> str:
+        request, question, at = self._request, self._question, self._question.at
+        counts = dict.fromkeys(question.phrases, 0)
+        for one in found:
+            counts[one.phrase] = counts.get(one.phrase, 0) + 1
+        told = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
+        if plan.there:
+            told.append(f"{plan.there} there already")
+        if plan.fresh:
+            told.append(f"{plan.fresh} not saved by the page yet: ask again in five seconds")
+        video = request.interaction.video
+        if nameless := {one.phrase for one in found if not request.config.named(one.phrase, video)}:
+            told.append(f"no class is called {', '.join(sorted(nameless))}: select and press a class key")
+        if plan.new:
+            told.append("an active class overrides theirs")
+        if at:
+            told.append(f"on frame {at} only: delete what is wrong, then t on a box, or ask without at")
+        if missing and self._finding.length is None:
+            told = [f"{', '.join(question.phrases)}: opening the video, ask again"]
+        elif missing and not at:
+            hotstart = request.tools.settings.hotstart_frames
+            held = f", new ones {hotstart} later" if hotstart else ""
+            told.append(f"{missing[0]} of {missing[1]} frames so far{held} ({request.tools.engine_now()}): ask again")
+        return " · ".join(told)
+
+
+def ask(request: Request) -> Asking | None:
+    """What the request's line asks; None: nothing."""
+    line = request.interaction.line
+    return Asking(request, line.id, commands.question(line.asked)) if line and line.asked else None
+
+
+def _named(question: Question, config: LabelConfig, video: str) -> tuple[str, ...]:
+    """The phrases, "all" as every label's."""
+    every = [config.phrases[label] for label in config.labels.get(video, ())]
+    named = [every if phrase.casefold() == ALL else [phrase] for phrase in question.phrases]
+    phrases = tuple(dict.fromkeys(phrase for part in named for phrase in part))
+    if not phrases:
+        raise BadRequest("the config has no labels to look for: write what to find")
+    return phrases

@@ -1,0 +1,139 @@
+"""The tracks of one annotation: which regions they are, their numbers and classes, and where they show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from backend.errors import BadRequest
+from backend.formats.tasks import Chosen, Controls, track_ids
+from backend.labelstudio import region as regions
+from backend.labelstudio.keyframe import Item
+from backend.labelstudio.region import Region
+from backend.track_editor.trim import Span, spans
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One track.
+
+    Attributes:
+        number: what people see, unique within the annotation.
+        label: its class.
+        result: the region as Label Studio keeps it.
+        spans: the LS frames that show it.
+        beside: what else is said of it, in results with its id.
+        absorbed: ids of regions that became parts of it.
+    """
+
+    number: int
+    label: str
+    region: Region
+    result: Result
+    spans: tuple[Span, ...]
+    beside: tuple[Result, ...] = ()
+    absorbed: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Its keyframes."""
+        return self.region.items
+
+    @property
+    def frames(self) -> int:
+        """How many frames show it."""
+        return sum(last - first + 1 for first, last in self.spans)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roster:
+    """All tracks of an annotation, by number, and what else is annotated.
+
+    Attributes:
+        others: results that are no tracks, in their order.
+        length: LS frames of the video, as far as the regions tell.
+        rate: frames per second that the page counts with.
+    """
+
+    entries: tuple[Entry, ...]
+    others: tuple[Result, ...]
+    length: int
+    rate: float
+    controls: Controls
+
+    @classmethod
+    def of(cls, chosen: Chosen, controls: Controls) -> Self:
+        """Of what counts of a task.
+
+        Raises:
+            BadRequest: a region cannot be read.
+        """
+        boxes = chosen.boxes(controls)
+        found = [(result, regions.parse(result)) for result in boxes]
+        if len({region.id for _, region in found}) < len(found):
+            raise BadRequest("two regions have the same id: delete one of them in Label Studio")
+        length = max((max(region.frames_count or 0, region.items[-1].frame) for _, region in found), default=1)
+        rate = controls.rate(next((region for _, region in found if region.framerate), None), chosen.data)
+        numbers = track_ids([(region.track_id, region.items[0].frame) for _, region in found])
+        own, names = {id(result) for result in boxes}, {region.id for _, region in found}
+        rest = [result for result in chosen.results if id(result) not in own]
+        entries = [
+            Entry(
+                number,
+                controls.label(region.labels),
+                region,
+                result,
+                tuple(spans(region.items, length)),
+                tuple(one for one in rest if one.get("id") == region.id),
+            )
+            for number, (result, region) in zip(numbers, found, strict=True)
+        ]
+        others = tuple(result for result in rest if result.get("id") not in names)
+        return cls(_sorted(entries), others, length, rate, controls)
+
+    def with_entries(self, entries: Sequence[Entry], others: Sequence[Result]) -> Self:
+        """The same annotation with other tracks."""
+        return replace(self, entries=_sorted(entries), others=tuple(others))
+
+    def entry(self, number: int) -> Entry:
+        """One track.
+
+        Raises:
+            BadRequest: there is none of this number.
+        """
+        found = next((entry for entry in self.entries if entry.number == number), None)
+        if found is None:
+            known = ", ".join(str(entry.number) for entry in self.entries[:20]) or "none"
+            raise BadRequest(f"there is no track {number}: there are {known}")
+        return found
+
+    @property
+    def free(self) -> int:
+        """The lowest number above all that are taken."""
+        return 1 + max((entry.number for entry in self.entries), default=0)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that a track may have; where no label config tells, those that tracks have."""
+        config = self.controls.config
+        known = config.labels.get(config.video.name, ()) if config else ()
+        return tuple(known) or tuple(sorted({entry.label for entry in self.entries}))
+
+    def results(self) -> list[Result]:
+        """As Label Studio keeps it; every track has its number with it, so that it stays."""
+        return [*(one for entry in self.entries for one in (_numbered(entry), *entry.beside)), *self.others]
+
+
+def _sorted(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry.number))
+
+
+def _numbered(entry: Entry) -> Result:
+    """Its region with its number, in `meta` and in the line of the Info panel."""
+    if entry.region.track_id == entry.number:
+        return entry.result
+    meta = dict(entry.region.meta)
+    meta["track_id"] = entry.number
+    meta["text"] = regions.renumbered(meta.get("text"), entry.number)
+    return {**entry.result, "meta": meta}

@@ -1,0 +1,155 @@
+"""What the page "Tracks of task N" shows and can do; see `backend.http.tracks_page.Manager`."""
+
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import BackendError, StudioError
+from backend.formats.video_tracks import folder
+from backend.gate import Gate
+from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.client import Client
+from backend.labelstudio.keyframe import Item
+from backend.labelstudio.videos import Videos, reader
+from backend.table import Table
+from backend.track_editor.annotation import StudioTask
+from backend.track_editor.editor import Desk, State
+from backend.track_editor.edits import Edit
+from backend.track_editor.merge_suggestions import proposals
+from backend.track_editor.track_table import Entry, Roster
+from backend.tracks import overlay
+from backend.tracks.track import Track
+from backend.video import jpeg
+
+_PICTURES = 4
+"""How many pictures are made at once."""
+_PAGES = 16
+"""Annotations that are remembered as their pages show them."""
+_WIDTH = 960
+"""Pixels to which a picture is made smaller."""
+
+
+class Manager:
+    """One per process.
+
+    Args:
+        data_dir: versions are kept below it.
+        client: a project's Label Studio, by the project; None where it is not known.
+    """
+
+    def __init__(self, data_dir: Path, videos: Videos, client: Callable[[str], Client | None]) -> None:
+        self._folder, self._videos, self._client = data_dir / "versions", videos, client
+        self._changing = threading.Lock()
+        self._pictures = Gate(_PICTURES)
+        self._shown_last: Table[State] = Table(_PAGES)
+
+    def overview(self, task: int, project: str) -> dict[str, Any]:
+        """The state of a task's annotation.
+
+        Raises:
+            BackendError: there is none, or it cannot be had; as for everything below.
+        """
+        client, desk = self._open(task, project)
+        return self._shown(client, desk.look(), task, project)
+
+    def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
+        """What an edit would make of it."""
+        _, desk = self._open(task, project)
+        state, change = desk.preview(edit)
+        return {"changes": [*change.told], "tracks": _tracks(change.roster), "version": state.version}
+
+    def apply(self, task: int, project: str, edit: Edit, version: str) -> dict[str, Any]:
+        """Make an edit to the state of this version; the new state."""
+        client, desk = self._open(task, project)
+        with self._changing:
+            return self._shown(client, desk.apply(edit, version), task, project)
+
+    def undo(self, task: int, project: str, version: str) -> dict[str, Any]:
+        """Take the last edit back; the new state."""
+        client, desk = self._open(task, project)
+        with self._changing:
+            return self._shown(client, desk.undo(version), task, project)
+
+    def picture(self, task: int, project: str, frame: int) -> bytes:
+        """An LS frame with the tracks' boxes and numbers, as JPEG."""
+        client, desk = self._open(task, project)
+        with self._pictures:
+            # As the page shows it: a cursor that moves is not to ask Label Studio for the task each time.
+            state = self._shown_last.get((task, project)) or desk.look()
+            with self._videos.look(_url(state), client) as video:
+                picture = reader(video, state.roster.rate)(frame)
+            return jpeg(_drawn(state.roster, frame, picture), _WIDTH)
+
+    def _open(self, task: int, project: str) -> tuple[Client, Desk]:
+        client = self._client(project)
+        if client is None:
+            raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return client, Desk(StudioTask(client, task), self._folder)
+
+    def _shown(self, client: Client, state: State, task: int, asked: str) -> dict[str, Any]:
+        """The state as the page reads it; `asked` is the project as it was asked for, which may be empty."""
+        self._shown_last.put((task, asked), state)
+        chosen, roster = state.chosen, state.roster
+        project = chosen.task["project"]
+        return {
+            "task": chosen.number,
+            "project": str(project),
+            "url": f"{client.url}/projects/{project}/data?task={chosen.number}",
+            "video": folder(0, _url(state)).partition("-")[2],
+            "of": state.of,
+            "by": state.by,
+            "version": state.version,
+            "frames": roster.length,
+            "rate": roster.rate,
+            "labels": [*roster.labels],
+            "tracks": _tracks(roster),
+            "proposals": [
+                {"tracks": [*one.tracks], "gap": one.gap, "likeness": one.likeness, "why": str(one)}
+                for one in self._proposals(client, state)
+            ],
+            "undo": state.undo,
+        }
+
+    def _proposals(self, client: Client, state: State) -> Iterable[Any]:
+        """Of what may be merged; looked at in the video where that is here already: nobody is to wait for it."""
+        try:
+            if self._videos.has(_url(state), client):
+                with self._videos.look(_url(state), client) as video:
+                    return proposals(state.roster, reader(video, state.roster.rate))
+        except BackendError:
+            pass
+        return proposals(state.roster)
+
+
+def _url(state: State) -> str:
+    return state.roster.controls.video(state.chosen.data)
+
+
+def _drawn(roster: Roster, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size, tracks = picture.shape[1::-1], dict[str, Track]()
+    for entry in roster.entries:
+        (row,) = sequence.at(entry.items, np.array([frame])).tolist()
+        if not np.isnan(row[0]):
+            box = Item(frame, True, *row).box(*size)
+            tracks[str(entry.number)] = Track(frame, np.array([box]), np.array([1.0]))
+    return overlay.drawn(picture, frame, tracks, numbered=True)
+
+
+def _tracks(roster: Roster) -> list[dict[str, Any]]:
+    return [_track(entry) for entry in roster.entries]
+
+
+def _track(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.number,
+        "label": entry.label,
+        "score": entry.region.score,
+        "spans": [[*span] for span in entry.spans],
+        "keyframes": [item.frame for item in entry.items],
+        "human": [item.frame for item in entry.items if item.is_human],
+        "frames": entry.frames,
+    }

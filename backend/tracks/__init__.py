@@ -1,0 +1,1 @@
+"""Plain values and what is computed of them: boxes, masks, prompts, tracks, keyframes. No video, no Label Studio."""

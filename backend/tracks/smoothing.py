@@ -1,0 +1,29 @@
+"""Jitter taken out of a track, bounded by the IoU with what was tracked."""
+
+import numpy as np
+
+from backend.tracks.geometry import Boxes, iou
+
+_HALVINGS = 5
+
+
+def smoothed(boxes: Boxes, frames: int, bound: float) -> Boxes:
+    """Each box as the mean of up to `frames` before it, as many after it, and itself.
+
+    A window is as long on both sides, so straight motion stays as it is, and so do the first and the last box. Where
+    the mean is further off than the bound it is moved towards the box, half the way a few times, then all the way.
+
+    Args:
+        boxes: shape (n, 4), corners of one object on consecutive frames, no NaN.
+        bound: the least IoU of a smoothed box with its own.
+    """
+    count = len(boxes)
+    places = np.arange(count)
+    reach = np.minimum(np.minimum(places, count - 1 - places), frames)
+    sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes - boxes[0], axis=0)])
+    means = boxes[0] + (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)[:, None]
+    moved = np.where((reach > 0)[:, None], means - boxes, 0.0)
+    for _ in range(_HALVINGS):
+        moved[iou(boxes + moved, boxes) < bound] /= 2
+    moved[iou(boxes + moved, boxes) < bound] = 0
+    return np.asarray(boxes + moved)

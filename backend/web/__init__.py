@@ -1,1 +1,0 @@
-"""The pages' files; `backend.pages` serves them."""

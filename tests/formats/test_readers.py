@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from backend.errors import BackendError, BadRequest
+from backend.formats.readers import Found, Recording, coco_vid, mot, numbered
+from backend.formats.timing import Footage
+from backend.formats.to_predictions import prediction, scaled
+from backend.labelstudio import label_config
+from backend.labelstudio.keyframe import at, parse
+from backend.settings import KeyframeSettings, Settings
+from backend.tracks.geometry import iou
+from tests.formats.made import FRAMES, SIZE, clip, several, traced
+from tests.labelstudio.bodies import CONFIG
+
+LINE = "1,4,10,20,30,40,1,1,1\n"
+
+
+STRICT = Settings(keyframes=KeyframeSettings(px=0))
+
+
+def recording(**changes: object) -> Recording:
+    boxes = np.array([[0, 0, 64, 36], [64, 0, 128, 36]], float)
+    found = Found(4, "Car", np.array([2, 3]), boxes, 0.5)
+    told = {"name": "a", "length": 10, "rate": 25.0, "size": SIZE, "tracks": (found,)}
+    return Recording(**told | changes)
+
+
+def regions_of(
+    found: Recording, frames: int = FRAMES, rate: float = 25, page: float = 25, **more: object
+) -> list[dict]:
+    told = {"settings": STRICT, "label": None} | more
+    return prediction(found, Footage.counted(frames, rate, SIZE), page, label_config.parse(CONFIG), **told)
+
+
+def sequence(folder: Path, text: str) -> Path:
+    file = folder / "seq" / "gt" / "gt.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return file
+
+
+def test_mot_is_read_as_a_file_a_sequence_and_a_folder_of_them(tmp_path: Path) -> None:
+    file = sequence(tmp_path, "2,4,10,20,30,40,1,2,1\n1,4,10,20,30,40,1,2,1\n\n3,4,1,1,1,1,0,2,1\n")
+    (tmp_path / "labels.txt").write_text("Car\nPerson\n")
+    (file.parent.parent / "seqinfo.ini").write_text("[Sequence]\nname=seq\nseqLength=9\nimWidth=640\nimHeight=360\n")
+    for path in (file, file.parent.parent, tmp_path):
+        (found,) = mot(path)
+        assert (found.name, found.length, found.rate, found.size) == ("seq", 9, None, SIZE)
+        (track,) = found.tracks
+        assert (track.id, track.label, track.frames.tolist()) == (4, "Person", [0, 1])
+        assert track.boxes[0].tolist() == [10, 20, 40, 60]
+
+
+def test_a_trackers_file_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "MOT17-02.txt").write_text("1, 4, 10, 20, 30, 40, -1, -1, -1, -1\n")
+    (found,) = mot(tmp_path / "MOT17-02.txt")
+    assert (found.name, found.length, found.size, found.tracks[0].label) == ("MOT17-02", 1, None, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n", "no MOT file"),
+        ("1,2,3\n", "no MOT file"),
+        (LINE + "1,2\n", "no MOT file"),
+        ("1,1,nan,1,1,1,1,1,1\n", "no MOT file"),
+        (LINE + LINE, "a frame twice"),
+        (LINE.replace("1,4", "0,4"), "before the first"),
+        ("1,4,10,20,0,40,1,1,1\n", "an empty box"),
+    ],
+)
+def test_what_is_no_mot_is_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        mot(sequence(tmp_path, text))
+
+
+@pytest.mark.parametrize("reader", [mot, coco_vid])
+def test_a_place_without_such_a_file_is_told(tmp_path: Path, reader) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(BackendError, match="give"):
+            reader(path)
+
+
+@pytest.mark.parametrize("found", ["{", "[]", "{}", '{"images": [], "annotations": [{}], "videos": []}'])
+def test_what_is_no_coco_vid_is_told(tmp_path: Path, found: str) -> None:
+    (tmp_path / "a.json").write_text(found)
+    with pytest.raises(BadRequest, match="no COCO-VID"):
+        coco_vid(tmp_path / "a.json")
+
+
+def test_coco_vid_of_others_is_read(tmp_path: Path) -> None:
+    images = [{"id": 10 + frame, "video_id": 1, "frame_id": frame, "width": 640, "height": 360} for frame in range(5)]
+    row = {"bbox": [1, 2, 3, 4], "category_id": 9, "track_id": 0, "score": 0.5}
+    found = {
+        "videos": [{"id": 1, "name": "v"}, {"id": 2, "name": "empty"}],
+        "images": images,
+        "annotations": [row | {"id": 1, "image_id": 13}, row | {"id": 2, "image_id": 11, "score": 1.0}],
+        "categories": [{"id": 9, "name": "Car"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    video, empty = coco_vid(tmp_path / "a.json")
+    assert (video.length, video.size, empty.length, empty.tracks) == (5, SIZE, 0, ())
+    (track,) = video.tracks
+    assert (track.id, track.label, track.frames.tolist(), track.score) == (0, "Car", [1, 3], 0.75)
+    assert numbered(video.tracks) == {0: 1}
+
+
+def test_a_track_becomes_a_region_of_the_configs() -> None:
+    (region,) = regions_of(recording())
+    assert (region["type"], region["from_name"], region["to_name"]) == ("videorectangle", "box", "video")
+    assert (region["value"]["labels"], region["meta"]["track_id"], region["score"]) == (["Car"], 4, 0.5)
+    assert (region["value"]["framesCount"], region["value"]["duration"]) == (100, 4)
+    assert [(one["frame"], one["enabled"], one["x"]) for one in region["value"]["sequence"]] == [
+        (3, True, 0),
+        (4, False, 10),
+    ]
+    assert not any(item.is_human for item in parse(region["value"]["sequence"]))
+
+
+def test_what_a_file_says_is_so() -> None:
+    boxes = np.tile([0.0, 0, 64, 36], (9, 1))
+    boxes[4] += [9, 0, 9, 0]
+    found = Found(1, "Car", np.array([0, 1, 2, 3, 4, 5, 7, 8, 9]), boxes, 0.5)
+    ours = Settings(keyframes=KeyframeSettings(px=10, smooth=5))
+    (region,) = regions_of(recording(tracks=(found,)), settings=ours)
+    items = parse(region["value"]["sequence"])
+    assert at(items, np.array([5]))[0, 0] == round(900 / SIZE[0], 4), "neither smoothed nor near enough"
+    assert np.isnan(at(items, np.array([7]))[0, 0]), "a gap is one"
+
+
+def test_frames_are_the_pages_where_it_counts_others() -> None:
+    (region,) = regions_of(recording(), page=50)
+    assert [one["frame"] for one in region["value"]["sequence"]][::3] == [5, 8]
+
+
+def test_boxes_count_in_the_files_own_picture_size() -> None:
+    footage = scaled(Footage.counted(10, 25, (1280, 720)), SIZE)
+    (region,) = prediction(recording(), footage, 25, label_config.parse(CONFIG), STRICT, None)
+    assert region["value"]["sequence"][1]["x"] == 10
+
+
+def test_classes_that_the_config_lacks_are_told_and_can_be_given() -> None:
+    dog = recording(tracks=(Found(1, "Dog", np.array([0]), np.array([[0, 0, 9, 9.0]])),))
+    with pytest.raises(BadRequest, match='"Dog" is not in the label config'):
+        regions_of(dog)
+    assert regions_of(dog, label="Person")[0]["value"]["labels"] == ["Person"]
+
+
+@pytest.mark.parametrize("label", ["", "object"])
+def test_a_track_without_a_class_is_one_without(label: str) -> None:
+    (region,) = regions_of(recording(tracks=(Found(1, label, np.array([0]), np.array([[0, 0, 9, 9.0]])),)))
+    assert "labels" not in region["value"]
+
+
+def test_a_recording_of_a_longer_video_is_told() -> None:
+    with pytest.raises(BadRequest, match="another one"):
+        regions_of(recording(length=11), frames=10)
+
+
+@given(several)
+@settings(max_examples=30, deadline=None)
+def test_what_was_exported_is_shown_again_within_the_bound(regions: list[dict]) -> None:
+    written = clip(*regions)
+    tracks = tuple(Found(trace.id, "Car", trace.frames, trace.boxes) for trace in written.traces)
+    back = regions_of(recording(length=FRAMES, tracks=tracks))
+    assert [one["meta"]["track_id"] for one in back] == [trace.id for trace in written.traces]
+    for region, shown in zip(back, traced(written), strict=True):
+        rows = at(parse(region["value"]["sequence"]), np.arange(1, FRAMES + 1)) * np.array([*SIZE] * 2) / 100
+        rows[:, 2:] += rows[:, :2]
+        assert np.flatnonzero(~np.isnan(rows[:, 0])).tolist() == list(shown)
+        assert (iou(rows[list(shown)], np.array([*shown.values()])) >= 0.949).all()

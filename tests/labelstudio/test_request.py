@@ -1,0 +1,94 @@
+import pytest
+
+from backend.errors import BackendError, BadRequest
+from backend.labelstudio.label_config import parse as parse_config
+from backend.labelstudio.request import Interaction, parse
+from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
+
+
+def read(request: dict) -> Interaction:
+    return parse(request["tasks"], request["params"]["context"], parse_config(request["label_config"]))
+
+
+def test_a_drawn_box_asks_for_itself() -> None:
+    interaction = read(body(drawn(keyframe(1))))
+    assert [one.region.id for one in interaction.asked] == ["fDqJ3pfXOd"]
+    assert (interaction.task, interaction.url, interaction.framerate) == ("7", "/data/upload/1/clip.mp4", 25)
+    assert [one.classes for one in interaction.asked] == [("Car",)]
+
+
+def test_only_what_is_marked_or_new_is_asked_for() -> None:
+    tracked = drawn(keyframe(1, fp="00000000"), id="quiet", origin="prediction", meta={"track_id": 4})
+    interaction = read(body(tracked, drawn(keyframe(1), id="new"), asked_again(drawn(keyframe(9), id="marked"))))
+    assert [one.region.id for one in interaction.asked] == ["new", "marked"]
+    assert interaction.track_ids == {4}
+
+
+def test_the_framerate_is_the_keyframes_own_then_the_tasks() -> None:
+    assert read(body(drawn(keyframe(30, time=1.0)))).framerate == 30
+    still = keyframe(1)
+    del still["time"]
+    assert read(body(drawn(still))).framerate == 25
+
+
+def test_track_numbers_are_seen_wherever_the_request_shows_them() -> None:
+    def other(number: int) -> dict:
+        return {"result": [drawn(keyframe(1), id=f"o{number}", meta={"track_id": number})]}
+
+    interaction = read(body(drawn(keyframe(1)), drafts=[other(3)], annotations=[other(8)], predictions=[other(5)]))
+    assert interaction.track_ids == {3, 5, 8}
+
+
+def test_a_pressed_command_is_no_class() -> None:
+    assert [one.classes for one in read(body(drawn(keyframe(1), labels=("track (t)",)))).asked] == [("Car",)]
+
+
+def test_a_text_beside_a_region_belongs_to_it() -> None:
+    text = drawn(keyframe(1)) | {"type": "textarea", "from_name": "region_prompt", "value": {"text": ["x"]}}
+    assert len(read(body(drawn(keyframe(1)), text)).asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_body", "kind", "sentence"),
+    [
+        (body(drawn(keyframe(1), labels=("Truck",))), BadRequest, '"Truck" is not in the label config'),
+        (body(drawn(keyframe(1), from_name="other")), BadRequest, 'control "other", but the boxes .* are "box"'),
+        (body(drawn(keyframe(1), type="rectanglelabels")), BadRequest, "type rectanglelabels cannot be tracked"),
+        (body(drawn(keyframe(1), type="keypointlabels")), BadRequest, "on no strip of frames"),
+        (body(drawn(keyframe(1)), data={"image": "x"}), BadRequest, 'needs the field "video"'),
+        (body(drawn(keyframe(1)), data=None), BadRequest, "holds no data"),
+        (body(drawn(keyframe(1), id="")), BadRequest, "lacks its id"),
+        (body(drawn(keyframe(1)) | {"value": None}), BadRequest, "lacks its id, tag names or value"),
+        (body(drawn()), BadRequest, "no keyframe"),
+        (body(drawn(keyframe(1, width=0))), BadRequest, "the box on frame 1 is empty"),
+        ({**body(drawn(keyframe(1))), "tasks": []}, BadRequest, "holds no task"),
+    ],
+)
+def test_what_cannot_be_done_is_said(request_body: dict, kind: type[BackendError], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        read(request_body)
+
+
+def test_a_region_that_cannot_be_read_costs_no_other_its_track() -> None:
+    imported = drawn(id="imported", origin="prediction")
+    truck = drawn(keyframe(1), id="truck", labels=("Truck",))
+    flat = drawn(keyframe(1, width=0), id="flat")
+    assert [one.region.id for one in read(body(imported, truck, drawn(keyframe(1)), flat)).asked] == ["fDqJ3pfXOd"]
+    assert read(body(imported)).asked == ()
+
+
+@pytest.mark.parametrize("fps", [0, -5, 1e9, "nan"])
+def test_an_impossible_framerate_is_refused(fps: object) -> None:
+    still = keyframe(1, time=None)
+    with pytest.raises(BadRequest, match="set fps"):
+        read(body(drawn(still), data={"video": "x", "fps": fps}))
+
+
+def test_boxes_on_two_videos_at_once_are_refused() -> None:
+    config = (
+        '<View><Video name="a" value="$a"/><Video name="b" value="$b"/>'
+        '<VideoRectangle name="boxa" toName="a"/><VideoRectangle name="boxb" toName="b"/></View>'
+    )
+    both = [drawn(keyframe(1), from_name=f"box{v}", to_name=v, labels=()) for v in "ab"]
+    with pytest.raises(BadRequest, match="2 videos at once"):
+        read({**body(*both), "label_config": config})

@@ -1,0 +1,99 @@
+"""What the page "Tracks of task N" is told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from backend.errors import BadRequest, StudioError
+from backend.labelstudio.client import Client
+from backend.labelstudio.videos import Videos
+from backend.settings import Settings
+from backend.track_editor.edits import Edit
+from backend.track_editor.view import Manager
+from tests.clips import write_clip
+from tests.labelstudio.studio import PROJECT, TOKEN, Studio
+from tests.track_editor.rosters import CONFIG, crossing
+
+RENAME = Edit("rename", frozenset({3}), label="Person")
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, frames=100)
+    with Studio(CONFIG) as studio:
+        video = studio.keep("clip.mp4", clip.read_bytes())
+        studio.places[video] = (200, clip.read_bytes())
+        studio.add_task({"video": video, "fps": 25}, annotations=[{"id": 12, "result": crossing()}], drafts=[])
+        yield studio
+
+
+@pytest.fixture
+def manager(studio: Studio, tmp_path: Path) -> Manager:
+    client = Client(studio.url, TOKEN)
+    return Manager(tmp_path, Videos(Settings(data_dir=tmp_path)), lambda project: client)
+
+
+def test_the_state_is_what_the_page_reads(manager: Manager, studio: Studio) -> None:
+    state = manager.overview(1, "")
+    assert state["url"] == f"{studio.url}/projects/{PROJECT}/data?task=1"
+    assert (state["of"], state["frames"], state["rate"]) == ("annotation 12", 100, 25)
+    assert state["labels"] == ["Car", "Person"]
+    assert state["tracks"][1] == {
+        "id": 2,
+        "label": "Person",
+        "score": None,
+        "spans": [[1, 100]],
+        "keyframes": [1, 70],
+        "human": [1, 70],
+        "frames": 100,
+    }
+    assert [one["tracks"] for one in state["proposals"]] == [[1, 3]]
+    assert state["proposals"][0]["likeness"] is None  # nobody waits for a video
+
+
+def test_a_change_is_shown_made_and_taken_back(manager: Manager) -> None:
+    preview = manager.preview(1, "", RENAME)
+    assert preview["changes"] == ["track 3: Car → Person"]
+    assert [one["label"] for one in preview["tracks"]] == ["Car", "Person", "Person"]
+    state = manager.apply(1, "", RENAME, preview["version"])
+    assert (state["undo"], state["tracks"][2]["label"]) == ("rename 3 to Person", "Person")
+    with pytest.raises(BadRequest, match="changed meanwhile"):
+        manager.apply(1, "", RENAME, preview["version"])
+    assert manager.undo(1, "", state["version"])["undo"] is None
+
+
+def coloured(picture: bytes) -> int:
+    """Pixels that are not grey, as the clip itself is."""
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    return int((np.ptp(pixels, axis=2) > 60).sum())
+
+
+def test_a_picture_shows_the_boxes_of_its_frame(manager: Manager) -> None:
+    two, one = (coloured(manager.picture(1, "", frame)) for frame in (30, 55))
+    assert 0 < 1.1 * one < two
+    with pytest.raises(BadRequest, match="101"):
+        manager.picture(1, "", 101)
+
+
+def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: Manager, studio: Studio) -> None:
+    manager.overview(1, "")
+    manager.picture(1, "", 1)  # fetches the video
+    studio.seen.clear()
+    manager.picture(1, "", 2)
+    assert studio.seen == []
+
+
+def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: Manager) -> None:
+    manager.picture(1, "", 1)
+    # Cells that are black here and white there.
+    assert all(one["likeness"] is not None for one in manager.overview(1, "")["proposals"])
+
+
+def test_without_a_label_studio_it_says_what_to_set(tmp_path: Path) -> None:
+    manager = Manager(tmp_path, Videos(Settings(data_dir=tmp_path)), lambda project: None)
+    with pytest.raises(StudioError, match="LABEL_STUDIO_URL"):
+        manager.overview(1, "")
