@@ -10,8 +10,8 @@ from typing import Any
 from backend import __version__, engines
 from backend.errors import BackendError, BadRequest, StudioError
 from backend.gate import Gate
-from backend.jobs.status import Board
-from backend.jobs.worker_client import Device, in_process
+from backend.jobs.status import JobStatus
+from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio import label_config, request
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.videos import reader
@@ -37,27 +37,27 @@ class Service:
         SettingsError: the engine that the settings name cannot run here.
     """
 
-    def __init__(self, settings: Settings, device: Device | None = None) -> None:
+    def __init__(self, settings: Settings, worker: WorkerClient | None = None) -> None:
         self.settings = settings
         self._signer = Signer.of(settings)
-        self._device = device or _device(settings)
-        self.tools = Tools(settings, self._device)
+        self._worker = worker or _worker_client(settings)
+        self.tools = Tools(settings, self._worker)
         self._memory = Memory(self.tools.store)
         self._pictures = Gate(_PICTURES)
         self.batch = Batch(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
-        self.board = Board(self.tools.runner, self._device, self.tools.metrics, limits, self._address)
+        self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._address)
         self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
-        self._device.start()
+        self._worker.start()
         threading.Thread(target=keyframe_selection.warm, name="compiler", daemon=True).start()
         self.model_version = self.tools.model_version
 
     def close(self) -> None:
         """Save what runs and end the worker."""
         self.batch.close()
-        self.tools.runner.close()
-        self.board.close()
+        self.tools.scheduler.close()
+        self.job_status.close()
         self.tools.videos.close()
 
     def _address(self, project: str, task: str) -> str | None:
@@ -69,7 +69,7 @@ class Service:
     @property
     def status(self) -> str:
         """How far the model is; see the contract of engines."""
-        return self._device.status
+        return self._worker.status
 
     def health(self) -> dict[str, Any]:
         """What runs, and with which settings."""
@@ -78,9 +78,9 @@ class Service:
             "model_class": "Sam3Backend",
             "version": __version__,
             "model_version": self.model_version,
-            "engine": self._device.name,
-            "model": self._device.status,
-            "jobs": self.tools.runner.counts(),
+            "engine": self._worker.name,
+            "model": self._worker.status,
+            "jobs": self.tools.scheduler.counts(),
             "settings": self.settings.shown(),
         }
 
@@ -161,7 +161,7 @@ class Service:
         deadline = time.monotonic() + self.settings.answer_within
         if not context:
             return self.batch.predict(tasks, xml, project)
-        with self.tools.metrics.answers.time():
+        with self.tools.metrics.predict_seconds.time():
             return self._interactive(tasks, context, xml, project, deadline)
 
     def _interactive(
@@ -187,7 +187,7 @@ class Service:
         return [{"result": result, "score": round(score, 4), "model_version": self.model_version}] if result else []
 
 
-def _device(settings: Settings) -> Device:
+def _worker_client(settings: Settings) -> WorkerClient:
     name, version = engines.named(settings)
-    launch = in_process(partial(engines.load, settings), settings.log_level)
-    return Device(launch, name, version, settings.limits.stall)
+    launch = process_launcher(partial(engines.load, settings), settings.log_level)
+    return WorkerClient(launch, name, version, settings.limits.stall)

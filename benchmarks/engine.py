@@ -76,7 +76,7 @@ from backend.engines import load
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.session import Sam3Session
-from backend.jobs.propagation import Propagations
+from backend.jobs.propagation import PropagationRun
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt, Target
@@ -266,7 +266,7 @@ def resident() -> int:
 def our_peak(folder: Path, frames: int, words: bool) -> int:
     engine = loaded(folder, **EASY, max_objects=4)
     targets = {} if words else {str(number): Target("", {0: click(number, place)}) for number, place in enumerate(TWO)}
-    collector = Propagations(frames, targets, [Phrase("a b", 0)] if words else [], "forward")
+    collector = PropagationRun(frames, targets, [Phrase("a b", 0)] if words else [], "forward")
     for _ in collector.run(engine, scenes.endless(scenes.FIVE, frames)):
         pass
     return peak()
@@ -345,7 +345,7 @@ def bytes_per_object_frame(frames: int) -> float:
     targets = {str(number): Target("", {0: click(number, place)}) for number, place in enumerate(TWO)}
     gc.collect()
     tracemalloc.start()
-    collector = Propagations(frames, targets, [], "forward")
+    collector = PropagationRun(frames, targets, [], "forward")
     for _ in collector.run(Forgetful(), FakeVideo([np.zeros((1, 1, 3), np.uint8)])):  # type: ignore[arg-type]
         pass
     gc.collect()

@@ -46,17 +46,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import serve
 from backend.jobs.job import restore
-from backend.jobs.propagation import Place
-from backend.jobs.spec import Footage, Recipe, Shown
+from backend.jobs.propagation import Progress
+from backend.jobs.spec import FramePrompts, JobSpec, VideoInfo
 from backend.jobs.store import Store
-from backend.jobs.worker import SAVED_FRAMES, Said
-from backend.jobs.worker_client import Device, in_process
+from backend.jobs.worker import SAVED_FRAMES, Chunk
+from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.commands import EVERYWHERE
 from backend.settings import Limits, Settings
 from backend.tracks.track import Block
 from backend.video import Video, VideoLimits
 from tests.clips import write_clip
-from tests.fakes import sleeping
+from tests.fakes import sleeping_engine
 from tests.labelstudio.bodies import body, drawn, keyframe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,8 +92,8 @@ def serve_stub(text: str) -> None:
         max_frames=asked["frames"] - 1,
         limits=Limits(queue=asked["queue"]),
     )
-    make = partial(sleeping, asked["seconds"], log, asked["load"])
-    serve.run(settings, Device(in_process(make, "warning"), "stub", "1", 600.0))
+    make = partial(sleeping_engine, asked["seconds"], log, asked["load"])
+    serve.run(settings, WorkerClient(process_launcher(make, "warning"), "stub", "1", 600.0))
 
 
 def serve_floor() -> None:
@@ -410,9 +410,9 @@ def said(folder: Path) -> dict[int, bytes]:
     """All that was said for every job that is done, by its number."""
     found = {}
     with closing(Store(folder / "jobs.sqlite3", 1 << 40, 30)) as store:
-        for kept in store.listed(10**6):
-            recipe, blocks = kept.recipe, [block for _, block in store.said(kept.number)]
-            first = recipe.shown[0].frame if recipe.shown else recipe.within[0].first
+        for kept in store.latest(10**6):
+            recipe, blocks = kept.spec, [block for _, block in store.blocks(kept.number)]
+            first = recipe.prompts[0].frame if recipe.prompts else recipe.ranges[0].first
             frames = [frame for block in blocks for frame in block.frames]
             rows = np.concatenate([block.rows for block in blocks], axis=1) if blocks else np.empty(0)
             if kept.state == "done":
@@ -454,28 +454,28 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     path, rng = folder / "jobs.sqlite3", np.random.default_rng(SEED)
     names = tuple(f"car {number}" for number in range(1, tracks + 1))
     phrases = dict.fromkeys(names, "car")
-    recipe = Recipe("7", "3", URL, 25.0, within=(EVERYWHERE,), phrases=("car",))
+    recipe = JobSpec("7", "3", URL, 25.0, ranges=(EVERYWHERE,), phrases=("car",))
     corners = rng.normal(0, 2, (tracks, frames, 2)).cumsum(1, dtype=np.float32)
     rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
     begin = time.perf_counter()
     with closing(Store(path, 1 << 40, 30)) as kept:
-        kept.put_footage(recipe.url, Footage(np.arange(frames) / 25, frames / 25, 1280, 720))
+        kept.put_video(recipe.url, VideoInfo(np.arange(frames) / 25, frames / 25, 1280, 720))
         number = kept.add("key", "digest", recipe, "stub-1", batch=False, post=None).number
         for start in range(0, frames, SAVED_FRAMES):
             span = range(start, min(start + SAVED_FRAMES, frames))
             block = Block(span, False, names, rows[:, span.start : span.stop], phrases)
-            kept.save(number, names, [(0, block)], Place(0, span.stop), (span.stop, frames, tracks), bytes(1000))
+            kept.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks), bytes(1000))
         kept.set_state(number, "done")
         wrote = time.perf_counter() - begin
     size = sum(file.stat().st_size for file in folder.glob("jobs.sqlite3*"))
     begin = time.perf_counter()
     with closing(Store(path, 1 << 40, 30)) as kept:
-        footage, found = kept.footage(recipe.url), kept.job(number)
+        footage, found = kept.video(recipe.url), kept.job(number)
         assert footage
         assert found
-        plan = found.recipe.plan(footage)
-        restore(plan, found.names or (), kept.said(number))
-        read = plan.propagations.tracks()
+        plan = found.spec.resolve(footage)
+        restore(plan, found.initial_tracks or (), kept.blocks(number))
+        read = plan.propagation.tracks()
     seconds = time.perf_counter() - begin
     assert all(np.array_equal(track.boxes, rows[int(name[4:]) - 1, :, :4]) for name, track in read.items())
     assert len(read) == tracks
@@ -485,24 +485,24 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
 
 def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     clip = write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
-    recipe = Recipe("7", "3", URL, 25.0, shown=(Shown(1, (10, 20, 12, 15, 0)),), stretches=((1, None),))
-    make = partial(sleeping, 0.005)
-    device, limits, engine = Device(in_process(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
+    recipe = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
+    make = partial(sleeping_engine, 0.005)
+    device, limits, engine = WorkerClient(process_launcher(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
     footage = device.open(clip, limits)
 
     def local(video: Video) -> None:
-        for _ in recipe.plan(footage).propagations.run(engine, video):
+        for _ in recipe.resolve(footage).propagation.run(engine, video):
             pass
 
     def remote(_: Video) -> None:
-        propagations = recipe.plan(footage).propagations
-        device.begin()
-        for reply in device.run(propagations.course, Place(), None, False):
-            if isinstance(reply, Said):
+        propagations = recipe.resolve(footage).propagation
+        device.next_run()
+        for reply in device.run(propagations.schedule, Progress(), None, False):
+            if isinstance(reply, Chunk):
                 for one in reply.blocks:
-                    propagations.take(reply.way, one)
+                    propagations.add(reply.pass_index, one)
                 if reply.state is not None:
-                    device.keep()
+                    device.ack()
         assert propagations.done == len(footage.times)
 
     speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}

@@ -43,14 +43,14 @@ from backend.commands.export import Wanted
 from backend.commands.export import run as export
 from backend.formats import mask_sidecar
 from backend.formats.registry import NAMES
-from backend.jobs.worker_client import Device, in_process
+from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.keyframe import Item, ours
 from backend.settings import Settings
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase
 from backend.video import Video, VideoLimits
 from tests.clips import write_clip
-from tests.fakes import sleeping
+from tests.fakes import sleeping_engine
 from tests.labelstudio.bodies import CONFIG
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
@@ -64,7 +64,7 @@ SIZE, APART = (640, 360), 20
 def work(url: str, folder: str) -> None:
     """The command, in a process of its own."""
     settings = Settings(label_studio_url=url, label_studio_api_key=TOKEN, data_dir=Path(folder))
-    device = Device(in_process(partial(sleeping, SECONDS), "warning"), "stub", "1", 600)
+    device = WorkerClient(process_launcher(partial(sleeping_engine, SECONDS), "warning"), "stub", "1", 600)
     sys.exit(annotate.run(settings, PROJECT, ("car",), device=device))
 
 
@@ -121,7 +121,7 @@ def overhead(clip: Path, folder: Path, tasks: int) -> float:
     with Video(clip, VideoLimits()) as video:
         for _ in range(5):
             began = time.monotonic()
-            with sleeping(SECONDS).open(video) as session:  # type: ignore[arg-type]
+            with sleeping_engine(SECONDS).open(video) as session:  # type: ignore[arg-type]
                 session.prompt([Phrase("car")])
                 for _ in session.propagate(range(len(video))):
                     pass

@@ -11,7 +11,7 @@ from hypothesis import settings
 from backend.labelstudio.media import Media
 from backend.service import Service
 from backend.settings import Settings
-from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, on_thread
+from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -28,7 +28,7 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
         monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: video or FakeVideo())
         engine = engine or StubEngine()
         # Each in a folder of its own: two cannot work in one.
-        service = Service(Settings(**{"data_dir": tmp_path / ("again" * len(made)), **values}), on_thread(engine))
+        service = Service(Settings(**{"data_dir": tmp_path / ("again" * len(made)), **values}), thread_worker(engine))
         service.engine = engine  # for tests alone: the service knows only the device that it runs on
         made.append(service)
         while service.status != engine.status:  # until the worker has told it

@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.errors import SettingsError, Unsupported
 from backend.jobs import worker
-from backend.jobs.worker_client import Device
+from backend.jobs.worker_client import WorkerClient
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -182,7 +182,7 @@ class Gate:
             self._moved.notify_all()
 
 
-def sleeping(seconds: float, log: Path | None = None, load: float = 0.0) -> StubEngine:
+def sleeping_engine(seconds: float, log: Path | None = None, load: float = 0.0) -> StubEngine:
     """A stub for a process of its own: each frame takes so long, and adds a line with its number to the log."""
 
     def sleep(frame: int) -> None:
@@ -215,11 +215,11 @@ class _Thread:
             twin.shutdown(socket.SHUT_RDWR)
 
 
-def on_thread(engine: StubEngine, stall: float = 600.0) -> Device:
+def thread_worker(engine: StubEngine, stall: float = 600.0) -> WorkerClient:
     """A device whose workers are threads of this process, so that tests can look at the engine and hold it up."""
 
     def launch() -> tuple[Connection, _Thread]:
         ours, theirs = Pipe()
         return ours, _Thread(theirs, engine)
 
-    return Device(launch, engine.name, engine.version, stall)
+    return WorkerClient(launch, engine.name, engine.version, stall)

@@ -16,7 +16,7 @@ from backend.labelstudio import keyframe as sequence
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
-from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, on_thread
+from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, thread_worker
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_keyframes import shown
 
@@ -237,8 +237,8 @@ def test_a_model_that_is_loading_is_named_as_what_is_waited_for(make_service) ->
 def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
     service = make_service(StubEngine(masks=True), show_masks=kept)
     predict(service, body(drawn(keyframe(1))))
-    (job,) = service.tools.runner.jobs(9)
-    assert len(job.plan.propagations.tracks()["object"].masks) == (100 if kept else 0)
+    (job,) = service.tools.scheduler.jobs(9)
+    assert len(job.resolved.propagation.tracks()["object"].masks) == (100 if kept else 0)
 
 
 def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
@@ -542,7 +542,7 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("backend.labelstudio.videos.Media", SpyMedia)
     monkeypatch.setattr("backend.jobs.worker.Video", spy_video)
     service = Service(
-        Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), on_thread(StubEngine())
+        Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), thread_worker(StubEngine())
     )
     predict(service, body(drawn(keyframe(1))))
     service.close()

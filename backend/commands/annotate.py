@@ -14,7 +14,7 @@ from tqdm import tqdm
 from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
-from backend.jobs.worker_client import Device
+from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import Client
 from backend.predict.preannotation import Source
 from backend.service import Service
@@ -33,7 +33,7 @@ def run(
     limit: int | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = tell,
-    device: Device | None = None,
+    device: WorkerClient | None = None,
 ) -> int:
     """Annotate the tasks of a project.
 
@@ -110,7 +110,7 @@ def _watched(service: Service, jobs: Mapping[int, Job]) -> None:
             if running:
                 done, total = running.progress()
                 bar.set_postfix_str(
-                    f"task {running.kept.recipe.task}: {done}/{total}, {running.pace.frames:.1f} frames/s"
+                    f"task {running.row.spec.task}: {done}/{total}, {running.throughput.fps:.1f} frames/s"
                 )
             if left:
                 time.sleep(_LOOK)

@@ -188,7 +188,7 @@ class _Stored:
     def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
         # The same numbers may be another Label Studio's; its video has another address.
         url = self.controls.video(self.chosen.data)
-        return store.masked(self.path, str(self.chosen.number), self.project, url, masks)
+        return store.read_mask_blocks(self.path, str(self.chosen.number), self.project, url, masks)
 
 
 @dataclass(slots=True)

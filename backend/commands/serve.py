@@ -10,7 +10,7 @@ from waitress.server import create_server
 from backend import __version__
 from backend.engines.base import FAILED, statuses
 from backend.http.app import create_app
-from backend.jobs.worker_client import Device
+from backend.jobs.worker_client import WorkerClient
 from backend.service import Service
 from backend.settings import Settings
 
@@ -23,7 +23,7 @@ _LOOK = 0.5
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, device: Device | None = None) -> None:
+def run(settings: Settings, device: WorkerClient | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:

@@ -16,7 +16,7 @@ from backend.commands.console import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
 from backend.formats import mask_sidecar
-from backend.jobs.propagation import Propagations, stretches_between
+from backend.jobs.propagation import PropagationRun, intervals_between
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio import region as regions
 from backend.labelstudio import segments, track_ids
@@ -68,7 +68,7 @@ def run(
         engine = engines.load(settings)
         _propagate(propagations, engine, video, settings.show_masks)
         tracks = propagations.tracks()
-        labels = _labels(tracks, targets, searches, propagations.found)
+        labels = _labels(tracks, targets, searches, propagations.track_phrases)
         url = url or str(path)
         task, ids = _task(video, tracks, targets, labels, settings, engine, propagations, url, _before(output, url))
         text = json.dumps([task], indent=1, ensure_ascii=False)
@@ -96,7 +96,7 @@ def _check(path: Path, *outputs: Path | None) -> None:
 
 def _propagations(
     video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, span: range | None
-) -> Propagations:
+) -> PropagationRun:
     """What is to be done.
 
     Raises:
@@ -109,9 +109,9 @@ def _propagations(
     frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
     if outside := [frame for frame in frames if frame not in part]:
         raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {part.start}..{part.stop}")
-    return Propagations(
+    return PropagationRun(
         len(video),
-        {name: stretches_between(sorted(target.prompts), settings.direction) for name, target in targets.items()},
+        {name: intervals_between(sorted(target.prompts), settings.direction) for name, target in targets.items()},
         [prompt for target in targets.values() for prompt in target.prompts.values()],
         phrases,
         settings.direction,
@@ -120,7 +120,7 @@ def _propagations(
     )
 
 
-def _propagate(propagations: Propagations, engine: Engine, video: Video, masks: bool) -> None:
+def _propagate(propagations: PropagationRun, engine: Engine, video: Video, masks: bool) -> None:
     if engine.status != "ready":
         tell(f"the model is {engine.status}")
     for _ in tqdm(propagations.run(engine, video, masks), total=propagations.total, unit="frame"):
@@ -151,7 +151,7 @@ def _task(
     labels: Mapping[str, str | None],
     settings: Settings,
     engine: Engine,
-    propagations: Propagations,
+    propagations: PropagationRun,
     url: str,
     before: Sequence[Region],
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -167,7 +167,7 @@ def _task(
     size = (video.width, video.height)
     made, result, ids = dict[str, Made](), [], {}
     for name, track in tracks.items():
-        looked = propagations.looked(name)
+        looked = propagations.processed_frames(name)
         seen = partial(sampled, track=track, looked=looked, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
         prompted = [clock.frame(source) for source in targets[name].prompts] if name in targets else []

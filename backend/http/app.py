@@ -29,7 +29,7 @@ def create_app(service: Service) -> Flask:
 
 def _add_routes(app: Flask, service: Service) -> None:
     serving.add_routes(app)
-    jobs_page.add_routes(app, service.board)
+    jobs_page.add_routes(app, service.job_status)
     tracks_page.add_routes(app, service.manager)
 
     @app.get("/")

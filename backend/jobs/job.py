@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import BackendError
-from backend.jobs.spec import Plan
-from backend.jobs.store import UNENDED, Kept, State
+from backend.jobs.spec import ResolvedJob
+from backend.jobs.store import UNFINISHED, JobRow, State
 from backend.tracks.track import Block
 
 
 @dataclass(slots=True)
-class Pace:
+class Throughput:
     """Frames per second of the last few seconds, and the seconds that each phase took."""
 
-    frames: float = 0.0
+    fps: float = 0.0
     _at: float = 0.0
     _done: int = 0
 
-    def note(self, done: int) -> None:
+    def update(self, done: int) -> None:
         """So many frames are done now."""
         now = time.monotonic()
         if not self._at or done < self._done:
             self._at, self._done = now, done
         elif now - self._at >= 1.0:
-            self.frames = (done - self._done) / (now - self._at)
+            self.fps = (done - self._done) / (now - self._at)
             self._at, self._done = now, done
 
 
@@ -49,54 +49,54 @@ class Job:
         load: finds the plan again of a job that has ended.
     """
 
-    def __init__(self, kept: Kept, load: "Callable[[Job], Plan | None]") -> None:
-        self.kept = kept
+    def __init__(self, row: JobRow, load: "Callable[[Job], ResolvedJob | None]") -> None:
+        self.row = row
         self._load = load
-        self._plan: Plan | None = None
-        self.state: State = kept.state
+        self._resolved: ResolvedJob | None = None
+        self.state: State = row.state
         self.phase = ""
-        self.error: BackendError | None = BackendError(kept.error) if kept.error else None
-        self.watchers = 0
-        self.path: Path | None = None
-        self.saved = kept.place
-        self.names = kept.names
-        self.losses = 0
-        self.pace = Pace()
-        self.seconds: dict[str, float] = {}
-        self.ended_at = kept.ended
+        self.error: BackendError | None = BackendError(row.error) if row.error else None
+        self.waiters = 0
+        self.video_path: Path | None = None
+        self.saved_progress = row.progress
+        self.initial_tracks = row.initial_tracks
+        self.worker_deaths = 0
+        self.throughput = Throughput()
+        self.phase_seconds: dict[str, float] = {}
+        self.ended_at = row.ended_at
         self._phase_at = time.monotonic()
-        self._reached = kept.frames
+        self._reached = row.frames
         self._cancelled = threading.Event()
         self._ended = threading.Event()
-        if kept.state not in UNENDED:
+        if row.state not in UNFINISHED:
             self._ended.set()
 
     @property
     def number(self) -> int:
         """Its number, which people see."""
-        return self.kept.number
+        return self.row.number
 
     @property
-    def plan(self) -> Plan | None:
+    def resolved(self) -> ResolvedJob | None:
         """What it does and what has come of it; None before its file is open."""
-        return self._plan or (self._load(self) if self.has_ended else None)
+        return self._resolved or (self._load(self) if self.has_ended else None)
 
-    @plan.setter
-    def plan(self, plan: Plan | None) -> None:
-        self._plan = plan
+    @resolved.setter
+    def resolved(self, plan: ResolvedJob | None) -> None:
+        self._resolved = plan
 
-    def enter(self, phase: str) -> None:
+    def enter_phase(self, phase: str) -> None:
         """Begin another phase."""
         now = time.monotonic()
         if self.phase:
-            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._phase_at
+            self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_at
         self.phase, self._phase_at = phase, now
 
     def cancel(self) -> None:
         """Stop soon; what is computed stays."""
         self._cancelled.set()
 
-    def revive(self) -> None:
+    def uncancel(self) -> None:
         """Go on after all."""
         self._cancelled.clear()
 
@@ -116,25 +116,25 @@ class Job:
 
     def end(self, state: State, error: BackendError | None = None) -> None:
         """It has ended; called by the runner alone."""
-        self.enter("")
+        self.enter_phase("")
         self._reached = self.progress()
         self.state, self.error, self.ended_at = state, error, time.time()
         self._ended.set()
 
     @property
-    def boxes(self) -> int:
+    def box_count(self) -> int:
         """How many its tracks may have in all, as far as they are known."""
-        plan = self._plan
-        return plan.propagations.count * plan.propagations.total if plan else 0
+        plan = self._resolved
+        return plan.propagation.track_count * plan.propagation.total if plan else 0
 
     def progress(self) -> tuple[int, int]:
         """Frames done and to do; (0, 0) before its file is open."""
-        plan = self._plan
-        return (plan.propagations.done, plan.propagations.total) if plan else self._reached
+        plan = self._resolved
+        return (plan.propagation.done, plan.propagation.total) if plan else self._reached
 
 
-def restore(plan: Plan, names: Iterable[str], said: Iterable[tuple[int, Block]]) -> None:
+def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, Block]]) -> None:
     """Give a new plan what was said before."""
-    plan.propagations.keep(names)
-    for way, block in said:
-        plan.propagations.take(way, block)
+    resolved.propagation.add_initial_tracks(initial_tracks)
+    for way, block in blocks:
+        resolved.propagation.add(way, block)

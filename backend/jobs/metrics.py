@@ -14,17 +14,19 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self.frames = Counter("sam3_frames", "Frames that the engine has done", registry=registry)
         self.ended = Counter("sam3_jobs_ended", "Jobs that have ended", ["state"], registry=registry)
-        self.seconds = Histogram(
+        self.phase_seconds = Histogram(
             "sam3_job_seconds", "Seconds that a job spent in a phase", ["phase"], buckets=_SECONDS, registry=registry
         )
-        self.answers = Histogram(
+        self.predict_seconds = Histogram(
             "sam3_predict_seconds", "Seconds until a request was answered", buckets=_SECONDS, registry=registry
         )
-        self.losses = Counter("sam3_engine_losses", "Engine processes that ended by themselves", registry=registry)
+        self.worker_deaths = Counter(
+            "sam3_engine_losses", "Engine processes that ended by themselves", registry=registry
+        )
         for state in ("done", "failed", "cancelled"):
             self.ended.labels(state)
 
-    def show(self, name: str, what: str, value: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, what: str, value: Callable[[], float]) -> None:
         """A value that is asked for whenever it is wanted."""
         Gauge(f"sam3_{name}", what, registry=self._registry).set_function(value)
 

@@ -17,11 +17,11 @@ from backend.engines.base import FAILED
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, Unsupported, where
 from backend.jobs.job import Job, restore
 from backend.jobs.metrics import Metrics
-from backend.jobs.propagation import Place
-from backend.jobs.spec import Plan, Recipe
-from backend.jobs.store import Kept, State, Store
-from backend.jobs.worker import Ended, Prompted, Said
-from backend.jobs.worker_client import Device, Lost
+from backend.jobs.propagation import Progress
+from backend.jobs.spec import JobSpec, ResolvedJob
+from backend.jobs.store import JobRow, State, Store
+from backend.jobs.worker import Chunk, InitialTracks, RunEnd
+from backend.jobs.worker_client import WorkerClient, WorkerDied
 from backend.table import Table
 from backend.tracks.track import Block
 from backend.video import VideoLimits
@@ -43,11 +43,11 @@ _PLANS = 8
 _PRUNED = 64
 """Jobs that end between two looks at how much is kept."""
 
-Fetch = Callable[[Recipe, Callable[[], bool]], Path]
+Fetch = Callable[[JobSpec, Callable[[], bool]], Path]
 """A job's file, fetched unless it is here; the second argument says whether nobody wants it any more."""
 
 
-class Runner:
+class Scheduler:
     """Runs jobs one at a time: those first that somebody waits for, batches last.
 
     Args:
@@ -63,7 +63,7 @@ class Runner:
 
     def __init__(
         self,
-        device: Device,
+        worker: WorkerClient,
         store: Store,
         fetch: Fetch,
         forget: Callable[[Path], None],
@@ -74,11 +74,11 @@ class Runner:
         masks: bool = False,
         remembered: int = 512,
     ) -> None:
-        self._device, self._store = device, store
+        self._worker, self._store = worker, store
         self._fetch, self._forget_file, self._limits = fetch, forget, limits
         self._metrics, self._queue, self._masks, self._remembered = metrics, queue, masks, remembered
-        self._model = f"{device.name}-{device.version}"
-        self.done: Callable[[Job], None] = lambda job: None
+        self._model = f"{worker.name}-{worker.version}"
+        self.on_done: Callable[[Job], None] = lambda job: None
         """Is told of every job that is done."""
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
@@ -86,13 +86,13 @@ class Runner:
         self._is_stopping = False
         self._closed = False
         self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
-        self._plans: Table[Plan] = Table(_PLANS)
+        self._resolved: Table[ResolvedJob] = Table(_PLANS)
         self._fetching: set[int] = set()
         self._count = 0
         self._is_pruning_due = False
         self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
         with self._changed:
-            for kept in store.unended():
+            for kept in store.unfinished():
                 self._take_up(kept)
         self._thread.start()
         for _ in range(_FETCHES):
@@ -101,7 +101,7 @@ class Runner:
     # Asking
 
     def submit(
-        self, key: Sequence[str], digest: str, recipe: Recipe, *, batch: bool = False, post: str | None = None
+        self, key: Sequence[str], digest: str, spec: JobSpec, *, batch: bool = False, post: str | None = None
     ) -> Job:
         """The job for `digest`: the one that is there, or a new one that replaces what still runs under `key`.
 
@@ -116,19 +116,19 @@ class Runner:
             if job and job.state == "done" and kept:
                 self._jobs.move_to_end((name, digest))
             elif job and not job.has_ended:
-                job.revive()
+                job.uncancel()
             elif kept and kept.state == "done":
-                job = self._remember(Job(kept, self._plan))
+                job = self._remember(Job(kept, self._load))
             else:
                 # One may run, whether it has begun yet or not.
-                alike = [one for one in self._waiting if one not in others and one.kept.batch == batch]
+                alike = [one for one in self._waiting if one not in others and one.row.batch == batch]
                 waiting = len(alike) + (self._running is not None) - 1
                 if waiting >= (_BATCHES if batch else self._queue):
                     raise Busy(f"{waiting} tracks are waiting for the device: ask again in a little while")
                 if kept:  # what was cancelled or has failed goes on from where it was
                     self._store.set_state(kept.number, "queued")
                     kept = self._store.job(kept.number)
-                job = self._take_up(kept or self._store.add(name, digest, recipe, self._model, batch=batch, post=post))
+                job = self._take_up(kept or self._store.add(name, digest, spec, self._model, batch=batch, post=post))
             for old in others:
                 self._cancel(old)
             return job
@@ -139,7 +139,7 @@ class Runner:
         with self._changed:
             found = next((job for (other, _), job in reversed(self._jobs.items()) if other == name), None)
             kept = None if found else self._store.newest(name)
-            return Job(kept, self._plan) if kept else found
+            return Job(kept, self._load) if kept else found
 
     def forget(self, key: Sequence[str]) -> None:
         """Join none of the jobs under `key` that have ended."""
@@ -163,7 +163,7 @@ class Runner:
     def _watch(self, jobs: Iterable[Job], change: int) -> None:
         with self._changed:
             for job in jobs:
-                job.watchers += change
+                job.waiters += change
             self._interrupt()
 
     def cancel(self, number: int) -> bool:
@@ -186,13 +186,13 @@ class Runner:
     def jobs(self, most: int) -> list[Job]:
         """The newest jobs, newest first."""
         with self._changed:
-            return [self._find(kept.number) or Job(kept, self._plan) for kept in self._store.listed(most)]
+            return [self._find(kept.number) or Job(kept, self._load) for kept in self._store.latest(most)]
 
     def job(self, number: int) -> Job | None:
         """One job."""
         with self._changed:
             kept = self._store.job(number)
-            return self._find(number) or (Job(kept, self._plan) if kept else None)
+            return self._find(number) or (Job(kept, self._load) if kept else None)
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""
@@ -205,9 +205,9 @@ class Runner:
             self._closed = True
             self._interrupt()
             self._changed.notify_all()
-        if self._device.status == "ready":
+        if self._worker.status == "ready":
             self._thread.join(_PATIENCE)
-        self._device.close()
+        self._worker.close()
         self._thread.join(_PATIENCE / 8)
         self._store.close()
 
@@ -218,7 +218,7 @@ class Runner:
         return next((job for job in held if job.number == number), None)
 
     def _remember(self, job: Job) -> Job:
-        name = job.kept.key, job.kept.digest
+        name = job.row.key, job.row.digest
         self._jobs[name] = job
         self._jobs.move_to_end(name)
         if len(self._jobs) > self._remembered:
@@ -227,13 +227,13 @@ class Runner:
                 del self._jobs[one]
         return job
 
-    def _take_up(self, kept: Kept) -> Job:
+    def _take_up(self, kept: JobRow) -> Job:
         """A job that is to run; its file is fetched first."""
-        job = self._remember(Job(kept, self._plan))
+        job = self._remember(Job(kept, self._load))
         if kept.model != self._model:
             self._end(job, "failed", BackendError("it was for another model than the one that runs: ask again"))
         else:
-            job.enter("waiting")
+            job.enter_phase("waiting")
             self._waiting.append(job)
             self._changed.notify_all()
         return job
@@ -255,12 +255,12 @@ class Runner:
         is_overtaken = following is not None and _rank(following) < _rank(running)
         if self._closed or running.is_cancelled or is_overtaken:
             self._is_stopping = True
-            self._device.stop()
+            self._worker.stop()
 
     def _next(self) -> Job | None:
         # Where the engine does not work, only those that somebody waits for are told so; the others go on when it does.
-        is_down = self._device.status.startswith(FAILED)
-        ready = [job for job in self._waiting if job.path and (job.watchers or not is_down)]
+        is_down = self._worker.status.startswith(FAILED)
+        ready = [job for job in self._waiting if job.video_path and (job.waiters or not is_down)]
         return min(ready, key=lambda job: (_rank(job), job.number), default=None)
 
     def _end(self, job: Job, state: State, error: BackendError | None = None) -> None:
@@ -270,9 +270,9 @@ class Runner:
             log.error("the end of job %d could not be kept: %s", job.number, where(failure))
         job.end(state, error)
         self._metrics.ended.labels(state).inc()
-        for phase, seconds in job.seconds.items():
-            self._metrics.seconds.labels(phase).observe(seconds)
-        _tell(job)
+        for phase, seconds in job.phase_seconds.items():
+            self._metrics.phase_seconds.labels(phase).observe(seconds)
+        _log_end(job)
         self._count += 1
         if self._count % _PRUNED == 0:
             self._is_pruning_due = True
@@ -287,26 +287,26 @@ class Runner:
                 if self._closed or job is None:
                     return
                 self._fetching.add(job.number)
-                job.enter("fetching")
-            self._get(job)
+                job.enter_phase("fetching")
+            self._fetch_video(job)
 
     def _next_file(self) -> Job | None:
         """Of batches only the next few: their files are not to fill the disk long before they are wanted."""
-        ahead = sum(job.kept.batch for job in self._waiting if job.path)
+        ahead = sum(job.row.batch for job in self._waiting if job.video_path)
         # One at a time, so that what somebody waits for always finds a thread.
-        is_free = ahead < _FETCHES and not any(job.kept.batch for job in self._waiting if job.number in self._fetching)
+        is_free = ahead < _FETCHES and not any(job.row.batch for job in self._waiting if job.number in self._fetching)
         missing = [
             job
             for job in self._waiting
-            if not job.path and job.number not in self._fetching and (is_free or not job.kept.batch)
+            if not job.video_path and job.number not in self._fetching and (is_free or not job.row.batch)
         ]
         return min(missing, key=lambda job: (_rank(job), job.number), default=None)
 
-    def _get(self, job: Job) -> None:
+    def _fetch_video(self, job: Job) -> None:
         """Fetch a job's file."""
         error: BackendError | None = None
         try:
-            path = self._fetch(job.kept.recipe, lambda: job.is_cancelled or self._closed)
+            path = self._fetch(job.row.spec, lambda: job.is_cancelled or self._closed)
         except BackendError as raised:
             error = raised
         except Exception as raised:
@@ -320,8 +320,8 @@ class Runner:
                 self._waiting.remove(job)
                 self._end(job, "failed", error)
                 return
-            job.enter("waiting")
-            job.path = path
+            job.enter_phase("waiting")
+            job.video_path = path
             self._interrupt()
             self._changed.notify_all()
 
@@ -341,35 +341,35 @@ class Runner:
                     continue
                 self._waiting.remove(job)
                 self._running, self._is_stopping = job, False
-                self._device.begin()
+                self._worker.next_run()
                 job.state = "running"
                 self._changed.notify_all()  # there is room for another batch's file
-            self._work(job)
+            self._run_to_end(job)
 
     def _idle(self) -> None:
         """What is done while there is nothing to do."""
         try:
             with suppress(SettingsError):  # health tells
-                self._device.start()  # for one that ended meanwhile: nobody is to wait for a model to load
+                self._worker.start()  # for one that ended meanwhile: nobody is to wait for a model to load
             if self._is_pruning_due:
                 self._is_pruning_due = False
                 self._store.prune()
         except Exception as error:
             log.error("the device or the store is in trouble: %s", where(error))
 
-    def _work(self, job: Job) -> None:
+    def _run_to_end(self, job: Job) -> None:
         """Run a job until it ends or is interrupted, and put it where it belongs then."""
         state: State | None = None
         error: BackendError | None = None
         try:
             state = "done" if self._run(job) else "cancelled" if job.is_cancelled else None
-        except Lost:
-            job.losses += 1
-            self._metrics.losses.inc(not self._closed)
+        except WorkerDied:
+            job.worker_deaths += 1
+            self._metrics.worker_deaths.inc(not self._closed)
             if job.is_cancelled:
                 state = "cancelled"
-            elif job.losses >= _LOSSES and not self._closed:
-                at = job.plan.propagations.done if job.plan else 0
+            elif job.worker_deaths >= _LOSSES and not self._closed:
+                at = job.resolved.propagation.done if job.resolved else 0
                 state, error = (
                     "failed",
                     BackendError(
@@ -379,8 +379,8 @@ class Runner:
                 )
         except BackendError as raised:
             state, error = "failed", raised.with_traceback(None)  # its frames would keep the run's memory alive
-            if isinstance(raised, BadVideo) and job.path:
-                self._forget_file(job.path)
+            if isinstance(raised, BadVideo) and job.video_path:
+                self._forget_file(job.video_path)
         except Exception as raised:
             log.error("a job failed: %s", where(raised))
             state, error = "failed", BackendError("the job could not go on: see the server's log")
@@ -388,90 +388,92 @@ class Runner:
             if state in (None, "cancelled"):  # it may have been cancelled, or asked for again, just now
                 state = "cancelled" if job.is_cancelled else None
             if state:
-                if job.plan:
-                    self._plans.put(job.number, job.plan)
+                if job.resolved:
+                    self._resolved.put(job.number, job.resolved)
                 self._end(job, state, error)
-                job.plan = None
+                job.resolved = None
             elif not self._closed:
                 job.state = "queued"
-                job.enter("waiting")
+                job.enter_phase("waiting")
                 self._waiting.append(job)
         if state == "done":
-            self.done(job)
+            self.on_done(job)
 
     def _run(self, job: Job) -> bool:
         """False: it was interrupted."""
-        status = self._device.status
-        job.enter("decoding" if status == "ready" or status.startswith(FAILED) else status)
-        footage = self._device.open(job.path or Path(), self._limits)
-        plan = job.plan
+        status = self._worker.status
+        job.enter_phase("decoding" if status == "ready" or status.startswith(FAILED) else status)
+        footage = self._worker.open(job.video_path or Path(), self._limits)
+        plan = job.resolved
         # What a worker that was lost had said since the last time is said once more: so that begins anew.
-        if plan is None or plan.propagations.place != job.saved:
-            self._store.put_footage(job.kept.recipe.url, footage)
-            plan = job.kept.recipe.plan(footage)
-            if job.names is not None:
-                restore(plan, job.names, self._store.said(job.number))
-            job.plan = plan
-        if job.names is not None and plan.propagations.done == plan.propagations.total:
+        if plan is None or plan.propagation.progress != job.saved_progress:
+            self._store.put_video(job.row.spec.url, footage)
+            plan = job.row.spec.resolve(footage)
+            if job.initial_tracks is not None:
+                restore(plan, job.initial_tracks, self._store.blocks(job.number))
+            job.resolved = plan
+        if job.initial_tracks is not None and plan.propagation.done == plan.propagation.total:
             return True
         state = self._store.state(job.number)
-        if state is None and job.saved != Place():
-            return self._again(job)
-        before = job.saved
+        if state is None and job.saved_progress != Progress():
+            return self._run_from_start(job)
+        before = job.saved_progress
         try:
-            return self._go(job, plan, state)
+            return self._propagate(job, plan, state)
         except Unsupported:
             # In the middle it says something else: that the device has no room.
-            if state is None or plan.propagations.place != before:
+            if state is None or plan.propagation.progress != before:
                 raise
             log.warning("job %d begins anew: its engine has changed", job.number)
-            return self._again(job)
+            return self._run_from_start(job)
 
-    def _again(self, job: Job) -> bool:
+    def _run_from_start(self, job: Job) -> bool:
         """From the start."""
-        self._store.restart(job.number)
-        job.names, job.saved, job.plan = None, Place(), None
+        self._store.reset(job.number)
+        job.initial_tracks, job.saved_progress, job.resolved = None, Progress(), None
         return self._run(job)
 
-    def _go(self, job: Job, plan: Plan, state: bytes | None) -> bool:
-        propagations, pending = plan.propagations, list[tuple[int, Block]]()
+    def _propagate(self, job: Job, plan: ResolvedJob, state: bytes | None) -> bool:
+        propagations, pending = plan.propagation, list[tuple[int, Block]]()
 
         def save(state: bytes | None) -> None:
-            counts = propagations.done, propagations.total, propagations.count
-            self._store.save(job.number, job.names or (), pending, propagations.place, counts, state)
-            job.saved, job.losses = propagations.place, 0
+            counts = propagations.done, propagations.total, propagations.track_count
+            self._store.save(job.number, job.initial_tracks or (), pending, propagations.progress, counts, state)
+            job.saved_progress, job.worker_deaths = propagations.progress, 0
             pending.clear()
 
-        job.enter("hot start" if job.kept.recipe.phrases else "tracking")
-        for reply in self._device.run(propagations.course, job.saved, state, self._masks, job.losses > 0):
+        job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
+        for reply in self._worker.run(
+            propagations.schedule, job.saved_progress, state, self._masks, job.worker_deaths > 0
+        ):
             match reply:
-                case Prompted(names):
-                    job.names = tuple(names)
-                    propagations.keep(names)
-                case Said(way, blocks, state):
+                case InitialTracks(names):
+                    job.initial_tracks = tuple(names)
+                    propagations.add_initial_tracks(names)
+                case Chunk(way, blocks, state):
                     if job.phase != "tracking":
-                        job.enter("tracking")
+                        job.enter_phase("tracking")
                     self._metrics.frames.inc(sum(len(block.frames) for block in blocks))
                     for block in blocks:
-                        propagations.take(way, block)
+                        propagations.add(way, block)
                         pending.append((way, block))
-                    job.pace.note(propagations.done)
+                    job.throughput.update(propagations.done)
                     if state is not None:
                         save(state)
-                        self._device.keep()
-                case Ended(is_whole):
+                        self._worker.ack()
+                case RunEnd(is_whole):
                     if is_whole:
                         save(None)
                     return is_whole
         return False
 
-    def _plan(self, job: Job) -> Plan | None:
+    def _load(self, job: Job) -> ResolvedJob | None:
         """The plan of a job that has ended, with what has come of it."""
-        plan = self._plans.get(job.number)
-        if plan is None and (footage := self._store.footage(job.kept.recipe.url)):
-            plan = job.kept.recipe.plan(footage)
-            restore(plan, job.names or (), self._store.said(job.number))
-            self._plans.put(job.number, plan)
+        plan = self._resolved.get(job.number)
+        if plan is None and (footage := self._store.video(job.row.spec.url)):
+            plan = job.row.spec.resolve(footage)
+            restore(plan, job.initial_tracks or (), self._store.blocks(job.number))
+            self._resolved.put(job.number, plan)
         return plan
 
 
@@ -481,13 +483,13 @@ def _name(key: Sequence[str]) -> str:
 
 def _rank(job: Job) -> int:
     """Those go first that somebody waits for, then those that somebody has asked for, then batches."""
-    return 0 if job.watchers else 2 if job.kept.batch else 1
+    return 0 if job.waiters else 2 if job.row.batch else 1
 
 
-def _tell(job: Job) -> None:
+def _log_end(job: Job) -> None:
     """One line for the log."""
-    recipe, (done, total) = job.kept.recipe, job.progress()
-    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.seconds.items() if seconds >= 0.05)
+    recipe, (done, total) = job.row.spec, job.progress()
+    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phase_seconds.items() if seconds >= 0.05)
     why = f": {' '.join(str(job.error).split())}" if job.error else ""
     log.info(
         "job %d of task %s, %s: %s, %d of %d frames (%s)%s",

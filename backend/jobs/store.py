@@ -27,15 +27,15 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from backend.errors import SettingsError
-from backend.jobs.propagation import Place
-from backend.jobs.spec import Footage, Recipe
+from backend.jobs.propagation import Progress
+from backend.jobs.spec import JobSpec, VideoInfo
 from backend.tracks.masks import Rle
 from backend.tracks.track import Block
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-UNENDED = ("queued", "running")
+UNFINISHED = ("queued", "running")
 
-_MIGRATIONS = (
+MIGRATIONS = (
     """
     CREATE TABLE jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, digest TEXT NOT NULL, recipe TEXT NOT NULL,
@@ -65,7 +65,7 @@ _JOINED = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class JobRow:
     """A job as it is on disk.
 
     Attributes:
@@ -83,22 +83,24 @@ class Kept:
     number: int
     key: str
     digest: str
-    recipe: Recipe
+    spec: JobSpec
     model: str
     batch: bool
     post: str | None
     posted: bool
     state: State
     error: str | None
-    place: Place
+    progress: Progress
     frames: tuple[int, int]
-    tracks: int
-    names: tuple[str, ...] | None
-    asked: float
-    ended: float | None
+    track_count: int
+    initial_tracks: tuple[str, ...] | None
+    created_at: float
+    ended_at: float | None
 
 
-def masked(path: Path, task: str, project: str, url: str, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
+def read_mask_blocks(
+    path: Path, task: str, project: str, url: str, masks: Container[int]
+) -> Iterator[tuple[int, int, Block]]:
     """Job, way and block, in order, of all with masks that the jobs on a task's video have come to.
 
     Read beside a server that works in the file. Where there is no file nothing is.
@@ -116,12 +118,12 @@ def masked(path: Path, task: str, project: str, url: str, masks: Container[int])
     sql = f"SELECT {columns} FROM blocks WHERE masks IS NOT NULL AND job IN (SELECT number FROM jobs WHERE {asked})"  # noqa: S608
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as file:
-            if not _version(file):  # it is being made
+            if not schema_version(file):  # it is being made
                 return
             for job, *row, packed in file.execute(
-                f"{sql} ORDER BY job, number", tuple(map(_text, (task, project, url)))
+                f"{sql} ORDER BY job, number", tuple(map(sql_text, (task, project, url)))
             ):
-                yield job, *_said((*row, packed if job in masks else None))
+                yield job, *decode_block((*row, packed if job in masks else None))
     except sqlite3.Error as error:
         raise SettingsError(
             f"masks cannot be read from data_dir ({type(error).__name__}): give the one of serve with --data-dir, as "
@@ -141,8 +143,8 @@ class Store:
         SettingsError: the file is of a newer version, another process uses it, or it cannot be written.
     """
 
-    def __init__(self, path: Path, most_bytes: int, most_days: float) -> None:
-        self._path, self._most_bytes, self._most_days = path, most_bytes, most_days
+    def __init__(self, path: Path, max_bytes: int, retention_days: float) -> None:
+        self._path, self._max_bytes, self._retention_days = path, max_bytes, retention_days
         # The only lock here, and a leaf: nothing else is locked while it is held.
         self._lock = threading.Lock()
         with ExitStack() as opened:
@@ -160,13 +162,13 @@ class Store:
                     f"jobs cannot be kept in data_dir ({type(error).__name__}): set data_dir to a folder that the "
                     "backend may write to, with room on its disk"
                 ) from error
-            self._opened = opened.pop_all()
+            self._resources = opened.pop_all()
         self.prune()
 
     def close(self) -> None:
         """Write everything out, and let others in."""
         with self._lock:
-            self._opened.close()
+            self._resources.close()
 
     def copy(self, path: Path) -> None:
         """A whole copy of the file as it is now, while jobs go on."""
@@ -175,26 +177,26 @@ class Store:
 
     # Jobs
 
-    def add(self, key: str, digest: str, recipe: Recipe, model: str, *, batch: bool, post: str | None) -> Kept:
+    def add(self, key: str, digest: str, spec: JobSpec, model: str, *, batch: bool, post: str | None) -> JobRow:
         """A new job, queued."""
         now = time.time()
-        with self._change() as file:
+        with self._transaction() as file:
             number = file.execute(
                 "INSERT INTO jobs (key, digest, recipe, model, batch, post, state, asked) VALUES (?,?,?,?,?,?,?,?)",
-                (key, digest, recipe.text(), model, batch, post, "queued", now),
+                (key, digest, spec.to_json(), model, batch, post, "queued", now),
             ).lastrowid
-        return Kept(
+        return JobRow(
             number or 0,
             key,
             digest,
-            recipe,
+            spec,
             model,
             batch,
             post,
             False,
             "queued",
             None,
-            Place(),
+            Progress(),
             (0, 0),
             0,
             None,
@@ -202,34 +204,34 @@ class Store:
             None,
         )
 
-    def find(self, key: str, digest: str) -> Kept | None:
+    def find(self, key: str, digest: str) -> JobRow | None:
         """The newest job with this digest."""
         return next(iter(self._jobs("key = ? AND digest = ? ORDER BY number DESC LIMIT 1", key, digest)), None)
 
-    def newest(self, key: str) -> Kept | None:
+    def newest(self, key: str) -> JobRow | None:
         """The newest job under a key."""
         return next(iter(self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)), None)
 
-    def job(self, number: int) -> Kept | None:
+    def job(self, number: int) -> JobRow | None:
         """One job."""
         return next(iter(self._jobs("number = ?", number)), None)
 
-    def unended(self) -> list[Kept]:
+    def unfinished(self) -> list[JobRow]:
         """Jobs that were accepted and have not ended, oldest first."""
         return self._jobs("state IN ('queued', 'running') ORDER BY number")
 
-    def unposted(self) -> list[Kept]:
+    def unposted(self) -> list[JobRow]:
         """Jobs that are done and whose answers are still to be posted."""
         return self._jobs("state = 'done' AND post IS NOT NULL AND NOT posted ORDER BY number")
 
-    def listed(self, most: int) -> list[Kept]:
+    def latest(self, limit: int) -> list[JobRow]:
         """The newest jobs, newest first."""
-        return self._jobs("1 ORDER BY number DESC LIMIT ?", most)
+        return self._jobs("1 ORDER BY number DESC LIMIT ?", limit)
 
     def set_state(self, number: int, state: State, error: str | None = None) -> None:
         """A job's state; one that has ended as done needs its engine's state no more."""
-        ended = None if state in UNENDED else time.time()
-        with self._change() as file:
+        ended = None if state in UNFINISHED else time.time()
+        with self._transaction() as file:
             file.execute(
                 "UPDATE jobs SET state = ?, error = ?, ended = ? WHERE number = ?", (state, error, ended, number)
             )
@@ -238,24 +240,24 @@ class Store:
 
     def set_posted(self, number: int) -> None:
         """A job's answer is in Label Studio."""
-        with self._change() as file:
+        with self._transaction() as file:
             file.execute("UPDATE jobs SET posted = 1 WHERE number = ?", (number,))
 
     def set_unposted(self, number: int) -> None:
         """Label Studio has a job's answer no more."""
-        with self._change() as file:
+        with self._transaction() as file:
             file.execute("UPDATE jobs SET posted = 0 WHERE number = ?", (number,))
 
-    def restart(self, number: int) -> None:
+    def reset(self, number: int) -> None:
         """Forget what a job has come to: it begins anew."""
-        with self._change() as file:
+        with self._transaction() as file:
             file.execute("DELETE FROM blocks WHERE job = ?", (number,))
             file.execute("DELETE FROM states WHERE job = ?", (number,))
             file.execute("UPDATE jobs SET way = 0, done = 0, frames = 0, names = NULL WHERE number = ?", (number,))
 
     def forget(self, key: str) -> None:
         """Join none of the ended jobs under a key any more."""
-        with self._change() as file:
+        with self._transaction() as file:
             file.execute("UPDATE jobs SET digest = '' WHERE key = ? AND state NOT IN ('queued', 'running')", (key,))
 
     # What they have come to
@@ -263,9 +265,9 @@ class Store:
     def save(
         self,
         number: int,
-        names: Iterable[str],
-        said: Sequence[tuple[int, Block]],
-        place: Place,
+        initial_tracks: Iterable[str],
+        blocks: Sequence[tuple[int, Block]],
+        progress: Progress,
         counts: tuple[int, int, int],
         state: bytes | None,
     ) -> None:
@@ -285,11 +287,11 @@ class Store:
                 json.dumps(block.tracks),
                 json.dumps(block.phrases),
                 block.rows.tobytes(),
-                _packed(block.masks),
+                _pack_masks(block.masks),
             )
-            for way, block in _joined(said)
+            for way, block in join_blocks(blocks)
         ]
-        with self._change() as file:
+        with self._transaction() as file:
             file.executemany(
                 "INSERT INTO blocks (job, way, start, stop, reverse, tracks, phrases, rows, masks) "
                 "VALUES (?,?,?,?,?,?,?,?,?)",
@@ -297,75 +299,80 @@ class Store:
             )
             file.execute(
                 "UPDATE jobs SET way = ?, done = ?, frames = ?, total = ?, tracks = ?, names = ? WHERE number = ?",
-                (place.way, place.done, *counts, json.dumps(list(names)), number),
+                (progress.pass_index, progress.done, *counts, json.dumps(list(initial_tracks)), number),
             )
             # A state of an earlier place would be worse than none.
             file.execute("DELETE FROM states WHERE job = ?", (number,))
             if state is not None:
                 file.execute("INSERT INTO states VALUES (?, ?)", (number, state))
 
-    def said(self, number: int) -> Iterator[tuple[int, Block]]:
+    def blocks(self, number: int) -> Iterator[tuple[int, Block]]:
         """Way and block of all that a job's engine has said, in order."""
         sql = "SELECT way, start, stop, reverse, tracks, phrases, rows, masks FROM blocks WHERE job = ? ORDER BY number"
         # Of its own, for a long video's rows take a while to read, and nobody else is to wait for that.
         with closing(sqlite3.connect(self._path, timeout=30)) as file:
             rows = file.execute(sql, (number,)).fetchall()
-        return _joined(map(_said, rows))
+        return join_blocks(map(decode_block, rows))
 
     def state(self, number: int) -> bytes | None:
         """The engine's state at the end of what a job has come to."""
-        row = self._one("SELECT state FROM states WHERE job = ?", number)
+        row = self._fetch_one("SELECT state FROM states WHERE job = ?", number)
         return row[0] if row else None
 
     # Videos, points, Label Studios
 
-    def put_footage(self, url: str, footage: Footage) -> None:
+    def put_video(self, url: str, video: VideoInfo) -> None:
         """A video as it was opened."""
-        packed = zlib.compress(footage.times.tobytes(), 1)
-        with self._change() as file:
+        packed = zlib.compress(video.times.tobytes(), 1)
+        with self._transaction() as file:
             file.execute(
                 "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)",
-                (_text(url), packed, footage.end, footage.width, footage.height),
+                (sql_text(url), packed, video.end, video.width, video.height),
             )
 
-    def footage(self, url: str) -> Footage | None:
+    def video(self, url: str) -> VideoInfo | None:
         """A video as it was opened last."""
-        row = self._one("SELECT times, ends, width, height FROM videos WHERE url = ?", _text(url))
-        return row and Footage(np.frombuffer(zlib.decompress(row[0])), *row[1:])
+        row = self._fetch_one("SELECT times, ends, width, height FROM videos WHERE url = ?", sql_text(url))
+        return row and VideoInfo(np.frombuffer(zlib.decompress(row[0])), *row[1:])
 
-    def put_sign(self, task: str, point: str, positive: bool) -> None:
+    def put_click(self, task: str, point: str, positive: bool) -> None:
         """Whether a click is positive."""
-        with self._change() as file:
+        with self._transaction() as file:
             file.execute(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", (_text(task), _text(point), positive, time.time())
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)",
+                (sql_text(task), sql_text(point), positive, time.time()),
             )
 
-    def sign(self, task: str, point: str) -> bool | None:
+    def is_click_positive(self, task: str, point: str) -> bool | None:
         """Whether a click is positive, where it was ever told."""
-        row = self._one("SELECT positive FROM points WHERE task = ? AND point = ?", _text(task), _text(point))
+        row = self._fetch_one(
+            "SELECT positive FROM points WHERE task = ? AND point = ?", sql_text(task), sql_text(point)
+        )
         return None if row is None else bool(row[0])
 
-    def put_studio(self, project: str, url: str, token: str) -> None:
+    def put_connection(self, project: str, url: str, token: str) -> None:
         """Where a project's Label Studio is."""
-        with self._change() as file:
-            file.execute("INSERT OR REPLACE INTO studios VALUES (?, ?, ?)", (_text(project), _text(url), _text(token)))
+        with self._transaction() as file:
+            file.execute(
+                "INSERT OR REPLACE INTO studios VALUES (?, ?, ?)", (sql_text(project), sql_text(url), sql_text(token))
+            )
 
-    def studio(self, project: str) -> tuple[str, str] | None:
+    def connection(self, project: str) -> tuple[str, str] | None:
         """Address and token of a project's Label Studio."""
-        row = self._one("SELECT url, token FROM studios WHERE project = ?", _text(project))
+        row = self._fetch_one("SELECT url, token FROM studios WHERE project = ?", sql_text(project))
         return row and (str(row[0]), str(row[1]))
 
     # Bounds
 
     def prune(self) -> None:
         """Forget what is too old, then the oldest that has ended until the rest fits."""
-        before = time.time() - self._most_days * _DAY
-        with self._change() as file:
+        before = time.time() - self._retention_days * _DAY
+        with self._transaction() as file:
             file.execute("DELETE FROM jobs WHERE ended < ?", (before,))
             file.execute("DELETE FROM points WHERE seen < ?", (before,))
             file.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
-        while self._bytes() > self._most_bytes:
-            with self._change() as file:
+        while self._bytes() > self._max_bytes:
+            with self._transaction() as file:
                 done = file.execute(
                     "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE ended IS NOT NULL "
                     "AND (posted OR post IS NULL OR state != 'done') ORDER BY ended LIMIT 16)"
@@ -382,7 +389,7 @@ class Store:
         return int((pages - free) * size)
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             self._file.execute("BEGIN IMMEDIATE")
             try:
@@ -393,27 +400,27 @@ class Store:
                     self._file.execute("ROLLBACK")
                 raise
 
-    def _one(self, sql: str, *values: object) -> Any:
+    def _fetch_one(self, sql: str, *values: object) -> Any:
         with self._lock:
             return self._file.execute(sql, values).fetchone()
 
-    def _jobs(self, where: str, *values: object) -> list[Kept]:
+    def _jobs(self, where: str, *values: object) -> list[JobRow]:
         columns = "number, key, digest, recipe, model, batch, post, posted, state, error"
         columns += ", way, done, frames, total, tracks, names, asked, ended"
         with self._lock:
             rows = self._file.execute(f"SELECT {columns} FROM jobs WHERE {where}", values).fetchall()  # noqa: S608
-        return [_kept(row) for row in rows]
+        return [parse_row(row) for row in rows]
 
     def _migrate(self) -> None:
-        version = _version(self._file)
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+        version = schema_version(self._file)
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
             self._file.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
 
-def _version(file: sqlite3.Connection) -> int:
+def schema_version(file: sqlite3.Connection) -> int:
     """The file's schema; 0: it has none yet."""
     (version,) = file.execute("PRAGMA user_version").fetchone()
-    if version > len(_MIGRATIONS):
+    if version > len(MIGRATIONS):
         raise SettingsError(
             "the jobs in data_dir are of a newer sam3-backend: install that one, or set data_dir to another folder"
         )
@@ -437,27 +444,28 @@ def _only_one(path: Path) -> IO[str]:
     return file
 
 
-def _text(text: str) -> str:
+def sql_text(text: str) -> str:
     """As SQLite takes it: half of a surrogate pair, which JSON may hold, is no text."""
     return text.encode(errors="replace").decode()
 
 
-def _kept(row: Sequence[Any]) -> Kept:
+def parse_row(row: Sequence[Any]) -> JobRow:
+    """Read a row of `jobs`."""
     number, key, digest, recipe, model, batch, post, posted, state, error = row[:10]
     way, done, frames, total, tracks, names, asked, ended = row[10:]
     found = None if names is None else tuple(json.loads(names))
-    return Kept(
+    return JobRow(
         number,
         key,
         digest,
-        Recipe.parse(recipe),
+        JobSpec.from_json(recipe),
         model,
         bool(batch),
         post,
         bool(posted),
         state,
         error,
-        Place(way, done),
+        Progress(way, done),
         (frames, total),
         tracks,
         found,
@@ -466,14 +474,15 @@ def _kept(row: Sequence[Any]) -> Kept:
     )
 
 
-def _said(row: Sequence[Any]) -> tuple[int, Block]:
+def decode_block(row: Sequence[Any]) -> tuple[int, Block]:
+    """Read a row of `blocks`: its pass and the block."""
     way, start, stop, reverse, tracks, phrases, values, masks = row
     names = tuple(json.loads(tracks))
     shaped = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
-    return way, Block(range(start, stop), bool(reverse), names, shaped, json.loads(phrases), _unpacked(masks))
+    return way, Block(range(start, stop), bool(reverse), names, shaped, json.loads(phrases), _unpack_masks(masks))
 
 
-def _joined(said: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
+def join_blocks(said: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
     """As few blocks as hold the same, each of so many at most: of few it is quickly known what they add up to."""
     way, fitting = 0, list[Block]()
     for number, block in said:
@@ -486,7 +495,7 @@ def _joined(said: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
         yield way, Block.joined(fitting)
 
 
-def _packed(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:
+def _pack_masks(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:
     if not masks:
         return None
     plain = {
@@ -496,7 +505,7 @@ def _packed(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:
     return zlib.compress(json.dumps(plain, separators=(",", ":")).encode())
 
 
-def _unpacked(packed: bytes | None) -> dict[str, dict[int, Rle]]:
+def _unpack_masks(packed: bytes | None) -> dict[str, dict[int, Rle]]:
     if packed is None:
         return {}
     return {

@@ -17,9 +17,21 @@ from typing import Protocol
 from backend.engines.base import FAILED
 from backend.errors import BackendError, SettingsError
 from backend.jobs import worker
-from backend.jobs.propagation import Course, Place
-from backend.jobs.spec import Footage
-from backend.jobs.worker import Ended, Failed, Kept, MakeEngine, Open, Prompted, Reply, Run, Said, Status, Stop
+from backend.jobs.propagation import Progress, Schedule
+from backend.jobs.spec import VideoInfo
+from backend.jobs.worker import (
+    Ack,
+    Chunk,
+    EngineFactory,
+    Failure,
+    InitialTracks,
+    OpenVideo,
+    Reply,
+    RunEnd,
+    StartRun,
+    StopRun,
+    WorkerStatus,
+)
 from backend.video import VideoLimits
 
 log = logging.getLogger(__name__)
@@ -35,11 +47,11 @@ _MAIN = f"from {worker.__name__} import main; main()"
 """Not `-m`, which would make another module of it: what is sent is known by its module's name."""
 
 
-class Lost(Exception):
+class WorkerDied(Exception):
     """The worker ended, or was ended because it hung. What it had sent before counts."""
 
 
-class Process(Protocol):
+class WorkerProcess(Protocol):
     """What the worker runs in."""
 
     def kill(self) -> None:
@@ -47,17 +59,17 @@ class Process(Protocol):
         ...
 
 
-Launch = Callable[[], tuple[Connection, Process]]
+WorkerLauncher = Callable[[], tuple[Connection, WorkerProcess]]
 """Starts a worker; the server's end of the connection, and what it runs in."""
 
 
-def in_process(make: MakeEngine, log_level: str) -> Launch:
+def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLauncher:
     """Workers that are processes of their own; `make` is pickled, and so found there by its name."""
 
-    def launch() -> tuple[Connection, Process]:
+    def launch() -> tuple[Connection, WorkerProcess]:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _Child(
+            process = _ChildProcess(
                 [sys.executable, "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -65,13 +77,13 @@ def in_process(make: MakeEngine, log_level: str) -> Launch:
                 start_new_session=True,
             )
         connection = Connection(ours.detach())
-        connection.send_bytes(pickle.dumps((log_level.upper(), make)))
+        connection.send_bytes(pickle.dumps((log_level.upper(), make_engine)))
         return connection, process
 
     return launch
 
 
-class _Child(subprocess.Popen[bytes]):
+class _ChildProcess(subprocess.Popen[bytes]):
     """A process of which nothing stays behind."""
 
     def kill(self) -> None:
@@ -80,7 +92,7 @@ class _Child(subprocess.Popen[bytes]):
             self.wait(_BURIED)
 
 
-class Device:
+class WorkerClient:
     """One worker at a time. `open` and `run` are one thread's alone; everything else is anybody's.
 
     Args:
@@ -89,21 +101,21 @@ class Device:
         stall: seconds without a word from a worker whose model is ready, after which it is taken for hung.
     """
 
-    def __init__(self, launch: Launch, name: str, version: str, stall: float) -> None:
+    def __init__(self, launch: WorkerLauncher, name: str, version: str, timeout: float) -> None:
         self.name, self.version = name, version
         self.memory: tuple[int, int] | None = None
-        self._launch, self._stall = launch, stall
+        self._launch, self._timeout = launch, timeout
         # Held for a moment at a time, and nothing else is locked under it.
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._connection: Connection | None = None
-        self._process: Process | None = None
+        self._process: WorkerProcess | None = None
         self._replies: queue.Queue[Reply | None] = queue.Queue(_AHEAD)
         self._status = "loading"
-        self._deaths = 0
-        self._rest_until = 0.0
+        self._failed_starts = 0
+        self._retry_at = 0.0
         self._closed = False
-        self._turn, self._stopped = 0, -1
+        self._run_id, self._stopped_run = 0, -1
 
     @property
     def status(self) -> str:
@@ -119,7 +131,7 @@ class Device:
         with self._lock:
             if self._connection or self._closed:
                 return
-            if self._status.startswith(FAILED) and time.monotonic() < self._rest_until:
+            if self._status.startswith(FAILED) and time.monotonic() < self._retry_at:
                 raise SettingsError(self._status.removeprefix(FAILED))
             self._status = "loading"
             self._replies = queue.Queue(_AHEAD)
@@ -127,43 +139,43 @@ class Device:
             working = self._connection, self._process, self._replies
             threading.Thread(target=self._read, args=working, name="device-reader", daemon=True).start()
 
-    def begin(self) -> None:
+    def next_run(self) -> None:
         """Another turn: a `stop` from here on is for the run that follows."""
-        self._turn += 1
+        self._run_id += 1
 
-    def open(self, path: Path, limits: VideoLimits) -> Footage:
+    def open(self, path: Path, limits: VideoLimits) -> VideoInfo:
         """Open a video.
 
         Raises:
             BackendError: it cannot be decoded, or there is no engine.
             Lost: the worker ended over it.
         """
-        self._ask(Open(path, limits))
+        self._request(OpenVideo(path, limits))
         reply = self._reply()
-        if not isinstance(reply, Footage):
+        if not isinstance(reply, VideoInfo):
             raise BackendError("the engine's process gave an answer that is none: see the server's log")
         return reply
 
     def run(
-        self, course: Course, place: Place, state: bytes | None, masks: bool, is_wary: bool = False
-    ) -> Iterator[Prompted | Said | Ended]:
+        self, schedule: Schedule, progress: Progress, state: bytes | None, masks: bool, is_retry: bool = False
+    ) -> Iterator[InitialTracks | Chunk | RunEnd]:
         """Run a course on the open video, to its end or until it is stopped; `is_wary`: a worker was lost over it.
 
         Raises:
             BackendError: the engine could not do it.
             Lost: the worker ended over it.
         """
-        self._ask(Run(self._turn, course, place, state, masks, is_wary))
-        if self._stopped == self._turn:  # perhaps there was no worker yet to be told
-            self._send(Stop(self._turn))
+        self._request(StartRun(self._run_id, schedule, progress, state, masks, is_retry))
+        if self._stopped_run == self._run_id:  # perhaps there was no worker yet to be told
+            self._send(StopRun(self._run_id))
         reply: Reply | None = None
         try:
-            while not isinstance(reply, Ended):
+            while not isinstance(reply, RunEnd):
                 reply = self._reply()
-                if isinstance(reply, Prompted | Said | Ended):
+                if isinstance(reply, InitialTracks | Chunk | RunEnd):
                     yield reply
         except GeneratorExit:
-            if not isinstance(reply, Ended):
+            if not isinstance(reply, RunEnd):
                 self._abandon()
             raise
 
@@ -171,17 +183,17 @@ class Device:
         """Nobody wants to hear the rest."""
         self.kill()
         with suppress(queue.Empty):
-            while self._replies.get(timeout=self._stall):
+            while self._replies.get(timeout=self._timeout):
                 pass
 
-    def keep(self) -> None:
+    def ack(self) -> None:
         """Tell the worker that what it has said up to its last state is on disk."""
-        self._send(Kept(self._turn))
+        self._send(Ack(self._run_id))
 
     def stop(self) -> None:
         """End this turn's run at the next frame, or as it begins; `run` tells what came until then."""
-        self._stopped = self._turn
-        self._send(Stop(self._turn))
+        self._stopped_run = self._run_id
+        self._send(StopRun(self._run_id))
 
     def kill(self) -> None:
         """End the worker at once; it is started again when it is needed."""
@@ -195,13 +207,13 @@ class Device:
         self._closed = True
         self.kill()
 
-    def _ask(self, request: Open | Run) -> None:
+    def _request(self, request: OpenVideo | StartRun) -> None:
         self.start()
         if self._closed:
-            raise Lost
+            raise WorkerDied
         self._send(request)
 
-    def _send(self, request: Open | Run | Stop | Kept) -> None:
+    def _send(self, request: OpenVideo | StartRun | StopRun | Ack) -> None:
         """Where the worker has ended, its replies tell."""
         with self._lock:
             connection = self._connection
@@ -213,52 +225,52 @@ class Device:
         """The next reply to what was asked; while the model loads, whenever that is."""
         while True:
             try:
-                reply = self._replies.get(timeout=self._stall)
+                reply = self._replies.get(timeout=self._timeout)
             except queue.Empty:
                 if self._status != "ready":
                     continue
-                log.error("nothing was heard of the engine's process for %g s: it is ended", self._stall)
+                log.error("nothing was heard of the engine's process for %g s: it is ended", self._timeout)
                 self.kill()
                 continue
             if reply is None:
-                raise Lost
-            if isinstance(reply, Failed):
+                raise WorkerDied
+            if isinstance(reply, Failure):
                 raise reply.error
             return reply
 
-    def _read(self, connection: Connection, process: Process, replies: "queue.Queue[Reply | None]") -> None:
+    def _read(self, connection: Connection, process: WorkerProcess, replies: "queue.Queue[Reply | None]") -> None:
         """Pass replies on, and take note of statuses, until the worker's end."""
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
-                self._take(connection.recv(), replies)
+                self._handle(connection.recv(), replies)
         process.kill()
         with self._lock:
             self._connection = self._process = None
             self.memory = None
             connection.close()
             if not self._closed:
-                self._note_end()
+                self._record_death()
         replies.put(None)
 
-    def _note_end(self) -> None:
+    def _record_death(self) -> None:
         if self._status.startswith(FAILED):
-            self._rest_until = float("inf")  # another one would fail alike
+            self._retry_at = float("inf")  # another one would fail alike
             return
         log.error("the engine's process has ended")
-        self._deaths += self._status != "ready"
+        self._failed_starts += self._status != "ready"
         self._status = "loading"
-        if self._deaths >= _STARTS:
-            self._rest_until, self._deaths = time.monotonic() + _PAUSE, 0
+        if self._failed_starts >= _STARTS:
+            self._retry_at, self._failed_starts = time.monotonic() + _PAUSE, 0
             self._status = (
                 f"{FAILED}the engine's process ends before its model is loaded, perhaps for want of memory: see the "
                 f"server's log; it is tried again after {_PAUSE:.0f} s"
             )
 
-    def _take(self, reply: Reply, replies: "queue.Queue[Reply | None]") -> None:
-        if isinstance(reply, Status):
+    def _handle(self, reply: Reply, replies: "queue.Queue[Reply | None]") -> None:
+        if isinstance(reply, WorkerStatus):
             self._status, self.memory = reply.status, reply.memory
-            self._deaths = 0 if reply.status == "ready" else self._deaths
+            self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
         else:
-            if isinstance(reply, Failed) and isinstance(reply.error, SettingsError):
+            if isinstance(reply, Failure) and isinstance(reply.error, SettingsError):
                 self._status = FAILED + str(reply.error)
             replies.put(reply)

@@ -20,8 +20,8 @@ class Studios:
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Take note of a project's Label Studio; without an address, of nothing."""
-        if hostname and self._store.studio(project) != (hostname, token):
-            self._store.put_studio(project, hostname, token)
+        if hostname and self._store.connection(project) != (hostname, token):
+            self._store.put_connection(project, hostname, token)
             self._clients.put(project, Client(hostname, token))
 
     @property
@@ -34,7 +34,7 @@ class Studios:
         if self._set:
             return self._set
         client = self._clients.get(project)
-        if client is None and (known := self._store.studio(project)):
+        if client is None and (known := self._store.connection(project)):
             client = Client(*known)
             self._clients.put(project, client)
         return client

@@ -112,7 +112,7 @@ class Story:
         elif command != TRACK or not self._goes_on(work):
             # What is unfinished goes on with the job that redoes it.
             if command.redo and not region.is_partial:
-                self._tools.runner.forget(key)
+                self._tools.scheduler.forget(key)
             work.cut = segments.cut(region, self._direction, command)
             if any(segment.is_tracked for segment in work.cut):
                 self._track(work, _inside(work.cut, clicks_of(region)), command, self._direction)
@@ -132,12 +132,12 @@ class Story:
 
     def _stop(self, work: _Work) -> None:
         """End the region's job, and answer what it has computed; without one, the region as it is."""
-        job = self._tools.runner.newest(self._request.key(work.region.id))
+        job = self._tools.scheduler.newest(self._request.key(work.region.id))
         source = self._memory.sources.get(self._request.key(work.region.id))
         if job is None or job.state not in ("queued", "running") or source is None or source.view.job is not job:
             work.is_left = True
             return
-        self._tools.runner.cancel(job.number)
+        self._tools.scheduler.cancel(job.number)
         work.view, work.stays, work.made = source.view, source.stays, source.made
 
     # Clicks
@@ -173,9 +173,9 @@ class Story:
         interaction, region, cut = self._interaction, work.region, work.cut
         recipe = self._request.recipe(
             length=region.frames_count,
-            shown=shown_on(cut, clicked),
-            stretches=stretches(cut, clicked, command.direction or direction),
-            within=within(cut),
+            prompts=shown_on(cut, clicked),
+            intervals=stretches(cut, clicked, command.direction or direction),
+            ranges=within(cut),
         )
         parts: list[Any] = [interaction.framerate, direction, self._tools.settings.max_frames, command]
         parts += [item.fingerprint for item in work.stays]

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from backend.errors import BackendError, BadRequest, StudioError, where
 from backend.jobs.job import Job
-from backend.jobs.spec import Recipe
-from backend.jobs.store import Kept
+from backend.jobs.spec import JobSpec
+from backend.jobs.store import JobRow
 from backend.labelstudio import label_config, track_ids
 from backend.labelstudio import region as regions
 from backend.labelstudio.client import Client
@@ -77,7 +77,7 @@ class Batch:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._post_all, name="poster", daemon=True)
-        tools.runner.done = self._note
+        tools.scheduler.on_done = self._note
         self._wanted.set()  # what an earlier process has left
         self._thread.start()
 
@@ -169,20 +169,20 @@ class Batch:
         ]
         return [one for one in ours if one not in stale], stale
 
-    def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: Source) -> Recipe:
+    def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: Source) -> JobSpec:
         data, video = task.get("data"), config.video
         if not isinstance(data, Mapping):
             raise BadRequest("the task holds no data: import it again with the video's address")
         framerate = video.rate(data)
         check_framerate(framerate)
-        return Recipe(
+        return JobSpec(
             task=str(task.get("id", "")),
             project=project,
             url=video.url(data),
             framerate=framerate,
             max_frames=self._tools.settings.max_frames,
             phrases=_phrases(data, config, source),
-            within=(EVERYWHERE,),
+            ranges=(EVERYWHERE,),
         )
 
     def _prediction(self, job: Job, config: LabelConfig, before: _Before) -> dict[str, Any]:
@@ -197,15 +197,15 @@ class Batch:
         scores = []
         for name, one in found.items():
             labels, number = classes[name], known[name].number
-            own = known[name].id or _new_id(f"{job.kept.digest}|{job.kept.key}|{name}", number, taken)
+            own = known[name].id or _new_id(f"{job.row.digest}|{job.row.key}|{name}", number, taken)
             region = Region(own, config.region_control(video), video, labels, (), origin="prediction")
             result += regions.answer(
                 region,
                 one.made.items,
-                framerate=job.kept.recipe.framerate,
+                framerate=job.row.spec.framerate,
                 labels=labels,
                 track_id=number,
-                engine=self._tools.device.name,
+                engine=self._tools.worker.name,
                 score=one.score,
                 iou=one.made.iou,
                 made_of={"phrase": one.phrase},
@@ -213,14 +213,14 @@ class Batch:
             scores.append(one.score)
         score = sum(scores) / len(scores) if scores else 0.0
         last = max([0, *before.numbers, *(one.number for one in known.values())])
-        made = {"phrases": list(job.kept.recipe.phrases), "last": last}
+        made = {"phrases": list(job.row.spec.phrases), "last": last}
         version = self._tools.model_version
         return {"result": result, "score": round(score, 4), "model_version": version, "neighbors": made}
 
     # Posting
 
     def _note(self, job: Job) -> None:
-        if job.kept.post:
+        if job.row.post:
             self._wanted.set()
 
     def _post_all(self) -> None:
@@ -240,9 +240,9 @@ class Batch:
             if self._closed.is_set():
                 return
 
-    def _post(self, kept: Kept) -> bool:
+    def _post(self, kept: JobRow) -> bool:
         """Give a job's answer to Label Studio, unless it has it, instead of one for other phrases. False: later."""
-        job, client = self._tools.runner.job(kept.number), self._tools.studios.of(kept.recipe.project)
+        job, client = self._tools.scheduler.job(kept.number), self._tools.studios.of(kept.spec.project)
         if job is None or client is None:
             return True  # it is answered from the store, when it is asked for
         posted = json.loads(kept.post or "{}")
@@ -250,7 +250,7 @@ class Batch:
             task = int(posted["task"])
             config = label_config.parse(posted["config"])
             predictions = client.predictions(task)
-            right, stale = self._ours(predictions, kept.recipe.phrases)
+            right, stale = self._ours(predictions, kept.spec.phrases)
             if not right:
                 before = _Before.of(predictions, client.annotations(task), client.drafts(task), config.video.name)
                 client.add_prediction(task, self._prediction(job, config, before))

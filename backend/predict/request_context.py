@@ -12,10 +12,10 @@ from backend.engines.base import FAILED
 from backend.errors import SettingsError
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
-from backend.jobs.scheduler import Runner
-from backend.jobs.spec import Recipe
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
-from backend.jobs.worker_client import Device
+from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio import region as regions
 from backend.labelstudio.keyframes import Made
 from backend.labelstudio.label_config import LabelConfig
@@ -42,16 +42,16 @@ class Tools:
         SettingsError: jobs cannot be kept in `data_dir`.
     """
 
-    def __init__(self, settings: Settings, device: Device) -> None:
+    def __init__(self, settings: Settings, worker: WorkerClient) -> None:
         self.settings = settings
-        self.device = device
+        self.worker = worker
         self.videos = Videos(settings)
         limits = settings.limits
         self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.days)
         self.studios = Studios(settings, self.store)
         self.metrics = Metrics()
-        self.runner = Runner(
-            device,
+        self.scheduler = Scheduler(
+            worker,
             self.store,
             self._fetch,
             self.videos.forget,
@@ -61,9 +61,9 @@ class Tools:
             masks=settings.show_masks,
         )
         self._waiters = threading.Semaphore(_WAITERS)
-        self.model_version = f"{device.name}-{device.version}"
+        self.model_version = f"{worker.name}-{worker.version}"
 
-    def _fetch(self, recipe: Recipe, cancelled: Callable[[], bool]) -> Path:
+    def _fetch(self, recipe: JobSpec, cancelled: Callable[[], bool]) -> Path:
         return self.videos.fetch(recipe.url, self.studios.of(recipe.project), cancelled)
 
     def wait(self, jobs: Sequence[Job], deadline: float) -> None:
@@ -74,15 +74,15 @@ class Tools:
         """
         if self._waiters.acquire(blocking=False):
             try:
-                work = _BOX_SECONDS * sum(job.boxes for job in jobs)
-                self.runner.wait(jobs, deadline - time.monotonic() - min(work, self.settings.answer_within / 2))
+                work = _BOX_SECONDS * sum(job.box_count for job in jobs)
+                self.scheduler.wait(jobs, deadline - time.monotonic() - min(work, self.settings.answer_within / 2))
             finally:
                 self._waiters.release()
 
     def engine_now(self) -> str:
         """The engine's name, and what it is waited for where its model is not ready."""
-        status = self.device.status
-        return self.device.name if status == "ready" else f"{self.device.name} is {status}"
+        status = self.worker.status
+        return self.worker.name if status == "ready" else f"{self.worker.name} is {status}"
 
     def digest(self, parts: Sequence[Any]) -> str:
         """What makes two prompts the same. Labels are left out: a box is followed alike whatever it is called."""
@@ -90,7 +90,7 @@ class Tools:
         return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
     def submit(
-        self, key: Sequence[str], digest: str, recipe: Recipe, *, batch: bool = False, post: str | None = None
+        self, key: Sequence[str], digest: str, recipe: JobSpec, *, batch: bool = False, post: str | None = None
     ) -> Job:
         """The job with this digest: one that is there, or a new one instead of what runs under `key`.
 
@@ -98,9 +98,9 @@ class Tools:
             SettingsError: the model could not be loaded; no video is fetched for nothing.
             Busy: too many jobs are waiting.
         """
-        if self.device.status.startswith(FAILED):
-            raise SettingsError(self.device.status.removeprefix(FAILED))
-        return self.runner.submit(key, digest, recipe, batch=batch, post=post)
+        if self.worker.status.startswith(FAILED):
+            raise SettingsError(self.worker.status.removeprefix(FAILED))
+        return self.scheduler.submit(key, digest, recipe, batch=batch, post=post)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ class Request:
         """Of the jobs for a region, or for a line of words."""
         return self.interaction.task, kind, name
 
-    def recipe(self, **asked: Any) -> Recipe:
+    def recipe(self, **asked: Any) -> JobSpec:
         """A job on the task's video."""
-        return Recipe(
+        return JobSpec(
             task=self.interaction.task,
             project=self.project,
             url=self.interaction.url,

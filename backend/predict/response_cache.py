@@ -75,8 +75,8 @@ class Memory:
         signed = []
         for click in clicks:
             if click.positive is not None:
-                self._store.put_sign(task, click.id, click.positive)
-            sign = self._store.sign(task, click.id) if click.positive is None else click.positive
+                self._store.put_click(task, click.id, click.positive)
+            sign = self._store.is_click_positive(task, click.id) if click.positive is None else click.positive
             signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
         return signed
 

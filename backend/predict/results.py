@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backend.jobs.job import Job
-from backend.jobs.spec import OBJECT, Plan, Shown
+from backend.jobs.spec import OBJECT_TRACK, FramePrompts, ResolvedJob
 from backend.labelstudio import box_scale
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio.box_scale import UNKNOWN, Growth, growth
@@ -24,12 +24,15 @@ from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
 
 
-def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[Shown, ...]:
+def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[FramePrompts, ...]:
     """The prompts of the segments that are tracked: the keyframes beside them, and the clicks."""
     tracked = [segment for segment in segments if segment.is_tracked]
     anchors = {item.frame: item for one in tracked for item in (one.before, one.after) if item}
     points = {frame: [(one.x, one.y, one.positive is not False) for one in clicks] for frame, clicks in clicked.items()}
-    return tuple(Shown.of(anchors.get(frame), frame, points.get(frame, ())) for frame in sorted({*anchors, *points}))
+    return tuple(
+        FramePrompts.from_keyframe(anchors.get(frame), frame, points.get(frame, ()))
+        for frame in sorted({*anchors, *points})
+    )
 
 
 def stretches(
@@ -82,15 +85,15 @@ class Tracking:
         """
         # Asked before the plan: it may end in between, and then its plan lacks nothing.
         is_whole = self.job.state == "done"
-        plan = self.job.plan
+        plan = self.job.resolved
         region, segments = self._region, self._segments
         length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
         if plan is None:
             if length == LAST_FRAME:  # nobody knows yet how long the video is
                 return Made(kept(segments), region.iou), region.score
             return self._made(lambda one: shown(one, region.items, length)), region.score
-        target = plan.propagations.target(OBJECT)
-        track, looked = self._calibrated(target.track(), plan), target.looked()
+        target = plan.propagation.target(OBJECT_TRACK)
+        track, looked = self._calibrated(target.track(), plan), target.processed_frames()
 
         def seen(segment: Segment) -> Seen:
             new = sampled(segment, track, looked, plan.clock, plan.size, length)
@@ -101,7 +104,7 @@ class Tracking:
     def _made(
         self, seen: Callable[[Segment], Seen], size: tuple[int, int] | None = None, *, is_whole: bool = False
     ) -> Made:
-        prompted = [one.frame for one in self.job.kept.recipe.shown]
+        prompted = [one.frame for one in self.job.row.spec.prompts]
         made = keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
         if is_whole and not any(segment.kept or segment.aside for segment in self._segments):
             return made
@@ -111,12 +114,12 @@ class Tracking:
 
     def learned(self) -> dict[str, Any]:
         """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""
-        plan = self.job.plan
+        plan = self.job.resolved
         if plan is None or not self._region.corrections:
             return {}
-        return {"corrected": box_scale.written(self._growths(plan.propagations.target(OBJECT).track(), plan))}
+        return {"corrected": box_scale.written(self._growths(plan.propagation.target(OBJECT_TRACK).track(), plan))}
 
-    def _growths(self, track: Track, plan: Plan) -> dict[int, Growth]:
+    def _growths(self, track: Track, plan: ResolvedJob) -> dict[int, Growth]:
         """What is known of corrections, by LS frame, with those that the job was prompted with."""
         known = dict(self._region.corrections)
         for item in (item for item in self._region.items if item.frame in known):
@@ -126,14 +129,14 @@ class Tracking:
                 known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))
         return known
 
-    def _calibrated(self, track: Track, plan: Plan) -> Track:
+    def _calibrated(self, track: Track, plan: ResolvedJob) -> Track:
         """The track with boxes as large as a person's, as far as corrections say how large these are."""
         if not self._region.corrections:
             return track
         by = box_scale.mean(list(self._growths(track, plan).values()))
         return replace(track, boxes=box_scale.grown(track.boxes, by, plan.size))
 
-    def _score(self, track: Track, plan: Plan) -> float | None:
+    def _score(self, track: Track, plan: ResolvedJob) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""
         scores = track.scores[~np.isnan(track.scores)]
         count = 0

@@ -37,9 +37,9 @@ class Asking:
         self._answers = request.memory.line(interaction.task, text)
         # What is unfinished goes on with the job that redoes it.
         if question.redo and self._answers.unfinished != self._key:
-            tools.runner.forget(key)
+            tools.scheduler.forget(key)
             self._answers.forget(self._key)
-        recipe = request.recipe(phrases=question.phrases, within=(within,))
+        recipe = request.recipe(phrases=question.phrases, ranges=(within,))
         self.job = tools.submit(key, self._key, recipe)
         self._finding = Finding(self.job, request.tools.settings)
         self.going_on: set[str] = set()

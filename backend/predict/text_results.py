@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.jobs.job import Job
-from backend.jobs.spec import Plan
+from backend.jobs.spec import ResolvedJob
 from backend.labelstudio.keyframe import LAST_FRAME
 from backend.labelstudio.keyframes import Made, keyframes, sampled
 from backend.labelstudio.segments import Segment
@@ -40,7 +40,7 @@ class Finding:
     @property
     def length(self) -> int | None:
         """LS frames of the video, once it is open."""
-        plan = self.job.plan
+        plan = self.job.resolved
         return plan.clock.length if plan else None
 
     def progress(self) -> tuple[int, int]:
@@ -50,25 +50,25 @@ class Finding:
 
     def until(self) -> int:
         """The last LS frame that was looked at; the last of all where the video's end was."""
-        is_whole, plan = self.job.state == "done", self.job.plan
-        if plan is None or (newest := plan.propagations.newest) is None:
+        is_whole, plan = self.job.state == "done", self.job.resolved
+        if plan is None or (newest := plan.propagation.newest_frame) is None:
             return 0
         return LAST_FRAME if is_whole and newest == plan.clock.pictures - 1 else plan.clock.frame(newest)
 
     def found(self) -> dict[str, Found]:
         """What is known by now, by names that stay the same while the job goes on."""
         # Asked before the plan: it may end in between, and then its plan lacks nothing.
-        is_whole, plan = self.job.state == "done", self.job.plan
+        is_whole, plan = self.job.state == "done", self.job.resolved
         if plan is None:
             return {}
-        tracks = plan.propagations.tracks()
-        phrases = plan.propagations.found
+        tracks = plan.propagation.tracks()
+        phrases = plan.propagation.track_phrases
         found = {name: self._found(name, track, phrases[name], plan, is_whole) for name, track in tracks.items()}
         return {name: one for name, one in found.items() if one.made.items}
 
-    def _found(self, name: str, track: Track, phrase: str, plan: Plan, is_whole: bool) -> Found:
+    def _found(self, name: str, track: Track, phrase: str, plan: ResolvedJob, is_whole: bool) -> Found:
         """One object. One that is only seen for a moment has no keyframes, unless it may be seen on; then it waits."""
-        looked, length = plan.propagations.looked(name), plan.clock.length
+        looked, length = plan.propagation.processed_frames(name), plan.clock.length
         seen = sampled(_WHOLE, track, looked, plan.clock, plan.size, length)
         is_short = np.count_nonzero(~np.isnan(seen.boxes[:, 0])) < self._settings.min_track_frames
         if is_short and not is_whole:

@@ -16,7 +16,7 @@ from backend.commands import annotate
 from backend.errors import SettingsError, StudioError
 from backend.labelstudio.media import Media
 from backend.settings import Settings
-from tests.fakes import FakeVideo, StubEngine, on_thread
+from tests.fakes import FakeVideo, StubEngine, thread_worker
 from tests.labelstudio.bodies import CONFIG
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
@@ -40,7 +40,7 @@ def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:
         settings = Settings(label_studio_url=studio.url, label_studio_api_key=TOKEN, data_dir=tmp_path / "data")
         said: list[str] = []
-        device = on_thread(engine or StubEngine(answering=FOUND))
+        device = thread_worker(engine or StubEngine(answering=FOUND))
         failed = annotate.run(settings, PROJECT, source, say=said.append, device=device, **options)
         return failed, said
 

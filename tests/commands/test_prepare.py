@@ -17,7 +17,7 @@ from backend.labelstudio.frame_strip import Signed, Signer
 from backend.service import Service
 from backend.settings import Limits, Settings
 from tests.clips import read_code, write_clip
-from tests.fakes import StubEngine, on_thread
+from tests.fakes import StubEngine, thread_worker
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
 CONFIG = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
@@ -267,7 +267,7 @@ def test_what_is_served_at_these_addresses_are_the_frames(studio: Studio, prepar
     task = task_of(studio, clip, {"fps": 50}, total_annotations=1)
     known = {"label_studio_url": studio.url, "label_studio_api_key": TOKEN, "data_dir": prepare.folder}
     assert prepare(public_url=PUBLIC, frames_per_strip=4) == 0
-    service = Service(Settings(**known), on_thread(StubEngine()))
+    service = Service(Settings(**known), thread_worker(StubEngine()))
     try:
         client = create_app(service).test_client()
         served = [client.get(address.removeprefix(PUBLIC)) for address in task["data"]["frames"]]

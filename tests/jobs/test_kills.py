@@ -15,21 +15,23 @@ from backend import engines
 from backend.errors import SettingsError
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
-from backend.jobs.scheduler import Runner
-from backend.jobs.spec import Recipe, Shown
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
-from backend.jobs.worker import MakeEngine
-from backend.jobs.worker_client import Device, in_process
+from backend.jobs.worker import EngineFactory
+from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.settings import Settings
 from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
 from shapes import EASY, HELD_OUT, Clip
 from tests.clips import write_clip
-from tests.fakes import sleeping
+from tests.fakes import sleeping_engine
 
 ROOT = Path(__file__).resolve().parents[2]
-BOX = Recipe("7", "3", "/clip.mp4", 25.0, shown=(Shown(81, (10, 20, 12, 15, 0)),), stretches=((None, 81), (81, None)))
-WORDS = Recipe("7", "3", "/clip.mp4", 25.0, phrases=("car",))
+BOX = JobSpec(
+    "7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(81, (10, 20, 12, 15, 0)),), intervals=((None, 81), (81, None))
+)
+WORDS = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",))
 
 
 @pytest.fixture(autouse=True)
@@ -39,35 +41,35 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Room:
-    """A runner whose engine lives in a process, for one clip."""
+    """A scheduler whose engine lives in a process, for one clip."""
 
-    def __init__(self, folder: Path, clip: Path, make: MakeEngine, name: str = "stub", version: str = "1") -> None:
-        launch = in_process(make, "warning")
+    def __init__(self, folder: Path, clip: Path, make: EngineFactory, name: str = "stub", version: str = "1") -> None:
+        launch = process_launcher(make, "warning")
         self.starts = 0
 
         def counted():
             self.starts += 1
             return launch()
 
-        self.device = Device(counted, name, version, 60)
+        self.worker = WorkerClient(counted, name, version, 60)
         self.store = Store(folder / "jobs.sqlite3", 2**30, 30)
-        self.runner = Runner(
-            self.device, self.store, lambda *_: clip, lambda path: None, VideoLimits(), queue=9, metrics=Metrics()
+        self.scheduler = Scheduler(
+            self.worker, self.store, lambda *_: clip, lambda path: None, VideoLimits(), queue=9, metrics=Metrics()
         )
 
     @property
-    def worker(self) -> int:
-        return self.device._process.pid
+    def worker_pid(self) -> int:
+        return self.worker._process.pid
 
-    def ended(self, recipe: Recipe, digest: str = "1") -> Job:
-        job = self.runner.submit(["a"], digest, recipe)
-        self.runner.wait([job], 200)
+    def ended(self, spec: JobSpec, digest: str = "1") -> Job:
+        job = self.scheduler.submit(["a"], digest, spec)
+        self.scheduler.wait([job], 200)
         return job
 
     def said(self, job: Job) -> list[tuple[int, bool, tuple[str, ...], list[int], bytes]]:
         """By way: the tracks, the frames in the order in which they came, and the rows."""
         assert job.state == "done", job.error
-        blocks = list(self.store.said(job.number))
+        blocks = list(self.store.blocks(job.number))
         whole = []
         for way in sorted({way for way, _ in blocks}):
             own = [block for number, block in blocks if number == way]
@@ -90,7 +92,7 @@ def room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
 
     yield make
     for one in made:
-        one.runner.close()
+        one.scheduler.close()
 
 
 @pytest.fixture(scope="module")
@@ -98,66 +100,66 @@ def clip(tmp_path_factory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=200, size=(64, 48)).path
 
 
-def killed(room: Room, recipe: Recipe, at: Sequence[int], note: Callable[[], None] = lambda: None) -> Job:
+def killed(room: Room, spec: JobSpec, at: Sequence[int], note: Callable[[], None] = lambda: None) -> Job:
     """The job, whose worker is killed whenever so many frames are done."""
-    job = room.runner.submit(["a"], "1", recipe)
+    job = room.scheduler.submit(["a"], "1", spec)
     for frames in at:
         assert until(lambda frames=frames: job.progress()[0] >= frames, 200), job.error
-        worker = room.worker
-        room.device.kill()
+        worker = room.worker_pid
+        room.worker.kill()
         assert until(lambda worker=worker: not is_alive(worker), 10)
         note()
-    room.runner.wait([job], 200)
+    room.scheduler.wait([job], 200)
     return job
 
 
-@pytest.mark.parametrize(("recipe", "at"), [(BOX, (20, 75, 150)), (WORDS, (75,))], ids=["box both ways", "words"])
-def test_a_job_whose_worker_is_killed_comes_to_the_same(room, clip, tmp_path, recipe, at) -> None:
+@pytest.mark.parametrize(("spec", "at"), [(BOX, (20, 75, 150)), (WORDS, (75,))], ids=["box both ways", "words"])
+def test_a_job_whose_worker_is_killed_comes_to_the_same(room, clip, tmp_path, spec, at) -> None:
     log, marks = tmp_path / "log", []
-    alone = room(clip, partial(sleeping, 0.0))
-    other = room(clip, partial(sleeping, 0.002, log))
-    job = killed(other, recipe, at, lambda: marks.append(len(logged(log))))
-    assert other.said(job) == alone.said(alone.ended(recipe))
+    alone = room(clip, partial(sleeping_engine, 0.0))
+    other = room(clip, partial(sleeping_engine, 0.002, log))
+    job = killed(other, spec, at, lambda: marks.append(len(logged(log))))
+    assert other.said(job) == alone.said(alone.ended(spec))
     assert (other.starts, job.progress()[0]) == (1 + len(at), job.progress()[1])
     assert max(recomputed(logged(log), marks)) <= 64
 
 
 def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(room, clip, tmp_path) -> None:
     log = tmp_path / "log"
-    one = room(clip, partial(sleeping, 0.02, log))
-    job = one.runner.submit(["a"], "1", BOX)
+    one = room(clip, partial(sleeping_engine, 0.02, log))
+    job = one.scheduler.submit(["a"], "1", BOX)
     for _ in range(5):  # never so many frames that a state comes by itself
         before = len(logged(log))
         assert until(lambda before=before: len(logged(log)) >= before + 10, 20), job.error
-        one.device.kill()
+        one.worker.kill()
     assert not job.has_ended
-    assert job.saved.done >= 4
-    one.runner.cancel(job.number)
+    assert job.saved_progress.done >= 4
+    one.scheduler.cancel(job.number)
 
 
 def test_a_worker_that_is_killed_while_nothing_runs_is_not_missed(room, clip) -> None:
-    one = room(clip, partial(sleeping, 0.0))
+    one = room(clip, partial(sleeping_engine, 0.0))
     first = one.ended(BOX)
-    one.device.kill()
+    one.worker.kill()
     assert one.ended(WORDS, "2").state == first.state == "done"
 
 
 def test_nothing_is_started_only_to_be_stopped(room, clip) -> None:
-    one = room(clip, partial(sleeping, 0.0))
-    one.device.stop()
+    one = room(clip, partial(sleeping_engine, 0.0))
+    one.worker.stop()
     assert one.starts == 0
     one.ended(BOX)
-    one.device.kill()
-    one.device.stop()
+    one.worker.kill()
+    one.worker.stop()
     assert one.starts == 1
 
 
 def test_a_job_that_is_cancelled_while_its_worker_starts_stops_at_once(room, clip, tmp_path) -> None:
     log = tmp_path / "log"
-    one = room(clip, partial(sleeping, 0.01, log))
-    job = one.runner.submit(["a"], "1", BOX)
+    one = room(clip, partial(sleeping_engine, 0.01, log))
+    job = one.scheduler.submit(["a"], "1", BOX)
     assert until(lambda: job.state == "running", 10)
-    one.runner.cancel(job.number)
+    one.scheduler.cancel(job.number)
     assert job.wait(30)
     assert (job.state, len(logged(log))) == ("cancelled", 1)
 
@@ -168,8 +170,8 @@ def failing() -> None:
 
 def test_an_engine_that_cannot_be_made_says_why(room, clip) -> None:
     one = room(clip, failing)
-    one.device.start()
-    assert until(lambda: one.device.status == "failed: there is no such model: give another", 10), one.device.status
+    one.worker.start()
+    assert until(lambda: one.worker.status == "failed: there is no such model: give another", 10), one.worker.status
     job = one.ended(BOX)
     assert (job.state, str(job.error)) == ("failed", "there is no such model: give another")
     assert one.starts == 1
@@ -179,9 +181,9 @@ def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(room, clip) -> 
     one = room(clip, partial(os._exit, 3))
     job = one.ended(BOX)
     assert job.state == "failed"
-    assert one.device.status.startswith("failed: the engine's process ends before its model is loaded")
+    assert one.worker.status.startswith("failed: the engine's process ends before its model is loaded")
     again = one.ended(WORDS, "2")
-    assert (again.state, str(again.error)) == ("failed", one.device.status.removeprefix("failed: "))
+    assert (again.state, str(again.error)) == ("failed", one.worker.status.removeprefix("failed: "))
     assert one.starts == 3
 
 
@@ -189,17 +191,17 @@ SERVER = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from backend.jobs.worker_client import Device, in_process
-from backend.jobs.propagation import Place
-from backend.jobs.worker import Prompted
+from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.propagation import Progress
+from backend.jobs.worker import InitialTracks
 from backend.video import VideoLimits
-from tests.fakes import sleeping
+from tests.fakes import sleeping_engine
 from tests.jobs.test_kills import BOX
-device = Device(in_process(partial(sleeping, 60), "warning"), "stub", "1", 60)
-plan = BOX.plan(device.open(Path(sys.argv[1]), VideoLimits()))
-device.begin()
-for reply in device.run(plan.propagations.course, Place(), None, False):
-    print(device._process.pid, flush=True)
+worker = WorkerClient(process_launcher(partial(sleeping_engine, 60), "warning"), "stub", "1", 60)
+plan = BOX.resolve(worker.open(Path(sys.argv[1]), VideoLimits()))
+worker.next_run()
+for reply in worker.run(plan.propagation.schedule, Progress(), None, False):
+    print(worker._process.pid, flush=True)
 """
 
 
@@ -226,16 +228,16 @@ def test_real_engines_come_to_the_same_bytes_when_they_are_killed(room, tmp_path
     film.save(tmp_path / "clip.mp4")
     width, height = film.recipe.size
     x0, y0, x1, y1 = (film[0].boxes[0] / (width, height, width, height) * 100).tolist()
-    shown = (Shown(1, (x0, y0, x1 - x0, y1 - y0, 0)),)
+    shown = (FramePrompts(1, (x0, y0, x1 - x0, y1 - y0, 0)),)
     asked = (
-        {"phrases": tuple(sorted({thing.shape for thing in film.things}))} if prompt == "words" else {"shown": shown}
+        {"phrases": tuple(sorted({thing.shape for thing in film.things}))} if prompt == "words" else {"prompts": shown}
     )
-    recipe = Recipe("7", "3", "/clip.mp4", 25.0, stretches=((1, None),) if prompt == "box" else (), **asked)
+    spec = JobSpec("7", "3", "/clip.mp4", 25.0, intervals=((1, None),) if prompt == "box" else (), **asked)
     settings = Settings(engine=engine, model_path="shapes", device="cpu")
     real = partial(engines.load, settings)
     alone, other = (room(tmp_path / "clip.mp4", real, *engines.named(settings)) for _ in range(2))
-    undisturbed = alone.ended(recipe)
-    alone.device.kill()
-    job = killed(other, recipe, (33,))
+    undisturbed = alone.ended(spec)
+    alone.worker.kill()
+    job = killed(other, spec, (33,))
     assert other.said(job) == alone.said(undisturbed)
     assert other.starts == 2

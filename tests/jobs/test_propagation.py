@@ -6,16 +6,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from backend.jobs.propagation import Propagation, Propagations, Stretch, stretches_between
+from backend.jobs.propagation import Interval, PropagationRun, TrackBuffer, intervals_between
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt, Target
 from backend.tracks.track import ABSENT, FrameResult, Observation, Track
 from tests.fakes import FakeVideo, StubEngine, StubSession
 
 
-def run(stretches, frames, length=50, engine=None, **limits) -> Propagations:
+def run(stretches, frames, length=50, engine=None, **limits) -> PropagationRun:
     prompts = [Prompt("a", frame, box=Box(10, 10, 20, 20)) for frame in frames]
-    propagations = Propagations(length, {"a": stretches}, prompts, **limits)
+    propagations = PropagationRun(length, {"a": stretches}, prompts, **limits)
     for _ in propagations.run(engine or StubEngine(step=0), FakeVideo(length)):
         pass
     return propagations
@@ -26,37 +26,37 @@ def frames_of(track: Track) -> list[int]:
     return (track.start + np.flatnonzero(~np.isnan(track.scores))).tolist()
 
 
-def present(propagations: Propagations) -> list[int]:
+def present(propagations: PropagationRun) -> list[int]:
     return frames_of(propagations.tracks()["a"])
 
 
 @pytest.mark.parametrize(
     ("direction", "stretches"),
     [
-        ("forward", [Stretch(5, 9), Stretch(9, None)]),
-        ("backward", [Stretch(None, 5), Stretch(5, 9)]),
-        ("both", [Stretch(None, 5), Stretch(5, 9), Stretch(9, None)]),
+        ("forward", [Interval(5, 9), Interval(9, None)]),
+        ("backward", [Interval(None, 5), Interval(5, 9)]),
+        ("both", [Interval(None, 5), Interval(5, 9), Interval(9, None)]),
     ],
 )
-def test_the_stretches_between_prompts(direction: str, stretches: list[Stretch]) -> None:
-    assert stretches_between([5, 9], direction) == stretches
+def test_the_stretches_between_prompts(direction: str, stretches: list[Interval]) -> None:
+    assert intervals_between([5, 9], direction) == stretches
 
 
 @pytest.mark.parametrize(
     ("stretch", "limits", "frames"),
     [
-        (Stretch(10, None), {}, range(10, 50)),
-        (Stretch(None, 10), {}, range(0, 11)),
-        (Stretch(10, 20), {}, range(10, 21)),
-        (Stretch(10, None), {"max_frames": 5}, range(10, 16)),
-        (Stretch(None, 10), {"max_frames": 5}, range(5, 11)),
-        (Stretch(10, 20), {"max_frames": 5}, range(10, 21)),
-        (Stretch(10, None), {"span": range(5, 30)}, range(10, 30)),
-        (Stretch(None, 10), {"span": range(5, 30)}, range(5, 11)),
-        (Stretch(49, None), {}, range(49, 50)),
+        (Interval(10, None), {}, range(10, 50)),
+        (Interval(None, 10), {}, range(0, 11)),
+        (Interval(10, 20), {}, range(10, 21)),
+        (Interval(10, None), {"max_frames": 5}, range(10, 16)),
+        (Interval(None, 10), {"max_frames": 5}, range(5, 11)),
+        (Interval(10, 20), {"max_frames": 5}, range(10, 21)),
+        (Interval(10, None), {"span": range(5, 30)}, range(10, 30)),
+        (Interval(None, 10), {"span": range(5, 30)}, range(5, 11)),
+        (Interval(49, None), {}, range(49, 50)),
     ],
 )
-def test_a_stretch_reaches_as_far_as_it_may(stretch: Stretch, limits: dict, frames: range) -> None:
+def test_a_stretch_reaches_as_far_as_it_may(stretch: Interval, limits: dict, frames: range) -> None:
     propagation = run([stretch], [at for at in (stretch.first, stretch.last) if at is not None], **limits)
     assert present(propagation) == list(frames)
     ways = 2 if None not in (stretch.first, stretch.last) else 1
@@ -65,12 +65,12 @@ def test_a_stretch_reaches_as_far_as_it_may(stretch: Stretch, limits: dict, fram
 
 def test_between_two_prompts_both_ways_are_fused() -> None:
     # Forward the box drifts to the right of where it is, backward to the left of it: together they stay.
-    track = run([Stretch(0, 4)], [0, 4], engine=StubEngine(step=0.5)).tracks()["a"]
+    track = run([Interval(0, 4)], [0, 4], engine=StubEngine(step=0.5)).tracks()["a"]
     assert np.allclose(track.boxes[:5, 0], 10)
 
 
 def test_what_nobody_saw_is_absent() -> None:
-    assert present(run([Stretch(0, None)], [0], engine=StubEngine(seen=lambda frame: frame % 10 < 3), length=12)) == [
+    assert present(run([Interval(0, None)], [0], engine=StubEngine(seen=lambda frame: frame % 10 < 3), length=12)) == [
         0,
         1,
         2,
@@ -80,25 +80,25 @@ def test_what_nobody_saw_is_absent() -> None:
 
 
 def test_what_is_done_before_one_stops_listening_is_kept() -> None:
-    propagations = Propagations(50, {"a": [Stretch(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
+    propagations = PropagationRun(50, {"a": [Interval(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
     with closing(propagations.run(StubEngine(step=0), FakeVideo())) as frames:
         assert list(islice(frames, 7)) == list(range(7))
     assert present(propagations) == list(range(7))
-    assert (propagations.done, propagations.total, propagations.newest) == (7, 50, 6)
-    assert propagations.target("a").looked().tolist() == [True] * 7 + [False] * 43
+    assert (propagations.done, propagations.total, propagations.newest_frame) == (7, 50, 6)
+    assert propagations.target("a").processed_frames().tolist() == [True] * 7 + [False] * 43
 
 
 def target(name: str, *frames: int, left: float = 10) -> Target:
     return Target(None, {at: Prompt(name, at, box=Box(left, 10, left + 10, 20)) for at in frames})
 
 
-def made(length: int, targets: dict[str, Target], phrases, direction: str, **limits) -> Propagations:
-    stretches = {name: stretches_between(sorted(one.prompts), direction) for name, one in targets.items()}
+def made(length: int, targets: dict[str, Target], phrases, direction: str, **limits) -> PropagationRun:
+    stretches = {name: intervals_between(sorted(one.prompts), direction) for name, one in targets.items()}
     prompts = [prompt for one in targets.values() for prompt in one.prompts.values()]
-    return Propagations(length, stretches, prompts, phrases, direction, **limits)
+    return PropagationRun(length, stretches, prompts, phrases, direction, **limits)
 
 
-def together(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> Propagations:
+def together(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> PropagationRun:
     masks = limits.pop("masks", False)
     propagations = made(length, dict(targets), phrases, direction, **limits)
     assert len(list(propagations.run(engine, FakeVideo(length), masks))) == propagations.total == len(engine.frames)
@@ -157,17 +157,17 @@ def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_fra
     found = together(StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)])
     tracks = {name: frames_of(track) for name, track in found.tracks().items()}
     assert tracks == {"a": [*range(2, 50)], "x": [*range(10, 20)], "late": [*range(30, 50)]}
-    assert {name: found.found[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
+    assert {name: found.track_phrases[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
 
 
 def test_a_track_that_changes_over_to_better_words_has_them() -> None:
     answering = {"car": {"x": range(5)}, "truck": {"x": range(5, 50)}}
     found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
-    assert found.found == {"x": "truck"}
+    assert found.track_phrases == {"x": "truck"}
     assert frames_of(found.tracks()["x"]) == [*range(50)]
 
 
-def found_on(found: Propagations) -> dict[str, list[int]]:
+def found_on(found: PropagationRun) -> dict[str, list[int]]:
     return {name: frames_of(track) for name, track in found.tracks().items()}
 
 
@@ -198,7 +198,7 @@ def test_the_last_words_of_a_track_are_those_of_its_last_frame_that_is_kept(
     engine = StubEngine(answering={"car": {"x": range(changes)}, "truck": {"x": range(changes, 50)}})
     targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
     found = together(engine, targets, [Phrase("car", start), Phrase("truck", start)], direction, max_frames=4)
-    assert found.found == {"x": "truck"}
+    assert found.track_phrases == {"x": "truck"}
 
 
 def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
@@ -214,7 +214,7 @@ def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
         "shown": [*range(9), *gap, *last],
         "car 2": [*gap, *last],
     }
-    assert found.found["car 3"] == "car"
+    assert found.track_phrases["car 3"] == "car"
 
 
 @pytest.mark.parametrize(("again", "other"), [(20, 22), (22, 20)])
@@ -232,7 +232,7 @@ def test_a_name_means_the_same_object_in_both_directions(frames: Sequence[int]) 
 
 
 def test_what_is_never_seen_is_no_track() -> None:
-    propagations = Propagations(50, {}, [], [Phrase("car")])
+    propagations = PropagationRun(50, {}, [], [Phrase("car")])
     assert len(list(propagations.run(Passing(10, ABSENT), FakeVideo(1)))) == 50
     assert propagations.tracks() == {}
 
@@ -246,15 +246,15 @@ def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
 def test_where_it_was_looked_for_is_told_of_prompts_and_of_words() -> None:
     prompts = [Prompt("a", 30, box=Box(10, 10, 20, 20))]
     limits = {"direction": "both", "max_frames": 10}
-    both = Propagations(50, {"a": [Stretch(None, 30)]}, prompts, [Phrase("car", 15)], **limits)
+    both = PropagationRun(50, {"a": [Interval(None, 30)]}, prompts, [Phrase("car", 15)], **limits)
     found = []
     engine = StubEngine(answering={"car": {"car 1": range(13, 22)}})
     for frame in both.run(engine, FakeVideo(50)):
         if frame == 20:
-            found.append(np.flatnonzero(both.looked("car 1")).tolist())
+            found.append(np.flatnonzero(both.processed_frames("car 1")).tolist())
     assert found[0] == [*range(15, 21)], "so far"
-    assert np.flatnonzero(both.looked("car 1")).tolist() == [*range(5, 26)]
-    assert np.flatnonzero(both.looked("a")).tolist() == [*range(20, 31)]
+    assert np.flatnonzero(both.processed_frames("car 1")).tolist() == [*range(5, 26)]
+    assert np.flatnonzero(both.processed_frames("a")).tolist() == [*range(20, 31)]
 
 
 def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts() -> None:
@@ -269,10 +269,10 @@ def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts(
 def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
     """Bytes that one track takes that is seen on these frames of a long video."""
     tracemalloc.start()
-    propagation = Propagation(length, [Stretch(None, length - 1) if reverse else Stretch(0, None)])
+    propagation = TrackBuffer(length, [Interval(None, length - 1) if reverse else Interval(0, None)])
     row = np.array([[1, 2, 3, 4, 0.5]], np.float32)
     for frame in reversed(frames) if reverse else frames:
-        propagation.take(range(frame, frame + 1), row, reverse)
+        propagation.add(range(frame, frame + 1), row, reverse)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert frames_of(propagation.track()) == list(frames)
@@ -312,7 +312,7 @@ class Passing:
 def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
     length, life = 20_000, 200
     tracemalloc.start()
-    propagations = Propagations(length, {}, [], [Phrase("car")])
+    propagations = PropagationRun(length, {}, [], [Phrase("car")])
     for _ in propagations.run(Passing(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):
         pass
     tracemalloc.reset_peak()

@@ -13,22 +13,22 @@ import pytest
 from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
-from backend.jobs.scheduler import Runner
-from backend.jobs.spec import OBJECT, Recipe, Shown
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.labelstudio.commands import Range
 from backend.video import VideoLimits
-from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, on_thread
+from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
 
-BOX = Shown(1, (10, 20, 12, 15, 0))
+BOX = FramePrompts(1, (10, 20, 12, 15, 0))
 
 
-def box(x: float = 10, task: str = "7") -> Recipe:
-    return Recipe(task, "3", "/clip.mp4", 25.0, shown=(Shown(1, (x, 20, 12, 15, 0)),), stretches=((1, None),))
+def box(x: float = 10, task: str = "7") -> JobSpec:
+    return JobSpec(task, "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (x, 20, 12, 15, 0)),), intervals=((1, None),))
 
 
 class Room:
-    """A runner and all that it needs, which may be closed and opened again."""
+    """A scheduler and all that it needs, which may be closed and opened again."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -36,16 +36,16 @@ class Room:
         self.fetch: Callable = fake_path
         self.forgotten: list[Path] = []
         self.done: list[int] = []
-        self.runner: Runner | None = None
+        self.scheduler: Scheduler | None = None
 
-    def open(self, engine: StubEngine | None = None, queue: int = 9, stall: float = 60, **more) -> Runner:
+    def open(self, engine: StubEngine | None = None, queue: int = 9, stall: float = 60, **more) -> Scheduler:
         self.close()
         self.engine = engine or self.engine
         self.monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo())
-        self.device = on_thread(self.engine, stall)
+        self.worker = thread_worker(self.engine, stall)
         self.store = Store(self.folder / "jobs.sqlite3", 2**30, 30)
-        self.runner = Runner(
-            self.device,
+        self.scheduler = Scheduler(
+            self.worker,
             self.store,
             lambda *asked: self.fetch(*asked),
             self.forgotten.append,
@@ -54,15 +54,15 @@ class Room:
             metrics=Metrics(),
             **more,
         )
-        self.runner.done = lambda job: self.done.append(job.number)
-        return self.runner
+        self.scheduler.on_done = lambda job: self.done.append(job.number)
+        return self.scheduler
 
     def close(self) -> None:
-        if self.runner:
+        if self.scheduler:
             if isinstance(self.engine.gate, Gate):
                 self.engine.gate.open()
-            self.runner.close()
-            self.runner = None
+            self.scheduler.close()
+            self.scheduler = None
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     room.close()
 
 
-def ended(runner: Runner, job: Job, state: str = "done") -> Job:
-    runner.wait([job], 20)
+def ended(scheduler: Scheduler, job: Job, state: str = "done") -> Job:
+    scheduler.wait([job], 20)
     assert (job.state, job.has_ended) == (state, True), job.error
     return job
 
@@ -87,19 +87,19 @@ def until(condition: Callable[[], object]) -> None:
 
 def lefts(job: Job) -> list[float]:
     """The box's left side on every frame of a finished track."""
-    boxes, _ = job.plan.propagations.tracks()[OBJECT].at(np.arange(100))
+    boxes, _ = job.resolved.propagation.tracks()[OBJECT_TRACK].at(np.arange(100))
     return boxes[:, 0].tolist()
 
 
 def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(room: Room) -> None:
-    runner = room.open()
-    first = runner.submit(["a"], "1", box())
-    assert runner.submit(["a"], "1", box()) is first
-    ended(runner, first)
-    assert runner.submit(["a"], "1", box()) is first
+    scheduler = room.open()
+    first = scheduler.submit(["a"], "1", box())
+    assert scheduler.submit(["a"], "1", box()) is first
+    ended(scheduler, first)
+    assert scheduler.submit(["a"], "1", box()) is first
     before = lefts(first)
-    runner = room.open()
-    again = runner.submit(["a"], "1", box())
+    scheduler = room.open()
+    again = scheduler.submit(["a"], "1", box())
     assert (again.state, again.number, again.progress()) == ("done", first.number, (100, 100))
     assert lefts(again) == before == [64 + frame for frame in range(100)]
     assert room.engine.sessions == 1
@@ -107,17 +107,17 @@ def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(room: Room) -
 
 def test_a_new_digest_replaces_what_runs_and_its_frames_stay(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    first = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    first = scheduler.submit(["a"], "1", box())
     until(lambda: first.progress()[0] == 30)
-    second = runner.submit(["a"], "2", box(20))
+    second = scheduler.submit(["a"], "2", box(20))
     gate.open()
-    ended(runner, second)
+    ended(scheduler, second)
     assert first.state == "cancelled"
     assert first.progress()[0] >= 30
     # Asked for once more it goes on from there, and not from the start.
     count = len(room.engine.frames)
-    again = ended(runner, runner.submit(["a"], "1", box()))
+    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
     assert again.number == first.number
     assert len(room.engine.frames) - count <= 70
     assert lefts(again) == [64 + frame for frame in range(100)]
@@ -125,78 +125,78 @@ def test_a_new_digest_replaces_what_runs_and_its_frames_stay(room: Room) -> None
 
 def test_what_was_cancelled_and_is_asked_for_before_it_has_stopped_goes_on(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    job = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
-    assert runner.cancel(job.number)
-    assert runner.submit(["a"], "1", box()) is job
+    assert scheduler.cancel(job.number)
+    assert scheduler.submit(["a"], "1", box()) is job
     gate.open()
-    ended(runner, job)
+    ended(scheduler, job)
     assert room.engine.frames == list(range(100))
 
 
 def test_those_that_somebody_waits_for_go_first_and_interrupt_the_others(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    batch = runner.submit(["batch"], "1", box(), batch=True)
+    scheduler = room.open(StubEngine(gate=gate))
+    batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: batch.progress()[0] == 30)
-    asked = runner.submit(["asked"], "1", box(20))
+    asked = scheduler.submit(["asked"], "1", box(20))
     gate.open()
-    runner.wait([asked], 20)
+    scheduler.wait([asked], 20)
     assert asked.has_ended
     frames = room.engine.frames
-    ended(runner, batch)
+    ended(scheduler, batch)
     assert lefts(batch) == [64 + frame for frame in range(100)]
     assert len(frames) == 200, "nothing was computed twice"
 
 
 def test_a_job_that_is_waited_for_overtakes_one_that_is_not(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    first = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    first = scheduler.submit(["a"], "1", box())
     until(lambda: first.progress()[0] == 30)
-    second = runner.submit(["b"], "1", box(20))
+    second = scheduler.submit(["b"], "1", box(20))
     assert second.state == "queued"
     threading.Timer(0.1, gate.open).start()
-    runner.wait([second], 20)
+    scheduler.wait([second], 20)
     assert second.has_ended
-    ended(runner, first)
+    ended(scheduler, first)
     assert len(room.engine.frames) == 200
 
 
 def test_a_full_queue_is_said_with_a_time_to_come_back(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate), queue=2)
-    first = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate), queue=2)
+    first = scheduler.submit(["a"], "1", box())
     until(lambda: first.state == "running")
-    runner.submit(["b"], "1", box())
-    runner.submit(["c"], "1", box())
+    scheduler.submit(["b"], "1", box())
+    scheduler.submit(["c"], "1", box())
     with pytest.raises(Busy, match="ask again") as busy:
-        runner.submit(["d"], "1", box())
+        scheduler.submit(["d"], "1", box())
     assert busy.value.retry_after > 0
-    replaced = runner.submit(["c"], "1", box())
-    runner.submit(["c"], "2", box())  # takes its place
+    replaced = scheduler.submit(["c"], "1", box())
+    scheduler.submit(["c"], "2", box())  # takes its place
     assert (replaced.state, replaced.has_ended) == ("cancelled", True)
     with pytest.raises(Busy):
-        runner.submit(["a"], "2", box())
+        scheduler.submit(["a"], "2", box())
     assert not first.is_cancelled, "what cannot be replaced is not cancelled"
     gate.open()
-    ended(runner, first)
+    ended(scheduler, first)
 
 
 def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(room: Room) -> None:
     gate = Gate(40)
-    runner = room.open(StubEngine(gate=gate))
-    job = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 40)
-    waiting = runner.submit(["b"], "1", box(20))
+    waiting = scheduler.submit(["b"], "1", box(20))
     threading.Timer(0.1, gate.open).start()
-    runner.close()
+    scheduler.close()
     assert not job.has_ended
     engine = StubEngine()
-    runner = room.open(engine)
-    ended(runner, runner.submit(["b"], "1", box(20)))
-    again = ended(runner, runner.submit(["a"], "1", box()))
+    scheduler = room.open(engine)
+    ended(scheduler, scheduler.submit(["b"], "1", box(20)))
+    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
     assert again.number == job.number
     assert min(engine.frames.index(frame) for frame in range(41, 100)) == 0
     assert lefts(again) == [64 + frame for frame in range(100)]
@@ -205,26 +205,26 @@ def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(room: Room)
 
 def test_another_model_does_not_go_on_with_what_this_one_began(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    job = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
     other = StubEngine()
     other.version = "2"
     threading.Timer(0.1, gate.open).start()
-    runner = room.open(other)
-    until(lambda: runner.job(job.number).state == "failed")
-    assert "another model" in str(runner.job(job.number).error)
+    scheduler = room.open(other)
+    until(lambda: scheduler.job(job.number).state == "failed")
+    assert "another model" in str(scheduler.job(job.number).error)
     assert other.frames == []
 
 
 def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(room: Room) -> None:
     gate = Gate(40)
-    runner = room.open(StubEngine(gate=gate))
-    job = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 40)
-    runner.cancel(job.number)
+    scheduler.cancel(job.number)
     gate.open()
-    ended(runner, job, "cancelled")
+    ended(scheduler, job, "cancelled")
 
     class Changed(StubEngine):
         def open(self, video, state=None):
@@ -232,79 +232,79 @@ def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(room: Room)
                 raise Unsupported("the saved state is of another version")
             return super().open(video)
 
-    runner = room.open(Changed())
-    assert lefts(ended(runner, runner.submit(["a"], "1", box()))) == [64 + frame for frame in range(100)]
+    scheduler = room.open(Changed())
+    assert lefts(ended(scheduler, scheduler.submit(["a"], "1", box()))) == [64 + frame for frame in range(100)]
 
 
 def test_a_cancelled_job_is_listed_and_goes_on_by_its_number(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    job = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
-    assert runner.cancel(job.number)
+    assert scheduler.cancel(job.number)
     gate.open()
-    ended(runner, job, "cancelled")
-    (listed,) = runner.jobs(9)
+    ended(scheduler, job, "cancelled")
+    (listed,) = scheduler.jobs(9)
     assert (listed.state, listed.progress()) == ("cancelled", job.progress())
-    assert runner.resume(job.number)
-    resumed = runner.newest(["a"])
-    ended(runner, resumed)
-    assert runner.job(job.number).state == "done"
-    assert (runner.cancel(99), runner.resume(99), runner.job(99)) == (False, False, None)
+    assert scheduler.resume(job.number)
+    resumed = scheduler.newest(["a"])
+    ended(scheduler, resumed)
+    assert scheduler.job(job.number).state == "done"
+    assert (scheduler.cancel(99), scheduler.resume(99), scheduler.job(99)) == (False, False, None)
     assert room.engine.frames == list(range(100))
 
 
 def test_a_waiting_job_that_is_cancelled_never_runs(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    first = runner.submit(["a"], "1", box())
+    scheduler = room.open(StubEngine(gate=gate))
+    first = scheduler.submit(["a"], "1", box())
     until(lambda: first.state == "running")
-    second = runner.submit(["b"], "1", box())
-    runner.cancel(second.number)
+    second = scheduler.submit(["b"], "1", box())
+    scheduler.cancel(second.number)
     assert (second.state, second.has_ended) == ("cancelled", True)
     gate.open()
-    ended(runner, first)
+    ended(scheduler, first)
     assert room.engine.sessions == 1
 
 
 def test_a_file_that_cannot_be_had_fails_its_job_alone(room: Room) -> None:
-    def fetch(recipe: Recipe, cancelled: Callable[[], bool]) -> Path:
-        if recipe.task == "8":
+    def fetch(spec: JobSpec, cancelled: Callable[[], bool]) -> Path:
+        if spec.task == "8":
             raise MediaError("check the task's url")
-        if recipe.task == "9":
+        if spec.task == "9":
             raise RuntimeError("/home/ann/token")
         return fake_path()
 
     room.fetch = fetch
-    runner = room.open()
-    gone, broken, good = (runner.submit([task], "1", box(task=task)) for task in ("8", "9", "7"))
-    assert str(ended(runner, gone, "failed").error) == "check the task's url"
-    assert "ann" not in str(ended(runner, broken, "failed").error)
-    ended(runner, good)
+    scheduler = room.open()
+    gone, broken, good = (scheduler.submit([task], "1", box(task=task)) for task in ("8", "9", "7"))
+    assert str(ended(scheduler, gone, "failed").error) == "check the task's url"
+    assert "ann" not in str(ended(scheduler, broken, "failed").error)
+    ended(scheduler, good)
     room.fetch = fake_path
-    again = runner.submit(["8"], "1", box(task="8"))
-    assert ended(runner, again).number == gone.number
+    again = scheduler.submit(["8"], "1", box(task="8"))
+    assert ended(scheduler, again).number == gone.number
 
 
 def test_a_long_download_holds_nobody_up(room: Room) -> None:
     come = threading.Event()
-    room.fetch = lambda recipe, cancelled: ((come.wait(20) if recipe.task == "8" else None) and None) or fake_path()
-    runner = room.open()
-    slow = runner.submit(["8"], "1", box(task="8"))
+    room.fetch = lambda spec, cancelled: ((come.wait(20) if spec.task == "8" else None) and None) or fake_path()
+    scheduler = room.open()
+    slow = scheduler.submit(["8"], "1", box(task="8"))
     until(lambda: slow.phase == "fetching")
-    ended(runner, runner.submit(["7"], "1", box()))
+    ended(scheduler, scheduler.submit(["7"], "1", box()))
     assert not slow.has_ended
     come.set()
-    ended(runner, slow)
+    ended(scheduler, slow)
 
 
 def test_a_file_that_is_no_video_is_not_kept(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise BadVideo("this file holds no video")
 
-    runner = room.open()
+    scheduler = room.open()
     monkeypatch.setattr("backend.jobs.worker.Video", broken)
-    ended(runner, runner.submit(["a"], "1", box()), "failed")
+    ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
     assert room.forgotten == [fake_path()]
 
 
@@ -313,14 +313,14 @@ def test_an_engines_error_ends_its_job_alone_and_tells_no_secret(room: Room, cap
         if frame == 50:
             raise RuntimeError("/home/ann/token")
 
-    runner = room.open(StubEngine(gate=raising))
-    job = ended(runner, runner.submit(["a"], "1", box()), "failed")
+    scheduler = room.open(StubEngine(gate=raising))
+    job = ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
     assert type(job.error) is BackendError
     assert "ann" not in str(job.error) + caplog.text
     assert "RuntimeError at" in caplog.text
     room.engine.gate = None
     count = len(room.engine.frames)
-    again = ended(runner, runner.submit(["a"], "1", box()))
+    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
     assert len(room.engine.frames) - count <= 100 - 32, "what was saved before is not computed again"
     assert lefts(again) == [64 + frame for frame in range(100)]
 
@@ -333,8 +333,8 @@ def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(room: Room,
             held.set()
             threading.Event().wait(3)
 
-    runner = room.open(StubEngine(gate=hanging), stall=0.5)
-    job = ended(runner, runner.submit(["a"], "1", box()))
+    scheduler = room.open(StubEngine(gate=hanging), stall=0.5)
+    job = ended(scheduler, scheduler.submit(["a"], "1", box()))
     assert "nothing was heard" in caplog.text
     assert lefts(job) == [64 + frame for frame in range(100)]
     assert room.engine.frames.count(10) == 1, "it went on from where it was saved"
@@ -343,63 +343,63 @@ def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(room: Room,
 def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(room: Room) -> None:
     def deadly(frame: int) -> None:
         if frame == 50:
-            room.device.kill()
+            room.worker.kill()
             threading.Event().wait(0.05)
 
-    runner = room.open(StubEngine(gate=deadly))
-    job = ended(runner, runner.submit(["a"], "1", box()), "failed")
+    scheduler = room.open(StubEngine(gate=deadly))
+    job = ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
     assert "ended 3 times" in str(job.error)
     room.engine.gate = None
-    ended(runner, runner.submit(["b"], "1", box()))
+    ended(scheduler, scheduler.submit(["b"], "1", box()))
 
 
 def test_words_find_the_same_whether_interrupted_or_not(room: Room) -> None:
-    words = Recipe("7", "3", "/clip.mp4", 25.0, phrases=("car",), within=(Range(),))
+    words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(Range(),))
     answering = {"car": {"x": range(5, 60), "y": range(40, 100)}}
-    runner = room.open(StubEngine(answering=answering))
-    whole = ended(runner, runner.submit(["whole"], "1", words)).plan.propagations.tracks()
+    scheduler = room.open(StubEngine(answering=answering))
+    whole = ended(scheduler, scheduler.submit(["whole"], "1", words)).resolved.propagation.tracks()
     gate = Gate(50)
-    runner = room.open(StubEngine(answering=answering, gate=gate))
-    job = runner.submit(["cut"], "1", words)
+    scheduler = room.open(StubEngine(answering=answering, gate=gate))
+    job = scheduler.submit(["cut"], "1", words)
     until(lambda: job.progress()[0] == 50)
-    runner.cancel(job.number)
+    scheduler.cancel(job.number)
     gate.open()
-    ended(runner, job, "cancelled")
-    runner = room.open(StubEngine(answering=answering))
-    cut = ended(runner, runner.submit(["cut"], "1", words)).plan.propagations
-    assert cut.found == {"x": "car", "y": "car"}
+    ended(scheduler, job, "cancelled")
+    scheduler = room.open(StubEngine(answering=answering))
+    cut = ended(scheduler, scheduler.submit(["cut"], "1", words)).resolved.propagation
+    assert cut.track_phrases == {"x": "car", "y": "car"}
     for name, track in cut.tracks().items():
         assert np.array_equal(track.boxes, whole[name].boxes, equal_nan=True)
         assert track.start == whole[name].start
 
 
 def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(room: Room) -> None:
-    runner = room.open(remembered=4)
-    jobs = [ended(runner, runner.submit([str(number)], "1", box(number))) for number in range(9)]
-    assert runner.submit(["8"], "1", box(8)) is jobs[8]
-    again = runner.submit(["0"], "1", box(0))
+    scheduler = room.open(remembered=4)
+    jobs = [ended(scheduler, scheduler.submit([str(number)], "1", box(number))) for number in range(9)]
+    assert scheduler.submit(["8"], "1", box(8)) is jobs[8]
+    again = scheduler.submit(["0"], "1", box(0))
     assert again is not jobs[0]
     assert (again.number, again.state) == (jobs[0].number, "done")
 
 
 def test_every_job_is_told_in_one_line(room: Room, caplog) -> None:
     with caplog.at_level(logging.INFO, "backend.jobs.scheduler"):
-        runner = room.open()
-        ended(runner, runner.submit(["a"], "1", box()))
+        scheduler = room.open()
+        ended(scheduler, scheduler.submit(["a"], "1", box()))
     (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("job 1")]
     assert line.startswith("job 1 of task 7, box: done, 100 of 100 frames (")
 
 
 def test_closing_ends_the_threads(room: Room) -> None:
-    runner = room.open()
-    ended(runner, runner.submit(["a"], "1", box()))
+    scheduler = room.open()
+    ended(scheduler, scheduler.submit(["a"], "1", box()))
     room.close()
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
-    assert not names & {"runner", "device-reader"}
+    assert not names & {"scheduler", "device-reader"}
 
 
 def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = room.open()
+    scheduler = room.open()
     real, full = room.store.set_state, threading.Event()
 
     def set_state(*arguments) -> None:
@@ -409,52 +409,52 @@ def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.Monk
         real(*arguments)
 
     monkeypatch.setattr(room.store, "set_state", set_state)
-    ended(runner, runner.submit(["a"], "1", box()))
-    ended(runner, runner.submit(["b"], "1", box()))
+    ended(scheduler, scheduler.submit(["a"], "1", box()))
+    ended(scheduler, scheduler.submit(["b"], "1", box()))
     assert full.is_set()
 
 
 def test_downloads_of_batches_keep_nobody_from_theirs(room: Room) -> None:
     come = threading.Event()
-    room.fetch = lambda recipe, cancelled: fake_path() if recipe.task == "7" or come.wait(20) else None
-    runner = room.open()
-    batches = [runner.submit([str(number)], "1", box(task=str(number)), batch=True) for number in range(10, 20)]
+    room.fetch = lambda spec, cancelled: fake_path() if spec.task == "7" or come.wait(20) else None
+    scheduler = room.open()
+    batches = [scheduler.submit([str(number)], "1", box(task=str(number)), batch=True) for number in range(10, 20)]
     until(lambda: any(job.phase == "fetching" for job in batches))
-    ended(runner, runner.submit(["7"], "1", box()))
+    ended(scheduler, scheduler.submit(["7"], "1", box()))
     come.set()
     for job in batches:
-        ended(runner, job)
+        ended(scheduler, job)
 
 
 def test_what_waits_is_fetched_when_those_before_it_are_cancelled(room: Room) -> None:
     gate = Gate(30)
-    runner = room.open(StubEngine(gate=gate))
-    jobs = [runner.submit([str(number)], "1", box(number), batch=True) for number in range(9)]
-    until(lambda: sum(job.path is not None for job in jobs) >= 4)
-    for job in [job for job in jobs if job.path and job.state == "queued"]:
-        runner.cancel(job.number)
+    scheduler = room.open(StubEngine(gate=gate))
+    jobs = [scheduler.submit([str(number)], "1", box(number), batch=True) for number in range(9)]
+    until(lambda: sum(job.video_path is not None for job in jobs) >= 4)
+    for job in [job for job in jobs if job.video_path and job.state == "queued"]:
+        scheduler.cancel(job.number)
     gate.open()
     for job in jobs:
-        runner.wait([job], 20)
+        scheduler.wait([job], 20)
         assert job.has_ended
 
 
 def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(room: Room) -> None:
-    runner = room.open(StubEngine(status="failed: the device is not there"))
-    until(lambda: room.device.status.startswith("failed"))
-    batch = runner.submit(["batch"], "1", box(), batch=True)
-    asked = runner.submit(["asked"], "1", box())
-    assert "not there" in str(ended(runner, asked, "failed").error)
+    scheduler = room.open(StubEngine(status="failed: the device is not there"))
+    until(lambda: room.worker.status.startswith("failed"))
+    batch = scheduler.submit(["batch"], "1", box(), batch=True)
+    asked = scheduler.submit(["asked"], "1", box())
+    assert "not there" in str(ended(scheduler, asked, "failed").error)
     assert batch.state == "queued"
 
 
 def test_going_back_to_what_is_done_cancels_what_came_after(room: Room) -> None:
     gate = Gate(1000)
-    runner = room.open(StubEngine(gate=gate))
-    first = ended(runner, runner.submit(["a"], "1", box()))
+    scheduler = room.open(StubEngine(gate=gate))
+    first = ended(scheduler, scheduler.submit(["a"], "1", box()))
     gate.until = 30
-    second = runner.submit(["a"], "2", box(20))
+    second = scheduler.submit(["a"], "2", box(20))
     until(lambda: second.state == "running")
-    assert runner.submit(["a"], "1", box()) is first
+    assert scheduler.submit(["a"], "1", box()) is first
     gate.open()
-    ended(runner, second, "cancelled")
+    ended(scheduler, second, "cancelled")

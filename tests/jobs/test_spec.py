@@ -4,90 +4,90 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.jobs.spec import OBJECT, Footage, Recipe, Shown
+from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec, VideoInfo
 from backend.labelstudio.commands import Range
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point
 
-FOOTAGE = Footage(np.arange(100) / 25, 4.0, 640, 360)
+FOOTAGE = VideoInfo(np.arange(100) / 25, 4.0, 640, 360)
 BOX = (10.0, 20.0, 30.0, 40.0, 0.0)
 
 frames = st.integers(1, 10**8)
 percents = st.floats(0, 100)
 shown = st.builds(
-    Shown,
+    FramePrompts,
     frames,
     st.none() | st.tuples(percents, percents, percents, percents, st.floats(-180, 180)),
     st.lists(st.tuples(percents, percents, st.booleans()), max_size=3).map(tuple),
 )
-recipes = st.builds(
-    Recipe,
+specs = st.builds(
+    JobSpec,
     task=st.text(),
     project=st.text(),
     url=st.text(),
     framerate=st.floats(0.1, 1000),
     length=st.none() | frames,
     max_frames=st.integers(0, 10**6),
-    shown=st.lists(shown, max_size=3).map(tuple),
-    stretches=st.lists(st.tuples(st.none() | frames, st.none() | frames), max_size=3).map(tuple),
-    within=st.lists(st.builds(Range, frames, frames), max_size=2).map(tuple),
+    prompts=st.lists(shown, max_size=3).map(tuple),
+    intervals=st.lists(st.tuples(st.none() | frames, st.none() | frames), max_size=3).map(tuple),
+    ranges=st.lists(st.builds(Range, frames, frames), max_size=2).map(tuple),
     phrases=st.lists(st.text(), max_size=3).map(tuple),
 )
 
 
-@given(recipes)
-def test_a_recipe_is_read_as_it_was_written(recipe: Recipe) -> None:
-    assert Recipe.parse(recipe.text()) == recipe
+@given(specs)
+def test_a_recipe_is_read_as_it_was_written(spec: JobSpec) -> None:
+    assert JobSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '{"shown": 3}', '{"task": "1"}'])
 def test_what_is_no_recipe_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
-        Recipe.parse(text)
+        JobSpec.from_json(text)
 
 
-def recipe(**asked) -> Recipe:
-    return Recipe(task="7", project="3", url="/clip.mp4", framerate=25, **asked)
+def spec(**asked) -> JobSpec:
+    return JobSpec(task="7", project="3", url="/clip.mp4", framerate=25, **asked)
 
 
 def test_boxes_and_clicks_become_prompts_in_pixels_and_stretches_in_source_frames() -> None:
-    shown = (Shown(51, None, ((50.0, 50.0, True),)), Shown(1, BOX, ((10.0, 10.0, False),)))
-    course = recipe(shown=shown, stretches=((1, 51), (51, None))).plan(FOOTAGE).propagations.course
+    shown = (FramePrompts(51, None, ((50.0, 50.0, True),)), FramePrompts(1, BOX, ((10.0, 10.0, False),)))
+    course = spec(prompts=shown, intervals=((1, 51), (51, None))).resolve(FOOTAGE).propagation.schedule
     ((first,), (second,)) = course.prompts
-    assert (first.track, first.frame, first.box) == (OBJECT, 0, Box(64, 72, 256, 216))
+    assert (first.track, first.frame, first.box) == (OBJECT_TRACK, 0, Box(64, 72, 256, 216))
     assert first.points == (Point(64, 36, positive=False),)
     assert (second.frame, second.points) == (50, (Point(320, 180),))
-    assert course.ways == [(range(100), False), (range(51), True)]
+    assert course.passes == [(range(100), False), (range(51), True)]
 
 
 def test_two_frames_of_the_page_that_show_one_picture_are_one_prompt() -> None:
-    shown = (Shown(1, BOX), Shown(2, None, ((50.0, 50.0, True),)))
-    plan = Recipe("7", "3", "/clip.mp4", 50.0, shown=shown, stretches=((1, 2),)).plan(FOOTAGE)
-    ((prompt,),) = plan.propagations.course.prompts
+    shown = (FramePrompts(1, BOX), FramePrompts(2, None, ((50.0, 50.0, True),)))
+    plan = JobSpec("7", "3", "/clip.mp4", 50.0, prompts=shown, intervals=((1, 2),)).resolve(FOOTAGE)
+    ((prompt,),) = plan.propagation.schedule.prompts
     assert (prompt.frame, prompt.box is not None, len(prompt.points)) == (0, True, 1)
 
 
 def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
-    asked = recipe(shown=(Shown(1, BOX),), stretches=((1, None),), within=(Range(20, 40),))
-    assert asked.plan(FOOTAGE).propagations.course.ways == [(range(40), False)]
-    words = recipe(phrases=("car", "dog"), within=(Range(20, 40),)).plan(FOOTAGE).propagations.course
+    asked = spec(prompts=(FramePrompts(1, BOX),), intervals=((1, None),), ranges=(Range(20, 40),))
+    assert asked.resolve(FOOTAGE).propagation.schedule.passes == [(range(40), False)]
+    words = spec(phrases=("car", "dog"), ranges=(Range(20, 40),)).resolve(FOOTAGE).propagation.schedule
     assert words.prompts == [[Phrase("car", 19), Phrase("dog", 19)]]
-    assert words.ways == [(range(19, 40), False)]
+    assert words.passes == [(range(19, 40), False)]
 
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"shown": (Shown(500, BOX),), "stretches": ((500, None),)}, "there is no frame 500"),
-        ({"shown": (Shown(1, (120, 20, 5, 5, 0)),), "stretches": ((1, None),)}, "outside the picture"),
-        ({"phrases": ("car",), "within": (Range(500, 500),)}, "there is no frame 500"),
+        ({"prompts": (FramePrompts(500, BOX),), "intervals": ((500, None),)}, "there is no frame 500"),
+        ({"prompts": (FramePrompts(1, (120, 20, 5, 5, 0)),), "intervals": ((1, None),)}, "outside the picture"),
+        ({"phrases": ("car",), "ranges": (Range(500, 500),)}, "there is no frame 500"),
     ],
 )
 def test_what_lies_outside_the_video_is_refused(asked: dict, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
-        recipe(**asked).plan(FOOTAGE)
+        spec(**asked).resolve(FOOTAGE)
 
 
 def test_a_prompt_on_a_frame_that_the_page_alone_counts_is_on_the_last_picture() -> None:
-    plan = recipe(length=101, shown=(Shown(101, BOX),), stretches=((101, None),)).plan(FOOTAGE)
-    assert plan.propagations.course.ways == [(range(99, 100), False)]
+    plan = spec(length=101, prompts=(FramePrompts(101, BOX),), intervals=((101, None),)).resolve(FOOTAGE)
+    assert plan.propagation.schedule.passes == [(range(99, 100), False)]

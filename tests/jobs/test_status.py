@@ -23,7 +23,7 @@ def test_a_job_is_told_from_its_beginning_to_its_end(make_service, tmp_path, mon
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
     monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: clip)
     ask(service)
-    told = service.board.overview()
+    told = service.job_status.overview()
     assert (told["engine"], told["status"], told["running"], told["waiting"]) == ("stub", "ready", 1, 0)
     (job,) = told["jobs"]
     known = {"id": 1, "state": "running", "phase": "tracking", "kind": "box", "task": "7", "batch": False}
@@ -31,24 +31,24 @@ def test_a_job_is_told_from_its_beginning_to_its_end(make_service, tmp_path, mon
     assert (job["done"], job["total"], job["tracks"], job["picture"]) == (30, 100, 1, 29)
     assert job["task_url"] == "http://studio.example/projects/3/data?task=7"
     assert "t0ken" not in str(told)
-    picture = cv2.imdecode(np.frombuffer(service.board.picture(1), np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(service.job_status.picture(1), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (180, 320, 3)
-    plain = cv2.imdecode(np.frombuffer(service.board.picture(1), np.uint8), cv2.IMREAD_GRAYSCALE)
+    plain = cv2.imdecode(np.frombuffer(service.job_status.picture(1), np.uint8), cv2.IMREAD_GRAYSCALE)
     assert plain.std() > 5, "something is drawn"
-    assert service.board.cancel(1)
+    assert service.job_status.cancel(1)
     gate.open()
-    while not service.tools.runner.job(1).has_ended:
+    while not service.tools.scheduler.job(1).has_ended:
         time.sleep(0.01)
-    job = service.board.job(1)
+    job = service.job_status.job(1)
     assert (job["state"], job["phase"], job["picture"], job["error"]) == ("cancelled", "", None, None)
     assert job["done"] >= 30
     assert job["ended"] >= job["asked"]
-    assert service.board.picture(1) is None
-    assert service.board.resume(1)
-    while service.board.job(1)["state"] != "done":
+    assert service.job_status.picture(1) is None
+    assert service.job_status.resume(1)
+    while service.job_status.job(1)["state"] != "done":
         time.sleep(0.01)
-    assert (service.board.job(1)["done"], service.board.job(1)["tracks"]) == (100, 1)
-    assert service.board.job(2) is None
+    assert (service.job_status.job(1)["done"], service.job_status.job(1)["tracks"]) == (100, 1)
+    assert service.job_status.job(2) is None
 
 
 def test_prometheus_can_read_the_metrics(make_service) -> None:
@@ -56,7 +56,7 @@ def test_prometheus_can_read_the_metrics(make_service) -> None:
     ask(service)
     values = {
         sample.name + str(sample.labels.get("state", "")): sample.value
-        for family in text_string_to_metric_families(service.board.metrics().decode())
+        for family in text_string_to_metric_families(service.job_status.metrics().decode())
         for sample in family.samples
     }
     assert values["sam3_frames_total"] == 100

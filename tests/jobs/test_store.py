@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import SettingsError
-from backend.jobs.propagation import Place
-from backend.jobs.spec import Footage, Recipe, Shown
-from backend.jobs.store import Store, masked
+from backend.jobs.propagation import Progress
+from backend.jobs.spec import FramePrompts, JobSpec, VideoInfo
+from backend.jobs.store import Store, read_mask_blocks
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.track import ABSENT, Block, FrameResult, Observation
 
-RECIPE = Recipe("7", "3", "/clip.mp4", 25.0, shown=(Shown(1, (10, 10, 20, 20, 0)),), stretches=((1, None),))
+RECIPE = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (10, 10, 20, 20, 0)),), intervals=((1, None),))
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
     store = opened(path)
     number = added(store)
     said = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
-    store.save(number, ["x"], said, Place(0, 9), (9, 100, 2), b"state")
-    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Place(1, 3), (12, 100, 2), b"later")
+    store.save(number, ["x"], said, Progress(0, 9), (9, 100, 2), b"state")
+    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Progress(1, 3), (12, 100, 2), b"later")
     store.close()
     store = opened(path)
-    (kept,) = store.unended()
-    assert (kept.number, kept.recipe, kept.model) == (number, RECIPE, "stub-1")
-    assert (kept.place, kept.names, kept.frames, kept.tracks) == (Place(1, 3), ("x",), (12, 100), 2)
-    (way, first), (last_way, last) = store.said(number)
+    (kept,) = store.unfinished()
+    assert (kept.number, kept.spec, kept.model) == (number, RECIPE, "stub-1")
+    assert (kept.progress, kept.initial_tracks, kept.frames, kept.track_count) == (Progress(1, 3), ("x",), (12, 100), 2)
+    (way, first), (last_way, last) = store.blocks(number)
     assert (way, last_way) == (0, 1)
     assert same(first, *blocks(range(9), masks=True)), "joined, and as it was"
     assert same(last, *blocks(range(3, 6), reverse=True))
@@ -69,8 +69,8 @@ def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
 def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
     store = opened(path)
     number = added(store)
-    store.save(number, [], [], Place(0, 1), (1, 2, 1), b"state")
-    store.save(number, [], [], Place(0, 2), (2, 2, 1), None)
+    store.save(number, [], [], Progress(0, 1), (1, 2, 1), b"state")
+    store.save(number, [], [], Progress(0, 2), (2, 2, 1), None)
     assert store.state(number) is None
     store.close()
 
@@ -97,7 +97,7 @@ def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
     first, second = added(store, "1"), added(store, "2", post="{}")
     store.set_state(first, "cancelled")
     store.set_state(second, "done")
-    assert store.unended() == []
+    assert store.unfinished() == []
     assert [one.number for one in store.unposted()] == [second]
     store.set_posted(second)
     assert store.unposted() == []
@@ -105,7 +105,7 @@ def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
     assert store.newest("k").number == second
     store.forget("k")
     assert store.find("k", "1") is None
-    assert [one.number for one in store.listed(9)] == [second, first]
+    assert [one.number for one in store.latest(9)] == [second, first]
     store.close()
 
 
@@ -114,32 +114,32 @@ def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -
     running, *ended = [added(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
     for number in (running, *ended):
-        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Place(0, 2000), (1, 1, 1), b"")
+        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1), b"")
     for number in ended:
         store.set_state(number, "done")
     store.close()
     store = opened(path, most_bytes=900_000)
-    left = [one.number for one in store.listed(99)]
+    left = [one.number for one in store.latest(99)]
     assert running in left
     assert 5 < len(left) < 25
     assert sorted(left)[1:] == ended[-len(left) + 1 :], "the newest stay"
     store.close()
     store = opened(path, most_days=0)
-    assert [one.number for one in store.listed(99)] == [running]
-    assert store.footage("/clip.mp4") is None
+    assert [one.number for one in store.latest(99)] == [running]
+    assert store.video("/clip.mp4") is None
     store.close()
 
 
 def test_footage_signs_and_studios(path: Path) -> None:
     store = opened(path)
-    store.put_footage("/a\ud800", Footage(np.arange(9) / 25, 0.36, 64, 48))
-    footage = store.footage("/a\ud800")
+    store.put_video("/a\ud800", VideoInfo(np.arange(9) / 25, 0.36, 64, 48))
+    footage = store.video("/a\ud800")
     assert (footage.end, footage.width, footage.height) == (0.36, 64, 48)
     assert np.array_equal(footage.times, np.arange(9) / 25)
-    store.put_sign("7", "p", False)
-    assert (store.sign("7", "p"), store.sign("8", "p")) == (False, None)
-    store.put_studio("3", "http://studio", "t0ken")
-    assert (store.studio("3"), store.studio("4")) == (("http://studio", "t0ken"), None)
+    store.put_click("7", "p", False)
+    assert (store.is_click_positive("7", "p"), store.is_click_positive("8", "p")) == (False, None)
+    store.put_connection("3", "http://studio", "t0ken")
+    assert (store.connection("3"), store.connection("4")) == (("http://studio", "t0ken"), None)
     assert path.stat().st_mode & 0o77 == 0, "tokens are nobody else's to read"
     store.close()
 
@@ -152,7 +152,7 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
         at = 0
         while not stop.is_set():
             store.save(
-                number, [], [(0, *blocks(range(at, at + 10)))], Place(0, at + 10), (at + 10, 10**6, 1), b"s" * 1000
+                number, [], [(0, *blocks(range(at, at + 10)))], Progress(0, at + 10), (at + 10, 10**6, 1), b"s" * 1000
             )
             at += 10
 
@@ -167,9 +167,9 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
         store.close()
     for which in range(5):
         copied = opened(tmp_path / f"{which}.sqlite3")
-        (job,) = copied.unended()
-        reached = [frame for _, block in copied.said(number) for frame in block.frames]
-        assert reached == list(range(job.place.done))
+        (job,) = copied.unfinished()
+        reached = [frame for _, block in copied.blocks(number) for frame in block.frames]
+        assert reached == list(range(job.progress.done))
         copied.close()
 
 
@@ -186,7 +186,7 @@ def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
 
 
 def kept(path: Path, *asked: str, masks: Container[int] = range(99)) -> list[tuple[int, int, Block]]:
-    return list(masked(path, *(asked or (RECIPE.task, RECIPE.project, RECIPE.url)), masks))
+    return list(read_mask_blocks(path, *(asked or (RECIPE.task, RECIPE.project, RECIPE.url)), masks))
 
 
 def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
@@ -195,9 +195,9 @@ def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
     (shown,) = blocks(range(4), masks=True)
     (later,) = blocks(range(4, 6), reverse=True, masks=True)
     for number in (first, other, last):
-        store.save(number, [], [(0, shown)], Place(0, 4), (4, 9, 2), None)
-    store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Place(2, 3), (9, 9, 2), None)
-    store.save(plain, [], [(0, *blocks(range(4)))], Place(0, 4), (4, 9, 2), None)
+        store.save(number, [], [(0, shown)], Progress(0, 4), (4, 9, 2), None)
+    store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Progress(2, 3), (9, 9, 2), None)
+    store.save(plain, [], [(0, *blocks(range(4)))], Progress(0, 4), (4, 9, 2), None)
     found = kept(path)
     assert [(job, way) for job, way, _ in found] == [(first, 0), (first, 1), (other, 0), (last, 0)]
     assert all(same(block, made) for (_, _, block), made in zip(found, (shown, later, shown, shown), strict=True))
@@ -206,7 +206,7 @@ def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
         (job, way, one.frames) for job, way, one in found
     ]
     assert [job for job, _, block in boxes if block.masks] == [other]
-    store.save(last, [], [(1, later)], Place(1, 2), (6, 9, 2), None)
+    store.save(last, [], [(1, later)], Progress(1, 2), (6, 9, 2), None)
     assert len(kept(path)) == 5, "nothing was in the way of the server's next word"
     store.close()
     assert len(kept(path)) == 5, "nor does anybody have to be at work"
@@ -215,7 +215,7 @@ def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
 def test_masks_are_one_tasks_of_one_label_studio(path: Path) -> None:
     store = opened(path)
     number = added(store)
-    store.save(number, [], [(0, *blocks(range(4), masks=True))], Place(0, 4), (4, 9, 2), None)
+    store.save(number, [], [(0, *blocks(range(4), masks=True))], Progress(0, 4), (4, 9, 2), None)
     store.close()
     assert len(kept(path)) == 1
     for asked in (("8", "3", "/clip.mp4"), ("7", "4", "/clip.mp4"), ("7", "3", "/other.mp4"), ("7", "3", "\ud800")):

@@ -49,7 +49,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_off_it_says_and_does_nothing(serving) -> None:
     service = serving(pre_annotate="off")
     assert asked(service) == []
-    assert service.tools.runner.jobs(9) == []
+    assert service.tools.scheduler.jobs(9) == []
 
 
 def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
@@ -67,8 +67,8 @@ def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
     assert [region["meta"]["track_id"] for region in prediction["result"]] == [1, 2]
     first = parse(prediction["result"][0]["value"]["sequence"])
     assert (first[0].frame, first[-1].frame, first[-1].enabled) == (6, 60, False)
-    (job,) = service.tools.runner.jobs(9)
-    assert (job.kept.batch, job.state) == (True, "done")
+    (job,) = service.tools.scheduler.jobs(9)
+    assert (job.row.batch, job.state) == (True, "done")
     # Asked for again it is not answered, too: Label Studio would have it twice. Deleted there, it is given once more.
     assert asked(service) == []
     time.sleep(0.2)
@@ -84,7 +84,7 @@ def test_what_label_studio_will_never_take_is_not_offered_for_ever_but_answered(
     service = serving()
     studio.failing = lambda: ("no", status) if request.method == "POST" else None
     asked(service)
-    until(lambda: service.tools.store.listed(1)[0].posted)
+    until(lambda: service.tools.store.latest(1)[0].posted)
     ((answer),) = asked(service)
     assert len(answer["result"]) == 2
 
@@ -92,11 +92,11 @@ def test_what_label_studio_will_never_take_is_not_offered_for_ever_but_answered(
 def test_tasks_are_answered_in_their_places(serving, studio: Studio) -> None:
     service = serving()
     asked(service, task(7))
-    until(lambda: studio.predictions and service.tools.store.listed(1)[0].posted)
+    until(lambda: studio.predictions and service.tools.store.latest(1)[0].posted)
     studio.failing = lambda: ("no", 400) if request.method == "POST" else None
     studio.predictions.clear()
     asked(service, task(7))
-    until(lambda: service.tools.store.listed(1)[0].posted)
+    until(lambda: service.tools.store.latest(1)[0].posted)
     nothing, found, broken = asked(service, task(8), task(7), {"id": 9, "data": {}})
     assert (nothing, broken) == ([], [])
     assert len(found["result"]) == 2
@@ -114,7 +114,7 @@ def test_a_label_studio_that_has_it_already_gets_no_other(serving, studio: Studi
     studio.predictions.append({"task": 7, "model_version": "stub-1", "result": []})
     service = serving()
     asked(service)
-    until(lambda: service.tools.runner.jobs(1)[0].state == "done" and not service.tools.store.unposted())
+    until(lambda: service.tools.scheduler.jobs(1)[0].state == "done" and not service.tools.store.unposted())
     assert len(studio.predictions) == 1
 
 
@@ -133,7 +133,7 @@ def test_what_was_accepted_is_posted_by_the_next_process(serving, studio: Studio
     gate = Gate(50)
     service = serving(gate, data_dir=tmp_path / "same")
     asked(service)
-    until(lambda: service.tools.runner.jobs(1)[0].progress()[0] == 50)
+    until(lambda: service.tools.scheduler.jobs(1)[0].progress()[0] == 50)
     gate.open()
     service.close()
     serving(data_dir=tmp_path / "same")
@@ -145,7 +145,7 @@ def test_who_asks_goes_first(serving, studio: Studio) -> None:
     gate = Gate(50)
     service = serving(gate)
     asked(service, task(8))
-    until(lambda: service.tools.runner.jobs(1)[0].progress()[0] == 50)
+    until(lambda: service.tools.scheduler.jobs(1)[0].progress()[0] == 50)
     gate.open()
     request = body(drawn(keyframe(1)))
     (answer,) = service.predict(request["tasks"], request["params"]["context"], CONFIG, "3")
@@ -164,7 +164,7 @@ def test_start_training_annotates_the_whole_project_once(serving, studio: Studio
     assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3]
     off = serving(pre_annotate="off")
     off.train({"id": PROJECT, "label_config": CONFIG})
-    assert off.tools.runner.jobs(9) == []
+    assert off.tools.scheduler.jobs(9) == []
 
 
 def posted(service: Service, studio: Studio) -> None:

@@ -142,7 +142,7 @@ def test_a_moment_that_may_go_on_is_held_back_until_it_does(make_service) -> Non
     page = Page(make_service(engine, answer_within=0.3))
     assert page.type("car") == []
     gate.open()
-    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     assert [page.frames(name) for name in page.type("car")] == [[31, 90]]
 
 
@@ -154,7 +154,7 @@ def test_a_track_that_was_shown_and_came_to_nothing_says_so(make_service) -> Non
     before = page.regions[name]["value"]
     assert page.frames(name) == [31], "it may go on"
     gate.open()
-    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     assert page.press(name) == [name]
     assert page.regions[name]["value"] == before
     assert "partial" not in page.regions[name]["meta"]
@@ -195,7 +195,7 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
     assert page.frames(first[0])[-1] == 50
     assert "50 of 100 frames so far" in page.told
     gate.open()
-    page.service.tools.runner.wait([page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     (by_t,) = page.press(first[1])
     assert page.frames(by_t)[-1] == 100
     page.save()
@@ -214,7 +214,7 @@ def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_s
     assert {*efforts} == {SOME}
     efforts.clear()
     gate.open()
-    page.service.tools.runner.wait(page.service.tools.runner.jobs(9), 30)
+    page.service.tools.scheduler.wait(page.service.tools.scheduler.jobs(9), 30)
     page.save()
     page.type("car")
     assert {*efforts} == {MOST}
@@ -235,7 +235,7 @@ def test_a_later_question_of_the_same_line_cancels_the_running_one(make_service)
     engine = StubEngine(answering={**CARS, "person": {"person 1": ALWAYS}}, gate=gate)
     page = Page(make_service(engine, answer_within=0.2))
     page.type("car")
-    old = page.service.tools.runner.newest(("7", "words", f"{page.name}-line"))
+    old = page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))
     page.type("person")
     assert old.is_cancelled
     gate.open()
