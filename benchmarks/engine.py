@@ -134,7 +134,7 @@ def say(text: str) -> None:
 def loaded(folder: Path, **changes: Any) -> Sam3Engine:
     engine = load(Settings(engine="sam3", model_path=str(folder), device="cpu", **changes))
     assert isinstance(engine, Sam3Engine)
-    assert engine.sam3
+    assert engine.model
     return engine
 
 
@@ -162,7 +162,7 @@ def ours(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> Seen:
     with engine.open(video) as session:
         clicked(session, clicks)
         for result in session.propagate(range(len(video))):
-            memories = [one.memories.at(result.frame) for one in session._scene.objects.values()]
+            memories = [one.memory_bank.get(result.frame) for one in session._object_tracker.objects.values()]
             logits.append(torch.stack([memory.logits for memory in memories]))
             boxes.append([seen.box or [np.nan] * 4 for seen in result.tracks.values()])
     return Seen(torch.stack(logits), np.array(boxes, float))
@@ -273,7 +273,7 @@ def our_peak(folder: Path, frames: int, words: bool) -> int:
 
 
 def stock_peak(folder: Path, frames: int) -> int:
-    tracker = stock.alone(weights.load(str(folder))[0])
+    tracker = stock.alone(weights.load_model(str(folder))[0])
     for _ in stock.clicked(tracker, scenes.endless(scenes.FIVE, frames), TWO):
         pass
     return peak()

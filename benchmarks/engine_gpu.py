@@ -43,9 +43,9 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load
-from backend.engines.sam3 import image_encoder, masks
+from backend.engines.sam3 import image_encoder, postprocess
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.image_encoder import Vision
+from backend.engines.sam3.image_encoder import ImageEncoder
 from backend.engines.sam3.tracker import Tracker
 from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
@@ -152,14 +152,14 @@ class Stopwatch:
 
 
 STAGES = [
-    (image_encoder, "pixels", "preprocessing"),
-    (Vision, "_run", "seeing"),  # with the preprocessing
-    (image_encoder.View, "_pyramid", "necks"),
-    (Tracker, "_remembered", "memory attention"),
+    (image_encoder, "preprocess_image", "preprocessing"),
+    (ImageEncoder, "_encode", "seeing"),  # with the preprocessing
+    (image_encoder.ImageFeatures, "_pyramid", "necks"),
+    (Tracker, "_condition_on_memory", "memory attention"),
     (Tracker, "_decode", "mask decoder"),
-    (Tracker, "_encode", "memory encoder"),
-    (masks, "tidy", "holes and specks"),
-    (masks, "boxes", "boxes"),
+    (Tracker, "_encode_memory", "memory encoder"),
+    (postprocess, "clean_masks", "holes and specks"),
+    (postprocess, "masks_to_boxes", "boxes"),
 ]
 TRACKER = ("memory attention", "mask decoder", "memory encoder")
 
@@ -189,7 +189,7 @@ def decoding(video: Video) -> float:
 def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"fps": {}, "share_of_peak": {}, "stages_ms": {}, "memory_gib": {}}
     for count in counts:
-        engine.sam3.vision.clear()
+        engine.model.image_encoder.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -197,7 +197,7 @@ def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, d
         found["fps"][count] = round(fps, 2)
         found["share_of_peak"][count] = round(fps * (PER_FRAME + PER_OBJECT * count) / PEAK, 4)
         found["memory_gib"][count] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        engine.sam3.vision.clear()
+        engine.model.image_encoder.clear()
         found["stages_ms"][count] = stages(engine, video, count)
         say(f"{count} objects: {fps:.2f} frames/s, {found['stages_ms'][count]}")
     return found
@@ -205,11 +205,11 @@ def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, d
 
 def theirs(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> tuple[dict[int, float], dict[int, float]]:
     """Frames a second, and milliseconds of a frame beside seeing it."""
-    tracker = stock.alone(engine.sam3.vision._model)
+    tracker = stock.alone(engine.model.image_encoder._model)
     pictures = scenes.FakeVideo([picture for _, picture in video.frames(range(len(video)))])
     fps, own = {}, {}
     for count in counts:
-        with engine.sam3.running():
+        with engine.model.inference():
             fps[count] = round(1 / frame_time(stock.clicked(tracker, pictures, clicks(count)), WARM), 2)
             watch, see = Stopwatch(), tracker.vision_encoder.forward
             with patch.object(tracker.vision_encoder, "forward", watch.around("seeing", see)):
@@ -244,7 +244,7 @@ def likeness(folder: Path, device: str, video: Video) -> dict[str, float]:
 def loaded(folder: Path, device: str, **changes: Any) -> Sam3Engine:
     engine = load(Settings(engine="sam3", model_path=str(folder), device=device, **changes))
     assert isinstance(engine, Sam3Engine)
-    assert engine.sam3
+    assert engine.model
     return engine
 
 

@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import shapes
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.weights import located
+from backend.engines.sam3.weights import resolve_model_path
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -84,7 +84,7 @@ class Film(FakeVideo):
 def engine(model: str, masks: bool = True) -> Sam3Engine:
     torch.set_num_threads(1)
     loaded = Sam3Engine(Settings(engine="sam3", model_path=model, device="cpu", show_masks=masks))
-    assert loaded.sam3
+    assert loaded.model
     return loaded
 
 
@@ -328,7 +328,7 @@ def frames_per_second(model: str) -> float:
         clip.save(path)
         rates = []
         for _ in range(3):
-            served.sam3.vision.clear()
+            served.model.image_encoder.clear()
             with Video(path) as video, served.open(video) as session:
                 session.prompt([click("one", start, clip[start].masks[row])])
                 began = time.perf_counter()
@@ -409,7 +409,7 @@ def main() -> None:
 
 
 def megabytes(model: str) -> float:
-    return round(sum(path.stat().st_size for path in located(model).glob("*.safetensors")) / 1e6, 2)
+    return round(sum(path.stat().st_size for path in resolve_model_path(model).glob("*.safetensors")) / 1e6, 2)
 
 
 if __name__ == "__main__":

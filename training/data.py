@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.engines.sam3.preprocess import pixels
+from backend.engines.sam3.preprocess import preprocess_image
 from shapes import HELD_OUT, Clip, Frame, Recipe
 from training.model import FINE, SIDE
 
@@ -33,7 +33,7 @@ def draw(random: np.random.Generator, recipe: Recipe) -> Clip:
 
 def square(picture: NDArray[np.uint8]) -> Tensor:
     """As the engine shows a picture to the model: shape (3, SIDE, SIDE)."""
-    return pixels(picture, SIDE, CPU)[0]
+    return preprocess_image(picture, SIDE, CPU)[0]
 
 
 def fine(masks: NDArray[np.bool_], side: int = FINE) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from backend.engines.sam3.image_encoder import View
-from backend.engines.sam3.memory_bank import Memories, Memory
-from backend.engines.sam3.tracker import Masks, Tracker, alike
+from backend.engines.sam3.image_encoder import ImageFeatures
+from backend.engines.sam3.memory_bank import FrameMemory, MemoryBank
+from backend.engines.sam3.tracker import MaskPrediction, Tracker, group_by_frame_count
 from shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage
@@ -80,9 +80,11 @@ class Learner(Tracker):
         self.there = torch.ones(0, dtype=torch.bool)
         self.said: tuple[Tensor, Tensor, Tensor]
 
-    def _chosen(self, logits: Tensor, quality: Tensor, tokens: Tensor, scores: Tensor) -> Masks:
-        self.said = logits.float(), quality.float(), scores.float()
-        return super()._chosen(logits, quality, tokens, torch.where(self.there, 10.0, -10.0))
+    def _select_best_masks(
+        self, logits: Tensor, iou_scores: Tensor, tokens: Tensor, object_scores: Tensor
+    ) -> MaskPrediction:
+        self.said = logits.float(), iou_scores.float(), object_scores.float()
+        return super()._select_best_masks(logits, iou_scores, tokens, torch.where(self.there, 10.0, -10.0))
 
 
 @dataclass
@@ -169,7 +171,7 @@ class Course:
     def __init__(self, model: Sam3VideoModel, random: np.random.Generator) -> None:
         self._model, self._random = model, random
         self._learner = Learner(model)
-        self._reach = self._learner.reach(64)
+        self._reach = self._learner.memory_window(64)
         self.loss = torch.zeros(())
         self._seen: dict[str, list[float]] = {}
 
@@ -180,13 +182,13 @@ class Course:
     def follow(self, film: Film, lesson: Lesson) -> None:
         """Prompt a film's objects on its first frame and track them to its last one, with corrections."""
         frames, count = film.fine.shape[:2]
-        memories = [Memories() for _ in range(count)]
+        memories = [MemoryBank() for _ in range(count)]
         for one in memories:
-            one.trails[False].since = 0
+            one.directions[False].joined_at = 0
         total = torch.zeros(())
         corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.8 else -1
         for frame in range(frames):
-            view = View(self._model, film.hidden[frame : frame + 1], {})
+            view = ImageFeatures(self._model, film.hidden[frame : frame + 1], {})
             self._learner.there = film.shown[frame] >= data.SEEN
             if frame == 0:
                 loss = self._prompt(view, film, memories, lesson.masks)
@@ -199,50 +201,52 @@ class Course:
                 one.prune(frame, False, self._reach)
         self.loss = self.loss + total / frames * (1 if frames > 1 else 1.5)
 
-    def _prompt(self, view: View, film: Film, memories: list[Memories], masks: bool) -> Tensor:
+    def _prompt(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], masks: bool) -> Tensor:
         """The first frame: clicks, box and mask are asked about, and what one of them gives is remembered."""
         random, learner = self._random, self._learner
         kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
         loss = torch.zeros(())
         if masks:
-            found, features = learner.given(view, (film.fine[0] > random.uniform(0.3, 0.6)).float())
+            found, features = learner.use_masks(view, (film.fine[0] > random.uniform(0.3, 0.6)).float())
             loss = loss + self._loss(film, 0, "given")
         # A picture is costly to see and cheap to ask about: what is not remembered is asked, too.
         for asked in ("click", "box"):
-            clicked, remembered = learner.prompt_together(view, *self._points(film, asked), None, None, self._reach)
+            clicked, remembered = learner.prompt_batch(view, *self._points(film, asked), None, None, self._reach)
             loss = loss + self._loss(film, 0, asked)
             for _ in range(int(random.integers(0, 3)) if masks else 0):
                 again = [self._click(film.fine[0, row], clicked.logits[row]) for row in range(len(memories))]
                 points = torch.tensor([[point] for point, _ in again])
                 labels = torch.tensor([[label] for _, label in again], dtype=torch.int32)
-                clicked, remembered = learner.prompt_together(
+                clicked, remembered = learner.prompt_batch(
                     view, points, labels, clicked.logits.detach(), None, self._reach
                 )
                 loss = loss + self._loss(film, 0, "again")
             if asked == kind:
                 found, features = clicked, remembered
         for row, one in enumerate(memories):
-            one.given[0] = Memory(features[row], found.pointers[row], found.logits[row], float(found.scores[row]))
+            one.cond_frames[0] = FrameMemory(
+                features[row], found.object_pointers[row], found.logits[row], float(found.object_scores[row])
+            )
         return loss
 
-    def _track(self, view: View, film: Film, memories: list[Memories], frame: int, told: bool) -> Tensor:
+    def _track(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int, told: bool) -> Tensor:
         learner = self._learner
         found = self._found(view, memories, frame)
         loss = self._loss(film, frame, "track")
         logits = film.fine[frame] * 20 - 10 if told else found.logits
-        features = learner.encode(view, logits, found.scores, full=True)
+        features = learner.encode_memory(view, logits, found.object_scores, full_size=True)
         for row, one in enumerate(memories):
             score = 10.0 if learner.there[row] else -10.0
-            quality = float(found.qualities[row].detach()) if learner.there[row] else 0.0
-            one.trails[False].tracked[frame] = Memory(
-                features[row], found.pointers[row], found.logits[row].detach(), score, quality
+            quality = float(found.eff_iou_scores[row].detach()) if learner.there[row] else 0.0
+            one.directions[False].non_cond_frames[frame] = FrameMemory(
+                features[row], found.object_pointers[row], found.logits[row].detach(), score, quality
             )
         return loss
 
-    def _found(self, view: View, memories: list[Memories], frame: int) -> Masks:
+    def _found(self, view: ImageFeatures, memories: list[MemoryBank], frame: int) -> MaskPrediction:
         """As `Tracker.track`, which orders objects by how much is remembered of them: here, with what is there."""
-        histories = [one.history(frame, False, self._reach) for one in memories]
-        there, groups, parts, said = self._learner.there, alike(histories), [], []
+        histories = [one.select(frame, False, self._reach) for one in memories]
+        there, groups, parts, said = self._learner.there, group_by_frame_count(histories), [], []
         for rows in groups:
             self._learner.there = there[rows]
             parts.append(self._learner.track(view, [histories[row] for row in rows], self._reach))
@@ -251,9 +255,9 @@ class Course:
         self._learner.there = there
         logits, quality, scores = (torch.cat(values)[back] for values in zip(*said, strict=True))
         self._learner.said = logits, quality, scores
-        return Masks(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
+        return MaskPrediction(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
 
-    def _correct(self, view: View, film: Film, memories: list[Memories], frame: int) -> Tensor:
+    def _correct(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int) -> Tensor:
         """Clicks on a tracked frame, of objects that two by two are taken for each other, or simply as they are."""
         learner, count = self._learner, len(memories)
         rows = [row for row in range(count) if learner.there[row]]
@@ -262,27 +266,29 @@ class Course:
         taken = dict(zip(rows, rows, strict=True))
         if self._random.random() < 0.7:
             taken = dict(zip(rows, [*rows[1:], rows[0]], strict=True))
-        tracked = {row: dict(memories[row].trails[False].tracked) for row in rows}
+        tracked = {row: dict(memories[row].directions[False].non_cond_frames) for row in rows}
         for row in rows:
-            memories[row].trails[False].tracked = tracked[taken[row]]
+            memories[row].directions[False].non_cond_frames = tracked[taken[row]]
         masks = (tracked[taken[row]][frame].logits for row in rows)
         previous = torch.stack([mask for mask in masks if mask is not None])
         clicks = [self._click(film.fine[frame, row], previous[at]) for at, row in enumerate(rows)]
         points = torch.tensor([[point] for point, _ in clicks])
         labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
-        histories = [memories[row].history(frame, False, self._reach) for row in rows]
+        histories = [memories[row].select(frame, False, self._reach) for row in rows]
         there = learner.there
         loss = torch.zeros(())
-        for group in alike(histories):
+        for group in group_by_frame_count(histories):
             learner.there = there[[rows[at] for at in group]]
-            found, features = learner.prompt_together(
+            found, features = learner.prompt_batch(
                 view, points[group], labels[group], previous[group], [histories[at] for at in group], self._reach
             )
             loss = loss + self._loss(film, frame, "correct", [rows[at] for at in group]) * len(group) / len(rows)
             for index, at in enumerate(group):
                 one = memories[rows[at]]
-                one.forget_around(frame, self._reach)
-                one.given[frame] = Memory(features[index], found.pointers[index], found.logits[index], 10.0)
+                one.clear_around(frame, self._reach)
+                one.cond_frames[frame] = FrameMemory(
+                    features[index], found.object_pointers[index], found.logits[index], 10.0
+                )
         learner.there = there
         return loss
 

@@ -34,9 +34,9 @@ def opencv() -> str:
 
 def device(settings: Settings, engine: Engine) -> tuple[str, str]:
     """Where SAM3 computes, and the mark."""
-    from backend.engines.sam3.device import chosen  # torch
+    from backend.engines.sam3.device import select_device  # torch
 
-    name, memory = str(chosen(settings.device)), engine.memory()
+    name, memory = str(select_device(settings.device)), engine.memory()
     if name == "cpu" and settings.model_path != "shapes":
         return "cpu, which takes over a minute a frame: set device: cuda on a machine with a GPU", WARN
     if name.startswith("cuda") and memory:

@@ -22,9 +22,9 @@ def named(settings: Settings) -> tuple[str, str]:
             f"engine: {settings.engine} needs {' and '.join(missing)}: install the extra with "
             f"pip install 'sam3-backend[sam3]', or {STAND_IN}"
         )
-    from backend.engines.sam3.version import version
+    from backend.engines.sam3.version import engine_version
 
-    return "sam3", version(settings)
+    return "sam3", engine_version(settings)
 
 
 def load(settings: Settings) -> Engine:

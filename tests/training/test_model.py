@@ -23,7 +23,7 @@ def test_it_is_small(saved):
 
 def test_it_comes_back_rounded_to_half_precision(saved):
     model, folder = saved
-    loaded, _ = weights.load(str(folder))
+    loaded, _ = weights.load_model(str(folder))
     before, after = model.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -39,7 +39,7 @@ def test_a_seed_is_one_start(saved):
 
 def test_every_known_word_is_one_token_and_others_are_spelt(saved):
     _, folder = saved
-    _, tokens = weights.load(str(folder))
+    _, tokens = weights.load_model(str(folder))
     phrases = [
         Phrase(colour, shape).text(plural)
         for colour in (None, *COLOURS)
@@ -56,7 +56,7 @@ def test_every_known_word_is_one_token_and_others_are_spelt(saved):
 @pytest.mark.parametrize("text", ["red circle", "Yellow  SHAPES", "a purple dog", "zebra crossing", "ein Hünd"])
 def test_the_engine_reads_phrases_as_the_trained_tokenizer_does(saved, text):
     _, folder = saved
-    _, tokens = weights.load(str(folder))
+    _, tokens = weights.load_model(str(folder))
     ids, _ = tokens.encode([text])
     read = tokenizer()([text], padding="max_length", max_length=ids.shape[1], return_tensors="pt")
     assert torch.equal(ids, read["input_ids"])

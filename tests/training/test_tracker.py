@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.engines.sam3.image_encoder import View
+from backend.engines.sam3.image_encoder import ImageFeatures
 from backend.engines.sam3.tracker import Tracker
 from training import data, tracker
 from training.model import FINE, SIDE, start
@@ -23,16 +23,16 @@ def film(model):
 
 @torch.no_grad()
 def test_the_learner_sees_what_the_engines_tracker_sees(model, film):
-    view, count = View(model, film.hidden[:1], {}), film.fine.shape[1]
+    view, count = ImageFeatures(model, film.hidden[:1], {}), film.fine.shape[1]
     engine, learner = Tracker(model), tracker.Learner(model)
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
-    reach = engine.reach(64)
+    reach = engine.memory_window(64)
     alone = [engine.prompt(view, points[row], labels[row], None, None, reach) for row in range(count)]
-    learner.there = torch.stack([found.scores[0] > 0 for found, _ in alone])
-    together, features = learner.prompt_together(view, points, labels, None, None, reach)
+    learner.there = torch.stack([found.object_scores[0] > 0 for found, _ in alone])
+    together, features = learner.prompt_batch(view, points, labels, None, None, reach)
     for row, (found, remembered) in enumerate(alone):
         torch.testing.assert_close(together.logits[row], found.logits[0], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(together.pointers[row], found.pointers[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.object_pointers[row], found.object_pointers[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(features[row], remembered[0].float(), atol=0.05, rtol=0.02)
 
 
@@ -57,7 +57,9 @@ def test_the_truth_says_whether_an_object_is_there(model, film):
     count = film.fine.shape[1]
     learner.there = torch.arange(count) % 2 == 0
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
-    found, _ = learner.prompt_together(View(model, film.hidden[:1], {}), points, labels, None, None, learner.reach(64))
+    found, _ = learner.prompt_batch(
+        ImageFeatures(model, film.hidden[:1], {}), points, labels, None, None, learner.memory_window(64)
+    )
     assert [(row > -1024).any().item() for row in found.logits] == learner.there.tolist()
     assert (learner.said[0] > -1024).all()
 

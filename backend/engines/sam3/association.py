@@ -16,17 +16,26 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3.detector import Detections
-from backend.engines.sam3.masks import NOTHING, iou, without_shrunk
+from backend.engines.sam3.postprocess import ABSENT_LOGIT, mask_iou, suppress_shrunk_masks
 from backend.engines.sam3.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
 _PERSON = -1
 """Stands for the phrase of a track that no phrase found."""
+_STATE_KEYS = {
+    "first_frame": "began",
+    "keep_alive": "patience",
+    "unmatched_frames": "unmatched",
+    "absent_frames": "absent",
+    "last_occluded": "gone",
+}
+"""Keys of saved sessions for fields of `PhraseTrack` that have other names; the rest are equal. Never change a key."""
+_FIELDS = {key: name for name, key in _STATE_KEYS.items()}
 
 
 @dataclass(slots=True)
-class Track:
+class PhraseTrack:
     """What is remembered of a track that a phrase found; its size does not grow with time.
 
     Attributes:
@@ -42,16 +51,25 @@ class Track:
 
     phrase: int
     score: float
-    began: int
-    patience: int
-    unmatched: int = 0
-    absent: int = 0
+    first_frame: int
+    keep_alive: int
+    unmatched_frames: int = 0
+    absent_frames: int = 0
     overlaps: dict[str, int] = field(default_factory=dict)
-    gone: int | None = None
+    last_occluded: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """As plain values, by the names under which saved sessions hold them."""
+        return {_STATE_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_state(cls, saved: Mapping[str, Any]) -> Self:
+        """From `state`."""
+        return cls(**{_FIELDS.get(key, key): value for key, value in saved.items()})
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrackUpdatePlan:
     """What is to be done on one frame.
 
     Attributes:
@@ -64,17 +82,17 @@ class Plan:
         reconditioned: tracks for which this becomes a conditioning frame, and the detections to show of them.
     """
 
-    born: list[tuple[str, int]]
+    new_tracks: list[tuple[str, int]]
     removed: set[str]
     ended: set[str]
     hidden: set[str]
     logits: Tensor
-    memory: Tensor
+    memory_logits: Tensor
     reconditioned: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class _FrameOverlaps:
     """One frame, of n detections and m tracks, as small tensors on the CPU.
 
     Attributes:
@@ -86,32 +104,32 @@ class _Frame:
         known: shape (m, m), IoU of tracks.
     """
 
-    number: int
+    frame: int
     ids: Sequence[str]
     phrases: Tensor
     scores: Tensor
-    found: Tensor
-    seen: Tensor
-    known: Tensor
+    detection_ious: Tensor
+    ious: Tensor
+    track_ious: Tensor
 
     @classmethod
-    def of(cls, number: int, detections: Detections, ids: Sequence[str], logits: Tensor) -> Self:
+    def from_masks(cls, frame: int, detections: Detections, ids: Sequence[str], logits: Tensor) -> Self:
         masks = torch.cat([detections.logits > 0, logits > 0])
-        ious, first = iou(masks, masks).cpu(), len(detections.scores)
+        ious, count = mask_iou(masks, masks).cpu(), len(detections.scores)
         return cls(
-            number=number,
+            frame=frame,
             ids=ids,
             phrases=detections.phrases.cpu(),
             scores=detections.scores.float().cpu(),
-            found=ious[:first, :first],
-            seen=ious[:first, first:],
-            known=ious[first:, first:],
+            detection_ious=ious[:count, :count],
+            ious=ious[:count, count:],
+            track_ious=ious[count:, count:],
         )
 
     @property
-    def present(self) -> Tensor:
+    def is_present(self) -> Tensor:
         """Shape (m,): whether the track's mask has any pixel; an empty one does not even overlap with itself."""
-        return self.known.diagonal() > 0
+        return self.track_ious.diagonal() > 0
 
     @property
     def best_first(self) -> list[int]:
@@ -138,15 +156,15 @@ class Association:
         self, thresholds: Thresholds, new_id: Callable[[int, int], str | None], state: Mapping[str, Any] | None = None
     ) -> None:
         self.thresholds = thresholds
-        self.tracks: dict[str, Track] = {}
+        self.tracks: dict[str, PhraseTrack] = {}
         self._new_id = new_id
-        self._full = False
+        self._limit_reached = False
         # The last number of each phrase: a track that is gone leaves its name to no other.
-        self._begun: dict[int, int] = {}
+        self._last_numbers: dict[int, int] = {}
         if state is not None:
-            self.tracks = {track: Track(**saved) for track, saved in state["tracks"].items()}
-            self._full = bool(state["full"])
-            self._begun = {int(phrase): number for phrase, number in state["begun"].items()}
+            self.tracks = {track: PhraseTrack.from_state(saved) for track, saved in state["tracks"].items()}
+            self._limit_reached = bool(state["full"])
+            self._last_numbers = {int(phrase): number for phrase, number in state["begun"].items()}
 
     def step(
         self,
@@ -154,9 +172,9 @@ class Association:
         detections: Detections,
         ids: Sequence[str],
         logits: Tensor,
-        scores: Tensor,
-        elsewhere: int = 0,
-    ) -> Plan:
+        object_scores: Tensor,
+        other_tracks: int = 0,
+    ) -> TrackUpdatePlan:
         """Decide about a frame.
 
         Args:
@@ -167,33 +185,33 @@ class Association:
             scores: shape (m,), the tracker's logits of "it is there".
             elsewhere: how many more tracks there are, that count among `max_objects`.
         """
-        now = _Frame.of(frame, detections, ids, logits)
-        self._change_phrases(now)
-        matched, confirmed = self._matches(now)
-        newcomers = self._newcomers(now, elsewhere)
-        self._remember(now, matched, confirmed)
-        removed = {track for track in ids if self._fails(track, frame)}
-        ended = {track for track in ids if self._is_gone(track)} - removed
+        overlaps = _FrameOverlaps.from_masks(frame, detections, ids, logits)
+        self._change_phrases(overlaps)
+        matched, confirmed = self._match(overlaps)
+        new_rows = self._select_new(overlaps, other_tracks)
+        self._update_counts(overlaps, matched, confirmed)
+        removed = {track for track in ids if self._fails_hotstart(track, frame)}
+        ended = {track for track in ids if self._has_left(track)} - removed
         hidden = {track for track in ids if self._is_hidden(track)} - removed
-        reconditioned = self._reconditioned(now, scores)
-        behind = self._behind(now)
-        logits = torch.where(behind.to(logits.device)[:, None, None], NOTHING, logits)
-        memory = self._memory(now, logits, detections, reconditioned)
+        reconditioned = self._select_reconditioned(overlaps, object_scores)
+        occluded = self._find_occluded(overlaps)
+        logits = torch.where(occluded.to(logits.device)[:, None, None], ABSENT_LOGIT, logits)
+        memory = self._memory_logits(overlaps, logits, detections, reconditioned)
         for track in removed | ended:
             self.forget(track)
-        return Plan(
-            born=[(self._begin(now, row), row) for row in newcomers],
+        return TrackUpdatePlan(
+            new_tracks=[(self._start_track(overlaps, row), row) for row in new_rows],
             removed=removed,
             ended=ended,
             hidden=hidden,
             logits=logits,
-            memory=memory,
+            memory_logits=memory,
             reconditioned={track: row for track, row in reconditioned.items() if track not in removed},
         )
 
     def add(self, track: str, phrase: int, score: float, frame: int) -> None:
         """Know a track that a phrase found elsewhere: the other way, or on the frame of the prompt."""
-        self.tracks[track] = Track(phrase, score, frame, self.thresholds.patience)
+        self.tracks[track] = PhraseTrack(phrase, score, frame, self.thresholds.keep_alive)
 
     def forget(self, track: str) -> None:
         """Know a track no more: it is gone, or a person's from now on."""
@@ -201,66 +219,68 @@ class Association:
 
     def state(self) -> dict[str, Any]:
         """What the next association needs to go on from here, as JSON has it."""
-        tracks = {name: asdict(track) for name, track in self.tracks.items()}
-        return {"tracks": tracks, "full": self._full, "begun": dict(self._begun)}
+        tracks = {name: track.state() for name, track in self.tracks.items()}
+        return {"tracks": tracks, "full": self._limit_reached, "begun": dict(self._last_numbers)}
 
-    def _begin(self, now: _Frame, row: int) -> str:
-        phrase = int(now.phrases[row])
-        numbers = count(self._begun.get(phrase, 0) + 1)
-        self._begun[phrase], track = next(
+    def _start_track(self, overlaps: _FrameOverlaps, row: int) -> str:
+        phrase = int(overlaps.phrases[row])
+        numbers = count(self._last_numbers.get(phrase, 0) + 1)
+        self._last_numbers[phrase], track = next(
             (number, name) for number in numbers if (name := self._new_id(phrase, number))
         )
-        self.add(track, phrase, float(now.scores[row]), now.number)
+        self.add(track, phrase, float(overlaps.scores[row]), overlaps.frame)
         return track
 
     def _phrases(self, ids: Sequence[str]) -> Tensor:
         """Shape (m,): the index of each track's phrase."""
         return torch.tensor([self.tracks[track].phrase if track in self.tracks else _PERSON for track in ids]).long()
 
-    def _is_young(self, track: Track, frame: int) -> bool:
-        return abs(frame - track.began) < self.thresholds.hotstart
+    def _is_young(self, track: PhraseTrack, frame: int) -> bool:
+        return abs(frame - track.first_frame) < self.thresholds.hotstart_frames
 
-    def _matches(self, now: _Frame) -> tuple[Tensor, Tensor]:
+    def _match(self, overlaps: _FrameOverlaps) -> tuple[Tensor, Tensor]:
         """Which detections are of which tracks, shape (n, m), and which tracks they confirm, shape (m,)."""
-        seen = now.seen * (now.phrases[:, None] == self._phrases(now.ids))
-        return seen >= self.thresholds.match, (seen >= self.thresholds.confirm).any(0)
+        seen = overlaps.ious * (overlaps.phrases[:, None] == self._phrases(overlaps.ids))
+        return seen >= self.thresholds.match_iou, (seen >= self.thresholds.confirm_iou).any(0)
 
-    def _is_new(self, now: _Frame) -> Tensor:
+    def _is_new(self, overlaps: _FrameOverlaps) -> Tensor:
         """Shape (n,): whether a detection is of no track of its phrase, nor of a person's, and is sure enough.
 
         While there is no track at all, every detection is sure enough.
         """
-        phrases = self._phrases(now.ids)
-        rivals = (now.phrases[:, None] == phrases) | (phrases == _PERSON)
-        free = ~((now.seen >= self.thresholds.match) & rivals).any(1)
-        return free & (now.scores >= self.thresholds.new) if (phrases != _PERSON).any() else free
+        phrases = self._phrases(overlaps.ids)
+        rivals = (overlaps.phrases[:, None] == phrases) | (phrases == _PERSON)
+        free = ~((overlaps.ious >= self.thresholds.match_iou) & rivals).any(1)
+        return free & (overlaps.scores >= self.thresholds.new_track_score) if (phrases != _PERSON).any() else free
 
-    def _is_known(self, now: _Frame) -> Tensor:
+    def _is_known(self, overlaps: _FrameOverlaps) -> Tensor:
         """Shape (n,): whether a detection is some track's object. One that is new has this track in another phrase."""
-        return (now.seen >= self.thresholds.duplicate).any(1)
+        return (overlaps.ious >= self.thresholds.duplicate_iou).any(1)
 
-    def _change_phrases(self, now: _Frame) -> None:
+    def _change_phrases(self, overlaps: _FrameOverlaps) -> None:
         """Young tracks change over to another phrase that fits them better."""
-        fits = self._is_new(now) & self._is_known(now)
-        for row in now.best_first:
+        fits = self._is_new(overlaps) & self._is_known(overlaps)
+        for row in overlaps.best_first:
             if not fits[row]:
                 continue
-            track = self.tracks[now.ids[int(now.seen[row].argmax())]]
-            score = float(now.scores[row])
-            if self._is_young(track, now.number) and score > track.score:
-                track.phrase, track.score = int(now.phrases[row]), score
+            track = self.tracks[overlaps.ids[int(overlaps.ious[row].argmax())]]
+            score = float(overlaps.scores[row])
+            if self._is_young(track, overlaps.frame) and score > track.score:
+                track.phrase, track.score = int(overlaps.phrases[row]), score
 
-    def _newcomers(self, now: _Frame, elsewhere: int) -> list[int]:
+    def _select_new(self, overlaps: _FrameOverlaps, other_tracks: int) -> list[int]:
         """The detections that begin a track, by index; of one object in several phrases the best, if it is new."""
-        new = self._is_new(now) & ~self._is_known(now)
-        rivals = (now.found >= self.thresholds.duplicate) & (now.phrases[:, None] != now.phrases)
+        new = self._is_new(overlaps) & ~self._is_known(overlaps)
+        rivals = (overlaps.detection_ious >= self.thresholds.duplicate_iou) & (
+            overlaps.phrases[:, None] != overlaps.phrases
+        )
         taken: list[int] = []
-        for row in now.best_first:
+        for row in overlaps.best_first:
             if new[row] and not rivals[row, taken].any():
                 taken.append(row)
-        room = max(0, self.thresholds.max_objects - len(now.ids) - elsewhere)
-        if len(taken) > room and not self._full:
-            self._full = True
+        room = max(0, self.thresholds.max_objects - len(overlaps.ids) - other_tracks)
+        if len(taken) > room and not self._limit_reached:
+            self._limit_reached = True
             log.warning(
                 "more than %d objects: the surest ones are tracked; name the objects more closely, or set max_objects "
                 "higher",
@@ -268,99 +288,117 @@ class Association:
             )
         return sorted(taken[:room])
 
-    def _remember(self, now: _Frame, matched: Tensor, confirmed: Tensor) -> None:
+    def _update_counts(self, overlaps: _FrameOverlaps, matched: Tensor, confirmed: Tensor) -> None:
         """Count the frame for or against each track."""
-        least, most = self.thresholds.patience_least, self.thresholds.patience_most
-        columns = zip(now.ids, matched.any(0).tolist(), confirmed.tolist(), now.present.tolist(), strict=True)
+        least, most = self.thresholds.min_keep_alive, self.thresholds.max_keep_alive
+        columns = zip(
+            overlaps.ids, matched.any(0).tolist(), confirmed.tolist(), overlaps.is_present.tolist(), strict=True
+        )
         for name, is_matched, is_confirmed, is_present in columns:
             track = self.tracks.get(name)
-            if track is None or track.began == now.number:  # it began with what is on this frame
+            if track is None or track.first_frame == overlaps.frame:  # it began with what is on this frame
                 continue
-            track.absent = 0 if is_present else track.absent + 1
+            track.absent_frames = 0 if is_present else track.absent_frames + 1
             # One detection may do both: match a track, and be too far off to confirm it.
             if is_matched:
-                track.patience = min(most, track.patience + 1)
+                track.keep_alive = min(most, track.keep_alive + 1)
             if is_present and not is_confirmed:
-                track.unmatched += 1
-                track.patience = max(least, track.patience - 1)
-            elif not is_present and self.thresholds.patience_empty:
-                track.patience = max(least, track.patience - 1)
-        self._count_overlaps(now, matched)
+                track.unmatched_frames += 1
+                track.keep_alive = max(least, track.keep_alive - 1)
+            elif not is_present and self.thresholds.empty_lowers_keep_alive:
+                track.keep_alive = max(least, track.keep_alive - 1)
+        self._count_overlaps(overlaps, matched)
 
-    def _count_overlaps(self, now: _Frame, matched: Tensor) -> None:
+    def _count_overlaps(self, overlaps: _FrameOverlaps, matched: Tensor) -> None:
         for row in matched[matched.sum(1) > 1]:
-            names = [now.ids[column] for column in row.nonzero()[:, 0].tolist()]
-            names = [name for name in names if self.tracks[name].began != now.number]
+            names = [overlaps.ids[column] for column in row.nonzero()[:, 0].tolist()]
+            names = [name for name in names if self.tracks[name].first_frame != overlaps.frame]
             if not names:
                 continue
-            oldest = max(names, key=lambda name: abs(now.number - self.tracks[name].began))
+            oldest = max(names, key=lambda name: abs(overlaps.frame - self.tracks[name].first_frame))
             for name in names:
                 if name != oldest:
-                    overlaps = self.tracks[name].overlaps
-                    overlaps[oldest] = overlaps.get(oldest, 0) + 1
+                    counts = self.tracks[name].overlaps
+                    counts[oldest] = counts.get(oldest, 0) + 1
         for track in self.tracks.values():
-            if track.overlaps and not self._is_young(track, now.number):
+            if track.overlaps and not self._is_young(track, overlaps.frame):
                 track.overlaps.clear()
 
-    def _fails(self, name: str, frame: int) -> bool:
+    def _fails_hotstart(self, name: str, frame: int) -> bool:
         """Whether a track does not come through its hot start."""
         track = self.tracks.get(name)
         if track is None or not self._is_young(track, frame):
             return False
         most = max(track.overlaps.values(), default=0)
-        return track.unmatched >= self.thresholds.unmatched or most >= self.thresholds.duplicates
+        return (
+            track.unmatched_frames >= self.thresholds.hotstart_unmatched or most >= self.thresholds.hotstart_duplicates
+        )
 
-    def _is_gone(self, name: str) -> bool:
+    def _has_left(self, name: str) -> bool:
         track = self.tracks.get(name)
-        return track is not None and track.absent >= self.thresholds.absent
+        return track is not None and track.absent_frames >= self.thresholds.max_absent_frames
 
     def _is_hidden(self, name: str) -> bool:
         track = self.tracks.get(name)
-        return self.thresholds.hide_unmatched and track is not None and track.unmatched > 0 and track.patience <= 0
+        return (
+            self.thresholds.hide_unmatched
+            and track is not None
+            and track.unmatched_frames > 0
+            and track.keep_alive <= 0
+        )
 
-    def _reconditioned(self, now: _Frame, scores: Tensor) -> dict[str, int]:
+    def _select_reconditioned(self, overlaps: _FrameOverlaps, object_scores: Tensor) -> dict[str, int]:
         """Tracks that a confident detection confirms on a frame whose turn it is, and the detection."""
         thresholds = self.thresholds
-        if not (thresholds.refresh_every and now.number % thresholds.refresh_every == 0 and now.seen.numel()):
+        if not (
+            thresholds.recondition_every
+            and overlaps.frame % thresholds.recondition_every == 0
+            and overlaps.ious.numel()
+        ):
             return {}
-        seen = now.seen * (now.phrases[:, None] == self._phrases(now.ids))
+        seen = overlaps.ious * (overlaps.phrases[:, None] == self._phrases(overlaps.ids))
         nearest, columns = seen.max(1)
-        sure = (now.scores >= thresholds.refresh_score) & (nearest >= thresholds.refresh_iou)
-        there = (scores.float() > thresholds.refresh_score).tolist()
+        sure = (overlaps.scores >= thresholds.recondition_score) & (nearest >= thresholds.recondition_iou)
+        there = (object_scores.float() > thresholds.recondition_score).tolist()
         return {
-            now.ids[column]: row
+            overlaps.ids[column]: row
             for row, (is_sure, column) in enumerate(zip(sure.tolist(), columns.tolist(), strict=True))
             if is_sure and there[column]
         }
 
-    def _behind(self, now: _Frame) -> Tensor:
+    def _find_occluded(self, overlaps: _FrameOverlaps) -> Tensor:
         """Shape (m,): whether a track is where another of its phrase is that came back earlier; takes note of it.
 
         Both must have been gone before: of tracks that never were, nothing tells which one is right.
         """
-        if not self.thresholds.overlap:
-            return torch.zeros(len(now.ids), dtype=torch.bool)
-        phrases = self._phrases(now.ids)
-        rivals = (phrases[:, None] == phrases) & (now.known >= self.thresholds.overlap)
-        known = [self.tracks.get(name) for name in now.ids]
+        if not self.thresholds.occlusion_iou:
+            return torch.zeros(len(overlaps.ids), dtype=torch.bool)
+        phrases = self._phrases(overlaps.ids)
+        rivals = (phrases[:, None] == phrases) & (overlaps.track_ious >= self.thresholds.occlusion_iou)
+        known = [self.tracks.get(name) for name in overlaps.ids]
         ago = torch.tensor(
-            [torch.inf if track is None or track.gone is None else abs(now.number - track.gone) for track in known]
+            [
+                torch.inf if track is None or track.last_occluded is None else abs(overlaps.frame - track.last_occluded)
+                for track in known
+            ]
         )
         behind = (rivals & (ago[:, None] < ago) & ago.isfinite()).any(1)
-        for track, is_gone in zip(known, (behind | ~now.present).tolist(), strict=True):
+        for track, is_gone in zip(known, (behind | ~overlaps.is_present).tolist(), strict=True):
             if track is not None and is_gone:
-                track.gone = now.number
+                track.last_occluded = overlaps.frame
         return behind
 
-    def _memory(self, now: _Frame, logits: Tensor, detections: Detections, reconditioned: Mapping[str, int]) -> Tensor:
+    def _memory_logits(
+        self, overlaps: _FrameOverlaps, logits: Tensor, detections: Detections, reconditioned: Mapping[str, int]
+    ) -> Tensor:
         """What to remember of the tracks: shape (m, h, w)."""
         memory = logits.clone()
-        if reconditioned and not self.thresholds.refresh_by_track:
-            columns = [now.ids.index(track) for track in reconditioned]
+        if reconditioned and not self.thresholds.recondition_on_track_mask:
+            columns = [overlaps.ids.index(track) for track in reconditioned]
             memory[columns] = (detections.logits[list(reconditioned.values())] >= 0.5).to(memory.dtype)
-        phrases = self._phrases(now.ids)
+        phrases = self._phrases(overlaps.ids)
         for phrase in set(phrases.tolist()) - {_PERSON}:
             columns = (phrases == phrase).nonzero()[:, 0].to(memory.device)
             if len(columns) > 1:
-                memory[columns] = without_shrunk(memory[columns])
+                memory[columns] = suppress_shrunk_masks(memory[columns])
         return memory

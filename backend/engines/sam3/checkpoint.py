@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 
-class Module(NamedTuple):
+class ModuleMapping(NamedTuple):
     """Where a module of the original lives in transformers, and how the names inside it change, rule after rule."""
 
     original: str
-    ours: str
-    inside: Mapping[str, str]
+    transformers: str
+    rules: Mapping[str, str]
 
 
 MLP = {r"^layers\.0\.": "layer1.", r"^layers\.1\.": "layer2.", r"^layers\.2\.": "layer3."}
@@ -30,7 +30,7 @@ NECK = {
 }
 
 MODULES = (
-    Module(
+    ModuleMapping(
         "detector.backbone.vision_backbone.trunk",
         "detector_model.vision_encoder.backbone",
         {
@@ -43,9 +43,9 @@ MODULES = (
             r"\.attn\.": ".attention.",
         },
     ),
-    Module("detector.backbone.vision_backbone.convs", "detector_model.vision_encoder.neck.fpn_layers", NECK),
-    Module("detector.backbone.vision_backbone.sam2_convs", "tracker_neck.fpn_layers", NECK),
-    Module(
+    ModuleMapping("detector.backbone.vision_backbone.convs", "detector_model.vision_encoder.neck.fpn_layers", NECK),
+    ModuleMapping("detector.backbone.vision_backbone.sam2_convs", "tracker_neck.fpn_layers", NECK),
+    ModuleMapping(
         "detector.backbone.language_backbone.encoder",
         "detector_model.text_encoder",
         {
@@ -60,9 +60,9 @@ MODULES = (
             r"\.c_proj\.": ".fc2.",
         },
     ),
-    Module("detector.backbone.language_backbone.resizer", "detector_model.text_projection", {}),
-    Module("detector.transformer.encoder.layers", "detector_model.detr_encoder.layers", LAYER),
-    Module(
+    ModuleMapping("detector.backbone.language_backbone.resizer", "detector_model.text_projection", {}),
+    ModuleMapping("detector.transformer.encoder.layers", "detector_model.detr_encoder.layers", LAYER),
+    ModuleMapping(
         "detector.transformer.decoder.layers",
         "detector_model.detr_decoder.layers",
         {
@@ -77,17 +77,17 @@ MODULES = (
             **ATTENTION,
         },
     ),
-    Module("detector.transformer.decoder.bbox_embed", "detector_model.detr_decoder.box_head", MLP),
-    Module("detector.transformer.decoder.ref_point_head", "detector_model.detr_decoder.ref_point_head", MLP),
-    Module("detector.transformer.decoder.boxRPB_embed_x", "detector_model.detr_decoder.box_rpb_embed_x", MLP),
-    Module("detector.transformer.decoder.boxRPB_embed_y", "detector_model.detr_decoder.box_rpb_embed_y", MLP),
-    Module("detector.transformer.decoder.presence_token_head", "detector_model.detr_decoder.presence_head", MLP),
-    Module(
+    ModuleMapping("detector.transformer.decoder.bbox_embed", "detector_model.detr_decoder.box_head", MLP),
+    ModuleMapping("detector.transformer.decoder.ref_point_head", "detector_model.detr_decoder.ref_point_head", MLP),
+    ModuleMapping("detector.transformer.decoder.boxRPB_embed_x", "detector_model.detr_decoder.box_rpb_embed_x", MLP),
+    ModuleMapping("detector.transformer.decoder.boxRPB_embed_y", "detector_model.detr_decoder.box_rpb_embed_y", MLP),
+    ModuleMapping("detector.transformer.decoder.presence_token_head", "detector_model.detr_decoder.presence_head", MLP),
+    ModuleMapping(
         "detector.transformer.decoder.presence_token_out_norm", "detector_model.detr_decoder.presence_layer_norm", {}
     ),
-    Module("detector.transformer.decoder.norm", "detector_model.detr_decoder.output_layer_norm", {}),
-    Module("detector.transformer.decoder", "detector_model.detr_decoder", {}),
-    Module(
+    ModuleMapping("detector.transformer.decoder.norm", "detector_model.detr_decoder.output_layer_norm", {}),
+    ModuleMapping("detector.transformer.decoder", "detector_model.detr_decoder", {}),
+    ModuleMapping(
         "detector.geometry_encoder",
         "detector_model.geometry_encoder",
         {
@@ -98,7 +98,7 @@ MODULES = (
             **LAYER,
         },
     ),
-    Module(
+    ModuleMapping(
         "detector.segmentation_head",
         "detector_model.mask_decoder",
         {
@@ -110,16 +110,18 @@ MODULES = (
             **ATTENTION,
         },
     ),
-    Module("detector.dot_prod_scoring.hs_proj", "detector_model.dot_product_scoring.query_proj", {}),
-    Module("detector.dot_prod_scoring.prompt_proj", "detector_model.dot_product_scoring.text_proj", {}),
-    Module("detector.dot_prod_scoring.prompt_mlp.out_norm", "detector_model.dot_product_scoring.text_mlp_out_norm", {}),
-    Module("detector.dot_prod_scoring.prompt_mlp", "detector_model.dot_product_scoring.text_mlp", MLP),
-    Module(
+    ModuleMapping("detector.dot_prod_scoring.hs_proj", "detector_model.dot_product_scoring.query_proj", {}),
+    ModuleMapping("detector.dot_prod_scoring.prompt_proj", "detector_model.dot_product_scoring.text_proj", {}),
+    ModuleMapping(
+        "detector.dot_prod_scoring.prompt_mlp.out_norm", "detector_model.dot_product_scoring.text_mlp_out_norm", {}
+    ),
+    ModuleMapping("detector.dot_prod_scoring.prompt_mlp", "detector_model.dot_product_scoring.text_mlp", MLP),
+    ModuleMapping(
         "tracker.transformer.encoder",
         "tracker_model.memory_attention",
         {r"^norm\.": "layer_norm.", r"\.norm": ".layer_norm", **ATTENTION},
     ),
-    Module(
+    ModuleMapping(
         "tracker.maskmem_backbone",
         "tracker_model.memory_encoder",
         {
@@ -136,7 +138,7 @@ MODULES = (
             r"^out_proj\.": "projection.",
         },
     ),
-    Module(
+    ModuleMapping(
         "tracker.sam_mask_decoder.transformer",
         "tracker_model.mask_decoder.transformer",
         {
@@ -147,21 +149,21 @@ MODULES = (
             **ATTENTION,
         },
     ),
-    Module(
+    ModuleMapping(
         "tracker.sam_mask_decoder.iou_prediction_head", "tracker_model.mask_decoder.iou_prediction_head", PROJECTIONS
     ),
-    Module(
+    ModuleMapping(
         "tracker.sam_mask_decoder.pred_obj_score_head", "tracker_model.mask_decoder.pred_obj_score_head", PROJECTIONS
     ),
     *(
-        Module(
+        ModuleMapping(
             f"tracker.sam_mask_decoder.output_hypernetworks_mlps.{n}",
             f"tracker_model.mask_decoder.output_hypernetworks_mlps.{n}",
             PROJECTIONS,
         )
         for n in range(4)
     ),
-    Module(
+    ModuleMapping(
         "tracker.sam_mask_decoder",
         "tracker_model.mask_decoder",
         {
@@ -170,7 +172,7 @@ MODULES = (
             r"^output_upscaling\.3\.": "upscale_conv2.",
         },
     ),
-    Module(
+    ModuleMapping(
         "tracker.sam_prompt_encoder",
         "tracker_model.prompt_encoder",
         {
@@ -183,14 +185,14 @@ MODULES = (
             r"^point_embeddings\.": "point_embed.",
         },
     ),
-    Module("tracker.obj_ptr_proj", "tracker_model.object_pointer_proj", PROJECTIONS),
-    Module("tracker.obj_ptr_tpos_proj", "tracker_model.temporal_positional_encoding_projection_layer", {}),
-    Module("tracker.maskmem_tpos_enc", "tracker_model.memory_temporal_positional_encoding", {}),
-    Module("tracker.no_mem_embed", "tracker_model.no_memory_embedding", {}),
-    Module("tracker.no_mem_pos_enc", "tracker_model.no_memory_positional_encoding", {}),
-    Module("tracker.no_obj_ptr", "tracker_model.no_object_pointer", {}),
-    Module("tracker.no_obj_embed_spatial", "tracker_model.occlusion_spatial_embedding_parameter", {}),
-    Module("tracker.mask_downsample", "tracker_model.mask_downsample", {}),
+    ModuleMapping("tracker.obj_ptr_proj", "tracker_model.object_pointer_proj", PROJECTIONS),
+    ModuleMapping("tracker.obj_ptr_tpos_proj", "tracker_model.temporal_positional_encoding_projection_layer", {}),
+    ModuleMapping("tracker.maskmem_tpos_enc", "tracker_model.memory_temporal_positional_encoding", {}),
+    ModuleMapping("tracker.no_mem_embed", "tracker_model.no_memory_embedding", {}),
+    ModuleMapping("tracker.no_mem_pos_enc", "tracker_model.no_memory_positional_encoding", {}),
+    ModuleMapping("tracker.no_obj_ptr", "tracker_model.no_object_pointer", {}),
+    ModuleMapping("tracker.no_obj_embed_spatial", "tracker_model.occlusion_spatial_embedding_parameter", {}),
+    ModuleMapping("tracker.mask_downsample", "tracker_model.mask_downsample", {}),
 )
 """The first that fits a name is taken, so the parts of a module come before the module."""
 
@@ -210,7 +212,7 @@ def is_original(names: Iterable[str]) -> bool:
     return any(name.startswith(("detector.", "tracker.")) for name in names)
 
 
-def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the original under the names, and in the shapes, of `transformers.Sam3VideoModel`.
 
     Where a shape changes the result is a view, but for the four point embeddings (one table of four rows). A name that
@@ -219,7 +221,7 @@ def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not UNUSED.match(name):
-            result |= _split(renamed(name), tensor)
+            result |= _split_qkv(rename_tensor(name), tensor)
     if POSITIONS in result and result[POSITIONS].ndim == 3:
         result[POSITIONS] = result[POSITIONS][:, 1:]  # the first was the class token's, which SAM3 does not have
     if TEXT_PROJECTION in result and result[TEXT_PROJECTION].ndim == 2:
@@ -232,20 +234,20 @@ def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def renamed(name: str) -> str:
+def rename_tensor(name: str) -> str:
     """A name of the original as transformers has it, before tensors are split; an unknown one as it is."""
     for module in MODULES:
         if name == module.original:
-            return module.ours
+            return module.transformers
         if name.startswith(f"{module.original}."):
             inside = name.removeprefix(f"{module.original}.")
-            for pattern, new in module.inside.items():
+            for pattern, new in module.rules.items():
                 inside = re.sub(pattern, new, inside)
-            return f"{module.ours}.{inside}"
+            return f"{module.transformers}.{inside}"
     return name
 
 
-def _split(name: str, tensor: Tensor) -> dict[str, Tensor]:
+def _split_qkv(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """Queries, keys and values, which the original keeps in one tensor, one upon the other."""
     packed = re.search(r"\b(qkv\.|in_proj_)(weight|bias)$", name)
     if packed is None:

@@ -12,19 +12,19 @@ from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam3.device import Batches
-from backend.engines.sam3.masks import suppress
-from backend.engines.sam3.tokenizer import VOCABULARY, Tokenizer
+from backend.engines.sam3.device import Batcher
+from backend.engines.sam3.postprocess import suppress_overlaps
+from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
 from backend.errors import BadRequest
 
-BATCH = 8
+MAX_BATCH = 8
 """Phrases that go through the detector together at most; each needs some 70 MB for its masks."""
-KEPT = 256
+CACHED_PHRASES = 256
 """Phrases whose features are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextFeatures:
     """n phrases, as the detector reads them.
 
     Attributes:
@@ -33,7 +33,7 @@ class Words:
     """
 
     features: Tensor
-    attention: Tensor
+    attention_mask: Tensor
 
     def __len__(self) -> int:
         return len(self.features)
@@ -76,12 +76,12 @@ class Detector:
     def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self.batches = Batches(BATCH, "phrases")
+        self.batches = Batcher(MAX_BATCH, "phrases")
         vocabulary = model.detector_model.config.text_config.vocab_size
-        self.geometry_token = bool(getattr(model.config, "geometry_token", vocabulary == VOCABULARY))
-        self._read: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self.geometry_token = bool(getattr(model.config, "geometry_token", vocabulary == VOCABULARY_SIZE))
+        self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def words(self, phrases: Sequence[str]) -> Words:
+    def encode_phrases(self, phrases: Sequence[str]) -> TextFeatures:
         """Read phrases; one that was read before costs nothing.
 
         Raises:
@@ -89,16 +89,16 @@ class Detector:
         """
         if not phrases:
             raise BadRequest('there is no phrase: name what to find, such as "person"')
-        read = {phrase: self._read[phrase] for phrase in phrases if phrase in self._read}
+        read = {phrase: self._cached[phrase] for phrase in phrases if phrase in self._cached}
         unread = [phrase for phrase in dict.fromkeys(phrases) if phrase not in read]
         if unread:
-            read.update(zip(unread, self._encode(unread), strict=True))
-        self._keep(read)
+            read.update(zip(unread, self._encode_new(unread), strict=True))
+        self._cache(read)
         features, attention = zip(*(read[phrase] for phrase in phrases), strict=True)
-        return Words(torch.stack(features), torch.stack(attention))
+        return TextFeatures(torch.stack(features), torch.stack(attention))
 
     @torch.no_grad()
-    def detect(self, vision: Sam3VisionEncoderOutput, words: Words) -> Detections:
+    def detect(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> Detections:
         """Find what phrases name: all objects whose score is above the model's `score_threshold_detection`.
 
         Of objects of one phrase that overlap by more than its `det_nms_thresh` (0: any) the best is kept.
@@ -107,15 +107,15 @@ class Detector:
             vision: of one frame, batch 1.
         """
         if self.geometry_token:
-            words = self._with_geometry(vision, words)
-        return Detections(*self.batches.run(len(words), lambda part: self._detect(vision, words, part)))
+            text = self._add_geometry_token(image, text)
+        return Detections(*self.batches.run(len(text), lambda part: self._detect_batch(image, text, part)))
 
     @torch.no_grad()
-    def geometry(self, vision: Sam3VisionEncoderOutput) -> Tensor:
+    def encode_geometry(self, image: Sam3VisionEncoderOutput) -> Tensor:
         """What the geometry encoder makes of a frame without boxes: shape (1, 1, width)."""
         encoder: Any = self._model.detector_model.geometry_encoder
         features, positions = (
-            levels[2].flatten(2).transpose(1, 2) for levels in (vision.fpn_hidden_states, vision.fpn_position_encoding)
+            levels[2].flatten(2).transpose(1, 2) for levels in (image.fpn_hidden_states, image.fpn_position_encoding)
         )
         token: Tensor = encoder.prompt_layer_norm(encoder.final_proj(encoder.cls_embed.weight[None]))
         for layer in encoder.layers:
@@ -123,51 +123,53 @@ class Detector:
         encoded: Tensor = encoder.output_layer_norm(token)
         return encoded
 
-    def _with_geometry(self, vision: Sam3VisionEncoderOutput, words: Words) -> Words:
-        token = self.geometry(vision).to(words.features.dtype).expand(len(words), -1, -1)
-        return Words(torch.cat([words.features, token], 1), functional.pad(words.attention, (0, 1), value=1))
+    def _add_geometry_token(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> TextFeatures:
+        token = self.encode_geometry(image).to(text.features.dtype).expand(len(text), -1, -1)
+        return TextFeatures(torch.cat([text.features, token], 1), functional.pad(text.attention_mask, (0, 1), value=1))
 
     @torch.no_grad()
-    def _encode(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+    def _encode_new(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         ids, attention = (tensor.to(self._model.device) for tensor in self._tokenizer.encode(phrases))
         text = self._model.detector_model.get_text_features(input_ids=ids, attention_mask=attention, return_dict=True)
         return list(zip(text.pooler_output, attention, strict=True))
 
-    def _keep(self, read: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def _cache(self, read: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         for phrase, features in read.items():
-            self._read[phrase] = features
-            self._read.move_to_end(phrase)
-        while len(self._read) > KEPT:
-            self._read.popitem(last=False)
+            self._cached[phrase] = features
+            self._cached.move_to_end(phrase)
+        while len(self._cached) > CACHED_PHRASES:
+            self._cached.popitem(last=False)
 
-    def _detect(self, vision: Sam3VisionEncoderOutput, words: Words, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _detect_batch(
+        self, image: Sam3VisionEncoderOutput, text: TextFeatures, part: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The parts of `Detections`, of some of the phrases."""
-        features, attention = words.features[part], words.attention[part]
-        found = self._model.detector_model(
-            vision_embeds=_repeated(vision, len(features)),
+        features, attention = text.features[part], text.attention_mask[part]
+        output = self._model.detector_model(
+            vision_embeds=repeat_frame(image, len(features)),
             text_embeds=BaseModelOutputWithPooling(pooler_output=features),
             attention_mask=attention,
         )
-        scores = found.pred_logits.float().sigmoid() * found.presence_logits.float().sigmoid()
+        scores = output.pred_logits.float().sigmoid() * output.presence_logits.float().sigmoid()
         phrases, queries = (scores > self._model.config.score_threshold_detection).nonzero(as_tuple=True)
-        logits, scores = found.pred_masks[phrases, queries], scores[phrases, queries]
-        keep = self._distinct(logits, scores, phrases)
+        logits, scores = output.pred_masks[phrases, queries], scores[phrases, queries]
+        keep = self._suppress_overlaps(logits, scores, phrases)
         return logits[keep], scores[keep], phrases[keep] + part.start
 
-    def _distinct(self, logits: Tensor, scores: Tensor, phrases: Tensor) -> Tensor:
+    def _suppress_overlaps(self, logits: Tensor, scores: Tensor, phrases: Tensor) -> Tensor:
         """Which detections are no worse ones of an object of their phrase: shape (n,), bool."""
         threshold = self._model.config.det_nms_thresh
         keep = torch.ones_like(phrases, dtype=torch.bool)
         for phrase in set(phrases.tolist()) if threshold else ():
             rows = (phrases == phrase).nonzero()[:, 0]
-            keep[rows] = suppress(logits[rows] > 0, scores[rows], threshold)
+            keep[rows] = suppress_overlaps(logits[rows] > 0, scores[rows], threshold)
         return keep
 
 
-def _repeated(vision: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:
+def repeat_frame(image: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:
     """One frame as a batch of equal frames, which take no more room than one."""
     levels, positions = (
         tuple(level.expand(count, -1, -1, -1) for level in levels)
-        for levels in (vision.fpn_hidden_states, vision.fpn_position_encoding)
+        for levels in (image.fpn_hidden_states, image.fpn_position_encoding)
     )
     return Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)

@@ -11,13 +11,13 @@ from backend.errors import SettingsError, Unsupported
 
 log = logging.getLogger(__name__)
 
-NO_ROOM = (
+OUT_OF_MEMORY = (
     "the device has no memory left for one frame with one object or phrase at a time: close what else runs on it, set "
     "show_masks: false, set image_size lower, or set device: cpu"
 )
 
 
-def chosen(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """The device that the setting `device` names; auto: the best one that is there.
 
     Raises:
@@ -37,7 +37,7 @@ def chosen(name: str) -> torch.device:
 
 
 @contextmanager
-def running(device: torch.device, dtype: str) -> Iterator[None]:
+def inference(device: torch.device, dtype: str) -> Iterator[None]:
     """Compute without gradients: on CUDA in bfloat16 where that is safe, unless `dtype` says otherwise.
 
     Raises:
@@ -48,10 +48,10 @@ def running(device: torch.device, dtype: str) -> Iterator[None]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             yield
     except torch.OutOfMemoryError as error:
-        raise Unsupported(NO_ROOM) from error
+        raise Unsupported(OUT_OF_MEMORY) from error
 
 
-class Batches:
+class Batcher:
     """Does as much at a time as the device has room for.
 
     Args:
@@ -59,13 +59,13 @@ class Batches:
         what: they are, for the log.
     """
 
-    def __init__(self, most: int, what: str) -> None:
-        self._most, self._what = most, what
-        self.size = most
+    def __init__(self, max_size: int, noun: str) -> None:
+        self._max_size, self._noun = max_size, noun
+        self.size = max_size
 
     def reset(self) -> None:
         """Try with as many as at first again: what took the room may be gone."""
-        self.size = self._most
+        self.size = self._max_size
 
     def run(self, count: int, work: Callable[[slice], Sequence[Tensor]]) -> list[Tensor]:
         """Work on parts of `count` things, and join what comes of them; where there is no room, on smaller parts.
@@ -82,11 +82,11 @@ class Batches:
                 if size == 1:
                     raise
                 self.size = (size + 1) // 2
-                log.warning("the device is out of memory: going on with %d %s at a time", self.size, self._what)
-            free()
+                log.warning("the device is out of memory: going on with %d %s at a time", self.size, self._noun)
+            empty_cache()
 
 
-def free() -> None:
+def empty_cache() -> None:
     """Give back what is cached and not in use."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

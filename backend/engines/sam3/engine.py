@@ -14,19 +14,19 @@ from backend.engines.base import FAILED, STAND_IN, process_memory
 from backend.engines.sam3 import device as devices
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.image_encoder import Vision
-from backend.engines.sam3.object_tracker import Sam3
+from backend.engines.sam3.image_encoder import ImageEncoder
+from backend.engines.sam3.object_tracker import Sam3Model
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
-from backend.engines.sam3.version import version
+from backend.engines.sam3.version import engine_version
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
 from backend.video import Video
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 20.0
+_EXIT_TIMEOUT = 20.0
 """Seconds that the process waits at its end for a model that is loading: torch aborts what ends under it."""
 
 
@@ -43,14 +43,14 @@ class Sam3Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._device = devices.chosen(settings.device)
-        self.version = version(settings)
+        self._device = devices.select_device(settings.device)
+        self.version = engine_version(settings)
         self._status = "loading"
-        self._sam3: Sam3 | None = None
+        self._model: Sam3Model | None = None
         self._error = ""
         self._loading = threading.Thread(target=self._load, name="load sam3", daemon=True)
         self._loading.start()
-        atexit.register(self._loading.join, _PATIENCE)
+        atexit.register(self._loading.join, _EXIT_TIMEOUT)
 
     @property
     def status(self) -> str:
@@ -58,16 +58,16 @@ class Sam3Engine:
         return self._status
 
     @property
-    def sam3(self) -> Sam3:
+    def model(self) -> Sam3Model:
         """The model, once it is loaded.
 
         Raises:
             SettingsError: it could not be.
         """
         self._loading.join()
-        if self._sam3 is None:
+        if self._model is None:
             raise SettingsError(self._error)
-        return self._sam3
+        return self._model
 
     def memory(self) -> tuple[int, int] | None:
         """Of the GPU, with what others use of it; without one, of the process."""
@@ -83,14 +83,14 @@ class Sam3Engine:
             SettingsError: the model could not be loaded.
             Unsupported: the state is of another video, or of other weights.
         """
-        return Sam3Session(self.sam3, video, state)
+        return Sam3Session(self.model, video, state)
 
     def _load(self) -> None:
         try:
-            sam3 = self._loaded()
+            sam3 = self._load_model()
             self._status = "warming up"
             self._warm_up(sam3)
-            self._sam3, self._status = sam3, "ready"
+            self._model, self._status = sam3, "ready"
         except BackendError as error:
             self._fail(str(error))
         except Exception as error:
@@ -105,10 +105,10 @@ class Sam3Engine:
         self._error = f"{sentence}; or {STAND_IN}" if self._settings.engine == "auto" else sentence
         self._status = FAILED + self._error
 
-    def _loaded(self) -> Sam3:
+    def _load_model(self) -> Sam3Model:
         settings = self._settings
         folder = Path(settings.model_dir).expanduser() if settings.model_dir else None
-        model, tokenizer = weights.load(settings.model_path, settings.bpe_path, folder, settings.image_size)
+        model, tokenizer = weights.load_model(settings.model_path, settings.bpe_path, folder, settings.image_size)
         fingerprint = weights.fingerprint(model)
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
@@ -119,29 +119,31 @@ class Sam3Engine:
         config = model.config
         config.score_threshold_detection = settings.score_threshold
         thresholds = replace(
-            Thresholds.of(config), new=settings.new_object_threshold, max_objects=settings.max_objects
-        ).lasting(settings.hotstart_frames)
+            Thresholds.from_config(config),
+            new_track_score=settings.new_object_threshold,
+            max_objects=settings.max_objects,
+        ).with_hotstart(settings.hotstart_frames)
         torch.nn.Module.to(model, self._device)
-        return Sam3(
-            vision=Vision(model),
+        return Sam3Model(
+            image_encoder=ImageEncoder(model),
             tracker=Tracker(model),
             detector=Detector(model, tokenizer),
             thresholds=thresholds,
-            running=partial(devices.running, self._device, settings.dtype),
-            speck=config.fill_hole_area,
-            masks=settings.show_masks,
+            inference=partial(devices.inference, self._device, settings.dtype),
+            max_speck_area=config.fill_hole_area,
+            with_masks=settings.show_masks,
             fingerprint=fingerprint,
         )
 
-    def _warm_up(self, sam3: Sam3) -> None:
+    def _warm_up(self, sam3: Sam3Model) -> None:
         """One pass of everything at full size, so that the first annotator does not wait for it."""
         # glibc gives memory back after every frame, and asks for it again, until it has seen as large a piece as this.
         torch.empty(31 * 2**20, dtype=torch.uint8)
-        side = sam3.tracker.side
-        with sam3.running():
-            view = sam3.vision.view("warm up", np.zeros((side, side, 3), np.uint8))
-            points = torch.full((1, 2), side / 2, device=self._device)
+        size = sam3.tracker.image_size
+        with sam3.inference():
+            image = sam3.image_encoder.encode("warm up", np.zeros((size, size, 3), np.uint8))
+            points = torch.full((1, 2), size / 2, device=self._device)
             labels = torch.ones(1, dtype=torch.int32, device=self._device)
-            sam3.tracker.prompt(view, points, labels, None, None, sam3.tracker.reach(16))
-            sam3.detector.detect(view.for_detector(), sam3.detector.words(["object"]))
-        sam3.vision.clear()
+            sam3.tracker.prompt(image, points, labels, None, None, sam3.tracker.memory_window(16))
+            sam3.detector.detect(image.detector_features(), sam3.detector.encode_phrases(["object"]))
+        sam3.image_encoder.clear()

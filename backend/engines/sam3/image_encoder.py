@@ -11,42 +11,44 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam3.device import free
-from backend.engines.sam3.preprocess import pixels
+from backend.engines.sam3.device import empty_cache
+from backend.engines.sam3.preprocess import preprocess_image
 from backend.video import Picture
 
-FRAMES = 64
-BUDGET = 2**31
+CACHED_FRAMES = 64
+CACHED_BYTES = 2**31
 """Bytes: the published model's 64 frames take 1.3 GB in single precision, and half of that under autocast."""
 
 
-class View:
+class ImageFeatures:
     """What the model sees of one frame.
 
     Attributes:
         hidden: shape (1, positions, width), the encoder's last layer, of which all the rest is made when asked for.
     """
 
-    def __init__(self, model: Sam3VideoModel, hidden: Tensor, waves: dict[int, Tensor]) -> None:
+    def __init__(self, model: Sam3VideoModel, hidden: Tensor, position_encodings: dict[int, Tensor]) -> None:
         self._model = model
-        self._waves = waves
+        self._position_encodings = position_encodings
         self.hidden = hidden
 
     @cached_property
-    def levels(self) -> list[Tensor]:
+    def fpn_levels(self) -> list[Tensor]:
         """For the tracker: shapes (1, channels, h, w), 4, 2 and 1 times as fine as the encoder's grid."""
         fine, middle, coarse = self._pyramid(self._model.tracker_neck)
         decoder = self._model.tracker_model.mask_decoder
         return [decoder.conv_s0(fine), decoder.conv_s1(middle), coarse]
 
-    def for_detector(self) -> Sam3VisionEncoderOutput:
+    def detector_features(self) -> Sam3VisionEncoderOutput:
         """For the detector. It is large, and not kept."""
         neck = self._model.detector_model.vision_encoder.neck
         levels = self._pyramid(neck)
         for level in levels:
-            if level.shape[-1] not in self._waves:
-                self._waves[level.shape[-1]] = neck.position_encoding(level.shape, level.device, level.dtype)
-        waves = [self._waves[level.shape[-1]] for level in levels]
+            if level.shape[-1] not in self._position_encodings:
+                self._position_encodings[level.shape[-1]] = neck.position_encoding(
+                    level.shape, level.device, level.dtype
+                )
+        waves = [self._position_encodings[level.shape[-1]] for level in levels]
         # The detector leaves out a last level, half as fine as the grid; so it need not be made.
         return Sam3VisionEncoderOutput(
             last_hidden_state=self.hidden,
@@ -60,7 +62,7 @@ class View:
         return [layer(square) for layer in neck.fpn_layers[:3]]
 
 
-class Vision:
+class ImageEncoder:
     """The vision encoder, with the last frames' outputs at hand.
 
     Args:
@@ -71,17 +73,17 @@ class Vision:
         passes: how often the encoder has run.
     """
 
-    def __init__(self, model: Sam3VideoModel, frames: int = FRAMES, budget: int = BUDGET) -> None:
+    def __init__(self, model: Sam3VideoModel, max_frames: int = CACHED_FRAMES, max_bytes: int = CACHED_BYTES) -> None:
         self._model = model
-        self._frames, self._budget = frames, budget
+        self._max_frames, self._max_bytes = max_frames, max_bytes
         self._bytes = 0
         self._hidden: OrderedDict[Hashable, Tensor] = OrderedDict()
         # Position encodings of the pyramid by its levels' sizes, the same for every frame.
-        self._waves: dict[int, Tensor] = {}
+        self._position_encodings: dict[int, Tensor] = {}
         self._lock = threading.Lock()
-        self.passes = 0
+        self.runs = 0
 
-    def view(self, key: Hashable, picture: Picture) -> View:
+    def encode(self, key: Hashable, picture: Picture) -> ImageFeatures:
         """See a frame, or remember it.
 
         Args:
@@ -92,15 +94,15 @@ class Vision:
             hidden = self._hidden.get(key)
             if hidden is not None:
                 self._hidden.move_to_end(key)
-                return View(self._model, hidden, self._waves)
-        hidden = self._encode(picture)
+                return ImageFeatures(self._model, hidden, self._position_encodings)
+        hidden = self._encode_with_retry(picture)
         with self._lock:
             if key not in self._hidden:
                 self._bytes += hidden.nbytes
             self._hidden[key] = hidden
-            while len(self._hidden) > self._frames or (self._bytes > self._budget and len(self._hidden) > 1):
+            while len(self._hidden) > self._max_frames or (self._bytes > self._max_bytes and len(self._hidden) > 1):
                 self._bytes -= self._hidden.popitem(last=False)[1].nbytes
-        return View(self._model, hidden, self._waves)
+        return ImageFeatures(self._model, hidden, self._position_encodings)
 
     def clear(self) -> None:
         """Free what is kept."""
@@ -108,19 +110,19 @@ class Vision:
             self._hidden.clear()
             self._bytes = 0
 
-    def _encode(self, picture: Picture) -> Tensor:
+    def _encode_with_retry(self, picture: Picture) -> Tensor:
         try:
-            return self._run(picture)
+            return self._encode(picture)
         except torch.OutOfMemoryError:
             pass  # Tried again out of here, where nothing holds on to what the first try has made.
         self.clear()
-        free()
-        return self._run(picture)
+        empty_cache()
+        return self._encode(picture)
 
-    def _run(self, picture: Picture) -> Tensor:
-        self.passes += 1
+    def _encode(self, picture: Picture) -> Tensor:
+        self.runs += 1
         size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
-        hidden: Tensor = backbone(pixels(picture, size, self._model.device)).last_hidden_state
+        hidden: Tensor = backbone(preprocess_image(picture, size, self._model.device)).last_hidden_state
         if torch.is_autocast_enabled(hidden.device.type):
             # What follows reads it in this precision anyway; kept so, it takes half the room.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Memory(NamedTuple):
+class FrameMemory(NamedTuple):
     """One frame of one object.
 
     Attributes:
@@ -24,17 +24,17 @@ class Memory(NamedTuple):
     """
 
     features: Tensor | None
-    pointer: Tensor
+    object_pointer: Tensor
     logits: Tensor | None
-    score: float
-    quality: float = 1.0
+    object_score: float
+    eff_iou_score: float = 1.0
 
-    def cloned(self) -> "Memory":
+    def clone(self) -> "FrameMemory":
         """With storage of its own."""
-        return Memory._make(value.clone() if isinstance(value, Tensor) else value for value in self)
+        return FrameMemory._make(value.clone() if isinstance(value, Tensor) else value for value in self)
 
 
-class Reach(NamedTuple):
+class MemoryWindow(NamedTuple):
     """How far the model looks: at so many tracked frames' features and pointers, and at so many given frames.
 
     Attributes:
@@ -42,13 +42,13 @@ class Reach(NamedTuple):
             object is not forgotten while it is hidden; None: all do, as in transformers 5.23.
     """
 
-    features: int
-    pointers: int
-    given: int
-    least: float | None = None
+    maskmem_frames: int
+    pointer_frames: int
+    cond_frames: int
+    min_eff_iou: float | None = None
 
 
-class History(NamedTuple):
+class MemorySelection(NamedTuple):
     """What the model looks at to find an object on the next frame.
 
     Attributes:
@@ -59,18 +59,18 @@ class History(NamedTuple):
     """
 
     features: list[Tensor]
-    ages: list[int]
-    pointers: list[Tensor]
-    distances: list[int]
+    offsets: list[int]
+    object_pointers: list[Tensor]
+    pointer_offsets: list[int]
 
 
-def lies_ahead(frame: int, at: int, reverse: bool) -> bool:
+def is_ahead(frame: int, position: int, reverse: bool) -> bool:
     """Whether a way that has come to `at` has a frame before it."""
-    return frame < at if reverse else frame > at
+    return frame < position if reverse else frame > position
 
 
 @dataclass(slots=True)
-class Trail:
+class DirectionMemory:
     """What one direction's way has seen of an object.
 
     Attributes:
@@ -81,143 +81,158 @@ class Trail:
         confirmed: those of them that the detector confirmed.
     """
 
-    since: int | None = None
-    removed: int | None = None
-    ended: int | None = None
-    tracked: dict[int, Memory] = field(default_factory=dict)
-    confirmed: dict[int, Memory] = field(default_factory=dict)
+    joined_at: int | None = None
+    removed_at: int | None = None
+    ended_at: int | None = None
+    non_cond_frames: dict[int, FrameMemory] = field(default_factory=dict)
+    recond_frames: dict[int, FrameMemory] = field(default_factory=dict)
 
-    def as_of(self, at: int, reverse: bool) -> Self:
+    def snapshot(self, position: int, reverse: bool) -> Self:
         """It, as it was when it had come to a frame."""
         since, removed, ended = (
-            None if frame is None or lies_ahead(frame, at, reverse) else frame
-            for frame in (self.since, self.removed, self.ended)
+            None if frame is None or is_ahead(frame, position, reverse) else frame
+            for frame in (self.joined_at, self.removed_at, self.ended_at)
         )
         tracked, confirmed = (
-            {frame: memory for frame, memory in memories.items() if not lies_ahead(frame, at, reverse)}
-            for memories in (self.tracked, self.confirmed)
+            {frame: memory for frame, memory in memories.items() if not is_ahead(frame, position, reverse)}
+            for memories in (self.non_cond_frames, self.recond_frames)
         )
         return type(self)(since, removed, ended, tracked, confirmed)
 
-    def is_over(self, at: int, reverse: bool) -> bool:
+    def is_over(self, position: int, reverse: bool) -> bool:
         """Whether a way that has come to `at` does without it from here on."""
-        last = self.ended if self.removed is None else self.removed
-        return last is not None and not lies_ahead(last, at, reverse)
+        last = self.ended_at if self.removed_at is None else self.removed_at
+        return last is not None and not is_ahead(last, position, reverse)
 
 
 @dataclass(slots=True)
-class Memories:
+class MemoryBank:
     """Of one object. Frames are source frames; `reverse` says which way they are gone through."""
 
-    given: dict[int, Memory] = field(default_factory=dict)
-    trails: dict[bool, Trail] = field(default_factory=lambda: {False: Trail(), True: Trail()})
+    cond_frames: dict[int, FrameMemory] = field(default_factory=dict)
+    directions: dict[bool, DirectionMemory] = field(
+        default_factory=lambda: {False: DirectionMemory(), True: DirectionMemory()}
+    )
 
-    def history(self, frame: int, reverse: bool, reach: Reach) -> History:
+    def select(self, frame: int, reverse: bool, window: MemoryWindow) -> MemorySelection:
         """What to look at on a frame, as SAM 2 and SAM 3 choose it (arXiv:2408.00714, section 4): the given frames
         nearest in time, then the last tracked ones, and the pointers of those that lie behind."""
-        trail, back = self.trails[reverse], -1 if reverse else 1
-        chosen = nearest({**self.given, **trail.confirmed}, frame, reach.given)
-        past = self._past(frame, reverse, reach)
+        trail, back = self.directions[reverse], -1 if reverse else 1
+        chosen = select_cond_frames({**self.cond_frames, **trail.recond_frames}, frame, window.cond_frames)
+        past = self._select_non_cond(frame, reverse, window)
         seen = [(0, memory) for memory in chosen.values()]
-        for age, at in reversed(past[: reach.features]):
-            memory = trail.tracked.get(at) or (None if at in chosen else trail.confirmed.get(at) or self.given.get(at))
+        for age, at in reversed(past[: window.maskmem_frames]):
+            memory = trail.non_cond_frames.get(at) or (
+                None if at in chosen else trail.recond_frames.get(at) or self.cond_frames.get(at)
+            )
             if memory is not None:
                 seen.append((age, memory))
         pointers = [(back * (frame - at), memory) for at, memory in chosen.items() if back * (frame - at) >= 0]
-        pointers += [(age, trail.tracked[at]) for age, at in past if at in trail.tracked]
+        pointers += [(age, trail.non_cond_frames[at]) for age, at in past if at in trail.non_cond_frames]
         ages, features = [], []
         for age, memory in seen:
             if memory.features is not None:
                 ages.append(age)
                 features.append(memory.features)
-        return History(features, ages, [memory.pointer for _, memory in pointers], [age for age, _ in pointers])
+        return MemorySelection(
+            features, ages, [memory.object_pointer for _, memory in pointers], [age for age, _ in pointers]
+        )
 
-    def _past(self, frame: int, reverse: bool, reach: Reach) -> list[tuple[int, int]]:
+    def _select_non_cond(self, frame: int, reverse: bool, window: MemoryWindow) -> list[tuple[int, int]]:
         """The tracked frames to look back at from a frame, last one first: what they count as, frames ago, and which.
 
         With `Reach.least` as facebookresearch/sam3 has it (`Sam3TrackerBase.frame_filter`): they count in their order.
         """
-        tracked, back = self.trails[reverse].tracked, -1 if reverse else 1
-        if reach.least is None:
-            return [(age, frame - back * age) for age in range(1, reach.pointers)]
-        good = (at for at, memory in tracked.items() if memory.quality > reach.least)
+        tracked, back = self.directions[reverse].non_cond_frames, -1 if reverse else 1
+        if window.min_eff_iou is None:
+            return [(age, frame - back * age) for age in range(1, window.pointer_frames)]
+        good = (at for at, memory in tracked.items() if memory.eff_iou_score > window.min_eff_iou)
         before = sorted((at for at in good if back * (frame - at) > 1), key=lambda at: back * (frame - at))
-        return list(enumerate([frame - back, *before][: reach.pointers - 1], 1))
+        return list(enumerate([frame - back, *before][: window.pointer_frames - 1], 1))
 
-    def at(self, frame: int) -> Memory | None:
+    def get(self, frame: int) -> FrameMemory | None:
         """What is still kept of a frame."""
-        for memories in self._all():
+        for memories in self._frames():
             if frame in memories:
                 return memories[frame]
         return None
 
-    def was_tracked(self, frame: int, at: int, reverse: bool) -> bool:
+    def was_tracked(self, frame: int, position: int, reverse: bool) -> bool:
         """Whether a way that has come to `at` went over a frame with the object."""
-        since = self.trails[reverse].since
-        return since is not None and not lies_ahead(frame, at, reverse) and not lies_ahead(since, frame, reverse)
+        since = self.directions[reverse].joined_at
+        return since is not None and not is_ahead(frame, position, reverse) and not is_ahead(since, frame, reverse)
 
-    def forget_around(self, frame: int, reach: Reach) -> None:
+    def clear_around(self, frame: int, window: MemoryWindow) -> None:
         """Drop what was tracked near a frame that a person has corrected: it did not know better."""
-        for trail in self.trails.values():
-            for memories in (trail.tracked, trail.confirmed):
-                for at in [at for at in memories if abs(at - frame) <= reach.features + 1]:
+        for trail in self.directions.values():
+            for memories in (trail.non_cond_frames, trail.recond_frames):
+                for at in [at for at in memories if abs(at - frame) <= window.maskmem_frames + 1]:
                     del memories[at]
 
-    def prune(self, frame: int, reverse: bool, reach: Reach) -> None:
+    def prune(self, frame: int, reverse: bool, window: MemoryWindow) -> None:
         """Drop what cannot be looked at any more from this frame on, going this way."""
-        trail, back = self.trails[reverse], -1 if reverse else 1
-        pasts = [self._past(now, reverse, reach) for now in (frame, frame + back)]
-        whole = {at for past in pasts for _, at in past[: reach.features]}
+        trail, back = self.directions[reverse], -1 if reverse else 1
+        pasts = [self._select_non_cond(now, reverse, window) for now in (frame, frame + back)]
+        whole = {at for past in pasts for _, at in past[: window.maskmem_frames]}
         pointers = {at for past in pasts for _, at in past}
-        for at in list(trail.tracked):
+        for at in list(trail.non_cond_frames):
             age = back * (frame - at)
-            if age <= reach.features or at in whole:
+            if age <= window.maskmem_frames or at in whole:
                 continue
             if at not in pointers:
-                del trail.tracked[at]
-            elif trail.tracked[at].features is not None:
-                trail.tracked[at] = trail.tracked[at]._replace(features=None, logits=None)
+                del trail.non_cond_frames[at]
+            elif trail.non_cond_frames[at].features is not None:
+                trail.non_cond_frames[at] = trail.non_cond_frames[at]._replace(features=None, logits=None)
         # Those ahead are of frames that were computed and not yielded, and may be undone.
-        passed = [at for at in trail.confirmed if not lies_ahead(at, frame, reverse)]
-        for at in passed[: -reach.given]:
-            if back * (frame - at) > reach.features:
-                del trail.confirmed[at]
+        passed = [at for at in trail.recond_frames if not is_ahead(at, frame, reverse)]
+        for at in passed[: -window.cond_frames]:
+            if back * (frame - at) > window.maskmem_frames:
+                del trail.recond_frames[at]
 
-    def as_of(self, ats: Mapping[bool, int]) -> Self:
+    def snapshot(self, positions: Mapping[bool, int]) -> Self:
         """These, as they were when the two ways had come to these frames."""
         return type(self)(
-            dict(self.given), {reverse: trail.as_of(ats[reverse], reverse) for reverse, trail in self.trails.items()}
+            dict(self.cond_frames),
+            {reverse: trail.snapshot(positions[reverse], reverse) for reverse, trail in self.directions.items()},
         )
 
-    def saved(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """As plain values and tensors."""
         return {
-            "given": _saved(self.given),
+            "given": _frames_state(self.cond_frames),
             "trails": {
-                reverse: [trail.since, trail.removed, trail.ended, _saved(trail.tracked), _saved(trail.confirmed)]
-                for reverse, trail in self.trails.items()
+                reverse: [
+                    trail.joined_at,
+                    trail.removed_at,
+                    trail.ended_at,
+                    _frames_state(trail.non_cond_frames),
+                    _frames_state(trail.recond_frames),
+                ]
+                for reverse, trail in self.directions.items()
             },
         }
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any], device: torch.device) -> Self:
+    def from_state(cls, saved: Mapping[str, Any], device: torch.device) -> Self:
         """From `saved`, onto a device."""
         return cls(
-            _restored(saved["given"], device),
+            _frames_from_state(saved["given"], device),
             {
-                reverse: Trail(since, removed, ended, _restored(tracked, device), _restored(confirmed, device))
+                reverse: DirectionMemory(
+                    since, removed, ended, _frames_from_state(tracked, device), _frames_from_state(confirmed, device)
+                )
                 for reverse, (since, removed, ended, tracked, confirmed) in saved["trails"].items()
             },
         )
 
-    def _all(self) -> Iterator[Mapping[int, Memory]]:
-        yield self.given
-        for trail in self.trails.values():
-            yield trail.confirmed
-            yield trail.tracked
+    def _frames(self) -> Iterator[Mapping[int, FrameMemory]]:
+        yield self.cond_frames
+        for trail in self.directions.values():
+            yield trail.recond_frames
+            yield trail.non_cond_frames
 
 
-def nearest(memories: Mapping[int, Memory], frame: int, count: int) -> dict[int, Memory]:
+def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: int) -> dict[int, FrameMemory]:
     """At most `count` (two or more): the last one before the frame, the first one from it on, and then the nearest."""
     if len(memories) <= count:
         return dict(memories)
@@ -230,13 +245,13 @@ def nearest(memories: Mapping[int, Memory], frame: int, count: int) -> dict[int,
     return {at: memories[at] for at in [*chosen, *others[: count - len(chosen)]]}
 
 
-def _saved(memories: Mapping[int, Memory]) -> dict[int, tuple[Any, ...]]:
+def _frames_state(memories: Mapping[int, FrameMemory]) -> dict[int, tuple[Any, ...]]:
     # Cloned, since a view would be saved with all that it is a view of.
-    return {at: tuple(memory.cloned()) for at, memory in memories.items()}
+    return {at: tuple(memory.clone()) for at, memory in memories.items()}
 
 
-def _restored(saved: Mapping[int, Sequence[Any]], device: torch.device) -> dict[int, Memory]:
+def _frames_from_state(saved: Mapping[int, Sequence[Any]], device: torch.device) -> dict[int, FrameMemory]:
     return {
-        at: Memory._make(value.to(device) if isinstance(value, Tensor) else value for value in memory)
+        at: FrameMemory._make(value.to(device) if isinstance(value, Tensor) else value for value in memory)
         for at, memory in saved.items()
     }

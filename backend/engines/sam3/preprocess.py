@@ -10,7 +10,7 @@ GREY = 127.5
 """Half the range of a byte: the released mean and standard deviation, both 0.5, in grey levels."""
 
 
-def pixels(picture: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
+def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
     """Squash a picture to the model's square and centre its values.
 
     The resize is bilinear with antialiasing and rounds to whole grey levels, as `Sam3ImageProcessor` and the video

@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 
 from backend.engines import validation
-from backend.engines.sam3.memory_bank import Trail, lies_ahead
-from backend.engines.sam3.object_tracker import Sam3, Scene
-from backend.engines.sam3.objects import Object, Way
+from backend.engines.sam3.memory_bank import DirectionMemory, is_ahead
+from backend.engines.sam3.object_tracker import ObjectTracker, Sam3Model
+from backend.engines.sam3.session_state import DirectionState, TrackedObject
 from backend.engines.sam3.thresholds import Thresholds
 from backend.errors import BadRequest, Unsupported
 from backend.tracks.prompts import Phrase, Prompt
@@ -22,16 +22,16 @@ from backend.video import Picture, Video
 class Sam3Session:
     """Tracks on one video; see `backend.engines.base.Session`."""
 
-    def __init__(self, sam3: Sam3, video: Video, state: bytes | None = None) -> None:
-        self._sam3 = sam3
+    def __init__(self, model: Sam3Model, video: Video, state: bytes | None = None) -> None:
+        self._model = model
         self._video = video
-        for part in (sam3.tracker, sam3.detector):
+        for part in (model.tracker, model.detector):
             part.batches.reset()
-        self._scene = Scene(sam3, video)
-        self._ways: dict[bool, Way] = {}
+        self._object_tracker = ObjectTracker(model, video)
+        self._directions: dict[bool, DirectionState] = {}
         for reverse, start in ((False, -1), (True, len(video))):
-            self._ways[reverse] = self._way(reverse, start, start)
-        self._runs: dict[bool, object] = {}
+            self._directions[reverse] = self._new_direction(reverse, start, start)
+        self._active_runs: dict[bool, object] = {}
         if state is not None:
             self._restore(state)
 
@@ -39,7 +39,7 @@ class Sam3Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._scene.objects.clear()
+        self._object_tracker.objects.clear()
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
         """Take prompts, all on one frame, and answer for it; a later prompt of a track there replaces the earlier one.
@@ -52,25 +52,27 @@ class Sam3Session:
                 `max_objects`, negative points alone on a new object, or words that are none or too many.
         """
         frame = validation.frame_of(prompts, self._video)
-        shown = validation.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
+        by_track = validation.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
         phrases = [item for item in prompts if isinstance(item, Phrase)]
-        with self._sam3.running():
+        with self._model.inference():
             if phrases:
-                self._sam3.detector.words([phrase.text for phrase in phrases])
-            view = self._scene.view(frame, self._video.read(frame))
-            self._rewind()
-            self._check_room(shown)
-            with self._all_or_nothing():
-                for item in shown.values():
-                    self._scene.show(view, item, self._ats())
-                found = self._scene.search(view, frame, phrases) if phrases else []
-            for name in shown:
+                self._model.detector.encode_phrases([phrase.text for phrase in phrases])
+            image = self._object_tracker.encode(frame, self._video.read(frame))
+            self._drop_pending_results()
+            self._check_object_limit(by_track)
+            with self._transaction():
+                for item in by_track.values():
+                    self._object_tracker.add_prompt(image, item, self._positions())
+                detected = self._object_tracker.add_phrases(image, frame, phrases) if phrases else []
+            for name in by_track:
                 self._forget(name)
-            return self._scene.shown(frame, [*shown, *(name for name in found if name not in shown)])
+            return self._object_tracker.result_at(
+                frame, [*by_track, *(name for name in detected if name not in by_track)]
+            )
 
     def remove(self, track: str) -> None:
         """Forget a track; nothing changes about the others. Words may find the same object again, as another track."""
-        self._scene.objects.pop(track, None)
+        self._object_tracker.objects.pop(track, None)
         self._forget(track)
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
@@ -89,10 +91,10 @@ class Sam3Session:
     def state(self) -> bytes:
         """What is remembered as of the last frame that was yielded; pictures are read from the video again."""
         saved = {
-            "of": self._of(),
-            "phrases": self._scene.phrases,
-            "ways": self._come_so_far(),
-            "objects": {name: one.saved() for name, one in self._as_yielded().items()},
+            "of": self._identity(),
+            "phrases": self._object_tracker.phrases,
+            "ways": self._directions_state(),
+            "objects": {name: one.state() for name, one in self._yielded_objects().items()},
         }
         buffer = BytesIO()
         torch.save(saved, buffer)
@@ -101,21 +103,23 @@ class Sam3Session:
     def _restore(self, state: bytes) -> None:
         try:
             saved = torch.load(BytesIO(state), weights_only=True)
-            if saved["of"] != self._of():
+            if saved["of"] != self._identity():
                 raise ValueError("of")
-            device = self._sam3.tracker.device
-            self._scene.phrases = saved["phrases"]
-            self._scene.objects = {name: Object.restored(one, device) for name, one in saved["objects"].items()}
-            self._go_on(saved["ways"])
+            device = self._model.tracker.device
+            self._object_tracker.phrases = saved["phrases"]
+            self._object_tracker.objects = {
+                name: TrackedObject.from_state(one, device) for name, one in saved["objects"].items()
+            }
+            self._restore_directions(saved["ways"])
         except (LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise Unsupported("the saved state is not of this video and these weights: run the track again") from error
 
-    def _of(self) -> list[Any]:
-        return [self._sam3.fingerprint, len(self._video), self._video.width, self._video.height]
+    def _identity(self) -> list[Any]:
+        return [self._model.fingerprint, len(self._video), self._video.width, self._video.height]
 
-    def _check_room(self, names: Iterable[str]) -> None:
-        objects = {*names, *self._scene.objects}
-        most = self._sam3.thresholds.max_objects
+    def _check_object_limit(self, names: Iterable[str]) -> None:
+        objects = {*names, *self._object_tracker.objects}
+        most = self._model.thresholds.max_objects
         if len(objects) > most:
             raise BadRequest(
                 f"{len(objects)} objects are more than max_objects, {most}: prompt fewer at a time, or set it higher"
@@ -125,129 +129,144 @@ class Sam3Session:
         if not span:
             return
         before, last = (span.stop, span.start) if reverse else (span.start - 1, span.stop - 1)
-        if self._ways[reverse].at != before:
-            self._begin(before, reverse)
-        self._agree(last, reverse)
-        self._runs[reverse] = run = object()
-        while (way := self._ways[reverse]).at != last:
-            self._scene.join(way, way.at, reverse)
-            way.association.thresholds = self._thresholds(way, last)
-            with closing(self._pictures(way, last, reverse)) as pictures:
-                while way.at != last and way is self._ways[reverse]:
-                    self._look_ahead(way, pictures, reverse)
-                    yield self._next(way, reverse)
-                    if self._runs[reverse] is not run:
+        if self._directions[reverse].position != before:
+            self._restart_direction(before, reverse)
+        self._drop_stale_results(last, reverse)
+        self._active_runs[reverse] = run = object()
+        while (direction := self._directions[reverse]).position != last:
+            self._object_tracker.start_objects(direction, direction.position, reverse)
+            direction.association.thresholds = self._thresholds(direction, last)
+            with closing(self._remaining_frames(direction, last, reverse)) as pictures:
+                while direction.position != last and direction is self._directions[reverse]:
+                    self._compute_ahead(direction, pictures, reverse)
+                    yield self._next_result(direction, reverse)
+                    if self._active_runs[reverse] is not run:
                         raise RuntimeError("another propagation in this direction has begun: one at a time")
 
-    def _begin(self, before: int, reverse: bool) -> None:
+    def _restart_direction(self, before: int, reverse: bool) -> None:
         """Start a way anew: what it had found and remembered goes."""
-        for name in [name for name, one in self._scene.objects.items() if one.born is reverse]:
+        for name in [name for name, one in self._object_tracker.objects.items() if one.found_reverse is reverse]:
             self.remove(name)
-        for one in self._scene.objects.values():
-            one.memories.trails[reverse] = Trail()
-        self._ways[reverse] = self._way(reverse, before, before)
+        for one in self._object_tracker.objects.values():
+            one.memory_bank.directions[reverse] = DirectionMemory()
+        self._directions[reverse] = self._new_direction(reverse, before, before)
 
-    def _way(self, reverse: bool, since: int, at: int, past: Mapping[str, Any] | None = None) -> Way:
+    def _new_direction(
+        self, reverse: bool, start: int, position: int, association_state: Mapping[str, Any] | None = None
+    ) -> DirectionState:
         """A way that begins, or goes on from the association's state `past`."""
 
         def elsewhere(phrase: int) -> int:
-            other = self._ways.get(not reverse)
-            return other.past()["begun"].get(phrase, 0) if other else 0
+            other = self._directions.get(not reverse)
+            return other.association_state()["begun"].get(phrase, 0) if other else 0
 
-        return Way(self._scene.association(past, elsewhere), since, at)
+        return DirectionState(self._object_tracker.association(association_state, elsewhere), start, position)
 
-    def _thresholds(self, way: Way, last: int) -> Thresholds:
-        return self._sam3.thresholds.within(abs(last - way.since))
+    def _thresholds(self, direction: DirectionState, last: int) -> Thresholds:
+        return self._model.thresholds.limit_hotstart(abs(last - direction.start))
 
-    def _agree(self, last: int, reverse: bool) -> None:
+    def _drop_stale_results(self, last: int, reverse: bool) -> None:
         """Drop what was computed ahead, where a session that goes on from the state of this one would do otherwise."""
-        way, other = self._ways[reverse], self._ways[not reverse]
-        beyond = way.ahead and lies_ahead(way.ahead[-1].frame, last, reverse)
-        if other.ahead or beyond or (way.ahead and way.association.thresholds != self._thresholds(way, last)):
-            self._rewind()
+        direction, other = self._directions[reverse], self._directions[not reverse]
+        beyond = direction.pending_results and is_ahead(direction.pending_results[-1].frame, last, reverse)
+        if (
+            other.pending_results
+            or beyond
+            or (direction.pending_results and direction.association.thresholds != self._thresholds(direction, last))
+        ):
+            self._drop_pending_results()
 
-    def _pictures(self, way: Way, last: int, reverse: bool) -> Generator[tuple[int, Picture], None, None]:
+    def _remaining_frames(
+        self, direction: DirectionState, last: int, reverse: bool
+    ) -> Generator[tuple[int, Picture], None, None]:
         """The frames of a way that are not computed yet."""
-        done = len(way.ahead)
-        span = range(last, way.at - done) if reverse else range(way.at + 1 + done, last + 1)
+        done = len(direction.pending_results)
+        span = range(last, direction.position - done) if reverse else range(direction.position + 1 + done, last + 1)
         with closing(self._video.frames(span, reverse)) as pictures:
             yield from pictures
 
-    def _look_ahead(self, way: Way, pictures: Iterator[tuple[int, Picture]], reverse: bool) -> None:
+    def _compute_ahead(self, direction: DirectionState, pictures: Iterator[tuple[int, Picture]], reverse: bool) -> None:
         """Compute as many frames as the hot start holds back, one at least, while there are any."""
-        most = max(1, way.association.thresholds.hotstart) if self._scene.phrases else 1
-        while len(way.ahead) < most and (following := next(pictures, None)):
-            if not way.pasts:
-                way.pasts.append(way.association.state())
+        most = max(1, direction.association.thresholds.hotstart_frames) if self._object_tracker.phrases else 1
+        while len(direction.pending_results) < most and (following := next(pictures, None)):
+            if not direction.association_states:
+                direction.association_states.append(direction.association.state())
             try:
-                with self._sam3.running():
-                    way.ahead.append(self._scene.advance(way, *following, reverse))
+                with self._model.inference():
+                    direction.pending_results.append(self._object_tracker.track_frame(direction, *following, reverse))
             except BaseException:
                 # The frame may be half done: what was not yielded yet is done again.
-                self._rewind()
+                self._drop_pending_results()
                 raise
-            way.pasts.append(way.association.state())
+            direction.association_states.append(direction.association.state())
 
-    def _next(self, way: Way, reverse: bool) -> FrameResult:
+    def _next_result(self, direction: DirectionState, reverse: bool) -> FrameResult:
         """The next result, without what was found to be false since."""
-        result = way.ahead.popleft()
-        way.pasts.popleft()
-        way.at = result.frame
-        objects = self._scene.objects
+        result = direction.pending_results.popleft()
+        direction.association_states.popleft()
+        direction.position = result.frame
+        objects = self._object_tracker.objects
         tracks = {
-            name: ABSENT if objects[name].memories.trails[reverse].removed is not None else seen
+            name: ABSENT if objects[name].memory_bank.directions[reverse].removed_at is not None else seen
             for name, seen in result.tracks.items()
             if name in objects and objects[name].is_known(reverse)
         }
         for name in tracks:
-            objects[name].is_out = True
-        words = self._scene.words_of(tracks)
+            objects[name].is_yielded = True
+        words = self._object_tracker.phrases_by_track(tracks)
         for name, one in list(objects.items()):
-            one.memories.prune(way.at, reverse, self._scene.reach)
-            if one.born is reverse and one.memories.trails[reverse].is_over(way.at, reverse):
+            one.memory_bank.prune(direction.position, reverse, self._object_tracker.window)
+            if one.found_reverse is reverse and one.memory_bank.directions[reverse].is_over(
+                direction.position, reverse
+            ):
                 self.remove(name)
         return FrameResult(result.frame, tracks, words)
 
-    def _rewind(self) -> None:
+    def _drop_pending_results(self) -> None:
         """Undo what was computed ahead: a prompt may change it."""
-        self._scene.objects = self._as_yielded()
-        self._go_on(self._come_so_far())
+        self._object_tracker.objects = self._yielded_objects()
+        self._restore_directions(self._directions_state())
 
-    def _come_so_far(self) -> dict[bool, list[Any]]:
+    def _directions_state(self) -> dict[bool, list[Any]]:
         """Of each way, what `_go_on` needs to go on from the last frame that was yielded."""
-        return {reverse: [way.past(), way.since, way.at] for reverse, way in self._ways.items()}
+        return {
+            reverse: [way.association_state(), way.start, way.position] for reverse, way in self._directions.items()
+        }
 
-    def _go_on(self, ways: Mapping[bool, Sequence[Any]]) -> None:
-        for reverse, (past, since, at) in ways.items():
-            self._ways[reverse] = self._way(reverse, since, at, past)
+    def _restore_directions(self, directions: Mapping[bool, Sequence[Any]]) -> None:
+        for reverse, (past, since, at) in directions.items():
+            self._directions[reverse] = self._new_direction(reverse, since, at, past)
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """Take all of a request, or leave everything as it was."""
-        objects, phrases = self._as_yielded(), {text: list(frames) for text, frames in self._scene.phrases.items()}
+        objects, phrases = (
+            self._yielded_objects(),
+            {text: list(frames) for text, frames in self._object_tracker.phrases.items()},
+        )
         try:
             yield
         except BaseException:
-            self._scene.objects, self._scene.phrases = objects, phrases
+            self._object_tracker.objects, self._object_tracker.phrases = objects, phrases
             raise
 
     def _forget(self, track: str) -> None:
         """Let the associations know nothing of a track, now and when they are rewound."""
-        for way in self._ways.values():
+        for way in self._directions.values():
             way.association.forget(track)
-            for past in way.pasts:
+            for past in way.association_states:
                 past["tracks"].pop(track, None)
 
-    def _as_yielded(self) -> dict[str, Object]:
+    def _yielded_objects(self) -> dict[str, TrackedObject]:
         """The objects as of the last frames that were yielded."""
-        ats = self._ats()
-        objects = {name: one.as_of(ats) for name, one in self._scene.objects.items()}
-        begun = {name: one for name, one in objects.items() if one.has_begun}
-        for way in self._ways.values():
-            for name, track in way.past()["tracks"].items():
-                if name in begun:
-                    begun[name].phrase = track["phrase"]
-        return begun
+        positions = self._positions()
+        objects = {name: one.snapshot(positions) for name, one in self._object_tracker.objects.items()}
+        started = {name: one for name, one in objects.items() if one.has_started}
+        for way in self._directions.values():
+            for name, track in way.association_state()["tracks"].items():
+                if name in started:
+                    started[name].phrase = track["phrase"]
+        return started
 
-    def _ats(self) -> dict[bool, int]:
-        return {reverse: way.at for reverse, way in self._ways.items()}
+    def _positions(self) -> dict[bool, int]:
+        return {reverse: way.position for reverse, way in self._directions.items()}

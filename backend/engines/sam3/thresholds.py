@@ -32,64 +32,64 @@ class Thresholds:
         max_objects: tracks at a time at most.
     """
 
-    new: float = 0.7
-    match: float = 0.1
-    confirm: float = 0.5
-    duplicate: float = 0.7
-    overlap: float = 0.7
-    hotstart: int = 15
-    unmatched: int = 8
-    duplicates: int = 8
-    patience: int = 30
-    patience_least: int = -1
-    patience_most: int = 30
-    patience_empty: bool = False
+    new_track_score: float = 0.7
+    match_iou: float = 0.1
+    confirm_iou: float = 0.5
+    duplicate_iou: float = 0.7
+    occlusion_iou: float = 0.7
+    hotstart_frames: int = 15
+    hotstart_unmatched: int = 8
+    hotstart_duplicates: int = 8
+    keep_alive: int = 30
+    min_keep_alive: int = -1
+    max_keep_alive: int = 30
+    empty_lowers_keep_alive: bool = False
     hide_unmatched: bool = False
-    refresh_every: int = 16
-    refresh_score: float = 0.8
-    refresh_iou: float = 0.8
-    refresh_by_track: bool = True
-    absent: int = 300
+    recondition_every: int = 16
+    recondition_score: float = 0.8
+    recondition_iou: float = 0.8
+    recondition_on_track_mask: bool = True
+    max_absent_frames: int = 300
     max_objects: int = 10_000
 
     @classmethod
-    def of(cls, config: Sam3VideoConfig) -> Self:
+    def from_config(cls, config: Sam3VideoConfig) -> Self:
         """Those of a model."""
         return cls(
-            new=config.new_det_thresh,
-            match=config.assoc_iou_thresh,
-            confirm=config.trk_assoc_iou_thresh,
-            overlap=config.suppress_overlapping_based_on_recent_occlusion_threshold,
-            hotstart=config.hotstart_delay,
-            unmatched=config.hotstart_unmatch_thresh,
-            duplicates=config.hotstart_dup_thresh,
-            patience=config.init_trk_keep_alive,
-            patience_least=config.min_trk_keep_alive,
-            patience_most=config.max_trk_keep_alive,
-            patience_empty=config.decrease_trk_keep_alive_for_empty_masklets,
+            new_track_score=config.new_det_thresh,
+            match_iou=config.assoc_iou_thresh,
+            confirm_iou=config.trk_assoc_iou_thresh,
+            occlusion_iou=config.suppress_overlapping_based_on_recent_occlusion_threshold,
+            hotstart_frames=config.hotstart_delay,
+            hotstart_unmatched=config.hotstart_unmatch_thresh,
+            hotstart_duplicates=config.hotstart_dup_thresh,
+            keep_alive=config.init_trk_keep_alive,
+            min_keep_alive=config.min_trk_keep_alive,
+            max_keep_alive=config.max_trk_keep_alive,
+            empty_lowers_keep_alive=config.decrease_trk_keep_alive_for_empty_masklets,
             hide_unmatched=not config.suppress_unmatched_only_within_hotstart,
-            refresh_every=config.recondition_every_nth_frame,
-            refresh_score=config.high_conf_thresh,
-            refresh_iou=config.high_iou_thresh,
-            refresh_by_track=config.recondition_on_trk_masks,
+            recondition_every=config.recondition_every_nth_frame,
+            recondition_score=config.high_conf_thresh,
+            recondition_iou=config.high_iou_thresh,
+            recondition_on_track_mask=config.recondition_on_trk_masks,
             max_objects=config.max_num_objects,
         )
 
-    def lasting(self, frames: int) -> Self:
+    def with_hotstart(self, frames: int) -> Self:
         """With a hot start of so many frames; its counts shrink with it, and do not grow."""
-        return self.within(frames) if frames < self.hotstart else replace(self, hotstart=frames)
+        return self.limit_hotstart(frames) if frames < self.hotstart_frames else replace(self, hotstart_frames=frames)
 
-    def within(self, frames: int) -> Self:
+    def limit_hotstart(self, frames: int) -> Self:
         """With a hot start of so many frames at most, and its counts in proportion.
 
         A track is judged from its second frame on, so a hot start of n frames has n - 1 occasions.
         """
-        if frames >= self.hotstart:
+        if frames >= self.hotstart_frames:
             return self
-        before, after = max(1, self.hotstart - 1), max(0, frames - 1)
+        before, after = max(1, self.hotstart_frames - 1), max(0, frames - 1)
         return replace(
             self,
-            hotstart=frames,
-            unmatched=max(1, -(-self.unmatched * after // before)),
-            duplicates=max(1, -(-self.duplicates * after // before)),
+            hotstart_frames=frames,
+            hotstart_unmatched=max(1, -(-self.hotstart_unmatched * after // before)),
+            hotstart_duplicates=max(1, -(-self.hotstart_duplicates * after // before)),
         )

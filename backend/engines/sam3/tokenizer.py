@@ -17,11 +17,11 @@ from transformers import CLIPTokenizer
 from backend.errors import BadRequest, SettingsError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-CONTEXT = 32
+CONTEXT_LENGTH = 32
 """Tokens that the released SAM3 reads of a phrase, its start and end among them."""
-VOCABULARY = 49408
+VOCABULARY_SIZE = 49408
 """Entries of CLIP's vocabulary: two for each byte, one for each merge, the start and the end."""
-SHOWN = 40
+QUOTED_LETTERS = 40
 """Letters of a phrase that an error quotes."""
 
 
@@ -37,7 +37,7 @@ class Tokenizer:
         SettingsError: the tokenizer knows no start or no end, or does not put them around a phrase.
     """
 
-    def __init__(self, tokens: tokenizers.Tokenizer, context: int = CONTEXT, padding: str = END) -> None:
+    def __init__(self, tokens: tokenizers.Tokenizer, context: int = CONTEXT_LENGTH, padding: str = END) -> None:
         # `cleaned` has done this, as CLIP does; a second normalisation would join what CLIP leaves apart.
         tokens.normalizer = None
         tokens.no_truncation()
@@ -51,21 +51,21 @@ class Tokenizer:
         self.size = tokens.get_vocab_size()
 
     @classmethod
-    def from_folder(cls, folder: Path, context: int = CONTEXT) -> Self:
+    def from_folder(cls, folder: Path, context: int = CONTEXT_LENGTH) -> Self:
         """Read tokenizer.json, or vocab.json and merges.txt, and the padding token of tokenizer_config.json.
 
         Raises:
             SettingsError: the files are missing or broken.
         """
-        padding = _padding(folder / "tokenizer_config.json")
+        padding = _read_padding(folder / "tokenizer_config.json")
         whole, vocabulary, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
         if whole.is_file():
             try:
                 tokens = tokenizers.Tokenizer.from_file(str(whole))
             except Exception as error:  # The library raises no narrower class.
-                raise _broken(whole) from error
+                raise _broken_file(whole) from error
         elif vocabulary.is_file() and merges.is_file():
-            tokens = _clip(_json(vocabulary), _pairs(_lines(merges)[1:], merges))
+            tokens = _build_clip(_read_json(vocabulary), _parse_merges(_read_lines(merges)[1:], merges))
         else:
             raise SettingsError(
                 f"the folder {folder.name} holds no tokenizer.json (nor vocab.json with merges.txt): "
@@ -74,18 +74,18 @@ class Tokenizer:
         return cls(tokens, context, padding)
 
     @classmethod
-    def from_bpe(cls, path: Path, context: int = CONTEXT) -> Self:
+    def from_bpe(cls, path: Path, context: int = CONTEXT_LENGTH) -> Self:
         """Read bpe_simple_vocab_16e6.txt.gz, which comes with the original sam3.pt; unpacked will do too.
 
         Raises:
             SettingsError: the file is missing or broken.
         """
         letters = sorted(ByteLevel.alphabet())
-        merges = _pairs(_lines(path)[1 : VOCABULARY - 2 * len(letters) - 1], path)
+        merges = _parse_merges(_read_lines(path)[1 : VOCABULARY_SIZE - 2 * len(letters) - 1], path)
         words = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
-        if len(words) != VOCABULARY:
-            raise _broken(path)
-        return cls(_clip({word: number for number, word in enumerate(words)}, merges), context)
+        if len(words) != VOCABULARY_SIZE:
+            raise _broken_file(path)
+        return cls(_build_clip({word: number for number, word in enumerate(words)}, merges), context)
 
     def encode(self, phrases: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids of phrases, filled up to the model's context.
@@ -100,60 +100,60 @@ class Tokenizer:
         ids = torch.full((len(phrases), self.context), self._pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, phrase in enumerate(phrases):
-            found = self._encoded(phrase)
+            found = self._encode_phrase(phrase)
             ids[row, : len(found)] = torch.tensor(found)
             mask[row, : len(found)] = 1
         return ids, mask
 
-    def _encoded(self, phrase: str) -> list[int]:
-        text = cleaned(phrase)
+    def _encode_phrase(self, phrase: str) -> list[int]:
+        text = clean_phrase(phrase)
         if not text:
             raise BadRequest('a phrase is empty: name what to find, such as "person"')
         found: list[int] = self._tokens.encode(text).ids
         if len(found) > self.context:
-            quoted = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+            quoted = text if len(text) <= QUOTED_LETTERS else f"{text[:QUOTED_LETTERS]}…"
             raise BadRequest(
                 f'the phrase "{quoted}" has {len(found) - 2} tokens and at most {self.context - 2} fit: shorten it'
             )
         return found
 
 
-def cleaned(phrase: str) -> str:
+def clean_phrase(phrase: str) -> str:
     """A phrase as CLIP saw its training texts: mended, entities resolved, single spaces, lower case; may be empty."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(phrase))).split()).lower()
 
 
-def _clip(vocabulary: dict[str, int], merges: list[Any]) -> tokenizers.Tokenizer:
+def _build_clip(vocabulary: dict[str, int], merges: list[Any]) -> tokenizers.Tokenizer:
     try:
         return CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
     except Exception as error:  # The library raises no narrower class.
         raise SettingsError("the tokenizer's vocabulary and merges do not fit together: copy both again") from error
 
 
-def _pairs(lines: Sequence[str], path: Path) -> list[tuple[str, str]]:
+def _parse_merges(lines: Sequence[str], path: Path) -> list[tuple[str, str]]:
     pairs = [tuple(line.split()) for line in lines if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise _broken(path)
+        raise _broken_file(path)
     return [(first, second) for first, second in pairs]
 
 
-def _padding(path: Path) -> str:
+def _read_padding(path: Path) -> str:
     """The padding token that a tokenizer_config.json names, as a text or as an object with `content`."""
-    named: Any = _json(path).get("pad_token") if path.is_file() else None
+    named: Any = _read_json(path).get("pad_token") if path.is_file() else None
     return str((named.get("content") if isinstance(named, dict) else named) or END)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _broken(path) from error
+        raise _broken_file(path) from error
     if not isinstance(found, dict):
-        raise _broken(path)
+        raise _broken_file(path)
     return found
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise SettingsError(f"there is no file {path.name}: give the path of a copy of it")
     try:
@@ -161,8 +161,8 @@ def _lines(path: Path) -> list[str]:
         text = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
         return text.decode("utf-8").split("\n")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise _broken(path) from error
+        raise _broken_file(path) from error
 
 
-def _broken(path: Path) -> SettingsError:
+def _broken_file(path: Path) -> SettingsError:
     return SettingsError(f"{path.name} is broken or is no tokenizer file of CLIP: copy it again")

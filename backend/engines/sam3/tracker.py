@@ -13,25 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
-from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
-    Sam3TrackerVideoMemoryAttentionLayer,
-    Sam3TrackerVideoRoPEAttention,
-    get_1d_sine_pe,
-)
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import get_1d_sine_pe
 
-from backend.engines.sam3.device import Batches
-from backend.engines.sam3.image_encoder import View
-from backend.engines.sam3.memory_bank import History, Reach
+from backend.engines.sam3.device import Batcher
+from backend.engines.sam3.image_encoder import ImageFeatures
+from backend.engines.sam3.memory_attention import attend_to_memory
+from backend.engines.sam3.memory_bank import MemorySelection, MemoryWindow
 
-BATCH = 16
+MAX_BATCH = 16
 """Objects that go through the model together at most; halved when the device has no room for them."""
-_NOWHERE = -1024.0
-_CLAMP = 32.0
-_GIVEN = -10.0, 20.0
+NO_OBJECT_LOGIT = -1024.0
+_MAX_PREVIOUS_LOGIT = 32.0
+_MASK_PROMPT_LOGITS = -10.0, 20.0
 """Logits of what was given: outside, and how much more inside."""
 
 
-class Masks(NamedTuple):
+class MaskPrediction(NamedTuple):
     """What the mask decoder says of n objects on one frame.
 
     Attributes:
@@ -42,9 +39,9 @@ class Masks(NamedTuple):
     """
 
     logits: Tensor
-    scores: Tensor
-    pointers: Tensor
-    qualities: Tensor
+    object_scores: Tensor
+    object_pointers: Tensor
+    eff_iou_scores: Tensor
 
 
 class Tracker:
@@ -56,17 +53,17 @@ class Tracker:
 
     memory_dtype = torch.bfloat16
     """What memories are kept in, as in the published model."""
-    least_quality: float | None = 0.01
+    min_eff_iou: float | None = 0.01
     """Of what is remembered; see `Reach.least`. So facebookresearch/sam3 runs the published model."""
 
     def __init__(self, model: Sam3VideoModel) -> None:
         self._model: Any = model.tracker_model
         self._config = model.tracker_model.config
-        self.batches = Batches(BATCH, "objects")
+        self.batches = Batcher(MAX_BATCH, "objects")
         self._constants: _Constants | None = None
 
     @property
-    def side(self) -> int:
+    def image_size(self) -> int:
         """Width and height of the pictures that the model sees."""
         return int(self._config.image_size)
 
@@ -82,19 +79,25 @@ class Tracker:
         device: torch.device = self._model.no_memory_embedding.device
         return device
 
-    def reach(self, frames: int) -> Reach:
+    def memory_window(self, frames: int) -> MemoryWindow:
         """How far it looks in a video of so many frames."""
         config = self._config
-        return Reach(
+        return MemoryWindow(
             config.num_maskmem - 1,
             min(frames, config.max_object_pointers_in_encoder),
             config.max_cond_frame_num,
-            self.least_quality,
+            self.min_eff_iou,
         )
 
     def prompt(
-        self, view: View, points: Tensor, labels: Tensor, previous: Tensor | None, history: History | None, reach: Reach
-    ) -> tuple[Masks, Tensor]:
+        self,
+        image: ImageFeatures,
+        points: Tensor,
+        labels: Tensor,
+        previous_logits: Tensor | None,
+        memory: MemorySelection | None,
+        window: MemoryWindow,
+    ) -> tuple[MaskPrediction, Tensor]:
         """One object's mask from what a person showed.
 
         Args:
@@ -106,26 +109,36 @@ class Tracker:
         Returns:
             The mask (n = 1), and what to remember of it, as `encode` has it.
         """
-        masks, histories = None if previous is None else previous[None], None if history is None else [history]
-        return self.prompt_together(view, points[None], labels[None], masks, histories, reach)
+        masks, histories = (
+            None if previous_logits is None else previous_logits[None],
+            None if memory is None else [memory],
+        )
+        return self.prompt_batch(image, points[None], labels[None], masks, histories, window)
 
-    def prompt_together(
+    def prompt_batch(
         self,
-        view: View,
+        image: ImageFeatures,
         points: Tensor,
         labels: Tensor,
-        previous: Tensor | None,
-        histories: Sequence[History] | None,
-        reach: Reach,
-    ) -> tuple[Masks, Tensor]:
+        previous_logits: Tensor | None,
+        memories: Sequence[MemorySelection] | None,
+        window: MemoryWindow,
+    ) -> tuple[MaskPrediction, Tensor]:
         """As `prompt`, of n objects: points (n, p, 2), labels (n, p), previous (n, h, w), histories `alike`."""
-        image = self._alone(view) if histories is None else self._remembered(view, histories, reach)
-        several = self._several(labels.shape[1], is_tracking=histories is not None)
-        masks = None if previous is None else previous.clamp(-_CLAMP, _CLAMP)[:, None]
-        found = self._decode(view, image, points[:, None], labels[:, None], masks, several)
-        return found, self._encode(view, found.logits, found.scores, full=True, hard=True)
+        if memories is None:
+            embeddings = self._add_no_memory(image)
+        else:
+            embeddings = self._condition_on_memory(image, memories, window)
+        multimask = self._use_multimask(labels.shape[1], is_tracking=memories is not None)
+        masks = previous_logits
+        if masks is not None:
+            masks = masks.clamp(-_MAX_PREVIOUS_LOGIT, _MAX_PREVIOUS_LOGIT)[:, None]
+        prediction = self._decode(image, embeddings, points[:, None], labels[:, None], masks, multimask)
+        return prediction, self._encode_memory(
+            image, prediction.logits, prediction.object_scores, full_size=True, binary=True
+        )
 
-    def given(self, view: View, masks: Tensor) -> tuple[Masks, Tensor]:
+    def use_masks(self, image: ImageFeatures, masks: Tensor) -> tuple[MaskPrediction, Tensor]:
         """Take masks for what they are.
 
         Args:
@@ -134,17 +147,17 @@ class Tracker:
         Returns:
             The masks, and what to remember of them, as `encode` has it.
         """
-        *found, features = self.batches.run(len(masks), lambda part: self._given(view, masks[part]))
-        return Masks(*found), features
+        *found, features = self.batches.run(len(masks), lambda part: self._use_masks(image, masks[part]))
+        return MaskPrediction(*found), features
 
-    def track(self, view: View, histories: Sequence[History], reach: Reach) -> Masks:
+    def track(self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow) -> MaskPrediction:
         """Find n objects again, each by its own history."""
-        groups = alike(histories)
-        found = [self._track(view, [histories[row] for row in rows], reach) for rows in groups]
-        back = torch.tensor([row for rows in groups for row in rows], device=view.hidden.device).argsort()
-        return Masks(*(torch.cat(parts)[back] for parts in zip(*found, strict=True)))
+        groups = group_by_frame_count(memories)
+        predictions = [self._track_batch(image, [memories[row] for row in rows], window) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=image.hidden.device).argsort()
+        return MaskPrediction(*(torch.cat(parts)[order] for parts in zip(*predictions, strict=True)))
 
-    def encode(self, view: View, logits: Tensor, scores: Tensor, *, full: bool) -> Tensor:
+    def encode_memory(self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool) -> Tensor:
         """What to remember of n objects on a frame.
 
         Args:
@@ -156,70 +169,80 @@ class Tracker:
             Shape (n, positions, memory width).
         """
         (features,) = self.batches.run(
-            len(logits), lambda part: (self._encode(view, logits[part], scores[part], full=full, hard=False),)
+            len(logits),
+            lambda part: (
+                self._encode_memory(image, logits[part], object_scores[part], full_size=full_size, binary=False),
+            ),
         )
         return features
 
-    def _track(self, view: View, histories: Sequence[History], reach: Reach) -> Masks:
+    def _track_batch(
+        self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
+    ) -> MaskPrediction:
         """As `track`, of objects that look at the same number of frames."""
 
-        def find(part: slice) -> Masks:
-            image = self._remembered(view, histories[part], reach)
-            return self._decode(view, image, None, None, None, self._several(0, is_tracking=True))
+        def find(part: slice) -> MaskPrediction:
+            embeddings = self._condition_on_memory(image, memories[part], window)
+            return self._decode(image, embeddings, None, None, None, self._use_multimask(0, is_tracking=True))
 
-        return Masks(*self.batches.run(len(histories), find))
+        return MaskPrediction(*self.batches.run(len(memories), find))
 
-    def _several(self, points: int, *, is_tracking: bool) -> bool:
+    def _use_multimask(self, points: int, *, is_tracking: bool) -> bool:
         """Whether the decoder proposes several masks, of which the best is taken: where the prompt is ambiguous."""
         config = self._config
         allowed = config.multimask_output_in_sam and (config.multimask_output_for_tracking or not is_tracking)
         return bool(allowed and config.multimask_min_pt_num <= points <= config.multimask_max_pt_num)
 
-    def _given(self, view: View, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        whole = _resized(masks[:, None], (self.side, self.side))
+    def _use_masks(self, image: ImageFeatures, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        full_masks = _resize(masks[:, None], (self.image_size, self.image_size))
         size = self._model.prompt_encoder.mask_input_size
-        prompt = _resized(self._model.mask_downsample(whole).float(), size)
-        pointers = self._decode(view, view.levels[-1], None, None, prompt, several=True).pointers
-        there = masks.flatten(1).any(1)
-        pointers = torch.where(there[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype))
-        logits, scores = whole * _GIVEN[1] + _GIVEN[0], there * _GIVEN[1] + _GIVEN[0]
-        features = self._encode(view, logits[:, 0], scores, full=True, hard=True)
-        return _resized(logits, size)[:, 0], scores, pointers, there.float(), features
+        prompt = _resize(self._model.mask_downsample(full_masks).float(), size)
+        pointers = self._decode(image, image.fpn_levels[-1], None, None, prompt, multimask=True).object_pointers
+        is_present = masks.flatten(1).any(1)
+        pointers = torch.where(is_present[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype))
+        logits, object_scores = (
+            full_masks * _MASK_PROMPT_LOGITS[1] + _MASK_PROMPT_LOGITS[0],
+            is_present * _MASK_PROMPT_LOGITS[1] + _MASK_PROMPT_LOGITS[0],
+        )
+        features = self._encode_memory(image, logits[:, 0], object_scores, full_size=True, binary=True)
+        return _resize(logits, size)[:, 0], object_scores, pointers, is_present.float(), features
 
-    def _alone(self, view: View) -> Tensor:
+    def _add_no_memory(self, image: ImageFeatures) -> Tensor:
         embedding: Tensor = self._model.no_memory_embedding
-        return view.levels[-1] + embedding.view(1, -1, 1, 1)
+        return image.fpn_levels[-1] + embedding.view(1, -1, 1, 1)
 
     def _decode(
         self,
-        view: View,
-        image: Tensor,
+        image: ImageFeatures,
+        embeddings: Tensor,
         points: Tensor | None,
         labels: Tensor | None,
         masks: Tensor | None,
-        several: bool,
-    ) -> Masks:
-        constants = self._fixed()
+        multimask: bool,
+    ) -> MaskPrediction:
+        constants = self._get_constants()
         if points is None and masks is None:
-            sparse, dense = constants.nothing
+            sparse, dense = constants.no_prompt
         else:
             if points is None or labels is None:
                 points, labels = constants.no_points, constants.no_labels
             sparse, dense = self._model.prompt_encoder(
                 input_points=points, input_labels=labels, input_boxes=None, input_masks=masks
             )
-        count = max(len(image), len(dense))
-        logits, quality, tokens, scores = self._model.mask_decoder(
-            image_embeddings=image.expand(count, -1, -1, -1),
+        count = max(len(embeddings), len(dense))
+        logits, iou_scores, tokens, object_scores = self._model.mask_decoder(
+            image_embeddings=embeddings.expand(count, -1, -1, -1),
             image_positional_embeddings=constants.image_positions,
             sparse_prompt_embeddings=sparse.expand(count, -1, -1, -1),
             dense_prompt_embeddings=dense,
-            multimask_output=several,
-            high_resolution_features=view.levels[:-1],
+            multimask_output=multimask,
+            high_resolution_features=image.fpn_levels[:-1],
         )
-        return self._chosen(logits[:, 0], quality[:, 0], tokens[:, 0], scores[:, 0, 0])
+        return self._select_best_masks(logits[:, 0], iou_scores[:, 0], tokens[:, 0], object_scores[:, 0, 0])
 
-    def _chosen(self, logits: Tensor, quality: Tensor, tokens: Tensor, scores: Tensor) -> Masks:
+    def _select_best_masks(
+        self, logits: Tensor, iou_scores: Tensor, tokens: Tensor, object_scores: Tensor
+    ) -> MaskPrediction:
         """Of k masks that the decoder proposes for each of n objects the best; none where the object is not there.
 
         Args:
@@ -228,98 +251,110 @@ class Tracker:
             tokens: shape (n, k, width).
             scores: shape (n,).
         """
-        scores, rows = scores.float(), torch.arange(len(logits), device=logits.device)
-        best = quality.argmax(-1)
-        there = scores > 0
-        sure = (scores.sigmoid() * 2 - 1).clamp(min=0)
+        object_scores, rows = object_scores.float(), torch.arange(len(logits), device=logits.device)
+        best = iou_scores.argmax(-1)
+        is_present = object_scores > 0
+        certainty = (object_scores.sigmoid() * 2 - 1).clamp(min=0)
         pointers = self._model.object_pointer_proj(tokens[rows, best])
-        return Masks(
-            torch.where(there[:, None, None], logits[rows, best].float(), _NOWHERE),
-            scores,
-            torch.where(there[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype)),
-            sure * quality[rows, best].float(),
+        return MaskPrediction(
+            torch.where(is_present[:, None, None], logits[rows, best].float(), NO_OBJECT_LOGIT),
+            object_scores,
+            torch.where(is_present[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype)),
+            certainty * iou_scores[rows, best].float(),
         )
 
-    def _remembered(self, view: View, histories: Sequence[History], reach: Reach) -> Tensor:
+    def _condition_on_memory(
+        self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
+    ) -> Tensor:
         """The frame's features as each of n objects changes them: shape (n, channels, h, w)."""
-        constants, count = self._fixed(), len(histories)
-        device = view.hidden.device
-        features = torch.stack([one for history in histories for one in history.features])
+        constants, count = self._get_constants(), len(memories)
+        device = image.hidden.device
+        features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
-        ages = torch.tensor([history.ages for history in histories], device=device)
-        positions = constants.memory_positions + self._model.memory_temporal_positional_encoding[ages - 1][:, :, :, 0]
-        most = max(len(history.pointers) for history in histories)
-        pointers, pointer_positions, mask = self._pointers(histories, most, reach, device)
-        memories = torch.cat([features.flatten(1, 2), pointers], 1)
-        keys = torch.cat([positions.flatten(1, 2), pointer_positions], 1) + memories
+        offsets = torch.tensor([memory.offsets for memory in memories], device=device)
+        positions = (
+            constants.memory_positions + self._model.memory_temporal_positional_encoding[offsets - 1][:, :, :, 0]
+        )
+        max_pointers = max(len(memory.object_pointers) for memory in memories)
+        pointers, pointer_positions, mask = self._pointer_tokens(memories, max_pointers, window, device)
+        values = torch.cat([features.flatten(1, 2), pointers], 1)
+        keys = torch.cat([positions.flatten(1, 2), pointer_positions], 1) + values
         if mask is not None:
             spatial = torch.ones(count, features.shape[1] * features.shape[2], dtype=torch.bool, device=device)
             mask = torch.cat([spatial, mask], 1)[:, None, None]
-        coarse = view.levels[-1]
+        coarse = image.fpn_levels[-1]
         state = (coarse + 0.1 * constants.frame_positions).flatten(2).transpose(1, 2)
         for layer in self._model.memory_attention.layers:
-            state = _attend(layer, state, keys, memories, mask, constants.turns, pointers.shape[1])
+            state = attend_to_memory(layer, state, keys, values, mask, constants.rope, pointers.shape[1])
         state = self._model.memory_attention.layer_norm(state)
         output: Tensor = state.transpose(1, 2).view(count, *coarse.shape[1:])
         return output
 
-    def _pointers(
-        self, histories: Sequence[History], most: int, reach: Reach, device: torch.device
+    def _pointer_tokens(
+        self, memories: Sequence[MemorySelection], max_pointers: int, window: MemoryWindow, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Pointers as tokens of the memory's width, their positions, and which of them are real; None: all are."""
         model = self._model
         width = int(model.mem_dim)
-        if not most:
-            none = torch.zeros(len(histories), 0, width, device=device)
+        if not max_pointers:
+            none = torch.zeros(len(memories), 0, width, device=device)
             return none, none, None
         blank = model.no_object_pointer[0]
-        rows = [[*history.pointers, *[blank] * (most - len(history.pointers))] for history in histories]
-        away = [[*history.distances, *[0] * (most - len(history.distances))] for history in histories]
+        rows = [
+            [*history.object_pointers, *[blank] * (max_pointers - len(history.object_pointers))] for history in memories
+        ]
+        offsets = [
+            [*history.pointer_offsets, *[0] * (max_pointers - len(history.pointer_offsets))] for history in memories
+        ]
         pointers = torch.stack([one.float() for row in rows for one in row])
         splits = pointers.shape[-1] // width
-        pointers = pointers.view(len(rows), most * splits, width)
+        pointers = pointers.view(len(rows), max_pointers * splits, width)
         if self._config.enable_temporal_pos_encoding_for_object_pointers:
-            times = torch.tensor(away, device=device, dtype=torch.float32) / max(1, reach.pointers - 1)
-            waves = get_1d_sine_pe(times.flatten(), model.hidden_dim).view(len(rows), most, -1)  # type: ignore[no-untyped-call]
+            times = torch.tensor(offsets, device=device, dtype=torch.float32) / max(1, window.pointer_frames - 1)
+            waves = get_1d_sine_pe(times.flatten(), model.hidden_dim).view(len(rows), max_pointers, -1)  # type: ignore[no-untyped-call]
             positions = model.temporal_positional_encoding_projection_layer(waves).repeat_interleave(splits, 1)
         else:
             positions = torch.zeros_like(pointers)
-        counts = [len(history.pointers) for history in histories]
-        if min(counts) == most:
+        counts = [len(memory.object_pointers) for memory in memories]
+        if min(counts) == max_pointers:
             return pointers, positions, None
-        real = torch.arange(most, device=device) < torch.tensor(counts, device=device)[:, None]
+        real = torch.arange(max_pointers, device=device) < torch.tensor(counts, device=device)[:, None]
         return pointers, positions, real.repeat_interleave(splits, 1)
 
-    def _encode(self, view: View, logits: Tensor, scores: Tensor, *, full: bool, hard: bool) -> Tensor:
+    def _encode_memory(
+        self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool, binary: bool
+    ) -> Tensor:
         """As `encode`; `hard` takes masks as yes or no, as the library does for what was given."""
         model, config = self._model, self._config
         logits = logits[:, None].float()
-        if full:
-            logits = functional.interpolate(logits, (self.side, self.side), mode="bilinear", align_corners=False)
-        logits = _resized(logits, tuple(4 * side for side in model.prompt_encoder.mask_input_size))
-        shares = (logits > 0).float() if hard else logits.sigmoid()
+        if full_size:
+            logits = functional.interpolate(
+                logits, (self.image_size, self.image_size), mode="bilinear", align_corners=False
+            )
+        logits = _resize(logits, tuple(4 * side for side in model.prompt_encoder.mask_input_size))
+        shares = (logits > 0).float() if binary else logits.sigmoid()
         shares = shares * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        features, _ = model.memory_encoder(view.levels[-1], shares)
+        features, _ = model.memory_encoder(image.fpn_levels[-1], shares)
         if model.occlusion_spatial_embedding_parameter is not None:
-            gone = (scores <= 0).to(features.dtype)[:, None, None, None]
-            features = features + gone * model.occlusion_spatial_embedding_parameter[..., None, None]
+            is_absent = (object_scores <= 0).to(features.dtype)[:, None, None, None]
+            features = features + is_absent * model.occlusion_spatial_embedding_parameter[..., None, None]
         remembered: Tensor = features.to(self.memory_dtype).flatten(2).transpose(1, 2)
         return remembered
 
-    def _fixed(self) -> "_Constants":
+    def _get_constants(self) -> "_Constants":
         """What is the same for every frame, made on first use."""
         if self._constants is None:
-            self._constants = _Constants.of(self._model)
+            self._constants = _Constants.from_model(self._model)
         return self._constants
 
 
-def alike(histories: Sequence[History]) -> list[list[int]]:
+def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]:
     """Rows of histories by how many frames they look at: those that can go through memory attention together."""
 
     def frames(row: int) -> int:
-        return len(histories[row].features)
+        return len(memories[row].features)
 
-    return [list(rows) for _, rows in groupby(sorted(range(len(histories)), key=frames), key=frames)]
+    return [list(rows) for _, rows in groupby(sorted(range(len(memories)), key=frames), key=frames)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,14 +363,14 @@ class _Constants:
 
     no_points: Tensor
     no_labels: Tensor
-    nothing: tuple[Tensor, Tensor]
+    no_prompt: tuple[Tensor, Tensor]
     image_positions: Tensor
     frame_positions: Tensor
     memory_positions: Tensor
-    turns: Tensor
+    rope: Tensor
 
     @classmethod
-    def of(cls, model: Any) -> "_Constants":
+    def from_model(cls, model: Any) -> "_Constants":
         device = model.no_memory_embedding.device
         points, labels = torch.zeros(1, 1, 1, 2, device=device), -torch.ones(1, 1, 1, dtype=torch.int32, device=device)
         rows, columns = model.backbone_feature_sizes[-1]
@@ -346,71 +381,19 @@ class _Constants:
         return cls(
             no_points=points,
             no_labels=labels,
-            nothing=model.prompt_encoder(input_points=points, input_labels=labels, input_boxes=None, input_masks=None),
+            no_prompt=model.prompt_encoder(
+                input_points=points, input_labels=labels, input_boxes=None, input_masks=None
+            ),
             image_positions=model.get_image_wide_positional_embeddings(),
             frame_positions=wide(torch.Size((1, model.hidden_dim, rows, columns)), device, torch.float32),
             memory_positions=encode(torch.Size((1, model.mem_dim, rows, columns)), device, torch.float32)[0]
             .flatten(1)
             .T.contiguous(),
-            turns=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
+            rope=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
         )
 
 
-def _attend(
-    layer: Sam3TrackerVideoMemoryAttentionLayer,
-    state: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    mask: Tensor | None,
-    turns: Tensor,
-    unturned: int,
-) -> Tensor:
-    """One layer of memory attention.
-
-    Args:
-        state: shape (n, positions, width), or (1, …) while all objects' are still the same.
-        keys: shape (n, tokens, memory width); the last `unturned` have no place in the picture.
-        values: the same shape.
-        mask: shape (n, 1, 1, tokens), true where there is something; None: everywhere.
-        turns: shape (positions, head width / 2), rotary position encoding as complex numbers.
-    """
-    attention = layer.self_attn
-    normed = layer.layer_norm1(state)
-    query, key, value = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
-    state = state + _heads(attention, _turned(query, turns), _turned(key, turns), value, None)
-    attention = layer.cross_attn_image
-    query = _turned(attention.q_proj(layer.layer_norm2(state)), turns)
-    key, value = attention.k_proj(keys), attention.v_proj(values)
-    placed = key.shape[1] - unturned
-    key = torch.cat([_turned(key[:, :placed], turns), key[:, placed:]], 1)
-    state = state + _heads(attention, query.expand(len(key), -1, -1), key, value, mask)
-    output: Tensor = layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(state))))
-    return state + output
-
-
-def _turned(vectors: Tensor, turns: Tensor) -> Tensor:
-    """Rotary position encoding (arXiv:2104.09864) of shape (n, k * positions, width), in single precision."""
-    positions, half = turns.shape
-    pairs = torch.view_as_complex(
-        vectors.float().view(len(vectors), -1, positions, vectors.shape[-1] // half // 2, half, 2)
-    )
-    return torch.view_as_real(pairs * turns[:, None]).view_as(vectors).to(vectors.dtype)
-
-
-def _heads(
-    attention: Sam3TrackerVideoRoPEAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> Tensor:
-    def split(vectors: Tensor) -> Tensor:
-        return vectors.view(*vectors.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
-
-    looked = functional.scaled_dot_product_attention(
-        split(query), split(key), split(value), attn_mask=mask, scale=attention.scaling
-    )
-    output: Tensor = attention.o_proj(looked.transpose(1, 2).flatten(2))
-    return output
-
-
-def _resized(masks: Tensor, size: tuple[int, ...]) -> Tensor:
+def _resize(masks: Tensor, size: tuple[int, ...]) -> Tensor:
     """Masks of shape (n, 1, h, w) at another size, antialiased."""
     if masks.shape[-2:] == size:
         return masks

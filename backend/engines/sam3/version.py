@@ -6,18 +6,18 @@ from pathlib import Path
 
 from backend.settings import Settings
 
-SHAPES = "shapes"
+SHAPES_MODEL = "shapes"
 """The `model_path` of a tiny model that comes with the package: a toy that knows coloured shapes."""
 
 
-def located(model_path: str) -> Path:
+def resolve_model_path(model_path: str) -> Path:
     """Where weights of this name would be on this disk, if they are not the hub's."""
-    return Path(__file__).parent / SHAPES if model_path == SHAPES else Path(model_path).expanduser()
+    return Path(__file__).parent / SHAPES_MODEL if model_path == SHAPES_MODEL else Path(model_path).expanduser()
 
 
-def version(settings: Settings) -> str:
+def engine_version(settings: Settings) -> str:
     """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
-    path = located(settings.model_path)
+    path = resolve_model_path(settings.model_path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
     parts: list[object] = [
         settings.model_path,

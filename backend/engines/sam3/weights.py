@@ -17,17 +17,17 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.initialization import no_init_weights
 
-from backend.engines.sam3.checkpoint import converted, is_original
+from backend.engines.sam3.checkpoint import convert_checkpoint, is_original
 from backend.engines.sam3.tokenizer import Tokenizer
-from backend.engines.sam3.version import located
+from backend.engines.sam3.version import resolve_model_path
 from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-LOCAL = re.compile(r"\.(pt|pth|bin|safetensors)$")
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
 """A file of weights, which no repository is called."""
-FILES = (
+HUB_FILES = (
     "config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -36,22 +36,22 @@ FILES = (
     "merges.txt",
 )
 """What is fetched from the hub; the same repository holds sam3.pt too, another 3.4 GB."""
-TWINS = (
+TIED_NAMES = (
     "tracker_model.shared_image_embedding.positional_embedding",
     "tracker_model.prompt_encoder.shared_embedding.positional_embedding",
 )
 """One table under two names: the original has it once, and a folder saved with the two tied leaves one out."""
-NOT_THE_MODEL = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
+ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
 """Keys of a config that say how it was saved; a dtype there would also round what is computed, not loaded."""
-TWICE = "tracker_model.tracker_model."
+DOUBLE_PREFIX = "tracker_model.tracker_model."
 """How `save_pretrained` of transformers 5 writes the tracker's names, unlike the hub's files; it reads both."""
-NAMED = 5
+MAX_NAMES = 5
 """So many names an error or a warning lists."""
-SAMPLES = 8
+FINGERPRINT_SAMPLES = 8
 """Numbers of each tensor that the fingerprint reads."""
 
 
-def load(
+def load_model(
     model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0
 ) -> tuple[Sam3VideoModel, Tokenizer]:
     """Load the model, on the CPU in float32 and for inference, and the tokenizer of its phrases.
@@ -69,25 +69,27 @@ def load(
         SettingsError: a file is missing, broken or another model's, a weight is missing or has the wrong shape, the
             hub cannot be reached or refuses, or `image_size` does not fit.
     """
-    path = located(model_path)
+    path = resolve_model_path(model_path)
     if path.is_file():
-        config, tensors = Sam3VideoConfig(), _original(path, bpe_path)
+        config, tensors = Sam3VideoConfig(), _read_original(path, bpe_path)
         tokens = None
     else:
-        folder = path if path.is_dir() else _hub(model_path, model_dir)
-        config = _config(folder)
-        tokens = None if bpe_path else Tokenizer.from_folder(folder, _context(config))
-        tensors = {name.replace(TWICE, "tracker_model."): tensor for name, tensor in _weights(folder).items()}
+        folder = path if path.is_dir() else _download(model_path, model_dir)
+        config = _read_config(folder)
+        tokens = None if bpe_path else Tokenizer.from_folder(folder, _context_length(config))
+        tensors = {
+            name.replace(DOUBLE_PREFIX, "tracker_model."): tensor for name, tensor in _read_folder(folder).items()
+        }
     if tokens is None:
-        tokens = Tokenizer.from_bpe(Path(bpe_path).expanduser(), _context(config))
-    if tokens.size > (known := _detector(config).text_config.vocab_size):
+        tokens = Tokenizer.from_bpe(Path(bpe_path).expanduser(), _context_length(config))
+    if tokens.size > (known := _detector_config(config).text_config.vocab_size):
         raise SettingsError(f"the tokenizer has {tokens.size} tokens and the model knows {known}: give its own")
     if image_size:
-        _resize(config, image_size)
+        _set_image_size(config, image_size)
     # Made without values but for what is computed (rope's tables, the grids of positions): those no file holds.
     with no_init_weights():
         model = Sam3VideoModel(config)
-    _fill(model, tensors)
+    _fill_model(model, tensors)
     model.requires_grad_(False).train(False)
     return model, tokens
 
@@ -97,34 +99,36 @@ def fingerprint(model: Sam3VideoModel) -> str:
 
     Taken right after `load`: a model in another precision has another fingerprint.
     """
-    config = _without_origin(json.loads(model.config.to_json_string(use_diff=False)))
+    config = _strip_origin(json.loads(model.config.to_json_string(use_diff=False)))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().flatten()
-        sample = values[:: max(1, values.numel() // SAMPLES)].to("cpu", torch.float32)
+        sample = values[:: max(1, values.numel() // FINGERPRINT_SAMPLES)].to("cpu", torch.float32)
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:8]
 
 
-def _hub(repository: str, model_dir: Path | None) -> Path:
+def _download(repository: str, model_dir: Path | None) -> Path:
     """The folder of a repository's files; those on disk do where the hub cannot be reached or refuses."""
-    if not HUB.fullmatch(repository) or LOCAL.search(repository) or Path(repository).parent.is_dir():
+    if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
         raise SettingsError(
             f"there is no file or folder {Path(repository).name}: set model_path to facebook/sam3, to a folder in the "
             "hub's layout, or to sam3.pt"
         )
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(FILES), cache_dir=model_dir))
+        return Path(snapshot_download(repository, allow_patterns=list(HUB_FILES), cache_dir=model_dir))
     except Exception as error:  # The network's errors have no common class.
         try:
-            kept = snapshot_download(repository, allow_patterns=list(FILES), cache_dir=model_dir, local_files_only=True)
+            kept = snapshot_download(
+                repository, allow_patterns=list(HUB_FILES), cache_dir=model_dir, local_files_only=True
+            )
         except Exception:
-            raise _refused(repository, error) from error
+            raise _hub_error(repository, error) from error
         log.warning("the hub gives no answer (%s): %s is loaded as kept on disk", type(error).__name__, repository)
         return Path(kept)
 
 
-def _refused(repository: str, error: BaseException) -> SettingsError:
+def _hub_error(repository: str, error: BaseException) -> SettingsError:
     status = None
     cause: BaseException | None = error
     while cause is not None and status is None:
@@ -143,36 +147,36 @@ def _refused(repository: str, error: BaseException) -> SettingsError:
     )
 
 
-def _config(folder: Path) -> Sam3VideoConfig:
+def _read_config(folder: Path) -> Sam3VideoConfig:
     path = folder / "config.json"
-    values = _json(path)
+    values = _read_json(path)
     kind = values.get("model_type")
     if kind != "sam3_video":
         raise SettingsError(f"{path.name} is of a {kind} model: this engine needs one of model_type sam3_video")
     try:
-        return Sam3VideoConfig.from_dict(_without_origin(values))
+        return Sam3VideoConfig.from_dict(_strip_origin(values))
     except Exception as error:  # The library raises no narrower class.
         raise SettingsError(f"{path.name} is not one of SAM3 ({type(error).__name__}): copy it again") from error
 
 
-def _context(config: Sam3VideoConfig) -> int:
-    return int(_detector(config).text_config.max_position_embeddings)
+def _context_length(config: Sam3VideoConfig) -> int:
+    return int(_detector_config(config).text_config.max_position_embeddings)
 
 
-def _detector(config: Sam3VideoConfig) -> Any:
+def _detector_config(config: Sam3VideoConfig) -> Any:
     """The detector's part, which the library declares as anything it may be made of."""
     return config.detector_config
 
 
-def _without_origin(values: Any) -> Any:
+def _strip_origin(values: Any) -> Any:
     if isinstance(values, dict):
-        return {key: _without_origin(value) for key, value in values.items() if key not in NOT_THE_MODEL}
+        return {key: _strip_origin(value) for key, value in values.items() if key not in ORIGIN_KEYS}
     return values
 
 
-def _resize(config: Sam3VideoConfig, image_size: int) -> None:
+def _set_image_size(config: Sam3VideoConfig, image_size: int) -> None:
     """Let a config take pictures of another size; no weight depends on it."""
-    vision = _detector(config).vision_config
+    vision = _detector_config(config).vision_config
     patch = int(vision.backbone_config.patch_size)
     grid, rest = divmod(image_size, patch)
     if rest or grid < 2:
@@ -184,36 +188,38 @@ def _resize(config: Sam3VideoConfig, image_size: int) -> None:
     config.low_res_mask_size = 4 * grid
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _read_folder(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder in the hub's layout: one safetensors file, several with an index, or a pickle."""
     index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
     single = folder / "model.safetensors"
     if single.is_file():
-        return _read(single)
+        return _read_tensors(single)
     if index.is_file():
-        shards = _json(index).get("weight_map")
+        shards = _read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise SettingsError(f"{index.name} has no weight_map: copy it again")
         return {
-            name: tensor for shard in sorted(set(shards.values())) for name, tensor in _read(folder / shard).items()
+            name: tensor
+            for shard in sorted(set(shards.values()))
+            for name, tensor in _read_tensors(folder / shard).items()
         }
     if pickled.is_file():
-        return _read(pickled)
+        return _read_tensors(pickled)
     raise SettingsError(f"the folder {folder.name} holds no model.safetensors: copy it there, or give sam3.pt itself")
 
 
-def _original(path: Path, bpe_path: str) -> dict[str, Tensor]:
+def _read_original(path: Path, bpe_path: str) -> dict[str, Tensor]:
     if not bpe_path:
         raise SettingsError(f"{path.name} comes without a tokenizer: set bpe_path to bpe_simple_vocab_16e6.txt.gz")
-    tensors = _read(path)
+    tensors = _read_tensors(path)
     if not is_original(tensors):
         raise SettingsError(
             f"{path.name} is not the original sam3.pt: give that, or the folder that holds {path.name} and config.json"
         )
-    return converted(tensors)
+    return convert_checkpoint(tensors)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by name, mapped to it where the format allows."""
     if not path.is_file():
         raise SettingsError(f"{path.name} is missing: copy the model's folder again")
@@ -234,37 +240,37 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
-def _fill(model: Sam3VideoModel, tensors: dict[str, Tensor]) -> None:
+def _fill_model(model: Sam3VideoModel, tensors: dict[str, Tensor]) -> None:
     """Put the weights in their places: all of them, or none."""
     places = model.state_dict()
-    for name, twin in (TWINS, TWINS[::-1]):
+    for name, twin in (TIED_NAMES, TIED_NAMES[::-1]):
         if name not in tensors and twin in tensors:
             tensors[name] = tensors[twin].clone()
     wrong = [f"{name} is missing" for name in sorted(places.keys() - tensors.keys())]
     for name in sorted(places.keys() & tensors.keys()):
         place, tensor = places[name], tensors[name]
         if place.shape != tensor.shape:
-            wrong.append(f"{name} is {_shape(tensor)}, not {_shape(place)}")
+            wrong.append(f"{name} is {_format_shape(tensor)}, not {_format_shape(place)}")
         elif not tensor.is_floating_point():
             wrong.append(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats")
     if wrong:
-        raise SettingsError(f"the weights do not fit SAM3: {_listed(wrong, '; ')}: give those of facebook/sam3")
+        raise SettingsError(f"the weights do not fit SAM3: {_format_names(wrong, '; ')}: give those of facebook/sam3")
     if left := sorted(tensors.keys() - places.keys()):
-        log.warning("SAM3 has no place for %d of the weights: %s", len(left), _listed(left))
+        log.warning("SAM3 has no place for %d of the weights: %s", len(left), _format_names(left))
     fitting = {name: tensors[name].to(torch.float32).contiguous() for name in places}
     model.load_state_dict(fitting, strict=True, assign=True)
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
-def _listed(names: Sequence[str], between: str = ", ") -> str:
-    more = f"{between}and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return between.join(names[:NAMED]) + more
+def _format_names(names: Sequence[str], between: str = ", ") -> str:
+    more = f"{between}and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return between.join(names[:MAX_NAMES]) + more
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SettingsError(
             f"the folder {path.parent.name} holds no {path.name}: copy it there, or give sam3.pt itself"

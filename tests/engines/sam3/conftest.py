@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.engines.sam3.object_tracker import Sam3
+from backend.engines.sam3.object_tracker import Sam3Model
 from backend.engines.sam3.session import Sam3Session
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
@@ -14,8 +14,8 @@ from tests.engines.sam3.sessions import VIDEO
 
 
 @pytest.fixture(scope="module")
-def sam3() -> Sam3:
-    return scenes.engine().sam3
+def sam3() -> Sam3Model:
+    return scenes.engine().model
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def opened(sam3) -> Iterator[Callable[..., Sam3Session]]:
     def open_one(
         *prompts: Prompt | Phrase, video: FakeVideo = VIDEO, state: bytes | None = None, masks: bool = False, **changes
     ) -> Sam3Session:
-        model = replace(sam3, thresholds=replace(sam3.thresholds, **changes), masks=masks)
+        model = replace(sam3, thresholds=replace(sam3.thresholds, **changes), with_masks=masks)
         sessions.append(Sam3Session(model, video, state))
         for frame in sorted({prompt.frame for prompt in prompts}):
             sessions[-1].prompt([prompt for prompt in prompts if prompt.frame == frame])

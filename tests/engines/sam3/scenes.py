@@ -127,5 +127,5 @@ def engine() -> Sam3Engine:
             model_path=str(model), device="cpu", score_threshold=0.3, new_object_threshold=0.35, hotstart_frames=6
         )
         loaded = Sam3Engine(settings)
-        assert loaded.sam3
+        assert loaded.model
     return loaded

@@ -38,4 +38,4 @@ def values(results: Sequence[FrameResult]) -> list[Any]:
 
 
 def kept(session: Sam3Session, track: str) -> Any:
-    return session._scene.objects[track].memories
+    return session._object_tracker.objects[track].memory_bank

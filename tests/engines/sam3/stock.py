@@ -23,8 +23,8 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.masks import mask_input
-from backend.engines.sam3.preprocess import pixels
+from backend.engines.sam3.postprocess import preprocess_mask
+from backend.engines.sam3.preprocess import preprocess_image
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.engines.sam3.tracker import Tracker
 from backend.tracks.prompts import Phrase, Prompt
@@ -38,18 +38,18 @@ Boxes = dict[int, Sequence[float]]
 
 def model_of(engine: Sam3Engine) -> Sam3VideoModel:
     """The library's model, whose weights an engine has."""
-    return engine.sam3.vision._model
+    return engine.model.image_encoder._model
 
 
 def bare(engine: Sam3Engine) -> Sam3Engine:
     """An engine without what the library does not have here, and the library's model with its thresholds."""
-    sam3, model = engine.sam3, model_of(engine)
-    engine._sam3 = replace(sam3, speck=0)
-    sam3.tracker.least_quality = None
+    sam3, model = engine.model, model_of(engine)
+    engine._model = replace(sam3, max_speck_area=0)
+    sam3.tracker.min_eff_iou = None
     model.config.det_nms_thresh = model.det_nms_thresh = 0.0
     model.fill_hole_area = 0
     model.score_threshold_detection = model.config.score_threshold_detection
-    model.new_det_thresh, model.max_num_objects = sam3.thresholds.new, sam3.thresholds.max_objects
+    model.new_det_thresh, model.max_num_objects = sam3.thresholds.new_track_score, sam3.thresholds.max_objects
     return engine
 
 
@@ -57,7 +57,7 @@ def stacked(video: FakeVideo, side: int) -> Tensor:
     """All pictures as the model sees them: shape (n, 3, side, side)."""
     frames = torch.empty(len(video), 3, side, side)
     for frame, picture in zip(frames, video.pictures, strict=True):
-        frame[:] = pixels(picture, side, CPU)[0]
+        frame[:] = preprocess_image(picture, side, CPU)[0]
     return frames
 
 
@@ -192,7 +192,7 @@ class Alone:
         session, frame = self._session, prompt.frame
         session.point_inputs_per_obj[0].pop(frame, None)
         if prompt.mask is not None:
-            session.add_mask_inputs(0, frame, mask_input(prompt.mask, self._side, CPU))
+            session.add_mask_inputs(0, frame, preprocess_mask(prompt.mask, self._side, CPU))
         else:
             points = [(point.x, point.y, int(point.positive)) for point in prompt.points]
             corners = [(prompt.box.x0, prompt.box.y0, 2), (prompt.box.x1, prompt.box.y1, 3)] if prompt.box else []

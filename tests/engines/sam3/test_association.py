@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
-from backend.engines.sam3.association import Association, Plan
+from backend.engines.sam3.association import Association, TrackUpdatePlan
 from backend.engines.sam3.detector import Detections
-from backend.engines.sam3.masks import NOTHING
+from backend.engines.sam3.postprocess import ABSENT_LOGIT
 from backend.engines.sam3.thresholds import Thresholds
 from tests.engines.sam3.tiny import build
 
@@ -191,11 +191,11 @@ def numbers(tracks: Any) -> set[int]:
     return {int(track) for track in tracks}
 
 
-def compare(plan: Plan, frame: Frame, library: Library, output: Any, seen: Counter[str]) -> None:
+def compare(plan: TrackUpdatePlan, frame: Frame, library: Library, output: Any, seen: Counter[str]) -> None:
     theirs = library.plan
     removed = theirs["obj_ids_newly_removed"]
-    assert [row for _, row in plan.born] == theirs["new_det_out_inds"]
-    assert [int(track) for track, _ in plan.born] == theirs["new_det_obj_ids"]
+    assert [row for _, row in plan.new_tracks] == theirs["new_det_out_inds"]
+    assert [int(track) for track, _ in plan.new_tracks] == theirs["new_det_obj_ids"]
     assert numbers(plan.removed) == removed
     assert numbers(plan.hidden) == output.suppressed_obj_ids - removed
     assert numbers(plan.reconditioned) == theirs["reconditioned_obj_ids"] - removed
@@ -203,19 +203,19 @@ def compare(plan: Plan, frame: Frame, library: Library, output: Any, seen: Count
         assert theirs["trk_id_to_max_iou_high_conf_det"][int(track)] == row
     if frame.ids:
         assert library.memory is not None
-        assert torch.equal(plan.memory, library.memory)
+        assert torch.equal(plan.memory_logits, library.memory)
     if not removed:  # else the library gives each object behind a removed one the mask of another
         shown = dict(zip(frame.ids, plan.logits, strict=True))
-        shown |= {track: frame.detections.logits[row] for track, row in [*plan.born, *plan.reconditioned.items()]}
+        shown |= {track: frame.detections.logits[row] for track, row in [*plan.new_tracks, *plan.reconditioned.items()]}
         for track, mask in shown.items():
             assert torch.equal(mask, output.obj_id_to_mask[int(track)][0])
     happened = {
-        "born": plan.born,
+        "born": plan.new_tracks,
         "removed": plan.removed,
         "hidden": plan.hidden,
         "reconditioned": plan.reconditioned,
-        "behind": (plan.logits == NOTHING).all((1, 2)).any(),
-        "shrunk": (plan.memory != plan.logits).any(),
+        "behind": (plan.logits == ABSENT_LOGIT).all((1, 2)).any(),
+        "shrunk": (plan.memory_logits != plan.logits).any(),
         "duplicates": any(len(tracks) > 1 for tracks in theirs["det_to_matched_trk_obj_ids"].values()),
         "unmatched": theirs["unmatched_trk_obj_ids"],
         "nothing found": not len(frame.detections),
@@ -227,9 +227,9 @@ def compare(plan: Plan, frame: Frame, library: Library, output: Any, seen: Count
 def walk(library: Library, seed: int, phrases: int, frames: range, seen: Counter[str], **changes: Any) -> None:
     world = World(seed, phrases)
     config = SimpleNamespace(**{**Sam3VideoConfig().__dict__, **TUNED, **changes})
-    thresholds = Thresholds.of(config)
+    thresholds = Thresholds.from_config(config)
     if phrases > 1:  # the rule across phrases is ours alone
-        thresholds = replace(thresholds, duplicate=2.0)
+        thresholds = replace(thresholds, duplicate_iou=2.0)
     association = Association(thresholds, numbered())
     ids: list[str] = []
     for number in frames:
@@ -237,8 +237,8 @@ def walk(library: Library, seed: int, phrases: int, frames: range, seen: Counter
         output = library.step(frame, frames.step < 0)
         plan = association.step(number, frame.detections, ids, frame.logits, frame.scores)
         compare(plan, frame, library, output, seen)
-        world.followed |= {track: world.detected[row] for track, row in plan.born}
-        ids = [track for track in [*ids, *(track for track, _ in plan.born)] if track not in plan.removed]
+        world.followed |= {track: world.detected[row] for track, row in plan.new_tracks}
+        ids = [track for track in [*ids, *(track for track, _ in plan.new_tracks)] if track not in plan.removed]
         assert numbers(association.tracks) == numbers(ids) == set(library.session.obj_ids)
         if number % 7 == 0:
             association = Association(thresholds, association._new_id, json.loads(json.dumps(association.state())))
@@ -265,13 +265,15 @@ def test_one_way_is_as_good_as_the_other() -> None:
     ways = []
     for frames in (range(0, 48), range(48, 0, -1)):
         world, ids, plans = World(1, 2), [], []
-        association = Association(replace(Thresholds(), hotstart=10, unmatched=4, duplicates=4), numbered())
+        association = Association(
+            replace(Thresholds(), hotstart_frames=10, hotstart_unmatched=4, hotstart_duplicates=4), numbered()
+        )
         for number in frames:
             frame = world.frame(number, ids)
             plan = association.step(number, frame.detections, ids, frame.logits, frame.scores)
-            world.followed |= {track: world.detected[row] for track, row in plan.born}
-            ids = [track for track in [*ids, *(track for track, _ in plan.born)] if track not in plan.removed]
-            plans.append((plan.born, plan.removed, plan.logits.tolist()))
+            world.followed |= {track: world.detected[row] for track, row in plan.new_tracks}
+            ids = [track for track in [*ids, *(track for track, _ in plan.new_tracks)] if track not in plan.removed]
+            plans.append((plan.new_tracks, plan.removed, plan.logits.tolist()))
         ways.append(plans)
     assert ways[0] == ways[1]
     assert any(removed for _, removed, _ in ways[0])
@@ -295,7 +297,7 @@ def found(*objects: tuple[Tensor, float, int]) -> Detections:
     )
 
 
-def stepped(association: Association, frame: int, detections: Detections, tracks: dict[str, Tensor]) -> Plan:
+def stepped(association: Association, frame: int, detections: Detections, tracks: dict[str, Tensor]) -> TrackUpdatePlan:
     logits = torch.stack(list(tracks.values())) if tracks else torch.zeros(0, SIDE, SIDE)
     return association.step(frame, detections, list(tracks), logits, torch.full((len(tracks),), 5.0))
 
@@ -308,33 +310,42 @@ def begun(detections: Detections, thresholds: Thresholds | None = None) -> Assoc
 
 def test_thresholds_are_the_models() -> None:
     config = Sam3VideoConfig()
-    assert Thresholds.of(config) == Thresholds()
+    assert Thresholds.from_config(config) == Thresholds()
     names = [name for name in TUNED if name in config.to_dict()]
     assert names == list(TUNED)
-    tuned = Thresholds.of(SimpleNamespace(**{**config.__dict__, **TUNED}))
-    assert (tuned.hotstart, tuned.unmatched, tuned.duplicates, tuned.refresh_every) == (12, 5, 4, 3)
-    assert (tuned.patience, tuned.patience_most, tuned.hide_unmatched) == (4, 6, True)
+    tuned = Thresholds.from_config(SimpleNamespace(**{**config.__dict__, **TUNED}))
+    assert (tuned.hotstart_frames, tuned.hotstart_unmatched, tuned.hotstart_duplicates, tuned.recondition_every) == (
+        12,
+        5,
+        4,
+        3,
+    )
+    assert (tuned.keep_alive, tuned.max_keep_alive, tuned.hide_unmatched) == (4, 6, True)
 
 
 @pytest.mark.parametrize(("frames", "counts"), [(100, (15, 8)), (15, (15, 8)), (8, (8, 4)), (5, (5, 3)), (2, (2, 1))])
 def test_a_short_hot_start_asks_for_its_share(frames: int, counts: tuple[int, int]) -> None:
-    short = Thresholds().within(frames)
-    assert (short.hotstart, short.unmatched) == (short.hotstart, short.duplicates) == counts
+    short = Thresholds().limit_hotstart(frames)
+    assert (
+        (short.hotstart_frames, short.hotstart_unmatched)
+        == (short.hotstart_frames, short.hotstart_duplicates)
+        == counts
+    )
 
 
 @pytest.mark.parametrize("frames", range(16))
 def test_every_hot_start_can_be_failed_but_not_by_half_a_chance(frames: int) -> None:
-    short, occasions = Thresholds().within(frames), frames - 1
-    assert short.unmatched == short.duplicates >= 1
-    assert occasions < 1 or occasions / 2 < short.unmatched <= occasions
+    short, occasions = Thresholds().limit_hotstart(frames), frames - 1
+    assert short.hotstart_unmatched == short.hotstart_duplicates >= 1
+    assert occasions < 1 or occasions / 2 < short.hotstart_unmatched <= occasions
     for least in (0, 1):
-        assert Thresholds(hotstart=least).within(frames).hotstart == min(least, frames)
+        assert Thresholds(hotstart_frames=least).limit_hotstart(frames).hotstart_frames == min(least, frames)
 
 
 @pytest.mark.parametrize("frames", [2, 3, 4, 7, 15])
 def test_a_track_that_nothing_confirms_ends_within_a_short_span(frames: int) -> None:
     true, false = square(0), square(12)
-    association = begun(found((true, 0.9, 0), (false, 0.6, 0)), Thresholds().within(frames))
+    association = begun(found((true, 0.9, 0), (false, 0.6, 0)), Thresholds().limit_hotstart(frames))
     removed = [
         stepped(association, frame, found((true, 0.9, 0)), {"0": true, "1": false}).removed
         for frame in range(1, frames)
@@ -348,30 +359,30 @@ def test_an_object_found_by_two_phrases_is_born_once_by_the_better() -> None:
     association = Association(Thresholds(), numbered())
     detections = found((square(0), 0.8, 0), (square(0), 0.9, 1), (square(12), 0.95, 0), (square(2), 0.7, 0))
     plan = stepped(association, 0, detections, {})
-    assert [row for _, row in plan.born] == [1, 2, 3]
+    assert [row for _, row in plan.new_tracks] == [1, 2, 3]
     assert {track: known.phrase for track, known in association.tracks.items()} == {"0": 1, "1": 0, "2": 0}
 
 
 def test_objects_of_one_phrase_are_all_born_as_in_the_library() -> None:
     plan = stepped(Association(Thresholds(), numbered()), 0, found((square(0), 0.8, 0), (square(0), 0.9, 0)), {})
-    assert plan.born == [("0", 0), ("1", 1)]
+    assert plan.new_tracks == [("0", 0), ("1", 1)]
 
 
 @pytest.mark.parametrize(("score", "frame", "phrase"), [(0.95, 1, 1), (0.95, 14, 1), (0.95, 15, 0), (0.8, 1, 0)])
 def test_a_young_track_changes_over_to_a_phrase_that_fits_it_better(score: float, frame: int, phrase: int) -> None:
     association = begun(found((square(0), 0.9, 0), (square(12), 0.9, 0)))
     plan = stepped(association, frame, found((square(0), score, 1)), {"1": square(12), "0": square(0)})
-    assert plan.born == []
+    assert plan.new_tracks == []
     assert association.tracks["1"].phrase == 0
     assert association.tracks["0"].phrase == phrase
     assert association.tracks["0"].score == pytest.approx(max(score, 0.9) if phrase else 0.9)
-    assert association.tracks["0"].unmatched == (0 if phrase else 1)
+    assert association.tracks["0"].unmatched_frames == (0 if phrase else 1)
 
 
 def test_an_object_of_another_phrase_beside_a_track_is_born() -> None:
     association = begun(found((square(0), 0.9, 0)))
     plan = stepped(association, 1, found((square(0), 0.9, 0), (square(4), 0.95, 1)), {"0": square(0)})
-    assert plan.born == [("1", 1)]
+    assert plan.new_tracks == [("1", 1)]
     assert association.tracks["0"].phrase == 0
 
 
@@ -381,33 +392,33 @@ def test_a_second_phrase_neither_shrinks_nor_hides_the_first() -> None:
         association.add(track, phrase, 0.9, 0)
     tracks = {"a": square(0), "b": square(0) + 1}
     plan = stepped(association, 1, found(), tracks)
-    assert torch.equal(plan.memory, torch.stack(list(tracks.values())))
+    assert torch.equal(plan.memory_logits, torch.stack(list(tracks.values())))
 
 
 def test_persons_tracks_are_left_alone_and_not_doubled() -> None:
-    association = begun(found((square(0), 0.9, 0), (square(12), 0.6, 0)), Thresholds(hide_unmatched=True, patience=1))
+    association = begun(found((square(0), 0.9, 0), (square(12), 0.6, 0)), Thresholds(hide_unmatched=True, keep_alive=1))
     association.forget("0")
     tracks = {"0": square(0), "1": square(0) + 1, "another": square(0) + 2}
     for frame in range(1, 20):
         detections = found((square(0), 0.95, 0), (square(1), 0.9, 1)) if frame % 2 else found()
         plan = stepped(association, frame, detections, tracks)
-        assert plan.born == []
+        assert plan.new_tracks == []
         assert not {"0", "another"} & (plan.removed | plan.hidden | set(plan.reconditioned) | set(association.tracks))
         assert torch.equal(plan.logits, torch.stack(list(tracks.values())))
-        assert torch.equal(plan.memory, plan.logits)
+        assert torch.equal(plan.memory_logits, plan.logits)
 
 
 def test_beside_persons_tracks_alone_every_detection_is_new_as_in_the_library() -> None:
     association = Association(Thresholds(), numbered())
     detections = found((square(12), 0.55, 0), (square(6), 0.9, 0))
     plan = stepped(association, 0, detections, {"mine": square(0)})
-    assert plan.born == [("0", 0)]
+    assert plan.new_tracks == [("0", 0)]
     plan = stepped(association, 1, found((square(12), 0.9, 0), (square(0), 0.6, 1)), {"0": square(12)})
-    assert plan.born == []
+    assert plan.new_tracks == []
 
 
 def test_a_track_that_ends_is_not_refreshed() -> None:
-    thresholds = Thresholds(refresh_every=1, duplicates=1)
+    thresholds = Thresholds(recondition_every=1, hotstart_duplicates=1)
     association = begun(found((square(1), 0.9, 0), (square(0), 0.9, 0)), thresholds)
     plan = stepped(association, 1, found((square(0), 0.9, 0)), {"0": square(1), "1": square(0)})
     assert plan.removed == {"1"}
@@ -418,8 +429,8 @@ def test_a_track_that_was_found_elsewhere_is_not_found_again() -> None:
     association = Association(Thresholds(), numbered())
     association.add("there", 0, 0.9, 10)
     plan = stepped(association, 9, found((square(0), 0.9, 0)), {"there": square(0)})
-    assert plan.born == []
-    assert association.tracks["there"].unmatched == 0
+    assert plan.new_tracks == []
+    assert association.tracks["there"].unmatched_frames == 0
 
 
 @pytest.mark.parametrize(("most", "rows"), [(4, [0, 2]), (3, [2]), (2, []), (1, [])])
@@ -431,7 +442,7 @@ def test_the_surest_newcomers_find_room(most: int, rows: list[int], caplog: pyte
         plan = stepped(association, 1, newcomers, {"0": square(0), "1": square(0)})
         again = Association(association.thresholds, numbered(), association.state())
         stepped(again, 2, newcomers, {"0": square(0), "1": square(0)})
-    assert [row for _, row in plan.born] == rows
+    assert [row for _, row in plan.new_tracks] == rows
     assert [record.name for record in caplog.records] == ["backend.engines.sam3.association"]
 
 
@@ -442,27 +453,31 @@ def test_a_track_is_judged_from_its_second_frame_on() -> None:
     tracks = {"a": square(0), "b": square(1)}
     for frame, unmatched, overlaps in ((4, 0, {}), (5, 0, {"a": 1}), (6, 1, {"a": 1})):
         stepped(association, frame, found() if frame == 6 else found((square(0), 0.9, 0)), tracks)
-        assert association.tracks["a"].unmatched == unmatched
+        assert association.tracks["a"].unmatched_frames == unmatched
         assert association.tracks["b"].overlaps == overlaps
 
 
 def test_a_track_that_has_been_gone_for_long_ends_and_makes_room() -> None:
-    association = begun(found((square(0), 0.9, 0), (square(12), 0.9, 0)), Thresholds(absent=3, max_objects=2))
+    association = begun(
+        found((square(0), 0.9, 0), (square(12), 0.9, 0)), Thresholds(max_absent_frames=3, max_objects=2)
+    )
     nothing = torch.full_like(square(0), -3)
     there, ended = [True, False, False, True, False, False, False], []
     for frame, is_there in enumerate(there, 1):
         tracks = {"0": square(0), "1": square(12) if is_there else nothing}
         plan = stepped(association, frame, found((square(0), 0.9, 0), (square(6), 0.9, 0)), tracks)
-        assert plan.born == []
+        assert plan.new_tracks == []
         ended.append(plan.ended)
     assert ended == [set()] * 6 + [{"1"}]
     assert association.tracks.keys() == {"0"}
     plan = stepped(association, 8, found((square(12), 0.9, 0)), {"0": square(0)})
-    assert plan.born == [("2", 0)]
+    assert plan.new_tracks == [("2", 0)]
 
 
 def test_what_is_remembered_does_not_grow_with_time() -> None:
-    association = begun(found((square(0), 0.9, 0), (square(1), 0.9, 0), (square(12), 0.9, 0)), Thresholds(hotstart=4))
+    association = begun(
+        found((square(0), 0.9, 0), (square(1), 0.9, 0), (square(12), 0.9, 0)), Thresholds(hotstart_frames=4)
+    )
     tracks = {"0": square(0), "1": square(1), "2": square(12)}
     sizes = []
     for frame in range(1, 300):
@@ -476,12 +491,12 @@ def test_what_is_remembered_does_not_grow_with_time() -> None:
 
 def test_nothing_that_is_given_is_changed() -> None:
     world = World(3, 1)
-    association = Association(replace(Thresholds(refresh_by_track=False), refresh_every=1), numbered())
+    association = Association(replace(Thresholds(recondition_on_track_mask=False), recondition_every=1), numbered())
     ids: list[str] = []
     for number in range(10):
         frame = world.frame(number, ids)
         given = [tensor.clone() for tensor in (frame.detections.logits, frame.logits, frame.scores)]
         plan = association.step(number, frame.detections, ids, frame.logits, frame.scores)
         assert all(map(torch.equal, given, (frame.detections.logits, frame.logits, frame.scores)))
-        world.followed |= {track: world.detected[row] for track, row in plan.born}
-        ids = [*ids, *(track for track, _ in plan.born)]
+        world.followed |= {track: world.detected[row] for track, row in plan.new_tracks}
+        ids = [*ids, *(track for track, _ in plan.new_tracks)]

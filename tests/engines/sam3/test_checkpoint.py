@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 
-from backend.engines.sam3.checkpoint import MODULES, UNUSED, converted, is_original, renamed
-from backend.engines.sam3.detector import Detector, Words
+from backend.engines.sam3.checkpoint import MODULES, UNUSED, convert_checkpoint, is_original, rename_tensor
+from backend.engines.sam3.detector import Detector, TextFeatures
 from tests.engines.sam3 import tiny
 
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def ours() -> dict[str, Tensor]:
 
 
 def test_every_name_finds_its_place_and_every_place_its_name(original, ours):
-    found = converted(original)
+    found = convert_checkpoint(original)
     assert found.keys() == ours.keys() - {TWIN}
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
         name: tuple(ours[name].shape) for name in found
@@ -81,7 +81,7 @@ def test_queries_keys_and_values_are_the_thirds_in_order():
     packed = torch.arange(6.0)[:, None].repeat(1, 2)
     block = "detector.backbone.vision_backbone.trunk.blocks.7.attn.qkv.weight"
     layer = "detector.transformer.decoder.layers.1.ca_text.in_proj_bias"
-    found = converted({block: packed, layer: packed[:, 0]})
+    found = convert_checkpoint({block: packed, layer: packed[:, 0]})
     vision, words = "detector_model.vision_encoder.backbone.layers.7.attention", "text_cross_attn"
     for place, letter in enumerate("qkv"):
         assert torch.equal(found[f"{vision}.{letter}_proj.weight"], packed[2 * place : 2 * place + 2])
@@ -91,7 +91,7 @@ def test_queries_keys_and_values_are_the_thirds_in_order():
 
 def test_the_class_token_goes_the_points_join_and_the_projection_turns():
     points = "tracker.sam_prompt_encoder.point_embeddings"
-    found = converted(
+    found = convert_checkpoint(
         {
             "detector.backbone.vision_backbone.trunk.pos_embed": torch.arange(5.0).view(1, 5, 1),
             "detector.backbone.language_backbone.encoder.text_projection": torch.arange(6.0).view(2, 3),
@@ -106,8 +106,8 @@ def test_the_class_token_goes_the_points_join_and_the_projection_turns():
 
 def test_a_name_that_nobody_knows_stays():
     tensors = {"detector.dreams.weight": torch.zeros(1), "epoch": torch.zeros(())}
-    assert converted(tensors) == tensors
-    assert renamed("tracker.transformer.encoders.0.weight") == "tracker.transformer.encoders.0.weight"
+    assert convert_checkpoint(tensors) == tensors
+    assert rename_tensor("tracker.transformer.encoders.0.weight") == "tracker.transformer.encoders.0.weight"
 
 
 def test_the_original_is_known_by_its_names(original, ours):
@@ -150,7 +150,7 @@ def model(reference) -> Sam3VideoModel:
     decoder.mlp_dim, decoder.num_attention_heads, decoder.iou_head_hidden_dim = 2048, 8, 256
     config.tracker_config.memory_fuser_intermediate_dim = 512
     model = Sam3VideoModel(config).eval().requires_grad_(False)
-    weights = converted({name: weight(name, tuple(shape)) for name, shape in reference["shapes"].items()})
+    weights = convert_checkpoint({name: weight(name, tuple(shape)) for name, shape in reference["shapes"].items()})
     weights[TWIN] = weights["tracker_model.prompt_encoder.shared_embedding.positional_embedding"]
     model.load_state_dict(weights, strict=True)
     return model
@@ -207,13 +207,15 @@ def test_the_vision_encoder_gives_the_numbers_of_the_reference(vision, views, sa
 
 @pytest.mark.parametrize("kind", ["words", "words and summary"])
 def test_the_detector_gives_the_numbers_of_the_reference(model, vision, words, same, kind):
-    read = Words(words[0][:1], words[1][:1])
+    read = TextFeatures(words[0][:1], words[1][:1])
     if kind == "words and summary":  # the token that the geometry encoder makes where there is no geometry
         detector = Detector(model, None)
-        same("summary", detector.geometry(vision))
-        read = detector._with_geometry(vision, read)
+        same("summary", detector.encode_geometry(vision))
+        read = detector._add_geometry_token(vision, read)
     found = model.detector_model(
-        vision_embeds=vision, text_embeds=SimpleNamespace(pooler_output=read.features), attention_mask=read.attention
+        vision_embeds=vision,
+        text_embeds=SimpleNamespace(pooler_output=read.features),
+        attention_mask=read.attention_mask,
     )
     same(f"{kind}: boxes", found.pred_boxes)
     same(f"{kind}: presence", found.presence_logits)

@@ -13,7 +13,7 @@ from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenc
 
 from backend.engines.sam3 import detector as module
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.masks import iou
+from backend.engines.sam3.postprocess import mask_iou
 from backend.errors import BadRequest
 from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build, config
 
@@ -74,7 +74,7 @@ def thresholds(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> Any:
 def middle(model: Sam3VideoModel, vision: Any) -> float:
     """A score that half of all detections reach, and none just so."""
     detector = Detector(model, Letters())
-    scores = detector.detect(vision, detector.words(PHRASES)).scores.sort().values
+    scores = detector.detect(vision, detector.encode_phrases(PHRASES)).scores.sort().values
     return float(scores[len(scores) // 2 - 1 :][:2].mean())
 
 
@@ -89,7 +89,7 @@ def test_finds_what_the_library_finds(batch: int, model: Sam3VideoModel, vision:
         expected = model.run_detection(inference_session=session, vision_embeds=vision)
     detector = Detector(model, Letters())
     detector.batches.size = batch
-    found = detector.detect(vision, detector.words(PHRASES))
+    found = detector.detect(vision, detector.encode_phrases(PHRASES))
     assert len(found) == 5 * len(PHRASES)
     assert found.phrases.tolist() == [number for number, one in expected.items() for _ in one["scores"]]
     assert torch.allclose(found.scores, torch.cat([one["scores"] for one in expected.values()]), atol=1e-5)
@@ -103,7 +103,7 @@ def test_a_phrase_alone_is_found_as_the_library_has_it_to_the_bit(model: Sam3Vid
     with torch.no_grad():
         expected = model.run_detection(inference_session=session, vision_embeds=vision)[0]
     detector = Detector(model, Letters())
-    found = detector.detect(vision, detector.words(PHRASES[:1]))
+    found = detector.detect(vision, detector.encode_phrases(PHRASES[:1]))
     assert torch.equal(found.scores, expected["scores"])
     assert torch.equal(found.logits, expected["mask"])
 
@@ -124,9 +124,9 @@ def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
 ) -> None:
     detector, short = Detector(model, Letters()), PHRASES[:3]
     detector.batches.size = batch
-    words = detector.words(short)
+    words = detector.encode_phrases(short)
     without = detector.detect(vision, words)
-    token = detector.geometry(vision)
+    token = detector.encode_geometry(vision)
     assert token.shape == (1, 1, words.features.shape[2])
     detector.geometry_token = True
     found = detector.detect(vision, words)
@@ -136,24 +136,28 @@ def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
         alone = model.detector_model(
             vision_embeds=vision,
             text_embeds=SimpleNamespace(pooler_output=torch.cat([words.features[number : number + 1], token], 1)),
-            attention_mask=torch.cat([words.attention[number : number + 1], torch.ones(1, 1, dtype=torch.int64)], 1),
+            attention_mask=torch.cat(
+                [words.attention_mask[number : number + 1], torch.ones(1, 1, dtype=torch.int64)], 1
+            ),
         )
         rows = found.phrases == number
         assert torch.allclose(found.logits[rows], alone.pred_masks[0], atol=1e-3)
-    assert detector.words(short).features.shape == words.features.shape, "what is kept of a phrase is of no frame"
+    assert detector.encode_phrases(short).features.shape == words.features.shape, (
+        "what is kept of a phrase is of no frame"
+    )
 
 
 def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
     model: Sam3VideoModel, vision: Any, thresholds: Any
 ) -> None:
     detector = Detector(model, Letters())
-    words = detector.words(PHRASES)
+    words = detector.encode_phrases(PHRASES)
     every = detector.detect(vision, words)
-    overlap = float(iou(every.logits > 0, every.logits > 0).median())
+    overlap = float(mask_iou(every.logits > 0, every.logits > 0).median())
     thresholds(0.0, overlap)
     found = detector.detect(vision, words)
     kept: list[int] = []
-    rivals = iou(every.logits > 0, every.logits > 0) > overlap
+    rivals = mask_iou(every.logits > 0, every.logits > 0) > overlap
     for row in every.scores.argsort(descending=True).tolist():
         if not any(rivals[row, other] and every.phrases[row] == every.phrases[other] for other in kept):
             kept.append(row)
@@ -166,7 +170,7 @@ def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
 def test_nothing_found_is_an_empty_answer(model: Sam3VideoModel, vision: Any, thresholds: Any) -> None:
     thresholds(1.0, 0.1)
     detector = Detector(model, Letters())
-    found = detector.detect(vision, detector.words(PHRASES))
+    found = detector.detect(vision, detector.encode_phrases(PHRASES))
     assert len(found) == 0
     assert found.logits.shape[1:] == (32, 32)
     assert found.phrases.dtype == torch.int64
@@ -176,7 +180,7 @@ def test_out_of_memory_it_goes_on_with_fewer_phrases_at_a_time(
     model: Sam3VideoModel, vision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(model, Letters())
-    words = detector.words(PHRASES)
+    words = detector.encode_phrases(PHRASES)
     expected = detector.detect(vision, words)
     forward, asked = model.detector_model.forward, []
 
@@ -196,39 +200,39 @@ def test_out_of_memory_it_goes_on_with_fewer_phrases_at_a_time(
 def test_a_phrase_is_read_once(model: Sam3VideoModel) -> None:
     letters = Letters()
     detector = Detector(model, letters)
-    first = detector.words(["dog", "person", "dog"])
-    again = detector.words(["person", "cat"])
+    first = detector.encode_phrases(["dog", "person", "dog"])
+    again = detector.encode_phrases(["person", "cat"])
     assert letters.read == ["dog", "person", "cat"]
     assert torch.equal(first.features[0], first.features[2])
     assert torch.equal(first.features[1], again.features[0])
-    assert torch.equal(first.attention.sum(1), torch.tensor([5, 8, 5]))
+    assert torch.equal(first.attention_mask.sum(1), torch.tensor([5, 8, 5]))
 
 
 def test_the_phrases_read_last_are_kept(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 2)
+    monkeypatch.setattr(module, "CACHED_PHRASES", 2)
     letters = Letters()
     detector = Detector(model, letters)
     for phrase in ("dog", "person", "dog", "cat", "dog", "person"):
-        detector.words([phrase])
+        detector.encode_phrases([phrase])
     assert letters.read == ["dog", "person", "cat", "person"]
 
 
 def test_more_phrases_than_are_kept_are_read_all_the_same(
     model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT", 1)
-    assert len(Detector(model, Letters()).words(PHRASES)) == len(PHRASES)
+    monkeypatch.setattr(module, "CACHED_PHRASES", 1)
+    assert len(Detector(model, Letters()).encode_phrases(PHRASES)) == len(PHRASES)
 
 
 @pytest.mark.parametrize("phrases", [[], ["dog", ""]])
 def test_bad_phrases_are_refused(phrases: list[str], model: Sam3VideoModel) -> None:
     with pytest.raises(BadRequest):
-        Detector(model, Letters()).words(phrases)
+        Detector(model, Letters()).encode_phrases(phrases)
 
 
 def test_a_part_of_the_words_finds_the_same(model: Sam3VideoModel, vision: Any) -> None:
     detector = Detector(model, Letters())
-    words = detector.words(PHRASES)
+    words = detector.encode_phrases(PHRASES)
     every = detector.detect(vision, words)
-    last = detector.detect(vision, replace(words, features=words.features[4:], attention=words.attention[4:]))
+    last = detector.detect(vision, replace(words, features=words.features[4:], attention_mask=words.attention_mask[4:]))
     assert torch.allclose(last.scores, every.scores[every.phrases == 4], atol=1e-5)

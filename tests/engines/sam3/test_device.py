@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.engines.sam3 import device
-from backend.engines.sam3.device import Batches
+from backend.engines.sam3.device import Batcher
 from backend.errors import SettingsError, Unsupported
 
 
@@ -25,20 +25,20 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(("there", "chosen"), [({"cuda": 2, "mps": True}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")])
 def test_auto_takes_the_best_there_is(machine, there, chosen):
     machine(**there)
-    assert device.chosen("auto") == torch.device(chosen)
+    assert device.select_device("auto") == torch.device(chosen)
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "cpu"])
 def test_what_is_named_is_taken(machine, name):
     machine(cuda=2)
-    assert device.chosen(name) == torch.device(name)
+    assert device.select_device(name) == torch.device(name)
 
 
 @pytest.mark.parametrize(("name", "cuda"), [("cuda", 0), ("cuda:2", 2), ("mps", 2)])
 def test_a_device_that_is_not_there_is_refused(machine, name, cuda):
     machine(cuda=cuda)
     with pytest.raises(SettingsError, match=f"device: {name} is not there: set device: auto, or cpu"):
-        device.chosen(name)
+        device.select_device(name)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_bfloat16_is_for_cuda_and_for_who_asks(monkeypatch, kind, dtype, narrow)
         def __exit__(self, *_): ...
 
     monkeypatch.setattr(torch, "autocast", Autocast)
-    with device.running(torch.device(kind), dtype):
+    with device.inference(torch.device(kind), dtype):
         assert torch.is_inference_mode_enabled()
     assert asked == [(kind, torch.bfloat16, narrow)]
     assert not torch.is_inference_mode_enabled()
@@ -72,7 +72,7 @@ def test_bfloat16_is_for_cuda_and_for_who_asks(monkeypatch, kind, dtype, narrow)
 def test_without_room_it_says_what_to_lower():
     with (
         pytest.raises(Unsupported, match="set image_size lower, or set device: cpu"),
-        device.running(torch.device("cpu"), "auto"),
+        device.inference(torch.device("cpu"), "auto"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -92,7 +92,7 @@ def halves(most: int) -> tuple[list[int], Callable[[slice], list[torch.Tensor]]]
 
 
 def test_work_goes_on_in_smaller_parts_where_there_is_no_room(caplog):
-    batches, (asked, work) = Batches(16, "objects"), halves(2)
+    batches, (asked, work) = Batcher(16, "objects"), halves(2)
     for _ in range(2):
         first, second = batches.run(7, work)
         assert first.tolist() == (-second).tolist() == [*range(7)]
@@ -103,7 +103,7 @@ def test_work_goes_on_in_smaller_parts_where_there_is_no_room(caplog):
 
 
 def test_what_one_thing_had_no_room_for_says_nothing_of_many(caplog):
-    batches, (asked, work) = Batches(16, "objects"), halves(0)
+    batches, (asked, work) = Batcher(16, "objects"), halves(0)
     with pytest.raises(torch.OutOfMemoryError):
         batches.run(1, work)
     assert (asked, batches.size, caplog.text) == ([1], 16, "")

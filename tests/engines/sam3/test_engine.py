@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from backend.engines.sam3.engine import Sam3Engine, version
+from backend.engines.sam3.engine import Sam3Engine, engine_version
 from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.tracks.geometry import Box
@@ -49,7 +49,7 @@ class Gate:
 
 
 def test_it_says_how_far_it_is_and_open_waits(settings, monkeypatch):
-    loading = Gate(monkeypatch, weights, "load")
+    loading = Gate(monkeypatch, weights, "load_model")
     warming = Gate(monkeypatch, Sam3Engine, "_warm_up")
     engine = Sam3Engine(settings)
     assert loading.reached.wait(60)
@@ -70,8 +70,8 @@ def test_it_says_how_far_it_is_and_open_waits(settings, monkeypatch):
 
 def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
     engine = Sam3Engine(settings)
-    vision = engine.sam3.vision
-    assert vision.passes == 1
+    vision = engine.model.image_encoder
+    assert vision.runs == 1
     assert not vision._hidden
 
 
@@ -86,7 +86,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monke
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(weights, "load", fail)
+    monkeypatch.setattr(weights, "load_model", fail)
     engine = Sam3Engine(settings)
     for _ in range(2):
         with pytest.raises(SettingsError) as caught:
@@ -98,18 +98,18 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_every_open(settings, monke
 
 @pytest.mark.parametrize(("path", "name"), [("sam3.pt", "sam3"), ("sam3.1", "sam3.1"), ("a/b.safetensors", "b")])
 def test_the_version_begins_with_the_models_name_without_the_files_ending(path, name):
-    assert re.fullmatch(f"{name}-[0-9a-f]{{6}}", version(Settings(model_path=path)))
+    assert re.fullmatch(f"{name}-[0-9a-f]{{6}}", engine_version(Settings(model_path=path)))
 
 
 def test_the_version_changes_with_the_weights_and_with_what_changes_tracks(settings, folder):
     others = [{"image_size": 224}, {"dtype": "bfloat16"}, {"score_threshold": 0.3}, {"max_objects": 3}]
     others += [{"new_object_threshold": 0.8}, {"hotstart_frames": 3}, {"model_path": "facebook/sam3"}]
-    versions = [version(replace(settings, **other)) for other in ({}, {"port": 1}, {"device": "auto"}, *others)]
+    versions = [engine_version(replace(settings, **other)) for other in ({}, {"port": 1}, {"device": "auto"}, *others)]
     assert versions[0] == versions[1] == versions[2]
     assert len({*versions}) == 1 + len(others)
     weights_file = folder / "model.safetensors"
     os.utime(weights_file, ns=(0, weights_file.stat().st_mtime_ns + 1))
-    assert version(settings) != versions[0]
+    assert engine_version(settings) != versions[0]
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path):
@@ -132,7 +132,7 @@ def seen(engine: Sam3Engine, stop: int = 3) -> Iterator[tuple[Box | None, float,
         session.prompt([A, B])
         for result in session.propagate(range(stop)):
             for name, one in result.tracks.items():
-                yield one.box, one.score, session._scene.objects[name].memories.at(result.frame).logits
+                yield one.box, one.score, session._object_tracker.objects[name].memory_bank.get(result.frame).logits
 
 
 def test_in_bfloat16_it_sees_about_the_same(settings, folder):
@@ -160,8 +160,8 @@ def test_words_and_tracks_work_in_bfloat16(folder):
 def test_another_image_size_runs(folder):
     side = 2 * tiny.IMAGE
     engine = Sam3Engine(Settings(model_path=str(folder), device="cpu", image_size=side))
-    assert engine.sam3.tracker.side == side
-    assert engine.sam3.tracker.mask_size == (8 * tiny.GRID, 8 * tiny.GRID)
+    assert engine.model.tracker.image_size == side
+    assert engine.model.tracker.mask_size == (8 * tiny.GRID, 8 * tiny.GRID)
     assert any(box for box, *_ in seen(engine))
 
 
@@ -177,10 +177,10 @@ def test_settings_reach_the_thresholds_and_the_masks(folder):
             show_masks=True,
         )
     )
-    thresholds = engine.sam3.thresholds
-    assert (thresholds.new, thresholds.max_objects, thresholds.hotstart) == (0.45, 3, 7)
-    assert engine.sam3.vision._model.config.score_threshold_detection == 0.25
-    assert engine.sam3.masks
+    thresholds = engine.model.thresholds
+    assert (thresholds.new_track_score, thresholds.max_objects, thresholds.hotstart_frames) == (0.45, 3, 7)
+    assert engine.model.image_encoder._model.config.score_threshold_detection == 0.25
+    assert engine.model.with_masks
     with engine.open(scenes.short(2)) as session:
         masks = [one.mask for one in session.prompt([A, B]).tracks.values() if one.box]
     assert masks
@@ -188,10 +188,10 @@ def test_settings_reach_the_thresholds_and_the_masks(folder):
 
 
 def test_a_longer_hot_start_than_the_models_asks_for_as_much_evidence(folder):
-    own = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=15)).sam3.thresholds
-    longer = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=40)).sam3.thresholds
-    assert (own.hotstart, longer.hotstart) == (15, 40)
-    assert (longer.unmatched, longer.duplicates) == (own.unmatched, own.duplicates)
+    own = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=15)).model.thresholds
+    longer = Sam3Engine(Settings(model_path=str(folder), device="cpu", hotstart_frames=40)).model.thresholds
+    assert (own.hotstart_frames, longer.hotstart_frames) == (15, 40)
+    assert (longer.hotstart_unmatched, longer.hotstart_duplicates) == (own.hotstart_unmatched, own.hotstart_duplicates)
 
 
 def test_small_specks_are_no_part_of_an_object(settings):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.engines.sam3.image_encoder import Vision
+from backend.engines.sam3.image_encoder import ImageEncoder
 from tests.engines.sam3 import scenes, tiny
 
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
@@ -15,32 +15,34 @@ SIZE = 4 * 32 * (tiny.IMAGE // tiny.PATCH) ** 2
 
 
 @pytest.fixture
-def vision() -> Iterator[Callable[..., Vision]]:
+def vision() -> Iterator[Callable[..., ImageEncoder]]:
     with torch.inference_mode():
-        yield lambda frames=9, room=9: Vision(scenes.engine().sam3.vision._model, frames, int(room * SIZE))
+        yield lambda frames=9, room=9: ImageEncoder(
+            scenes.engine().model.image_encoder._model, frames, int(room * SIZE)
+        )
 
 
-def passes(vision: Vision, *keys: object) -> int:
+def passes(vision: ImageEncoder, *keys: object) -> int:
     """How many of these keys it had to encode."""
-    before = vision.passes
+    before = vision.runs
     for key in keys:
-        vision.view(key, PICTURE)
-    return vision.passes - before
+        vision.encode(key, PICTURE)
+    return vision.runs - before
 
 
 def test_a_frame_is_seen_once(vision):
     one = vision()
     assert passes(one, 1, 2, 1, 2) == 2
-    assert torch.equal(one.view(1, PICTURE).hidden, one.view(2, PICTURE).hidden)
-    assert one.view(1, PICTURE).hidden.nbytes == SIZE
+    assert torch.equal(one.encode(1, PICTURE).hidden, one.encode(2, PICTURE).hidden)
+    assert one.encode(1, PICTURE).hidden.nbytes == SIZE
 
 
 def test_frames_of_different_videos_do_not_mix(vision):
     one, first, second = vision(), object(), object()
-    seen = one.view((first, 0), PICTURE).hidden
-    assert not torch.equal(one.view((second, 0), 255 - PICTURE).hidden, seen)
-    assert torch.equal(one.view((first, 0), PICTURE).hidden, seen)
-    assert one.passes == 2
+    seen = one.encode((first, 0), PICTURE).hidden
+    assert not torch.equal(one.encode((second, 0), 255 - PICTURE).hidden, seen)
+    assert torch.equal(one.encode((first, 0), PICTURE).hidden, seen)
+    assert one.runs == 2
 
 
 @pytest.mark.parametrize("bounds", [{"frames": 3}, {"room": 3}], ids=str)
@@ -61,16 +63,16 @@ def test_it_takes_no_more_bytes_than_it_may_and_keeps_one_frame_at_least(vision)
 
 
 def test_a_frame_that_two_look_at_at_once_is_counted_once(vision, monkeypatch):
-    one, run = vision(), Vision._run
+    one, run = vision(), ImageEncoder._encode
 
-    def meanwhile(self: Vision, picture: np.ndarray) -> torch.Tensor:
-        monkeypatch.setattr(Vision, "_run", run)
-        one.view(1, PICTURE)
+    def meanwhile(self: ImageEncoder, picture: np.ndarray) -> torch.Tensor:
+        monkeypatch.setattr(ImageEncoder, "_encode", run)
+        one.encode(1, PICTURE)
         return run(self, picture)
 
-    monkeypatch.setattr(Vision, "_run", meanwhile)
-    one.view(1, PICTURE)
-    assert one.passes == 2
+    monkeypatch.setattr(ImageEncoder, "_encode", meanwhile)
+    one.encode(1, PICTURE)
+    assert one.runs == 2
     assert one._bytes == SIZE
 
 
@@ -85,7 +87,7 @@ def test_cleared_it_starts_anew(vision):
 def failing(times: int, run: Callable) -> Callable:
     """An encoder that is out of memory so many times."""
 
-    def encode(self: Vision, picture: np.ndarray) -> torch.Tensor:
+    def encode(self: ImageEncoder, picture: np.ndarray) -> torch.Tensor:
         nonlocal times
         times -= 1
         if times >= 0:
@@ -98,24 +100,24 @@ def failing(times: int, run: Callable) -> Callable:
 def test_out_of_memory_it_lets_go_of_what_it_has_and_tries_once_more(vision, monkeypatch):
     one = vision()
     passes(one, 1, 2)
-    seen = one.view(1, PICTURE).hidden
-    monkeypatch.setattr(Vision, "_run", failing(1, Vision._run))
-    assert torch.equal(one.view(3, PICTURE).hidden, seen)
+    seen = one.encode(1, PICTURE).hidden
+    monkeypatch.setattr(ImageEncoder, "_encode", failing(1, ImageEncoder._encode))
+    assert torch.equal(one.encode(3, PICTURE).hidden, seen)
     assert list(one._hidden) == [3]
     assert one._bytes == SIZE
 
 
 def test_without_room_for_one_frame_it_gives_up_and_may_be_asked_again(vision, monkeypatch):
     one = vision()
-    monkeypatch.setattr(Vision, "_run", failing(2, Vision._run))
+    monkeypatch.setattr(ImageEncoder, "_encode", failing(2, ImageEncoder._encode))
     with pytest.raises(torch.OutOfMemoryError):
-        one.view(1, PICTURE)
+        one.encode(1, PICTURE)
     assert passes(one, 1) == 1
 
 
 def test_under_autocast_it_keeps_half_the_bytes(vision):
     one = vision()
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = one.view(1, PICTURE).hidden
+        hidden = one.encode(1, PICTURE).hidden
     assert hidden.dtype == torch.bfloat16
     assert one._bytes == SIZE // 2

@@ -39,14 +39,14 @@ def both(request) -> Iterator[SimpleNamespace]:
     seen = Sam3TrackerVideoInferenceCache(max_vision_features_cache_size=LENGTH)
     # What is rounded to bfloat16 may jump by a whole step where the sums differ in their last bit.
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "least_quality", None)
-        tracker = stock.alone(engine.sam3.vision._model)
-        yield SimpleNamespace(sam3=engine.sam3, video=video, alone=lambda: stock.Alone(tracker, video, seen))
+        patch.setattr(Tracker, "min_eff_iou", None)
+        tracker = stock.alone(engine.model.image_encoder._model)
+        yield SimpleNamespace(sam3=engine.model, video=video, alone=lambda: stock.Alone(tracker, video, seen))
 
 
 def masks(session: Sam3Session, frame: int) -> dict[tuple[str, int], Tensor]:
     """What the tracker has just said of the objects on a frame, as logits by object and frame."""
-    known = {name: one.memories.at(frame) for name, one in session._scene.objects.items()}
+    known = {name: one.memory_bank.get(frame) for name, one in session._object_tracker.objects.items()}
     return {(name, frame): memory.logits.clone() for name, memory in known.items() if memory is not None}
 
 

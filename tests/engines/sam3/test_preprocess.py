@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backend.engines.sam3.preprocess import pixels
+from backend.engines.sam3.preprocess import preprocess_image
 
 CPU = torch.device("cpu")
 GREY = 1 / 127.5
@@ -38,7 +38,7 @@ def pattern(height: int, width: int) -> np.ndarray:
 
 @given(pictures, st.sampled_from([1, 7, 14, 28]))
 def test_pixels_are_the_picture_through_a_triangle_filter(picture, size) -> None:
-    result = pixels(picture, size, CPU)
+    result = preprocess_image(picture, size, CPU)
     assert result.shape == (1, 3, size, size)
     assert result.dtype == torch.float32
     assert np.abs(result.numpy() - reference(picture, size)).max() <= 1.01 * GREY
@@ -47,7 +47,7 @@ def test_pixels_are_the_picture_through_a_triangle_filter(picture, size) -> None
 def test_a_large_picture_is_averaged_not_sampled() -> None:
     picture = np.zeros((280, 280, 3), np.uint8)
     picture[::2] = 200
-    inner = pixels(picture, 28, CPU)[..., 1:-1, :]
+    inner = preprocess_image(picture, 28, CPU)[..., 1:-1, :]
     assert (inner - (100 * GREY - 1)).abs().max() <= 1.01 * GREY
 
 
@@ -89,8 +89,8 @@ LARGER_GREEN = [
 def test_pixels_are_those_of_the_released_processor() -> None:
     # Without AVX2 torch rounds otherwise, by one grey level.
     apart = 0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 1
-    smaller = pixels(pattern(9, 12), 5, CPU)[0] * 127.5 + 127.5
-    larger = pixels(pattern(5, 6), 7, CPU)[0, 1] * 127.5 + 127.5
+    smaller = preprocess_image(pattern(9, 12), 5, CPU)[0] * 127.5 + 127.5
+    larger = preprocess_image(pattern(5, 6), 7, CPU)[0, 1] * 127.5 + 127.5
     assert (smaller.round() - torch.tensor(SMALLER)).abs().max() <= apart
     assert (larger.round() - torch.tensor(LARGER_GREEN)).abs().max() <= apart
     assert torch.allclose(smaller, smaller.round(), atol=1e-4), "not whole grey levels"
@@ -98,24 +98,24 @@ def test_pixels_are_those_of_the_released_processor() -> None:
 
 def test_a_picture_of_the_models_size_keeps_its_values() -> None:
     picture = pattern(14, 14)
-    assert torch.equal(pixels(picture, 14, CPU)[0].permute(1, 2, 0), (torch.tensor(picture) - 127.5) / 127.5)
+    assert torch.equal(preprocess_image(picture, 14, CPU)[0].permute(1, 2, 0), (torch.tensor(picture) - 127.5) / 127.5)
 
 
 def test_pictures_may_be_read_only_or_views_and_stay_as_they_are() -> None:
     picture = pattern(20, 30)
     before = picture.copy()
     picture.flags.writeable = False
-    straight = pixels(picture, 14, CPU)
-    assert torch.equal(pixels(picture[:, ::-1].copy()[:, ::-1], 14, CPU), straight)
-    assert torch.equal(pixels(np.asfortranarray(picture), 14, CPU), straight)
+    straight = preprocess_image(picture, 14, CPU)
+    assert torch.equal(preprocess_image(picture[:, ::-1].copy()[:, ::-1], 14, CPU), straight)
+    assert torch.equal(preprocess_image(np.asfortranarray(picture), 14, CPU), straight)
     assert np.array_equal(picture, before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_makes_the_same_pixels_within_a_grey_level() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (270, 480, 3), np.uint8)
-    there = pixels(picture, 252, torch.device("cuda"))
+    there = preprocess_image(picture, 252, torch.device("cuda"))
     assert there.is_cuda
     levels = there * 127.5
     assert torch.allclose(levels - 0.5, (levels - 0.5).round(), atol=1e-3), "not whole grey levels"
-    assert (there.cpu() - pixels(picture, 252, CPU)).abs().max() <= 1.01 * GREY
+    assert (there.cpu() - preprocess_image(picture, 252, CPU)).abs().max() <= 1.01 * GREY

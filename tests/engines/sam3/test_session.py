@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.image_encoder import Vision
+from backend.engines.sam3.image_encoder import ImageEncoder
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.tracker import Tracker
 from backend.errors import BadRequest, EngineError, Unsupported
@@ -29,7 +29,7 @@ BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "r
 
 def test_a_further_click_feeds_the_mask_before_back(opened, sam3, monkeypatch):
     session = opened(A)
-    before = kept(session, "a").given[0].logits
+    before = kept(session, "a").cond_frames[0].logits
     fed = []
     prompt = Tracker.prompt
 
@@ -42,7 +42,7 @@ def test_a_further_click_feeds_the_mask_before_back(opened, sam3, monkeypatch):
     assert torch.equal(fed[0][0], before)
     assert fed[0][1] is None
     run(session, 0, 4)
-    tracked = kept(session, "a").trails[False].tracked[2].logits
+    tracked = kept(session, "a").directions[False].non_cond_frames[2].logits
     session.prompt([click("a", 2, 60, 60)])
     assert torch.equal(fed[1][0], tracked)
     assert fed[1][1] is not None
@@ -77,10 +77,10 @@ def test_a_correction_forgets_the_tracked_frames_around_it_both_ways(opened):
     run(session, 12, 24)
     run(session, 0, 13, reverse=True)
     session.prompt([click("a", 13, 100, 90)])
-    trails = kept(session, "a").trails
-    assert list(trails[False].tracked) == [21, 22, 23]
-    assert list(trails[True].tracked) == [5, 4, 3, 2, 1, 0]
-    assert list(kept(session, "a").given) == [12, 13]
+    trails = kept(session, "a").directions
+    assert list(trails[False].non_cond_frames) == [21, 22, 23]
+    assert list(trails[True].non_cond_frames) == [5, 4, 3, 2, 1, 0]
+    assert list(kept(session, "a").cond_frames) == [12, 13]
 
 
 def test_negative_clicks_alone_correct_a_tracked_frame_but_begin_nothing(opened):
@@ -97,7 +97,7 @@ def test_a_box_with_points_is_more_than_the_box(opened):
     box = Box(20, 20, 70, 80)
     alone = opened(Prompt("a", 0, box=box))
     both = opened(Prompt("a", 0, box=box, points=(Point(30, 70), Point(60, 30, positive=False))))
-    assert not torch.equal(kept(alone, "a").given[0].logits, kept(both, "a").given[0].logits)
+    assert not torch.equal(kept(alone, "a").cond_frames[0].logits, kept(both, "a").cond_frames[0].logits)
 
 
 def test_a_refused_request_changes_nothing(opened):
@@ -138,16 +138,16 @@ def test_a_refused_request_leaves_words_as_they_were(opened):
 
 def test_no_object_keeps_more_than_the_model_looks_at(opened, sam3):
     video = scenes.short(24)
-    session, reach = opened(A, CIRCLE, video=video), sam3.tracker.reach(24)
+    session, reach = opened(A, CIRCLE, video=video), sam3.tracker.memory_window(24)
     for result in session.propagate(range(24)):
-        for one in session._scene.objects.values():
-            trail = one.memories.trails[False]
-            yielded = [memory for at, memory in trail.tracked.items() if at <= result.frame]
-            assert len(yielded) <= reach.pointers
-            assert sum(memory.features is not None for memory in yielded) <= reach.features + 1
-            assert len(trail.confirmed) <= reach.given + 1
-            assert len(one.memories.given) == 1
-    assert len(kept(session, "a").trails[False].tracked) == reach.pointers
+        for one in session._object_tracker.objects.values():
+            trail = one.memory_bank.directions[False]
+            yielded = [memory for at, memory in trail.non_cond_frames.items() if at <= result.frame]
+            assert len(yielded) <= reach.pointer_frames
+            assert sum(memory.features is not None for memory in yielded) <= reach.maskmem_frames + 1
+            assert len(trail.recond_frames) <= reach.cond_frames + 1
+            assert len(one.memory_bank.cond_frames) == 1
+    assert len(kept(session, "a").directions[False].non_cond_frames) == reach.pointer_frames
 
 
 def test_a_state_does_not_grow(opened):
@@ -161,19 +161,19 @@ def test_a_state_does_not_grow(opened):
 
 
 def test_what_was_seen_is_not_encoded_again(opened, sam3):
-    video, start = scenes.short(10), sam3.vision.passes
+    video, start = scenes.short(10), sam3.image_encoder.runs
     session = opened(A, B, CIRCLE, BALL, video=video)
-    assert sam3.vision.passes - start == 1
+    assert sam3.image_encoder.runs - start == 1
     session.prompt([click("a", 0, 60, 60)])
-    assert sam3.vision.passes - start == 1
+    assert sam3.image_encoder.runs - start == 1
     run(session, 0, 10)
-    assert sam3.vision.passes - start == 10
+    assert sam3.image_encoder.runs - start == 10
     session.prompt([click("a", 5, 60, 60)])
     run(session, 0, 10, reverse=True)
     run(session, 0, 10)
-    assert sam3.vision.passes - start == 10
+    assert sam3.image_encoder.runs - start == 10
     opened(A, video=scenes.short(1))
-    assert sam3.vision.passes - start == 11
+    assert sam3.image_encoder.runs - start == 11
 
 
 class Read(FakeVideo):
@@ -226,7 +226,7 @@ def test_removing_a_track_changes_no_other(opened):
 def test_a_track_may_be_removed_while_results_are_held_back(opened):
     session = opened(BALL)
     results = heard(session, 3, 0, LENGTH)
-    late = next(name for name in results[-1].tracks if session._scene.objects[name].born is False)
+    late = next(name for name in results[-1].tracks if session._object_tracker.objects[name].found_reverse is False)
     session.remove(late)
     state = session.state()
     session.prompt([click("a", 2, 30, 40)])
@@ -280,8 +280,8 @@ def test_masks_that_are_no_numbers_are_an_error_and_the_session_goes_on(opened):
 
 
 def test_a_model_that_answers_no_numbers_at_all_is_an_error(opened):
-    encode = Vision._run
-    with patch.object(Vision, "_run", lambda self, picture: encode(self, picture) * float("nan")):
+    encode = ImageEncoder._encode
+    with patch.object(ImageEncoder, "_encode", lambda self, picture: encode(self, picture) * float("nan")):
         session = opened(video=scenes.short(2))
         with pytest.raises(EngineError, match="no numbers"):
             session.prompt([A])
@@ -329,7 +329,7 @@ def test_without_room_a_span_ends_with_what_to_lower_and_other_sessions_go_on(op
 @pytest.mark.parametrize("prompt", [A, CIRCLE], ids=["click", "words"])
 def test_without_room_for_a_prompt_it_says_what_to_lower(opened, sam3, prompt):
     session = opened()
-    model = sam3.vision._model
+    model = sam3.image_encoder._model
     with (
         patch.object(model.tracker_model.mask_decoder, "forward", out_of_memory),
         patch.object(model.detector_model, "forward", out_of_memory),
@@ -365,7 +365,15 @@ def test_masks_and_boxes_agree(opened):
 
 
 def test_masks_of_one_phrase_do_not_overlap(opened):
-    session = opened(Phrase("circle"), Phrase("red thing"), A, masks=True, new=0.3, unmatched=99, duplicates=99)
+    session = opened(
+        Phrase("circle"),
+        Phrase("red thing"),
+        A,
+        masks=True,
+        new_track_score=0.3,
+        hotstart_unmatched=99,
+        hotstart_duplicates=99,
+    )
     overlaps = 0
     for result in run(session, 0, 10):
         for text in ("circle", "red thing"):

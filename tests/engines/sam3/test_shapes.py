@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from backend.engines.sam3.version import SHAPES, located, version
+from backend.engines.sam3.version import SHAPES_MODEL, engine_version, resolve_model_path
 from backend.settings import Settings
 from benchmarks import shapes_accuracy
 from shapes import HELD_OUT
@@ -21,8 +21,8 @@ def one_thread():
 
 
 def test_it_loads_by_its_name_as_a_folder_does():
-    model, tokens = weights.load(SHAPES)
-    same, _ = weights.load(str(located(SHAPES)))
+    model, tokens = weights.load_model(SHAPES_MODEL)
+    same, _ = weights.load_model(str(resolve_model_path(SHAPES_MODEL)))
     assert weights.fingerprint(model) == weights.fingerprint(same)
     ids, attention = tokens.encode(["red circle"])
     assert attention.sum() == 4
@@ -30,15 +30,15 @@ def test_it_loads_by_its_name_as_a_folder_does():
 
 
 def test_it_is_small_and_says_what_it_is():
-    folder = located(SHAPES)
+    folder = resolve_model_path(SHAPES_MODEL)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 20e6
-    assert version(Settings(model_path="shapes")).startswith("shapes-")
+    assert engine_version(Settings(model_path="shapes")).startswith("shapes-")
 
 
 def test_a_folder_called_shapes_is_not_in_its_way(tmp_path, monkeypatch):
     (tmp_path / "shapes").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert weights.load("shapes")
+    assert weights.load_model("shapes")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.object_tracker import Scene
+from backend.engines.sam3.object_tracker import ObjectTracker
 from backend.settings import Settings
 from tests.engines.sam3 import scenes, stock, tiny
 
@@ -13,13 +13,13 @@ LENGTH, HOTSTART = 12, 5
 @pytest.fixture
 def plans(monkeypatch):
     """What is planned of frame after frame."""
-    seen, obey = [], Scene._obey
+    seen, obey = [], ObjectTracker._apply_plan
 
     def spy(self, way, view, frame, reverse, detections, plan):
         seen.append(plan)
         return obey(self, way, view, frame, reverse, detections, plan)
 
-    monkeypatch.setattr(Scene, "_obey", spy)
+    monkeypatch.setattr(ObjectTracker, "_apply_plan", spy)
     return seen
 
 

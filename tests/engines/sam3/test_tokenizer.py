@@ -9,7 +9,7 @@ import tokenizers
 import torch
 from transformers import CLIPTokenizer
 
-from backend.engines.sam3.tokenizer import END, START, Tokenizer, cleaned
+from backend.engines.sam3.tokenizer import END, START, Tokenizer, clean_phrase
 from backend.errors import BadRequest, SettingsError
 from tests import bpe
 
@@ -104,7 +104,7 @@ def test_an_unpacked_vocabulary_will_do(tokens, tmp_path):
     ],
 )
 def test_phrases_are_cleaned_as_clip_does(phrase, clean):
-    assert cleaned(phrase) == clean
+    assert clean_phrase(phrase) == clean
 
 
 @pytest.mark.parametrize("phrase", ["", "  \n", "&nbsp;", "\u200b"[:0]])

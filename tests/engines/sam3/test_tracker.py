@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.engines.sam3.memory_bank import History, Reach
-from backend.engines.sam3.tracker import BATCH, Tracker
+from backend.engines.sam3.memory_bank import MemorySelection, MemoryWindow
+from backend.engines.sam3.tracker import MAX_BATCH, Tracker
 from tests.engines.sam3 import scenes
 
 COUNT = 5
@@ -19,21 +19,23 @@ COUNT = 5
 @pytest.fixture(scope="module")
 def scene() -> Iterator[SimpleNamespace]:
     """A view, and five objects that look at different numbers of frames and pointers."""
-    sam3, video = scenes.engine().sam3, scenes.short(3)
-    tracker = Tracker(sam3.vision._model)
-    reach = tracker.reach(30)
+    sam3, video = scenes.engine().model, scenes.short(3)
+    tracker = Tracker(sam3.image_encoder._model)
+    reach = tracker.memory_window(30)
     with torch.inference_mode():
-        views = [sam3.vision.view((video.key, frame), picture) for frame, picture in enumerate(video.pictures)]
+        views = [sam3.image_encoder.encode((video.key, frame), picture) for frame, picture in enumerate(video.pictures)]
         histories = []
         for index in range(COUNT):
             point, label = torch.tensor([[20.0 * index + 10, 50.0]]), torch.ones(1, dtype=torch.int32)
             shown = [tracker.prompt(view, point, label, None, None, reach) for view in views[: 1 + index % 2]]
-            pointers = [masks.pointers[0] for masks, _ in shown][: index % 3]
+            pointers = [masks.object_pointers[0] for masks, _ in shown][: index % 3]
             ages = [0, 1][: len(shown)]
             histories.append(
-                History([features[0] for _, features in shown], ages, pointers, [1 + at for at in range(len(pointers))])
+                MemorySelection(
+                    [features[0] for _, features in shown], ages, pointers, [1 + at for at in range(len(pointers))]
+                )
             )
-        yield SimpleNamespace(model=sam3.vision._model, view=views[2], histories=histories, reach=reach)
+        yield SimpleNamespace(model=sam3.image_encoder._model, view=views[2], histories=histories, reach=reach)
 
 
 @pytest.fixture
@@ -42,10 +44,10 @@ def tracker(scene) -> Iterator[Tracker]:
         yield Tracker(scene.model)
 
 
-def tracked(tracker: Tracker, scene: SimpleNamespace, histories: list[History] | None = None) -> list[Tensor]:
+def tracked(tracker: Tracker, scene: SimpleNamespace, histories: list[MemorySelection] | None = None) -> list[Tensor]:
     """Everything that the tracker says: masks, scores, pointers and what to remember."""
     found = tracker.track(scene.view, histories or scene.histories, scene.reach)
-    return [*found, tracker.encode(scene.view, found.logits, found.scores, full=True).float()]
+    return [*found, tracker.encode_memory(scene.view, found.logits, found.object_scores, full_size=True).float()]
 
 
 def assert_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
@@ -68,14 +70,14 @@ def test_a_quality_is_the_expected_iou_times_how_sure_it_is_of_the_object(tracke
     said = scene.model.tracker_model._single_frame_forward(
         input_points=points[None, None],
         input_labels=labels[None, None],
-        image_embeddings=[*scene.view.levels[:-1], tracker._alone(scene.view)],
+        image_embeddings=[*scene.view.fpn_levels[:-1], tracker._add_no_memory(scene.view)],
         multimask_output=True,
     )
     sure = said.object_score_logits.sigmoid() * 2 - 1
     assert sure > 0
-    torch.testing.assert_close(masks.qualities, (sure * said.iou_scores.amax(-1)).flatten())
-    gone = tracker.given(scene.view, torch.zeros(1, tracker.side, tracker.side))[0]
-    assert gone.qualities.tolist() == [0.0]
+    torch.testing.assert_close(masks.eff_iou_scores, (sure * said.iou_scores.amax(-1)).flatten())
+    gone = tracker.use_masks(scene.view, torch.zeros(1, tracker.image_size, tracker.image_size))[0]
+    assert gone.eff_iou_scores.tolist() == [0.0]
 
 
 def room_for(patch: pytest.MonkeyPatch, part: Any, most: int, size: Callable[..., int]) -> list[int]:
@@ -121,7 +123,7 @@ def test_out_of_memory_it_goes_on_with_fewer_objects_at_a_time(tracker, scene, m
 def test_out_of_memory_what_is_cached_and_not_in_use_is_given_back_before_the_next_try(tracker, scene, monkeypatch):
     find, size = PARTS["decoder"]
     asked, given_back = room_for(monkeypatch, find(scene.model.tracker_model), 1, size), []
-    monkeypatch.setattr("backend.engines.sam3.device.free", lambda: given_back.append(asked[-1]))
+    monkeypatch.setattr("backend.engines.sam3.device.empty_cache", lambda: given_back.append(asked[-1]))
     tracked(tracker, scene, [scene.histories[1]] * 3)
     assert given_back == [3, 2]
 
@@ -140,12 +142,12 @@ def test_masks_that_are_given_go_through_in_batches_too(tracker, scene, monkeypa
     paper = torch.zeros(3, 112, 112)
     for index in range(3):
         paper[index, 10 * index : 40 + 10 * index, 20:60] = 1
-    expected, features = tracker.given(scene.view, paper)
+    expected, features = tracker.use_masks(scene.view, paper)
     find, size = PARTS["decoder"]
     room_for(monkeypatch, find(scene.model.tracker_model), 2, size)
-    found, again = tracker.given(scene.view, paper)
+    found, again = tracker.use_masks(scene.view, paper)
     assert_close([*found, again.float()], [*expected, features.float()])
-    assert found.scores.tolist() == [10, 10, 10]
+    assert found.object_scores.tolist() == [10, 10, 10]
     for mask, painted in zip(found.logits > 0, paper, strict=True):
         assert float(mask.float().mean()) == pytest.approx(float(painted.mean()), rel=0.1)
 
@@ -153,11 +155,11 @@ def test_masks_that_are_given_go_through_in_batches_too(tracker, scene, monkeypa
 def test_an_empty_mask_that_is_given_is_of_an_object_that_is_not_there(tracker, scene):
     masks = torch.zeros(2, 112, 112)
     masks[1, 30:60, 30:60] = 1
-    found, _ = tracker.given(scene.view, masks)
+    found, _ = tracker.use_masks(scene.view, masks)
     nobody = scene.model.tracker_model.no_object_pointer[0]
-    assert found.scores.tolist() == [-10, 10]
-    assert torch.equal(found.pointers[0], nobody)
-    assert not torch.equal(found.pointers[1], nobody)
+    assert found.object_scores.tolist() == [-10, 10]
+    assert torch.equal(found.object_pointers[0], nobody)
+    assert not torch.equal(found.object_pointers[1], nobody)
 
 
 def test_a_mask_that_is_corrected_is_fed_back_clamped(tracker, scene, monkeypatch):
@@ -185,12 +187,12 @@ def test_where_a_prompt_is_ambiguous_the_best_of_several_masks_is_taken(tracker,
     config = scene.model.config.tracker_config
     assert (config.multimask_min_pt_num, config.multimask_max_pt_num) == (0, 1)
     expected = points <= 1 and (not is_tracking or config.multimask_output_for_tracking)
-    assert tracker._several(points, is_tracking=is_tracking) is expected
+    assert tracker._use_multimask(points, is_tracking=is_tracking) is expected
 
 
 @pytest.mark.parametrize(("frames", "pointers"), [(4, 4), (16, 16), (500, 16)])
 def test_it_looks_no_further_than_the_video_is_long(tracker, frames, pointers):
-    assert tracker.reach(frames) == Reach(6, pointers, 4, 0.01)
+    assert tracker.memory_window(frames) == MemoryWindow(6, pointers, 4, 0.01)
 
 
 def test_an_object_that_is_not_there_has_an_empty_mask_and_no_pointer(tracker, scene, monkeypatch):
@@ -198,9 +200,9 @@ def test_an_object_that_is_not_there_has_an_empty_mask_and_no_pointer(tracker, s
     monkeypatch.setattr(head, "forward", lambda tokens: -torch.ones(*tokens.shape[:-1], 1))
     found = tracker.track(scene.view, scene.histories, scene.reach)
     assert found.logits.max() == -1024
-    assert torch.equal(found.pointers, scene.model.tracker_model.no_object_pointer.expand(COUNT, -1))
-    assert found.scores.tolist() == [-1] * COUNT
+    assert torch.equal(found.object_pointers, scene.model.tracker_model.no_object_pointer.expand(COUNT, -1))
+    assert found.object_scores.tolist() == [-1] * COUNT
 
 
 def test_batches_start_at_the_published_size(tracker):
-    assert tracker.batches.size == BATCH
+    assert tracker.batches.size == MAX_BATCH

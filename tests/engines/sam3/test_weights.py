@@ -17,7 +17,7 @@ from transformers import Sam3TrackerVideoInferenceSession, Sam3VideoConfig, Sam3
 
 from backend.engines.sam3 import weights
 from backend.engines.sam3.tokenizer import END, START
-from backend.engines.sam3.weights import TWINS, fingerprint, load
+from backend.engines.sam3.weights import TIED_NAMES, fingerprint, load_model
 from backend.errors import SettingsError
 from tests import bpe
 from tests.engines.sam3 import tiny
@@ -92,7 +92,7 @@ def same(one: Sam3VideoModel, other: Sam3VideoModel) -> bool:
 
 
 def test_a_folder_gives_back_the_model_that_was_saved(original, saved):
-    model, tokens = load(str(saved))
+    model, tokens = load_model(str(saved))
     assert same(model, original)
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
@@ -103,11 +103,11 @@ def test_a_folder_gives_back_the_model_that_was_saved(original, saved):
 
 
 def test_a_loaded_model_is_as_the_library_would_have_loaded_it(saved):
-    assert same(load(str(saved))[0], Sam3VideoModel.from_pretrained(saved))
+    assert same(load_model(str(saved))[0], Sam3VideoModel.from_pretrained(saved))
 
 
 def test_others_draw_random_weights_after_loading(saved):
-    load(str(saved))
+    load_model(str(saved))
     torch.manual_seed(0)
     one, other = torch.nn.Linear(4, 4).weight, torch.nn.Linear(4, 4).weight
     assert not torch.equal(one, other)
@@ -118,68 +118,68 @@ def test_shards_and_a_pickle_load_too(original, folder):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
-    assert same(load(str(folder))[0], original)
+    assert same(load_model(str(folder))[0], original)
     (folder / "pytorch_model.bin").unlink()
     names = sorted(tensors)
     places = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(names)}
     for shard in set(places.values()):
         save_file({name: tensors[name] for name in names if places[name] == shard}, folder / shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    assert same(load(str(folder))[0], original)
+    assert same(load_model(str(folder))[0], original)
     (folder / shard).unlink()
     with pytest.raises(SettingsError, match=f"{shard} is missing"):
-        load(str(folder))
+        load_model(str(folder))
 
 
 def test_what_the_library_saves_loads(original, saved, folder):
     original.save_pretrained(folder)
-    assert same(load(str(folder))[0], original)
+    assert same(load_model(str(folder))[0], original)
 
 
 def test_weights_of_half_precision_are_computed_with_in_float32(original, folder):
     respoiled(folder, **{name: tensor.bfloat16() for name, tensor in original.state_dict().items()})
     values = json.loads((folder / "config.json").read_text()) | {"dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(values))
-    model, _ = load(str(folder))
+    model, _ = load_model(str(folder))
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
     computed, wanted = (dict(one.named_buffers()) for one in (model, original))
-    for name in computed.keys() - set(TWINS):
+    for name in computed.keys() - set(TIED_NAMES):
         assert torch.equal(computed[name], wanted[name]), name
 
 
 def test_a_table_that_is_there_once_serves_under_both_names(original, folder):
-    for name in TWINS:
+    for name in TIED_NAMES:
         table = original.state_dict()[name]
-        respoiled(folder, **{TWINS[0]: table, TWINS[1]: table} | {name: None})
-        state = load(str(folder))[0].state_dict()
-        assert torch.equal(state[TWINS[0]], table)
-        assert torch.equal(state[TWINS[1]], table)
+        respoiled(folder, **{TIED_NAMES[0]: table, TIED_NAMES[1]: table} | {name: None})
+        state = load_model(str(folder))[0].state_dict()
+        assert torch.equal(state[TIED_NAMES[0]], table)
+        assert torch.equal(state[TIED_NAMES[1]], table)
 
 
 def test_a_missing_weight_is_named(folder):
     respoiled(folder, **{WEIGHT: None})
     with pytest.raises(SettingsError, match=rf"do not fit SAM3: {WEIGHT} is missing: give"):
-        load(str(folder))
+        load_model(str(folder))
 
 
 def test_weights_of_a_wrong_shape_or_kind_are_named(folder):
     bias = "tracker_model.mask_downsample.bias"
     respoiled(folder, **{WEIGHT: torch.zeros(11, tiny.WIDTH), bias: torch.zeros(1, dtype=torch.int8)})
     with pytest.raises(SettingsError, match=rf"{WEIGHT} is 11x128, not 10x128; {bias} holds int8, not floats"):
-        load(str(folder))
+        load_model(str(folder))
 
 
 def test_many_missing_weights_are_counted(folder):
     save_file({WEIGHT: torch.zeros(10, tiny.WIDTH)}, folder / "model.safetensors")
     with pytest.raises(SettingsError, match=r"is missing; and 58\d more: give") as caught:
-        load(str(folder))
-    assert str(caught.value).count("is missing") == weights.NAMED
+        load_model(str(folder))
+    assert str(caught.value).count("is missing") == weights.MAX_NAMES
 
 
 def test_left_over_weights_are_listed(original, folder, caplog):
     respoiled(folder, **{f"extra.{n}": torch.zeros(1) for n in range(7)})
     with caplog.at_level(logging.WARNING):
-        model, _ = load(str(folder))
+        model, _ = load_model(str(folder))
     assert same(model, original)
     assert [record.getMessage() for record in caplog.records if record.name == weights.log.name] == [
         "SAM3 has no place for 7 of the weights: extra.0, extra.1, extra.2, extra.3, extra.4, and 2 more"
@@ -187,7 +187,7 @@ def test_left_over_weights_are_listed(original, folder, caplog):
 
 
 def test_nothing_is_said_where_all_is_well(saved, caplog):
-    load(str(saved))
+    load_model(str(saved))
     assert not [record for record in caplog.records if record.name == weights.log.name]
 
 
@@ -209,7 +209,7 @@ def test_what_is_wrong_with_a_folder_is_said(folder, file, content, mend):
     if content is not None:
         (folder / file).write_text(content)
     with pytest.raises(SettingsError, match=mend) as caught:
-        load(str(folder))
+        load_model(str(folder))
     assert str(folder.parent) not in str(caught.value)
 
 
@@ -217,17 +217,17 @@ def test_a_pickle_that_would_run_code_is_refused(folder):
     (folder / "model.safetensors").unlink()
     torch.save({"model": os.getcwd}, folder / "pytorch_model.bin")
     with pytest.raises(SettingsError, match=r"pytorch_model\.bin is broken, or holds more than weights"):
-        load(str(folder))
+        load_model(str(folder))
 
 
 def test_another_tokenizer_may_be_given_and_must_fit(saved):
     with pytest.raises(SettingsError, match="has 49408 tokens and the model knows 512"):
-        load(str(saved), bpe_path=str(bpe.path()))
+        load_model(str(saved), bpe_path=str(bpe.path()))
 
 
 @pytest.mark.parametrize("size", [84, 126, 168])
 def test_the_whole_model_runs_at_another_size(saved, size):
-    model, tokens = load(str(saved), image_size=size)
+    model, tokens = load_model(str(saved), image_size=size)
     found = seen(model, tokens, size)
     assert all(torch.isfinite(tensor).all() for tensor in found)
     grid = size // tiny.PATCH
@@ -240,23 +240,23 @@ def test_the_whole_model_runs_at_another_size(saved, size):
 
 
 def test_its_own_size_changes_nothing(original, saved):
-    assert same(load(str(saved), image_size=tiny.IMAGE)[0], original)
+    assert same(load_model(str(saved), image_size=tiny.IMAGE)[0], original)
 
 
 @pytest.mark.parametrize(("size", "near"), [(100, 98), (14, 28), (-14, 28), (1000, 994)])
 def test_a_size_that_does_not_fit_is_refused(saved, size, near):
     with pytest.raises(SettingsError, match=f"image_size is {size}: give a multiple of 14, such as {near}, or 0"):
-        load(str(saved), image_size=size)
+        load_model(str(saved), image_size=size)
 
 
 def test_the_fingerprint_is_of_weights_and_configuration(original, saved, folder):
-    print_ = fingerprint(load(str(saved))[0])
+    print_ = fingerprint(load_model(str(saved))[0])
     assert len(print_) == 8
-    assert print_ == fingerprint(original) == fingerprint(load(str(folder))[0])
-    assert print_ != fingerprint(load(str(saved), image_size=126)[0])
+    assert print_ == fingerprint(original) == fingerprint(load_model(str(folder))[0])
+    assert print_ != fingerprint(load_model(str(saved), image_size=126)[0])
     changed = original.state_dict()[WEIGHT].clone() + 1e-3
     respoiled(folder, **{WEIGHT: changed})
-    assert print_ != fingerprint(load(str(folder))[0])
+    assert print_ != fingerprint(load_model(str(folder))[0])
 
 
 # The original, whose shapes are those of the full model: without memory, on the meta device.
@@ -272,7 +272,7 @@ def on_meta(monkeypatch):
             return Sam3VideoModel(config)
 
     monkeypatch.setattr(weights, "Sam3VideoModel", make)
-    monkeypatch.setattr(weights, "_read", lambda path: dict(read))
+    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(read))
     return read
 
 
@@ -285,7 +285,7 @@ def file(tmp_path) -> Path:
 
 def test_the_original_loads_whole_and_in_silence(on_meta, file, caplog):
     on_meta.update(listed())
-    model, tokens = load(str(file), bpe_path=str(bpe.path()))
+    model, tokens = load_model(str(file), bpe_path=str(bpe.path()))
     assert isinstance(model, Sam3VideoModel)
     assert tokens.size == 49408
     assert not caplog.records
@@ -294,46 +294,46 @@ def test_the_original_loads_whole_and_in_silence(on_meta, file, caplog):
 def test_what_the_original_lacks_or_has_beyond_is_named(on_meta, file, caplog):
     on_meta.update(listed())
     on_meta["detector.dreams.weight"] = torch.empty(1, device="meta")
-    load(str(file), bpe_path=str(bpe.path()))
+    load_model(str(file), bpe_path=str(bpe.path()))
     assert "SAM3 has no place for 1 of the weights: detector.dreams.weight" in caplog.text
     del on_meta["tracker.sam_prompt_encoder.point_embeddings.2.weight"]
     del on_meta["detector.backbone.vision_backbone.trunk.blocks.9.attn.qkv.bias"]
     with pytest.raises(SettingsError) as caught:
-        load(str(file), bpe_path=str(bpe.path()))
+        load_model(str(file), bpe_path=str(bpe.path()))
     assert "layers.9.attention.q_proj.bias is missing" in str(caught.value)
     assert "prompt_encoder.point_embed.weight is 3x256, not 4x256" in str(caught.value)
 
 
 def test_the_original_needs_its_vocabulary(file):
     with pytest.raises(SettingsError, match=r"sam3\.pt comes without a tokenizer: set bpe_path to bpe_simple_vocab"):
-        load(str(file))
+        load_model(str(file))
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", None])
 def test_the_originals_tensors_are_found_where_they_are(tmp_path, key):
     tensors = {"detector.a": torch.ones(2), "tracker.b": torch.zeros(3)}
     torch.save({key: tensors, "epoch": 3} if key else tensors, tmp_path / "sam3.pt")
-    assert weights._read(tmp_path / "sam3.pt").keys() == tensors.keys()
+    assert weights._read_tensors(tmp_path / "sam3.pt").keys() == tensors.keys()
     legacy = tmp_path / "old.pt"
     torch.save({key: tensors, "epoch": 3} if key else tensors, legacy, _use_new_zipfile_serialization=False)
-    assert torch.equal(weights._read(legacy)["detector.a"], torch.ones(2))
+    assert torch.equal(weights._read_tensors(legacy)["detector.a"], torch.ones(2))
 
 
 def test_a_file_that_is_not_the_original_is_refused(saved, tmp_path):
     with pytest.raises(SettingsError, match=r"model\.safetensors is not the original sam3\.pt"):
-        load(str(saved / "model.safetensors"), bpe_path=str(bpe.path()))
+        load_model(str(saved / "model.safetensors"), bpe_path=str(bpe.path()))
     (tmp_path / "sam3.pt").write_bytes(b"nonsense")
     with pytest.raises(SettingsError, match=r"sam3\.pt is broken"):
-        load(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
+        load_model(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
     torch.save([1, 2], tmp_path / "sam3.pt")
     with pytest.raises(SettingsError, match=r"sam3\.pt holds no weights"):
-        load(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
+        load_model(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
 
 
 @pytest.mark.parametrize("path", ["/nowhere/sam3.pt", "sam3", "~/weights/sam3/", "./facebook/sam3", "a/b/c"])
 def test_a_path_to_nothing_is_refused(path):
     with pytest.raises(SettingsError, match=r"there is no file or folder (sam3|c)\b") as caught:
-        load(path)
+        load_model(path)
     assert "set model_path to facebook/sam3" in str(caught.value)
     assert "nowhere" not in str(caught.value)
 
@@ -352,12 +352,12 @@ def test_what_the_hub_once_gave_works_offline(original, saved, tmp_path, offline
     shutil.copytree(saved, cache / "snapshots" / commit)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
-    assert same(load("facebook/sam3", model_dir=tmp_path)[0], original)
+    assert same(load_model("facebook/sam3", model_dir=tmp_path)[0], original)
 
 
 def test_without_hub_and_cache_the_ways_out_are_named(tmp_path, offline):
     with pytest.raises(SettingsError, match="could not be fetched") as caught:
-        load("facebook/sam3", model_dir=tmp_path)
+        load_model("facebook/sam3", model_dir=tmp_path)
     assert "folder that holds its files, or to sam3.pt with bpe_path" in str(caught.value)
 
 
@@ -391,7 +391,7 @@ def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wr
 
     monkeypatch.setattr(weights, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match=mend) as caught:
-        load("facebook/sam3", model_dir=tmp_path)
+        load_model("facebook/sam3", model_dir=tmp_path)
     assert "hf_secret" not in str(caught.value)
 
 
@@ -402,5 +402,5 @@ def test_a_refusal_does_not_matter_where_the_files_are_kept(monkeypatch, origina
         raise answer(GatedRepoError, 401)
 
     monkeypatch.setattr(weights, "snapshot_download", refuse)
-    assert same(load("facebook/sam3")[0], original)
+    assert same(load_model("facebook/sam3")[0], original)
     assert "facebook/sam3 is loaded as kept on disk" in caplog.text

@@ -14,8 +14,8 @@ import torch
 
 from backend.engines.sam3.association import Association
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.masks import boxes
-from backend.engines.sam3.object_tracker import Scene
+from backend.engines.sam3.object_tracker import ObjectTracker
+from backend.engines.sam3.postprocess import masks_to_boxes
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker
 from backend.errors import Unsupported
@@ -38,7 +38,7 @@ def test_phrases_are_found_and_named(opened):
     assert sum(seen.box is not None for seen in results[-1].tracks.values()) >= 2
 
 
-OPEN = {"unmatched": 99, "duplicates": 99}
+OPEN = {"hotstart_unmatched": 99, "hotstart_duplicates": 99}
 """No track proves false."""
 
 
@@ -55,8 +55,8 @@ def nothing(detect: Callable, times: int) -> Callable:
 
 
 def test_a_phrase_that_names_nothing_here_finds_nothing_and_may_later(opened):
-    session = opened(new=0.9)
-    with patch.object(Detector, "_detect", nothing(Detector._detect, 3)):
+    session = opened(new_track_score=0.9)
+    with patch.object(Detector, "_detect_batch", nothing(Detector._detect_batch, 3)):
         found = session.prompt([CIRCLE])
         assert (found.tracks, found.phrases) == ({}, {})
         results = run(session, 0, 6)
@@ -123,7 +123,7 @@ def test_the_score_of_what_words_find_is_the_detectors_and_stays_with_its_track(
     assert found
     assert all(min(abs(seen.score - score) for score in scores) < 1e-4 for seen in found.values())
     run(session, 0, 1)
-    known = session._ways[False].association.tracks
+    known = session._directions[False].association.tracks
     assert all(known[name].score == pytest.approx(seen.score, abs=1e-4) for name, seen in found.items())
 
 
@@ -134,7 +134,7 @@ def test_what_the_association_hides_is_absent_on_that_frame(opened):
         plans[frame] = step(self, frame, *arguments)
         return plans[frame]
 
-    session = opened(CIRCLE, **OPEN, hide_unmatched=True, patience=1, confirm=0.9, match=0.9)
+    session = opened(CIRCLE, **OPEN, hide_unmatched=True, keep_alive=1, confirm_iou=0.9, match_iou=0.9)
     with patch.object(Association, "step", spy):
         results = run(session, 0, LENGTH)
     hidden = [(result, name) for result in results for name in plans[result.frame].hidden]
@@ -159,13 +159,13 @@ def test_a_track_that_changes_over_to_another_phrase_is_told_under_it(opened):
 def test_a_found_object_that_a_person_corrects_is_the_associations_no_more(opened):
     session = opened(CIRCLE)
     run(session, 0, 4)
-    tracks = session._ways[False].association.tracks
+    tracks = session._directions[False].association.tracks
     assert "circle 1" in tracks
     session.prompt([click("circle 1", 2, 100, 90)])
-    assert "circle 1" not in session._ways[False].association.tracks
+    assert "circle 1" not in session._directions[False].association.tracks
     for span in (4, 6), (0, 4):
         run(session, *span)
-        assert "circle 1" not in session._ways[False].association.tracks
+        assert "circle 1" not in session._directions[False].association.tracks
 
 
 def test_a_found_object_that_a_person_corrects_neither_gives_nor_takes_pixels(opened):
@@ -188,11 +188,11 @@ def test_a_detection_that_refreshes_a_track_is_what_is_shown_of_it(opened):
         steps[frame] = plan, detections
         return plan
 
-    session = opened(CIRCLE, **OPEN, refresh_every=1, refresh_score=0.0, refresh_iou=0.0)
+    session = opened(CIRCLE, **OPEN, recondition_every=1, recondition_score=0.0, recondition_iou=0.0)
     with patch.object(Association, "step", spy):
         results = run(session, 0, 8)
     shown = [
-        (tuple(result.tracks[name].box), tuple(boxes(detections.logits[row : row + 1], 120, 160)[0]))
+        (tuple(result.tracks[name].box), tuple(masks_to_boxes(detections.logits[row : row + 1], 120, 160)[0]))
         for result in results
         for plan, detections in (steps[result.frame],)
         for name, row in plan.reconditioned.items()
@@ -204,10 +204,10 @@ def test_a_detection_that_refreshes_a_track_is_what_is_shown_of_it(opened):
 def test_held_back_results_are_as_many_as_the_hot_start(opened, sam3):
     session = opened(CIRCLE)
     heard(session, 1, 0, LENGTH)
-    assert len(session._ways[False].ahead) == sam3.thresholds.hotstart - 1
+    assert len(session._directions[False].pending_results) == sam3.thresholds.hotstart_frames - 1
     session = opened(A)
     heard(session, 1, 0, LENGTH)
-    assert not session._ways[False].ahead
+    assert not session._directions[False].pending_results
 
 
 CORRECTIONS = {
@@ -223,7 +223,7 @@ def test_a_prompt_while_results_are_held_back_is_as_if_none_had_been_computed(op
     ahead, never = opened(CIRCLE, A), opened(CIRCLE, A)
     heard(ahead, 4, 0, 12)
     # A span that ends here computes nothing beyond, under the thresholds of the whole.
-    with patch.object(Thresholds, "within", lambda self, frames: self):
+    with patch.object(Thresholds, "limit_hotstart", lambda self, frames: self):
         run(never, 0, 4)
     assert values([ahead.prompt(prompts)]) == values([never.prompt(prompts)])
     assert values(run(ahead, 4, 12)) == values(run(never, 4, 12))
@@ -259,12 +259,14 @@ def gone(track: Callable, first: int) -> Callable:
         found = track(self, view, histories, reach)
         if next(calls) < first:
             return found
-        return found._replace(logits=torch.full_like(found.logits, -1024), scores=torch.full_like(found.scores, -9))
+        return found._replace(
+            logits=torch.full_like(found.logits, -1024), object_scores=torch.full_like(found.object_scores, -9)
+        )
 
     return blind
 
 
-FEW = {"absent": 4, "unmatched": 99, "duplicates": 99, "max_objects": 5}
+FEW = {"max_absent_frames": 4, "hotstart_unmatched": 99, "hotstart_duplicates": 99, "max_objects": 5}
 
 
 @BOTH_WAYS
@@ -278,7 +280,7 @@ def test_what_has_been_gone_for_long_makes_room_for_others(opened, reverse):
     assert len(told) > 2 * 5
     assert max(told.values()) <= 4 + 3  # until nothing is seen any more, and what is born meanwhile
     assert max(len(result.tracks) for result in results) == 5
-    assert {*session._scene.objects} <= {*results[-1].tracks}
+    assert {*session._object_tracker.objects} <= {*results[-1].tracks}
 
 
 def test_a_state_goes_on_equally_where_tracks_are_given_up(opened):
@@ -295,7 +297,7 @@ def test_what_one_way_has_given_up_the_other_one_knows_and_a_person_brings_back(
     with patch.object(Tracker, "track", gone(Tracker.track, 0)):
         forward = run(session, 8, LENGTH)
     assert all(result.tracks.keys() >= found for result in forward)
-    assert {kept(session, name).trails[False].ended for name in found} == {12}
+    assert {kept(session, name).directions[False].ended_at for name in found} == {12}
     backward = run(session, 4, 9, reverse=True)
     assert any(backward[-1].tracks[name].box for name in found)
     back = min(found)
@@ -304,7 +306,7 @@ def test_what_one_way_has_given_up_the_other_one_knows_and_a_person_brings_back(
 
 
 def test_no_name_is_given_to_two_objects_on_two_ways(opened):
-    session = opened(absent=2, unmatched=99, duplicates=99)
+    session = opened(max_absent_frames=2, hotstart_unmatched=99, hotstart_duplicates=99)
     found = {*session.prompt([Phrase("circle", 8)]).tracks}
     with patch.object(Tracker, "track", gone(Tracker.track, 0)):
         seen = [
@@ -317,7 +319,7 @@ def test_no_name_is_given_to_two_objects_on_two_ways(opened):
 
 @pytest.mark.parametrize("following", [(10, 11), (10, 13), (10, LENGTH), (0, 9, True), (4, 9, True)])
 def test_a_state_goes_on_equally_whatever_is_asked_next(opened, following):
-    strict = {"unmatched": 1, "duplicates": 1}
+    strict = {"hotstart_unmatched": 1, "hotstart_duplicates": 1}
     session = opened(Phrase("circle", 8), Phrase("red ball", 8), **strict)
     heard(session, 2, 8, LENGTH)
     restored = opened(state=session.state(), **strict)
@@ -325,10 +327,10 @@ def test_a_state_goes_on_equally_whatever_is_asked_next(opened, following):
 
 
 def test_what_is_found_ahead_takes_no_place_from_a_person(opened):
-    session = opened(Phrase("tree"), max_objects=2, unmatched=99, duplicates=99)
+    session = opened(Phrase("tree"), max_objects=2, hotstart_unmatched=99, hotstart_duplicates=99)
     heard(session, 1, 0, LENGTH)
-    yielded = len(opened(state=session.state())._scene.objects)
-    assert yielded < len(session._scene.objects) == 2
+    yielded = len(opened(state=session.state())._object_tracker.objects)
+    assert yielded < len(session._object_tracker.objects) == 2
     assert "p" in session.prompt([click("p", 9, 60, 60)]).tracks
 
 
@@ -394,10 +396,10 @@ def test_two_runs_from_the_start_are_equal_for_words_too(opened):
 def test_ways_may_begin_anew_in_any_order(opened):
     session = opened(Phrase("red ball", 10))
     heard(session, 9, 0, 10, reverse=True)
-    born = [name for name, one in session._scene.objects.items() if one.born]
+    born = [name for name, one in session._object_tracker.objects.items() if one.found_reverse]
     assert born
     heard(session, 9, 0, LENGTH)
-    assert {*born} & {*session._ways[False].association.tracks}
+    assert {*born} & {*session._directions[False].association.tracks}
     heard(session, 2, 0, LENGTH, reverse=True)
     assert len(run(session, 9, LENGTH)) == LENGTH - 9
 
@@ -406,14 +408,16 @@ def test_ways_may_begin_anew_in_any_order(opened):
 
 
 def test_a_way_knows_nothing_of_what_the_other_one_has_found_ahead(opened):
-    session = opened(CIRCLE, hotstart=6, refresh_every=0, unmatched=99, duplicates=99)
+    session = opened(CIRCLE, hotstart_frames=6, recondition_every=0, hotstart_unmatched=99, hotstart_duplicates=99)
     session.prompt([Phrase("red ball", 15)])
     heard(session, 1, 0, LENGTH, reverse=True)
-    ahead = {name for name, one in session._scene.objects.items() if not one.is_out}
+    ahead = {name for name, one in session._object_tracker.objects.items() if not one.is_yielded}
     assert ahead
     first = run(session, 0, 12)
     assert not ahead & {name for result in first for name in result.tracks}
-    restored = opened(state=session.state(), hotstart=6, refresh_every=0, unmatched=99, duplicates=99)
+    restored = opened(
+        state=session.state(), hotstart_frames=6, recondition_every=0, hotstart_unmatched=99, hotstart_duplicates=99
+    )
     session.prompt([click("p", 0, 60, 60)])
     restored.prompt([click("p", 0, 60, 60)])
     assert values(run(session, 12, LENGTH)) == values(run(restored, 12, LENGTH))
@@ -421,12 +425,12 @@ def test_a_way_knows_nothing_of_what_the_other_one_has_found_ahead(opened):
 
 @pytest.mark.parametrize("cut", [8, 9, 10, 11])
 def test_a_track_that_proves_false_one_way_is_forgotten_the_other_way_too(opened, cut):
-    session = opened(Phrase("red ball", 2), Phrase("circle", 2), refresh_every=0)
+    session = opened(Phrase("red ball", 2), Phrase("circle", 2), recondition_every=0)
     run(session, 2, cut)
     run(session, 3, cut, reverse=True)
     run(session, cut, LENGTH)
-    for way in session._ways.values():
-        assert way.association.tracks.keys() <= session._scene.objects.keys()
+    for way in session._directions.values():
+        assert way.association.tracks.keys() <= session._object_tracker.objects.keys()
     assert len(run(session, 0, 3, reverse=True)) == 3
 
 
@@ -434,7 +438,7 @@ def test_an_error_after_the_decisions_of_a_frame_undoes_them(opened):
     session, other = opened(CIRCLE), opened(CIRCLE)
     heard(session, 2, 0, LENGTH), heard(other, 2, 0, LENGTH)
     session.prompt([A]), other.prompt([A])
-    with patch.object(Scene, "_obey", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
+    with patch.object(ObjectTracker, "_apply_plan", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
         run(session, 2, LENGTH)
     assert values(run(session, 2, LENGTH)) == values(run(other, 2, LENGTH))
 
@@ -466,12 +470,22 @@ def test_the_same_words_on_another_frame_are_the_same_phrase(opened):
 
 
 def test_what_is_kept_for_long_is_kept_alone(opened):
-    session = opened(CIRCLE, refresh_every=1, refresh_score=0.0, refresh_iou=0.0, unmatched=99, duplicates=99)
+    session = opened(
+        CIRCLE,
+        recondition_every=1,
+        recondition_score=0.0,
+        recondition_iou=0.0,
+        hotstart_unmatched=99,
+        hotstart_duplicates=99,
+    )
     run(session, 0, 6)
     long_kept = [
         memory
-        for one in session._scene.objects.values()
-        for memories in (one.memories.given if one.phrase is not None else {}, one.memories.trails[False].confirmed)
+        for one in session._object_tracker.objects.values()
+        for memories in (
+            one.memory_bank.cond_frames if one.phrase is not None else {},
+            one.memory_bank.directions[False].recond_frames,
+        )
         for memory in memories.values()
     ]
     assert len(long_kept) > 6
@@ -481,7 +495,7 @@ def test_what_is_kept_for_long_is_kept_alone(opened):
 
 @pytest.mark.parametrize("count", [3, 6, 9, 12])
 def test_a_state_goes_on_equally_where_there_is_little_room(opened, count):
-    few = {"max_objects": 5, "hotstart": 8, "unmatched": 3}
+    few = {"max_objects": 5, "hotstart_frames": 8, "hotstart_unmatched": 3}
     session = opened(BALL, CIRCLE, **few)
     heard(session, count, 0, LENGTH)
     restored = opened(state=session.state(), **few)

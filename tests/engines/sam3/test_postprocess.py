@@ -11,8 +11,16 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional
 from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
-from backend.engines.sam3 import masks
-from backend.engines.sam3.masks import boxes, claim, enlarge, iou, mask_input, suppress, tidy
+from backend.engines.sam3 import postprocess
+from backend.engines.sam3.postprocess import (
+    clean_masks,
+    mask_iou,
+    masks_at_size,
+    masks_to_boxes,
+    preprocess_mask,
+    resolve_overlaps,
+    suppress_overlaps,
+)
 
 CPU = torch.device("cpu")
 # Few values, so that parts, ties and exact zeros are common.
@@ -30,8 +38,8 @@ def ratio(a: torch.Tensor, b: torch.Tensor) -> float:
 @given(stacks, stacks)
 def test_iou_is_the_share_of_common_pixels(a, b) -> None:
     expected = torch.tensor([[ratio(one, other) for other in b] for one in a]).reshape(len(a), len(b))
-    assert iou(a, b).dtype == torch.float32
-    assert torch.equal(iou(a, b), expected)
+    assert mask_iou(a, b).dtype == torch.float32
+    assert torch.equal(mask_iou(a, b), expected)
 
 
 def test_iou_counts_exactly_even_under_autocast() -> None:
@@ -39,7 +47,7 @@ def test_iou_counts_exactly_even_under_autocast() -> None:
     b = a.clone()
     b[0, 0, :3] = False
     with torch.autocast("cpu", torch.bfloat16):
-        assert iou(a, b).item() == np.float32((1008 * 1008 - 3) / (1008 * 1008))
+        assert mask_iou(a, b).item() == np.float32((1008 * 1008 - 3) / (1008 * 1008))
 
 
 @given(stacks, st.data())
@@ -50,7 +58,7 @@ def test_suppress_keeps_the_best_of_those_that_cover_each_other(stack, data) -> 
     for index in sorted(range(len(stack)), key=lambda index: (-scores[index], index)):
         if all(ratio(stack[index], stack[other]) <= threshold for other in kept):
             kept.append(index)
-    keep = suppress(stack, torch.tensor(scores), threshold)
+    keep = suppress_overlaps(stack, torch.tensor(scores), threshold)
     assert keep.dtype == torch.bool
     assert keep.nonzero().flatten().tolist() == sorted(kept)
 
@@ -79,7 +87,7 @@ def test_tidy_fills_small_holes_and_removes_small_specks(logits, area) -> None:
         mask[small_parts(mask <= 0, area)] = 0.1
         mask[small_parts(mask > 0, min(area, int((mask > 0).sum()) // 2))] = -0.1
     before = logits.clone()
-    result = tidy(logits, area)
+    result = clean_masks(logits, area)
     assert np.array_equal(result.numpy(), expected)
     assert torch.equal(logits, before)
     if np.array_equal(before.numpy(), expected):
@@ -89,9 +97,9 @@ def test_tidy_fills_small_holes_and_removes_small_specks(logits, area) -> None:
 def test_tidy_leaves_the_type_and_takes_no_masks() -> None:
     hole = torch.ones(1, 5, 5, dtype=torch.bfloat16)
     hole[0, 2, 2] = -1
-    assert tidy(hole, 1).dtype == torch.bfloat16
-    assert bool((tidy(hole, 1) > 0).all())
-    assert tidy(torch.empty(0, 4, 4), 3).shape == (0, 4, 4)
+    assert clean_masks(hole, 1).dtype == torch.bfloat16
+    assert bool((clean_masks(hole, 1) > 0).all())
+    assert clean_masks(torch.empty(0, 4, 4), 3).shape == (0, 4, 4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,13 +113,13 @@ def test_claims_as_the_library(seed: int) -> None:
         stack[:, None], scores[:, None], background_value=0, prompt_ids=phrases
     )
     given = stack.clone()
-    assert torch.equal(claim(stack, scores, phrases), expected[:, 0] > 0)
+    assert torch.equal(resolve_overlaps(stack, scores, phrases), expected[:, 0] > 0)
     assert torch.equal(stack, given)
 
 
 def test_a_persons_object_neither_gives_nor_takes_pixels() -> None:
     stack = torch.ones(3, 2, 2, dtype=torch.bool)
-    claimed = claim(stack, torch.tensor([0.9, 0.5, 0.0]), [None, 0, 0])
+    claimed = resolve_overlaps(stack, torch.tensor([0.9, 0.5, 0.0]), [None, 0, 0])
     assert claimed.flatten(1).all(1).tolist() == [True, True, False]
 
 
@@ -122,7 +130,7 @@ sizes = st.integers(1, 30)
 def test_enlarge_is_the_librarys_interpolation(logits, height, width) -> None:
     expected = functional.interpolate(logits[:, None], (height, width), mode="bilinear")[:, 0]
     decided = expected.abs() > 1e-5
-    result = enlarge(logits, height, width)
+    result = masks_at_size(logits, height, width)
     assert result.shape == expected.shape
     assert torch.equal(result[decided], (expected > 0)[decided])
 
@@ -134,8 +142,8 @@ def box(mask: np.ndarray) -> list[float]:
 
 @given(logits, sizes, sizes)
 def test_boxes_are_those_of_the_enlarged_masks(logits, height, width) -> None:
-    expected = np.array([box(mask) for mask in enlarge(logits, height, width).numpy()], np.float32)
-    result = boxes(logits, height, width)
+    expected = np.array([box(mask) for mask in masks_at_size(logits, height, width).numpy()], np.float32)
+    result = masks_to_boxes(logits, height, width)
     assert result.dtype == np.float32
     assert np.array_equal(result, expected, equal_nan=True)
 
@@ -147,22 +155,22 @@ def test_boxes_at_the_models_size_and_the_videos(smoothness) -> None:
     wave[:, :20] -= 3
     wave[3] = -1
     for height, width in ((270, 480), (480, 270), (40, 50), (73, 71)):
-        expected = np.array([box(mask) for mask in enlarge(wave, height, width).numpy()], np.float32)
-        assert np.array_equal(boxes(wave, height, width), expected, equal_nan=True)
+        expected = np.array([box(mask) for mask in masks_at_size(wave, height, width).numpy()], np.float32)
+        assert np.array_equal(masks_to_boxes(wave, height, width), expected, equal_nan=True)
         assert np.isnan(expected).any(1).tolist() == [False, False, False, True]
 
 
 def test_many_boxes_are_made_in_parts(monkeypatch) -> None:
     wave = torch.randn(7, 9, 9, generator=torch.Generator().manual_seed(0)) - 1
-    whole, look, seen = boxes(wave, 40, 60), masks._values, []
+    whole, look, seen = masks_to_boxes(wave, 40, 60), postprocess._sample, []
 
     def spy(logits, *arguments):
         seen.append(len(logits))
         return look(logits, *arguments)
 
-    monkeypatch.setattr(masks, "_values", spy)
-    monkeypatch.setattr(masks, "AT_ONCE", 3 * 22 * 60)
-    assert np.array_equal(boxes(wave, 40, 60), whole, equal_nan=True)
+    monkeypatch.setattr(postprocess, "_sample", spy)
+    monkeypatch.setattr(postprocess, "BATCH_PIXELS", 3 * 22 * 60)
+    assert np.array_equal(masks_to_boxes(wave, 40, 60), whole, equal_nan=True)
     assert {*seen} == {3, 1}
 
 
@@ -170,12 +178,14 @@ def test_a_spike_between_the_pixels_of_a_small_picture_has_no_box() -> None:
     logits = torch.full((2, 16, 16), -9.0)
     logits[0, 8, 8] = 1
     logits[1, 4:12, 6:9] = 5
-    assert np.array_equal(boxes(logits, 4, 4), [[np.nan] * 4, box(enlarge(logits, 4, 4)[1].numpy())], equal_nan=True)
+    assert np.array_equal(
+        masks_to_boxes(logits, 4, 4), [[np.nan] * 4, box(masks_at_size(logits, 4, 4)[1].numpy())], equal_nan=True
+    )
 
 
 def test_no_masks_have_no_boxes() -> None:
-    assert boxes(torch.empty(0, 8, 8), 30, 40).shape == (0, 4)
-    assert enlarge(torch.empty(0, 8, 8), 30, 40).shape == (0, 30, 40)
+    assert masks_to_boxes(torch.empty(0, 8, 8), 30, 40).shape == (0, 4)
+    assert masks_at_size(torch.empty(0, 8, 8), 30, 40).shape == (0, 30, 40)
 
 
 def weights(length: int, size: int) -> np.ndarray:
@@ -191,22 +201,24 @@ def test_mask_input_is_what_covers_half_of_a_pixel(mask, size) -> None:
     cover = weights(mask.shape[0], size) @ mask.astype(float) @ weights(mask.shape[1], size).T
     decided = abs(cover - 0.5) > 1e-5
     mask.flags.writeable = False
-    result = mask_input(mask, size, CPU)
+    result = preprocess_mask(mask, size, CPU)
     assert result.shape == (1, 1, size, size)
     assert result.dtype == torch.float32
     assert np.array_equal(result.numpy()[0, 0][decided], (cover >= 0.5)[decided].astype(float))
 
 
 def test_mask_input_counts_exactly_half_as_the_object() -> None:
-    assert mask_input(np.array([[True, False]] * 2), 1, CPU).item() == 1
+    assert preprocess_mask(np.array([[True, False]] * 2), 1, CPU).item() == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_makes_the_same_masks() -> None:
     noise = torch.randn(3, 36, 36, generator=torch.Generator().manual_seed(0)) - 1.5
     there, scores = noise.cuda(), torch.tensor([0.1, 0.9, 0.5])
-    assert torch.equal(enlarge(there, 135, 240).cpu(), enlarge(noise, 135, 240))
-    assert np.array_equal(boxes(there, 135, 240), boxes(noise, 135, 240))
-    assert torch.equal(tidy(there, 4).cpu(), tidy(noise, 4))
-    assert torch.equal(iou(there > 0, there > -1).cpu(), iou(noise > 0, noise > -1))
-    assert torch.equal(suppress(there > 0, scores.cuda(), 0.1).cpu(), suppress(noise > 0, scores, 0.1))
+    assert torch.equal(masks_at_size(there, 135, 240).cpu(), masks_at_size(noise, 135, 240))
+    assert np.array_equal(masks_to_boxes(there, 135, 240), masks_to_boxes(noise, 135, 240))
+    assert torch.equal(clean_masks(there, 4).cpu(), clean_masks(noise, 4))
+    assert torch.equal(mask_iou(there > 0, there > -1).cpu(), mask_iou(noise > 0, noise > -1))
+    assert torch.equal(
+        suppress_overlaps(there > 0, scores.cuda(), 0.1).cpu(), suppress_overlaps(noise > 0, scores, 0.1)
+    )

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-HOLE, SPECK = 0.1, -0.1
+HOLE_LOGIT, SPECK_LOGIT = 0.1, -0.1
 """Logits of filled holes and removed specks: just decided."""
-NOTHING = -10.0
+ABSENT_LOGIT = -10.0
 """Logit of a pixel that is surely not the object's."""
-SHRUNK = 0.3
+MIN_KEPT_SHARE = 0.3
 """A mask that keeps less than this share of itself beside others is not remembered."""
-AT_ONCE = 2**19
+BATCH_PIXELS = 2**19
 """Pixels that `boxes` computes at once; larger pieces come from the system anew each time, which takes far longer."""
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
+def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every mask with every other.
 
     Args:
@@ -38,7 +38,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return (intersection / union.clamp(min=1)).float()
 
 
-def suppress(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
+def suppress_overlaps(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression: of masks that cover each other, the one with the highest score stays.
 
     Args:
@@ -49,14 +49,14 @@ def suppress(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
     Returns:
         Shape (n,), bool: what stays.
     """
-    rivals = (iou(masks, masks) > threshold).cpu().numpy()
+    rivals = (mask_iou(masks, masks) > threshold).cpu().numpy()
     keep = np.zeros(len(masks), bool)
     for index in torch.argsort(scores, descending=True, stable=True).tolist():
         keep[index] = not (rivals[index] & keep).any()
     return torch.from_numpy(keep).to(masks.device)
 
 
-def tidy(logits: Tensor, area: int) -> Tensor:
+def clean_masks(logits: Tensor, area: int) -> Tensor:
     """Fill small holes, then remove small specks; both are parts that hang together by edges or corners.
 
     As `fill_holes_in_mask_scores` of transformers 5.23, which does nothing without a kernel from the hub.
@@ -73,16 +73,16 @@ def tidy(logits: Tensor, area: int) -> Tensor:
     inside = (logits > 0).cpu().numpy()
     holes, specks = np.empty_like(inside), np.empty_like(inside)
     for index, mask in enumerate(inside):
-        holes[index] = _small(~mask, area)
+        holes[index] = _small_components(~mask, area)
         filled = mask | holes[index]
-        specks[index] = _small(filled, min(area, int(filled.sum()) // 2))
-    for parts, value in ((holes, HOLE), (specks, SPECK)):
+        specks[index] = _small_components(filled, min(area, int(filled.sum()) // 2))
+    for parts, value in ((holes, HOLE_LOGIT), (specks, SPECK_LOGIT)):
         if parts.any():
             logits = torch.where(torch.from_numpy(parts).to(logits.device), value, logits)
     return logits
 
 
-def _small(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
+def _small_components(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
     """The connected parts of a mask that have at most `area` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] <= area
@@ -90,7 +90,7 @@ def _small(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
     return np.asarray(small[labels]) if small.any() else np.zeros_like(mask)
 
 
-def without_shrunk(logits: Tensor) -> Tensor:
+def suppress_shrunk_masks(logits: Tensor) -> Tensor:
     """Empty the masks that lose most of themselves when every pixel goes to the surest mask.
 
     Args:
@@ -99,10 +99,10 @@ def without_shrunk(logits: Tensor) -> Tensor:
     present = logits > 0
     surest = logits.argmax(0) == torch.arange(len(logits), device=logits.device)[:, None, None]
     kept = (present & surest).sum((1, 2)) / present.sum((1, 2)).clamp(min=1)
-    return torch.where((kept >= SHRUNK)[:, None, None], logits, logits.clamp(max=NOTHING))
+    return torch.where((kept >= MIN_KEPT_SHARE)[:, None, None], logits, logits.clamp(max=ABSENT_LOGIT))
 
 
-def claim(masks: Tensor, scores: Tensor, phrases: Sequence[int | None]) -> Tensor:
+def resolve_overlaps(masks: Tensor, scores: Tensor, phrases: Sequence[int | None]) -> Tensor:
     """Give every pixel to one object of a phrase, the one with the best score; the first of equals.
 
     Args:
@@ -135,18 +135,18 @@ class _Axis(NamedTuple):
     share: Tensor
 
 
-def _axis(length: int, size: int, device: torch.device) -> _Axis:
+def _sample_axis(length: int, size: int, device: torch.device) -> _Axis:
     """Where the centres of `size` pixels fall among `length`, in float32 as `interpolate` has them."""
     place = ((torch.arange(size, dtype=torch.float32, device=device) + 0.5) * (length / size) - 0.5).clamp_(0)
     low = place.long()
     return _Axis(low, (low + 1).clamp_(max=length - 1), place - low)
 
 
-def _between(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
+def _interpolate(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
     return low * (1 - share) + high * share
 
 
-def enlarge(logits: Tensor, height: int, width: int) -> Tensor:
+def masks_at_size(logits: Tensor, height: int, width: int) -> Tensor:
     """Masks at a picture's size: bilinear between the logits (align_corners=False), then what is above 0.
 
     Plain products and sums, so that `boxes` can compute a few of the pixels and get the same ones on every device.
@@ -160,15 +160,15 @@ def enlarge(logits: Tensor, height: int, width: int) -> Tensor:
         Shape (n, height, width), bool.
     """
     count, h, w = logits.shape
-    rows, columns = _axis(h, height, logits.device), _axis(w, width, logits.device)
+    rows, columns = _sample_axis(h, height, logits.device), _sample_axis(w, width, logits.device)
     masks = torch.empty((count, height, width), dtype=torch.bool, device=logits.device)
     for mask, out in zip(logits.float(), masks, strict=True):  # one at a time: floats at the picture's size are large
-        wide = _between(mask[:, columns.low], mask[:, columns.high], columns.share)
-        torch.gt(_between(wide[rows.low], wide[rows.high], rows.share[:, None]), 0, out=out)
+        wide = _interpolate(mask[:, columns.low], mask[:, columns.high], columns.share)
+        torch.gt(_interpolate(wide[rows.low], wide[rows.high], rows.share[:, None]), 0, out=out)
     return masks
 
 
-def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
+def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     """The boxes around `enlarge(logits, height, width)`, without the masks: only pixels near the edges are computed.
 
     Args:
@@ -183,20 +183,20 @@ def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     count, h, w = logits.shape
     if not count:
         return np.empty((0, 4), np.float32)
-    most = max(1, AT_ONCE // max(2 * _reach(w, width) * height, 2 * _reach(h, height) * width))
+    most = max(1, BATCH_PIXELS // max(2 * _max_samples(w, width) * height, 2 * _max_samples(h, height) * width))
     if count > most:
         parts = (logits[start : start + most] for start in range(0, count, most))
-        return np.concatenate([boxes(part, height, width) for part in parts])
+        return np.concatenate([masks_to_boxes(part, height, width) for part in parts])
     logits = logits.float()
-    rows, columns = _axis(h, height, logits.device), _axis(w, width, logits.device)
+    rows, columns = _sample_axis(h, height, logits.device), _sample_axis(w, width, logits.device)
     every_row = torch.arange(height, device=logits.device).expand(count, -1)
     every_column = torch.arange(width, device=logits.device).expand(count, -1)
     # amax > 0 says the same as any of > 0, and is ten times as fast on a CPU.
-    left, right = _ends(
-        columns, logits.amax(1) > 0, lambda near: _values(logits, rows, columns, every_row, near).amax(1) > 0
+    left, right = _find_ends(
+        columns, logits.amax(1) > 0, lambda near: _sample(logits, rows, columns, every_row, near).amax(1) > 0
     )
-    top, bottom = _ends(
-        rows, logits.amax(2) > 0, lambda near: _values(logits, rows, columns, near, every_column).amax(2) > 0
+    top, bottom = _find_ends(
+        rows, logits.amax(2) > 0, lambda near: _sample(logits, rows, columns, near, every_column).amax(2) > 0
     )
     present = logits.amax((1, 2)) > 0
     found = torch.stack([left, top, right, bottom, present], 1).cpu().numpy()  # the only transfer, but for spikes
@@ -204,16 +204,16 @@ def boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     unknown = (found[:, 2] <= found[:, 0]) | (found[:, 3] <= found[:, 1])
     result[unknown] = np.nan
     for index in np.flatnonzero(unknown & (found[:, 4] > 0)):
-        result[index] = _box(enlarge(logits[index : index + 1], height, width)[0].cpu().numpy())
+        result[index] = _mask_to_box(masks_at_size(logits[index : index + 1], height, width)[0].cpu().numpy())
     return result
 
 
-def _reach(length: int, size: int) -> int:
+def _max_samples(length: int, size: int) -> int:
     """Of `size` samples along `length` pixels, how many may be those next to two of the pixels."""
     return 2 * -(-size // length) + 1
 
 
-def _ends(axis: _Axis, inside: Tensor, look: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _find_ends(axis: _Axis, inside: Tensor, is_inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The first sample along an axis that is inside, and the one behind the last; shapes (n,).
 
     Samples that read only logits up to 0 are outside, so the ends lie at or behind the first and last of `inside`,
@@ -227,15 +227,15 @@ def _ends(axis: _Axis, inside: Tensor, look: Callable[[Tensor], Tensor]) -> tupl
     length, size = inside.shape[1], len(axis.low)
     first = inside.int().argmax(1)
     last = length - 1 - inside.flip(1).int().argmax(1)
-    reach = torch.arange(_reach(length, size), device=inside.device)
+    reach = torch.arange(_max_samples(length, size), device=inside.device)
     heads = (torch.searchsorted(axis.high, first)[:, None] + reach).clamp_(max=size - 1)
     tails = (torch.searchsorted(axis.low, last, right=True)[:, None] - 1 - reach).clamp_(min=0)
-    found = look(torch.cat([heads, tails], 1))
+    found = is_inside(torch.cat([heads, tails], 1))
     first_found = torch.where(found[:, : len(reach)], heads, size).amin(1)
     return first_found, torch.where(found[:, len(reach) :], tails + 1, 0).amax(1)
 
 
-def _values(logits: Tensor, rows: _Axis, columns: _Axis, y: Tensor, x: Tensor) -> Tensor:
+def _sample(logits: Tensor, rows: _Axis, columns: _Axis, y: Tensor, x: Tensor) -> Tensor:
     """The logits that `enlarge` decides on, in some rows (n, k) and columns (n, l) of the picture; shape (n, k, l)."""
     flat, shape = logits.flatten(1), (*y.shape, x.shape[1])
     low, high, share = (part[x][:, None, :] for part in columns)
@@ -243,19 +243,19 @@ def _values(logits: Tensor, rows: _Axis, columns: _Axis, y: Tensor, x: Tensor) -
     def wide(line: Tensor) -> Tensor:
         start = line[:, :, None] * logits.shape[2]
         left, right = (flat.gather(1, (start + end).flatten(1)).view(shape) for end in (low, high))
-        return _between(left, right, share)
+        return _interpolate(left, right, share)
 
-    return _between(wide(rows.low[y]), wide(rows.high[y]), rows.share[y][:, :, None])
+    return _interpolate(wide(rows.low[y]), wide(rows.high[y]), rows.share[y][:, :, None])
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+def _mask_to_box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.nan, np.nan, np.nan, np.nan
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def mask_input(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
+def preprocess_mask(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
     """A person's mask as the tracker takes it: squashed to the model's square, antialiased, and decided again at 0.5.
 
     As `Sam3TrackerVideoProcessor.process_new_mask_for_video_frame` of transformers 5.23. What is thinner than a pixel

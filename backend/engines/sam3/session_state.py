@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3.association import Association
-from backend.engines.sam3.memory_bank import Memories, lies_ahead
+from backend.engines.sam3.memory_bank import MemoryBank, is_ahead
 from backend.tracks.track import FrameResult
 
 
 @dataclass(slots=True)
-class Object:
+class TrackedObject:
     """One object: what is remembered of it, and where it comes from.
 
     Attributes:
@@ -25,56 +25,69 @@ class Object:
         is_out: a result with it has been yielded; until then the other way knows nothing of it.
     """
 
-    memories: Memories = field(default_factory=Memories)
+    memory_bank: MemoryBank = field(default_factory=MemoryBank)
     phrase: int | None = None
-    first: int | None = None
+    first_phrase: int | None = None
     is_visual: bool = True
-    born: bool | None = None
-    is_out: bool = True
+    found_reverse: bool | None = None
+    is_yielded: bool = True
 
     def is_known(self, reverse: bool) -> bool:
         """Whether a way knows it: the one that found it until it finds it false, the other one once it is out."""
-        return self.memories.trails[reverse].removed is None if self.born is reverse else self.is_out
+        return (
+            self.memory_bank.directions[reverse].removed_at is None
+            if self.found_reverse is reverse
+            else self.is_yielded
+        )
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether the way that found it has come to where it begins."""
-        return self.born is None or self.memories.trails[self.born].since is not None
+        return self.found_reverse is None or self.memory_bank.directions[self.found_reverse].joined_at is not None
 
-    def is_carried(self, reverse: bool) -> bool:
+    def is_tracked(self, reverse: bool) -> bool:
         """Whether it is looked for on the next frame of a way."""
-        trail = self.memories.trails[reverse]
-        return trail.since is not None and trail.removed is None and trail.ended is None
+        trail = self.memory_bank.directions[reverse]
+        return trail.joined_at is not None and trail.removed_at is None and trail.ended_at is None
 
     def will_join(self, frame: int, reverse: bool) -> bool:
         """Whether a way that has come to a frame will meet it where it was given."""
-        given = self.memories.given
-        return self.memories.trails[reverse].since is None and any(lies_ahead(at, frame, reverse) for at in given)
+        given = self.memory_bank.cond_frames
+        return self.memory_bank.directions[reverse].joined_at is None and any(
+            is_ahead(at, frame, reverse) for at in given
+        )
 
-    def as_of(self, ats: Mapping[bool, int]) -> Self:
+    def snapshot(self, positions: Mapping[bool, int]) -> Self:
         """It, as it was when the ways had come to these frames; what phrase it then answered to, they know."""
-        phrase = self.phrase if self.is_visual else self.first
-        return replace(self, memories=self.memories.as_of(ats), phrase=phrase)
+        phrase = self.phrase if self.is_visual else self.first_phrase
+        return replace(self, memory_bank=self.memory_bank.snapshot(positions), phrase=phrase)
 
-    def saved(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """As plain values and tensors."""
         return {
-            "memories": self.memories.saved(),
+            "memories": self.memory_bank.state(),
             "phrase": self.phrase,
-            "first": self.first,
+            "first": self.first_phrase,
             "is_visual": self.is_visual,
-            "born": self.born,
-            "is_out": self.is_out,
+            "born": self.found_reverse,
+            "is_out": self.is_yielded,
         }
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any], device: torch.device) -> Self:
-        """From `saved`."""
-        return cls(**{**saved, "memories": Memories.restored(saved["memories"], device)})
+    def from_state(cls, saved: Mapping[str, Any], device: torch.device) -> Self:
+        """From `state`, onto a device."""
+        return cls(
+            memory_bank=MemoryBank.from_state(saved["memories"], device),
+            phrase=saved["phrase"],
+            first_phrase=saved["first"],
+            is_visual=saved["is_visual"],
+            found_reverse=saved["born"],
+            is_yielded=saved["is_out"],
+        )
 
 
 @dataclass(slots=True)
-class Way:
+class DirectionState:
     """A direction's way through the video.
 
     Attributes:
@@ -86,18 +99,18 @@ class Way:
     """
 
     association: Association
-    since: int
-    at: int
-    ahead: deque[FrameResult] = field(default_factory=deque)
-    pasts: deque[dict[str, Any]] = field(default_factory=deque)
+    start: int
+    position: int
+    pending_results: deque[FrameResult] = field(default_factory=deque)
+    association_states: deque[dict[str, Any]] = field(default_factory=deque)
 
-    def past(self) -> dict[str, Any]:
+    def association_state(self) -> dict[str, Any]:
         """The association's state after `at`."""
-        return self.pasts[0] if self.pasts else self.association.state()
+        return self.association_states[0] if self.association_states else self.association.state()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObjectMasks:
     """m objects on one frame.
 
     Attributes:
@@ -108,4 +121,4 @@ class Seen:
 
     names: list[str]
     logits: Tensor
-    scores: Tensor
+    object_scores: Tensor

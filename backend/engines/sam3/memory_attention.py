@@ -1,0 +1,63 @@
+"""One layer of SAM3's memory attention, for many objects at once."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
+    Sam3TrackerVideoMemoryAttentionLayer,
+    Sam3TrackerVideoRoPEAttention,
+)
+
+
+def attend_to_memory(
+    layer: Sam3TrackerVideoMemoryAttentionLayer,
+    state: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    rope: Tensor,
+    pointer_tokens: int,
+) -> Tensor:
+    """One layer of memory attention.
+
+    Args:
+        state: shape (n, positions, width), or (1, …) while all objects' are still the same.
+        keys: shape (n, tokens, memory width); the last `pointer_tokens` have no place in the picture.
+        values: the same shape.
+        mask: shape (n, 1, 1, tokens), true where there is something; None: everywhere.
+        rope: shape (positions, head width / 2), rotary position encoding as complex numbers.
+    """
+    attention = layer.self_attn
+    normed = layer.layer_norm1(state)
+    query, key, value = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
+    state = state + _attend(attention, _apply_rope(query, rope), _apply_rope(key, rope), value, None)
+    attention = layer.cross_attn_image
+    query = _apply_rope(attention.q_proj(layer.layer_norm2(state)), rope)
+    key, value = attention.k_proj(keys), attention.v_proj(values)
+    placed = key.shape[1] - pointer_tokens
+    key = torch.cat([_apply_rope(key[:, :placed], rope), key[:, placed:]], 1)
+    state = state + _attend(attention, query.expand(len(key), -1, -1), key, value, mask)
+    output: Tensor = layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(state))))
+    return state + output
+
+
+def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
+    """Rotary position encoding (arXiv:2104.09864) of shape (n, k * positions, width), in single precision."""
+    positions, half = rope.shape
+    pairs = torch.view_as_complex(
+        vectors.float().view(len(vectors), -1, positions, vectors.shape[-1] // half // 2, half, 2)
+    )
+    return torch.view_as_real(pairs * rope[:, None]).view_as(vectors).to(vectors.dtype)
+
+
+def _attend(
+    attention: Sam3TrackerVideoRoPEAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> Tensor:
+    def split(vectors: Tensor) -> Tensor:
+        return vectors.view(*vectors.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
+
+    attended = functional.scaled_dot_product_attention(
+        split(query), split(key), split(value), attn_mask=mask, scale=attention.scaling
+    )
+    output: Tensor = attention.o_proj(attended.transpose(1, 2).flatten(2))
+    return output
