@@ -46,15 +46,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import serve
 from backend.jobs.job import restore
-from backend.jobs.propagation import Progress
-from backend.jobs.spec import FramePrompts, JobSpec, VideoInfo
+from backend.jobs.messages import Chunk
+from backend.jobs.schedule import Progress
+from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
-from backend.jobs.worker import SAVED_FRAMES, Chunk
+from backend.jobs.worker import SAVED_FRAMES
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.commands import EVERYWHERE
 from backend.settings import Limits, Settings
 from backend.tracks.track import Block
-from backend.video import Video, VideoLimits
+from backend.video import Video, VideoInfo, VideoLimits
 from tests.clips import write_clip
 from tests.fakes import sleeping_engine
 from tests.labelstudio.bodies import body, drawn, keyframe

@@ -33,7 +33,7 @@ ONLY = {
     "label_studio_ml": ["model.py"],
     "prometheus_client": ["jobs/metrics.py"],
     "pycocotools": ["formats/rle.py"],
-    "sqlite3": ["jobs/store.py"],
+    "sqlite3": ["jobs/store.py", "jobs/schema.py", "jobs/saved_masks.py"],
     "numba": ["tracks/_shortest_path.py"],
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -20,7 +20,7 @@ from backend.formats.registry import FORMATS, LABELSTUDIO, Format
 from backend.formats.tasks import Chosen, Controls
 from backend.formats.timing import Footage
 from backend.formats.video_tracks import Clip, Frames, Size, whole
-from backend.jobs import store
+from backend.jobs.saved_masks import read_mask_blocks
 from backend.labelstudio import label_config
 from backend.labelstudio.client import Client
 from backend.labelstudio.videos import Videos
@@ -188,7 +188,7 @@ class _Stored:
     def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
         # The same numbers may be another Label Studio's; its video has another address.
         url = self.controls.video(self.chosen.data)
-        return store.read_mask_blocks(self.path, str(self.chosen.number), self.project, url, masks)
+        return read_mask_blocks(self.path, str(self.chosen.number), self.project, url, masks)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from backend.commands.console import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
 from backend.formats import mask_sidecar
-from backend.jobs.propagation import PropagationRun, intervals_between
+from backend.jobs.propagation import PropagationRun
+from backend.jobs.schedule import intervals_between
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio import region as regions
 from backend.labelstudio import segments, track_ids

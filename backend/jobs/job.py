@@ -1,4 +1,4 @@
-"""One job: what it is to do, how far it is, and what has come of it; threads may look at it while it runs."""
+"""One job: what it does, how far it is and what it has computed; other threads may read it while it runs."""
 
 import threading
 import time
@@ -7,46 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import BackendError
+from backend.jobs.rows import UNFINISHED, JobRow, State
 from backend.jobs.spec import ResolvedJob
-from backend.jobs.store import UNFINISHED, JobRow, State
 from backend.tracks.track import Block
 
 
 @dataclass(slots=True)
 class Throughput:
-    """Frames per second of the last few seconds, and the seconds that each phase took."""
+    """Frames per second, measured over at least one second."""
 
     fps: float = 0.0
-    _at: float = 0.0
+    _measured_at: float = 0.0
     _done: int = 0
 
     def update(self, done: int) -> None:
-        """So many frames are done now."""
+        """Record how many frames are done."""
         now = time.monotonic()
-        if not self._at or done < self._done:
-            self._at, self._done = now, done
-        elif now - self._at >= 1.0:
-            self.fps = (done - self._done) / (now - self._at)
-            self._at, self._done = now, done
+        if not self._measured_at or done < self._done:
+            self._measured_at, self._done = now, done
+        elif now - self._measured_at >= 1.0:
+            self.fps = (done - self._done) / (now - self._measured_at)
+            self._measured_at, self._done = now, done
 
 
 class Job:
-    """One piece of work.
+    """A job in memory.
 
     Attributes:
-        kept: as it was accepted; what changes is told by the other attributes.
+        row: the job as it was read from disk; the other attributes say what has changed since.
         state: queued, running, done, failed or cancelled.
-        phase: what it is at: fetching, waiting, decoding, loading, warming up, hot start, tracking, or nothing.
+        phase: fetching, waiting, decoding, loading, warming up, hot start, tracking, or empty.
         error: why it failed.
-        watchers: how many requests wait for it at this moment.
-        path: its video's file, once it is here.
-        saved: how far what is on disk reaches.
-        names: what phrases found at once; None: nothing was prompted yet.
-        losses: how often in a row the worker ended over it.
-        seconds: spent in each phase.
+        waiters: how many requests wait for it now.
+        video_path: its video's file, once it is fetched.
+        saved_progress: how far its results are on disk.
+        initial_tracks: names of the tracks that phrases found on their first frame; None: no prompt was given yet.
+        worker_deaths: how many workers in a row died in this job.
+        phase_seconds: time spent in each phase.
 
     Args:
-        load: finds the plan again of a job that has ended.
+        load: reads the results of a job that has ended from disk.
     """
 
     def __init__(self, row: JobRow, load: "Callable[[Job], ResolvedJob | None]") -> None:
@@ -64,8 +64,8 @@ class Job:
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
         self.ended_at = row.ended_at
-        self._phase_at = time.monotonic()
-        self._reached = row.frames
+        self._phase_start = time.monotonic()
+        self._last_progress = row.frames
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         if row.state not in UNFINISHED:
@@ -73,68 +73,68 @@ class Job:
 
     @property
     def number(self) -> int:
-        """Its number, which people see."""
+        """The job's number, which people see."""
         return self.row.number
 
     @property
     def resolved(self) -> ResolvedJob | None:
-        """What it does and what has come of it; None before its file is open."""
+        """What the job does and has computed; None before its video is open."""
         return self._resolved or (self._load(self) if self.has_ended else None)
 
     @resolved.setter
-    def resolved(self, plan: ResolvedJob | None) -> None:
-        self._resolved = plan
+    def resolved(self, resolved: ResolvedJob | None) -> None:
+        self._resolved = resolved
 
     def enter_phase(self, phase: str) -> None:
-        """Begin another phase."""
+        """Start another phase."""
         now = time.monotonic()
         if self.phase:
-            self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_at
-        self.phase, self._phase_at = phase, now
+            self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start
+        self.phase, self._phase_start = phase, now
 
     def cancel(self) -> None:
-        """Stop soon; what is computed stays."""
+        """Stop the job soon; its results are kept."""
         self._cancelled.set()
 
     def uncancel(self) -> None:
-        """Go on after all."""
+        """Let the job continue if it has not stopped yet."""
         self._cancelled.clear()
 
     @property
     def is_cancelled(self) -> bool:
-        """It was told to stop."""
+        """Whether it was told to stop."""
         return self._cancelled.is_set()
 
     @property
     def has_ended(self) -> bool:
-        """It is done, has failed or was cancelled."""
+        """Whether it is done, failed or cancelled."""
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end; False where it is still to come."""
+        """Wait for the end; False: it has not ended in this time."""
         return self._ended.wait(max(seconds, 0.0))
 
     def end(self, state: State, error: BackendError | None = None) -> None:
-        """It has ended; called by the runner alone."""
+        """Record the end; only the scheduler calls this."""
         self.enter_phase("")
-        self._reached = self.progress()
+        self._last_progress = self.progress()
         self.state, self.error, self.ended_at = state, error, time.time()
         self._ended.set()
 
     @property
     def box_count(self) -> int:
-        """How many its tracks may have in all, as far as they are known."""
-        plan = self._resolved
-        return plan.propagation.track_count * plan.propagation.total if plan else 0
+        """How many boxes its tracks may have in total; 0 while that is unknown."""
+        resolved = self._resolved
+        return resolved.propagation.track_count * resolved.propagation.total if resolved else 0
 
     def progress(self) -> tuple[int, int]:
-        """Frames done and to do; (0, 0) before its file is open."""
-        plan = self._resolved
-        return (plan.propagation.done, plan.propagation.total) if plan else self._reached
+        """Frames done and in total; (0, 0) before the video is open."""
+        resolved = self._resolved
+        return (resolved.propagation.done, resolved.propagation.total) if resolved else self._last_progress
 
 
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, Block]]) -> None:
-    """Give a new plan what was said before."""
+    """Add the results that are on disk to a job that was resolved anew."""
     resolved.propagation.add_initial_tracks(initial_tracks)
-    for way, block in blocks:
-        resolved.propagation.add(way, block)
+    for pass_index, block in blocks:
+        resolved.propagation.add(pass_index, block)

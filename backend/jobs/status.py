@@ -1,4 +1,4 @@
-"""The jobs as people look at them: what each is at, how fast it is, how long it will take, and its newest picture."""
+"""The jobs as the status page shows them: state, speed, time left, and the newest picture."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,17 @@ from backend.jobs.worker_client import WorkerClient
 from backend.tracks import overlay
 from backend.video import Held, VideoLimits, jpeg
 
-_LISTED = 100
-_WIDTH = 640
-"""Pixels to which a picture is made smaller."""
+_MAX_JOBS = 100
+"""How many jobs are listed."""
+_PICTURE_WIDTH = 640
+"""Pixels; larger pictures are scaled down."""
 
 
 class JobStatus:
-    """What the status page shows and can do; see `backend.http.jobs_page.Board`.
+    """What the status page shows and can do.
 
     Args:
-        address: of a task in Label Studio, by project and task; None where Label Studio's is not known.
+        task_url: of a project's task in Label Studio; None if Label Studio's address is unknown.
     """
 
     def __init__(
@@ -30,88 +31,88 @@ class JobStatus:
         worker: WorkerClient,
         metrics: Metrics,
         limits: VideoLimits,
-        address: Callable[[str, str], str | None],
+        task_url: Callable[[str, str], str | None],
     ) -> None:
         self._scheduler, self._worker, self._metrics = scheduler, worker, metrics
-        self._address = address
-        # For the pictures of the job that somebody looks at.
-        self._held = Held(limits)
+        self._task_url = task_url
+        # The video whose pictures are on show.
+        self._shared_video = Held(limits)
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
         metrics.add_gauge("jobs_running", "Jobs that run", lambda: scheduler.counts()["running"])
-        metrics.add_gauge("device_memory_bytes", "Memory of the device in use", lambda: (worker.memory or (0, 0))[0])
+        metrics.add_gauge("device_memory_bytes", "Used memory of the device", lambda: (worker.memory or (0, 0))[0])
         metrics.add_gauge("device_ready", "Whether the model is loaded", lambda: worker.status == "ready")
 
     def close(self) -> None:
-        """Close the file that is held open."""
-        self._held.close()
+        """Close the open video."""
+        self._shared_video.close()
 
     def overview(self) -> dict[str, Any]:
-        """The engine, its memory, and the newest jobs, the newest first."""
-        device = self._worker
-        memory = dict(zip(("used", "total"), device.memory, strict=True)) if device.memory else None
+        """The engine, its memory, and the newest jobs, newest first."""
+        worker = self._worker
+        memory = dict(zip(("used", "total"), worker.memory, strict=True)) if worker.memory else None
         return {
             "version": __version__,
-            "engine": device.name,
-            "model": f"{device.name}-{device.version}",
-            "status": device.status,
+            "engine": worker.name,
+            "model": f"{worker.name}-{worker.version}",
+            "status": worker.status,
             "memory": memory,
             **self._scheduler.counts(),
-            "jobs": [self._describe(job) for job in self._scheduler.jobs(_LISTED)],
+            "jobs": [self._describe(job) for job in self._scheduler.jobs(_MAX_JOBS)],
         }
 
     def job(self, number: int) -> dict[str, Any] | None:
-        """One job; None: there is none of this number."""
+        """One job; None: there is no job with this number."""
         job = self._scheduler.job(number)
         return self._describe(job) if job else None
 
     def cancel(self, number: int) -> bool:
-        """Stop a job and keep what it has computed; False: there is none of this number."""
+        """Stop a job and keep its results; False: there is no job with this number."""
         return self._scheduler.cancel(number)
 
     def resume(self, number: int) -> bool:
-        """Let a job go on where it stopped; False: there is none of this number."""
+        """Continue a job that was cancelled or failed; False: there is no job with this number."""
         return self._scheduler.resume(number)
 
     def metrics(self) -> bytes:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return self._metrics.text()
 
-    def _describe(self, job: Job) -> dict[str, Any]:
-        recipe, (done, total) = job.row.spec, job.progress()
-        plan = None if job.has_ended else job.resolved
-        pace = job.throughput.fps if job.state == "running" else 0.0
-        return {
-            "id": job.number,
-            "state": job.state,
-            "phase": "posting" if job.state == "done" and job.row.post and not job.row.posted else job.phase,
-            "kind": "labels" if job.row.batch else recipe.kind,
-            "what": ", ".join(recipe.phrases),
-            "task": recipe.task,
-            "project": recipe.project,
-            "task_url": self._address(recipe.project, recipe.task),
-            "done": done,
-            "total": total,
-            "tracks": plan.propagation.track_count if plan else job.row.track_count,
-            "fps": round(pace, 2) or None,
-            "left_s": round((total - done) / pace) if pace else None,
-            "error": str(job.error) if job.error else None,
-            "batch": job.row.batch,
-            "asked": job.row.created_at,
-            "ended": job.ended_at,
-            "picture": plan.propagation.newest_frame if plan else None,
-        }
-
     def picture(self, number: int) -> bytes | None:
-        """A running job's newest frame with its boxes and masks, as JPEG; None: there is no job or no picture."""
+        """A running job's newest frame with its boxes and masks, as JPEG; None: there is no such job or picture."""
         job = self._scheduler.job(number)
-        plan = job.resolved if job and not job.has_ended else None
-        if not job or not job.video_path or not plan or (newest := plan.propagation.newest_frame) is None:
+        resolved = job.resolved if job and not job.has_ended else None
+        if not job or not job.video_path or not resolved or (newest := resolved.propagation.newest_frame) is None:
             return None
         try:
-            with self._held.open(job.video_path) as video:
+            with self._shared_video.open(job.video_path) as video:
                 picture = video.read(newest)
         except BackendError:
             return None
-        tracks = plan.propagation.tracks()
-        drawn = overlay.drawn(picture, newest, {str(which): one for which, one in enumerate(tracks.values(), 1)})
-        return jpeg(drawn, _WIDTH)
+        tracks = resolved.propagation.tracks().values()
+        drawn = overlay.drawn(picture, newest, {str(number): track for number, track in enumerate(tracks, 1)})
+        return jpeg(drawn, _PICTURE_WIDTH)
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        row, spec, (done, total) = job.row, job.row.spec, job.progress()
+        resolved = None if job.has_ended else job.resolved
+        fps = job.throughput.fps if job.state == "running" else 0.0
+        return {
+            "id": job.number,
+            "state": job.state,
+            "phase": "posting" if job.state == "done" and row.post and not row.posted else job.phase,
+            "kind": "labels" if row.batch else spec.kind,
+            "what": ", ".join(spec.phrases),
+            "task": spec.task,
+            "project": spec.project,
+            "task_url": self._task_url(spec.project, spec.task),
+            "done": done,
+            "total": total,
+            "tracks": resolved.propagation.track_count if resolved else row.track_count,
+            "fps": round(fps, 2) or None,
+            "left_s": round((total - done) / fps) if fps else None,
+            "error": str(job.error) if job.error else None,
+            "batch": row.batch,
+            "asked": row.created_at,
+            "ended": job.ended_at,
+            "picture": resolved.propagation.newest_frame if resolved else None,
+        }

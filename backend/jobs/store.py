@@ -1,16 +1,4 @@
-"""What jobs have come to, on disk: a SQLite file that a killed server, a copy or an old version cannot spoil.
-
-Schema, version 1 (`PRAGMA user_version`; a newer file is refused, an older one is brought up to date on opening):
-
-jobs      one job each: who asked for it, its recipe (prompts, as JSON), its state, how far it is, its error
-videos    by address: when each picture appears, and the size; so that answers need no file
-blocks    what the engine said of some frames of a job, in order: its tracks' rows as float32, masks as JSON if asked
-states    the engine's state at the end of a job's last block; with it another process goes on from there
-points    whether a click was positive: Label Studio forgets it when a page is loaded again
-studios   by project: the address and the token that Label Studio gave us; the file is readable to its owner alone
-
-The write-ahead log makes every change whole or not at all; `copy` makes a copy while others write.
-"""
+"""Jobs and their results on disk, in a SQLite file that survives a killed server; `schema` describes its tables."""
 
 import json
 import os
@@ -18,191 +6,97 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from backend.errors import SettingsError
-from backend.jobs.propagation import Progress
-from backend.jobs.spec import JobSpec, VideoInfo
-from backend.tracks.masks import Rle
-from backend.tracks.track import Block
-
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-UNFINISHED = ("queued", "running")
-
-MIGRATIONS = (
-    """
-    CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, digest TEXT NOT NULL, recipe TEXT NOT NULL,
-        model TEXT NOT NULL, batch INTEGER NOT NULL, post TEXT, posted INTEGER NOT NULL DEFAULT 0,
-        state TEXT NOT NULL, error TEXT, way INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
-        frames INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-        tracks INTEGER NOT NULL DEFAULT 0, names TEXT, asked REAL NOT NULL,
-        ended REAL);
-    CREATE INDEX jobs_by_digest ON jobs (key, digest);
-    CREATE TABLE videos (
-        url TEXT PRIMARY KEY, times BLOB NOT NULL, ends REAL NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL);
-    CREATE TABLE blocks (
-        number INTEGER PRIMARY KEY, job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE, way INTEGER NOT NULL,
-        start INTEGER NOT NULL, stop INTEGER NOT NULL, reverse INTEGER NOT NULL, tracks TEXT NOT NULL,
-        phrases TEXT NOT NULL, rows BLOB NOT NULL, masks BLOB);
-    CREATE INDEX blocks_by_job ON blocks (job);
-    CREATE TABLE states (job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, state BLOB NOT NULL);
-    CREATE TABLE points (
-        task TEXT NOT NULL, point TEXT NOT NULL, positive INTEGER NOT NULL, seen REAL NOT NULL,
-        PRIMARY KEY (task, point)) WITHOUT ROWID;
-    CREATE TABLE studios (project TEXT PRIMARY KEY, url TEXT NOT NULL, token TEXT NOT NULL);
-    """,
+from backend.jobs.rows import (
+    BLOCK_COLUMNS,
+    JOB_COLUMNS,
+    UNFINISHED,
+    JobRow,
+    State,
+    block_row,
+    join_blocks,
+    parse_block,
+    parse_job,
 )
+from backend.jobs.schedule import Progress
+from backend.jobs.schema import migrate, sql_text
+from backend.jobs.spec import JobSpec
+from backend.tracks.track import Block
+from backend.video import VideoInfo
+
 _DAY = 86400.0
-_JOINED = 128
-"""Blocks that are read as one."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as it is on disk.
-
-    Attributes:
-        key, digest: of the prompt that it answers.
-        model: engine and version.
-        batch: nobody looks at it.
-        post: what its answer is posted with, JSON; None: it is not.
-        place: how far it is.
-        frames: done and to do.
-        tracks: that are known of.
-        names: what phrases found at once; None: nothing was prompted yet.
-        asked, ended: seconds since 1970.
-    """
-
-    number: int
-    key: str
-    digest: str
-    spec: JobSpec
-    model: str
-    batch: bool
-    post: str | None
-    posted: bool
-    state: State
-    error: str | None
-    progress: Progress
-    frames: tuple[int, int]
-    track_count: int
-    initial_tracks: tuple[str, ...] | None
-    created_at: float
-    ended_at: float | None
-
-
-def read_mask_blocks(
-    path: Path, task: str, project: str, url: str, masks: Container[int]
-) -> Iterator[tuple[int, int, Block]]:
-    """Job, way and block, in order, of all with masks that the jobs on a task's video have come to.
-
-    Read beside a server that works in the file. Where there is no file nothing is.
-
-    Args:
-        masks: jobs; the blocks of others come without the masks themselves, which take most of the time.
-
-    Raises:
-        SettingsError: the file is of a newer version, or cannot be read.
-    """
-    if not path.is_file():
-        return
-    columns = "job, way, start, stop, reverse, tracks, phrases, rows, masks"
-    asked = " AND ".join(f"json_extract(recipe, '$.{name}') = ?" for name in ("task", "project", "url"))
-    sql = f"SELECT {columns} FROM blocks WHERE masks IS NOT NULL AND job IN (SELECT number FROM jobs WHERE {asked})"  # noqa: S608
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as file:
-            if not schema_version(file):  # it is being made
-                return
-            for job, *row, packed in file.execute(
-                f"{sql} ORDER BY job, number", tuple(map(sql_text, (task, project, url)))
-            ):
-                yield job, *decode_block((*row, packed if job in masks else None))
-    except sqlite3.Error as error:
-        raise SettingsError(
-            f"masks cannot be read from data_dir ({type(error).__name__}): give the one of serve with --data-dir, as "
-            "the user that serve runs as"
-        ) from error
+_PRUNE_STEP = 16
+"""How many jobs are deleted at once while the file is too large."""
 
 
 class Store:
-    """One file; safe between threads, and one process's alone.
+    """One file; safe between threads, and used by one process at a time.
 
     Args:
-        path: made when it is not there.
-        most_bytes: the oldest ended jobs go where the file outgrows this.
-        most_days: ended jobs go after so long.
+        path: created if it does not exist.
+        max_bytes: when the file is larger, the oldest ended jobs are deleted.
+        retention_days: ended jobs are deleted after this time.
 
     Raises:
-        SettingsError: the file is of a newer version, another process uses it, or it cannot be written.
+        SettingsError: a newer version wrote the file, another process uses it, or it cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, retention_days: float) -> None:
         self._path, self._max_bytes, self._retention_days = path, max_bytes, retention_days
-        # The only lock here, and a leaf: nothing else is locked while it is held.
+        # The only lock here; no other lock is taken under it.
         self._lock = threading.Lock()
-        with ExitStack() as opened:
+        with ExitStack() as resources:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                opened.enter_context(_only_one(path.with_suffix(".lock")))
-                file = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-                self._file = opened.enter_context(closing(file))
+                # Not bound to a thread: any thread may close the store.
+                resources.enter_context(FileLock(path.with_suffix(".lock"), timeout=0, thread_local=False))
+                database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+                self._database = resources.enter_context(closing(database))
                 for pragma in ("auto_vacuum = FULL", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-                    self._file.execute(f"PRAGMA {pragma}").close()
-                self._migrate()
+                    self._database.execute(f"PRAGMA {pragma}").close()
+                migrate(self._database)
+            except Timeout:
+                raise SettingsError(
+                    "another sam3-backend uses this data_dir: stop it, or give this one another with --data-dir"
+                ) from None
             except (OSError, sqlite3.Error) as error:
                 raise SettingsError(
-                    f"jobs cannot be kept in data_dir ({type(error).__name__}): set data_dir to a folder that the "
-                    "backend may write to, with room on its disk"
+                    f"jobs cannot be saved in data_dir ({type(error).__name__}): set data_dir to a folder that the "
+                    "backend may write to, on a disk with free space"
                 ) from error
-            self._resources = opened.pop_all()
+            self._resources = resources.pop_all()
         self.prune()
 
     def close(self) -> None:
-        """Write everything out, and let others in."""
+        """Close the file and release its lock."""
         with self._lock:
             self._resources.close()
 
     def copy(self, path: Path) -> None:
-        """A whole copy of the file as it is now, while jobs go on."""
-        with self._lock, closing(sqlite3.connect(path)) as other:
-            self._file.backup(other)
+        """Make a consistent copy of the file, while jobs run."""
+        with self._lock, closing(sqlite3.connect(path)) as target:
+            self._database.backup(target)
 
     # Jobs
 
     def add(self, key: str, digest: str, spec: JobSpec, model: str, *, batch: bool, post: str | None) -> JobRow:
-        """A new job, queued."""
-        now = time.time()
-        with self._transaction() as file:
-            number = file.execute(
+        """Add a job, queued."""
+        with self._transaction() as database:
+            number = database.execute(
                 "INSERT INTO jobs (key, digest, recipe, model, batch, post, state, asked) VALUES (?,?,?,?,?,?,?,?)",
-                (key, digest, spec.to_json(), model, batch, post, "queued", now),
+                (key, digest, spec.to_json(), model, batch, post, "queued", time.time()),
             ).lastrowid
-        return JobRow(
-            number or 0,
-            key,
-            digest,
-            spec,
-            model,
-            batch,
-            post,
-            False,
-            "queued",
-            None,
-            Progress(),
-            (0, 0),
-            0,
-            None,
-            now,
-            None,
-        )
+            (row,) = database.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE number = ?", (number,))  # noqa: S608
+        return parse_job(row)
 
     def find(self, key: str, digest: str) -> JobRow | None:
         """The newest job with this digest."""
@@ -217,11 +111,11 @@ class Store:
         return next(iter(self._jobs("number = ?", number)), None)
 
     def unfinished(self) -> list[JobRow]:
-        """Jobs that were accepted and have not ended, oldest first."""
+        """Jobs that are queued or were running, oldest first."""
         return self._jobs("state IN ('queued', 'running') ORDER BY number")
 
     def unposted(self) -> list[JobRow]:
-        """Jobs that are done and whose answers are still to be posted."""
+        """Jobs that are done and whose results are not posted to Label Studio yet."""
         return self._jobs("state = 'done' AND post IS NOT NULL AND NOT posted ORDER BY number")
 
     def latest(self, limit: int) -> list[JobRow]:
@@ -229,38 +123,38 @@ class Store:
         return self._jobs("1 ORDER BY number DESC LIMIT ?", limit)
 
     def set_state(self, number: int, state: State, error: str | None = None) -> None:
-        """A job's state; one that has ended as done needs its engine's state no more."""
-        ended = None if state in UNFINISHED else time.time()
-        with self._transaction() as file:
-            file.execute(
-                "UPDATE jobs SET state = ?, error = ?, ended = ? WHERE number = ?", (state, error, ended, number)
+        """Set a job's state; the engine's state of a job that is done is deleted."""
+        ended_at = None if state in UNFINISHED else time.time()
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET state = ?, error = ?, ended = ? WHERE number = ?", (state, error, ended_at, number)
             )
             if state == "done":
-                file.execute("DELETE FROM states WHERE job = ?", (number,))
+                database.execute("DELETE FROM states WHERE job = ?", (number,))
 
     def set_posted(self, number: int) -> None:
-        """A job's answer is in Label Studio."""
-        with self._transaction() as file:
-            file.execute("UPDATE jobs SET posted = 1 WHERE number = ?", (number,))
+        """Record that a job's result is in Label Studio."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET posted = 1 WHERE number = ?", (number,))
 
     def set_unposted(self, number: int) -> None:
-        """Label Studio has a job's answer no more."""
-        with self._transaction() as file:
-            file.execute("UPDATE jobs SET posted = 0 WHERE number = ?", (number,))
+        """Record that a job's result is not in Label Studio any more."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET posted = 0 WHERE number = ?", (number,))
 
     def reset(self, number: int) -> None:
-        """Forget what a job has come to: it begins anew."""
-        with self._transaction() as file:
-            file.execute("DELETE FROM blocks WHERE job = ?", (number,))
-            file.execute("DELETE FROM states WHERE job = ?", (number,))
-            file.execute("UPDATE jobs SET way = 0, done = 0, frames = 0, names = NULL WHERE number = ?", (number,))
+        """Delete a job's results; it starts over."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM blocks WHERE job = ?", (number,))
+            database.execute("DELETE FROM states WHERE job = ?", (number,))
+            database.execute("UPDATE jobs SET way = 0, done = 0, frames = 0, names = NULL WHERE number = ?", (number,))
 
     def forget(self, key: str) -> None:
-        """Join none of the ended jobs under a key any more."""
-        with self._transaction() as file:
-            file.execute("UPDATE jobs SET digest = '' WHERE key = ? AND state NOT IN ('queued', 'running')", (key,))
+        """Make `find` ignore the ended jobs under a key."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET digest = '' WHERE key = ? AND state NOT IN ('queued', 'running')", (key,))
 
-    # What they have come to
+    # Results
 
     def save(
         self,
@@ -271,119 +165,98 @@ class Store:
         counts: tuple[int, int, int],
         state: bytes | None,
     ) -> None:
-        """All at once: what was said since the last time, how far the job is, and the engine's state there.
+        """Save a job's new blocks, its progress and the engine's state there, in one transaction.
 
         Args:
-            names: of what phrases found at once.
-            counts: frames done and to do, and tracks.
+            initial_tracks: names of the tracks that phrases found on their first frame.
+            blocks: since the last call, each with the index of its pass.
+            counts: frames done, frames in total, and tracks.
         """
-        rows = [
-            (
-                number,
-                way,
-                block.frames.start,
-                block.frames.stop,
-                block.reverse,
-                json.dumps(block.tracks),
-                json.dumps(block.phrases),
-                block.rows.tobytes(),
-                _pack_masks(block.masks),
+        rows = [(number, *block_row(pass_index, block)) for pass_index, block in join_blocks(blocks)]
+        done = (progress.pass_index, progress.done, *counts, json.dumps(list(initial_tracks)), number)
+        with self._transaction() as database:
+            database.executemany(f"INSERT INTO blocks (job, {BLOCK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)  # noqa: S608
+            database.execute(
+                "UPDATE jobs SET way = ?, done = ?, frames = ?, total = ?, tracks = ?, names = ? WHERE number = ?", done
             )
-            for way, block in join_blocks(blocks)
-        ]
-        with self._transaction() as file:
-            file.executemany(
-                "INSERT INTO blocks (job, way, start, stop, reverse, tracks, phrases, rows, masks) "
-                "VALUES (?,?,?,?,?,?,?,?,?)",
-                rows,
-            )
-            file.execute(
-                "UPDATE jobs SET way = ?, done = ?, frames = ?, total = ?, tracks = ?, names = ? WHERE number = ?",
-                (progress.pass_index, progress.done, *counts, json.dumps(list(initial_tracks)), number),
-            )
-            # A state of an earlier place would be worse than none.
-            file.execute("DELETE FROM states WHERE job = ?", (number,))
+            # A state of an earlier frame would be wrong for these blocks.
+            database.execute("DELETE FROM states WHERE job = ?", (number,))
             if state is not None:
-                file.execute("INSERT INTO states VALUES (?, ?)", (number, state))
+                database.execute("INSERT INTO states VALUES (?, ?)", (number, state))
 
     def blocks(self, number: int) -> Iterator[tuple[int, Block]]:
-        """Way and block of all that a job's engine has said, in order."""
-        sql = "SELECT way, start, stop, reverse, tracks, phrases, rows, masks FROM blocks WHERE job = ? ORDER BY number"
-        # Of its own, for a long video's rows take a while to read, and nobody else is to wait for that.
-        with closing(sqlite3.connect(self._path, timeout=30)) as file:
-            rows = file.execute(sql, (number,)).fetchall()
-        return join_blocks(map(decode_block, rows))
+        """All blocks of a job, in order, each with the index of its pass."""
+        sql = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE job = ? ORDER BY number"  # noqa: S608
+        # On a connection of its own: reading a long video's rows takes a while, and others should not wait.
+        with closing(sqlite3.connect(self._path, timeout=30)) as database:
+            rows = database.execute(sql, (number,)).fetchall()
+        return join_blocks(map(parse_block, rows))
 
     def state(self, number: int) -> bytes | None:
-        """The engine's state at the end of what a job has come to."""
+        """The engine's state at the end of a job's last block."""
         row = self._fetch_one("SELECT state FROM states WHERE job = ?", number)
         return row[0] if row else None
 
-    # Videos, points, Label Studios
+    # Videos, clicks, connections
 
     def put_video(self, url: str, video: VideoInfo) -> None:
-        """A video as it was opened."""
-        packed = zlib.compress(video.times.tobytes(), 1)
-        with self._transaction() as file:
-            file.execute(
-                "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)",
-                (sql_text(url), packed, video.end, video.width, video.height),
-            )
+        """Save what is known of a video."""
+        times = zlib.compress(video.times.tobytes(), 1)
+        values = (sql_text(url), times, video.end, video.width, video.height)
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)", values)
 
     def video(self, url: str) -> VideoInfo | None:
-        """A video as it was opened last."""
+        """What is known of a video."""
         row = self._fetch_one("SELECT times, ends, width, height FROM videos WHERE url = ?", sql_text(url))
         return row and VideoInfo(np.frombuffer(zlib.decompress(row[0])), *row[1:])
 
     def put_click(self, task: str, point: str, positive: bool) -> None:
-        """Whether a click is positive."""
-        with self._transaction() as file:
-            file.execute(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)",
-                (sql_text(task), sql_text(point), positive, time.time()),
-            )
+        """Save whether a click is positive."""
+        values = (sql_text(task), sql_text(point), positive, time.time())
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", values)
 
     def is_click_positive(self, task: str, point: str) -> bool | None:
-        """Whether a click is positive, where it was ever told."""
-        row = self._fetch_one(
-            "SELECT positive FROM points WHERE task = ? AND point = ?", sql_text(task), sql_text(point)
-        )
+        """Whether a click is positive; None: it was never saved."""
+        sql = "SELECT positive FROM points WHERE task = ? AND point = ?"
+        row = self._fetch_one(sql, sql_text(task), sql_text(point))
         return None if row is None else bool(row[0])
 
     def put_connection(self, project: str, url: str, token: str) -> None:
-        """Where a project's Label Studio is."""
-        with self._transaction() as file:
-            file.execute(
-                "INSERT OR REPLACE INTO studios VALUES (?, ?, ?)", (sql_text(project), sql_text(url), sql_text(token))
-            )
+        """Save the address and the token of a project's Label Studio."""
+        values = (sql_text(project), sql_text(url), sql_text(token))
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO studios VALUES (?, ?, ?)", values)
 
     def connection(self, project: str) -> tuple[str, str] | None:
-        """Address and token of a project's Label Studio."""
+        """The address and the token of a project's Label Studio."""
         row = self._fetch_one("SELECT url, token FROM studios WHERE project = ?", sql_text(project))
         return row and (str(row[0]), str(row[1]))
 
-    # Bounds
+    # Retention
 
     def prune(self) -> None:
-        """Forget what is too old, then the oldest that has ended until the rest fits."""
+        """Delete what is older than `retention_days`, then the oldest ended jobs until the file is small enough."""
         before = time.time() - self._retention_days * _DAY
-        with self._transaction() as file:
-            file.execute("DELETE FROM jobs WHERE ended < ?", (before,))
-            file.execute("DELETE FROM points WHERE seen < ?", (before,))
-            file.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
-        while self._bytes() > self._max_bytes:
-            with self._transaction() as file:
-                done = file.execute(
+        with self._transaction() as database:
+            database.execute("DELETE FROM jobs WHERE ended < ?", (before,))
+            database.execute("DELETE FROM points WHERE seen < ?", (before,))
+            database.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
+        while self._used_bytes() > self._max_bytes:
+            with self._transaction() as database:
+                deleted = database.execute(
                     "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE ended IS NOT NULL "
-                    "AND (posted OR post IS NULL OR state != 'done') ORDER BY ended LIMIT 16)"
+                    "AND (posted OR post IS NULL OR state != 'done') ORDER BY ended LIMIT ?)",
+                    (_PRUNE_STEP,),
                 ).rowcount
-            if not done:
+            if not deleted:
                 return
 
-    def _bytes(self) -> int:
+    def _used_bytes(self) -> int:
         with self._lock:
             (pages,), (size,), (free,) = (
-                self._file.execute(f"PRAGMA {name}").fetchone()
+                self._database.execute(f"PRAGMA {name}").fetchone()
                 for name in ("page_count", "page_size", "freelist_count")
             )
         return int((pages - free) * size)
@@ -391,127 +264,20 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._file.execute("BEGIN IMMEDIATE")
+            self._database.execute("BEGIN IMMEDIATE")
             try:
-                yield self._file
-                self._file.execute("COMMIT")
+                yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                if self._file.in_transaction:
-                    self._file.execute("ROLLBACK")
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
 
     def _fetch_one(self, sql: str, *values: object) -> Any:
         with self._lock:
-            return self._file.execute(sql, values).fetchone()
+            return self._database.execute(sql, values).fetchone()
 
     def _jobs(self, where: str, *values: object) -> list[JobRow]:
-        columns = "number, key, digest, recipe, model, batch, post, posted, state, error"
-        columns += ", way, done, frames, total, tracks, names, asked, ended"
         with self._lock:
-            rows = self._file.execute(f"SELECT {columns} FROM jobs WHERE {where}", values).fetchall()  # noqa: S608
-        return [parse_row(row) for row in rows]
-
-    def _migrate(self) -> None:
-        version = schema_version(self._file)
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._file.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-
-def schema_version(file: sqlite3.Connection) -> int:
-    """The file's schema; 0: it has none yet."""
-    (version,) = file.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise SettingsError(
-            "the jobs in data_dir are of a newer sam3-backend: install that one, or set data_dir to another folder"
-        )
-    return int(version)
-
-
-def _only_one(path: Path) -> IO[str]:
-    """A lock that ends with the process, however that ends."""
-    file = path.open("w")
-    try:
-        import fcntl
-    except ImportError:  # Windows, where SQLite's own locks have to do
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise SettingsError(
-            "another sam3-backend works in this data_dir: stop it, or give this one another with --data-dir"
-        ) from None
-    return file
-
-
-def sql_text(text: str) -> str:
-    """As SQLite takes it: half of a surrogate pair, which JSON may hold, is no text."""
-    return text.encode(errors="replace").decode()
-
-
-def parse_row(row: Sequence[Any]) -> JobRow:
-    """Read a row of `jobs`."""
-    number, key, digest, recipe, model, batch, post, posted, state, error = row[:10]
-    way, done, frames, total, tracks, names, asked, ended = row[10:]
-    found = None if names is None else tuple(json.loads(names))
-    return JobRow(
-        number,
-        key,
-        digest,
-        JobSpec.from_json(recipe),
-        model,
-        bool(batch),
-        post,
-        bool(posted),
-        state,
-        error,
-        Progress(way, done),
-        (frames, total),
-        tracks,
-        found,
-        asked,
-        ended,
-    )
-
-
-def decode_block(row: Sequence[Any]) -> tuple[int, Block]:
-    """Read a row of `blocks`: its pass and the block."""
-    way, start, stop, reverse, tracks, phrases, values, masks = row
-    names = tuple(json.loads(tracks))
-    shaped = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
-    return way, Block(range(start, stop), bool(reverse), names, shaped, json.loads(phrases), _unpack_masks(masks))
-
-
-def join_blocks(said: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
-    """As few blocks as hold the same, each of so many at most: of few it is quickly known what they add up to."""
-    way, fitting = 0, list[Block]()
-    for number, block in said:
-        if fitting and not (number == way and fitting[-1].fits(block) and len(fitting) < _JOINED):
-            yield way, Block.joined(fitting)
-            fitting = []
-        way = number
-        fitting.append(block)
-    if fitting:
-        yield way, Block.joined(fitting)
-
-
-def _pack_masks(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:
-    if not masks:
-        return None
-    plain = {
-        name: {frame: [mask.height, mask.width, mask.counts.tolist()] for frame, mask in some.items()}
-        for name, some in masks.items()
-    }
-    return zlib.compress(json.dumps(plain, separators=(",", ":")).encode())
-
-
-def _unpack_masks(packed: bytes | None) -> dict[str, dict[int, Rle]]:
-    if packed is None:
-        return {}
-    return {
-        name: {
-            int(frame): Rle(height, width, np.array(counts, np.uint32))
-            for frame, (height, width, counts) in some.items()
-        }
-        for name, some in json.loads(zlib.decompress(packed)).items()
-    }
+            rows = self._database.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where}", values).fetchall()  # noqa: S608
+        return [parse_job(row) for row in rows]

@@ -1,9 +1,9 @@
-"""The process that the engine lives in: it opens videos, runs sessions, and sends what they say in blocks.
+"""The worker process: it holds the engine, opens videos, runs sessions and sends their results in chunks.
 
-Nothing here knows of jobs, Label Studio or HTTP. A crash, a hung kernel or a file that kills its decoder ends this
-process alone; the other side (`backend.jobs.worker_client`) starts another.
+It knows nothing of jobs, Label Studio or HTTP. A crash, a hung kernel or a file that kills its decoder ends only this
+process; the server's side, `backend.jobs.worker_client`, starts another.
 
-One request runs at a time. While it does, a `Stop` is heeded at the next frame; what was sent before it counts.
+One run is served at a time. A `StopRun` takes effect at the next frame; what was sent before it counts.
 """
 
 import logging
@@ -12,117 +12,49 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from backend.engines.base import Engine
 from backend.errors import BackendError, where
-from backend.jobs.propagation import Progress, Schedule
-from backend.jobs.spec import VideoInfo
+from backend.jobs.messages import (
+    Ack,
+    Chunk,
+    Failure,
+    InitialTracks,
+    OpenVideo,
+    Reply,
+    RunEnd,
+    StartRun,
+    StopRun,
+    WorkerStatus,
+)
 from backend.tracks.track import Block, FrameResult
-from backend.video import Video, VideoLimits
+from backend.video import Video, VideoInfo
 
 log = logging.getLogger(__name__)
 
 SAVED_FRAMES = 32
-"""Frames after which a session's state is sent, at the latest: no more than twice these are ever computed again."""
+"""A session's state is sent at least every so many frames; at most twice as many frames are ever computed again."""
 SAVED_SECONDS = 10.0
-"""Seconds after which it is sent, where frames take long."""
-_BLOCK_SECONDS = 0.05
-"""So long are results collected before they are sent; on the page nobody sees the difference."""
-_BLOCK_BYTES = 4 << 20
-_STATE_BYTES = 900_000_000
-"""SQLite keeps no more in one place. Beyond it a job that is broken off has to begin anew."""
-_LOOK = 0.25
-"""Seconds between two looks at a model that is loading."""
-_LOOK_AT_MEMORY = 2.0
+"""A state is sent at least this often if frames are slow."""
+_CHUNK_SECONDS = 0.05
+"""How long results are collected before they are sent; too short to notice on the page."""
+_CHUNK_BYTES = 4 << 20
+_MAX_STATE_BYTES = 900_000_000
+"""SQLite stores no larger values. An interrupted job with a larger state starts over."""
+_LOADING_POLL = 0.25
+"""Seconds between two checks of a model that is loading, and of the parent process."""
+_READY_POLL = 2.0
+"""Seconds between two checks of the memory of a model that is ready."""
 
 EngineFactory = Callable[[], Engine]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenVideo:
-    """Ask for a video; it stays open until another one is asked for."""
-
-    path: Path
-    limits: VideoLimits
-
-
-@dataclass(frozen=True, slots=True)
-class StartRun:
-    """Ask for a course on the open video, from a place on; `state` is the session's there, None at the start.
-
-    `is_wary`: a worker was lost over it, so the first states come after 1, 2, 4, … frames.
-    """
-
-    run_id: int
-    schedule: Schedule
-    progress: Progress
-    state: bytes | None
-    masks: bool
-    is_retry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StopRun:
-    """End the run of this turn at the next frame, or before it begins."""
-
-    run_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """What was said up to the last state of this turn is on disk."""
-
-    run_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """The engine's, and the device's memory, used and in all, in bytes."""
-
-    status: str
-    memory: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InitialTracks:
-    """The session is prompted; names of what phrases have found at once."""
-
-    names: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What the session said on a way; `state`, where it is told, is as of the last frame of it."""
-
-    pass_index: int
-    blocks: Sequence[Block]
-    state: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """The course is done, or was stopped."""
-
-    is_complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What was asked for could not be done."""
-
-    error: BackendError
-
-
-Reply = WorkerStatus | VideoInfo | InitialTracks | Chunk | RunEnd | Failure
-
-
 def serve(connection: Connection, make_engine: EngineFactory) -> None:
-    """Answer until the other side closes the connection."""
+    """Serve requests until the server closes the connection."""
     with suppress(EOFError, OSError):
         _Worker(connection, make_engine).serve()
 
@@ -131,14 +63,14 @@ class _Worker:
     def __init__(self, connection: Connection, make_engine: EngineFactory) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._video: Video | None = None
         self._make_engine = make_engine
+        self._video: Video | None = None
         self._path: Path | None = None
         self._stopped_run = -1
         self._run_id = -1
         self.unacknowledged = 0
         """States that were sent and are not on disk yet."""
-        self._sender: ChunkSender | None = None
+        self._sender: _ChunkSender | None = None
 
     def send(self, reply: Reply) -> None:
         with self._sending:
@@ -150,7 +82,7 @@ class _Worker:
         except BackendError as error:
             self.send(Failure(error))
             return
-        threading.Thread(target=self._report_loop, name="tick", daemon=True).start()
+        threading.Thread(target=self._report_loop, name="report", daemon=True).start()
         while True:
             request = self._connection.recv()
             try:
@@ -166,22 +98,22 @@ class _Worker:
                 raise
             except Exception as error:
                 log.error("the engine failed: %s", where(error))
-                self.send(Failure(BackendError("the engine failed on this video: see the server's log")))
+                self.send(Failure(BackendError("the engine failed on this video; see the server log")))
 
     def _report_loop(self) -> None:
-        """Tell the engine's status, and what has come and waits to be sent."""
-        told, look_at = None, 0.0
-        with suppress(OSError):  # nobody listens any more
+        """Send the engine's status when it changes, and results that wait to be sent."""
+        last, poll_at = None, 0.0
+        with suppress(OSError):  # the server is gone
             while True:
                 if sender := self._sender:
                     sender.flush()
-                if (now := time.monotonic()) >= look_at:
+                if (now := time.monotonic()) >= poll_at:
                     status = WorkerStatus(self._engine.status, self._engine.memory())
-                    if status != told:
+                    if status != last:
                         self.send(status)
-                        told = status
-                    look_at = now + (_LOOK if status.status != "ready" else _LOOK_AT_MEMORY)
-                time.sleep(_BLOCK_SECONDS)
+                        last = status
+                    poll_at = now + (_READY_POLL if status.status == "ready" else _LOADING_POLL)
+                time.sleep(_CHUNK_SECONDS)
 
     def _open(self, request: OpenVideo) -> None:
         video = self._video
@@ -196,15 +128,15 @@ class _Worker:
     def _run(self, request: StartRun) -> None:
         if self._video is None:
             raise BackendError("no video is open")
-        course = request.schedule
+        schedule = request.schedule
         self._run_id, self.unacknowledged = request.run_id, 0
         with self._engine.open(self._video, request.state) as session:
             if request.state is None:
-                self.send(InitialTracks(course.prompt(session)))
-            self._sender = sender = ChunkSender(self, request, session.state)
+                self.send(InitialTracks(schedule.prompt(session)))
+            self._sender = sender = _ChunkSender(self, request, session.state)
             try:
-                for way, result in course.propagate(session, request.progress):
-                    sender.add(way, result)
+                for pass_index, result in schedule.propagate(session, request.progress):
+                    sender.add(pass_index, result)
                     if self._is_stopped(request.run_id):
                         sender.flush(with_state=True)
                         self.send(RunEnd(is_complete=False))
@@ -215,11 +147,12 @@ class _Worker:
                 sender.close()
         self.send(RunEnd(is_complete=True))
 
-    def _is_stopped(self, turn: int) -> bool:
-        # No more than one state ahead of the disk: no more than twice the frames between two are ever computed again.
-        while self._connection.poll() or (self.unacknowledged > 1 and self._stopped_run != turn):
+    def _is_stopped(self, run_id: int) -> bool:
+        # Wait while two states are not on disk yet. This bounds what a killed worker computes again to the frames
+        # between three states.
+        while self._connection.poll() or (self.unacknowledged > 1 and self._stopped_run != run_id):
             self._receive(self._connection.recv())
-        return self._stopped_run == turn
+        return self._stopped_run == run_id
 
     def _receive(self, request: StopRun | Ack) -> None:
         if isinstance(request, StopRun):
@@ -228,8 +161,8 @@ class _Worker:
             self.unacknowledged -= 1
 
 
-class ChunkSender:
-    """Collects results, and sends them often enough to be looked at and seldom enough to cost nothing."""
+class _ChunkSender:
+    """Collects results and sends them in chunks: often enough for a live view, seldom enough to cost little."""
 
     def __init__(self, worker: _Worker, request: StartRun, state: Callable[[], bytes]) -> None:
         self._worker, self._schedule, self._state, self._masks = worker, request.schedule, state, request.masks
@@ -242,7 +175,7 @@ class ChunkSender:
         self._saved_at = time.monotonic()
 
     def add(self, pass_index: int, result: FrameResult) -> None:
-        """The next result."""
+        """Add the next result."""
         if pass_index != self._pass_index:
             self.flush()
             self._pass_index = pass_index
@@ -251,24 +184,28 @@ class ChunkSender:
         self._unsaved += 1
         self._size += 64 * (1 + len(result.tracks))
         is_due = self._unsaved >= self._every or time.monotonic() - self._saved_at > SAVED_SECONDS
-        if is_due or self._size > _BLOCK_BYTES:
+        if is_due or self._size > _CHUNK_BYTES:
             self.flush(with_state=is_due)
             self._every = min(2 * self._every, SAVED_FRAMES)
 
     def close(self) -> None:
-        """Send nothing any more: after what ends a run nothing of it may come."""
+        """Drop what was not sent: nothing of a run may follow its end."""
         with self._lock:
             self._results = []
 
     def flush(self, with_state: bool = False) -> None:
-        """Send what there is; `is_saved`: with the session's state there, which its own thread alone may ask for."""
+        """Send the collected results.
+
+        Args:
+            with_state: with the session's state; only the session's own thread may ask for it.
+        """
         with self._lock:
             state = self._state() if with_state else None
-            if state is not None and len(state) > _STATE_BYTES:
-                log.warning("with so many objects the engine's state is too large to be kept")
+            if state is not None and len(state) > _MAX_STATE_BYTES:
+                log.warning("the engine's state is too large to save; if interrupted, this job starts over")
                 state = None
             if self._results or state is not None:
-                reverse = self._schedule.passes[self._pass_index][1]
+                reverse = self._schedule.passes[self._pass_index].reverse
                 self._worker.unacknowledged += state is not None
                 self._worker.send(Chunk(self._pass_index, Block.of(self._results, reverse, self._masks), state))
             self._results, self._size = [], 0
@@ -277,18 +214,18 @@ class ChunkSender:
 
 
 def main() -> None:
-    """The process, given a file descriptor: the connection is inherited, what makes the engine comes over it."""
+    """Run the worker process; its argument is the file descriptor of the connection, which receives the factory."""
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError):
-        level, make = pickle.loads(connection.recv_bytes())  # noqa: S301 (our own parent's)
+        level, make_engine = pickle.loads(connection.recv_bytes())  # noqa: S301 (our own parent's)
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        serve(connection, make)
-    # Threads of a model that is still loading must not keep a process that nobody needs.
+        serve(connection, make_engine)
+    # Do not wait for the threads of a model that is still loading.
     os._exit(0)
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End with the parent, also in the middle of a long frame."""
+    """Exit when the parent process does, also in the middle of a long frame."""
     while os.getppid() == parent:
-        time.sleep(_LOOK)
+        time.sleep(_LOADING_POLL)
     os._exit(1)

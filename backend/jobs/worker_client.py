@@ -1,4 +1,4 @@
-"""The worker as its server sees it: started when it is needed, watched, killed when it hangs, started again."""
+"""The server's side of the worker process: starts it when it is needed, kills it when it hangs, starts another."""
 
 import logging
 import pickle
@@ -17,54 +17,54 @@ from typing import Protocol
 from backend.engines.base import FAILED
 from backend.errors import BackendError, SettingsError
 from backend.jobs import worker
-from backend.jobs.propagation import Progress, Schedule
-from backend.jobs.spec import VideoInfo
-from backend.jobs.worker import (
+from backend.jobs.messages import (
     Ack,
     Chunk,
-    EngineFactory,
     Failure,
     InitialTracks,
     OpenVideo,
     Reply,
+    Request,
     RunEnd,
     StartRun,
     StopRun,
     WorkerStatus,
 )
-from backend.video import VideoLimits
+from backend.jobs.schedule import Progress, Schedule
+from backend.jobs.worker import EngineFactory
+from backend.video import VideoInfo, VideoLimits
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 64
-"""Replies that wait to be read; beyond that the worker waits."""
-_STARTS = 3
-"""A worker that ends so often before its engine was ever ready is not started again for a while."""
-_PAUSE = 60.0
-_BURIED = 5.0
-"""Seconds that a killed worker is waited for."""
+_MAX_REPLIES = 64
+"""Replies that wait to be read; when there are more, the worker waits."""
+_MAX_FAILED_STARTS = 3
+"""After so many workers that died before their engine was ready, the next start waits for `_RETRY_SECONDS`."""
+_RETRY_SECONDS = 60.0
+_KILL_SECONDS = 5.0
+"""How long to wait for the end of a killed worker."""
 _MAIN = f"from {worker.__name__} import main; main()"
-"""Not `-m`, which would make another module of it: what is sent is known by its module's name."""
+"""Not `-m`, which would load the module as `__main__`: messages are pickled by the name of their module."""
 
 
 class WorkerDied(Exception):
-    """The worker ended, or was ended because it hung. What it had sent before counts."""
+    """The worker died, or was killed because it hung. What it sent before counts."""
 
 
 class WorkerProcess(Protocol):
-    """What the worker runs in."""
+    """What a worker runs in."""
 
     def kill(self) -> None:
-        """End it at once; also one that has ended by itself is seen off."""
+        """End the worker at once, and release what is left of one that has ended."""
         ...
 
 
 WorkerLauncher = Callable[[], tuple[Connection, WorkerProcess]]
-"""Starts a worker; the server's end of the connection, and what it runs in."""
+"""Starts a worker; returns the server's end of the connection, and the process."""
 
 
 def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLauncher:
-    """Workers that are processes of their own; `make` is pickled, and so found there by its name."""
+    """Launch workers as processes; `make_engine` is pickled, so it must be importable by name."""
 
     def launch() -> tuple[Connection, WorkerProcess]:
         ours, theirs = socket.socketpair()
@@ -73,7 +73,7 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
                 [sys.executable, "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # Signals of a terminal go to its whole group, and it is for the server to say when to end.
+                # Ctrl+C in a terminal reaches the whole process group, but the server decides when a worker ends.
                 start_new_session=True,
             )
         connection = Connection(ours.detach())
@@ -84,33 +84,33 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
 
 
 class _ChildProcess(subprocess.Popen[bytes]):
-    """A process of which nothing stays behind."""
+    """A process that leaves no zombie behind."""
 
     def kill(self) -> None:
         super().kill()
-        with suppress(subprocess.TimeoutExpired):  # a driver may hold it for a while
-            self.wait(_BURIED)
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold the process for a while
+            self.wait(_KILL_SECONDS)
 
 
 class WorkerClient:
-    """One worker at a time. `open` and `run` are one thread's alone; everything else is anybody's.
+    """Talks to one worker at a time. Only one thread may call `open` and `run`; any may call the rest.
 
     Args:
         launch: starts a worker.
-        name, version: of the engine that workers have.
-        stall: seconds without a word from a worker whose model is ready, after which it is taken for hung.
+        name, version: of the workers' engine.
+        timeout: seconds without a message after which a worker whose model is ready counts as hung.
     """
 
     def __init__(self, launch: WorkerLauncher, name: str, version: str, timeout: float) -> None:
         self.name, self.version = name, version
         self.memory: tuple[int, int] | None = None
         self._launch, self._timeout = launch, timeout
-        # Held for a moment at a time, and nothing else is locked under it.
+        # Locked briefly; no other lock is taken under it.
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._connection: Connection | None = None
         self._process: WorkerProcess | None = None
-        self._replies: queue.Queue[Reply | None] = queue.Queue(_AHEAD)
+        self._replies: queue.Queue[Reply | None] = queue.Queue(_MAX_REPLIES)
         self._status = "loading"
         self._failed_starts = 0
         self._retry_at = 0.0
@@ -119,14 +119,14 @@ class WorkerClient:
 
     @property
     def status(self) -> str:
-        """The engine's, as of its contract."""
+        """The engine's status, as `backend.engines.base` defines it."""
         return self._status
 
     def start(self) -> None:
-        """Start a worker unless there is one.
+        """Start a worker unless one runs.
 
         Raises:
-            SettingsError: workers end again and again before they are of use.
+            SettingsError: the engine cannot be made, or workers keep dying before it is ready.
         """
         with self._lock:
             if self._connection or self._closed:
@@ -134,39 +134,39 @@ class WorkerClient:
             if self._status.startswith(FAILED) and time.monotonic() < self._retry_at:
                 raise SettingsError(self._status.removeprefix(FAILED))
             self._status = "loading"
-            self._replies = queue.Queue(_AHEAD)
+            self._replies = queue.Queue(_MAX_REPLIES)
             self._connection, self._process = self._launch()
-            working = self._connection, self._process, self._replies
-            threading.Thread(target=self._read, args=working, name="device-reader", daemon=True).start()
+            current = self._connection, self._process, self._replies
+            threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True).start()
 
     def next_run(self) -> None:
-        """Another turn: a `stop` from here on is for the run that follows."""
+        """Prepare for the next `run`; a `stop` after this call stops that run."""
         self._run_id += 1
 
     def open(self, path: Path, limits: VideoLimits) -> VideoInfo:
         """Open a video.
 
         Raises:
-            BackendError: it cannot be decoded, or there is no engine.
-            Lost: the worker ended over it.
+            BackendError: the video cannot be decoded, or there is no engine.
+            WorkerDied: the worker died while opening it.
         """
         self._request(OpenVideo(path, limits))
         reply = self._reply()
         if not isinstance(reply, VideoInfo):
-            raise BackendError("the engine's process gave an answer that is none: see the server's log")
+            raise BackendError("the engine process returned an invalid reply; see the server log")
         return reply
 
     def run(
         self, schedule: Schedule, progress: Progress, state: bytes | None, masks: bool, is_retry: bool = False
     ) -> Iterator[InitialTracks | Chunk | RunEnd]:
-        """Run a course on the open video, to its end or until it is stopped; `is_wary`: a worker was lost over it.
+        """Run a schedule on the open video until it is complete or stopped; the arguments are those of `StartRun`.
 
         Raises:
-            BackendError: the engine could not do it.
-            Lost: the worker ended over it.
+            BackendError: the engine failed.
+            WorkerDied: the worker died during the run.
         """
         self._request(StartRun(self._run_id, schedule, progress, state, masks, is_retry))
-        if self._stopped_run == self._run_id:  # perhaps there was no worker yet to be told
+        if self._stopped_run == self._run_id:  # `stop` may have been called before the worker was started
             self._send(StopRun(self._run_id))
         reply: Reply | None = None
         try:
@@ -180,30 +180,30 @@ class WorkerClient:
             raise
 
     def _abandon(self) -> None:
-        """Nobody wants to hear the rest."""
+        """Kill the worker and drop the rest of its replies."""
         self.kill()
         with suppress(queue.Empty):
             while self._replies.get(timeout=self._timeout):
                 pass
 
     def ack(self) -> None:
-        """Tell the worker that what it has said up to its last state is on disk."""
+        """Tell the worker that its chunks up to its last state are on disk."""
         self._send(Ack(self._run_id))
 
     def stop(self) -> None:
-        """End this turn's run at the next frame, or as it begins; `run` tells what came until then."""
+        """Stop the current run at its next frame, or the next run before it starts."""
         self._stopped_run = self._run_id
         self._send(StopRun(self._run_id))
 
     def kill(self) -> None:
-        """End the worker at once; it is started again when it is needed."""
+        """Kill the worker; another is started when one is needed."""
         with self._lock:
             process = self._process
         if process:
             process.kill()
 
     def close(self) -> None:
-        """End the worker for good."""
+        """Kill the worker for good."""
         self._closed = True
         self.kill()
 
@@ -213,8 +213,8 @@ class WorkerClient:
             raise WorkerDied
         self._send(request)
 
-    def _send(self, request: OpenVideo | StartRun | StopRun | Ack) -> None:
-        """Where the worker has ended, its replies tell."""
+    def _send(self, request: Request) -> None:
+        """Send a request; if the worker has died, `_reply` says so."""
         with self._lock:
             connection = self._connection
         if connection:
@@ -222,14 +222,14 @@ class WorkerClient:
                 connection.send(request)
 
     def _reply(self) -> Reply:
-        """The next reply to what was asked; while the model loads, whenever that is."""
+        """The next reply; there is no time limit while the model loads."""
         while True:
             try:
                 reply = self._replies.get(timeout=self._timeout)
             except queue.Empty:
                 if self._status != "ready":
                     continue
-                log.error("nothing was heard of the engine's process for %g s: it is ended", self._timeout)
+                log.error("the engine process sent nothing for %g s; killing it", self._timeout)
                 self.kill()
                 continue
             if reply is None:
@@ -238,8 +238,8 @@ class WorkerClient:
                 raise reply.error
             return reply
 
-    def _read(self, connection: Connection, process: WorkerProcess, replies: "queue.Queue[Reply | None]") -> None:
-        """Pass replies on, and take note of statuses, until the worker's end."""
+    def _read_loop(self, connection: Connection, process: WorkerProcess, replies: "queue.Queue[Reply | None]") -> None:
+        """Queue replies and record statuses until the worker ends."""
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             while True:
                 self._handle(connection.recv(), replies)
@@ -254,16 +254,16 @@ class WorkerClient:
 
     def _record_death(self) -> None:
         if self._status.startswith(FAILED):
-            self._retry_at = float("inf")  # another one would fail alike
+            self._retry_at = float("inf")  # another worker would fail the same way
             return
-        log.error("the engine's process has ended")
+        log.error("the engine process ended unexpectedly")
         self._failed_starts += self._status != "ready"
         self._status = "loading"
-        if self._failed_starts >= _STARTS:
-            self._retry_at, self._failed_starts = time.monotonic() + _PAUSE, 0
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            self._retry_at, self._failed_starts = time.monotonic() + _RETRY_SECONDS, 0
             self._status = (
-                f"{FAILED}the engine's process ends before its model is loaded, perhaps for want of memory: see the "
-                f"server's log; it is tried again after {_PAUSE:.0f} s"
+                f"{FAILED}the engine process ends before its model is loaded, possibly because memory runs out; see "
+                f"the server log. The next attempt is in {_RETRY_SECONDS:.0f} s"
             )
 
     def _handle(self, reply: Reply, replies: "queue.Queue[Reply | None]") -> None:

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from backend.errors import BackendError, BadRequest, StudioError, where
 from backend.jobs.job import Job
+from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
-from backend.jobs.store import JobRow
 from backend.labelstudio import label_config, track_ids
 from backend.labelstudio import region as regions
 from backend.labelstudio.client import Client

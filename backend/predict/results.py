@@ -29,10 +29,9 @@ def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]
     tracked = [segment for segment in segments if segment.is_tracked]
     anchors = {item.frame: item for one in tracked for item in (one.before, one.after) if item}
     points = {frame: [(one.x, one.y, one.positive is not False) for one in clicks] for frame, clicks in clicked.items()}
-    return tuple(
-        FramePrompts.from_keyframe(anchors.get(frame), frame, points.get(frame, ()))
-        for frame in sorted({*anchors, *points})
-    )
+    boxes = {frame: (one.x, one.y, one.width, one.height, one.rotation) for frame, one in anchors.items()}
+    frames = sorted({*boxes, *points})
+    return tuple(FramePrompts(frame, boxes.get(frame), tuple(points.get(frame, ()))) for frame in frames)
 
 
 def stretches(

@@ -181,7 +181,7 @@ def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(room, clip) -> 
     one = room(clip, partial(os._exit, 3))
     job = one.ended(BOX)
     assert job.state == "failed"
-    assert one.worker.status.startswith("failed: the engine's process ends before its model is loaded")
+    assert one.worker.status.startswith("failed: the engine process ends before its model is loaded")
     again = one.ended(WORDS, "2")
     assert (again.state, str(again.error)) == ("failed", one.worker.status.removeprefix("failed: "))
     assert one.starts == 3
@@ -192,8 +192,8 @@ import sys, time
 from functools import partial
 from pathlib import Path
 from backend.jobs.worker_client import WorkerClient, process_launcher
-from backend.jobs.propagation import Progress
-from backend.jobs.worker import InitialTracks
+from backend.jobs.schedule import Progress
+from backend.jobs.messages import InitialTracks
 from backend.video import VideoLimits
 from tests.fakes import sleeping_engine
 from tests.jobs.test_kills import BOX

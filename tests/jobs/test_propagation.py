@@ -6,7 +6,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from backend.jobs.propagation import Interval, PropagationRun, TrackBuffer, intervals_between
+from backend.jobs.propagation import PropagationRun
+from backend.jobs.schedule import Interval, intervals_between
+from backend.jobs.track_buffer import TrackBuffer
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt, Target
 from backend.tracks.track import ABSENT, FrameResult, Observation, Track

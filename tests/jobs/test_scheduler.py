@@ -171,7 +171,7 @@ def test_a_full_queue_is_said_with_a_time_to_come_back(room: Room) -> None:
     until(lambda: first.state == "running")
     scheduler.submit(["b"], "1", box())
     scheduler.submit(["c"], "1", box())
-    with pytest.raises(Busy, match="ask again") as busy:
+    with pytest.raises(Busy, match="try again") as busy:
         scheduler.submit(["d"], "1", box())
     assert busy.value.retry_after > 0
     replaced = scheduler.submit(["c"], "1", box())
@@ -335,7 +335,7 @@ def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(room: Room,
 
     scheduler = room.open(StubEngine(gate=hanging), stall=0.5)
     job = ended(scheduler, scheduler.submit(["a"], "1", box()))
-    assert "nothing was heard" in caplog.text
+    assert "sent nothing for" in caplog.text
     assert lefts(job) == [64 + frame for frame in range(100)]
     assert room.engine.frames.count(10) == 1, "it went on from where it was saved"
 
@@ -374,7 +374,7 @@ def test_words_find_the_same_whether_interrupted_or_not(room: Room) -> None:
 
 
 def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(room: Room) -> None:
-    scheduler = room.open(remembered=4)
+    scheduler = room.open(max_recent=4)
     jobs = [ended(scheduler, scheduler.submit([str(number)], "1", box(number))) for number in range(9)]
     assert scheduler.submit(["8"], "1", box(8)) is jobs[8]
     again = scheduler.submit(["0"], "1", box(0))
@@ -395,7 +395,7 @@ def test_closing_ends_the_threads(room: Room) -> None:
     ended(scheduler, scheduler.submit(["a"], "1", box()))
     room.close()
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
-    assert not names & {"scheduler", "device-reader"}
+    assert not names & {"scheduler", "worker-reader"}
 
 
 def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec, VideoInfo
+from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.labelstudio.commands import Range
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point
+from backend.video import VideoInfo
 
 FOOTAGE = VideoInfo(np.arange(100) / 25, 4.0, 640, 360)
 BOX = (10.0, 20.0, 30.0, 40.0, 0.0)

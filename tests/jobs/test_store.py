@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import SettingsError
-from backend.jobs.propagation import Progress
-from backend.jobs.spec import FramePrompts, JobSpec, VideoInfo
-from backend.jobs.store import Store, read_mask_blocks
+from backend.jobs.saved_masks import read_mask_blocks
+from backend.jobs.schedule import Progress
+from backend.jobs.spec import FramePrompts, JobSpec
+from backend.jobs.store import Store
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.track import ABSENT, Block, FrameResult, Observation
+from backend.video import VideoInfo
 
 RECIPE = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (10, 10, 20, 20, 0)),), intervals=((1, None),))
 

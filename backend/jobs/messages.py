@@ -1,0 +1,93 @@
+"""What a server and its worker process send each other. Both run the same version, so pickled messages are safe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import BackendError
+from backend.jobs.schedule import Progress, Schedule
+from backend.tracks.track import Block
+from backend.video import VideoInfo, VideoLimits
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVideo:
+    """Request: open a video, in place of the one that is open; the reply is its `VideoInfo`."""
+
+    path: Path
+    limits: VideoLimits
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Request: run a schedule on the open video; the replies are `InitialTracks`, `Chunk`s and `RunEnd`.
+
+    Attributes:
+        progress: where to start.
+        state: the session's at `progress`; None at the start.
+        masks: send masks.
+        is_retry: a worker died in this job, so the first states are sent after 1, 2, 4, … frames.
+    """
+
+    run_id: int
+    schedule: Schedule
+    progress: Progress
+    state: bytes | None
+    masks: bool
+    is_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Request: end this run at the next frame, or before it starts."""
+
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Request: the chunks of this run up to its last state are on disk."""
+
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """The engine's status, and used and total bytes of the device's memory."""
+
+    status: str
+    memory: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitialTracks:
+    """All prompts are given; the names of the tracks that phrases found on their first frame."""
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Results of one pass; `state`, if sent, is the session's after the last of these frames."""
+
+    pass_index: int
+    blocks: Sequence[Block]
+    state: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The run has ended: the schedule is complete, or it was stopped."""
+
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The request failed."""
+
+    error: BackendError
+
+
+Request = OpenVideo | StartRun | StopRun | Ack
+Reply = WorkerStatus | VideoInfo | InitialTracks | Chunk | RunEnd | Failure
