@@ -324,7 +324,7 @@ def test_a_full_queue_says_when_to_come_back(make_service) -> None:
     service = make_service(StubEngine(gate=gate), answer_within=0.2, limits=Limits(queue=1))
     predict(service, body(drawn(keyframe(1), id="runs")))
     predict(service, body(drawn(keyframe(1), id="waits")))
-    with pytest.raises(Busy, match="ask again"):
+    with pytest.raises(Busy, match="try again"):
         predict(service, body(drawn(keyframe(1), id="too many")))
     gate.open()
 
