@@ -14,7 +14,7 @@ from backend import __version__, settings
 from backend.commands import exchange
 from backend.errors import BackendError, SettingsError
 from backend.tracks.geometry import Box
-from backend.tracks.prompts import Point, Prompt, Search, Target
+from backend.tracks.prompts import Point, Prompt, Target, TextSearch
 
 _FORMS = {
     "--box": "X,Y,W,H@F",
@@ -276,9 +276,9 @@ def _check_names(shown: Sequence[_Given], names: Sequence[str | None]) -> None:
         )
 
 
-def _searches(given: Sequence[_Given]) -> list[Search]:
+def _searches(given: Sequence[_Given]) -> list[TextSearch]:
     """What to find by words."""
-    searches: dict[str, Search] = {}
+    searches: dict[str, TextSearch] = {}
     for option, value, _, label in given:
         what, at, frame = value.rpartition("@") if "@" in value else (value, "", "")
         phrases = [" ".join(phrase.split()) for phrase in what.split(",")]
@@ -287,7 +287,7 @@ def _searches(given: Sequence[_Given]) -> list[Search]:
         for phrase in phrases:
             if phrase in searches:
                 raise SettingsError(f"{option} {value}: {phrase} is looked for twice, name it once")
-            searches[phrase] = Search(label, phrase, int(frame) if at else None)
+            searches[phrase] = TextSearch(label, phrase, int(frame) if at else None)
     return list(searches.values())
 
 

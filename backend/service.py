@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from backend import __version__, engines
+from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError, BadRequest, StudioError
-from backend.gate import Gate
 from backend.jobs.status import JobStatus
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio import label_config, request
@@ -22,7 +22,7 @@ from backend.predict.response_cache import Memory
 from backend.settings import Settings
 from backend.track_editor.view import Manager
 from backend.tracks import keyframe_selection
-from backend.video import VideoLimits, jpeg
+from backend.video import VideoLimits, encode_jpeg
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ class Service:
         self._worker = worker or _worker_client(settings)
         self.tools = Tools(settings, self._worker)
         self._memory = Memory(self.tools.store)
-        self._pictures = Gate(_PICTURES)
+        self._pictures = ConcurrencyLimit(_PICTURES)
         self.batch = Batch(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._address)
         self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._worker.start()
-        threading.Thread(target=keyframe_selection.warm, name="compiler", daemon=True).start()
+        threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
         self.model_version = self.tools.model_version
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class Service:
         """
         url, framerate = self._signer.video(key)
         with self._pictures, self.tools.videos.open(url, self.tools.studios.named) as video:
-            return jpeg(reader(video, framerate)(number))
+            return encode_jpeg(reader(video, framerate)(number))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
@@ -188,6 +188,6 @@ class Service:
 
 
 def _worker_client(settings: Settings) -> WorkerClient:
-    name, version = engines.named(settings)
-    launch = process_launcher(partial(engines.load, settings), settings.log_level)
+    name, version = engines.identify_engine(settings)
+    launch = process_launcher(partial(engines.load_engine, settings), settings.log_level)
     return WorkerClient(launch, name, version, settings.limits.stall)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
@@ -178,7 +178,7 @@ class Annotator:
         """IoU with the truth on every frame, 0 where nothing is shown."""
         rows = self.page.page.evaluate(_SHOWN, [name, len(self.truth[label])])
         boxes = np.array([[np.nan if value is None else value for value in row] for row in rows], float)
-        return np.asarray(np.nan_to_num(iou(boxes, self.truth[label])))
+        return np.asarray(np.nan_to_num(box_iou(boxes, self.truth[label])))
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.engines import load
+from backend.engines import load_engine
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.session import Sam3Session
@@ -132,7 +132,7 @@ def say(text: str) -> None:
 
 
 def loaded(folder: Path, **changes: Any) -> Sam3Engine:
-    engine = load(Settings(engine="sam3", model_path=str(folder), device="cpu", **changes))
+    engine = load_engine(Settings(engine="sam3", model_path=str(folder), device="cpu", **changes))
     assert isinstance(engine, Sam3Engine)
     assert engine.model
     return engine

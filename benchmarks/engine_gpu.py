@@ -42,7 +42,7 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.engines import load
+from backend.engines import load_engine
 from backend.engines.sam3 import image_encoder, postprocess
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.image_encoder import ImageEncoder
@@ -227,7 +227,7 @@ def masks_of(engine: Sam3Engine, video: Video, frames: int = 20) -> np.ndarray:
     """Shape (frames, 5, height, width), bool."""
     return np.array(
         [
-            [seen.mask.mask() if seen.mask else np.zeros((HEIGHT, WIDTH), bool) for seen in result.tracks.values()]
+            [seen.mask.to_mask() if seen.mask else np.zeros((HEIGHT, WIDTH), bool) for seen in result.tracks.values()]
             for result, _ in zip(followed(engine, video, 5), range(frames), strict=False)
         ]
     )
@@ -242,7 +242,7 @@ def likeness(folder: Path, device: str, video: Video) -> dict[str, float]:
 
 
 def loaded(folder: Path, device: str, **changes: Any) -> Sam3Engine:
-    engine = load(Settings(engine="sam3", model_path=str(folder), device=device, **changes))
+    engine = load_engine(Settings(engine="sam3", model_path=str(folder), device=device, **changes))
     assert isinstance(engine, Sam3Engine)
     assert engine.model
     return engine

@@ -54,7 +54,7 @@ from backend.jobs.worker import SAVED_FRAMES
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.commands import EVERYWHERE
 from backend.settings import Limits, Settings
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 from backend.video import Video, VideoInfo, VideoLimits
 from tests.clips import write_clip
 from tests.fakes import sleeping_engine
@@ -464,7 +464,7 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
         number = kept.add("key", "digest", recipe, "stub-1", batch=False, post=None).number
         for start in range(0, frames, SAVED_FRAMES):
             span = range(start, min(start + SAVED_FRAMES, frames))
-            block = Block(span, False, names, rows[:, span.start : span.stop], phrases)
+            block = ResultBlock(span, False, names, rows[:, span.start : span.stop], phrases)
             kept.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks), bytes(1000))
         kept.set_state(number, "done")
         wrote = time.perf_counter() - begin

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.labelstudio import keyframe as sequence
 from backend.tracks.geometry import Boxes
-from backend.tracks.keyframe_selection import Run, thin
+from backend.tracks.keyframe_selection import BoxRun, select_fewest
 
 BOUND = 0.95
 PICTURE = (1920, 1080)
@@ -157,9 +157,9 @@ def in_page(tracks: list[tuple[Boxes, list[int], NDArray[np.int64]]]) -> list[Bo
     return np.split(shapes, np.cumsum([len(rows) for _, _, rows in tracks])[:-1])
 
 
-def run(boxes: Boxes) -> Run:
+def run(boxes: Boxes) -> BoxRun:
     """As `thin` wants it."""
-    return Run.of(sequence.corners(boxes))
+    return BoxRun.from_boxes(sequence.corners(boxes))
 
 
 def main() -> None:
@@ -171,11 +171,11 @@ def main() -> None:
 
     boxes = [track(kind, seed, args.frames) for kind, count in MIX.items() for seed in range(count)]
     runs = [run(rows) for rows in boxes]
-    thin(run(boxes[0][:100]), BOUND)  # compiles it
+    select_fewest(run(boxes[0][:100]), BOUND)  # compiles it
     chosen, times = [], []
     for one in runs:
         start = time.perf_counter()
-        chosen.append(thin(one, BOUND))
+        chosen.append(select_fewest(one, BOUND))
         times.append(time.perf_counter() - start)
     kept = sum(map(len, chosen))
     print(*(f"{name} {len(rows)}" for name, rows in zip(_names(), chosen, strict=True)), file=sys.stderr)
@@ -192,7 +192,7 @@ def main() -> None:
 
     kinds = list(MIX)
     short = [track(kinds[seed % 4], 1000 + seed, int(rng.integers(2, 40))) for seed in range(args.short)]
-    optimal = all(len(thin(run(rows), BOUND)) == fewest(rows) for rows in short)
+    optimal = all(len(select_fewest(run(rows), BOUND)) == fewest(rows) for rows in short)
     checked = sum(map(len, checks))
     result = {
         "seconds": round(sum(times), 2),

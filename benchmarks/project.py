@@ -189,7 +189,7 @@ def discs(track: dict[str, Any], frames: int) -> dict[int, Rle]:
     )
     rows, columns = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
     disc = (2 * (columns - x) / width - 1) ** 2 + (2 * (rows - y) / height - 1) ** 2 < 1
-    return dict.fromkeys(range(frames), Rle.of(disc))
+    return dict.fromkeys(range(frames), Rle.from_mask(disc))
 
 
 def main() -> None:

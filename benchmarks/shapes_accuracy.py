@@ -91,7 +91,7 @@ def engine(model: str, masks: bool = True) -> Sam3Engine:
 def mask_of(observation: Observation | None, film: Film) -> Masks:
     if observation is None or observation.mask is None:
         return np.zeros((film.height, film.width), bool)
-    return observation.mask.mask()
+    return observation.mask.to_mask()
 
 
 def iou(one: Masks, other: Masks) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.tracks.geometry import Box, Boxes, iou
+from backend.tracks.geometry import Box, Boxes, box_iou
 
 Region = dict[str, Any]
 GOOD = 0.8  # intersection over union
@@ -48,7 +48,7 @@ def faults(region: Region, truth: Boxes, size: tuple[int, int]) -> list[str]:
     found = []
     for index in np.linspace(0, len(truth) - 1, LOOKS).round().astype(int):
         box = shown(region["value"]["sequence"], int(index) + 1)
-        overlap = 0.0 if box is None else float(iou(np.array(box) / 100 * np.tile(size, 2), truth[index]))
+        overlap = 0.0 if box is None else float(box_iou(np.array(box) / 100 * np.tile(size, 2), truth[index]))
         if not overlap >= GOOD:
             found.append(f"frame {index + 1}: {'no box' if box is None else f'overlap {overlap:.2f}'}")
     return found

@@ -144,7 +144,7 @@ class StubSession:
             return Observation(box, score)
         mask = np.zeros((180, 320), bool)
         mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = True
-        return Observation(box, score, Rle.of(mask))
+        return Observation(box, score, Rle.from_mask(mask))
 
     def _look(self, track: str, frame: int, reverse: bool) -> Observation:
         known = [at for at in self.prompts[track] if (at >= frame if reverse else at <= frame)]

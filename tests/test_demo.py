@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.tracks.geometry import Box, iou
+from backend.tracks.geometry import Box, box_iou
 from demo import check, clip, processes
 from demo.processes import DemoError, Process, ended_by_signals, free_port, uninterrupted
 from tests.needs import missing
@@ -77,7 +77,7 @@ def test_shown_is_what_label_studio_shows(frame, x):
 def test_the_clips_objects_keep_apart_and_inside():
     boxes = list(clip.truth().values())
     for number, one in enumerate(boxes):
-        assert all(iou(one, other).max() == 0 for other in boxes[:number])
+        assert all(box_iou(one, other).max() == 0 for other in boxes[:number])
         assert one.min() > 0
         assert (one[:, 2:] < SIZE).all()
 

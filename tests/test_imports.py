@@ -18,7 +18,7 @@ FLOORS = [
     ("jobs", "formats"),
     ("labelstudio", "engines"),
     ("video",),
-    ("tracks", "settings", "table", "gate", "errors"),
+    ("tracks", "settings", "table", "concurrency", "errors"),
 ]
 """From the top down; a room on the same floor may not be imported, but for the lowest."""
 ONLY = {

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 from backend import engines
 from backend.commands import doctor_checks
 from backend.commands.console import OK, WARN, Report, tell
-from backend.engines.base import FAILED, Engine, statuses
+from backend.engines.base import FAILED_PREFIX, Engine, watch_status
 from backend.errors import MediaError, SettingsError
 from backend.labelstudio import label_config
 from backend.labelstudio.client import Client
@@ -41,7 +41,7 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
     if report.failed:
         return report.failed
     with report.check("model") as say:
-        engine = engines.load(settings)
+        engine = engines.load_engine(settings)
         say(_ready(engine))
         if engine.name == "sam3":
             with report.check("device") as say:
@@ -71,9 +71,9 @@ def _named(settings: Settings) -> str:
 
 def _ready(engine: Engine) -> str:
     """Wait for the model; a SettingsError says why it could not be loaded."""
-    for status in statuses(engine, _LOOK):
-        if status.startswith(FAILED):
-            raise SettingsError(status.removeprefix(FAILED))
+    for status in watch_status(engine, _LOOK):
+        if status.startswith(FAILED_PREFIX):
+            raise SettingsError(status.removeprefix(FAILED_PREFIX))
         if status != "ready":
             tell(f"{engine.name} is {status}")
     return f"{engine.name}-{engine.version} is ready"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from backend.commands.console import OK, WARN
 from backend.commands.prepare import is_worked_on
-from backend.engines.base import FAILED, Engine
+from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.client import health
 from backend.labelstudio.frame_clock import Clock, same_rate
@@ -63,8 +63,8 @@ def server(settings: Settings) -> tuple[str, str]:
             "settings, or set another port"
         )
     model, status = told.get("model_version"), str(told.get("model"))
-    if status.startswith(FAILED):
-        raise SettingsError(f"{model} on {where}: {status.removeprefix(FAILED)}")
+    if status.startswith(FAILED_PREFIX):
+        raise SettingsError(f"{model} on {where}: {status.removeprefix(FAILED_PREFIX)}")
     return f"{model} on {where} is {status}", OK
 
 

@@ -27,7 +27,7 @@ from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 from backend.tracks.geometry import Boxes
 from backend.tracks.masks import Rle
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class _Stored:
             for name, masks in block.masks.items():
                 yield (job, way, name), masks
 
-    def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, Block]]:
+    def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, ResultBlock]]:
         # The same numbers may be another Label Studio's; its video has another address.
         url = self.controls.video(self.chosen.data)
         return read_mask_blocks(self.path, str(self.chosen.number), self.project, url, masks)

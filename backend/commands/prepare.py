@@ -15,7 +15,7 @@ from backend.labelstudio.frame_strip import Signed, Signer
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, field
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
-from backend.video import Video, jpeg
+from backend.video import Video, encode_jpeg
 
 _WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
 """A task's fields that tell of work on it, which went by the frame rate that it had."""
@@ -155,7 +155,7 @@ class Preparer:
         if served:
             data[name] = served
         else:
-            made = [(f"frame-{number}.jpg", jpeg(video.read(clock.source(number)))) for number in numbers]
+            made = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source(number)))) for number in numbers]
             data[name] = self._client.upload(self._project, made)
         data[NUMBERS] = numbers
         return [f"{len(numbers)} frames to click on"]

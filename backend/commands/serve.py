@@ -8,7 +8,7 @@ from types import FrameType
 from waitress.server import create_server
 
 from backend import __version__
-from backend.engines.base import FAILED, statuses
+from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.http.app import create_app
 from backend.jobs.worker_client import WorkerClient
 from backend.service import Service
@@ -70,6 +70,6 @@ def run(settings: Settings, device: WorkerClient | None = None) -> None:
 
 def tell_status(service: Service, seconds: float = _LOOK) -> None:
     """Log every change of the model's status until it is ready or has failed."""
-    for status in statuses(service, seconds):
-        level = logging.ERROR if status.startswith(FAILED) else logging.INFO
+    for status in watch_status(service, seconds):
+        level = logging.ERROR if status.startswith(FAILED_PREFIX) else logging.INFO
         log.log(level, "%s: %s", service.model_version, status)

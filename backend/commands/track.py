@@ -28,7 +28,7 @@ from backend.labelstudio.region import Region
 from backend.labelstudio.track_ids import Sight
 from backend.settings import Settings
 from backend.tracks import overlay
-from backend.tracks.prompts import Phrase, Search, Target
+from backend.tracks.prompts import Phrase, Target, TextSearch
 from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
 
@@ -36,7 +36,7 @@ from backend.video import Video, VideoLimits, write_video
 def run(
     path: Path,
     targets: Mapping[str, Target],
-    searches: Sequence[Search],
+    searches: Sequence[TextSearch],
     settings: Settings,
     *,
     span: range | None,
@@ -66,7 +66,7 @@ def run(
     with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
         propagations = _propagations(video, targets, searches, settings, span)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
-        engine = engines.load(settings)
+        engine = engines.load_engine(settings)
         _propagate(propagations, engine, video, settings.show_masks)
         tracks = propagations.tracks()
         labels = _labels(tracks, targets, searches, propagations.track_phrases)
@@ -82,7 +82,7 @@ def run(
         else:
             print(text)
         if drawn:
-            pictures = overlay.draw(video.frames(range(len(video))), {name: tracks[name] for name in ids})
+            pictures = overlay.draw_tracks(video.frames(range(len(video))), {name: tracks[name] for name in ids})
             write_video(drawn, pictures, video.rate)
 
 
@@ -96,7 +96,7 @@ def _check(path: Path, *outputs: Path | None) -> None:
 
 
 def _propagations(
-    video: Video, targets: Mapping[str, Target], searches: Sequence[Search], settings: Settings, span: range | None
+    video: Video, targets: Mapping[str, Target], searches: Sequence[TextSearch], settings: Settings, span: range | None
 ) -> PropagationRun:
     """What is to be done.
 
@@ -129,7 +129,7 @@ def _propagate(propagations: PropagationRun, engine: Engine, video: Video, masks
 
 
 def _labels(
-    tracks: Iterable[str], targets: Mapping[str, Target], searches: Sequence[Search], found: Mapping[str, str]
+    tracks: Iterable[str], targets: Mapping[str, Target], searches: Sequence[TextSearch], found: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Classes by track; words that found none are told."""
     classes = {one.text: one.label or one.text for one in searches}
@@ -140,7 +140,7 @@ def _labels(
     return {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
 
 
-def _phrases(searches: Sequence[Search], span: range, settings: Settings) -> list[Phrase]:
+def _phrases(searches: Sequence[TextSearch], span: range, settings: Settings) -> list[Phrase]:
     start = span.stop - 1 if settings.direction == "backward" else span.start
     return [Phrase(one.text, start if one.frame is None else one.frame) for one in searches]
 

@@ -2,12 +2,12 @@
 
 from importlib.util import find_spec
 
-from backend.engines.base import STAND_IN, Engine
+from backend.engines.base import OPENCV_HINT, Engine
 from backend.errors import SettingsError
 from backend.settings import Settings
 
 
-def named(settings: Settings) -> tuple[str, str]:
+def identify_engine(settings: Settings) -> tuple[str, str]:
     """Name and version of the engine that the settings name, without loading it.
 
     Raises:
@@ -20,20 +20,20 @@ def named(settings: Settings) -> tuple[str, str]:
     if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
         raise SettingsError(
             f"engine: {settings.engine} needs {' and '.join(missing)}: install the extra with "
-            f"pip install 'sam3-backend[sam3]', or {STAND_IN}"
+            f"pip install 'sam3-backend[sam3]', or {OPENCV_HINT}"
         )
     from backend.engines.sam3.version import engine_version
 
     return "sam3", engine_version(settings)
 
 
-def load(settings: Settings) -> Engine:
+def load_engine(settings: Settings) -> Engine:
     """The engine that the settings name. A large model loads on in the background: `Engine.status` tells.
 
     Raises:
         SettingsError: as for `named`.
     """
-    name, _ = named(settings)
+    name, _ = identify_engine(settings)
     if name == "opencv":
         from backend.engines.opencv.engine import OpenCVEngine
 

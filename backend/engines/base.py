@@ -14,11 +14,11 @@ from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video
 
-STAND_IN = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"
+OPENCV_HINT = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"
 """What to do where SAM3 cannot be loaded."""
 
 
-FAILED = "failed: "
+FAILED_PREFIX = "failed: "
 """How `Engine.status` begins for a model that could not be loaded; the error's sentence follows."""
 
 
@@ -31,19 +31,19 @@ class HasStatus(Protocol):
         ...
 
 
-def statuses(engine: HasStatus, seconds: float) -> Iterator[str]:
+def watch_status(engine: HasStatus, interval: float) -> Iterator[str]:
     """Every status of an engine, once each, until it is ready or has failed; looked at every so many seconds."""
-    told = ""
-    while told != "ready" and not told.startswith(FAILED):
+    last = ""
+    while last != "ready" and not last.startswith(FAILED_PREFIX):
         status = engine.status
-        if status == told:
-            time.sleep(seconds)
+        if status == last:
+            time.sleep(interval)
         else:
             yield status
-            told = status
+            last = status
 
 
-def process_memory() -> tuple[int, int] | None:
+def read_process_memory() -> tuple[int, int] | None:
     """Bytes of main memory that this process holds, and all that the machine has; None where nobody can say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -8,7 +8,7 @@ from backend.tracks.prompts import Phrase, Prompt
 from backend.video import Video
 
 
-def frame_of(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
+def validate_frame(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
     """The frame that all prompts lie on.
 
     Raises:
@@ -23,7 +23,7 @@ def frame_of(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
     return frame
 
 
-def checked_span(span: range, video: Video) -> range:
+def validate_span(span: range, video: Video) -> range:
     """The span itself.
 
     Raises:
@@ -36,22 +36,22 @@ def checked_span(span: range, video: Video) -> range:
     return span
 
 
-def by_track(prompts: Iterable[Prompt], video: Video) -> dict[str, Prompt]:
+def merge_prompts(prompts: Iterable[Prompt], video: Video) -> dict[str, Prompt]:
     """One prompt for each track, inside the picture: points add up, the last box holds, and a mask stands alone.
 
     Raises:
         BadRequest: one lies outside the picture, or its mask is empty or of another size.
     """
-    shown: dict[str, Prompt] = {}
+    merged: dict[str, Prompt] = {}
     for prompt in prompts:
-        earlier = shown.get(prompt.track)
+        earlier = merged.get(prompt.track)
         if earlier is not None and earlier.mask is None and prompt.mask is None:
             prompt = replace(prompt, box=prompt.box or earlier.box, points=earlier.points + prompt.points)
-        shown[prompt.track] = prompt
-    return {track: _inside(prompt, video.width, video.height) for track, prompt in shown.items()}
+        merged[prompt.track] = prompt
+    return {track: _validate_prompt(prompt, video.width, video.height) for track, prompt in merged.items()}
 
 
-def _inside(prompt: Prompt, width: int, height: int) -> Prompt:
+def _validate_prompt(prompt: Prompt, width: int, height: int) -> Prompt:
     size = f"the picture of {width} x {height} pixels"
     if prompt.mask is not None and prompt.mask.shape != (height, width):
         raise BadRequest(f"the mask has the shape {prompt.mask.shape}: give it the size of {size}")
@@ -59,7 +59,7 @@ def _inside(prompt: Prompt, width: int, height: int) -> Prompt:
         raise BadRequest("the mask is empty: paint the object")
     if not all(0 <= point.x <= width and 0 <= point.y <= height for point in prompt.points):
         raise BadRequest(f"a point lies outside {size}: click on the object")
-    box = prompt.box.clipped(width, height) if prompt.box else None
+    box = prompt.box.clip(width, height) if prompt.box else None
     if box is not None and not box.area > 0:
         raise BadRequest(f"the box lies outside {size}: draw it around the object")
     return replace(prompt, box=box)

@@ -110,7 +110,7 @@ def _apart(masks: Mapping[int, Rle]) -> Mapping[int, Rle]:
         return masks
     places = dict(enumerate(masks, start=1))
     painted = _painted({place: masks[track] for place, track in places.items()})
-    return {track: Rle.of(painted == place) for place, track in places.items() if (painted == place).any()}
+    return {track: Rle.from_mask(painted == place) for place, track in places.items() if (painted == place).any()}
 
 
 def _overlap(masks: Iterable[Rle]) -> bool:

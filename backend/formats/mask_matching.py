@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.formats.video_tracks import Clip, Frames, Trace
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 from backend.tracks.masks import Rle
 
 Key = tuple[int, int, str]
@@ -131,7 +131,7 @@ _TURNED = [3, 4, 5, 0, 1, 2]
 def _pair(trace: Trace, track: Kept, row: int, column: int) -> NDArray[np.float64]:
     """Where a trace and a kept track fit: shape (n, 4), frame, both places, and the mean IoU around."""
     frames, ours, theirs = np.intersect1d(trace.frames, track.frames, assume_unique=True, return_indices=True)
-    overlap = iou(trace.boxes[ours], track.boxes[theirs])
+    overlap = box_iou(trace.boxes[ours], track.boxes[theirs])
     near = _around(overlap)
     fits = (overlap >= _LEAST) & (near >= _PASSING)
     places = np.broadcast_to([row, column], (int(fits.sum()), 2))

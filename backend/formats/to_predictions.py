@@ -87,4 +87,4 @@ def _classes(label: str, config: LabelConfig, video: str) -> tuple[str, ...]:
 def _track(found: Found, length: int) -> Track:
     boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
     boxes[found.frames], scores[found.frames] = found.boxes, 1.0
-    return Track.of(boxes, scores, {})
+    return Track.from_rows(boxes, scores, {})

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from backend.engines.base import FAILED
+from backend.engines.base import FAILED_PREFIX
 from backend.errors import Unsupported
 from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk, InitialTracks, RunEnd
@@ -13,7 +13,7 @@ from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
 from backend.table import Table
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 from backend.video import VideoLimits
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class JobExecutor:
             WorkerDied: the worker died in it.
         """
         status = self._worker.status
-        job.enter_phase("decoding" if status == "ready" or status.startswith(FAILED) else status)
+        job.enter_phase("decoding" if status == "ready" or status.startswith(FAILED_PREFIX) else status)
         video = self._worker.open(job.video_path or Path(), self._limits)
         resolved = job.resolved
         # A worker that died may have sent results that were not saved; they will be sent again, so they are dropped.
@@ -77,7 +77,7 @@ class JobExecutor:
         return self.run(job)
 
     def _propagate(self, job: Job, resolved: ResolvedJob, state: bytes | None) -> bool:
-        propagation, unsaved = resolved.propagation, list[tuple[int, Block]]()
+        propagation, unsaved = resolved.propagation, list[tuple[int, ResultBlock]]()
 
         def save(state: bytes | None) -> None:
             counts = propagation.done, propagation.total, propagation.track_count

@@ -9,7 +9,7 @@ from pathlib import Path
 from backend.errors import BackendError
 from backend.jobs.rows import UNFINISHED, JobRow, State
 from backend.jobs.spec import ResolvedJob
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class Job:
         return (resolved.propagation.done, resolved.propagation.total) if resolved else self._last_progress
 
 
-def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, Block]]) -> None:
+def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:
     """Add the results that are on disk to a job that was resolved anew."""
     resolved.propagation.add_initial_tracks(initial_tracks)
     for pass_index, block in blocks:

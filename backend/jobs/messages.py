@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backend.errors import BackendError
 from backend.jobs.schedule import Progress, Schedule
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 from backend.video import VideoInfo, VideoLimits
 
 
@@ -71,7 +71,7 @@ class Chunk:
     """Results of one pass; `state`, if sent, is the session's after the last of these frames."""
 
     pass_index: int
-    blocks: Sequence[Block]
+    blocks: Sequence[ResultBlock]
     state: bytes | None = None
 
 

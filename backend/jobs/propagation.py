@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from backend.engines.base import Engine
 from backend.jobs.schedule import Interval, Progress, Schedule, intervals_between, merge_passes
 from backend.jobs.track_buffer import TrackBuffer, frame_mask
-from backend.tracks.prompts import Direction, Phrase, Prompt, by_frame
-from backend.tracks.track import Block, Track
+from backend.tracks.prompts import Direction, Phrase, Prompt, group_by_frame
+from backend.tracks.track import ResultBlock, Track
 from backend.video import Video
 
 
@@ -87,7 +87,7 @@ class PropagationRun:
         with engine.open(video) as session:
             self.add_initial_tracks(self.schedule.prompt(session))
             for index, result in self.schedule.propagate(session, Progress()):
-                for block in Block.of([result], self.schedule.passes[index].reverse, masks):
+                for block in ResultBlock.from_results([result], self.schedule.passes[index].reverse, masks):
                     self.add(index, block)
                 yield result.frame
 
@@ -95,7 +95,7 @@ class PropagationRun:
         """Tracks that phrases found on their first frame: their names mean the same object on all passes."""
         self._names.add_shared(names)
 
-    def add(self, pass_index: int, block: Block) -> None:
+    def add(self, pass_index: int, block: ResultBlock) -> None:
         """Add the next block of a pass."""
         if pass_index != self._pass_index:
             self._pass_index = pass_index
@@ -151,7 +151,7 @@ def _group_prompts(prompts: Iterable[Prompt], phrases: Sequence[Phrase]) -> list
     ordered = sorted(prompts, key=lambda prompt: (prompt.is_negative, prompt.frame))
     groups = groupby(ordered, key=lambda prompt: (prompt.is_negative, prompt.frame))
     prompt_groups: list[list[Prompt | Phrase]] = [list(group) for _, group in groups]
-    return prompt_groups + [list(group) for _, group in sorted(by_frame(phrases).items())]
+    return prompt_groups + [list(group) for _, group in sorted(group_by_frame(phrases).items())]
 
 
 def _overlap(one: range, other: range) -> bool:

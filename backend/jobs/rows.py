@@ -11,7 +11,7 @@ import numpy as np
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import JobSpec
 from backend.tracks.masks import Rle
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -81,7 +81,7 @@ def parse_job(row: Sequence[Any]) -> JobRow:
     )
 
 
-def block_row(pass_index: int, block: Block) -> tuple[Any, ...]:
+def block_row(pass_index: int, block: ResultBlock) -> tuple[Any, ...]:
     """A row of `blocks` with the columns `BLOCK_COLUMNS`."""
     return (
         pass_index,
@@ -95,26 +95,26 @@ def block_row(pass_index: int, block: Block) -> tuple[Any, ...]:
     )
 
 
-def parse_block(row: Sequence[Any]) -> tuple[int, Block]:
+def parse_block(row: Sequence[Any]) -> tuple[int, ResultBlock]:
     """Read a row of `blocks` with the columns `BLOCK_COLUMNS`; returns the index of its pass and the block."""
     pass_index, start, stop, reverse, tracks, phrases, values, masks = row
     names = tuple(json.loads(tracks))
     rows = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
-    block = Block(range(start, stop), bool(reverse), names, rows, json.loads(phrases), _unpack_masks(masks))
+    block = ResultBlock(range(start, stop), bool(reverse), names, rows, json.loads(phrases), _unpack_masks(masks))
     return pass_index, block
 
 
-def join_blocks(blocks: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Block]]:
+def join_blocks(blocks: Iterable[tuple[int, ResultBlock]]) -> Iterator[tuple[int, ResultBlock]]:
     """Join consecutive blocks of a pass that fit together: large blocks are faster to read and to add up."""
-    pass_index, fitting = 0, list[Block]()
+    pass_index, fitting = 0, list[ResultBlock]()
     for index, block in blocks:
-        if fitting and not (index == pass_index and fitting[-1].fits(block) and len(fitting) < _MAX_JOINED):
-            yield pass_index, Block.joined(fitting)
+        if fitting and not (index == pass_index and fitting[-1].is_followed_by(block) and len(fitting) < _MAX_JOINED):
+            yield pass_index, ResultBlock.concatenate(fitting)
             fitting = []
         pass_index = index
         fitting.append(block)
     if fitting:
-        yield pass_index, Block.joined(fitting)
+        yield pass_index, ResultBlock.concatenate(fitting)
 
 
 def _pack_masks(masks: Mapping[str, Mapping[int, Rle]]) -> bytes | None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from backend.errors import SettingsError
 from backend.jobs.rows import BLOCK_COLUMNS, parse_block
 from backend.jobs.schema import schema_version, sql_text
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 
 
 def read_mask_blocks(
     path: Path, task: str, project: str, url: str, masks: Container[int]
-) -> Iterator[tuple[int, int, Block]]:
+) -> Iterator[tuple[int, int, ResultBlock]]:
     """Job number, pass and block, in order, of all blocks with masks of a task's video; none if there is no file.
 
     Args:

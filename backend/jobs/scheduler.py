@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from backend.engines.base import FAILED
+from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, where
 from backend.jobs.executor import JobExecutor
 from backend.jobs.job import Job
@@ -232,7 +232,7 @@ class Scheduler:
             self._worker.stop()
 
     def _is_engine_down(self) -> bool:
-        return self._worker.status.startswith(FAILED)
+        return self._worker.status.startswith(FAILED_PREFIX)
 
     def _next_to_run(self) -> Job | None:
         return self._queue.next_to_run(self._is_engine_down())

@@ -155,6 +155,6 @@ def _resolve_box(prompts: FramePrompts, size: tuple[int, int]) -> Box | None:
     if prompts.box is None:
         return None
     box = Item(prompts.frame, True, *prompts.box).box(*size)
-    if not box.clipped(*size).area > 0:
+    if not box.clip(*size).area > 0:
         raise BadRequest(f"the box on frame {prompts.frame} lies outside the picture: draw it on the object")
     return box

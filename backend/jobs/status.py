@@ -10,7 +10,7 @@ from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
 from backend.tracks import overlay
-from backend.video import Held, VideoLimits, jpeg
+from backend.video import SharedVideo, VideoLimits, encode_jpeg
 
 _MAX_JOBS = 100
 """How many jobs are listed."""
@@ -36,7 +36,7 @@ class JobStatus:
         self._scheduler, self._worker, self._metrics = scheduler, worker, metrics
         self._task_url = task_url
         # The video whose pictures are on show.
-        self._shared_video = Held(limits)
+        self._shared_video = SharedVideo(limits)
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
         metrics.add_gauge("jobs_running", "Jobs that run", lambda: scheduler.counts()["running"])
         metrics.add_gauge("device_memory_bytes", "Used memory of the device", lambda: (worker.memory or (0, 0))[0])
@@ -89,8 +89,8 @@ class JobStatus:
         except BackendError:
             return None
         tracks = resolved.propagation.tracks().values()
-        drawn = overlay.drawn(picture, newest, {str(number): track for number, track in enumerate(tracks, 1)})
-        return jpeg(drawn, _PICTURE_WIDTH)
+        drawn = overlay.draw_frame(picture, newest, {str(number): track for number, track in enumerate(tracks, 1)})
+        return encode_jpeg(drawn, _PICTURE_WIDTH)
 
     def _describe(self, job: Job) -> dict[str, Any]:
         row, spec, (done, total) = job.row, job.row.spec, job.progress()

@@ -29,7 +29,7 @@ from backend.jobs.rows import (
 from backend.jobs.schedule import Progress
 from backend.jobs.schema import migrate, sql_text
 from backend.jobs.spec import JobSpec
-from backend.tracks.track import Block
+from backend.tracks.track import ResultBlock
 from backend.video import VideoInfo
 
 _DAY = 86400.0
@@ -160,7 +160,7 @@ class Store:
         self,
         number: int,
         initial_tracks: Iterable[str],
-        blocks: Sequence[tuple[int, Block]],
+        blocks: Sequence[tuple[int, ResultBlock]],
         progress: Progress,
         counts: tuple[int, int, int],
         state: bytes | None,
@@ -184,7 +184,7 @@ class Store:
             if state is not None:
                 database.execute("INSERT INTO states VALUES (?, ?)", (number, state))
 
-    def blocks(self, number: int) -> Iterator[tuple[int, Block]]:
+    def blocks(self, number: int) -> Iterator[tuple[int, ResultBlock]]:
         """All blocks of a job, in order, each with the index of its pass."""
         sql = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE job = ? ORDER BY number"  # noqa: S608
         # On a connection of its own: reading a long video's rows takes a while, and others should not wait.

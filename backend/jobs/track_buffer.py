@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.jobs.schedule import Interval, Pass
 from backend.tracks.masks import Rle
-from backend.tracks.track import Rows, Track, fuse
+from backend.tracks.track import Rows, Track, fuse_directions
 
 _SpanRows = tuple[range, NDArray[np.floating[Any]]]
 """Source frames and their rows: x0 y0 x1 y1 score, NaN where the object is absent."""
@@ -88,7 +88,7 @@ class TrackBuffer:
         first = min((frames.start for frames, _ in parts), default=0)
         stop = max((frames.stop for frames, _ in parts), default=0)
         rows = _expand(range(first, stop), parts)
-        track = Track.of(rows[:, :4], rows[:, 4], self._masks())
+        track = Track.from_rows(rows[:, :4], rows[:, 4], self._masks())
         return replace(track, start=first + track.start)
 
     def _masks(self) -> dict[int, Rle]:
@@ -121,7 +121,7 @@ def _fuse_passes(group: Sequence["_PassBuffer"]) -> list[_SpanRows]:
         return parts
     span = group[0].span
     forward, backward = (_expand(span, [part]) for part in parts)
-    boxes, scores = fuse((forward[:, :4], forward[:, 4]), (backward[:, :4], backward[:, 4]))
+    boxes, scores = fuse_directions((forward[:, :4], forward[:, 4]), (backward[:, :4], backward[:, 4]))
     return [(span, np.column_stack([boxes, scores]))]
 
 

@@ -31,7 +31,7 @@ from backend.jobs.messages import (
     StopRun,
     WorkerStatus,
 )
-from backend.tracks.track import Block, FrameResult
+from backend.tracks.track import FrameResult, ResultBlock
 from backend.video import Video, VideoInfo
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,9 @@ class _ChunkSender:
             if self._results or state is not None:
                 reverse = self._schedule.passes[self._pass_index].reverse
                 self._worker.unacknowledged += state is not None
-                self._worker.send(Chunk(self._pass_index, Block.of(self._results, reverse, self._masks), state))
+                self._worker.send(
+                    Chunk(self._pass_index, ResultBlock.from_results(self._results, reverse, self._masks), state)
+                )
             self._results, self._size = [], 0
         if with_state:
             self._unsaved, self._saved_at = 0, time.monotonic()

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
-from backend.engines.base import FAILED
+from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, SettingsError
 from backend.jobs import worker
 from backend.jobs.messages import (
@@ -131,8 +131,8 @@ class WorkerClient:
         with self._lock:
             if self._connection or self._closed:
                 return
-            if self._status.startswith(FAILED) and time.monotonic() < self._retry_at:
-                raise SettingsError(self._status.removeprefix(FAILED))
+            if self._status.startswith(FAILED_PREFIX) and time.monotonic() < self._retry_at:
+                raise SettingsError(self._status.removeprefix(FAILED_PREFIX))
             self._status = "loading"
             self._replies = queue.Queue(_MAX_REPLIES)
             self._connection, self._process = self._launch()
@@ -253,7 +253,7 @@ class WorkerClient:
         replies.put(None)
 
     def _record_death(self) -> None:
-        if self._status.startswith(FAILED):
+        if self._status.startswith(FAILED_PREFIX):
             self._retry_at = float("inf")  # another worker would fail the same way
             return
         log.error("the engine process ended unexpectedly")
@@ -262,8 +262,8 @@ class WorkerClient:
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self._retry_at, self._failed_starts = time.monotonic() + _RETRY_SECONDS, 0
             self._status = (
-                f"{FAILED}the engine process ends before its model is loaded, possibly because memory runs out; see "
-                f"the server log. The next attempt is in {_RETRY_SECONDS:.0f} s"
+                f"{FAILED_PREFIX}the engine process ends before its model is loaded, possibly because memory runs out; "
+                f"see the server log. The next attempt is in {_RETRY_SECONDS:.0f} s"
             )
 
     def _handle(self, reply: Reply, replies: "queue.Queue[Reply | None]") -> None:
@@ -272,5 +272,5 @@ class WorkerClient:
             self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
         else:
             if isinstance(reply, Failure) and isinstance(reply.error, SettingsError):
-                self._status = FAILED + str(reply.error)
+                self._status = FAILED_PREFIX + str(reply.error)
             replies.put(reply)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from backend.tracks.geometry import Box, Boxes, iou
+from backend.tracks.geometry import Box, Boxes, box_iou
 
 _SAME = 0.5
 """The least IoU of two boxes around one thing: a correction with less says that the model was on something else."""
@@ -31,7 +31,7 @@ def growth(person: Box, model: Box) -> Growth:
         person, model: in one unit.
     """
     drawn, seen = np.array(person), np.array(model)
-    if not iou(drawn, seen) >= _SAME:
+    if not box_iou(drawn, seen) >= _SAME:
         return UNKNOWN
     outwards = np.stack([seen[:2] - drawn[:2], drawn[2:] - seen[2:]])
     less, more = np.sort(np.abs(outwards), axis=0)

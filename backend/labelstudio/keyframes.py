@@ -14,10 +14,10 @@ from backend.labelstudio.keyframe import Item
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks import gaps
-from backend.tracks.gaps import Looked
-from backend.tracks.geometry import Boxes, iou
-from backend.tracks.keyframe_selection import MOST, SOME, Run, choose, kept_bound
-from backend.tracks.smoothing import smoothed
+from backend.tracks.gaps import IsTracked
+from backend.tracks.geometry import Boxes, box_iou
+from backend.tracks.keyframe_selection import MAX_CHECKS, MAX_CHECKS_UNFINISHED, BoxRun, min_kept_iou, select_keyframes
+from backend.tracks.smoothing import smooth_boxes
 from backend.tracks.track import Track
 
 
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     """
 
     boxes: Boxes
-    looked: Looked
+    looked: IsTracked
     keyed: Collection[int] = ()
 
 
@@ -75,15 +75,15 @@ def keyframes(
         known = seen(segment)
         rows = _rows(segment, known, settings, prompted)
         items += [*_hidden(segment, rows), *segment.aside]
-        for span in gaps.spans(rows):
+        for span in gaps.find_spans(rows):
             stretches += _stretches(segment, rows, span, known.keyed, settings.keyframes)
     anchors = [item for segment in segments for item in (segment.before, segment.after) if item]
     spent = len({item.frame for item in (*items, *anchors)}) - sum(one.given for one in stretches)
     px = (settings.keyframes.px * 100 / size[0], settings.keyframes.px * 100 / size[1]) if size else (0.0, 0.0)
     runs = [one.run for one in stretches]
-    chosen = choose(runs, settings.keyframes, px, spent, MOST if is_whole else SOME)
+    chosen = select_keyframes(runs, settings.keyframes, px, spent, MAX_CHECKS if is_whole else MAX_CHECKS_UNFINISHED)
     items += [item for one, rows in zip(stretches, chosen, strict=True) for item in one.items(rows)]
-    kept_to = [kept_bound(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
+    kept_to = [min_kept_iou(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
     return Made(items, min(kept_to, default=None))
 
 
@@ -101,7 +101,7 @@ class _Stretch:
     first: int
     ours: range
     rows: Boxes
-    run: Run
+    run: BoxRun
     ends: bool
 
     @property
@@ -130,7 +130,7 @@ def _stretches(
         boxes = rows[start : stop + 1]
         keys = _steadied(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
         ours = range(int(start == 0 or start > first), len(boxes) - int(stop == len(rows) - 1))
-        run = Run(sequence.corners(boxes), sequence.corners(keys))
+        run = BoxRun(sequence.corners(boxes), sequence.corners(keys))
         found.append(_Stretch(segment.first - 1 + start, ours, keys, run, ends=stop == last))
     return found
 
@@ -138,8 +138,8 @@ def _stretches(
 def _steadied(boxes: Boxes, frames: int, bound: float) -> Boxes:
     """Boxes smoothed over some frames to either side, percent `x y width height` rounded as sent."""
     true = sequence.corners(boxes)
-    moved = sequence.percent(smoothed(true, frames, bound), 100, 100)
-    stays = iou(sequence.corners(moved), true) < bound  # by rounding
+    moved = sequence.percent(smooth_boxes(true, frames, bound), 100, 100)
+    stays = box_iou(sequence.corners(moved), true) < bound  # by rounding
     stays[[0, -1]] = True  # a person's keyframe may be there, to all its digits
     moved[stays] = boxes[stays]
     return moved
@@ -152,11 +152,11 @@ def _rows(segment: Segment, seen: Seen, settings: Settings, prompted: Collection
     looked = np.concatenate([[False], seen.looked, [False]])
     human = {frame - segment.first + 1 for frame in prompted}
     human |= {row for row, item in ((0, before), (len(boxes) + 1, after)) if item and item.is_human}
-    rows = gaps.bridged(rows, looked, settings.bridge_frames, human)
+    rows = gaps.bridge_gaps(rows, looked, settings.bridge_frames, human)
     if settings.min_track_frames > 1:
-        rows = gaps.without_ghosts(rows, looked, human)
+        rows = gaps.remove_ghosts(rows, looked, human)
     is_found = not (before or after or prompted)  # by words: nobody has shown it
-    if is_found and gaps.is_glimpse(rows, looked, settings.min_track_frames):
+    if is_found and gaps.is_brief(rows, looked, settings.min_track_frames):
         rows[:] = np.nan
     return rows
 
@@ -170,7 +170,9 @@ def _hidden(segment: Segment, rows: Boxes) -> list[Item]:
     return [sequence.ours(replace(before, frame=before.frame + 1, enabled=False))]
 
 
-def sampled(segment: Segment, track: Track, looked: Looked, clock: Clock, size: tuple[int, int], length: int) -> Seen:
+def sampled(
+    segment: Segment, track: Track, looked: IsTracked, clock: Clock, size: tuple[int, int], length: int
+) -> Seen:
     """Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
 
     Args:
@@ -209,7 +211,7 @@ def completed(segment: Segment, new: Seen, old: Seen) -> Seen:
     return Seen(boxes, new.looked, keyed | {segment.first + row for row in lacking})
 
 
-def _inside(segment: Segment, frames: NDArray[np.int64]) -> Looked:
+def _inside(segment: Segment, frames: NDArray[np.int64]) -> IsTracked:
     return (segment.within.first <= frames) & (frames <= segment.within.last)
 
 

@@ -12,7 +12,7 @@ from backend.labelstudio import keyframe as sequence
 from backend.labelstudio import region as regions
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.region import Region
-from backend.tracks.geometry import iou
+from backend.tracks.geometry import box_iou
 
 SAME = 0.5
 """Mean IoU, over the frames where both show, from which on two tracks are of one object."""
@@ -66,7 +66,7 @@ def overlaps(new: Sequence[Sight], old: Sequence[Sight]) -> NDArray[np.float64]:
         both = np.minimum(weights[:, there], weight[there])
         common = both.sum(axis=1)
         near = np.flatnonzero((common > 0) & (common >= _SHARE * np.minimum(counts, weight.sum())))
-        ratios = np.nan_to_num(iou(box[there], boxes[near][:, there]))
+        ratios = np.nan_to_num(box_iou(box[there], boxes[near][:, there]))
         found[row, near] = (ratios * both[near]).sum(axis=1) / common[near]
     return np.where(found >= SAME, found, 0.0)
 

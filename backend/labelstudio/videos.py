@@ -9,7 +9,7 @@ from backend.labelstudio.client import Client
 from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.media import Media
 from backend.settings import Settings
-from backend.video import Held, Picture, Video, VideoLimits
+from backend.video import Picture, SharedVideo, Video, VideoLimits
 
 Read = Callable[[int], Picture]
 """The picture that an LS frame shows, or a BadRequest: there is no such frame."""
@@ -37,7 +37,7 @@ class Videos:
         limits = settings.limits
         self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
         self.limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
-        self._held = Held(self.limits)
+        self._held = SharedVideo(self.limits)
 
     def close(self) -> None:
         """Close what is held open."""

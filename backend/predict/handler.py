@@ -21,7 +21,7 @@ from backend.predict.response_cache import Source, clicks_of, made_of
 from backend.predict.results import Tracking, shown_on, stretches, within
 from backend.predict.text_query import ask
 from backend.predict.text_results import Finding
-from backend.tracks.prompts import Direction, by_frame
+from backend.tracks.prompts import Direction, group_by_frame
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Story:
         name = memory.clicked(interaction.task, clicked, interaction.page)
         classes = self._request.config.clicked(clicked.control, clicked.label, interaction.video)
         region = interaction.page.get(name) or self._request.new(name, classes)
-        clicked_on = by_frame(clicks)
+        clicked_on = group_by_frame(clicks)
         direction = segments.led(region, clicked_on, self._direction)
         work = _Work(
             region=region,
@@ -242,4 +242,4 @@ def _answer_of(view: Tracking | Finding, name: str | None) -> tuple[Made, float 
 def _inside(cut: Iterable[Segment], clicks: Iterable[Click]) -> dict[int, list[Click]]:
     """The clicks on frames that are tracked."""
     spans = [segment.frames(LAST_FRAME) for segment in cut if segment.is_tracked]
-    return by_frame(click for click in clicks if any(click.frame in span for span in spans))
+    return group_by_frame(click for click in clicks if any(click.frame in span for span in spans))

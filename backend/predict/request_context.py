@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.engines.base import FAILED
+from backend.engines.base import FAILED_PREFIX
 from backend.errors import SettingsError
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
@@ -98,8 +98,8 @@ class Tools:
             SettingsError: the model could not be loaded; no video is fetched for nothing.
             Busy: too many jobs are waiting.
         """
-        if self.worker.status.startswith(FAILED):
-            raise SettingsError(self.worker.status.removeprefix(FAILED))
+        if self.worker.status.startswith(FAILED_PREFIX):
+            raise SettingsError(self.worker.status.removeprefix(FAILED_PREFIX))
         return self.scheduler.submit(key, digest, recipe, batch=batch, post=post)
 
 

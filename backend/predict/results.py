@@ -124,7 +124,7 @@ class Tracking:
         for item in (item for item in self._region.items if item.frame in known):
             (model,), _ = track.at(plan.clock.sources(range(item.frame, item.frame + 1)))
             if not np.isnan(model[0]):
-                person = item.box(*plan.size).clipped(*plan.size)
+                person = item.box(*plan.size).clip(*plan.size)
                 known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))
         return known
 

@@ -6,13 +6,13 @@ from itertools import permutations
 
 import numpy as np
 
-from backend.engines.opencv.appearance import Look, Picture, similarity
+from backend.engines.opencv.appearance import Appearance, FrameImage, compute_similarity
 from backend.errors import BackendError
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.videos import Read
 from backend.track_editor.track_table import Entry, Roster
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 
 _SECONDS = 5.0
 """The longest gap."""
@@ -89,7 +89,7 @@ def _placed(a: Entry, b: Entry, rate: float) -> Proposal | None:
     # Where it would be by its own motion, where the other says that it came from, or just where it was.
     ends = np.concatenate([last, last + _step(before) * (gap + 1), last])
     starts = np.concatenate([first, first, first - _step(after) * (gap + 1)])
-    overlap = float(iou(sequence.corners(ends), sequence.corners(starts)).max())
+    overlap = float(box_iou(sequence.corners(ends), sequence.corners(starts)).max())
     return Proposal((a.number, b.number), gap, round(overlap, 4)) if overlap >= _OVERLAP else None
 
 
@@ -108,11 +108,11 @@ def _seen(one: Proposal, roster: Roster, read: Read) -> Proposal:
     """With how alike the end of the first and the beginning of the second look."""
     (a, b) = (roster.entry(number) for number in one.tracks)
     looks = [_look(entry, frame, read) for entry, frame in ((a, a.spans[-1][1]), (b, b.spans[0][0]))]
-    return replace(one, likeness=round(similarity(looks[0], looks[1:]), 4))
+    return replace(one, likeness=round(compute_similarity(looks[0], looks[1:]), 4))
 
 
-def _look(entry: Entry, frame: int, read: Read) -> Look:
+def _look(entry: Entry, frame: int, read: Read) -> Appearance:
     """What the track's box shows on an LS frame."""
-    picture = Picture(frame, read(frame))
+    picture = FrameImage(frame, read(frame))
     (row,) = sequence.at(entry.items, np.array([frame])).tolist()
-    return picture.look(Item(frame, True, *row).box(picture.width, picture.height))
+    return picture.appearance(Item(frame, True, *row).box(picture.width, picture.height))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError, StudioError
 from backend.formats.video_tracks import folder
-from backend.gate import Gate
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio.client import Client
 from backend.labelstudio.keyframe import Item
@@ -23,7 +23,7 @@ from backend.track_editor.merge_suggestions import proposals
 from backend.track_editor.track_table import Entry, Roster
 from backend.tracks import overlay
 from backend.tracks.track import Track
-from backend.video import jpeg
+from backend.video import encode_jpeg
 
 _PICTURES = 4
 """How many pictures are made at once."""
@@ -44,7 +44,7 @@ class Manager:
     def __init__(self, data_dir: Path, videos: Videos, client: Callable[[str], Client | None]) -> None:
         self._folder, self._videos, self._client = data_dir / "versions", videos, client
         self._changing = threading.Lock()
-        self._pictures = Gate(_PICTURES)
+        self._pictures = ConcurrencyLimit(_PICTURES)
         self._shown_last: Table[State] = Table(_PAGES)
 
     def overview(self, task: int, project: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Manager:
             state = self._shown_last.get((task, project)) or desk.look()
             with self._videos.look(_url(state), client) as video:
                 picture = reader(video, state.roster.rate)(frame)
-            return jpeg(_drawn(state.roster, frame, picture), _WIDTH)
+            return encode_jpeg(_drawn(state.roster, frame, picture), _WIDTH)
 
     def _open(self, task: int, project: str) -> tuple[Client, Desk]:
         client = self._client(project)
@@ -136,7 +136,7 @@ def _drawn(roster: Roster, frame: int, picture: NDArray[np.uint8]) -> NDArray[np
         if not np.isnan(row[0]):
             box = Item(frame, True, *row).box(*size)
             tracks[str(entry.number)] = Track(frame, np.array([box]), np.array([1.0]))
-    return overlay.drawn(picture, frame, tracks, numbered=True)
+    return overlay.draw_frame(picture, frame, tracks, numbered=True)
 
 
 def _tracks(roster: Roster) -> list[dict[str, Any]]:

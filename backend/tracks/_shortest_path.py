@@ -13,10 +13,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
-Numbers = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
-class Given(NamedTuple):
+class LineProblem(NamedTuple):
     """A run of frames, and what is asked of lines along it.
 
     Attributes:
@@ -27,11 +27,11 @@ class Given(NamedTuple):
         edge: shape (2,), how far off along x and y is near enough.
     """
 
-    keys: Numbers
-    true: Numbers
-    size: Numbers
-    least: Numbers
-    edge: Numbers
+    keys: Floats
+    boxes: Floats
+    size: Floats
+    min_iou: Floats
+    tolerance: Floats
 
 
 _Eight = tuple[float, float, float, float, float, float, float, float]
@@ -46,11 +46,11 @@ def _compiled(function: F) -> F:
 
 
 @_compiled
-def breaks(given: Given, start: int, stop: int, first: int, last: int) -> int:
+def find_break(problem: LineProblem, start: int, stop: int, first: int, last: int) -> int:
     """The last row, of those from `first` to `last`, that the line from `start` to `stop` does not keep; -1: none."""
     if first > last:
         return -1
-    keys, true = given.keys, given.true
+    keys, true = problem.keys, problem.boxes
     per = 1.0 / (stop - start)
     a0, a1, a2, a3 = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
     d0, d1, d2, d3 = keys[stop, 0] - a0, keys[stop, 1] - a1, keys[stop, 2] - a2, keys[stop, 3] - a3
@@ -62,45 +62,45 @@ def breaks(given: Given, start: int, stop: int, first: int, last: int) -> int:
         height = (y1 if y1 < v1 else v1) - (y0 if y0 > v0 else v0)
         common = width * height if width > 0 and height > 0 else 0.0
         union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common
-        if union <= 0 or common < given.least[row] * union:
+        if union <= 0 or common < problem.min_iou[row] * union:
             across, along = max(abs(x0 - u0), abs(x1 - u1)), max(abs(y0 - v0), abs(y1 - v1))
-            if not ((across <= given.edge[0] and along <= given.edge[1]) or (across == 0 and along == 0)):
+            if not ((across <= problem.tolerance[0] and along <= problem.tolerance[1]) or (across == 0 and along == 0)):
                 return row
     return -1
 
 
 @_compiled
-def keeps(given: Given, start: int, stop: int) -> bool:
+def keeps(problem: LineProblem, start: int, stop: int) -> bool:
     """Whether the line from `start` to `stop` keeps all rows between."""
-    return breaks(given, start, stop, start + 1, stop - 1) < 0
+    return find_break(problem, start, stop, start + 1, stop - 1) < 0
 
 
 @_compiled
-def short(given: Given, start: int) -> list[int]:
+def greedy_path(problem: LineProblem, start: int) -> list[int]:
     """Few rows from `start` to the last: each is sought ahead of the one before, by doubling and bisection."""
-    last, way = len(given.keys) - 1, [start]
-    while way[-1] < last:
-        start, step = way[-1], 2
+    last, path = len(problem.keys) - 1, [start]
+    while path[-1] < last:
+        start, step = path[-1], 2
         good, bad = start + 1, last + 1
         while good < last and bad > last:
             stop = min(start + step, last)
-            if keeps(given, start, stop):
+            if keeps(problem, start, stop):
                 good = stop
             else:
                 bad = stop
             step *= 2
         while bad - good > 1:
             middle = (good + bad) // 2
-            if keeps(given, start, middle):
+            if keeps(problem, start, middle):
                 good = middle
             else:
                 bad = middle
-        way.append(good)
-    return way
+        path.append(good)
+    return path
 
 
 @_compiled
-def shortest(given: Given, off: Numbers, room: float, most: int) -> list[int]:
+def shortest_path(problem: LineProblem, off: Floats, room: float, max_checks: int) -> list[int]:
     """The fewest rows from the first to the last; where more than `most` has to be looked at, a part of them.
 
     Breadth first. Lines from a row are first bounded by a cone. With how far off the four edges are as shares of the
@@ -114,56 +114,56 @@ def shortest(given: Given, off: Numbers, room: float, most: int) -> list[int]:
         room: for errors of floating point, in the same share of the smallest box.
         most: lines, and rows of them that are checked.
     """
-    keys, true, size = given.keys, given.true, given.size
-    last, looked = len(keys) - 1, 0
-    before = np.full(last + 1, -1)  # by row, the one from which it was reached
-    before[0] = 0
+    keys, true, size = problem.keys, problem.boxes, problem.size
+    last, checks = len(keys) - 1, 0
+    previous = np.full(last + 1, -1)  # by row, the one from which it was reached
+    previous[0] = 0
     rows, count, found = np.zeros(last + 1, np.int64), 1, np.empty(last + 1, np.int64)
-    while before[last] < 0 and looked <= most:
+    while previous[last] < 0 and checks <= max_checks:
         reached = 0
         for place in range(count - 1, -1, -1):
             start = rows[place]
             origin = keys[start, 0], keys[start, 1], keys[start, 2], keys[start, 3]
             across, along = 1 / size[start, 0], 1 / size[start, 1]
-            lows, highs, worst = _LOWEST, _HIGHEST, -1
+            lows, highs, last_break = _LOWEST, _HIGHEST, -1
             for row in range(start + 1, last + 1):
-                looked += 1
+                checks += 1
                 per = 1 / (row - start)
                 x, y = across * per, along * per
-                if before[row] < 0:
+                if previous[row] < 0:
                     slopes = _slopes(keys[row], origin, x, y)
                     # What broke the line to another row mostly breaks this one, too.
                     if (_ordered(lows, slopes) and _ordered(slopes, highs)) and (
-                        worst < 0 or breaks(given, start, row, worst, worst) < 0
+                        last_break < 0 or find_break(problem, start, row, last_break, last_break) < 0
                     ):
-                        worst = breaks(given, start, row, start + 1, row - 1)
-                        looked += row - max(worst, start)
-                        if worst < 0:
-                            before[row] = start
+                        last_break = find_break(problem, start, row, start + 1, row - 1)
+                        checks += row - max(last_break, start)
+                        if last_break < 0:
+                            previous[row] = start
                             found[reached] = row
                             reached += 1
                 slopes = _slopes(true[row], origin, x, y)
                 limit = off[row] * max(size[row, 0] * x, size[row, 1] * y) + room * per
                 lows, highs = _raised(lows, slopes, limit), _lowered(highs, slopes, limit)
-                if looked > most or not _ordered(lows, highs):
+                if checks > max_checks or not _ordered(lows, highs):
                     break
-            if before[last] >= 0 or looked > most:
+            if previous[last] >= 0 or checks > max_checks:
                 break
         found[:reached].sort()
         rows, found, count = found, rows, reached
-    way = [last]
-    while before[way[0]] < 0:
-        way[0] -= 1
-    while way[-1] > 0:
-        way.append(before[way[-1]])
-    return way[::-1]
+    path = [last]
+    while previous[path[0]] < 0:
+        path[0] -= 1
+    while path[-1] > 0:
+        path.append(previous[path[-1]])
+    return path[::-1]
 
 
 _LOWEST, _HIGHEST = (-np.inf,) * 8, (np.inf,) * 8
 
 
 @_compiled
-def _slopes(row: Numbers, origin: tuple[float, float, float, float], across: float, along: float) -> _Eight:
+def _slopes(row: Floats, origin: tuple[float, float, float, float], across: float, along: float) -> _Eight:
     left, right = (row[0] - origin[0]) * across, (row[2] - origin[2]) * across
     upper, lower = (row[1] - origin[1]) * along, (row[3] - origin[3]) * along
     a, b, c, d = left + right, left - right, upper + lower, upper - lower

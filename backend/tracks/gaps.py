@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 
 from backend.tracks.geometry import Boxes
 
-Looked = NDArray[np.bool_]
+IsTracked = NDArray[np.bool_]
 
 
-def spans(boxes: Boxes) -> list[range]:
+def find_spans(boxes: Boxes) -> list[range]:
     """The rows on which it is there, as half-open spans."""
     there = np.concatenate([[False], ~np.isnan(boxes[:, 0]), [False]])
     edges = np.flatnonzero(there[1:] != there[:-1]).reshape(-1, 2)
     return [range(start, stop) for start, stop in edges.tolist()]
 
 
-def bridged(boxes: Boxes, looked: Looked, most: int, human: Collection[int] = ()) -> Boxes:
+def bridge_gaps(boxes: Boxes, looked: IsTracked, most: int, human: Collection[int] = ()) -> Boxes:
     """The boxes with gaps of at most `most` rows filled in a straight line, to 4 decimals.
 
     A gap stays where it was not looked for in all of it, and where a person has said something in it or beside it.
     """
     filled = boxes.copy()
-    for before, after in pairwise(spans(boxes)):
+    for before, after in pairwise(find_spans(boxes)):
         first, stop = before.stop, after.start
         is_human = any(row in human for row in range(first - 1, stop + 1))
         if stop - first <= most and looked[first:stop].all() and not is_human:
@@ -37,21 +37,21 @@ def bridged(boxes: Boxes, looked: Looked, most: int, human: Collection[int] = ()
     return filled
 
 
-def without_ghosts(boxes: Boxes, looked: Looked, human: Collection[int] = ()) -> Boxes:
+def remove_ghosts(boxes: Boxes, looked: IsTracked, human: Collection[int] = ()) -> Boxes:
     """The boxes without those that stand alone: on the row before and on the row after it was looked for in vain."""
     kept = boxes.copy()
-    for span in spans(boxes):
-        if len(span) == 1 and span.start not in human and _ends(span, looked):
+    for span in find_spans(boxes):
+        if len(span) == 1 and span.start not in human and _is_enclosed(span, looked):
             kept[span.start] = np.nan
     return kept
 
 
-def is_glimpse(boxes: Boxes, looked: Looked, least: int) -> bool:
+def is_brief(boxes: Boxes, looked: IsTracked, least: int) -> bool:
     """It is there on fewer than `least` rows, and was looked for in vain before them and after them."""
-    seen = spans(boxes)
-    return bool(seen) and sum(map(len, seen)) < least and _ends(range(seen[0].start, seen[-1].stop), looked)
+    seen = find_spans(boxes)
+    return bool(seen) and sum(map(len, seen)) < least and _is_enclosed(range(seen[0].start, seen[-1].stop), looked)
 
 
-def _ends(span: range, looked: Looked) -> bool:
+def _is_enclosed(span: range, looked: IsTracked) -> bool:
     """It was looked for on the row before and on the row after."""
     return span.start > 0 and span.stop < len(looked) and bool(looked[span.start - 1] and looked[span.stop])

@@ -32,14 +32,14 @@ class Box(NamedTuple):
         """Square pixels; 0 for an empty box."""
         return max(self.width, 0.0) * max(self.height, 0.0)
 
-    def clipped(self, width: float, height: float) -> "Box":
+    def clip(self, width: float, height: float) -> "Box":
         """The part of the box inside a picture of `width` x `height` pixels; empty where there is none."""
         x0, x1 = np.clip([self.x0, self.x1], 0, width)
         y0, y1 = np.clip([self.y0, self.y1], 0, height)
         return Box(float(x0), float(y0), float(x1), float(y1))
 
 
-def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+def box_iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Intersection over union, row by row.
 
     Args:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.settings import KeyframeSettings
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 
 Tolerance = tuple[float, float]
 """How far every edge may be off where the IoU is below the bound: along x and y, in the unit of the boxes."""
 _EXACT: Tolerance = (0.0, 0.0)
 
-MOST = 2**28
+MAX_CHECKS = 2**28
 """Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. 16,000 frames
 hardly ever have more, and an hour of a usual track has a tenth of it."""
-SOME = MOST // 16
+MAX_CHECKS_UNFINISHED = MAX_CHECKS // 16
 """As many while more is to come: all of 4,000 frames."""
 _STEPS = 4096
 """How finely the best bound is sought for a given number of keyframes."""
@@ -24,7 +24,7 @@ _PROBES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BoxRun:
     """One object on consecutive frames, as corners `x0 y0 x1 y1` in any unit that is linear per axis.
 
     Attributes:
@@ -33,19 +33,21 @@ class Run:
     """
 
     boxes: Boxes
-    keys: Boxes
+    keyframe_boxes: Boxes
 
     def __post_init__(self) -> None:
-        if not (self.boxes.shape == self.keys.shape == (len(self.boxes), 4) and len(self.boxes)):
-            raise ValueError(f"boxes of shape {self.boxes.shape}, keys {self.keys.shape}: expected (n, 4) both, n > 0")
+        if not (self.boxes.shape == self.keyframe_boxes.shape == (len(self.boxes), 4) and len(self.boxes)):
+            raise ValueError(
+                f"boxes of shape {self.boxes.shape}, keys {self.keyframe_boxes.shape}: expected (n, 4) both, n > 0"
+            )
 
     @classmethod
-    def of(cls, boxes: Boxes) -> "Run":
+    def from_boxes(cls, boxes: Boxes) -> "BoxRun":
         """Keyframes set what is there."""
         return cls(boxes, boxes)
 
 
-def thin(run: Run, bound: float, px: Tolerance = _EXACT, most: int = MOST) -> list[int]:
+def select_fewest(run: BoxRun, bound: float, px: Tolerance = _EXACT, max_checks: int = MAX_CHECKS) -> list[int]:
     """The fewest keyframes with which linear interpolation keeps every box between them.
 
     A box is kept if its IoU with the interpolated one is at least `bound`, or every edge is within `px`. What is too
@@ -59,18 +61,20 @@ def thin(run: Run, bound: float, px: Tolerance = _EXACT, most: int = MOST) -> li
     Returns:
         Sorted row numbers: the first, the last, and as few others as can be.
     """
-    line, last = _Line(run, bound, px), len(run.boxes) - 1
+    line, last = _LineCheck(run, bound, px), len(run.boxes) - 1
     if line.keeps(0, last):
         return sorted({0, last})
-    if not most:
-        return line.few(0)
-    rows = line.fewest(most)
+    if not max_checks:
+        return line.greedy(0)
+    rows = line.fewest(max_checks)
     if rows[-1] == last:
         return rows
-    return min(rows[:-1] + line.few(rows[-1]), line.few(0), key=len)
+    return min(rows[:-1] + line.greedy(rows[-1]), line.greedy(0), key=len)
 
 
-def spend(runs: Sequence[Run], budget: int, px: Tolerance = _EXACT, most: int = MOST) -> list[list[int]]:
+def select_within_budget(
+    runs: Sequence[BoxRun], budget: int, px: Tolerance = _EXACT, max_checks: int = MAX_CHECKS
+) -> list[list[int]]:
     """Keyframes for several runs, at most `budget` in all, that keep one bound for all of them which is the highest.
 
     Their first and last rows are chosen even where they are more.
@@ -85,11 +89,11 @@ def spend(runs: Sequence[Run], budget: int, px: Tolerance = _EXACT, most: int = 
         return [list(range(len(run.boxes))) for run in runs]
     reached = 0
     # First without looking for the fewest; then from there on upwards: the higher a bound, the less is looked at.
-    for effort in sorted({0, most // (_PROBES * len(runs))}):
+    for effort in sorted({0, max_checks // (_PROBES * len(runs))}):
         above, step = _STEPS + 1, 1
         while above - reached > 1:
             trial = min(reached + step, (reached + above) // 2)
-            chosen = [thin(run, trial / _STEPS, px, effort) for run in runs]
+            chosen = [select_fewest(run, trial / _STEPS, px, effort) for run in runs]
             if sum(map(len, chosen)) <= budget:
                 best, reached, step = chosen, trial, 2 * step
             else:
@@ -97,8 +101,8 @@ def spend(runs: Sequence[Run], budget: int, px: Tolerance = _EXACT, most: int = 
     return best
 
 
-def choose(
-    runs: Sequence[Run], rule: KeyframeSettings, px: Tolerance, spent: int = 0, most: int = MOST
+def select_keyframes(
+    runs: Sequence[BoxRun], rule: KeyframeSettings, px: Tolerance, used: int = 0, max_checks: int = MAX_CHECKS
 ) -> list[list[int]]:
     """The rows of each run that become keyframes, as the settings say.
 
@@ -109,48 +113,48 @@ def choose(
     if rule.mode == "exact":
         return [list(range(len(run.boxes))) for run in runs]
     if rule.mode == "budget":
-        return spend(runs, rule.budget - spent, px, most)
-    return [thin(run, rule.iou, px, most) for run in runs]
+        return select_within_budget(runs, rule.budget - used, px, max_checks)
+    return [select_fewest(run, rule.iou, px, max_checks) for run in runs]
 
 
-def kept_bound(run: Run, rows: Sequence[int], px: Tolerance = _EXACT) -> float:
+def min_kept_iou(run: BoxRun, rows: Sequence[int], px: Tolerance = _EXACT) -> float:
     """The least IoU of a shown box with the true one, of those that are not within `px`; 1 where all are."""
     places = np.arange(len(run.boxes))
-    shown = np.stack([np.interp(places, rows, run.keys[rows, axis]) for axis in range(4)], axis=1)
+    shown = np.stack([np.interp(places, rows, run.keyframe_boxes[rows, axis]) for axis in range(4)], axis=1)
     # A straight line is off by a last bit.
     is_off = (np.abs(shown - run.boxes) > np.array(px * 2) + 1e-9).any(axis=1)
-    return float(iou(shown[is_off], run.boxes[is_off]).min(initial=1.0))
+    return float(box_iou(shown[is_off], run.boxes[is_off]).min(initial=1.0))
 
 
-def warm() -> None:
+def compile_selection() -> None:
     """Compile what is compiled, before somebody waits for it: seconds, the first time on a machine."""
-    thin(Run.of(np.array([[0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 1]], float)), 0.95)
+    select_fewest(BoxRun.from_boxes(np.array([[0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 1]], float)), 0.95)
 
 
-class _Line:
+class _LineCheck:
     """Straight lines along a run, and whether they keep the boxes between."""
 
-    def __init__(self, run: Run, bound: float, px: Tolerance) -> None:
+    def __init__(self, run: BoxRun, bound: float, px: Tolerance) -> None:
         from backend.tracks import _shortest_path  # what compiles it takes half a second to import
 
-        self._shortcuts = _shortest_path
-        keys, boxes = (np.ascontiguousarray(given, float) for given in (run.keys, run.boxes))
+        self._path = _shortest_path
+        keys, boxes = (np.ascontiguousarray(given, float) for given in (run.keyframe_boxes, run.boxes))
         size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-12)
         farthest, smallest = np.abs(boxes).max(), size.min(axis=1)
         # Whoever reads the rule in another order of additions may not find a frame below it.
         least = bound + 1e-9 + 2.0**-46 * farthest / smallest if bound > 0 else np.full(len(size), -1.0)
-        self._given = _shortest_path.Given(keys, boxes, size, least, np.array(px) - 2.0**-46 * farthest)
+        self._problem = _shortest_path.LineProblem(keys, boxes, size, least, np.array(px) - 2.0**-46 * farthest)
         self._off = np.maximum(1 / max(bound, 1e-9) - 1, 2 * (np.array(px) / size).sum(axis=1)) * (1 + 1e-6) + 1e-6
         self._room = float(2.0**-40 * farthest / smallest.min())
 
     def keeps(self, start: int, stop: int) -> bool:
         """Whether the line between two rows keeps all between."""
-        return self._shortcuts.keeps(self._given, start, stop)
+        return self._path.keeps(self._problem, start, stop)
 
-    def fewest(self, most: int) -> list[int]:
+    def fewest(self, max_checks: int) -> list[int]:
         """From the first row to the last, or as far as that goes."""
-        return self._shortcuts.shortest(self._given, self._off, self._room, most)
+        return self._path.shortest_path(self._problem, self._off, self._room, max_checks)
 
-    def few(self, start: int) -> list[int]:
+    def greedy(self, start: int) -> list[int]:
         """From the row `start` to the last, in no time."""
-        return self._shortcuts.short(self._given, start)
+        return self._path.greedy_path(self._problem, start)

@@ -44,7 +44,7 @@ class Rle:
         return hash((self.height, self.width, tuple(self.counts.tolist())))
 
     @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> Self:
+    def from_mask(cls, mask: NDArray[np.bool_]) -> Self:
         """The run lengths of a mask of shape (height, width)."""
         height, width = mask.shape
         pixels = mask.ravel(order="F")
@@ -54,7 +54,7 @@ class Rle:
             counts = np.insert(counts, 0, 0)
         return cls(height, width, counts.astype(np.uint32))
 
-    def mask(self) -> NDArray[np.bool_]:
+    def to_mask(self) -> NDArray[np.bool_]:
         """The mask again, shape (height, width)."""
         inside = np.arange(len(self.counts)) % 2 == 1
         columns = np.repeat(inside, self.counts).reshape(self.width, self.height)

@@ -12,17 +12,19 @@ from backend.tracks.track import Track
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
-def draw(frames: Iterable[tuple[int, NDArray[np.uint8]]], tracks: Mapping[str, Track]) -> Iterator[NDArray[np.uint8]]:
+def draw_tracks(
+    frames: Iterable[tuple[int, NDArray[np.uint8]]], tracks: Mapping[str, Track]
+) -> Iterator[NDArray[np.uint8]]:
     """Pictures with the boxes, names, scores and masks of their tracks; RGB, the video's own size.
 
     Args:
         frames: source frames, each with its picture.
     """
     for index, picture in frames:
-        yield drawn(picture, index, tracks)
+        yield draw_frame(picture, index, tracks)
 
 
-def drawn(
+def draw_frame(
     picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track], *, numbered: bool = False
 ) -> NDArray[np.uint8]:
     """A copy of a picture, source frame `index`, with what is there of the tracks.
@@ -35,7 +37,7 @@ def drawn(
     for place, (name, track) in enumerate(tracks.items()):
         colour = _COLOURS[(int(name) - 1 if numbered else place) % len(_COLOURS)]
         if mask := track.masks.get(index):
-            inside = mask.mask()
+            inside = mask.to_mask()
             canvas[inside] = (canvas[inside] + np.array(colour)) // 2
         (box,), (score,) = track.at(np.array([index]))
         if not np.isnan(score):

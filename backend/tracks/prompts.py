@@ -21,7 +21,7 @@ class _OnFrame(Protocol):
 F = TypeVar("F", bound=_OnFrame)
 
 
-def by_frame(shown: Iterable[F]) -> dict[int, list[F]]:
+def group_by_frame(shown: Iterable[F]) -> dict[int, list[F]]:
     """What lies on each frame."""
     frames: dict[int, list[F]] = {}
     for one in shown:
@@ -103,7 +103,7 @@ class Phrase:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class TextSearch:
     """Every object of one kind to find and track.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 
 _HALVINGS = 5
 
 
-def smoothed(boxes: Boxes, frames: int, bound: float) -> Boxes:
+def smooth_boxes(boxes: Boxes, frames: int, bound: float) -> Boxes:
     """Each box as the mean of up to `frames` before it, as many after it, and itself.
 
     A window is as long on both sides, so straight motion stays as it is, and so do the first and the last box. Where
@@ -24,6 +24,6 @@ def smoothed(boxes: Boxes, frames: int, bound: float) -> Boxes:
     means = boxes[0] + (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)[:, None]
     moved = np.where((reach > 0)[:, None], means - boxes, 0.0)
     for _ in range(_HALVINGS):
-        moved[iou(boxes + moved, boxes) < bound] /= 2
-    moved[iou(boxes + moved, boxes) < bound] = 0
+        moved[box_iou(boxes + moved, boxes) < bound] /= 2
+    moved[box_iou(boxes + moved, boxes) < bound] = 0
     return np.asarray(boxes + moved)

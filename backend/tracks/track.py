@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.tracks.geometry import Box, Boxes, iou
+from backend.tracks.geometry import Box, Boxes, box_iou
 from backend.tracks.masks import Rle
 
 
@@ -46,7 +46,7 @@ even at 8192 pixels, in half the memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ResultBlock:
     """What an engine said of consecutive frames, on all of which it named the same tracks.
 
     Attributes:
@@ -70,13 +70,13 @@ class Block:
             raise ValueError(f"rows of shape {self.rows.shape}: expected {expected}")
 
     @classmethod
-    def of(cls, results: Iterable[FrameResult], reverse: bool, masks: bool = False) -> list[Self]:
+    def from_results(cls, results: Iterable[FrameResult], reverse: bool, masks: bool = False) -> list[Self]:
         """As few blocks as hold consecutive results, in the order in which they came; masks where asked for."""
         same = groupby(results, key=lambda result: (tuple(result.tracks), dict(result.phrases)))
-        return [cls._one(tracks, phrases, list(part), reverse, masks) for (tracks, phrases), part in same]
+        return [cls._from_same_tracks(tracks, phrases, list(part), reverse, masks) for (tracks, phrases), part in same]
 
     @classmethod
-    def _one(
+    def _from_same_tracks(
         cls,
         tracks: tuple[str, ...],
         phrases: Mapping[str, str],
@@ -97,14 +97,14 @@ class Block:
         frames = range(results[0].frame, results[-1].frame + 1)
         return cls(frames, reverse, tracks, rows, phrases, {name: some for name, some in kept.items() if some})
 
-    def fits(self, other: "Block") -> bool:
+    def is_followed_by(self, other: "ResultBlock") -> bool:
         """Whether the block that came after it tells of the same tracks, on the frames that follow."""
         first, last = (other, self) if self.reverse else (self, other)
         alike = (self.tracks, self.phrases, self.reverse) == (other.tracks, other.phrases, other.reverse)
         return alike and first.frames.stop == last.frames.start
 
     @classmethod
-    def joined(cls, blocks: Sequence[Self]) -> Self:
+    def concatenate(cls, blocks: Sequence[Self]) -> Self:
         """Blocks that fit, in the order in which they came, as one."""
         if len(blocks) == 1:
             return blocks[0]
@@ -143,7 +143,7 @@ class Track:
             )
 
     @classmethod
-    def of(cls, boxes: Boxes, scores: Scores, masks: Mapping[int, Rle]) -> Self:
+    def from_rows(cls, boxes: Boxes, scores: Scores, masks: Mapping[int, Rle]) -> Self:
         """From rows for all frames of a video; those before and after all that was seen take no room."""
         seen = np.flatnonzero(~np.isnan(scores))
         start, stop = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
@@ -158,7 +158,7 @@ class Track:
         return boxes, scores
 
 
-def fuse(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:
+def fuse_directions(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:
     """One track from two that start at either end of the same frames.
 
     Where both see the object they are faded into each other, each counting by how near its own start is; where they
@@ -170,7 +170,7 @@ def fuse(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple
     """
     (ahead, ahead_scores), (back, back_scores) = forward, backward
     share = np.linspace(0.0, 1.0, len(ahead))
-    agree = iou(ahead, back) >= 0.5
+    agree = box_iou(ahead, back) >= 0.5
     lone = np.isnan(ahead[:, 0]) | np.isnan(back[:, 0])
     share = np.where(lone, np.isnan(ahead[:, 0]), np.where(agree, share, share > 0.5))[:, None]
     boxes = np.where(share == 0, ahead, np.where(share == 1, back, ahead + (back - ahead) * share))

@@ -11,12 +11,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.video.index import Index, VideoLimits, bad, decode, open_video
+from backend.video.index import VideoIndex, VideoLimits, bad_video, decode_frames, open_video
 
 Picture = NDArray[np.uint8]
 """Shape (height, width, 3), RGB, as displayed."""
 
-_NEAR = 8  # a key frame so few frames ahead is decoded up to rather than sought
+_MAX_DECODED_AHEAD = 8  # a key frame so few frames ahead is decoded up to rather than sought
 
 
 class Decoder:
@@ -25,7 +25,7 @@ class Decoder:
     _last: tuple[int, av.VideoFrame] | None
     _pending: tuple[int, av.VideoFrame] | None  # decoded, and too far ahead to be the last
 
-    def __init__(self, path: Path, index: Index, limits: VideoLimits) -> None:
+    def __init__(self, path: Path, index: VideoIndex, limits: VideoLimits) -> None:
         self._path, self._index, self._limits = path, index, limits
         self._container, self._stream = open_video(path, limits)
         self.width, self.height = self._stream.width, self._stream.height
@@ -39,7 +39,7 @@ class Decoder:
 
     def frame(self, number: int) -> av.VideoFrame:
         """Frame `number`; where damage took it, the one before: what a player goes on showing."""
-        if not self._leads_to(number):
+        if not self._is_near(number):
             self._seek(number)
         while self._last is None or self._last[0] < number:
             found = self._next()
@@ -48,19 +48,19 @@ class Decoder:
                 break
             self._last = found
         if self._last is None:
-            raise bad("its first pictures are damaged")
+            raise bad_video("its first pictures are damaged")
         return self._last[1]
 
     def picture(self, frame: av.VideoFrame) -> Picture:
         """The frame as displayed."""
         coded = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
-        return np.ascontiguousarray(np.rot90(coded, self._index.turns), np.uint8)
+        return np.ascontiguousarray(np.rot90(coded, self._index.quarter_turns), np.uint8)
 
-    def _leads_to(self, number: int) -> bool:
+    def _is_near(self, number: int) -> bool:
         """Whether no seek is needed: `number` is ahead, with no key frame before it that is well ahead, too."""
         here = self._last[0] if self._last else 0
         key = self._index.keys.searchsorted(self._index.stamps[number], "right") - 1
-        near = key < 0 or self._index.stamps.searchsorted(self._index.keys[key]) <= here + _NEAR
+        near = key < 0 or self._index.stamps.searchsorted(self._index.keys[key]) <= here + _MAX_DECODED_AHEAD
         return bool(here <= number and near)
 
     def _seek(self, number: int) -> None:
@@ -80,7 +80,7 @@ class Decoder:
         self._begin(None)
 
     def _begin(self, key: int | None) -> None:
-        self._frames = self._numbered(decode(self._container, self._stream, self._index.cut, key))
+        self._frames = self._numbered(decode_frames(self._container, self._stream, self._index.cut_position, key))
         self._last = self._pending = None
 
     def _next(self) -> tuple[int, av.VideoFrame] | None:
@@ -89,6 +89,6 @@ class Decoder:
 
     def _numbered(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
         for count, frame in enumerate(frames):
-            number = count if self._index.counted else int(self._index.stamps.searchsorted(frame.pts or 0))
-            if self._index.counted or self._index.stamps[number : number + 1].tolist() == [frame.pts]:
+            number = count if self._index.is_counted else int(self._index.stamps.searchsorted(frame.pts or 0))
+            if self._index.is_counted or self._index.stamps[number : number + 1].tolist() == [frame.pts]:
                 yield number, frame

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from backend.errors import BadVideo
 
-_HEAD = 8  # frames decoded on opening, to see whether the time stamps hold what they promise
+_PROBED_FRAMES = 8  # frames decoded on opening, to see whether the time stamps hold what they promise
 _REORDER = 32  # places by which B-frames may move a frame between decoding and showing; codecs allow 16
 # Pinned, for FFmpeg guesses by content: a text file named evil.mp4 may be a playlist that reads other local files.
 _OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
@@ -35,22 +35,22 @@ class VideoLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class VideoIndex:
     """A file's frames; time stamps count units of the stream."""
 
     stamps: NDArray[np.int64]  # (n,), ascending
     keys: NDArray[np.int64]  # time stamps at which decoding may begin, ascending; none if frames are counted
-    counted: bool  # the time stamps in the file are of no use: frames are known by their order
-    cut: int | None  # byte position of a last packet that the end of the file cuts off
-    turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
-    bytes: int  # of one decoded frame
+    is_counted: bool  # the time stamps in the file are of no use: frames are known by their order
+    cut_position: int | None  # byte position of a last packet that the end of the file cuts off
+    quarter_turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
+    frame_bytes: int  # of one decoded frame
     times: NDArray[np.float64]
     end: float
     duration: float
     rate: float
 
 
-def bad(reason: str) -> BadVideo:
+def bad_video(reason: str) -> BadVideo:
     """The error with its mend."""
     return BadVideo(f"this file holds no video that can be decoded: {reason}; save it as MP4 with H.264 and try again")
 
@@ -61,7 +61,7 @@ def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoSt
     try:
         container = av.open(str(path.absolute()), options=_OPTIONS | bounds)
     except (av.FFmpegError, ValueError):
-        raise bad("it is damaged, empty or of a kind that is not read here") from None
+        raise bad_video("it is damaged, empty or of a kind that is not read here") from None
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     width, height = (streams[0].width, streams[0].height) if streams and streams[0].codec_context else (0, 0)
     if 0 < width * height <= limits.pixels:
@@ -70,8 +70,8 @@ def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoSt
         return container, streams[0]
     container.close()
     if width * height:
-        raise bad(f"its pictures of {width} x {height} are larger than {limits.pixels} pixels")
-    raise bad("its codec is unknown or its pictures have no size" if streams else "it has no moving picture")
+        raise bad_video(f"its pictures of {width} x {height} are larger than {limits.pixels} pixels")
+    raise bad_video("its codec is unknown or its pictures have no size" if streams else "it has no moving picture")
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
@@ -84,7 +84,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Pac
         yield flush
 
 
-def decode(
+def decode_frames(
     container: InputContainer, stream: VideoStream, cut: int | None, key: int | None = None
 ) -> Iterator[av.VideoFrame]:
     """Frames in order of showing, from the key frame stamped `key` on, or from where the file stands.
@@ -107,7 +107,7 @@ def decode(
         yield from frames
 
 
-def _in_order(stamps: list[int | None]) -> NDArray[np.int64] | None:
+def _sort_stamps(stamps: list[int | None]) -> NDArray[np.int64] | None:
     """The time stamps sorted; None where one is missing, double, or too far from its place."""
     if None in stamps or len(set(stamps)) < len(stamps):
         return None
@@ -134,32 +134,32 @@ def _scan(path: Path, limits: VideoLimits) -> tuple[list[tuple[int | None, int]]
             if not packet.is_discard and not hidden:
                 frames.append((packet.pts, packet.duration or 0))
             if len(frames) > limits.frames:
-                raise bad(f"it has more than {limits.frames} frames")
+                raise bad_video(f"it has more than {limits.frames} frames")
     return (frames if cut is None else frames[:-1]), keys, cut
 
 
-def index_of(path: Path, limits: VideoLimits) -> Index:
+def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
     """The index, from the packets; by decoding everything where the first frames contradict them."""
     scanned, keys, cut = _scan(path, limits)
     container, stream = open_video(path, limits)
     with container:
         unit = stream.time_base or Fraction(1, 1000)
         usual = max(1, round(1 / ((stream.average_rate or 25) * unit)))
-        frames = decode(container, stream, cut)
-        head = list(islice(frames, _HEAD))
+        frames = decode_frames(container, stream, cut)
+        head = list(islice(frames, _PROBED_FRAMES))
         if not head:
-            raise bad("not one picture comes out of it")
+            raise bad_video("not one picture comes out of it")
         shown = [frame.pts for frame in head]
-        stamps = _in_order([stamp for stamp, _ in scanned])
+        stamps = _sort_stamps([stamp for stamp, _ in scanned])
         if stamps is not None and shown[0] is not None:
             stamps = stamps[stamps.searchsorted(shown[0]) :]  # frames before it refer to others that are not there
         counted = stamps is None or stamps[: len(shown)].tolist() != shown
         if counted:
             shown += [frame.pts for frame in islice(frames, limits.frames)]
-            stamps = _in_order(shown)
+            stamps = _sort_stamps(shown)
         if stamps is None:
             stamps = np.arange(len(shown)) * usual
-        times = stamps.astype(np.float64) * float(unit) - _zero(container)
+        times = stamps.astype(np.float64) * float(unit) - _start_time(container)
         last = dict(scanned).get(int(stamps[-1])) or (int(np.median(np.diff(stamps))) if len(stamps) > 1 else usual)
         end = float(times[-1]) + float(last * unit)
         rate = len(times) / (end - float(times[0]))
@@ -168,10 +168,10 @@ def index_of(path: Path, limits: VideoLimits) -> Index:
         duration = max((container.duration or 0) / av.time_base, end)
         begin = np.array([] if counted else sorted(keys), np.int64)
         size = sum(plane.buffer_size for plane in head[0].planes)
-        return Index(stamps, begin, counted, cut, head[0].rotation // 90, size, times, end, duration, rate)
+        return VideoIndex(stamps, begin, counted, cut, head[0].rotation // 90, size, times, end, duration, rate)
 
 
-def _zero(container: InputContainer) -> float:
+def _start_time(container: InputContainer) -> float:
     """What a player calls 0. Chromium keeps a late start and undoes a negative one; the rest it cannot play."""
     starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
     start = float(min(starts, default=0))

@@ -8,7 +8,7 @@ from backend.video.decoder import Picture
 _QUALITY = 90
 
 
-def jpeg(picture: Picture, width: int | None = None) -> bytes:
+def encode_jpeg(picture: Picture, width: int | None = None) -> bytes:
     """A picture, RGB, as a JPEG file; at most so many pixels wide, by leaving out every so many."""
     step = -(-picture.shape[1] // width) if width else 1
     picture = np.ascontiguousarray(picture[::step, ::step])

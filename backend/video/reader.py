@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from backend.video.decoder import Decoder, Picture
-from backend.video.index import VideoLimits, index_of
+from backend.video.index import VideoLimits, build_index
 
 Pictures = Generator[tuple[int, Picture]]
 """Numbers of frames, and the frames."""
@@ -16,7 +16,7 @@ _QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
 _WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
 
 
-class _Ahead:
+class _ReadAhead:
     """A thread that keeps at most `room` pictures ready until it is closed. Iterate once."""
 
     def __init__(self, pictures: Pictures, room: int) -> None:
@@ -71,15 +71,15 @@ class Video:
 
     def __init__(self, path: Path, limits: VideoLimits | None = None) -> None:
         self._path, self._limits = path, limits or VideoLimits()
-        self._index = index_of(path, self._limits)
+        self._index = build_index(path, self._limits)
         self._decoder = Decoder(path, self._index, self._limits)
         self._lock, self._closed = threading.Lock(), False
         self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-        self._aheads: set[_Ahead] = set()
+        self._read_aheads: set[_ReadAhead] = set()
         self.times, self.end = self._index.times, self._index.end
         self.duration, self.rate = self._index.duration, self._index.rate
         sides = self._decoder.width, self._decoder.height
-        self.width, self.height = sides[::-1] if self._index.turns % 2 else sides
+        self.width, self.height = sides[::-1] if self._index.quarter_turns % 2 else sides
 
     def __len__(self) -> int:
         return len(self.times)
@@ -96,7 +96,7 @@ class Video:
             if not self._closed:
                 self._closed = True
                 self._decoder.close()
-        for ahead in tuple(self._aheads):
+        for ahead in tuple(self._read_aheads):
             ahead.close()
 
     def read(self, index: int) -> Picture:
@@ -131,12 +131,12 @@ class Video:
         with self._lock:
             self._check(span)
             pictures = self._backward(span) if reverse else self._forward(span)
-            ahead = _Ahead(pictures, max(1, _QUEUE_BYTES // (self.width * self.height * 3)))
-            self._aheads.add(ahead)
+            ahead = _ReadAhead(pictures, max(1, _QUEUE_BYTES // (self.width * self.height * 3)))
+            self._read_aheads.add(ahead)
         try:
             yield from ahead
         finally:
-            self._aheads.discard(ahead)
+            self._read_aheads.discard(ahead)
             ahead.close()
 
     def _forward(self, span: range) -> Pictures:
@@ -150,7 +150,7 @@ class Video:
     def _backward(self, span: range) -> Pictures:
         """Window by window from behind, each decoded forward; a window begins at a key frame where memory allows."""
         decoder = Decoder(self._path, self._index, self._limits)
-        most = max(1, _WINDOW_BYTES // self._index.bytes)
+        most = max(1, _WINDOW_BYTES // self._index.frame_bytes)
         begins = self._index.stamps.searchsorted(self._index.keys)
         stop = span.stop
         try:

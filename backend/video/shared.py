@@ -9,13 +9,13 @@ from backend.video.index import VideoLimits
 from backend.video.reader import Video
 
 
-class Held:
+class SharedVideo:
     """One file at a time, and one look at a time."""
 
     def __init__(self, limits: VideoLimits) -> None:
         self._limits = limits
-        self._looking = threading.Lock()
-        self._held: tuple[Path, Video] | None = None
+        self._lock = threading.Lock()
+        self._current: tuple[Path, Video] | None = None
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Video]:
@@ -24,18 +24,18 @@ class Held:
         Raises:
             BadVideo: the file holds none.
         """
-        with self._looking:
-            if self._held is None or self._held[0] != path:
+        with self._lock:
+            if self._current is None or self._current[0] != path:
                 self._close()
-                self._held = path, Video(path, self._limits)
-            yield self._held[1]
+                self._current = path, Video(path, self._limits)
+            yield self._current[1]
 
     def close(self) -> None:
         """Close it."""
-        with self._looking:
+        with self._lock:
             self._close()
 
     def _close(self) -> None:
-        if self._held:
-            self._held[1].close()
-            self._held = None
+        if self._current:
+            self._current[1].close()
+            self._current = None

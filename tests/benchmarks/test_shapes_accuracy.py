@@ -23,7 +23,7 @@ def observed(mask):
     if not mask.any():
         return ABSENT
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return Observation(Box(xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), 1.0, Rle.of(mask))
+    return Observation(Box(xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), 1.0, Rle.from_mask(mask))
 
 
 def truth(film, rows, names=str):

@@ -77,7 +77,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SAM3_BACKEND_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
-    monkeypatch.setattr(engines, "load", lambda settings: StubEngine())
+    monkeypatch.setattr(engines, "load_engine", lambda settings: StubEngine())
     monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
     monkeypatch.setattr(doctor_checks, "health", lambda url, *_: SERVED if url == HERE else None)
     monkeypatch.setattr(doctor, "_LOOK", 0)
@@ -188,7 +188,7 @@ def test_a_model_that_loads_is_waited_for(told, monkeypatch: pytest.MonkeyPatch)
         coming = iter(["loading", "loading", "warming up", "ready"])
         status = property(lambda self: next(self.coming), lambda self, value: None)
 
-    monkeypatch.setattr(engines, "load", lambda settings: Loading())
+    monkeypatch.setattr(engines, "load_engine", lambda settings: Loading())
     assert told()[1] == "ok    model: stub-1 is ready"
 
 
@@ -209,7 +209,7 @@ def test_a_model_that_cannot_be_loaded(told, monkeypatch, failure: Exception | N
             raise failure
         return StubEngine(status="failed: set model_path")
 
-    monkeypatch.setattr(engines, "load", load)
+    monkeypatch.setattr(engines, "load_engine", load)
     lines = told()
     assert lines[1].startswith(f"FAIL  model: {sentence}")
     assert "/home/me" not in lines[1]
@@ -384,7 +384,7 @@ def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: 
         def memory(self) -> tuple[int, int] | None:
             return memory
 
-    monkeypatch.setattr(engines, "load", lambda settings: Sam3())
+    monkeypatch.setattr(engines, "load_engine", lambda settings: Sam3())
     assert told("--model", model, "--device", device)[1:3] == [line, "ok    model: sam3-1 is ready"][::-1]
 
 

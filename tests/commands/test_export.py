@@ -68,7 +68,7 @@ def filled(box: Sequence[float]) -> Rle:
     """The mask of a whole box."""
     (x0, y0, x1, y1), mask = np.round(box).astype(int), np.zeros(SIZE[::-1], bool)
     mask[y0:y1, x0:x1] = True
-    return Rle.of(mask)
+    return Rle.from_mask(mask)
 
 
 def mots(folder: Path, size: tuple[int, int]) -> dict[tuple[int, int], Rle]:
@@ -158,7 +158,7 @@ def in_front(masks: Sequence[Rle]) -> np.ndarray:
     """Which mask is seen at each pixel, from 1 on: the smaller one lies in front."""
     picture = np.zeros((masks[0].height, masks[0].width), int)
     for number, mask in sorted(enumerate(masks, start=1), key=lambda item: -item[1].area):
-        picture[mask.mask()] = number
+        picture[mask.to_mask()] = number
     return picture
 
 
@@ -177,8 +177,8 @@ def test_what_was_tracked_with_masks_is_exported_as_it_was_kept_and_trackeval_re
         assert seen.any()
         assert (np.array(Image.open(path)) == seen).all()
         for number in (1, 2):
-            line = mots(tmp_path / "mots", (160, 90)).get((number, frame), Rle.of(np.zeros_like(seen, bool)))
-            assert (line.mask() == (seen == number)).all()
+            line = mots(tmp_path / "mots", (160, 90)).get((number, frame), Rle.from_mask(np.zeros_like(seen, bool)))
+            assert (line.to_mask() == (seen == number)).all()
     found = json.loads((tmp_path / "coco-vid").read_text())
     frames = {one["id"]: one["frame_id"] for one in found["images"]}
     for one in found["annotations"]:

@@ -156,7 +156,7 @@ def test_a_file_that_is_no_video_is_one_sentence(tmp_path: Path, capsys) -> None
 def stubbed(monkeypatch: pytest.MonkeyPatch, engine: StubEngine) -> list[Settings]:
     """Every `track` gets this engine; the settings that it is loaded with."""
     seen: list[Settings] = []
-    monkeypatch.setattr(engines, "load", lambda settings: seen.append(settings) or engine)
+    monkeypatch.setattr(engines, "load_engine", lambda settings: seen.append(settings) or engine)
     return seen
 
 

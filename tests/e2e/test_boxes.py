@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.tracks.geometry import iou
+from backend.tracks.geometry import box_iou
 from demo import clip
 from tests.e2e.browser import LabelingPage, Region, during
 from tests.e2e.conftest import Project, opened
@@ -29,7 +29,7 @@ def overlap(box: dict[str, float] | None, label: str, frame: int) -> float:
     corners = np.array([box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]])
     x, y, width, height = percent(label, frame)
     # Percent of width and of height stretch both boxes alike: the ratio of areas is that of the pixels.
-    return float(iou(corners, np.array([x, y, x + width, y + height])))
+    return float(box_iou(corners, np.array([x, y, x + width, y + height])))
 
 
 def draw_and_track(page: LabelingPage, label: str, key: str = "t") -> Region:

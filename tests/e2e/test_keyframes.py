@@ -11,7 +11,7 @@ from backend.labelstudio.keyframes import Seen, keyframes
 from backend.labelstudio.region import Region
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
-from backend.tracks.geometry import Boxes, iou
+from backend.tracks.geometry import Boxes, box_iou
 from demo import clip
 from demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
@@ -73,7 +73,7 @@ def test_few_keyframes_show_what_a_keyframe_on_every_frame_shows(studio: LabelSt
             assert np.abs(np.array(boxes["pixel"]) - dense).max() <= 1.0
             for name in ("default", "budget"):
                 off = np.abs(np.array(boxes[name]) - dense).max()
-                assert off <= RULES[name].px or iou(np.array(boxes[name]), dense) >= sent[name]["meta"]["iou"]
+                assert off <= RULES[name].px or box_iou(np.array(boxes[name]), dense) >= sent[name]["meta"]["iou"]
         for frame in (LEFT - 1, LEFT, BACK - 1, BACK):
             page.go(frame)
             page.shot(f"40-twins-{frame}")

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
 import shapes
-from backend.video.jpeg import jpeg
+from backend.video.jpeg import encode_jpeg
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SHOTS
 from tests.http.test_jobs_page import FakeBoard, job, make_app
@@ -29,7 +29,7 @@ def picture() -> bytes:
     canvas = cv2.resize(frame.picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     for x0, y0, x1, y1 in frame.boxes[~(frame.boxes != frame.boxes).any(axis=1)] * 2:
         cv2.rectangle(canvas, (round(x0), round(y0)), (round(x1), round(y1)), (86, 180, 233), 3)
-    return jpeg(canvas)
+    return encode_jpeg(canvas)
 
 
 @pytest.fixture(scope="module")

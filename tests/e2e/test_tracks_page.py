@@ -12,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import shapes
 from backend.errors import MediaError
-from backend.video.jpeg import jpeg
+from backend.video.jpeg import encode_jpeg
 from tests.e2e.conftest import SHOTS
 from tests.e2e.test_status import NASTY, fits, visited
 from tests.http.test_tracks_page import FakeManager, make_app, track
@@ -59,7 +59,7 @@ class Street(FakeManager):
         for x0, y0, x1, y1 in np.round(seen.boxes[~np.isnan(seen.boxes).any(axis=1)] * scale).astype(int).tolist():
             cv2.rectangle(canvas, (x0, y0), (x1, y1), (86, 180, 233), 2)
         cv2.putText(canvas, str(frame), (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
-        return jpeg(canvas)
+        return encode_jpeg(canvas)
 
 
 @pytest.fixture

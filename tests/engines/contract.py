@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.engines import load
+from backend.engines import load_engine
 from backend.engines.base import Engine
 from backend.engines.opencv.engine import OpenCVEngine
 from backend.settings import Settings
@@ -34,7 +34,7 @@ def tiny_sam3() -> Engine:
             new_object_threshold=0.15,
             max_objects=8,
         )
-        engine = load(settings)
+        engine = load_engine(settings)
         while not engine.status.startswith(("ready", "failed")):
             time.sleep(0.01)
     return engine
@@ -106,7 +106,7 @@ def plain(result: FrameResult) -> list:
             track: [
                 seen.box and [*seen.box],
                 seen.score,
-                None if seen.mask is None else np.flatnonzero(seen.mask.mask()).tolist(),
+                None if seen.mask is None else np.flatnonzero(seen.mask.to_mask()).tolist(),
             ]
             for track, seen in result.tracks.items()
         },

@@ -9,7 +9,7 @@ import pytest
 
 from backend.engines.base import Engine
 from backend.errors import BadRequest, Unsupported
-from backend.tracks.geometry import Box, iou
+from backend.tracks.geometry import Box, box_iou
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import ENGINES, HEIGHT, LENGTH, UNTRAINED, WIDTH, ball, brick, plain, video
 
@@ -59,7 +59,7 @@ def test_finds_the_objects(trained, reverse):
             for track, truth in OBJECTS.items():
                 seen = result.tracks[track]
                 assert seen.box is not None
-                assert iou(seen.box, truth(result.frame)) > 0.6
+                assert box_iou(seen.box, truth(result.frame)) > 0.6
                 assert 0 <= seen.score <= 1
                 assert seen.mask is None or (seen.mask.height, seen.mask.width) == (HEIGHT, WIDTH)
 
@@ -73,7 +73,7 @@ def test_a_prompt_answers_for_its_frame(trained):
     with opened(trained) as session:
         result = session.prompt([Prompt("ball", 7, box=Box(*ball(7)))])
         assert result.frame == 7
-        assert iou(result.tracks["ball"].box, ball(7)) > 0.6
+        assert box_iou(result.tracks["ball"].box, ball(7)) > 0.6
 
 
 @BOTH_WAYS
@@ -176,7 +176,7 @@ def test_a_later_prompt_of_a_track_takes_over(trained):
         run(session, 0, 5)
         session.prompt([Prompt("it", 5, box=Box(*brick(5)))])
         results = list(session.propagate(range(5, 9)))
-    assert all(iou(result.tracks["it"].box, brick(result.frame)) > 0.6 for result in results)
+    assert all(box_iou(result.tracks["it"].box, brick(result.frame)) > 0.6 for result in results)
 
 
 @pytest.mark.parametrize("is_waiting", [False, True], ids=["between", "while one waits"])

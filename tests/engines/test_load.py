@@ -26,7 +26,7 @@ def sam3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_opencv_is_ready_at_once_and_only_by_its_name() -> None:
-    engine = engines.load(Settings(engine="opencv"))
+    engine = engines.load_engine(Settings(engine="opencv"))
     assert isinstance(engine, OpenCVEngine)
     assert engine.status == "ready"
 
@@ -34,7 +34,7 @@ def test_opencv_is_ready_at_once_and_only_by_its_name() -> None:
 @pytest.mark.parametrize("name", ["auto", "sam3"])
 def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
     settings = Settings(engine=name)
-    assert engines.load(settings).settings is settings
+    assert engines.load_engine(settings).settings is settings
 
 
 @pytest.mark.parametrize("name", ["auto", "sam3"])
@@ -42,12 +42,12 @@ def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
 def test_without_its_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, missing: str) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda library: None if library == missing else library)
     with pytest.raises(SettingsError, match=rf"engine: {name} needs {missing}: .*sam3-backend\[sam3\].*engine: opencv"):
-        engines.load(Settings(engine=name))
+        engines.load_engine(Settings(engine=name))
 
 
 def test_a_sam3_that_cannot_be_loaded_is_an_error_and_auto_names_the_choice(tmp_path) -> None:
     for name, choice in (("sam3", "config.json"), ("auto", "; or set engine: opencv for the stand-in")):
-        engine = engines.load(Settings(engine=name, model_path=str(tmp_path), device="cpu"))
+        engine = engines.load_engine(Settings(engine=name, model_path=str(tmp_path), device="cpu"))
         with pytest.raises(SettingsError, match=choice):
             engine.open(video())
         assert engine.status.startswith("failed: ")

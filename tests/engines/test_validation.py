@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backend.engines.validation import by_track, checked_span, frame_of
+from backend.engines.validation import merge_prompts, validate_frame, validate_span
 from backend.errors import BadRequest
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -14,7 +14,7 @@ HERE = Point(3, 4)
 
 
 def test_prompts_lie_on_one_frame():
-    assert frame_of([Prompt("a", 2, points=(HERE,)), Phrase("car", 2)], VIDEO) == 2
+    assert validate_frame([Prompt("a", 2, points=(HERE,)), Phrase("car", 2)], VIDEO) == 2
 
 
 @pytest.mark.parametrize(
@@ -27,28 +27,28 @@ def test_prompts_lie_on_one_frame():
 )
 def test_no_prompts_prompts_on_several_frames_and_outside_the_video_are_refused(prompts, said):
     with pytest.raises(BadRequest, match=said):
-        frame_of(prompts, VIDEO)
+        validate_frame(prompts, VIDEO)
 
 
 @pytest.mark.parametrize("span", [range(5), range(4, 5), range(3, 3), range(9, 9)])
 def test_spans_in_the_video_and_empty_ones_are_taken(span):
-    assert checked_span(span, VIDEO) == span
+    assert validate_span(span, VIDEO) == span
 
 
 @pytest.mark.parametrize("span", [range(6), range(-1, 3), range(5, 7)])
 def test_spans_that_reach_outside_are_refused(span):
     with pytest.raises(BadRequest, match=r"its frames are 0\.\.5"):
-        checked_span(span, VIDEO)
+        validate_span(span, VIDEO)
 
 
 def test_a_span_has_steps_of_one():
     with pytest.raises(ValueError, match="not 2"):
-        checked_span(range(0, 5, 2), VIDEO)
+        validate_span(range(0, 5, 2), VIDEO)
 
 
 def test_points_of_a_track_add_up_and_its_last_box_holds():
     first, second = Box(1, 1, 5, 5), Box(2, 2, 6, 6)
-    shown = by_track(
+    shown = merge_prompts(
         [
             Prompt("a", 0, box=first, points=(HERE,)),
             Prompt("b", 0, points=(HERE,)),
@@ -66,12 +66,12 @@ def test_points_of_a_track_add_up_and_its_last_box_holds():
 def test_a_mask_stands_alone_whatever_came_before_or_after():
     mask = np.ones((20, 30), bool)
     painted, clicked = Prompt("a", 0, mask=mask), Prompt("a", 0, points=(HERE,))
-    assert by_track([clicked, painted], VIDEO)["a"].points == ()
-    assert by_track([painted, clicked], VIDEO)["a"].mask is None
+    assert merge_prompts([clicked, painted], VIDEO)["a"].points == ()
+    assert merge_prompts([painted, clicked], VIDEO)["a"].mask is None
 
 
 def test_a_box_is_clipped_to_the_picture():
-    assert by_track([Prompt("a", 0, box=Box(-5, 10, 40, 90))], VIDEO)["a"].box == Box(0, 10, 30, 20)
+    assert merge_prompts([Prompt("a", 0, box=Box(-5, 10, 40, 90))], VIDEO)["a"].box == Box(0, 10, 30, 20)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_box_is_clipped_to_the_picture():
 )
 def test_what_lies_outside_the_picture_is_refused(prompt, said):
     with pytest.raises(BadRequest, match=said):
-        by_track([prompt], VIDEO)
+        merge_prompts([prompt], VIDEO)
 
 
 def test_the_picture_s_edges_are_in_it():
-    assert by_track([Prompt("a", 0, points=(Point(0, 0), Point(30, 20)))], VIDEO)
+    assert merge_prompts([Prompt("a", 0, points=(Point(0, 0), Point(30, 20)))], VIDEO)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 RING = np.zeros((360, 640), bool)
 RING[100:200, 50:90] = True
 RING[120:180, 60:80] = False
-MASKS = {3: {0: Rle.of(RING), 30: Rle.of(RING[::-1])}, 1: {25: Rle.of(~RING)}}
+MASKS = {3: {0: Rle.from_mask(RING), 30: Rle.from_mask(RING[::-1])}, 1: {25: Rle.from_mask(~RING)}}
 
 
 @given(several)

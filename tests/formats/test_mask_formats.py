@@ -31,8 +31,8 @@ def block(x: int, y: int, width: int, height: int) -> np.ndarray:
 
 LARGE, SMALL = block(4, 4, 30, 20), block(10, 10, 6, 5)
 MASKS = {
-    3: {frame: Rle.of(LARGE) for frame in range(40)},
-    1: {frame: Rle.of(SMALL) for frame in range(19, 89)},
+    3: {frame: Rle.from_mask(LARGE) for frame in range(40)},
+    1: {frame: Rle.from_mask(SMALL) for frame in range(19, 89)},
 }
 
 
@@ -60,7 +60,7 @@ def test_mots_has_the_masks_and_nothing_of_tracks_without(tmp_path: Path) -> Non
 def test_mots_numbers_classes_as_its_readers_do(tmp_path: Path) -> None:
     labels = ["Dog", "Person", *(f"l{number}" for number in range(8)), "car"]
     regions = [drawn(keyframe(1), id=label, labels=(label,)) for label in labels]
-    masks = {place: {0: Rle.of(block(place * 3, 0, 2, 2))} for place, _ in enumerate(labels, start=1)}
+    masks = {place: {0: Rle.from_mask(block(place * 3, 0, 2, 2))} for place, _ in enumerate(labels, start=1)}
     mask_formats.mots([clip(*regions, size=SIZE, masks=masks)], labels, tmp_path, False)
     classes = dict(line.split(" ")[::-1] for line in (tmp_path / "classes.txt").read_text().splitlines())
     assert (classes["car"], classes["Person"], classes["Dog"]) == ("1", "2", "3")
@@ -119,8 +119,8 @@ def test_masks_of_another_size_are_told(tmp_path: Path, write) -> None:
 
 @given(st.lists(arrays(bool, (7, 5)), min_size=1, max_size=5))
 def test_masks_that_were_taken_apart_share_no_pixel_and_lose_none(pictures: list[np.ndarray]) -> None:
-    apart = mask_formats._apart({number: Rle.of(mask) for number, mask in enumerate(pictures, start=300)})
-    total = np.sum([mask.mask() for mask in apart.values()], axis=0)
+    apart = mask_formats._apart({number: Rle.from_mask(mask) for number, mask in enumerate(pictures, start=300)})
+    total = np.sum([mask.to_mask() for mask in apart.values()], axis=0)
     assert (total <= 1).all()
     assert (total == np.any(pictures, axis=0)).all()
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from backend.formats.mask_matching import Kept, bounds, masked, matched
 from backend.formats.video_tracks import Clip, Trace
-from backend.tracks.geometry import iou
+from backend.tracks.geometry import box_iou
 from backend.tracks.masks import Rle
 
 FRAMES = 100
@@ -51,7 +51,7 @@ def test_two_that_cross_keep_their_masks_where_they_meet() -> None:
     near = slice(49, 52)
     right, left = right.copy(), left.copy()
     right[near], left[near] = left[near].copy(), right[near].copy()
-    assert iou(right[49], traces[0].boxes[49]) > 0.5
+    assert box_iou(right[49], traces[0].boxes[49]) > 0.5
     assert owned(traces, kept(ALL, right), kept(ALL, left)) == [everywhere(1, ALL), everywhere(2, ALL)]
 
 
@@ -140,7 +140,7 @@ class Listed:
 
 def disc(x: float, y: float = 30, size: tuple[int, int] = (160, 60)) -> Rle:
     rows, columns = np.mgrid[: size[1], : size[0]]
-    return Rle.of((rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < 100)
+    return Rle.from_mask((rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < 100)
 
 
 def film(*traces: Trace) -> Clip:
@@ -168,14 +168,14 @@ def test_an_empty_mask_is_none() -> None:
         def boxes(self):
             yield (1, 0, "a"), np.arange(2), moving(range(2), 10, 1)
 
-    source = Boxed(((1, 0, "a"), {0: disc(20), 1: Rle.of(np.zeros((60, 160), bool))}))
+    source = Boxed(((1, 0, "a"), {0: disc(20), 1: Rle.from_mask(np.zeros((60, 160), bool))}))
     (found,) = masked(film(trace(4, range(2), moving(range(2), 10, 1))), source).traces
     assert [*found.masks] == [0]
 
 
 @given(arrays(bool, (7, 9)))
 def test_bounds_are_those_of_the_pixels(pixels: np.ndarray) -> None:
-    found = bounds(Rle.of(pixels))
+    found = bounds(Rle.from_mask(pixels))
     if not pixels.any():
         assert np.isnan(found).all()
         return
@@ -205,7 +205,7 @@ def test_no_mask_is_two_regions_and_none_is_far_from_its_box(things: list, other
             taken[frame, row] += 1
             (ours,) = traces[row].boxes[traces[row].frames == frame]
             (theirs,) = track.boxes[track.frames == frame]
-            assert iou(ours, theirs) >= 0.5
+            assert box_iou(ours, theirs) >= 0.5
     assert max(taken.values()) == 1
     assert taken.keys() == {(frame, row) for row, one in enumerate(traces) for frame in one.frames.tolist()}
 

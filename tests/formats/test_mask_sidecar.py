@@ -8,7 +8,7 @@ from backend.formats import mask_sidecar
 from backend.formats.mask_sidecar import Beside
 from backend.tracks.masks import Rle
 
-MASK = Rle.of(np.eye(4, dtype=bool))
+MASK = Rle.from_mask(np.eye(4, dtype=bool))
 
 
 def test_masks_come_back_from_beside_their_tasks(tmp_path: Path) -> None:

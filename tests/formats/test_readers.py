@@ -12,7 +12,7 @@ from backend.formats.to_predictions import prediction, scaled
 from backend.labelstudio import label_config
 from backend.labelstudio.keyframe import at, parse
 from backend.settings import KeyframeSettings, Settings
-from backend.tracks.geometry import iou
+from backend.tracks.geometry import box_iou
 from tests.formats.made import FRAMES, SIZE, clip, several, traced
 from tests.labelstudio.bodies import CONFIG
 
@@ -172,4 +172,4 @@ def test_what_was_exported_is_shown_again_within_the_bound(regions: list[dict]) 
         rows = at(parse(region["value"]["sequence"]), np.arange(1, FRAMES + 1)) * np.array([*SIZE] * 2) / 100
         rows[:, 2:] += rows[:, :2]
         assert np.flatnonzero(~np.isnan(rows[:, 0])).tolist() == list(shown)
-        assert (iou(rows[list(shown)], np.array([*shown.values()])) >= 0.949).all()
+        assert (box_iou(rows[list(shown)], np.array([*shown.values()])) >= 0.949).all()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_a_mask_comes_back_from_its_text(pixels: np.ndarray) -> None:
-    mask = Rle.of(pixels)
+    mask = Rle.from_mask(pixels)
     assert rle.parse(rle.written(mask)) == mask
 
 
@@ -27,7 +27,7 @@ def test_the_text_is_cocos(counts: list[int]) -> None:
 
 def test_the_library_reads_what_is_written() -> None:
     pixels = np.random.default_rng(1).random((90, 160)) > 0.7
-    written = rle.written(Rle.of(pixels))
+    written = rle.written(Rle.from_mask(pixels))
     assert (pycoco.decode({**written, "counts": written["counts"].encode()}) == pixels).all()
 
 

@@ -21,7 +21,7 @@ from backend.commands import export, track
 from backend.formats import readers
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes
-from backend.tracks.prompts import Phrase, Prompt, Search, Target
+from backend.tracks.prompts import Phrase, Prompt, Target, TextSearch
 from backend.tracks.track import FrameResult
 from benchmarks.shapes_accuracy import Film, box_iou, click
 from shapes import HELD_OUT, Clip, Recipe
@@ -51,7 +51,7 @@ class Heard:
     name, version, status = "sam3", "1", "ready"
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = engines.load(settings)
+        self._engine = engines.load_engine(settings)
         self._answers: dict[str, FrameResult] = {}
         self.results: list[FrameResult] = []
 
@@ -90,10 +90,10 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     clicked = {name: Target("Shape", {0: click(name, 0, film.truth(0, int(name)))}) for name in ("2", "3")}
     exports = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "load", lambda _: engine)
+        patch.setattr(engines, "load_engine", lambda _: engine)
         for bound in (BOUND, 1.0):
             settings, tasks = Settings(keyframes=KeyframeSettings(iou=bound, px=0)), folder / f"{bound}.json"
-            words = [Search("Shape", "star")]
+            words = [TextSearch("Shape", "star")]
             track.run(video, clicked, words, settings, span=None, url=None, output=tasks, drawn=None)
             exports[bound] = folder / f"{bound}"
             export.run(settings, tasks, export.Wanted("mot", exports[bound], predictions=True))

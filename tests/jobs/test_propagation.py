@@ -264,7 +264,7 @@ def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts(
     targets = {"a": target("a", 0, 9)}
     assert together(StubEngine(masks=True), targets).tracks()["a"].masks == {}
     masks = together(engine, targets, span=range(0, 10), masks=True).tracks()["a"].masks
-    lefts = [int(np.flatnonzero(masks[frame].mask().any(axis=0))[0]) for frame in range(10)]
+    lefts = [int(np.flatnonzero(masks[frame].to_mask().any(axis=0))[0]) for frame in range(10)]
     assert lefts == [10, 12, 14, 16, 18, 2, 4, 6, 8, 10]
 
 

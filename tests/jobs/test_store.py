@@ -15,7 +15,7 @@ from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
-from backend.tracks.track import ABSENT, Block, FrameResult, Observation
+from backend.tracks.track import ABSENT, FrameResult, Observation, ResultBlock
 from backend.video import VideoInfo
 
 RECIPE = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (10, 10, 20, 20, 0)),), intervals=((1, None),))
@@ -34,17 +34,17 @@ def added(store: Store, digest: str = "d", **changes) -> int:
     return store.add("k", digest, RECIPE, "stub-1", **{"batch": False, "post": None, **changes}).number
 
 
-def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[Block]:
+def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[ResultBlock]:
     order = reversed(frames) if reverse else frames
-    mask = Rle.of(np.eye(3, dtype=bool)) if masks else None
+    mask = Rle.from_mask(np.eye(3, dtype=bool)) if masks else None
     results = [
         FrameResult(at, {"a": Observation(Box(at, 0, at + 1.5, 2), 0.25, mask), "b": ABSENT}, {"b": "car"})
         for at in order
     ]
-    return Block.of(results, reverse, masks)
+    return ResultBlock.from_results(results, reverse, masks)
 
 
-def same(one: Block, other: Block) -> bool:
+def same(one: ResultBlock, other: ResultBlock) -> bool:
     alike = [(b.frames, b.reverse, b.tracks, b.phrases, b.masks) for b in (one, other)]
     return alike[0] == alike[1] and np.array_equal(one.rows, other.rows, equal_nan=True)
 
@@ -87,7 +87,7 @@ def test_blocks_hold_what_they_are_made_of(parts: list[tuple[bool, int]]) -> Non
             tracks = {"a": Observation(Box(frame, 0, frame + 1, 1), 0.5)} | ({"b": ABSENT} if named else {})
             results.append(FrameResult(frame, tracks))
         at += count
-    made = Block.of(results, reverse=False)
+    made = ResultBlock.from_results(results, reverse=False)
     assert [frame for block in made for frame in block.frames] == list(range(at))
     named = {frame: block.tracks for block in made for frame in block.frames}
     assert all(named[result.frame] == tuple(result.tracks) for result in results)
@@ -116,7 +116,7 @@ def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -
     running, *ended = [added(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
     for number in (running, *ended):
-        store.save(number, [], [(0, Block(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1), b"")
+        store.save(number, [], [(0, ResultBlock(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1), b"")
     for number in ended:
         store.set_state(number, "done")
     store.close()
@@ -187,7 +187,7 @@ def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
         opened(path)
 
 
-def kept(path: Path, *asked: str, masks: Container[int] = range(99)) -> list[tuple[int, int, Block]]:
+def kept(path: Path, *asked: str, masks: Container[int] = range(99)) -> list[tuple[int, int, ResultBlock]]:
     return list(read_mask_blocks(path, *(asked or (RECIPE.task, RECIPE.project, RECIPE.url)), masks))
 
 

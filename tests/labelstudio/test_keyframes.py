@@ -13,7 +13,7 @@ from backend.labelstudio.keyframes import Made, Seen, completed, keyframes, samp
 from backend.labelstudio.keyframes import shown as as_shown
 from backend.labelstudio.segments import Segment, between
 from backend.settings import KeyframeSettings, Settings
-from backend.tracks.geometry import iou
+from backend.tracks.geometry import box_iou
 from backend.tracks.track import Track
 from demo import check
 
@@ -104,7 +104,7 @@ def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(
             assert there is not None
             off = np.abs(corners(there) - corners(want)) * np.array([4, 2, 4, 2])
             if (off > rule.px).any():
-                reached.append(float(iou(corners(there), corners(want))))
+                reached.append(float(box_iou(corners(there), corners(want))))
     limit = 1.0 if rule.mode == "exact" else rule.iou
     assert min(reached) >= limit - 1e-9
     assert made.iou is None or made.iou == pytest.approx(min(reached))
@@ -223,7 +223,7 @@ def test_smoothed_boxes_are_steadier_and_fewer_within_the_same_bound() -> None:
     assert len(smooth.items) < 0.85 * len(plain.items)
     x = {one.iou: np.std([item.x for item in one.items]) for one in (plain, smooth)}
     assert x[smooth.iou] < 0.75 * x[plain.iou]
-    least = min(float(iou(corners(shown(smooth.items, n + 1)), corners(boxes[n]))) for n in range(600))
+    least = min(float(box_iou(corners(shown(smooth.items, n + 1)), corners(boxes[n]))) for n in range(600))
     assert least == pytest.approx(smooth.iou)
 
 

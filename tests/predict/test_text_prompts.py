@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backend.labelstudio import keyframes
-from backend.tracks.keyframe_selection import MOST, SOME, choose
+from backend.tracks.keyframe_selection import MAX_CHECKS, MAX_CHECKS_UNFINISHED, select_keyframes
 from tests.fakes import FakeVideo, Gate, StubEngine, StubSession
 from tests.predict.page import DATA, Page
 
@@ -206,18 +206,20 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
 
 def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_service, monkeypatch) -> None:
     efforts = []
-    monkeypatch.setattr(keyframes, "choose", lambda *given: efforts.append(given[-1]) or choose(*given))
+    monkeypatch.setattr(
+        keyframes, "select_keyframes", lambda *given: efforts.append(given[-1]) or select_keyframes(*given)
+    )
     gate = Gate(50)
     page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
     page.type("car")
     page.press(page.draw(1))
-    assert {*efforts} == {SOME}
+    assert {*efforts} == {MAX_CHECKS_UNFINISHED}
     efforts.clear()
     gate.open()
     page.service.tools.scheduler.wait(page.service.tools.scheduler.jobs(9), 30)
     page.save()
     page.type("car")
-    assert {*efforts} == {MOST}
+    assert {*efforts} == {MAX_CHECKS}
 
 
 def test_a_shorter_look_takes_nothing_away(make_service) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.tracks.gaps import bridged, is_glimpse, spans, without_ghosts
+from backend.tracks.gaps import bridge_gaps, find_spans, is_brief, remove_ghosts
 
 SEEN = st.lists(st.booleans(), max_size=40)
 
@@ -28,7 +28,7 @@ def row(line: str) -> np.ndarray:
 
 @given(SEEN)
 def test_spans_are_the_frames_on_which_it_is_there(seen: list[bool]) -> None:
-    found = spans(rows(seen))
+    found = find_spans(rows(seen))
     assert [at for span in found for at in span] == [at for at, there in enumerate(seen) if there]
     assert all(a.stop < b.start for a, b in pairwise(found))
 
@@ -40,17 +40,17 @@ def everywhere(boxes: np.ndarray) -> np.ndarray:
 def bridge(line: str, most: int, human: Collection[int] = (), looked: str = "") -> str:
     """`looked` has a ? where it was not looked for."""
     boxes = row(line)
-    return text(bridged(boxes, np.array(list(looked.ljust(len(line)))) != "?", most, human))
+    return text(bridge_gaps(boxes, np.array(list(looked.ljust(len(line)))) != "?", most, human))
 
 
 def settle(line: str, human: Collection[int] = (), looked: str = "") -> str:
     boxes = row(line)
-    return text(without_ghosts(boxes, np.array(list(looked.ljust(len(line)))) != "?", human))
+    return text(remove_ghosts(boxes, np.array(list(looked.ljust(len(line)))) != "?", human))
 
 
 def test_short_drop_outs_are_bridged_in_a_straight_line() -> None:
     boxes = row("##..##...#.#")
-    filled = bridged(boxes, everywhere(boxes), 2)
+    filled = bridge_gaps(boxes, everywhere(boxes), 2)
     assert text(filled) == "######...###"
     assert np.array_equal(filled[:6], row("######"))
     assert text(boxes) == "##..##...#.#", "what was given is left alone"
@@ -59,7 +59,7 @@ def test_short_drop_outs_are_bridged_in_a_straight_line() -> None:
 
 def test_what_is_bridged_is_rounded_as_sent() -> None:
     boxes = np.array([[0.0, 0, 1, 1], [np.nan] * 4, [np.nan] * 4, [1.0, 0, 1, 1]])
-    assert bridged(boxes, everywhere(boxes), 2)[1:3, 0].tolist() == [0.3333, 0.6667]
+    assert bridge_gaps(boxes, everywhere(boxes), 2)[1:3, 0].tolist() == [0.3333, 0.6667]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_boxes_that_stand_alone_are_no_objects() -> None:
 
 def test_a_glimpse_is_shorter_than_that_and_ends_on_both_sides() -> None:
     def glimpse(line: str, least: int, looked: str = "") -> bool:
-        return is_glimpse(row(line), np.array(list(looked.ljust(len(line)))) != "?", least)
+        return is_brief(row(line), np.array(list(looked.ljust(len(line)))) != "?", least)
 
     assert glimpse("...##.....", 3)
     assert not glimpse("...##.....", 2)

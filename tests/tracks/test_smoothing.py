@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.tracks.geometry import iou
-from backend.tracks.smoothing import smoothed
+from backend.tracks.geometry import box_iou
+from backend.tracks.smoothing import smooth_boxes
 
 
 def parked(jitter: float, count: int = 200) -> np.ndarray:
@@ -12,24 +12,24 @@ def parked(jitter: float, count: int = 200) -> np.ndarray:
 
 
 def test_jitter_is_averaged_away() -> None:
-    steady = smoothed(parked(1.0), 12, 0.9)
+    steady = smooth_boxes(parked(1.0), 12, 0.9)
     assert steady[20:-20].std(axis=0).max() < 0.35
     assert steady.mean(axis=0) == pytest.approx([100, 100, 200, 160], abs=0.3)
 
 
 def test_straight_motion_and_the_ends_stay() -> None:
     boxes = np.linspace([0, 0, 50, 60], [300, 200, 380, 260], 90)
-    assert smoothed(boxes, 10, 0.5) == pytest.approx(boxes)
+    assert smooth_boxes(boxes, 10, 0.5) == pytest.approx(boxes)
     jittery = parked(1.0)
-    assert np.array_equal(smoothed(jittery, 10, 0.5)[[0, -1]], jittery[[0, -1]])
+    assert np.array_equal(smooth_boxes(jittery, 10, 0.5)[[0, -1]], jittery[[0, -1]])
 
 
 def test_a_turn_is_cut_no_further_than_the_bound() -> None:
     there = np.linspace([0, 0, 50, 60], [300, 0, 350, 60], 50)
     boxes = np.vstack([there, there[-2::-1]])
-    overlap = iou(smoothed(boxes, 20, 0.9), boxes)
+    overlap = box_iou(smooth_boxes(boxes, 20, 0.9), boxes)
     assert 0.9 <= overlap.min() < 0.99
-    assert np.array_equal(smoothed(boxes, 20, 1.0)[49], boxes[49])
+    assert np.array_equal(smooth_boxes(boxes, 20, 1.0)[49], boxes[49])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(0, 30), st.sampled_from([0.3, 0.8, 0.95, 1.0]))
@@ -37,4 +37,4 @@ def test_every_box_keeps_the_bound(seed: int, count: int, frames: int, bound: fl
     rng = np.random.default_rng(seed)
     corner = np.cumsum(rng.normal(0, rng.choice([0.1, 3]), (count, 2)), axis=0)
     boxes = np.hstack([corner, corner + np.exp(rng.normal(2, 0.2, (count, 2)))])
-    assert (iou(smoothed(boxes, frames, bound), boxes) >= min(bound, 1 - 1e-12)).all()
+    assert (box_iou(smooth_boxes(boxes, frames, bound), boxes) >= min(bound, 1 - 1e-12)).all()

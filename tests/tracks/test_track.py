@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from backend.tracks.track import FrameResult, Track, fuse
+from backend.tracks.track import FrameResult, Track, fuse_directions
 
 NAN = [np.nan] * 4
 
 
 def ways(ahead: list, back: list) -> tuple[np.ndarray, np.ndarray]:
     scores = [np.where(np.isnan(np.array(w, float)[:, 0]), np.nan, s) for w, s in ((ahead, 0.8), (back, 0.4))]
-    return fuse((np.array(ahead, float), scores[0]), (np.array(back, float), scores[1]))
+    return fuse_directions((np.array(ahead, float), scores[0]), (np.array(back, float), scores[1]))
 
 
 def test_two_ways_that_agree_fade_into_each_other() -> None:
@@ -45,7 +45,7 @@ def test_a_track_of_the_wrong_shape_is_refused() -> None:
 def test_a_track_takes_room_from_where_it_is_first_seen_to_where_it_is_last() -> None:
     scores = np.array([np.nan, np.nan, 0.5, np.nan, 0.7, np.nan])
     boxes = np.where(np.isnan(scores)[:, None], np.nan, np.arange(24.0).reshape(6, 4))
-    track = Track.of(boxes, scores, {})
+    track = Track.from_rows(boxes, scores, {})
     assert (track.start, len(track.scores)) == (2, 3)
     for frames in ([0, 1, 2, 3, 4, 5], [4, 2, 2], [5], []):
         at = np.array(frames, int)
@@ -54,6 +54,6 @@ def test_a_track_takes_room_from_where_it_is_first_seen_to_where_it_is_last() ->
 
 
 def test_a_track_that_was_never_seen_has_no_rows() -> None:
-    track = Track.of(np.full((3, 4), np.nan), np.full(3, np.nan), {})
+    track = Track.from_rows(np.full((3, 4), np.nan), np.full(3, np.nan), {})
     assert len(track.scores) == 0
     assert np.isnan(track.at(np.arange(3))[1]).all()

@@ -102,7 +102,7 @@ def test_audio_may_be_longer_than_the_pictures(clips: dict[str, Clip]) -> None:
 
 def test_only_useless_time_stamps_cost_a_full_decode(clip: Clip) -> None:
     with Video(clip.path) as video:
-        assert video._index.counted == (clip.path.name == "avi_h264.avi")
+        assert video._index.is_counted == (clip.path.name == "avi_h264.avi")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -326,7 +326,7 @@ def test_audio_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_limits_hold_before_decoding(clips: dict[str, Clip], monkeypatch) -> None:
-    monkeypatch.setattr(index, "decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(index, "decode_frames", lambda *_: pytest.fail("decoded"))
     with pytest.raises(BadVideo, match="192 x 128 are larger than 24575 pixels"):
         Video(clips["constant"].path, VideoLimits(pixels=192 * 128 - 1))
     with pytest.raises(BadVideo, match="more than 59 frames"):

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 import cv2
 
-from backend.engines.opencv.appearance import Look, Picture, refined, search, similarity
+from backend.engines.opencv.appearance import Appearance, FrameImage, compute_similarity, refine_box, search_frame
 from backend.tracks.geometry import Box
 from backend.tracks.track import ABSENT, Observation
 
-RESTART = 64
+RESTART_EVERY = 64
 """Frames between two restarts of a tracker, hence the most that a restored session repeats."""
-REFRESH = 8
+REFRESH_EVERY = 8
 """Frames between two updates of a track's recent look."""
-SEARCH = 2
+SEARCH_EVERY = 2
 """Frames between two searches for a lost object."""
-PATIENCE = 4
+MAX_DOUBTFUL_FRAMES = 4
 """Doubtful frames in a row after which a tracker is dropped and the search begins."""
-TRUSTED, LOST, FOUND = 0.65, 0.55, 0.72
+TRUSTED_SIMILARITY, LOST_SIMILARITY, MIN_SEARCH_SIMILARITY = 0.65, 0.55, 0.72
 """Similarities: from which on looks are updated and doubts end, below which they begin, that a search has to reach."""
-INSIDE = 0.55
+MIN_VISIBLE_SHARE = 0.55
 """Part of a box that has to be in the picture. Not less: CSRT's boxes stop with their middle on the edge."""
-LONGEST, LARGEST_SCALE = 1280, 2.0
+MAX_SIDE, MAX_SCALE = 1280, 2.0
 """The side in pixels that a picture is scaled to for CSRT, and the most that it is enlarged by: CSRT answers in whole
 pixels, which are jitter in the track and cost keyframes."""
 
@@ -36,15 +36,15 @@ class Anchor:
 
     frame: int
     box: Box
-    recent: Look
-    lost: bool = False
+    recent_appearance: Appearance
+    is_lost: bool = False
 
 
-class _Tracker:
+class _CsrtTracker:
     """OpenCV's tracker on one scaled picture after the other, in pixels of the full picture."""
 
-    def __init__(self, picture: Picture, box: Box) -> None:
-        self._scale = min(LONGEST / max(picture.width, picture.height), LARGEST_SCALE)
+    def __init__(self, picture: FrameImage, box: Box) -> None:
+        self._scale = min(MAX_SIDE / max(picture.width, picture.height), MAX_SCALE)
         params = cv2.TrackerCSRT.Params()
         params.admm_iterations, params.template_size, params.use_segmentation = 2, 180, False
         self._tracker = cv2.TrackerCSRT.create(params)
@@ -54,7 +54,7 @@ class _Tracker:
         self._start, self._box = (round(x), round(y), width, height), box
         self._tracker.init(picture.scaled(self._scale), self._start)
 
-    def update(self, picture: Picture) -> Box | None:
+    def update(self, picture: FrameImage) -> Box | None:
         """The box on the next picture; it may reach outside. None where CSRT itself gives up."""
         try:
             found, (x, y, width, height) = self._tracker.update(picture.scaled(self._scale))
@@ -70,64 +70,73 @@ class _Tracker:
         return Box(middle_x - half_x, middle_y - half_y, middle_x + half_x, middle_y + half_y)
 
 
-class Carry:
+class BoxTracker:
     """One track on its way in one direction; `at` is the last frame it answered for."""
 
     def __init__(self, anchor: Anchor, at: int | None = None) -> None:
-        self.anchor, self.at = anchor, anchor.frame if at is None else at
-        self.tracker: _Tracker | None = None
-        self._box, self._recent, self._lost, self._misses = anchor.box, anchor.recent, anchor.lost, 0
+        self.anchor, self.frame = anchor, anchor.frame if at is None else at
+        self.tracker: _CsrtTracker | None = None
+        self._box, self._recent_appearance, self._is_lost, self._misses = (
+            anchor.box,
+            anchor.recent_appearance,
+            anchor.is_lost,
+            0,
+        )
 
     @property
-    def stale(self) -> bool:
+    def needs_start(self) -> bool:
         """Whether its tracker has to start at its anchor before it can go on."""
-        return self.tracker is None and not self._lost
+        return self.tracker is None and not self._is_lost
 
-    def settle(self) -> None:
+    def move_anchor(self) -> None:
         """Make the present the anchor, so that nothing before it matters; a doubtful track becomes a lost one."""
-        self._lost, self._misses, self.tracker = self._lost or self._misses > 0, 0, None
-        self.anchor = Anchor(self.at, self._box, self._recent, self._lost)
+        self._is_lost, self._misses, self.tracker = self._is_lost or self._misses > 0, 0, None
+        self.anchor = Anchor(self.frame, self._box, self._recent_appearance, self._is_lost)
 
-    def start(self, picture: Picture) -> None:
+    def start(self, picture: FrameImage) -> None:
         """Start the tracker on the picture of the anchor."""
         try:
-            self.tracker = _Tracker(picture, self._box)
+            self.tracker = _CsrtTracker(picture, self._box)
         except cv2.error:
-            self._lost = True
+            self._is_lost = True
 
-    def advance(self, picture: Picture, prompts: Sequence[Look]) -> Observation:
+    def advance(self, picture: FrameImage, prompts: Sequence[Appearance]) -> Observation:
         """Answer for the next frame."""
-        self.at = picture.frame
+        self.frame = picture.frame
         # What a search believes in is what a person showed: the recent look may have drifted before it was lost.
-        seen = self._seek(picture, prompts) if self._lost else self._follow(picture, [*prompts, self._recent])
-        if self._lost or self.at % RESTART == 0:
-            self.settle()
-            if self.stale:
+        seen = (
+            self._search(picture, prompts)
+            if self._is_lost
+            else self._track(picture, [*prompts, self._recent_appearance])
+        )
+        if self._is_lost or self.frame % RESTART_EVERY == 0:
+            self.move_anchor()
+            if self.needs_start:
                 self.start(picture)
         return seen
 
-    def _follow(self, picture: Picture, known: Sequence[Look]) -> Observation:
+    def _track(self, picture: FrameImage, known: Sequence[Appearance]) -> Observation:
         box = self.tracker.update(picture) if self.tracker else None
-        visible = box.clipped(picture.width, picture.height) if box else None
-        if box is None or visible is None or visible.area < INSIDE * box.area:
-            self._lost = True
+        visible = box.clip(picture.width, picture.height) if box else None
+        if box is None or visible is None or visible.area < MIN_VISIBLE_SHARE * box.area:
+            self._is_lost = True
             return ABSENT
-        look = picture.look(box)
-        score = similarity(look, known)
-        if score < (TRUSTED if self._misses else LOST):
+        look = picture.appearance(box)
+        score = compute_similarity(look, known)
+        if score < (TRUSTED_SIMILARITY if self._misses else LOST_SIMILARITY):
             self._misses += 1
-            self._lost = self._misses > PATIENCE
+            self._is_lost = self._misses > MAX_DOUBTFUL_FRAMES
             return Observation(None, score)
         self._box, self._misses = box, 0
-        if self.at % REFRESH == 0 and score >= TRUSTED and visible.area > 0.9 * box.area:
-            self._recent = look
+        if self.frame % REFRESH_EVERY == 0 and score >= TRUSTED_SIMILARITY and visible.area > 0.9 * box.area:
+            self._recent_appearance = look
         return Observation(visible, score)
 
-    def _seek(self, picture: Picture, known: Sequence[Look]) -> Observation:
-        found = search(picture, self._box, known) if self.at % SEARCH == 0 else None
-        if found is None or found[1] < FOUND:
-            return Observation(None, min(found[1], LOST) if found else 0.0)
-        self._box, self._lost = refined(picture, found[0], known), False
-        self.settle()
+    def _search(self, picture: FrameImage, known: Sequence[Appearance]) -> Observation:
+        found = search_frame(picture, self._box, known) if self.frame % SEARCH_EVERY == 0 else None
+        if found is None or found[1] < MIN_SEARCH_SIMILARITY:
+            return Observation(None, min(found[1], LOST_SIMILARITY) if found else 0.0)
+        self._box, self._is_lost = refine_box(picture, found[0], known), False
+        self.move_anchor()
         self.start(picture)
-        return Observation(self._box.clipped(picture.width, picture.height), found[1])
+        return Observation(self._box.clip(picture.width, picture.height), found[1])

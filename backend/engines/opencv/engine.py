@@ -10,16 +10,16 @@ from contextlib import closing
 from typing import Self
 
 from backend.engines import validation
-from backend.engines.base import process_memory
-from backend.engines.opencv.appearance import Look, Picture, box_of_clicks, box_of_mask
-from backend.engines.opencv.csrt import Anchor, Carry
+from backend.engines.base import read_process_memory
+from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask
+from backend.engines.opencv.csrt import Anchor, BoxTracker
 from backend.errors import BadRequest, Unsupported
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from backend.video import Video
 
-NEAREST = 4
+MAX_APPEARANCES = 4
 """So many of a track's prompts, the nearest in time, say how it looks."""
 DIRECTIONS = {"forward": False, "reverse": True}
 
@@ -29,8 +29,8 @@ class OpenCVSession:
 
     def __init__(self, video: Video, state: bytes | None = None) -> None:
         self._video = video
-        self._prompts: dict[str, dict[int, Look]] = {}
-        self._carries: dict[bool, dict[str, Carry]] = {False: {}, True: {}}
+        self._prompts: dict[str, dict[int, Appearance]] = {}
+        self._trackers: dict[bool, dict[str, BoxTracker]] = {False: {}, True: {}}
         if state is not None:
             self._restore(state)
 
@@ -39,7 +39,7 @@ class OpenCVSession:
 
     def __exit__(self, *_: object) -> None:
         self._prompts.clear()
-        for carries in self._carries.values():
+        for carries in self._trackers.values():
             carries.clear()
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
@@ -49,38 +49,38 @@ class OpenCVSession:
             Unsupported: a phrase.
             BadRequest: no prompts, several frames, negative points alone, or a prompt outside the video or the picture.
         """
-        frame = validation.frame_of(prompts, self._video)
+        frame = validation.validate_frame(prompts, self._video)
         if any(isinstance(item, Phrase) for item in prompts):
             raise Unsupported(
                 "the engine opencv cannot find objects by words: set engine: sam3, or draw a box around the object"
             )
-        shown = validation.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
-        picture = Picture(frame, self._video.read(frame))
-        boxes = {track: _box(item, picture) for track, item in shown.items()}
+        shown = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
+        picture = FrameImage(frame, self._video.read(frame))
+        boxes = {track: _box_from_prompt(item, picture) for track, item in shown.items()}
         for track, box in boxes.items():
-            self._take(track, picture.look(box))
+            self._apply_prompt(track, picture.appearance(box))
         return FrameResult(frame, {track: Observation(box, 1.0) for track, box in boxes.items()})
 
-    def _take(self, track: str, look: Look) -> None:
-        for reverse, carries in self._carries.items():
+    def _apply_prompt(self, track: str, look: Appearance) -> None:
+        for reverse, carries in self._trackers.items():
             carry = carries.get(track)
             if carry is None:
                 continue
-            if carry.at == look.frame:
-                carries[track] = Carry(Anchor(look.frame, look.box, look))
+            if carry.frame == look.frame:
+                carries[track] = BoxTracker(Anchor(look.frame, look.box, look))
                 continue
             # What was computed so far did not know this prompt: go on from its result, not through it again.
-            if carry.stale and carry.anchor.frame != carry.at:
-                at, carry = carry.at, Carry(carry.anchor)
-                self._repeat({track: carry}, at, reverse)
+            if carry.needs_start and carry.anchor.frame != carry.frame:
+                at, carry = carry.frame, BoxTracker(carry.anchor)
+                self._replay({track: carry}, at, reverse)
                 carries[track] = carry
-            carry.settle()
+            carry.move_anchor()
         self._prompts.setdefault(track, {})[look.frame] = look
 
     def remove(self, track: str) -> None:
         """Forget a track; nothing changes about the others."""
         self._prompts.pop(track, None)
-        for carries in self._carries.values():
+        for carries in self._trackers.values():
             carries.pop(track, None)
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
@@ -89,7 +89,7 @@ class OpenCVSession:
         Raises:
             BadRequest: the span reaches outside the video.
         """
-        return self._run(validation.checked_span(span, self._video), reverse)
+        return self._run(validation.validate_span(span, self._video), reverse)
 
     def _run(self, span: range, reverse: bool) -> Generator[FrameResult, None, None]:
         if not span:
@@ -97,67 +97,71 @@ class OpenCVSession:
         active, last = self._catch_up(span.stop if reverse else span.start - 1, reverse)
         with closing(self._video.frames(span, reverse)) as frames:
             for index, rgb in frames:
-                picture = Picture(index, rgb)
+                picture = FrameImage(index, rgb)
                 yield FrameResult(index, {t: self._step(t, picture, last, active, reverse) for t in self._prompts})
                 last = picture
 
-    def _catch_up(self, before: int, reverse: bool) -> tuple[set[str], Picture | None]:
+    def _catch_up(self, before: int, reverse: bool) -> tuple[set[str], FrameImage | None]:
         """The tracks that can go on from a frame; trackers that were saved track unheard from their anchors to it."""
         live = {}
         for track, looks in self._prompts.items():
-            carry = self._carries[reverse].get(track)
-            if carry and carry.at == before:
+            carry = self._trackers[reverse].get(track)
+            if carry and carry.frame == before:
                 # A copy, so that an error on the way leaves the track where it was.
-                live[track] = Carry(carry.anchor) if carry.stale else carry
+                live[track] = BoxTracker(carry.anchor) if carry.needs_start else carry
             elif before in looks:
-                live[track] = Carry(Anchor(before, looks[before].box, looks[before]))
-        last = self._repeat(live, before, reverse)
-        self._carries[reverse].update(live)
+                live[track] = BoxTracker(Anchor(before, looks[before].box, looks[before]))
+        last = self._replay(live, before, reverse)
+        self._trackers[reverse].update(live)
         return set(live), last
 
-    def _repeat(self, live: dict[str, Carry], before: int, reverse: bool) -> Picture | None:
+    def _replay(self, live: dict[str, BoxTracker], before: int, reverse: bool) -> FrameImage | None:
         """Bring stale tracks from their anchors to a frame, whose picture it returns; None if there was none."""
-        starts = [carry.anchor.frame for carry in live.values() if carry.stale]
+        starts = [carry.anchor.frame for carry in live.values() if carry.needs_start]
         if not starts:
             return None
-        picture: Picture | None = None
+        picture: FrameImage | None = None
         span = range(before, max(starts) + 1) if reverse else range(min(starts), before + 1)
         with closing(self._video.frames(span, reverse)) as frames:
             for index, rgb in frames:
-                picture = Picture(index, rgb)
+                picture = FrameImage(index, rgb)
                 for track, carry in live.items():
-                    if carry.at == index and carry.stale:
+                    if carry.frame == index and carry.needs_start:
                         carry.start(picture)
-                    elif (carry.at > index) if reverse else (carry.at < index):
-                        carry.advance(picture, self._known(track, index))
+                    elif (carry.frame > index) if reverse else (carry.frame < index):
+                        carry.advance(picture, self._nearest_appearances(track, index))
         return picture
 
-    def _step(self, track: str, picture: Picture, last: Picture | None, active: set[str], reverse: bool) -> Observation:
+    def _step(
+        self, track: str, picture: FrameImage, last: FrameImage | None, active: set[str], reverse: bool
+    ) -> Observation:
         """Answer for one track on the next frame of the span; `active` gains a track on its prompt."""
         look = self._prompts[track].get(picture.frame)
         if look:
-            carry = self._carries[reverse][track] = Carry(Anchor(look.frame, look.box, look))
+            carry = self._trackers[reverse][track] = BoxTracker(Anchor(look.frame, look.box, look))
             carry.start(picture)
             active.add(track)
             return Observation(look.box, 1.0)
         if track not in active:
             return ABSENT
-        carry = self._carries[reverse][track]
-        if carry.stale and last:  # prompted while this generator waited
+        carry = self._trackers[reverse][track]
+        if carry.needs_start and last:  # prompted while this generator waited
             carry.start(last)
-        return carry.advance(picture, self._known(track, picture.frame))
+        return carry.advance(picture, self._nearest_appearances(track, picture.frame))
 
-    def _known(self, track: str, frame: int) -> list[Look]:
+    def _nearest_appearances(self, track: str, frame: int) -> list[Appearance]:
         looks = self._prompts[track]
-        return [looks[index] for index in sorted(looks, key=lambda index: abs(index - frame))[:NEAREST]]
+        return [looks[index] for index in sorted(looks, key=lambda index: abs(index - frame))[:MAX_APPEARANCES]]
 
     def state(self) -> bytes:
         """Prompts and anchors as JSON; pictures are read from the video again."""
         carries = {
-            name: {track: _saved(carry) for track, carry in self._carries[reverse].items()}
+            name: {track: _tracker_state(carry) for track, carry in self._trackers[reverse].items()}
             for name, reverse in DIRECTIONS.items()
         }
-        prompts = {track: [_place(look) for look in looks.values()] for track, looks in self._prompts.items()}
+        prompts = {
+            track: [_appearance_state(look) for look in looks.values()] for track, looks in self._prompts.items()
+        }
         return json.dumps({"version": OpenCVEngine.version, "prompts": prompts, **carries}).encode()
 
     def _restore(self, state: bytes) -> None:
@@ -168,27 +172,27 @@ class OpenCVSession:
             prompts, carries = saved["prompts"], {name: saved[name] for name in DIRECTIONS}
             places = [place for places in prompts.values() for place in places]
             places += [carry["recent"] for tracks in carries.values() for carry in tracks.values()]
-            looks = self._looks(places)
+            looks = self._read_appearances(places)
             for track, places in prompts.items():
                 self._prompts[track] = {place[0]: looks[tuple(place)] for place in places}
             for name, reverse in DIRECTIONS.items():
                 for track, carry in carries[name].items():
                     anchor = Anchor(carry["frame"], Box(*carry["box"]), looks[tuple(carry["recent"])], carry["lost"])
-                    self._carries[reverse][track] = Carry(anchor, carry["at"])
+                    self._trackers[reverse][track] = BoxTracker(anchor, carry["at"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise Unsupported(
                 f"the saved state is not of {OpenCVEngine.name} {OpenCVEngine.version}: run the track again"
             ) from error
 
-    def _looks(self, places: Sequence[Sequence[float]]) -> dict[tuple[float, ...], Look]:
+    def _read_appearances(self, places: Sequence[Sequence[float]]) -> dict[tuple[float, ...], Appearance]:
         """Look again at places, each a frame and a box; every frame is read once and one at a time."""
-        looks: dict[tuple[float, ...], Look] = {}
-        picture: Picture | None = None
+        looks: dict[tuple[float, ...], Appearance] = {}
+        picture: FrameImage | None = None
         for place in sorted({tuple(place) for place in places}):
             frame = int(place[0])
             if picture is None or picture.frame != frame:
-                picture = Picture(frame, self._video.read(frame))
-            looks[place] = picture.look(Box(*place[1:]))
+                picture = FrameImage(frame, self._video.read(frame))
+            looks[place] = picture.appearance(Box(*place[1:]))
         return looks
 
 
@@ -201,7 +205,7 @@ class OpenCVEngine:
 
     def memory(self) -> tuple[int, int] | None:
         """Of the process; it needs no other device."""
-        return process_memory()
+        return read_process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> OpenCVSession:
         """Start on a video, or go on from a saved state.
@@ -212,26 +216,26 @@ class OpenCVEngine:
         return OpenCVSession(video, state)
 
 
-def _place(look: Look) -> list[float]:
+def _appearance_state(look: Appearance) -> list[float]:
     return [look.frame, *look.box]
 
 
-def _saved(carry: Carry) -> dict[str, object]:
+def _tracker_state(carry: BoxTracker) -> dict[str, object]:
     anchor = carry.anchor
     return {
-        "at": carry.at,
+        "at": carry.frame,
         "frame": anchor.frame,
         "box": anchor.box,
-        "recent": _place(anchor.recent),
-        "lost": anchor.lost,
+        "recent": _appearance_state(anchor.recent_appearance),
+        "lost": anchor.is_lost,
     }
 
 
-def _box(prompt: Prompt, picture: Picture) -> Box:
-    if prompt.mask is not None and (box := box_of_mask(prompt.mask)):
+def _box_from_prompt(prompt: Prompt, picture: FrameImage) -> Box:
+    if prompt.mask is not None and (box := box_from_mask(prompt.mask)):
         return box
     if prompt.is_negative:
         raise BadRequest("negative points alone say nothing: add a positive point or a box")
     if prompt.box is not None and not prompt.points:
         return prompt.box
-    return box_of_clicks(picture.rgb, prompt.points, prompt.box)
+    return box_from_clicks(picture.rgb, prompt.points, prompt.box)

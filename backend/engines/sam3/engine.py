@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED, STAND_IN, process_memory
+from backend.engines.base import FAILED_PREFIX, OPENCV_HINT, read_process_memory
 from backend.engines.sam3 import device as devices
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
@@ -74,7 +74,7 @@ class Sam3Engine:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             return total - free, total
-        return process_memory()
+        return read_process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> Sam3Session:
         """Start on a video, or go on from a saved state.
@@ -102,8 +102,8 @@ class Sam3Engine:
             )
 
     def _fail(self, sentence: str) -> None:
-        self._error = f"{sentence}; or {STAND_IN}" if self._settings.engine == "auto" else sentence
-        self._status = FAILED + self._error
+        self._error = f"{sentence}; or {OPENCV_HINT}" if self._settings.engine == "auto" else sentence
+        self._status = FAILED_PREFIX + self._error
 
     def _load_model(self) -> Sam3Model:
         settings = self._settings

@@ -432,7 +432,7 @@ class ObjectTracker:
             object_masks.object_scores,
             phrases,
         )
-        return [Rle.of(mask) for mask in picture_masks.cpu().numpy()]
+        return [Rle.from_mask(mask) for mask in picture_masks.cpu().numpy()]
 
 
 def _check_finite(logits: Tensor, object_scores: Tensor, frame: int) -> None:

@@ -51,8 +51,8 @@ class Sam3Session:
             BadRequest: no prompts, several frames, one outside the video or the picture, more objects than
                 `max_objects`, negative points alone on a new object, or words that are none or too many.
         """
-        frame = validation.frame_of(prompts, self._video)
-        by_track = validation.by_track((item for item in prompts if isinstance(item, Prompt)), self._video)
+        frame = validation.validate_frame(prompts, self._video)
+        by_track = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
         phrases = [item for item in prompts if isinstance(item, Phrase)]
         with self._model.inference():
             if phrases:
@@ -86,7 +86,7 @@ class Sam3Session:
             EngineError: the model's answer is no number.
             Unsupported: the device has no room for a single object.
         """
-        return self._run(validation.checked_span(span, self._video), reverse)
+        return self._run(validation.validate_span(span, self._video), reverse)
 
     def state(self) -> bytes:
         """What is remembered as of the last frame that was yielded; pictures are read from the video again."""

@@ -6,7 +6,7 @@ import pytest
 
 from backend.engines.opencv.engine import OpenCVEngine
 from backend.errors import BadRequest, Unsupported
-from backend.tracks.geometry import Box, iou
+from backend.tracks.geometry import Box, box_iou
 from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.contract import FakeVideo
 
@@ -62,7 +62,7 @@ def test_follows_a_thing_for_a_hundred_frames(reverse):
     boxes = [square(20 + 2 * n, 60 + 40 * np.sin(n / 15)) for n in range(100)]
     frame = 99 if reverse else 0
     seen = tracked(scene(boxes), boxes[frame], frame, reverse=reverse)
-    overlaps = {n: float(iou(seen[n].box or [np.nan] * 4, boxes[n])) for n in range(0, 100, 10)}
+    overlaps = {n: float(box_iou(seen[n].box or [np.nan] * 4, boxes[n])) for n in range(0, 100, 10)}
     assert min(overlaps.values()) >= 0.8, overlaps
     assert all(0.55 <= observation.score <= 1 for observation in seen.values())
 
@@ -71,7 +71,7 @@ def test_follows_a_thing_for_a_hundred_frames(reverse):
 def test_follows_the_size(start, stop):
     boxes = [square(60 + n, 60, start + (stop - start) * n / 60) for n in range(61)]
     seen = tracked(scene(boxes), boxes[0])
-    overlaps = {n: float(iou(seen[n].box or [np.nan] * 4, boxes[n])) for n in range(0, 61, 10)}
+    overlaps = {n: float(box_iou(seen[n].box or [np.nan] * 4, boxes[n])) for n in range(0, 61, 10)}
     assert min(overlaps.values()) >= 0.7, overlaps
 
 
@@ -82,7 +82,7 @@ def test_a_thing_that_leaves_is_absent_and_nothing_else_is_taken_for_it(ground, 
     gone = [n for n, box in enumerate(boxes) if box.x0 >= WIDTH or box.x1 <= 0]
     assert len(gone) > 20
     assert all(seen[n].box is None and seen[n].score < 0.7 for n in gone)
-    mostly = [n for n, box in enumerate(boxes) if box.clipped(WIDTH, HEIGHT).area < 0.4 * box.area]
+    mostly = [n for n, box in enumerate(boxes) if box.clip(WIDTH, HEIGHT).area < 0.4 * box.area]
     assert all(seen[n].box is None for n in mostly)
     inside = [n for n, box in enumerate(boxes) if box.x0 >= 0 and box.x1 <= WIDTH]
     assert all(seen[n].box for n in inside)
@@ -108,7 +108,7 @@ def test_a_thing_that_vanishes_and_comes_back_elsewhere_is_found_again():
     boxes = [square(40, 40)] * 8 + [None] * 20 + [square(220, 100)] * 8
     seen = tracked(scene(boxes), boxes[0])
     assert all(seen[n].box is None for n in range(8, 28))
-    assert all(iou(seen[n].box, boxes[n]) > 0.7 for n in range(30, 36))
+    assert all(box_iou(seen[n].box, boxes[n]) > 0.7 for n in range(30, 36))
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -124,7 +124,7 @@ def test_a_thing_behind_a_post_is_absent_and_found_again(reverse):
     back = [n for n in past if boxes[n].x1 <= post[0] or boxes[n].x0 >= post[1]]
     back = back[:-4] if reverse else back[4:]
     assert len(back) > 10
-    assert all(seen[n].box and iou(seen[n].box, boxes[n]) > 0.7 for n in back)
+    assert all(seen[n].box and box_iou(seen[n].box, boxes[n]) > 0.7 for n in back)
 
 
 def test_prompts_on_several_frames_start_again_there():
@@ -137,9 +137,9 @@ def test_prompts_on_several_frames_start_again_there():
         seen = [result.tracks["it"] for result in session.propagate(range(30))]
     assert seen[10] == (Box(200, 100, 230, 130), 1.0, None)
     assert seen[20] == (boxes[20], 1.0, None)
-    assert iou(seen[9].box, boxes[9]) > 0.8
-    assert iou(seen[15].box, boxes[15]) < 0.2
-    assert iou(seen[29].box, boxes[29]) > 0.8
+    assert box_iou(seen[9].box, boxes[9]) > 0.8
+    assert box_iou(seen[15].box, boxes[15]) < 0.2
+    assert box_iou(seen[29].box, boxes[29]) > 0.8
 
 
 def test_a_prompt_on_the_last_frame_that_was_propagated_corrects_it():
@@ -149,7 +149,7 @@ def test_a_prompt_on_the_last_frame_that_was_propagated_corrects_it():
         list(session.propagate(range(7)))
         session.prompt([Prompt("it", 6, box=boxes[6])])
         assert all(
-            iou(result.tracks["it"].box, boxes[result.frame]) > 0.8 for result in session.propagate(range(7, 14))
+            box_iou(result.tracks["it"].box, boxes[result.frame]) > 0.8 for result in session.propagate(range(7, 14))
         )
 
 
@@ -161,7 +161,7 @@ def test_a_prompt_between_two_results_of_a_running_generator_is_taken():
         for _ in range(4):
             next(results)
         session.prompt([Prompt("it", 3, box=boxes[3])])
-        assert all(iou(result.tracks["it"].box, boxes[result.frame]) > 0.8 for result in results)
+        assert all(box_iou(result.tracks["it"].box, boxes[result.frame]) > 0.8 for result in results)
 
 
 @pytest.mark.parametrize("boundary", [9, 16, 31])
@@ -239,7 +239,7 @@ def test_large_pictures_are_scaled_and_answered_in_their_own_pixels():
     boxes = [square(20 + 2 * n, 60) for n in range(8)]
     large = [np.repeat(np.repeat(picture, 5, axis=0), 5, axis=1) for picture in scene(boxes).pictures]
     seen = tracked(FakeVideo(large), Box(*(5 * edge for edge in boxes[0])))
-    assert iou(seen[7].box, np.multiply(boxes[7], 5)) > 0.8
+    assert box_iou(seen[7].box, np.multiply(boxes[7], 5)) > 0.8
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (3, 3), (2, 30), (0.4, 0.4), (320, 180)])
@@ -250,14 +250,14 @@ def test_boxes_of_any_size_are_tracked_or_absent(sides):
     assert seen[0].box == box
     for observation in seen.values():
         assert observation.box is None or (
-            observation.box.area > 0 and observation.box == observation.box.clipped(320, 180)
+            observation.box.area > 0 and observation.box == observation.box.clip(320, 180)
         )
 
 
 def test_a_tiny_bright_thing_is_followed():
     boxes = [Box(100 + 2 * n, 80, 104 + 2 * n, 84) for n in range(20)]
     seen = tracked(scene(boxes, PLAIN, np.full((4, 4, 3), (250, 240, 90), np.uint8)), boxes[0])
-    assert iou(seen[19].box, boxes[19]) > 0.3
+    assert box_iou(seen[19].box, boxes[19]) > 0.3
 
 
 @pytest.mark.parametrize("size", [(4, 4), (16, 9), (1, 1)])
@@ -282,7 +282,7 @@ def test_a_click_makes_a_box(click, side):
         point = Point(box.x0 + click[0] * side, box.y0 + click[1] * side)
         found = session.prompt([Prompt("it", 0, points=(point,))]).tracks["it"].box
         again = session.prompt([Prompt("it", 0, points=(point,))]).tracks["it"].box
-    assert iou(found, box) >= 0.7, found
+    assert box_iou(found, box) >= 0.7, found
     assert found == again
 
 
@@ -299,8 +299,8 @@ def test_a_negative_click_cuts_a_neighbour_off():
     with OpenCVEngine().open(video) as session:
         both = session.prompt([Prompt("it", 0, points=points[:1])]).tracks["it"].box
         one = session.prompt([Prompt("it", 0, points=points)]).tracks["it"].box
-    assert iou(one, box) > iou(both, box)
-    assert iou(one, neighbour) < iou(both, neighbour)
+    assert box_iou(one, box) > box_iou(both, box)
+    assert box_iou(one, neighbour) < box_iou(both, neighbour)
 
 
 def test_clicks_refine_a_box():
@@ -308,7 +308,7 @@ def test_clicks_refine_a_box():
     with OpenCVEngine().open(scene([box])) as session:
         prompt = Prompt("it", 0, box=Box(85, 45, 155, 115), points=(Point(120, 80),))
         found = session.prompt([prompt]).tracks["it"].box
-    assert iou(found, box) > 0.8
+    assert box_iou(found, box) > 0.8
     assert found.x0 >= 85
     assert found.y1 <= 115
 
@@ -319,7 +319,7 @@ def test_clicks_on_nothing_still_make_a_box():
         with OpenCVEngine().open(video) as session:
             found = session.prompt([Prompt("it", 0, points=(Point(x, y),))]).tracks["it"].box
         assert found.area > 0
-        assert found.clipped(160, 90) == found
+        assert found.clip(160, 90) == found
 
 
 def test_a_mask_makes_the_box_around_it():

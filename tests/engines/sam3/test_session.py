@@ -359,9 +359,9 @@ def test_the_video_is_closed_when_something_goes_wrong(opened, error):
 def test_masks_and_boxes_agree(opened):
     for result in run(opened(A, B, C, masks=True), 0, 4):
         for seen in result.tracks.values():
-            rows, columns = np.nonzero(seen.mask.mask())
+            rows, columns = np.nonzero(seen.mask.to_mask())
             assert tuple(seen.box) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            assert seen.mask.mask().shape == (VIDEO.height, VIDEO.width)
+            assert seen.mask.to_mask().shape == (VIDEO.height, VIDEO.width)
 
 
 def test_masks_of_one_phrase_do_not_overlap(opened):
@@ -378,7 +378,7 @@ def test_masks_of_one_phrase_do_not_overlap(opened):
     for result in run(session, 0, 10):
         for text in ("circle", "red thing"):
             there = [
-                seen.mask.mask()
+                seen.mask.to_mask()
                 for name, seen in result.tracks.items()
                 if seen.box and result.phrases.get(name) == text
             ]

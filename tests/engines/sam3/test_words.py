@@ -171,12 +171,12 @@ def test_a_found_object_that_a_person_corrects_is_the_associations_no_more(opene
 def test_a_found_object_that_a_person_corrects_neither_gives_nor_takes_pixels(opened):
     session = opened(CIRCLE, masks=True)
     before = run(session, 0, 1)[0].tracks
-    everything = np.ones(next(one.mask.mask().shape for one in before.values() if one.mask), bool)
+    everything = np.ones(next(one.mask.to_mask().shape for one in before.values() if one.mask), bool)
     session.prompt([Prompt("circle 1", 0, mask=everything)])
     after = run(session, 0, 1)[0].tracks
     others = [name for name in before if name != "circle 1" and before[name].mask]
     assert others
-    assert after["circle 1"].mask.mask().all()
+    assert after["circle 1"].mask.to_mask().all()
     assert all(after[name].mask.area >= before[name].mask.area for name in others)
 
 

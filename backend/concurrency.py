@@ -5,7 +5,7 @@ import threading
 from backend.errors import Busy
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets so many in at a time, and sends the others away.
 
     with gate: ...
@@ -14,12 +14,12 @@ class Gate:
         Busy: too many are in.
     """
 
-    def __init__(self, most: int) -> None:
-        self._room = threading.Semaphore(most)
+    def __init__(self, limit: int) -> None:
+        self._slots = threading.Semaphore(limit)
 
     def __enter__(self) -> None:
-        if not self._room.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise Busy("too many pictures are asked for at once: ask again in a little while", retry_after=2)
 
     def __exit__(self, *_: object) -> None:
-        self._room.release()
+        self._slots.release()
