@@ -407,18 +407,18 @@ def recomputed(frames: Sequence[int], marks: Sequence[int]) -> list[int]:
     return costs
 
 
-def said(folder: Path) -> dict[int, bytes]:
-    """All that was said for every job that is done, by its number."""
-    found = {}
+def saved_results(folder: Path) -> dict[int, bytes]:
+    """The results of every job that is done, by its number."""
+    results = {}
     with closing(Store(folder / "jobs.sqlite3", 1 << 40, 30)) as store:
-        for kept in store.latest(10**6):
-            recipe, blocks = kept.spec, [block for _, block in store.blocks(kept.number)]
-            first = recipe.prompts[0].frame if recipe.prompts else recipe.ranges[0].first
+        for row in store.latest(10**6):
+            spec, blocks = row.spec, [block for _, block in store.blocks(row.number)]
+            first = spec.prompts[0].frame if spec.prompts else spec.ranges[0].first
             frames = [frame for block in blocks for frame in block.frames]
             rows = np.concatenate([block.rows for block in blocks], axis=1) if blocks else np.empty(0)
-            if kept.state == "done":
-                found[first // FRAMES] = json.dumps([frames, sorted({*blocks[0].tracks})]).encode() + rows.tobytes()
-    return found
+            if row.state == "done":
+                results[first // FRAMES] = json.dumps([frames, sorted({*blocks[0].tracks})]).encode() + rows.tobytes()
+    return results
 
 
 def kills(folder: Path, quick: bool) -> dict[str, Any]:
@@ -440,7 +440,8 @@ def kills(folder: Path, quick: bool) -> dict[str, Any]:
         assert is_accepted(ask(alone.port, job(number)))
     alone.idle()
     alone.close()
-    costs, (done, right) = recomputed(logged(log), killing.marks), (said(folder / name) for name in ("killed", "alone"))
+    costs = recomputed(logged(log), killing.marks)
+    done, right = saved_results(folder / "killed"), saved_results(folder / "alone")
     print(f"{len(asking.accepted)} jobs; recomputed frames of each kill, at last without one: {costs}")
     return {
         "kills": len(killing.marks),
@@ -455,28 +456,28 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     path, rng = folder / "jobs.sqlite3", np.random.default_rng(SEED)
     names = tuple(f"car {number}" for number in range(1, tracks + 1))
     phrases = dict.fromkeys(names, "car")
-    recipe = JobSpec("7", "3", URL, 25.0, ranges=(EVERYWHERE,), phrases=("car",))
+    spec = JobSpec("7", "3", URL, 25.0, ranges=(EVERYWHERE,), phrases=("car",))
     corners = rng.normal(0, 2, (tracks, frames, 2)).cumsum(1, dtype=np.float32)
     rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
     begin = time.perf_counter()
-    with closing(Store(path, 1 << 40, 30)) as kept:
-        kept.put_video(recipe.url, VideoInfo(np.arange(frames) / 25, frames / 25, 1280, 720))
-        number = kept.add("key", "digest", recipe, "stub-1", batch=False, post=None).number
+    with closing(Store(path, 1 << 40, 30)) as jobs:
+        jobs.put_video(spec.url, VideoInfo(np.arange(frames) / 25, frames / 25, 1280, 720))
+        number = jobs.add("key", "digest", spec, "stub-1", batch=False, post=None).number
         for start in range(0, frames, SAVED_FRAMES):
             span = range(start, min(start + SAVED_FRAMES, frames))
             block = ResultBlock(span, False, names, rows[:, span.start : span.stop], phrases)
-            kept.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks), bytes(1000))
-        kept.set_state(number, "done")
+            jobs.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks), bytes(1000))
+        jobs.set_state(number, "done")
         wrote = time.perf_counter() - begin
     size = sum(file.stat().st_size for file in folder.glob("jobs.sqlite3*"))
     begin = time.perf_counter()
-    with closing(Store(path, 1 << 40, 30)) as kept:
-        footage, found = kept.video(recipe.url), kept.job(number)
-        assert footage
-        assert found
-        plan = found.spec.resolve(footage)
-        restore(plan, found.initial_tracks or (), kept.blocks(number))
-        read = plan.propagation.tracks()
+    with closing(Store(path, 1 << 40, 30)) as jobs:
+        video_info, row = jobs.video(spec.url), jobs.job(number)
+        assert video_info
+        assert row
+        resolved = row.spec.resolve(video_info)
+        restore(resolved, row.initial_tracks or (), jobs.blocks(number))
+        read = resolved.propagation.tracks()
     seconds = time.perf_counter() - begin
     assert all(np.array_equal(track.boxes, rows[int(name[4:]) - 1, :, :4]) for name, track in read.items())
     assert len(read) == tracks
@@ -486,25 +487,25 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
 
 def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     clip = write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
-    recipe = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
+    spec = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
     make = partial(sleeping_engine, 0.005)
-    device, limits, engine = WorkerClient(process_launcher(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
-    footage = device.open(clip, limits)
+    worker, limits, engine = WorkerClient(process_launcher(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
+    video_info = worker.open(clip, limits)
 
     def local(video: Video) -> None:
-        for _ in recipe.resolve(footage).propagation.run(engine, video):
+        for _ in spec.resolve(video_info).propagation.run(engine, video):
             pass
 
     def remote(_: Video) -> None:
-        propagations = recipe.resolve(footage).propagation
-        device.next_run()
-        for reply in device.run(propagations.schedule, Progress(), None, False):
+        propagation = spec.resolve(video_info).propagation
+        worker.next_run()
+        for reply in worker.run(propagation.schedule, Progress(), None, False):
             if isinstance(reply, Chunk):
                 for one in reply.blocks:
-                    propagations.add(reply.pass_index, one)
+                    propagation.add(reply.pass_index, one)
                 if reply.state is not None:
-                    device.ack()
-        assert propagations.done == len(footage.times)
+                    worker.ack()
+        assert propagation.done == len(video_info.times)
 
     speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}
     with Video(clip, limits) as video:
@@ -513,7 +514,7 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
                 begin = time.perf_counter()
                 way(video)
                 measured.append(len(video) / (time.perf_counter() - begin))
-    device.close()
+    worker.close()
     here, there = (statistics.median(measured) for measured in speeds.values())
     print(f"{here:.1f} frames/s in this process, {there:.1f} in a worker")
     return {"boundary_cost": round(1 - there / here, 4)}

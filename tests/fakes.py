@@ -183,7 +183,7 @@ class Gate:
 
 
 def sleeping_engine(seconds: float, log: Path | None = None, load: float = 0.0) -> StubEngine:
-    """A stub for a process of its own: each frame takes so long, and adds a line with its number to the log."""
+    """A stub for a worker process: each frame takes `seconds` and appends its number to the log."""
 
     def sleep(frame: int) -> None:
         time.sleep(seconds)
@@ -203,8 +203,8 @@ def fake_path(*_: object) -> Path:
     return Path("nowhere")
 
 
-class _Thread:
-    """A worker in a thread, which cannot be killed: it ends when it next sends or asks."""
+class _WorkerThread:
+    """A worker in a thread; `kill` ends it when it next sends or receives."""
 
     def __init__(self, connection: Connection, engine: StubEngine) -> None:
         self._connection = connection
@@ -215,11 +215,11 @@ class _Thread:
             twin.shutdown(socket.SHUT_RDWR)
 
 
-def thread_worker(engine: StubEngine, stall: float = 600.0) -> WorkerClient:
-    """A device whose workers are threads of this process, so that tests can look at the engine and hold it up."""
+def thread_worker(engine: StubEngine, timeout: float = 600.0) -> WorkerClient:
+    """A client whose workers are threads of this process, so that tests can inspect and pause the engine."""
 
-    def launch() -> tuple[Connection, _Thread]:
+    def launch() -> tuple[Connection, _WorkerThread]:
         ours, theirs = Pipe()
-        return ours, _Thread(theirs, engine)
+        return ours, _WorkerThread(theirs, engine)
 
-    return WorkerClient(launch, engine.name, engine.version, stall)
+    return WorkerClient(launch, engine.name, engine.version, timeout)

@@ -67,12 +67,13 @@ class Scheduler:
         metrics: Metrics,
         masks: bool = False,
         max_recent: int = 512,
+        on_done: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._worker, self._store, self._metrics = worker, store, metrics
         self._fetch, self._forget_file = fetch, forget
         self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
         self._model = f"{worker.name}-{worker.version}"
-        self.on_done: Callable[[Job], None] = lambda job: None
+        self.on_done = on_done
         self._changed = threading.Condition()
         self._queue = JobQueue(queue, max_recent)
         self._fetching: set[int] = set()

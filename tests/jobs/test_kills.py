@@ -1,4 +1,4 @@
-"""The engine's process is killed, hangs on to nobody, and cannot be started: what jobs and people notice of it."""
+"""Worker processes that are killed or cannot be started, and that end with their server."""
 
 import os
 import subprocess
@@ -36,12 +36,12 @@ WORDS = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",))
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers find what makes their engine."""
+    """Workers import their engine factory from here."""
     monkeypatch.chdir(ROOT)
 
 
-class Room:
-    """A scheduler whose engine lives in a process, for one clip."""
+class Harness:
+    """A scheduler for one clip, with its engine in a worker process."""
 
     def __init__(self, folder: Path, clip: Path, make: EngineFactory, name: str = "stub", version: str = "1") -> None:
         launch = process_launcher(make, "warning")
@@ -61,13 +61,13 @@ class Room:
     def worker_pid(self) -> int:
         return self.worker._process.pid
 
-    def ended(self, spec: JobSpec, digest: str = "1") -> Job:
+    def wait_for_end(self, spec: JobSpec, digest: str = "1") -> Job:
         job = self.scheduler.submit(["a"], digest, spec)
         self.scheduler.wait([job], 200)
         return job
 
-    def said(self, job: Job) -> list[tuple[int, bool, tuple[str, ...], list[int], bytes]]:
-        """By way: the tracks, the frames in the order in which they came, and the rows."""
+    def saved_results(self, job: Job) -> list[tuple[int, bool, tuple[str, ...], list[int], bytes]]:
+        """By pass: direction, tracks, frames in the order of travel, and rows."""
         assert job.state == "done", job.error
         blocks = list(self.store.blocks(job.number))
         whole = []
@@ -82,16 +82,16 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
-    made: list[Room] = []
+def harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    harnesses: list[Harness] = []
 
-    def make(*given, **more) -> Room:
-        folder = tmp_path / f"room{len(made)}"
-        made.append(Room(folder, *given, **more))
-        return made[-1]
+    def make(*given, **more) -> Harness:
+        folder = tmp_path / f"harness{len(harnesses)}"
+        harnesses.append(Harness(folder, *given, **more))
+        return harnesses[-1]
 
     yield make
-    for one in made:
+    for one in harnesses:
         one.scheduler.close()
 
 
@@ -100,33 +100,33 @@ def clip(tmp_path_factory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=200, size=(64, 48)).path
 
 
-def killed(room: Room, spec: JobSpec, at: Sequence[int], note: Callable[[], None] = lambda: None) -> Job:
-    """The job, whose worker is killed whenever so many frames are done."""
-    job = room.scheduler.submit(["a"], "1", spec)
+def run_and_kill(harness: Harness, spec: JobSpec, at: Sequence[int], note: Callable[[], None] = lambda: None) -> Job:
+    """Run a job and kill its worker each time so many frames are done; `note` is called after each kill."""
+    job = harness.scheduler.submit(["a"], "1", spec)
     for frames in at:
         assert until(lambda frames=frames: job.progress()[0] >= frames, 200), job.error
-        worker = room.worker_pid
-        room.worker.kill()
+        worker = harness.worker_pid
+        harness.worker.kill()
         assert until(lambda worker=worker: not is_alive(worker), 10)
         note()
-    room.scheduler.wait([job], 200)
+    harness.scheduler.wait([job], 200)
     return job
 
 
 @pytest.mark.parametrize(("spec", "at"), [(BOX, (20, 75, 150)), (WORDS, (75,))], ids=["box both ways", "words"])
-def test_a_job_whose_worker_is_killed_comes_to_the_same(room, clip, tmp_path, spec, at) -> None:
+def test_a_job_whose_worker_is_killed_comes_to_the_same(harness, clip, tmp_path, spec, at) -> None:
     log, marks = tmp_path / "log", []
-    alone = room(clip, partial(sleeping_engine, 0.0))
-    other = room(clip, partial(sleeping_engine, 0.002, log))
-    job = killed(other, spec, at, lambda: marks.append(len(logged(log))))
-    assert other.said(job) == alone.said(alone.ended(spec))
+    alone = harness(clip, partial(sleeping_engine, 0.0))
+    other = harness(clip, partial(sleeping_engine, 0.002, log))
+    job = run_and_kill(other, spec, at, lambda: marks.append(len(logged(log))))
+    assert other.saved_results(job) == alone.saved_results(alone.wait_for_end(spec))
     assert (other.starts, job.progress()[0]) == (1 + len(at), job.progress()[1])
     assert max(recomputed(logged(log), marks)) <= 64
 
 
-def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(room, clip, tmp_path) -> None:
+def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(harness, clip, tmp_path) -> None:
     log = tmp_path / "log"
-    one = room(clip, partial(sleeping_engine, 0.02, log))
+    one = harness(clip, partial(sleeping_engine, 0.02, log))
     job = one.scheduler.submit(["a"], "1", BOX)
     for _ in range(5):  # never so many frames that a state comes by itself
         before = len(logged(log))
@@ -137,26 +137,26 @@ def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(room, 
     one.scheduler.cancel(job.number)
 
 
-def test_a_worker_that_is_killed_while_nothing_runs_is_not_missed(room, clip) -> None:
-    one = room(clip, partial(sleeping_engine, 0.0))
-    first = one.ended(BOX)
+def test_a_worker_that_is_killed_while_nothing_runs_is_not_missed(harness, clip) -> None:
+    one = harness(clip, partial(sleeping_engine, 0.0))
+    first = one.wait_for_end(BOX)
     one.worker.kill()
-    assert one.ended(WORDS, "2").state == first.state == "done"
+    assert one.wait_for_end(WORDS, "2").state == first.state == "done"
 
 
-def test_nothing_is_started_only_to_be_stopped(room, clip) -> None:
-    one = room(clip, partial(sleeping_engine, 0.0))
+def test_nothing_is_started_only_to_be_stopped(harness, clip) -> None:
+    one = harness(clip, partial(sleeping_engine, 0.0))
     one.worker.stop()
     assert one.starts == 0
-    one.ended(BOX)
+    one.wait_for_end(BOX)
     one.worker.kill()
     one.worker.stop()
     assert one.starts == 1
 
 
-def test_a_job_that_is_cancelled_while_its_worker_starts_stops_at_once(room, clip, tmp_path) -> None:
+def test_a_job_that_is_cancelled_while_its_worker_starts_stops_at_once(harness, clip, tmp_path) -> None:
     log = tmp_path / "log"
-    one = room(clip, partial(sleeping_engine, 0.01, log))
+    one = harness(clip, partial(sleeping_engine, 0.01, log))
     job = one.scheduler.submit(["a"], "1", BOX)
     assert until(lambda: job.state == "running", 10)
     one.scheduler.cancel(job.number)
@@ -168,21 +168,21 @@ def failing() -> None:
     raise SettingsError("there is no such model: give another")
 
 
-def test_an_engine_that_cannot_be_made_says_why(room, clip) -> None:
-    one = room(clip, failing)
+def test_an_engine_that_cannot_be_made_says_why(harness, clip) -> None:
+    one = harness(clip, failing)
     one.worker.start()
     assert until(lambda: one.worker.status == "failed: there is no such model: give another", 10), one.worker.status
-    job = one.ended(BOX)
+    job = one.wait_for_end(BOX)
     assert (job.state, str(job.error)) == ("failed", "there is no such model: give another")
     assert one.starts == 1
 
 
-def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(room, clip) -> None:
-    one = room(clip, partial(os._exit, 3))
-    job = one.ended(BOX)
+def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(harness, clip) -> None:
+    one = harness(clip, partial(os._exit, 3))
+    job = one.wait_for_end(BOX)
     assert job.state == "failed"
     assert one.worker.status.startswith("failed: the engine process ends before its model is loaded")
-    again = one.ended(WORDS, "2")
+    again = one.wait_for_end(WORDS, "2")
     assert (again.state, str(again.error)) == ("failed", one.worker.status.removeprefix("failed: "))
     assert one.starts == 3
 
@@ -221,8 +221,8 @@ def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip) -> None:
         pytest.param("sam3", "words", marks=pytest.mark.slow),
     ],
 )
-def test_real_engines_come_to_the_same_bytes_when_they_are_killed(room, tmp_path, engine, prompt) -> None:
-    # Words are answered some frames later, so more of them are to come when the worker is killed.
+def test_real_engines_come_to_the_same_bytes_when_they_are_killed(harness, tmp_path, engine, prompt) -> None:
+    # Results of text prompts come some frames late, so the clip is longer to have results after the kill.
     frames = 150 if engine == "opencv" else 56 if prompt == "words" else 40
     film = Clip(HELD_OUT, replace(EASY, size=(320, 180), frames=frames))
     film.save(tmp_path / "clip.mp4")
@@ -235,9 +235,9 @@ def test_real_engines_come_to_the_same_bytes_when_they_are_killed(room, tmp_path
     spec = JobSpec("7", "3", "/clip.mp4", 25.0, intervals=((1, None),) if prompt == "box" else (), **asked)
     settings = Settings(engine=engine, model_path="shapes", device="cpu")
     real = partial(engines.load_engine, settings)
-    alone, other = (room(tmp_path / "clip.mp4", real, *engines.identify_engine(settings)) for _ in range(2))
-    undisturbed = alone.ended(spec)
+    alone, other = (harness(tmp_path / "clip.mp4", real, *engines.identify_engine(settings)) for _ in range(2))
+    undisturbed = alone.wait_for_end(spec)
     alone.worker.kill()
-    job = killed(other, spec, (33,))
-    assert other.said(job) == alone.said(undisturbed)
+    job = run_and_kill(other, spec, (33,))
+    assert other.saved_results(job) == alone.saved_results(undisturbed)
     assert other.starts == 2

@@ -15,12 +15,12 @@ from backend.tracks.track import ABSENT, FrameResult, Observation, Track
 from tests.fakes import FakeVideo, StubEngine, StubSession
 
 
-def run(stretches, frames, length=50, engine=None, **limits) -> PropagationRun:
+def run(intervals, frames, length=50, engine=None, **limits) -> PropagationRun:
     prompts = [Prompt("a", frame, box=Box(10, 10, 20, 20)) for frame in frames]
-    propagations = PropagationRun(length, {"a": stretches}, prompts, **limits)
-    for _ in propagations.run(engine or StubEngine(step=0), FakeVideo(length)):
+    propagation = PropagationRun(length, {"a": intervals}, prompts, **limits)
+    for _ in propagation.run(engine or StubEngine(step=0), FakeVideo(length)):
         pass
-    return propagations
+    return propagation
 
 
 def frames_of(track: Track) -> list[int]:
@@ -28,24 +28,24 @@ def frames_of(track: Track) -> list[int]:
     return (track.start + np.flatnonzero(~np.isnan(track.scores))).tolist()
 
 
-def present(propagations: PropagationRun) -> list[int]:
-    return frames_of(propagations.tracks()["a"])
+def present_frames(propagation: PropagationRun) -> list[int]:
+    return frames_of(propagation.tracks()["a"])
 
 
 @pytest.mark.parametrize(
-    ("direction", "stretches"),
+    ("direction", "intervals"),
     [
         ("forward", [Interval(5, 9), Interval(9, None)]),
         ("backward", [Interval(None, 5), Interval(5, 9)]),
         ("both", [Interval(None, 5), Interval(5, 9), Interval(9, None)]),
     ],
 )
-def test_the_stretches_between_prompts(direction: str, stretches: list[Interval]) -> None:
-    assert intervals_between([5, 9], direction) == stretches
+def test_the_intervals_between_prompts(direction: str, intervals: list[Interval]) -> None:
+    assert intervals_between([5, 9], direction) == intervals
 
 
 @pytest.mark.parametrize(
-    ("stretch", "limits", "frames"),
+    ("interval", "limits", "frames"),
     [
         (Interval(10, None), {}, range(10, 50)),
         (Interval(None, 10), {}, range(0, 11)),
@@ -58,11 +58,11 @@ def test_the_stretches_between_prompts(direction: str, stretches: list[Interval]
         (Interval(49, None), {}, range(49, 50)),
     ],
 )
-def test_a_stretch_reaches_as_far_as_it_may(stretch: Interval, limits: dict, frames: range) -> None:
-    propagation = run([stretch], [at for at in (stretch.first, stretch.last) if at is not None], **limits)
-    assert present(propagation) == list(frames)
-    ways = 2 if None not in (stretch.first, stretch.last) else 1
-    assert propagation.done == propagation.total == ways * len(frames)
+def test_an_interval_reaches_as_far_as_it_may(interval: Interval, limits: dict, frames: range) -> None:
+    propagation = run([interval], [at for at in (interval.first, interval.last) if at is not None], **limits)
+    assert present_frames(propagation) == list(frames)
+    passes = 2 if None not in (interval.first, interval.last) else 1
+    assert propagation.done == propagation.total == passes * len(frames)
 
 
 def test_between_two_prompts_both_ways_are_fused() -> None:
@@ -72,49 +72,44 @@ def test_between_two_prompts_both_ways_are_fused() -> None:
 
 
 def test_what_nobody_saw_is_absent() -> None:
-    assert present(run([Interval(0, None)], [0], engine=StubEngine(seen=lambda frame: frame % 10 < 3), length=12)) == [
-        0,
-        1,
-        2,
-        10,
-        11,
-    ]
+    engine = StubEngine(seen=lambda frame: frame % 10 < 3)
+    assert present_frames(run([Interval(0, None)], [0], engine=engine, length=12)) == [0, 1, 2, 10, 11]
 
 
 def test_what_is_done_before_one_stops_listening_is_kept() -> None:
-    propagations = PropagationRun(50, {"a": [Interval(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
-    with closing(propagations.run(StubEngine(step=0), FakeVideo())) as frames:
+    propagation = PropagationRun(50, {"a": [Interval(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
+    with closing(propagation.run(StubEngine(step=0), FakeVideo())) as frames:
         assert list(islice(frames, 7)) == list(range(7))
-    assert present(propagations) == list(range(7))
-    assert (propagations.done, propagations.total, propagations.newest_frame) == (7, 50, 6)
-    assert propagations.target("a").processed_frames().tolist() == [True] * 7 + [False] * 43
+    assert present_frames(propagation) == list(range(7))
+    assert (propagation.done, propagation.total, propagation.newest_frame) == (7, 50, 6)
+    assert propagation.target("a").processed_frames().tolist() == [True] * 7 + [False] * 43
 
 
 def target(name: str, *frames: int, left: float = 10) -> Target:
     return Target(None, {at: Prompt(name, at, box=Box(left, 10, left + 10, 20)) for at in frames})
 
 
-def made(length: int, targets: dict[str, Target], phrases, direction: str, **limits) -> PropagationRun:
-    stretches = {name: intervals_between(sorted(one.prompts), direction) for name, one in targets.items()}
+def build_run(length: int, targets: dict[str, Target], phrases, direction: str, **limits) -> PropagationRun:
+    intervals = {name: intervals_between(sorted(one.prompts), direction) for name, one in targets.items()}
     prompts = [prompt for one in targets.values() for prompt in one.prompts.values()]
-    return PropagationRun(length, stretches, prompts, phrases, direction, **limits)
+    return PropagationRun(length, intervals, prompts, phrases, direction, **limits)
 
 
-def together(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> PropagationRun:
+def run_session(engine: StubEngine, targets=(), phrases=(), direction="forward", length=50, **limits) -> PropagationRun:
     masks = limits.pop("masks", False)
-    propagations = made(length, dict(targets), phrases, direction, **limits)
-    assert len(list(propagations.run(engine, FakeVideo(length), masks))) == propagations.total == len(engine.frames)
-    return propagations
+    propagation = build_run(length, dict(targets), phrases, direction, **limits)
+    assert len(list(propagation.run(engine, FakeVideo(length), masks))) == propagation.total == len(engine.frames)
+    return propagation
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("limits", [{}, {"max_frames": 4}, {"span": range(3, 40)}])
 def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: str, limits: dict) -> None:
     targets = {"a": target("a", 5, 9, 20), "b": target("b", 12, left=40), "c": target("c", 33, 39, left=70)}
-    tracks = together(StubEngine(step=0.5), targets, direction=direction, **limits).tracks()
+    tracks = run_session(StubEngine(step=0.5), targets, direction=direction, **limits).tracks()
     assert list(tracks) == ["a", "b", "c"]
     for name, track in tracks.items():
-        alone = together(StubEngine(step=0.5), {name: targets[name]}, direction=direction, **limits).tracks()[name]
+        alone = run_session(StubEngine(step=0.5), {name: targets[name]}, direction=direction, **limits).tracks()[name]
         whole = np.arange(50)
         for ours, expected in zip(track.at(whole), alone.at(whole), strict=True):
             assert np.array_equal(ours, expected, equal_nan=True)
@@ -123,7 +118,7 @@ def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: s
 def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
     targets = {"a": target("a", 5, 9), "b": target("b", 9, 12), "c": target("c", 30, 32)}
-    together(engine, targets, [Phrase("car", 40)])
+    run_session(engine, targets, [Phrase("car", 40)])
     assert engine.sessions == 1
     assert engine.frames == [*range(5, 50), *range(12, 4, -1), *range(32, 29, -1)]
 
@@ -138,11 +133,11 @@ def test_everything_is_prompted_frame_by_frame_and_words_last(monkeypatch: pytes
     monkeypatch.setattr(StubSession, "prompt", spy)
     targets = {"a": target("a", 9, 20), "b": target("b", 2, 9)}
     phrases = [Phrase("car", 5), Phrase("dog", 1), Phrase("cat", 5)]
-    together(StubEngine(answering={}), targets, phrases)
+    run_session(StubEngine(answering={}), targets, phrases)
     assert prompted == [["b"], ["a", "b"], ["a"], ["dog"], ["car", "cat"]]
 
 
-def test_stretches_that_touch_are_gone_through_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_that_touch_are_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     spans, propagate = [], StubSession.propagate
 
     def spy(self, span, reverse):
@@ -150,13 +145,15 @@ def test_stretches_that_touch_are_gone_through_as_one(monkeypatch: pytest.Monkey
         return propagate(self, span, reverse)
 
     monkeypatch.setattr(StubSession, "propagate", spy)
-    together(StubEngine(), {"a": target("a", 0), "b": target("b", 4), "c": target("c", 9)}, max_frames=3)
+    run_session(StubEngine(), {"a": target("a", 0), "b": target("b", 4), "c": target("c", 9)}, max_frames=3)
     assert spans == [range(8), range(9, 13)]
 
 
 def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_frames() -> None:
     answering = {"car": {"x": range(0, 20), "late": range(30, 50), "earlier": range(0, 5)}, "dog": {}}
-    found = together(StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)])
+    found = run_session(
+        StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)]
+    )
     tracks = {name: frames_of(track) for name, track in found.tracks().items()}
     assert tracks == {"a": [*range(2, 50)], "x": [*range(10, 20)], "late": [*range(30, 50)]}
     assert {name: found.track_phrases[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
@@ -164,32 +161,32 @@ def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_fra
 
 def test_a_track_that_changes_over_to_better_words_has_them() -> None:
     answering = {"car": {"x": range(5)}, "truck": {"x": range(5, 50)}}
-    found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
+    found = run_session(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
     assert found.track_phrases == {"x": "truck"}
     assert frames_of(found.tracks()["x"]) == [*range(50)]
 
 
-def found_on(found: PropagationRun) -> dict[str, list[int]]:
+def phrase_frames(found: PropagationRun) -> dict[str, list[int]]:
     return {name: frames_of(track) for name, track in found.tracks().items()}
 
 
 def test_what_a_phrase_names_is_kept_wherever_another_one_is_looked_for() -> None:
     engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
-    found = together(engine, phrases=[Phrase("red car", 5), Phrase("car", 20)], max_frames=6)
-    assert found_on(found) == {"x": [*range(5, 12), *range(20, 27)]}
+    found = run_session(engine, phrases=[Phrase("red car", 5), Phrase("car", 20)], max_frames=6)
+    assert phrase_frames(found) == {"x": [*range(5, 12), *range(20, 27)]}
     engine.frames.clear()
-    found = together(engine, phrases=[Phrase("red car", 5), Phrase("car", 8)], max_frames=6)
-    assert found_on(found) == {"x": [*range(5, 15)]}
+    found = run_session(engine, phrases=[Phrase("red car", 5), Phrase("car", 8)], max_frames=6)
+    assert phrase_frames(found) == {"x": [*range(5, 15)]}
 
 
 def test_where_phrases_are_looked_for_both_ways_each_way_has_the_frames_of_all() -> None:
     engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
     phrases = [Phrase("red car", 20), Phrase("car", 30)]
-    found = together(engine, phrases=phrases, direction="both", max_frames=8)
-    assert found_on(found) == {"x": [*range(12, 29), *range(30, 39)]}
+    found = run_session(engine, phrases=phrases, direction="both", max_frames=8)
+    assert phrase_frames(found) == {"x": [*range(12, 29), *range(30, 39)]}
     engine = StubEngine(answering={"red car": {}, "car": {"y": range(50)}})
     targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
-    tracks = found_on(together(engine, targets, phrases, direction="backward", max_frames=8))
+    tracks = phrase_frames(run_session(engine, targets, phrases, direction="backward", max_frames=8))
     assert tracks == {"a": [*range(50)], "y": [*range(12, 21), *range(22, 31)]}
 
 
@@ -199,16 +196,16 @@ def test_the_last_words_of_a_track_are_those_of_its_last_frame_that_is_kept(
 ) -> None:
     engine = StubEngine(answering={"car": {"x": range(changes)}, "truck": {"x": range(changes, 50)}})
     targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
-    found = together(engine, targets, [Phrase("car", start), Phrase("truck", start)], direction, max_frames=4)
+    found = run_session(engine, targets, [Phrase("car", start), Phrase("truck", start)], direction, max_frames=4)
     assert found.track_phrases == {"x": "truck"}
 
 
 def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
     answering = {"car": {"x": range(3, 50), "car 1": range(4, 6), "shown": range(50)}, "dog": {"car 2": range(20, 50)}}
     phrases = [Phrase("car"), Phrase("dog", 20), Phrase("cat", 40)]
-    found = together(StubEngine(answering=answering), phrases=phrases, max_frames=8)
+    found = run_session(StubEngine(answering=answering), phrases=phrases, max_frames=8)
     gap, last = [*range(20, 29)], [*range(40, 49)]
-    assert found_on(found) == {
+    assert phrase_frames(found) == {
         "x": [*range(3, 9)],
         "car 1": [4, 5],
         "car 3": gap,
@@ -222,26 +219,26 @@ def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
 @pytest.mark.parametrize(("again", "other"), [(20, 22), (22, 20)])
 def test_a_name_that_is_made_is_not_the_sessions_name_for_another_object(again: int, other: int) -> None:
     answering = {"car": {"x": [3, *range(again, 50)], "car 1": range(other, 50)}}
-    found = together(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("dog", 20)], max_frames=8)
-    assert found_on(found) == {"x": [3], "car 1": [*range(20, 29)], "car 2": [*range(22, 29)]}
+    found = run_session(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("dog", 20)], max_frames=8)
+    assert phrase_frames(found) == {"x": [3], "car 1": [*range(20, 29)], "car 2": [*range(22, 29)]}
 
 
 @pytest.mark.parametrize("frames", [range(16, 25), [16, 24]])
 def test_a_name_means_the_same_object_in_both_directions(frames: Sequence[int]) -> None:
     engine = StubEngine(answering={"car": {"x": frames}})
-    found = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6)
-    assert found_on(found) == {"x": list(frames)}
+    found = run_session(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6)
+    assert phrase_frames(found) == {"x": list(frames)}
 
 
 def test_what_is_never_seen_is_no_track() -> None:
-    propagations = PropagationRun(50, {}, [], [Phrase("car")])
-    assert len(list(propagations.run(Passing(10, ABSENT), FakeVideo(1)))) == 50
-    assert propagations.tracks() == {}
+    propagation = PropagationRun(50, {}, [], [Phrase("car")])
+    assert len(list(propagation.run(PassingObjects(10, ABSENT), FakeVideo(1)))) == 50
+    assert propagation.tracks() == {}
 
 
 def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
-    (track,) = together(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
+    (track,) = run_session(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
     assert frames_of(track) == [*range(14, 27)]
 
 
@@ -262,13 +259,13 @@ def test_where_it_was_looked_for_is_told_of_prompts_and_of_words() -> None:
 def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts() -> None:
     engine = StubEngine(step=2, masks=True)
     targets = {"a": target("a", 0, 9)}
-    assert together(StubEngine(masks=True), targets).tracks()["a"].masks == {}
-    masks = together(engine, targets, span=range(0, 10), masks=True).tracks()["a"].masks
+    assert run_session(StubEngine(masks=True), targets).tracks()["a"].masks == {}
+    masks = run_session(engine, targets, span=range(0, 10), masks=True).tracks()["a"].masks
     lefts = [int(np.flatnonzero(masks[frame].to_mask().any(axis=0))[0]) for frame in range(10)]
     assert lefts == [10, 12, 14, 16, 18, 2, 4, 6, 8, 10]
 
 
-def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
+def track_bytes(frames: range, length: int = 100_000, reverse: bool = False) -> int:
     """Bytes that one track takes that is seen on these frames of a long video."""
     tracemalloc.start()
     propagation = TrackBuffer(length, [Interval(None, length - 1) if reverse else Interval(0, None)])
@@ -283,20 +280,20 @@ def grown(frames: range, length: int = 100_000, reverse: bool = False) -> int:
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_short_track_of_a_long_video_takes_little_memory(reverse: bool) -> None:
-    assert grown(range(50_000, 50_100), reverse=reverse) < 100 * 64 + 4096
-    assert grown(range(20_000), reverse=reverse) < 20_000 * 24 + 4096
+    assert track_bytes(range(50_000, 50_100), reverse=reverse) < 100 * 64 + 4096
+    assert track_bytes(range(20_000), reverse=reverse) < 20_000 * 24 + 4096
 
 
-class Passing:
+class PassingObjects:
     """A session of words, `life` frames of each object, one after the other; and its engine."""
 
     def __init__(self, life: int, seen: Observation) -> None:
         self.life, self.seen = life, seen
 
-    def open(self, video: FakeVideo) -> "Passing":
+    def open(self, video: FakeVideo) -> "PassingObjects":
         return self
 
-    def __enter__(self) -> "Passing":
+    def __enter__(self) -> "PassingObjects":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -314,11 +311,11 @@ class Passing:
 def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
     length, life = 20_000, 200
     tracemalloc.start()
-    propagations = PropagationRun(length, {}, [], [Phrase("car")])
-    for _ in propagations.run(Passing(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):
+    propagation = PropagationRun(length, {}, [], [Phrase("car")])
+    for _ in propagation.run(PassingObjects(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):
         pass
     tracemalloc.reset_peak()
-    tracks = propagations.tracks()
+    tracks = propagation.tracks()
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(tracks) == length // life

@@ -1,4 +1,4 @@
-"""Who runs when, on a stub engine in a thread; `test_kills.py` has the engine's process."""
+"""The scheduler, with a stub engine in a thread; `test_kills.py` uses worker processes."""
 
 import logging
 import sqlite3
@@ -27,8 +27,8 @@ def box(x: float = 10, task: str = "7") -> JobSpec:
     return JobSpec(task, "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (x, 20, 12, 15, 0)),), intervals=((1, None),))
 
 
-class Room:
-    """A scheduler and all that it needs, which may be closed and opened again."""
+class Harness:
+    """A scheduler and what it needs; it may be closed and opened again."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -38,23 +38,23 @@ class Room:
         self.done: list[int] = []
         self.scheduler: Scheduler | None = None
 
-    def open(self, engine: StubEngine | None = None, queue: int = 9, stall: float = 60, **more) -> Scheduler:
+    def open(self, engine: StubEngine | None = None, queue: int = 9, timeout: float = 60, **more) -> Scheduler:
         self.close()
         self.engine = engine or self.engine
         self.monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo())
-        self.worker = thread_worker(self.engine, stall)
+        self.worker = thread_worker(self.engine, timeout)
         self.store = Store(self.folder / "jobs.sqlite3", 2**30, 30)
         self.scheduler = Scheduler(
             self.worker,
             self.store,
-            lambda *asked: self.fetch(*asked),
+            lambda *request: self.fetch(*request),
             self.forgotten.append,
             VideoLimits(),
             queue=queue,
             metrics=Metrics(),
+            on_done=lambda job: self.done.append(job.number),
             **more,
         )
-        self.scheduler.on_done = lambda job: self.done.append(job.number)
         return self.scheduler
 
     def close(self) -> None:
@@ -66,13 +66,13 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
-    room = Room(tmp_path, monkeypatch)
-    yield room
-    room.close()
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    harness = Harness(tmp_path, monkeypatch)
+    yield harness
+    harness.close()
 
 
-def ended(scheduler: Scheduler, job: Job, state: str = "done") -> Job:
+def wait_for_end(scheduler: Scheduler, job: Job, state: str = "done") -> Job:
     scheduler.wait([job], 20)
     assert (job.state, job.has_ended) == (state, True), job.error
     return job
@@ -85,74 +85,74 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def lefts(job: Job) -> list[float]:
+def left_sides(job: Job) -> list[float]:
     """The box's left side on every frame of a finished track."""
     boxes, _ = job.resolved.propagation.tracks()[OBJECT_TRACK].at(np.arange(100))
     return boxes[:, 0].tolist()
 
 
-def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(room: Room) -> None:
-    scheduler = room.open()
+def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(harness: Harness) -> None:
+    scheduler = harness.open()
     first = scheduler.submit(["a"], "1", box())
     assert scheduler.submit(["a"], "1", box()) is first
-    ended(scheduler, first)
+    wait_for_end(scheduler, first)
     assert scheduler.submit(["a"], "1", box()) is first
-    before = lefts(first)
-    scheduler = room.open()
+    before = left_sides(first)
+    scheduler = harness.open()
     again = scheduler.submit(["a"], "1", box())
     assert (again.state, again.number, again.progress()) == ("done", first.number, (100, 100))
-    assert lefts(again) == before == [64 + frame for frame in range(100)]
-    assert room.engine.sessions == 1
+    assert left_sides(again) == before == [64 + frame for frame in range(100)]
+    assert harness.engine.sessions == 1
 
 
-def test_a_new_digest_replaces_what_runs_and_its_frames_stay(room: Room) -> None:
+def test_a_new_digest_replaces_what_runs_and_its_frames_stay(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
     until(lambda: first.progress()[0] == 30)
     second = scheduler.submit(["a"], "2", box(20))
     gate.open()
-    ended(scheduler, second)
+    wait_for_end(scheduler, second)
     assert first.state == "cancelled"
     assert first.progress()[0] >= 30
     # Asked for once more it goes on from there, and not from the start.
-    count = len(room.engine.frames)
-    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
+    count = len(harness.engine.frames)
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     assert again.number == first.number
-    assert len(room.engine.frames) - count <= 70
-    assert lefts(again) == [64 + frame for frame in range(100)]
+    assert len(harness.engine.frames) - count <= 70
+    assert left_sides(again) == [64 + frame for frame in range(100)]
 
 
-def test_what_was_cancelled_and_is_asked_for_before_it_has_stopped_goes_on(room: Room) -> None:
+def test_what_was_cancelled_and_is_asked_for_before_it_has_stopped_goes_on(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
     assert scheduler.cancel(job.number)
     assert scheduler.submit(["a"], "1", box()) is job
     gate.open()
-    ended(scheduler, job)
-    assert room.engine.frames == list(range(100))
+    wait_for_end(scheduler, job)
+    assert harness.engine.frames == list(range(100))
 
 
-def test_those_that_somebody_waits_for_go_first_and_interrupt_the_others(room: Room) -> None:
+def test_those_that_somebody_waits_for_go_first_and_interrupt_the_others(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: batch.progress()[0] == 30)
-    asked = scheduler.submit(["asked"], "1", box(20))
+    request = scheduler.submit(["asked"], "1", box(20))
     gate.open()
-    scheduler.wait([asked], 20)
-    assert asked.has_ended
-    frames = room.engine.frames
-    ended(scheduler, batch)
-    assert lefts(batch) == [64 + frame for frame in range(100)]
+    scheduler.wait([request], 20)
+    assert request.has_ended
+    frames = harness.engine.frames
+    wait_for_end(scheduler, batch)
+    assert left_sides(batch) == [64 + frame for frame in range(100)]
     assert len(frames) == 200, "nothing was computed twice"
 
 
-def test_a_job_that_is_waited_for_overtakes_one_that_is_not(room: Room) -> None:
+def test_a_job_that_is_waited_for_overtakes_one_that_is_not(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
     until(lambda: first.progress()[0] == 30)
     second = scheduler.submit(["b"], "1", box(20))
@@ -160,13 +160,13 @@ def test_a_job_that_is_waited_for_overtakes_one_that_is_not(room: Room) -> None:
     threading.Timer(0.1, gate.open).start()
     scheduler.wait([second], 20)
     assert second.has_ended
-    ended(scheduler, first)
-    assert len(room.engine.frames) == 200
+    wait_for_end(scheduler, first)
+    assert len(harness.engine.frames) == 200
 
 
-def test_a_full_queue_is_said_with_a_time_to_come_back(room: Room) -> None:
+def test_a_full_queue_is_said_with_a_time_to_come_back(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate), queue=2)
+    scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first = scheduler.submit(["a"], "1", box())
     until(lambda: first.state == "running")
     scheduler.submit(["b"], "1", box())
@@ -181,12 +181,12 @@ def test_a_full_queue_is_said_with_a_time_to_come_back(room: Room) -> None:
         scheduler.submit(["a"], "2", box())
     assert not first.is_cancelled, "what cannot be replaced is not cancelled"
     gate.open()
-    ended(scheduler, first)
+    wait_for_end(scheduler, first)
 
 
-def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(room: Room) -> None:
+def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(harness: Harness) -> None:
     gate = Gate(40)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 40)
     waiting = scheduler.submit(["b"], "1", box(20))
@@ -194,37 +194,37 @@ def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(room: Room)
     scheduler.close()
     assert not job.has_ended
     engine = StubEngine()
-    scheduler = room.open(engine)
-    ended(scheduler, scheduler.submit(["b"], "1", box(20)))
-    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
+    scheduler = harness.open(engine)
+    wait_for_end(scheduler, scheduler.submit(["b"], "1", box(20)))
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     assert again.number == job.number
     assert min(engine.frames.index(frame) for frame in range(41, 100)) == 0
-    assert lefts(again) == [64 + frame for frame in range(100)]
-    until(lambda: sorted(room.done) == [again.number, waiting.number])  # told after the jobs have ended
+    assert left_sides(again) == [64 + frame for frame in range(100)]
+    until(lambda: sorted(harness.done) == [again.number, waiting.number])  # called after the jobs have ended
 
 
-def test_another_model_does_not_go_on_with_what_this_one_began(room: Room) -> None:
+def test_another_model_does_not_go_on_with_what_this_one_began(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
     other = StubEngine()
     other.version = "2"
     threading.Timer(0.1, gate.open).start()
-    scheduler = room.open(other)
+    scheduler = harness.open(other)
     until(lambda: scheduler.job(job.number).state == "failed")
     assert "another model" in str(scheduler.job(job.number).error)
     assert other.frames == []
 
 
-def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(room: Room) -> None:
+def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(harness: Harness) -> None:
     gate = Gate(40)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 40)
     scheduler.cancel(job.number)
     gate.open()
-    ended(scheduler, job, "cancelled")
+    wait_for_end(scheduler, job, "cancelled")
 
     class Changed(StubEngine):
         def open(self, video, state=None):
@@ -232,42 +232,44 @@ def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(room: Room)
                 raise Unsupported("the saved state is of another version")
             return super().open(video)
 
-    scheduler = room.open(Changed())
-    assert lefts(ended(scheduler, scheduler.submit(["a"], "1", box()))) == [64 + frame for frame in range(100)]
+    scheduler = harness.open(Changed())
+    assert left_sides(wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))) == [
+        64 + frame for frame in range(100)
+    ]
 
 
-def test_a_cancelled_job_is_listed_and_goes_on_by_its_number(room: Room) -> None:
+def test_a_cancelled_job_is_listed_and_goes_on_by_its_number(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
     until(lambda: job.progress()[0] == 30)
     assert scheduler.cancel(job.number)
     gate.open()
-    ended(scheduler, job, "cancelled")
+    wait_for_end(scheduler, job, "cancelled")
     (listed,) = scheduler.jobs(9)
     assert (listed.state, listed.progress()) == ("cancelled", job.progress())
     assert scheduler.resume(job.number)
     resumed = scheduler.newest(["a"])
-    ended(scheduler, resumed)
+    wait_for_end(scheduler, resumed)
     assert scheduler.job(job.number).state == "done"
     assert (scheduler.cancel(99), scheduler.resume(99), scheduler.job(99)) == (False, False, None)
-    assert room.engine.frames == list(range(100))
+    assert harness.engine.frames == list(range(100))
 
 
-def test_a_waiting_job_that_is_cancelled_never_runs(room: Room) -> None:
+def test_a_waiting_job_that_is_cancelled_never_runs(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
     until(lambda: first.state == "running")
     second = scheduler.submit(["b"], "1", box())
     scheduler.cancel(second.number)
     assert (second.state, second.has_ended) == ("cancelled", True)
     gate.open()
-    ended(scheduler, first)
-    assert room.engine.sessions == 1
+    wait_for_end(scheduler, first)
+    assert harness.engine.sessions == 1
 
 
-def test_a_file_that_cannot_be_had_fails_its_job_alone(room: Room) -> None:
+def test_a_file_that_cannot_be_had_fails_its_job_alone(harness: Harness) -> None:
     def fetch(spec: JobSpec, cancelled: Callable[[], bool]) -> Path:
         if spec.task == "8":
             raise MediaError("check the task's url")
@@ -275,57 +277,57 @@ def test_a_file_that_cannot_be_had_fails_its_job_alone(room: Room) -> None:
             raise RuntimeError("/home/ann/token")
         return fake_path()
 
-    room.fetch = fetch
-    scheduler = room.open()
+    harness.fetch = fetch
+    scheduler = harness.open()
     gone, broken, good = (scheduler.submit([task], "1", box(task=task)) for task in ("8", "9", "7"))
-    assert str(ended(scheduler, gone, "failed").error) == "check the task's url"
-    assert "ann" not in str(ended(scheduler, broken, "failed").error)
-    ended(scheduler, good)
-    room.fetch = fake_path
+    assert str(wait_for_end(scheduler, gone, "failed").error) == "check the task's url"
+    assert "ann" not in str(wait_for_end(scheduler, broken, "failed").error)
+    wait_for_end(scheduler, good)
+    harness.fetch = fake_path
     again = scheduler.submit(["8"], "1", box(task="8"))
-    assert ended(scheduler, again).number == gone.number
+    assert wait_for_end(scheduler, again).number == gone.number
 
 
-def test_a_long_download_holds_nobody_up(room: Room) -> None:
+def test_a_long_download_holds_nobody_up(harness: Harness) -> None:
     come = threading.Event()
-    room.fetch = lambda spec, cancelled: ((come.wait(20) if spec.task == "8" else None) and None) or fake_path()
-    scheduler = room.open()
+    harness.fetch = lambda spec, cancelled: ((come.wait(20) if spec.task == "8" else None) and None) or fake_path()
+    scheduler = harness.open()
     slow = scheduler.submit(["8"], "1", box(task="8"))
     until(lambda: slow.phase == "fetching")
-    ended(scheduler, scheduler.submit(["7"], "1", box()))
+    wait_for_end(scheduler, scheduler.submit(["7"], "1", box()))
     assert not slow.has_ended
     come.set()
-    ended(scheduler, slow)
+    wait_for_end(scheduler, slow)
 
 
-def test_a_file_that_is_no_video_is_not_kept(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_video_is_not_kept(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise BadVideo("this file holds no video")
 
-    scheduler = room.open()
+    scheduler = harness.open()
     monkeypatch.setattr("backend.jobs.worker.Video", broken)
-    ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
-    assert room.forgotten == [fake_path()]
+    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()), "failed")
+    assert harness.forgotten == [fake_path()]
 
 
-def test_an_engines_error_ends_its_job_alone_and_tells_no_secret(room: Room, caplog) -> None:
+def test_an_engines_error_ends_its_job_alone_and_tells_no_secret(harness: Harness, caplog) -> None:
     def raising(frame: int) -> None:
         if frame == 50:
             raise RuntimeError("/home/ann/token")
 
-    scheduler = room.open(StubEngine(gate=raising))
-    job = ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
+    scheduler = harness.open(StubEngine(gate=raising))
+    job = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()), "failed")
     assert type(job.error) is BackendError
     assert "ann" not in str(job.error) + caplog.text
     assert "RuntimeError at" in caplog.text
-    room.engine.gate = None
-    count = len(room.engine.frames)
-    again = ended(scheduler, scheduler.submit(["a"], "1", box()))
-    assert len(room.engine.frames) - count <= 100 - 32, "what was saved before is not computed again"
-    assert lefts(again) == [64 + frame for frame in range(100)]
+    harness.engine.gate = None
+    count = len(harness.engine.frames)
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    assert len(harness.engine.frames) - count <= 100 - 32, "what was saved before is not computed again"
+    assert left_sides(again) == [64 + frame for frame in range(100)]
 
 
-def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(room: Room, caplog) -> None:
+def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(harness: Harness, caplog) -> None:
     held = threading.Event()
 
     def hanging(frame: int) -> None:
@@ -333,74 +335,74 @@ def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(room: Room,
             held.set()
             threading.Event().wait(3)
 
-    scheduler = room.open(StubEngine(gate=hanging), stall=0.5)
-    job = ended(scheduler, scheduler.submit(["a"], "1", box()))
+    scheduler = harness.open(StubEngine(gate=hanging), timeout=0.5)
+    job = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     assert "sent nothing for" in caplog.text
-    assert lefts(job) == [64 + frame for frame in range(100)]
-    assert room.engine.frames.count(10) == 1, "it went on from where it was saved"
+    assert left_sides(job) == [64 + frame for frame in range(100)]
+    assert harness.engine.frames.count(10) == 1, "it went on from where it was saved"
 
 
-def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(room: Room) -> None:
+def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(harness: Harness) -> None:
     def deadly(frame: int) -> None:
         if frame == 50:
-            room.worker.kill()
+            harness.worker.kill()
             threading.Event().wait(0.05)
 
-    scheduler = room.open(StubEngine(gate=deadly))
-    job = ended(scheduler, scheduler.submit(["a"], "1", box()), "failed")
+    scheduler = harness.open(StubEngine(gate=deadly))
+    job = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()), "failed")
     assert "ended 3 times" in str(job.error)
-    room.engine.gate = None
-    ended(scheduler, scheduler.submit(["b"], "1", box()))
+    harness.engine.gate = None
+    wait_for_end(scheduler, scheduler.submit(["b"], "1", box()))
 
 
-def test_words_find_the_same_whether_interrupted_or_not(room: Room) -> None:
+def test_words_find_the_same_whether_interrupted_or_not(harness: Harness) -> None:
     words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(Range(),))
     answering = {"car": {"x": range(5, 60), "y": range(40, 100)}}
-    scheduler = room.open(StubEngine(answering=answering))
-    whole = ended(scheduler, scheduler.submit(["whole"], "1", words)).resolved.propagation.tracks()
+    scheduler = harness.open(StubEngine(answering=answering))
+    whole = wait_for_end(scheduler, scheduler.submit(["whole"], "1", words)).resolved.propagation.tracks()
     gate = Gate(50)
-    scheduler = room.open(StubEngine(answering=answering, gate=gate))
+    scheduler = harness.open(StubEngine(answering=answering, gate=gate))
     job = scheduler.submit(["cut"], "1", words)
     until(lambda: job.progress()[0] == 50)
     scheduler.cancel(job.number)
     gate.open()
-    ended(scheduler, job, "cancelled")
-    scheduler = room.open(StubEngine(answering=answering))
-    cut = ended(scheduler, scheduler.submit(["cut"], "1", words)).resolved.propagation
+    wait_for_end(scheduler, job, "cancelled")
+    scheduler = harness.open(StubEngine(answering=answering))
+    cut = wait_for_end(scheduler, scheduler.submit(["cut"], "1", words)).resolved.propagation
     assert cut.track_phrases == {"x": "car", "y": "car"}
     for name, track in cut.tracks().items():
         assert np.array_equal(track.boxes, whole[name].boxes, equal_nan=True)
         assert track.start == whole[name].start
 
 
-def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(room: Room) -> None:
-    scheduler = room.open(max_recent=4)
-    jobs = [ended(scheduler, scheduler.submit([str(number)], "1", box(number))) for number in range(9)]
+def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(harness: Harness) -> None:
+    scheduler = harness.open(max_recent=4)
+    jobs = [wait_for_end(scheduler, scheduler.submit([str(number)], "1", box(number))) for number in range(9)]
     assert scheduler.submit(["8"], "1", box(8)) is jobs[8]
     again = scheduler.submit(["0"], "1", box(0))
     assert again is not jobs[0]
     assert (again.number, again.state) == (jobs[0].number, "done")
 
 
-def test_every_job_is_told_in_one_line(room: Room, caplog) -> None:
+def test_every_job_is_told_in_one_line(harness: Harness, caplog) -> None:
     with caplog.at_level(logging.INFO, "backend.jobs.scheduler"):
-        scheduler = room.open()
-        ended(scheduler, scheduler.submit(["a"], "1", box()))
+        scheduler = harness.open()
+        wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("job 1")]
     assert line.startswith("job 1 of task 7, box: done, 100 of 100 frames (")
 
 
-def test_closing_ends_the_threads(room: Room) -> None:
-    scheduler = room.open()
-    ended(scheduler, scheduler.submit(["a"], "1", box()))
-    room.close()
+def test_closing_ends_the_threads(harness: Harness) -> None:
+    scheduler = harness.open()
+    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    harness.close()
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
     assert not names & {"scheduler", "worker-reader"}
 
 
-def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = room.open()
-    real, full = room.store.set_state, threading.Event()
+def test_a_disk_that_is_full_ends_no_runner(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = harness.open()
+    real, full = harness.store.set_state, threading.Event()
 
     def set_state(*arguments) -> None:
         if not full.is_set():
@@ -408,27 +410,27 @@ def test_a_disk_that_is_full_ends_no_runner(room: Room, monkeypatch: pytest.Monk
             raise sqlite3.OperationalError("database or disk is full")
         real(*arguments)
 
-    monkeypatch.setattr(room.store, "set_state", set_state)
-    ended(scheduler, scheduler.submit(["a"], "1", box()))
-    ended(scheduler, scheduler.submit(["b"], "1", box()))
+    monkeypatch.setattr(harness.store, "set_state", set_state)
+    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    wait_for_end(scheduler, scheduler.submit(["b"], "1", box()))
     assert full.is_set()
 
 
-def test_downloads_of_batches_keep_nobody_from_theirs(room: Room) -> None:
+def test_downloads_of_batches_keep_nobody_from_theirs(harness: Harness) -> None:
     come = threading.Event()
-    room.fetch = lambda spec, cancelled: fake_path() if spec.task == "7" or come.wait(20) else None
-    scheduler = room.open()
+    harness.fetch = lambda spec, cancelled: fake_path() if spec.task == "7" or come.wait(20) else None
+    scheduler = harness.open()
     batches = [scheduler.submit([str(number)], "1", box(task=str(number)), batch=True) for number in range(10, 20)]
     until(lambda: any(job.phase == "fetching" for job in batches))
-    ended(scheduler, scheduler.submit(["7"], "1", box()))
+    wait_for_end(scheduler, scheduler.submit(["7"], "1", box()))
     come.set()
     for job in batches:
-        ended(scheduler, job)
+        wait_for_end(scheduler, job)
 
 
-def test_what_waits_is_fetched_when_those_before_it_are_cancelled(room: Room) -> None:
+def test_what_waits_is_fetched_when_those_before_it_are_cancelled(harness: Harness) -> None:
     gate = Gate(30)
-    scheduler = room.open(StubEngine(gate=gate))
+    scheduler = harness.open(StubEngine(gate=gate))
     jobs = [scheduler.submit([str(number)], "1", box(number), batch=True) for number in range(9)]
     until(lambda: sum(job.video_path is not None for job in jobs) >= 4)
     for job in [job for job in jobs if job.video_path and job.state == "queued"]:
@@ -439,22 +441,22 @@ def test_what_waits_is_fetched_when_those_before_it_are_cancelled(room: Room) ->
         assert job.has_ended
 
 
-def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(room: Room) -> None:
-    scheduler = room.open(StubEngine(status="failed: the device is not there"))
-    until(lambda: room.worker.status.startswith("failed"))
+def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(harness: Harness) -> None:
+    scheduler = harness.open(StubEngine(status="failed: the device is not there"))
+    until(lambda: harness.worker.status.startswith("failed"))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
-    asked = scheduler.submit(["asked"], "1", box())
-    assert "not there" in str(ended(scheduler, asked, "failed").error)
+    request = scheduler.submit(["asked"], "1", box())
+    assert "not there" in str(wait_for_end(scheduler, request, "failed").error)
     assert batch.state == "queued"
 
 
-def test_going_back_to_what_is_done_cancels_what_came_after(room: Room) -> None:
+def test_going_back_to_what_is_done_cancels_what_came_after(harness: Harness) -> None:
     gate = Gate(1000)
-    scheduler = room.open(StubEngine(gate=gate))
-    first = ended(scheduler, scheduler.submit(["a"], "1", box()))
+    scheduler = harness.open(StubEngine(gate=gate))
+    first = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     gate.until = 30
     second = scheduler.submit(["a"], "2", box(20))
     until(lambda: second.state == "running")
     assert scheduler.submit(["a"], "1", box()) is first
     gate.open()
-    ended(scheduler, second, "cancelled")
+    wait_for_end(scheduler, second, "cancelled")

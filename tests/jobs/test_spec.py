@@ -10,7 +10,7 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point
 from backend.video import VideoInfo
 
-FOOTAGE = VideoInfo(np.arange(100) / 25, 4.0, 640, 360)
+VIDEO = VideoInfo(np.arange(100) / 25, 4.0, 640, 360)
 BOX = (10.0, 20.0, 30.0, 40.0, 0.0)
 
 frames = st.integers(1, 10**8)
@@ -37,12 +37,12 @@ specs = st.builds(
 
 
 @given(specs)
-def test_a_recipe_is_read_as_it_was_written(spec: JobSpec) -> None:
+def test_a_spec_is_read_as_it_was_written(spec: JobSpec) -> None:
     assert JobSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '{"shown": 3}', '{"task": "1"}'])
-def test_what_is_no_recipe_is_said_to_be_none(text: str) -> None:
+def test_text_that_is_no_spec_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         JobSpec.from_json(text)
 
@@ -51,44 +51,44 @@ def spec(**asked) -> JobSpec:
     return JobSpec(task="7", project="3", url="/clip.mp4", framerate=25, **asked)
 
 
-def test_boxes_and_clicks_become_prompts_in_pixels_and_stretches_in_source_frames() -> None:
+def test_boxes_and_clicks_become_prompts_in_pixels_and_intervals_in_source_frames() -> None:
     shown = (FramePrompts(51, None, ((50.0, 50.0, True),)), FramePrompts(1, BOX, ((10.0, 10.0, False),)))
-    course = spec(prompts=shown, intervals=((1, 51), (51, None))).resolve(FOOTAGE).propagation.schedule
-    ((first,), (second,)) = course.prompts
+    schedule = spec(prompts=shown, intervals=((1, 51), (51, None))).resolve(VIDEO).propagation.schedule
+    ((first,), (second,)) = schedule.prompts
     assert (first.track, first.frame, first.box) == (OBJECT_TRACK, 0, Box(64, 72, 256, 216))
     assert first.points == (Point(64, 36, positive=False),)
     assert (second.frame, second.points) == (50, (Point(320, 180),))
-    assert course.passes == [(range(100), False), (range(51), True)]
+    assert schedule.passes == [(range(100), False), (range(51), True)]
 
 
 def test_two_frames_of_the_page_that_show_one_picture_are_one_prompt() -> None:
     shown = (FramePrompts(1, BOX), FramePrompts(2, None, ((50.0, 50.0, True),)))
-    plan = JobSpec("7", "3", "/clip.mp4", 50.0, prompts=shown, intervals=((1, 2),)).resolve(FOOTAGE)
-    ((prompt,),) = plan.propagation.schedule.prompts
+    resolved = JobSpec("7", "3", "/clip.mp4", 50.0, prompts=shown, intervals=((1, 2),)).resolve(VIDEO)
+    ((prompt,),) = resolved.propagation.schedule.prompts
     assert (prompt.frame, prompt.box is not None, len(prompt.points)) == (0, True, 1)
 
 
 def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
     asked = spec(prompts=(FramePrompts(1, BOX),), intervals=((1, None),), ranges=(Range(20, 40),))
-    assert asked.resolve(FOOTAGE).propagation.schedule.passes == [(range(40), False)]
-    words = spec(phrases=("car", "dog"), ranges=(Range(20, 40),)).resolve(FOOTAGE).propagation.schedule
-    assert words.prompts == [[Phrase("car", 19), Phrase("dog", 19)]]
-    assert words.passes == [(range(19, 40), False)]
+    assert asked.resolve(VIDEO).propagation.schedule.passes == [(range(40), False)]
+    phrases = spec(phrases=("car", "dog"), ranges=(Range(20, 40),)).resolve(VIDEO).propagation.schedule
+    assert phrases.prompts == [[Phrase("car", 19), Phrase("dog", 19)]]
+    assert phrases.passes == [(range(19, 40), False)]
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("asked", "message"),
     [
         ({"prompts": (FramePrompts(500, BOX),), "intervals": ((500, None),)}, "there is no frame 500"),
         ({"prompts": (FramePrompts(1, (120, 20, 5, 5, 0)),), "intervals": ((1, None),)}, "outside the picture"),
         ({"phrases": ("car",), "ranges": (Range(500, 500),)}, "there is no frame 500"),
     ],
 )
-def test_what_lies_outside_the_video_is_refused(asked: dict, sentence: str) -> None:
-    with pytest.raises(BadRequest, match=sentence):
-        spec(**asked).resolve(FOOTAGE)
+def test_what_lies_outside_the_video_is_refused(asked: dict, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        spec(**asked).resolve(VIDEO)
 
 
 def test_a_prompt_on_a_frame_that_the_page_alone_counts_is_on_the_last_picture() -> None:
-    plan = spec(length=101, prompts=(FramePrompts(101, BOX),), intervals=((101, None),)).resolve(FOOTAGE)
-    assert plan.propagation.schedule.passes == [(range(99, 100), False)]
+    resolved = spec(length=101, prompts=(FramePrompts(101, BOX),), intervals=((101, None),)).resolve(VIDEO)
+    assert resolved.propagation.schedule.passes == [(range(99, 100), False)]

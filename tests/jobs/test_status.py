@@ -1,4 +1,4 @@
-"""What the status page is told."""
+"""The status page's data."""
 
 import time
 

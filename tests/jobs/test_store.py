@@ -18,7 +18,7 @@ from backend.tracks.masks import Rle
 from backend.tracks.track import ABSENT, FrameResult, Observation, ResultBlock
 from backend.video import VideoInfo
 
-RECIPE = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (10, 10, 20, 20, 0)),), intervals=((1, None),))
+SPEC = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(1, (10, 10, 20, 20, 0)),), intervals=((1, None),))
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "jobs.sqlite3"
 
 
-def opened(path: Path, most_bytes: int = 2**30, most_days: float = 30) -> Store:
+def open_store(path: Path, most_bytes: int = 2**30, most_days: float = 30) -> Store:
     return Store(path, most_bytes, most_days)
 
 
-def added(store: Store, digest: str = "d", **changes) -> int:
-    return store.add("k", digest, RECIPE, "stub-1", **{"batch": False, "post": None, **changes}).number
+def add_job(store: Store, digest: str = "d", **changes) -> int:
+    return store.add("k", digest, SPEC, "stub-1", **{"batch": False, "post": None, **changes}).number
 
 
 def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[ResultBlock]:
@@ -44,33 +44,34 @@ def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[Re
     return ResultBlock.from_results(results, reverse, masks)
 
 
-def same(one: ResultBlock, other: ResultBlock) -> bool:
+def equal_blocks(one: ResultBlock, other: ResultBlock) -> bool:
     alike = [(b.frames, b.reverse, b.tracks, b.phrases, b.masks) for b in (one, other)]
     return alike[0] == alike[1] and np.array_equal(one.rows, other.rows, equal_nan=True)
 
 
 def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
-    store = opened(path)
-    number = added(store)
-    said = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
-    store.save(number, ["x"], said, Progress(0, 9), (9, 100, 2), b"state")
+    store = open_store(path)
+    number = add_job(store)
+    saved = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
+    store.save(number, ["x"], saved, Progress(0, 9), (9, 100, 2), b"state")
     store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Progress(1, 3), (12, 100, 2), b"later")
     store.close()
-    store = opened(path)
-    (kept,) = store.unfinished()
-    assert (kept.number, kept.spec, kept.model) == (number, RECIPE, "stub-1")
-    assert (kept.progress, kept.initial_tracks, kept.frames, kept.track_count) == (Progress(1, 3), ("x",), (12, 100), 2)
-    (way, first), (last_way, last) = store.blocks(number)
-    assert (way, last_way) == (0, 1)
-    assert same(first, *blocks(range(9), masks=True)), "joined, and as it was"
-    assert same(last, *blocks(range(3, 6), reverse=True))
+    store = open_store(path)
+    (row,) = store.unfinished()
+    assert (row.number, row.spec, row.model) == (number, SPEC, "stub-1")
+    assert (row.progress, row.initial_tracks) == (Progress(1, 3), ("x",))
+    assert (row.frames, row.track_count) == ((12, 100), 2)
+    (index, first), (last_index, last) = store.blocks(number)
+    assert (index, last_index) == (0, 1)
+    assert equal_blocks(first, *blocks(range(9), masks=True)), "joined, and as it was"
+    assert equal_blocks(last, *blocks(range(3, 6), reverse=True))
     assert store.state(number) == b"later"
     store.close()
 
 
 def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
-    store = opened(path)
-    number = added(store)
+    store = open_store(path)
+    number = add_job(store)
     store.save(number, [], [], Progress(0, 1), (1, 2, 1), b"state")
     store.save(number, [], [], Progress(0, 2), (2, 2, 1), None)
     assert store.state(number) is None
@@ -87,16 +88,16 @@ def test_blocks_hold_what_they_are_made_of(parts: list[tuple[bool, int]]) -> Non
             tracks = {"a": Observation(Box(frame, 0, frame + 1, 1), 0.5)} | ({"b": ABSENT} if named else {})
             results.append(FrameResult(frame, tracks))
         at += count
-    made = ResultBlock.from_results(results, reverse=False)
-    assert [frame for block in made for frame in block.frames] == list(range(at))
-    named = {frame: block.tracks for block in made for frame in block.frames}
+    joined = ResultBlock.from_results(results, reverse=False)
+    assert [frame for block in joined for frame in block.frames] == list(range(at))
+    named = {frame: block.tracks for block in joined for frame in block.frames}
     assert all(named[result.frame] == tuple(result.tracks) for result in results)
-    assert all(not np.isnan(block.rows[0]).any() for block in made)
+    assert all(not np.isnan(block.rows[0]).any() for block in joined)
 
 
 def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
-    store = opened(path)
-    first, second = added(store, "1"), added(store, "2", post="{}")
+    store = open_store(path)
+    first, second = add_job(store, "1"), add_job(store, "2", post="{}")
     store.set_state(first, "cancelled")
     store.set_state(second, "done")
     assert store.unfinished() == []
@@ -112,32 +113,32 @@ def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
 
 
 def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -> None:
-    store = opened(path)
-    running, *ended = [added(store, str(number)) for number in range(40)]
+    store = open_store(path)
+    running, *ended = [add_job(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
     for number in (running, *ended):
         store.save(number, [], [(0, ResultBlock(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1), b"")
     for number in ended:
         store.set_state(number, "done")
     store.close()
-    store = opened(path, most_bytes=900_000)
+    store = open_store(path, most_bytes=900_000)
     left = [one.number for one in store.latest(99)]
     assert running in left
     assert 5 < len(left) < 25
     assert sorted(left)[1:] == ended[-len(left) + 1 :], "the newest stay"
     store.close()
-    store = opened(path, most_days=0)
+    store = open_store(path, most_days=0)
     assert [one.number for one in store.latest(99)] == [running]
     assert store.video("/clip.mp4") is None
     store.close()
 
 
-def test_footage_signs_and_studios(path: Path) -> None:
-    store = opened(path)
+def test_videos_clicks_and_connections(path: Path) -> None:
+    store = open_store(path)
     store.put_video("/a\ud800", VideoInfo(np.arange(9) / 25, 0.36, 64, 48))
-    footage = store.video("/a\ud800")
-    assert (footage.end, footage.width, footage.height) == (0.36, 64, 48)
-    assert np.array_equal(footage.times, np.arange(9) / 25)
+    video = store.video("/a\ud800")
+    assert (video.end, video.width, video.height) == (0.36, 64, 48)
+    assert np.array_equal(video.times, np.arange(9) / 25)
     store.put_click("7", "p", False)
     assert (store.is_click_positive("7", "p"), store.is_click_positive("8", "p")) == (False, None)
     store.put_connection("3", "http://studio", "t0ken")
@@ -147,8 +148,8 @@ def test_footage_signs_and_studios(path: Path) -> None:
 
 
 def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
-    store, stop = opened(path), threading.Event()
-    number = added(store)
+    store, stop = open_store(path), threading.Event()
+    number = add_job(store)
 
     def write() -> None:
         at = 0
@@ -168,7 +169,7 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
         thread.join()
         store.close()
     for which in range(5):
-        copied = opened(tmp_path / f"{which}.sqlite3")
+        copied = open_store(tmp_path / f"{which}.sqlite3")
         (job,) = copied.unfinished()
         reached = [frame for _, block in copied.blocks(number) for frame in block.frames]
         assert reached == list(range(job.progress.done))
@@ -176,71 +177,72 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
-    store = opened(path)
+    store = open_store(path)
     with pytest.raises(SettingsError, match="--data-dir"):
-        opened(path)
+        open_store(path)
     store.close()
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
     with pytest.raises(SettingsError, match="newer sam3-backend"):
-        opened(path)
+        open_store(path)
 
 
-def kept(path: Path, *asked: str, masks: Container[int] = range(99)) -> list[tuple[int, int, ResultBlock]]:
-    return list(read_mask_blocks(path, *(asked or (RECIPE.task, RECIPE.project, RECIPE.url)), masks))
+def mask_blocks(path: Path, *job_of: str, masks: Container[int] = range(99)) -> list[tuple[int, int, ResultBlock]]:
+    return list(read_mask_blocks(path, *(job_of or (SPEC.task, SPEC.project, SPEC.url)), masks))
 
 
 def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
-    store = opened(path)
-    first, plain, other, last = (added(store, digest) for digest in "1234")
+    store = open_store(path)
+    first, plain, other, last = (add_job(store, digest) for digest in "1234")
     (shown,) = blocks(range(4), masks=True)
     (later,) = blocks(range(4, 6), reverse=True, masks=True)
     for number in (first, other, last):
         store.save(number, [], [(0, shown)], Progress(0, 4), (4, 9, 2), None)
     store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Progress(2, 3), (9, 9, 2), None)
     store.save(plain, [], [(0, *blocks(range(4)))], Progress(0, 4), (4, 9, 2), None)
-    found = kept(path)
-    assert [(job, way) for job, way, _ in found] == [(first, 0), (first, 1), (other, 0), (last, 0)]
-    assert all(same(block, made) for (_, _, block), made in zip(found, (shown, later, shown, shown), strict=True))
-    boxes = kept(path, masks=[other])
-    assert [(job, way, block.frames) for job, way, block in boxes] == [
-        (job, way, one.frames) for job, way, one in found
+    found = mask_blocks(path)
+    assert [(job, index) for job, index, _ in found] == [(first, 0), (first, 1), (other, 0), (last, 0)]
+    expected = (shown, later, shown, shown)
+    assert all(equal_blocks(block, one) for (_, _, block), one in zip(found, expected, strict=True))
+    boxes = mask_blocks(path, masks=[other])
+    assert [(job, index, block.frames) for job, index, block in boxes] == [
+        (job, index, one.frames) for job, index, one in found
     ]
     assert [job for job, _, block in boxes if block.masks] == [other]
     store.save(last, [], [(1, later)], Progress(1, 2), (6, 9, 2), None)
-    assert len(kept(path)) == 5, "nothing was in the way of the server's next word"
+    assert len(mask_blocks(path)) == 5, "nothing was in the index of the server's next word"
     store.close()
-    assert len(kept(path)) == 5, "nor does anybody have to be at work"
+    assert len(mask_blocks(path)) == 5, "nor does anybody have to be at work"
 
 
 def test_masks_are_one_tasks_of_one_label_studio(path: Path) -> None:
-    store = opened(path)
-    number = added(store)
+    store = open_store(path)
+    number = add_job(store)
     store.save(number, [], [(0, *blocks(range(4), masks=True))], Progress(0, 4), (4, 9, 2), None)
     store.close()
-    assert len(kept(path)) == 1
-    for asked in (("8", "3", "/clip.mp4"), ("7", "4", "/clip.mp4"), ("7", "3", "/other.mp4"), ("7", "3", "\ud800")):
-        assert kept(path, *asked) == []
+    assert len(mask_blocks(path)) == 1
+    for job_of in (("8", "3", "/clip.mp4"), ("7", "4", "/clip.mp4"), ("7", "3", "/other.mp4"), ("7", "3", "\ud800")):
+        assert mask_blocks(path, *job_of) == []
 
 
-def test_no_file_has_no_masks_and_others_are_told(path: Path) -> None:
-    assert kept(path) == []
+def test_a_missing_file_has_no_masks_and_a_broken_one_is_reported(path: Path) -> None:
+    assert mask_blocks(path) == []
     assert not path.parent.exists()
     path.parent.mkdir()
     path.touch()
-    assert kept(path) == []
+    assert mask_blocks(path) == []
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
     file.close()
     with pytest.raises(SettingsError, match="newer sam3-backend"):
-        kept(path)
+        mask_blocks(path)
     path.write_bytes(b"no database at all, but as long as one" * 99)
     with pytest.raises(SettingsError, match="--data-dir"):
-        kept(path)
+        mask_blocks(path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="set data_dir"):
-        opened(tmp_path / "file" / "jobs.sqlite3")
+        open_store(tmp_path / "file" / "jobs.sqlite3")
