@@ -52,8 +52,8 @@ from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import SAVED_FRAMES
 from backend.jobs.worker_client import WorkerClient, process_launcher
-from backend.labelstudio.commands import EVERYWHERE
 from backend.settings import Limits, Settings
+from backend.tracks.frame_range import ALL_FRAMES
 from backend.tracks.track import ResultBlock
 from backend.video import Video, VideoInfo, VideoLimits
 from tests.clips import write_clip
@@ -456,7 +456,7 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     path, rng = folder / "jobs.sqlite3", np.random.default_rng(SEED)
     names = tuple(f"car {number}" for number in range(1, tracks + 1))
     phrases = dict.fromkeys(names, "car")
-    spec = JobSpec("7", "3", URL, 25.0, ranges=(EVERYWHERE,), phrases=("car",))
+    spec = JobSpec("7", "3", URL, 25.0, ranges=(ALL_FRAMES,), phrases=("car",))
     corners = rng.normal(0, 2, (tracks, frames, 2)).cumsum(1, dtype=np.float32)
     rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
     begin = time.perf_counter()

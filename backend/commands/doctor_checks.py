@@ -11,10 +11,10 @@ from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.client import health
-from backend.labelstudio.frame_clock import Clock, same_rate
 from backend.labelstudio.label_config import NUMBERS, VideoTag, field
 from backend.settings import Settings
 from backend.video import Video
+from backend.video.frame_clock import FrameClock, same_rate
 
 
 def opencv() -> str:
@@ -167,7 +167,7 @@ def pictures(task: Mapping[str, Any], name: str, tag: VideoTag, video: Video) ->
         raise BadRequest(f"{name} or {NUMBERS} is missing: {prepare(task)}")
     if len(held) != len(numbers):
         raise BadRequest(f"{name} holds {len(held)} pictures, {NUMBERS} {len(numbers)} numbers: {prepare(task)}")
-    length = Clock(video.times, video.end, tag.rate(task["data"])).length
+    length = FrameClock(video.times, video.end, tag.rate(task["data"])).length
     if numbers != sorted({number for number in numbers if isinstance(number, int) and 1 <= number <= length}):
         raise BadRequest(f"{NUMBERS} are not of this video, which has 1 to {length}: {prepare(task)}")
     return [str(picture) for picture in held]

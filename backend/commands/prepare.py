@@ -10,12 +10,12 @@ from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio import frame_strip, label_config
 from backend.labelstudio.client import Client
-from backend.labelstudio.frame_clock import Clock, same_rate
 from backend.labelstudio.frame_strip import Signed, Signer
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, field
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
 from backend.video import Video, encode_jpeg
+from backend.video.frame_clock import FrameClock, same_rate
 
 _WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
 """A task's fields that tell of work on it, which went by the frame rate that it had."""
@@ -140,7 +140,7 @@ class Preparer:
     def _pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):
             return []
-        clock = Clock(video.times, video.end, self._tag.rate(data))
+        clock = FrameClock(video.times, video.end, self._tag.rate(data))
         numbers = frame_strip.numbers(clock.length, self._settings.frames_per_strip)
         name, known = self._strip[1:], data.get(self._strip[1:])
         served = self._served(data, numbers) if self._settings.public_url else None
@@ -155,7 +155,7 @@ class Preparer:
         if served:
             data[name] = served
         else:
-            made = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source(number)))) for number in numbers]
+            made = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source_frame(number)))) for number in numbers]
             data[name] = self._client.upload(self._project, made)
         data[NUMBERS] = numbers
         return [f"{len(numbers)} frames to click on"]

@@ -21,7 +21,6 @@ from backend.jobs.schedule import intervals_between
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio import region as regions
 from backend.labelstudio import segments, track_ids
-from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.keyframes import Made, keyframes, sampled
 from backend.labelstudio.region import Region
@@ -31,6 +30,7 @@ from backend.tracks import overlay
 from backend.tracks.prompts import Phrase, Target, TextSearch
 from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
+from backend.video.frame_clock import FrameClock
 
 
 def run(
@@ -163,7 +163,7 @@ def _task(
         propagations: what was done.
         before: the regions of an earlier run; what is not among them gets a new number, and what words found a new id.
     """
-    clock = Clock(video.times, video.end, video.rate)
+    clock = FrameClock(video.times, video.end, video.rate)
     humans = {name: _humans(target, clock, video) for name, target in targets.items()}
     size = (video.width, video.height)
     made, result, ids = dict[str, Made](), [], {}
@@ -171,7 +171,7 @@ def _task(
         looked = propagations.processed_frames(name)
         seen = partial(sampled, track=track, looked=looked, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
-        prompted = [clock.frame(source) for source in targets[name].prompts] if name in targets else []
+        prompted = [clock.first_frame(source) for source in targets[name].prompts] if name in targets else []
         ours = keyframes(segments.between(given), seen, settings, size, prompted)
         if given or ours.items:
             made[name] = replace(ours, items=sorted([*given, *ours.items], key=lambda item: item.frame))
@@ -216,14 +216,14 @@ def _before(output: Path | None, url: str) -> list[Region]:
     return found
 
 
-def _humans(target: Target, clock: Clock, video: Video) -> list[Item]:
+def _humans(target: Target, clock: FrameClock, video: Video) -> list[Item]:
     """The boxes that were given, as the person's own keyframes."""
     items = {}
     for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:
             (row,) = sequence.percent(np.array([prompt.box]), video.width, video.height).tolist()
             # With a variable frame rate two pictures may share an LS frame, which shows the later one.
-            frame = clock.frame(source)
+            frame = clock.first_frame(source)
             items[frame] = Item(frame, True, *row)
     return list(items.values())
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.formats.video_tracks import Frames, Size
-from backend.labelstudio.frame_clock import Clock
 from backend.video import Video
+from backend.video.frame_clock import FrameClock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class Timing:
     pages: NDArray[np.float64]
     last: int
     rate: float
-    _clock: Clock | None = None
+    _clock: FrameClock | None = None
 
     @classmethod
     def of(cls, footage: Footage, framerate: float) -> "Timing":
@@ -67,8 +67,8 @@ class Timing:
         Raises:
             BadRequest: it cannot be right.
         """
-        clock = Clock(footage.times, footage.end, framerate)
-        shown = clock.sources(range(1, clock.length + 1))
+        clock = FrameClock(footage.times, footage.end, framerate)
+        shown = clock.source_frames(range(1, clock.length + 1))
         pages = footage.times * framerate + 1
         # From the last to the first, so that the first one that shows a picture stays.
         pages[shown[::-1]] = np.arange(clock.length, 0, -1)
@@ -86,7 +86,7 @@ class Timing:
 
     def frames(self, pages: Frames) -> Frames:
         """The frame that each LS frame shows."""
-        return pages - 1 if self._clock is None else self._clock.sources(pages)
+        return pages - 1 if self._clock is None else self._clock.source_frames(pages)
 
 
 def rate_of(data: Mapping[str, Any]) -> float | None:

@@ -12,12 +12,12 @@ from backend.formats.timing import Footage
 from backend.formats.video_tracks import UNNAMED, Size
 from backend.labelstudio import region as regions
 from backend.labelstudio import segments
-from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.keyframes import keyframes, sampled
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.settings import Settings
 from backend.tracks.track import Track
+from backend.video.frame_clock import FrameClock
 
 _BY = "import"
 
@@ -40,7 +40,7 @@ def prediction(
         raise BadRequest(
             f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
         )
-    clock, video = Clock(footage.times, footage.end, framerate), config.video.name
+    clock, video = FrameClock(footage.times, footage.end, framerate), config.video.name
     as_filed = replace(settings.keyframes, px=0.0, smooth=0)
     settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
     everywhere = np.ones(len(footage.times), bool)

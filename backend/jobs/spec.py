@@ -8,12 +8,11 @@ from typing import Self
 from backend.errors import BadRequest
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Interval
-from backend.labelstudio.commands import EVERYWHERE, Range
-from backend.labelstudio.frame_clock import Clock
-from backend.labelstudio.keyframe import Item
+from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.video import VideoInfo
+from backend.video.frame_clock import FrameClock
 
 OBJECT_TRACK = "object"
 """The name of the track that boxes and clicks prompt."""
@@ -39,7 +38,7 @@ class FramePrompts:
 class ResolvedJob:
     """A job spec applied to its video: what the session does, and its results so far."""
 
-    clock: Clock
+    clock: FrameClock
     size: tuple[int, int]
     propagation: PropagationRun
 
@@ -69,7 +68,7 @@ class JobSpec:
     max_frames: int = 0
     prompts: tuple[FramePrompts, ...] = ()
     intervals: tuple[tuple[int | None, int | None], ...] = ()
-    ranges: tuple[Range, ...] = ()
+    ranges: tuple[FrameRange, ...] = ()
     phrases: tuple[str, ...] = ()
 
     @property
@@ -96,7 +95,7 @@ class JobSpec:
                 for shown in stored.pop("shown")
             )
             intervals = tuple((first, last) for first, last in stored.pop("stretches"))
-            ranges = tuple(Range(*pair) for pair in stored.pop("within"))
+            ranges = tuple(FrameRange(*pair) for pair in stored.pop("within"))
             phrases = tuple(stored.pop("phrases"))
             return cls(**stored, prompts=prompts, intervals=intervals, ranges=ranges, phrases=phrases)
         except (TypeError, LookupError) as error:
@@ -108,10 +107,11 @@ class JobSpec:
         Raises:
             BadRequest: a prompt lies outside the video.
         """
-        clock = Clock(video.times, video.end, self.framerate)
+        clock = FrameClock(video.times, video.end, self.framerate)
         size = (video.width, video.height)
         intervals = [
-            Interval(*(None if frame is None else clock.source(frame) for frame in pair)) for pair in self.intervals
+            Interval(*(None if frame is None else clock.source_frame(frame) for frame in pair))
+            for pair in self.intervals
         ]
         propagation = PropagationRun(
             len(video.times),
@@ -123,11 +123,11 @@ class JobSpec:
         )
         return ResolvedJob(clock, size, propagation)
 
-    def _resolve_prompts(self, clock: Clock, size: tuple[int, int]) -> list[Prompt]:
+    def _resolve_prompts(self, clock: FrameClock, size: tuple[int, int]) -> list[Prompt]:
         resolved: dict[int, Prompt] = {}
         for prompts in sorted(self.prompts, key=lambda prompts: prompts.frame):
-            clock.check(prompts.frame, self.length)
-            source = clock.source(prompts.frame)
+            clock.check_frame(prompts.frame, self.length)
+            source = clock.source_frame(prompts.frame)
             box = _resolve_box(prompts, size)
             points = tuple(Point(x * size[0] / 100, y * size[1] / 100, positive) for x, y, positive in prompts.points)
             if earlier := resolved.get(source):  # two LS frames may show the same picture
@@ -135,18 +135,18 @@ class JobSpec:
             resolved[source] = Prompt(OBJECT_TRACK, source, box, points)
         return list(resolved.values())
 
-    def _resolve_phrases(self, clock: Clock) -> list[Phrase]:
+    def _resolve_phrases(self, clock: FrameClock) -> list[Phrase]:
         if not self.phrases:
             return []
         first = self.ranges[0].first if self.ranges else 1
-        clock.check(first)
-        return [Phrase(text, clock.source(first)) for text in self.phrases]
+        clock.check_frame(first)
+        return [Phrase(text, clock.source_frame(first)) for text in self.phrases]
 
-    def _span(self, intervals: Sequence[Interval], clock: Clock) -> range | None:
+    def _span(self, intervals: Sequence[Interval], clock: FrameClock) -> range | None:
         """The source frames of the ranges and of the way to them from the prompts; None: the whole video."""
-        if not self.ranges or EVERYWHERE in self.ranges:
+        if not self.ranges or ALL_FRAMES in self.ranges:
             return None
-        sources = {clock.source(min(frame, clock.length)) for frames in self.ranges for frame in frames}
+        sources = {clock.source_frame(min(frame, clock.length)) for frames in self.ranges for frame in frames}
         sources |= {frame for one in intervals for frame in (one.first, one.last) if frame is not None}
         return range(min(sources), max(sources) + 1)
 
@@ -154,7 +154,9 @@ class JobSpec:
 def _resolve_box(prompts: FramePrompts, size: tuple[int, int]) -> Box | None:
     if prompts.box is None:
         return None
-    box = Item(prompts.frame, True, *prompts.box).box(*size)
+    x, y, width, height, rotation = prompts.box
+    scale_x, scale_y = size[0] / 100, size[1] / 100
+    box = Box.from_rotated(x * scale_x, y * scale_y, width * scale_x, height * scale_y, rotation)
     if not box.clip(*size).area > 0:
         raise BadRequest(f"the box on frame {prompts.frame} lies outside the picture: draw it on the object")
     return box

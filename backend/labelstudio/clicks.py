@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio.keyframe import LAST_FRAME
 from backend.labelstudio.label_config import NUMBERS, PointsControl, field
+from backend.tracks.frame_range import LAST_FRAME
 
 TYPE = "keypointlabels"
 

@@ -2,25 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from backend.errors import BadRequest
-from backend.labelstudio.keyframe import LAST_FRAME
+from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
 MARK = "▶ "
 """How lines of ours begin."""
 COMMANDS = "back · both · to B · from A to B · N frames · stop · redo"
-
-
-class Range(NamedTuple):
-    """LS frames, both included."""
-
-    first: int = 1
-    last: int = LAST_FRAME
-
-
-EVERYWHERE = Range()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +25,13 @@ class Question:
 
     phrases: tuple[str, ...]
     at: int | None = None
-    within: Range = EVERYWHERE
+    within: FrameRange = ALL_FRAMES
     redo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A region's line.
+    """A region's line. Digests of saved jobs contain its `repr`: do not rename the class or its fields.
 
     Attributes:
         direction: beyond the outer keyframes; None: as the settings say.
@@ -53,7 +42,7 @@ class Command:
     """
 
     direction: Direction | None = None
-    within: Range = EVERYWHERE
+    within: FrameRange = ALL_FRAMES
     frames: int | None = None
     stop: bool = False
     redo: bool = False
@@ -61,7 +50,7 @@ class Command:
     @property
     def is_limited(self) -> bool:
         """It names the frames to track."""
-        return self.frames is not None or self.within != EVERYWHERE
+        return self.frames is not None or self.within != ALL_FRAMES
 
 
 TRACK = Command()
@@ -83,7 +72,7 @@ def question(line: str) -> Question:
     if not all(phrases):
         raise BadRequest("a phrase is empty: write what to find, as in: red car, person")
     return Question(
-        phrases, _frame(at) if at else None, _range(first, last) if first and last else EVERYWHERE, redo is not None
+        phrases, _frame(at) if at else None, _range(first, last) if first and last else ALL_FRAMES, redo is not None
     )
 
 
@@ -134,8 +123,8 @@ def _frame(text: str) -> int:
     return frame
 
 
-def _range(first: str, last: str) -> Range:
+def _range(first: str, last: str) -> FrameRange:
     start, stop = _frame(first), _frame(last)
     if start > stop:
         raise BadRequest(f"from {start} to {stop} holds no frame: write the smaller number first")
-    return Range(start, stop)
+    return FrameRange(start, stop)

@@ -6,7 +6,6 @@ says "as we wrote it", and one that is missing or does not fit says "a person se
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
+from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.geometry import Box, Boxes
 
 NUMBERS = ("x", "y", "width", "height", "rotation")
-LAST_FRAME = 10**8
 _LARGEST = 1e6
 
 
@@ -78,13 +77,8 @@ class Item:
 
     def box(self, width: int, height: int) -> Box:
         """The upright hull in pixels of a picture of `width` x `height`."""
-        w, h = self.width * width / 100, self.height * height / 100
-        angle = math.radians(self.rotation)
-        across, along = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
-        corners = np.array([[0, 0], w * across, h * along, w * across + h * along])
-        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
-        left, top = self.x * width / 100, self.y * height / 100
-        return Box(left + float(x0), top + float(y0), left + float(x1), top + float(y1))
+        x, y = self.x * width / 100, self.y * height / 100
+        return Box.from_rotated(x, y, self.width * width / 100, self.height * height / 100, self.rotation)
 
 
 def parse(sequence: object) -> tuple[Item, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
@@ -19,6 +18,7 @@ from backend.tracks.geometry import Boxes, box_iou
 from backend.tracks.keyframe_selection import MAX_CHECKS, MAX_CHECKS_UNFINISHED, BoxRun, min_kept_iou, select_keyframes
 from backend.tracks.smoothing import smooth_boxes
 from backend.tracks.track import Track
+from backend.video.frame_clock import FrameClock
 
 
 class Seen(NamedTuple):
@@ -171,7 +171,7 @@ def _hidden(segment: Segment, rows: Boxes) -> list[Item]:
 
 
 def sampled(
-    segment: Segment, track: Track, looked: IsTracked, clock: Clock, size: tuple[int, int], length: int
+    segment: Segment, track: Track, looked: IsTracked, clock: FrameClock, size: tuple[int, int], length: int
 ) -> Seen:
     """Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
 
@@ -181,7 +181,7 @@ def sampled(
         length: how many LS frames there are.
     """
     frames = np.asarray(segment.frames(length))
-    sources, inside = clock.sources(frames), _inside(segment, frames)
+    sources, inside = clock.source_frames(frames), _inside(segment, frames)
     boxes, _ = track.at(sources)
     boxes[~inside] = np.nan
     return Seen(sequence.percent(boxes, *size), looked[sources] & inside)

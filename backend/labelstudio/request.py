@@ -10,9 +10,9 @@ from backend.labelstudio import clicks, commands
 from backend.labelstudio import region as regions
 from backend.labelstudio.clicks import Clicked
 from backend.labelstudio.commands import TRACK, Command
-from backend.labelstudio.frame_clock import check_framerate
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
+from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
 

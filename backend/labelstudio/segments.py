@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.commands import EVERYWHERE, TRACK, Command, Range
+from backend.labelstudio.commands import TRACK, Command
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.region import Region
+from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
 
@@ -30,7 +31,7 @@ class Segment:
     after: Item | None
     kept: tuple[Item, ...] | None = None
     goes: bool = True
-    within: Range = EVERYWHERE
+    within: FrameRange = ALL_FRAMES
     aside: tuple[Item, ...] = ()
 
     @property
@@ -63,7 +64,7 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
     direction = command.direction or direction
     if command.frames is not None:
         first, last = anchors[0].frame, anchors[-1].frame
-        within = Range(
+        within = FrameRange(
             max(1, first - command.frames) if direction != "forward" else first,
             last + command.frames if direction != "backward" else last,
         )
@@ -72,7 +73,7 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
     for (before, after), ours in zip(pairwise((None, *anchors, None)), inside, strict=True):
         segment = _segment(region, before, after, ours, direction, command)
         segments += (
-            _limited(segment, ours, within, answered) if segment.is_tracked and within != EVERYWHERE else [segment]
+            _limited(segment, ours, within, answered) if segment.is_tracked and within != ALL_FRAMES else [segment]
         )
     return tuple(segments)
 
@@ -90,7 +91,7 @@ def around(region: Region, clicked: Collection[int], direction: Direction) -> tu
     segments = []
     for before, after in pairwise((None, *humans, None)):
         outer = "forward" if after is None else "backward" if before is None else direction
-        is_clicked = any(frame in Segment(before, after).frames(sequence.LAST_FRAME) for frame in clicked)
+        is_clicked = any(frame in Segment(before, after).frames(LAST_FRAME) for frame in clicked)
         hidden = before is not None and region.hides(before)
         segments.append(Segment(before, after, goes=is_clicked or (not hidden and direction in (outer, "both"))))
     return tuple(segments)
@@ -128,7 +129,7 @@ def _segment(
 ) -> Segment:
     if before is not None and region.hides(before):
         return Segment(before, after, ())
-    first, last = before.frame if before else 0, after.frame if after else sequence.LAST_FRAME
+    first, last = before.frame if before else 0, after.frame if after else LAST_FRAME
     outer = "forward" if after is None else "backward" if before is None else direction
     is_led = direction in (outer, "both")
     touched = (
@@ -149,14 +150,14 @@ def _segment(
     return Segment(before, after, goes=False) if after is None else Segment(before, after, ())
 
 
-def _limited(segment: Segment, inside: tuple[Item, ...], within: Range, answered: Sequence[Item]) -> list[Segment]:
+def _limited(segment: Segment, inside: tuple[Item, ...], within: FrameRange, answered: Sequence[Item]) -> list[Segment]:
     """A segment of which only these frames are made anew: from what was answered beside them, where something was.
 
     Args:
         answered: the region's keyframes that nobody changed since the last answer.
     """
     before, after = segment.before, segment.after
-    frames = segment.frames(sequence.LAST_FRAME)
+    frames = segment.frames(LAST_FRAME)
     first, last = max(frames.start, within.first), min(frames.stop - 1, within.last)
     if first > last:
         return [replace(segment, kept=inside)]
@@ -166,7 +167,7 @@ def _limited(segment: Segment, inside: tuple[Item, ...], within: Range, answered
     right = _answered_at(answered, last + 1) if last < frames.stop - 1 else None
     parts = [Segment(before, left, (*_others(earlier, left), left))] if left else []
     aside = (*(() if left else earlier), *(() if right else later))
-    parts.append(Segment(left or before, right or after, within=Range(first, last), aside=aside))
+    parts.append(Segment(left or before, right or after, within=FrameRange(first, last), aside=aside))
     return parts + ([Segment(right, after, (right, *_others(later, right)))] if right else [])
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from backend.errors import BadVideo, MediaError
 from backend.labelstudio.client import Client
-from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.media import Media
 from backend.settings import Settings
 from backend.video import Picture, SharedVideo, Video, VideoLimits
+from backend.video.frame_clock import FrameClock
 
 Read = Callable[[int], Picture]
 """The picture that an LS frame shows, or a BadRequest: there is no such frame."""
@@ -21,11 +21,11 @@ def reader(video: Video, framerate: float) -> Read:
     Args:
         framerate: what the page counts with.
     """
-    clock = Clock(video.times, video.end, framerate)
+    clock = FrameClock(video.times, video.end, framerate)
 
     def read(frame: int) -> Picture:
-        clock.check(frame)
-        return video.read(clock.source(frame))
+        clock.check_frame(frame)
+        return video.read(clock.source_frame(frame))
 
     return read
 

@@ -10,7 +10,7 @@ from backend.labelstudio import region as regions
 from backend.labelstudio import segments
 from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.commands import TRACK, Command
-from backend.labelstudio.keyframe import LAST_FRAME, Item
+from backend.labelstudio.keyframe import Item
 from backend.labelstudio.keyframes import Made
 from backend.labelstudio.region import Region
 from backend.labelstudio.request import Asked, Line
@@ -21,6 +21,7 @@ from backend.predict.response_cache import Source, clicks_of, made_of
 from backend.predict.results import Tracking, shown_on, stretches, within
 from backend.predict.text_query import ask
 from backend.predict.text_results import Finding
+from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
 
 

@@ -23,13 +23,13 @@ from backend.jobs.spec import JobSpec
 from backend.labelstudio import label_config, track_ids
 from backend.labelstudio import region as regions
 from backend.labelstudio.client import Client
-from backend.labelstudio.commands import EVERYWHERE
-from backend.labelstudio.frame_clock import check_framerate
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.labelstudio.track_ids import Sight
 from backend.predict.request_context import Results, Tools
 from backend.predict.text_results import Finding
+from backend.tracks.frame_range import ALL_FRAMES
+from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class Batch:
             framerate=framerate,
             max_frames=self._tools.settings.max_frames,
             phrases=_phrases(data, config, source),
-            ranges=(EVERYWHERE,),
+            ranges=(ALL_FRAMES,),
         )
 
     def _prediction(self, job: Job, config: LabelConfig, before: _Before) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from backend.labelstudio import box_scale
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio.box_scale import UNKNOWN, Growth, growth
 from backend.labelstudio.clicks import Click
-from backend.labelstudio.commands import Range
-from backend.labelstudio.keyframe import LAST_FRAME
 from backend.labelstudio.keyframes import Made, Seen, completed, keyframes, sampled, shown
 from backend.labelstudio.region import Region
 from backend.labelstudio.segments import Segment, kept
 from backend.settings import Settings
+from backend.tracks.frame_range import LAST_FRAME, FrameRange
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
@@ -58,7 +57,7 @@ def stretches(
     return tuple(found)
 
 
-def within(segments: Sequence[Segment]) -> tuple[Range, ...]:
+def within(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
     """The parts of the video that the segments are tracked on."""
     return tuple(segment.within for segment in segments if segment.is_tracked)
 
@@ -122,7 +121,7 @@ class Tracking:
         """What is known of corrections, by LS frame, with those that the job was prompted with."""
         known = dict(self._region.corrections)
         for item in (item for item in self._region.items if item.frame in known):
-            (model,), _ = track.at(plan.clock.sources(range(item.frame, item.frame + 1)))
+            (model,), _ = track.at(plan.clock.source_frames(range(item.frame, item.frame + 1)))
             if not np.isnan(model[0]):
                 person = item.box(*plan.size).clip(*plan.size)
                 known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from backend.errors import BadRequest
 from backend.labelstudio import commands
-from backend.labelstudio.commands import Question, Range
+from backend.labelstudio.commands import Question
 from backend.labelstudio.label_config import ALL, LabelConfig
 from backend.predict import text_prompts
 from backend.predict.request_context import Request, Results
 from backend.predict.response_cache import Source
 from backend.predict.text_results import Finding, Found
+from backend.tracks.frame_range import FrameRange
 
 
 class Asking:
@@ -30,7 +31,7 @@ class Asking:
             question, phrases=_named(question, request.config, request.interaction.video)
         )
         interaction, tools = request.interaction, request.tools
-        within = question.within if question.at is None else Range(question.at, question.at)
+        within = question.within if question.at is None else FrameRange(question.at, question.at)
         limit = tools.settings.max_frames
         parts = [interaction.url, interaction.framerate, limit, question.phrases, within, question.redo]
         key, self._key = request.key(text or "", "words"), tools.digest(parts)

@@ -6,10 +6,10 @@ import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.spec import ResolvedJob
-from backend.labelstudio.keyframe import LAST_FRAME
 from backend.labelstudio.keyframes import Made, keyframes, sampled
 from backend.labelstudio.segments import Segment
 from backend.settings import Settings
+from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.track import Track
 
 _WHOLE = Segment(None, None)
@@ -53,7 +53,7 @@ class Finding:
         is_whole, plan = self.job.state == "done", self.job.resolved
         if plan is None or (newest := plan.propagation.newest_frame) is None:
             return 0
-        return LAST_FRAME if is_whole and newest == plan.clock.pictures - 1 else plan.clock.frame(newest)
+        return LAST_FRAME if is_whole and newest == plan.clock.picture_count - 1 else plan.clock.first_frame(newest)
 
     def found(self) -> dict[str, Found]:
         """What is known by now, by names that stay the same while the job goes on."""

@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 
 from backend.errors import BadRequest
 from backend.labelstudio import region as regions
-from backend.labelstudio.keyframe import LAST_FRAME, Item
+from backend.labelstudio.keyframe import Item
 from backend.track_editor import trim
 from backend.track_editor.track_table import Entry, Result, Roster
 from backend.track_editor.trim import Span
+from backend.tracks.frame_range import LAST_FRAME
 
 Verb = Literal["rename", "renumber", "merge", "split", "delete"]
 Tracks = frozenset[int] | str

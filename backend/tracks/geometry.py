@@ -1,5 +1,6 @@
-"""Boxes as numbers: pixels, `x0, y0, x1, y1`, floats. Percent and rotation belong to Label Studio and stay there."""
+"""Boxes as numbers: pixels, `x0, y0, x1, y1`, floats. Percent belongs to Label Studio and stays there."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,15 @@ class Box(NamedTuple):
     y0: float
     x1: float
     y1: float
+
+    @classmethod
+    def from_rotated(cls, x: float, y: float, width: float, height: float, degrees: float) -> "Box":
+        """The upright box around one that is rotated clockwise about its upper left corner (x, y); all in pixels."""
+        angle = math.radians(degrees)
+        across, along = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+        corners = np.array([[0, 0], width * across, height * along, width * across + height * along])
+        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+        return cls(x + float(x0), y + float(y0), x + float(x1), y + float(y1))
 
     @property
     def width(self) -> float:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.labelstudio.frame_clock import Clock
 from backend.video import Video
+from backend.video.frame_clock import FrameClock
 from demo.labelstudio import LabelStudio
 from tests.clips import read_code, write_clip
 from tests.e2e.conftest import Project, connected, opened
@@ -46,11 +46,11 @@ def _seen(project: Project, path: Path) -> dict[int, tuple[int, int, int]]:
     numbers = project.data["frame_numbers"]
     seen = {}
     with opened(project) as page, Video(path) as video:
-        clock = Clock(video.times, video.end, project.data["fps"])
+        clock = FrameClock(video.times, video.end, project.data["fps"])
         for picture in np.linspace(0, len(numbers) - 1, 7).astype(int).tolist():
             page.turn_to(picture)
             page.go(numbers[picture])
-            engine = read_code(video.read(clock.source(numbers[picture])))
+            engine = read_code(video.read(clock.source_frame(numbers[picture])))
             strip = code(page.strip_picture())
             seen[numbers[picture]] = strip, code(page.video_picture()), engine
         page.shot(f"19-frames-{len(numbers)}")

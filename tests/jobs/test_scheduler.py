@@ -16,7 +16,7 @@ from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.jobs.store import Store
-from backend.labelstudio.commands import Range
+from backend.tracks.frame_range import FrameRange
 from backend.video import VideoLimits
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
 
@@ -356,7 +356,7 @@ def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(harne
 
 
 def test_words_find_the_same_whether_interrupted_or_not(harness: Harness) -> None:
-    words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(Range(),))
+    words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(FrameRange(),))
     answering = {"car": {"x": range(5, 60), "y": range(40, 100)}}
     scheduler = harness.open(StubEngine(answering=answering))
     whole = wait_for_end(scheduler, scheduler.submit(["whole"], "1", words)).resolved.propagation.tracks()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from backend.errors import BadRequest
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
-from backend.labelstudio.commands import Range
+from backend.tracks.frame_range import FrameRange
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point
 from backend.video import VideoInfo
@@ -31,7 +31,7 @@ specs = st.builds(
     max_frames=st.integers(0, 10**6),
     prompts=st.lists(shown, max_size=3).map(tuple),
     intervals=st.lists(st.tuples(st.none() | frames, st.none() | frames), max_size=3).map(tuple),
-    ranges=st.lists(st.builds(Range, frames, frames), max_size=2).map(tuple),
+    ranges=st.lists(st.builds(FrameRange, frames, frames), max_size=2).map(tuple),
     phrases=st.lists(st.text(), max_size=3).map(tuple),
 )
 
@@ -69,9 +69,9 @@ def test_two_frames_of_the_page_that_show_one_picture_are_one_prompt() -> None:
 
 
 def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
-    asked = spec(prompts=(FramePrompts(1, BOX),), intervals=((1, None),), ranges=(Range(20, 40),))
+    asked = spec(prompts=(FramePrompts(1, BOX),), intervals=((1, None),), ranges=(FrameRange(20, 40),))
     assert asked.resolve(VIDEO).propagation.schedule.passes == [(range(40), False)]
-    phrases = spec(phrases=("car", "dog"), ranges=(Range(20, 40),)).resolve(VIDEO).propagation.schedule
+    phrases = spec(phrases=("car", "dog"), ranges=(FrameRange(20, 40),)).resolve(VIDEO).propagation.schedule
     assert phrases.prompts == [[Phrase("car", 19), Phrase("dog", 19)]]
     assert phrases.passes == [(range(19, 40), False)]
 
@@ -81,7 +81,7 @@ def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
     [
         ({"prompts": (FramePrompts(500, BOX),), "intervals": ((500, None),)}, "there is no frame 500"),
         ({"prompts": (FramePrompts(1, (120, 20, 5, 5, 0)),), "intervals": ((1, None),)}, "outside the picture"),
-        ({"phrases": ("car",), "ranges": (Range(500, 500),)}, "there is no frame 500"),
+        ({"phrases": ("car",), "ranges": (FrameRange(500, 500),)}, "there is no frame 500"),
     ],
 )
 def test_what_lies_outside_the_video_is_refused(asked: dict, message: str) -> None:

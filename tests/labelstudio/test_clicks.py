@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from backend.errors import BadRequest
 from backend.labelstudio.clicks import Click, Clicked, parse
-from backend.labelstudio.keyframe import LAST_FRAME
 from backend.labelstudio.label_config import PointsControl
+from backend.tracks.frame_range import LAST_FRAME
 
 CONTROLS = {"points": PointsControl("$frames", {})}
 DATA = {"video": "/data/a.mp4", "frames": ["/1.jpg", "/26.jpg", "/51.jpg", "/76.jpg"], "frame_numbers": [1, 26, 51, 76]}

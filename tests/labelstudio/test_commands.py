@@ -7,20 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.commands import (
-    COMMANDS,
-    EVERYWHERE,
-    MARK,
-    TRACK,
-    Command,
-    Question,
-    Range,
-    asked,
-    command,
-    own,
-    question,
-)
-from backend.labelstudio.keyframe import LAST_FRAME
+from backend.labelstudio.commands import COMMANDS, MARK, TRACK, Command, Question, asked, command, own, question
+from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 
 FRAMES = st.integers(1, LAST_FRAME)
 OURS = "at from to redo back both stop frames frame , 0 7 ٣ ² ſtop bac\u212a 100000000000000000"
@@ -39,11 +27,11 @@ LINES = st.text() | st.lists(PIECES | st.text(max_size=3)).map(" ".join)
         ("all", Question(("all",))),
         ("red car at 120", Question(("red car",), at=120)),
         ("red car, person AT 120", Question(("red car", "person"), at=120)),
-        ("person from 1 to 300", Question(("person",), within=Range(1, 300))),
-        ("person From 7 To 7", Question(("person",), within=Range(7, 7))),
+        ("person from 1 to 300", Question(("person",), within=FrameRange(1, 300))),
+        ("person From 7 To 7", Question(("person",), within=FrameRange(7, 7))),
         ("person redo", Question(("person",), redo=True)),
         ("person at 5 redo", Question(("person",), at=5, redo=True)),
-        ("person, car from 5 to 9 Redo", Question(("person", "car"), within=Range(5, 9), redo=True)),
+        ("person, car from 5 to 9 Redo", Question(("person", "car"), within=FrameRange(5, 9), redo=True)),
         # words of ours that stand where they mean nothing are the annotator's
         ("man at the wheel", Question(("man at the wheel",))),
         ("man at wheel 5", Question(("man at wheel 5",))),
@@ -93,10 +81,10 @@ def test_a_line_of_words_that_means_nothing_says_why(line: str, sentence: str) -
         ("back", Command(direction="backward")),
         (" BACK ", Command(direction="backward")),
         ("both", Command(direction="both")),
-        ("to 300", Command(within=Range(1, 300))),
-        ("To  300", Command(within=Range(1, 300))),
-        ("from 50 to 90", Command(within=Range(50, 90))),
-        ("from 7 to 7", Command(within=Range(7, 7))),
+        ("to 300", Command(within=FrameRange(1, 300))),
+        ("To  300", Command(within=FrameRange(1, 300))),
+        ("from 50 to 90", Command(within=FrameRange(50, 90))),
+        ("from 7 to 7", Command(within=FrameRange(7, 7))),
         ("30 frames", Command(frames=30)),
         ("1 frame", Command(frames=1)),
         ("stop", Command(stop=True)),
@@ -163,7 +151,7 @@ def test_any_text_is_understood_or_refused_with_a_sentence(line: str) -> None:
         assert 1 <= found.within.first <= found.within.last <= LAST_FRAME
     with contextlib.suppress(BadRequest):
         said = command(line)
-        assert said != TRACK or said.within == EVERYWHERE
+        assert said != TRACK or said.within == ALL_FRAMES
         assert 1 <= said.within.first <= said.within.last <= LAST_FRAME
 
 
@@ -177,8 +165,8 @@ def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], f
     first, stop = frames
     assert question(f"{words} at {first}{last}") == Question(tuple(phrases), at=first, redo=redo)
     within = question(f"{words} from {first} to {stop}{last}")
-    assert within == Question(tuple(phrases), within=Range(first, stop), redo=redo)
-    assert command(f"from {first} to {stop}") == Command(within=Range(first, stop))
+    assert within == Question(tuple(phrases), within=FrameRange(first, stop), redo=redo)
+    assert command(f"from {first} to {stop}") == Command(within=FrameRange(first, stop))
 
 
 @pytest.mark.parametrize(

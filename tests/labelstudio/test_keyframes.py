@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
-from backend.labelstudio.commands import Range
-from backend.labelstudio.frame_clock import Clock
 from backend.labelstudio.keyframe import Item, ours
 from backend.labelstudio.keyframes import Made, Seen, completed, keyframes, sampled
 from backend.labelstudio.keyframes import shown as as_shown
 from backend.labelstudio.segments import Segment, between
 from backend.settings import KeyframeSettings, Settings
+from backend.tracks.frame_range import FrameRange
 from backend.tracks.geometry import box_iou
 from backend.tracks.track import Track
+from backend.video.frame_clock import FrameClock
 from demo import check
 
 WHOLE = Segment(None, None)
@@ -144,8 +144,8 @@ def test_a_budget_is_used_up() -> None:
 
 
 def test_only_a_segments_part_is_looked_at_and_shown() -> None:
-    segment = Segment(None, None, within=Range(3, 5))
-    clock = Clock(np.arange(9) / 25, 9 / 25, 25)
+    segment = Segment(None, None, within=FrameRange(3, 5))
+    clock = FrameClock(np.arange(9) / 25, 9 / 25, 25)
     track = Track(0, np.tile([10.0, 10, 20, 20], (9, 1)), np.ones(9), {})
     new = sampled(segment, track, np.array([True] * 4 + [False] * 5), clock, (100, 100), 9)
     assert np.flatnonzero(~np.isnan(new.boxes[:, 0])).tolist() == [2, 3, 4]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from backend.http.app import create_app
-from backend.labelstudio.commands import Command, Range
+from backend.labelstudio.commands import Command
 from backend.labelstudio.label_config import parse as parse_config
 from backend.labelstudio.request import Interaction, parse
 from backend.labelstudio.segments import cut
 from backend.predict.response_cache import Memory
+from backend.tracks.frame_range import FrameRange
 from tests.fakes import FakeVideo, StubEngine
 
 REQUESTS = Path(__file__).parent / "requests"
@@ -101,5 +102,5 @@ def test_a_line_of_words_is_the_last_one_and_ours_are_told_apart() -> None:
 
 def test_a_regions_line_is_its_command() -> None:
     (asked,) = read("line_of_a_region").asked
-    assert asked.command == Command(within=Range(1, 50))
+    assert asked.command == Command(within=FrameRange(1, 50))
     assert asked.region.meta["phrase"] == "star"

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.frame_clock import Clock
+from backend.video.frame_clock import FrameClock
 
 RATES = [10, 12.5, 23.976, 24000 / 1001, 24, 25, 29.97, 30000 / 1001, 30, 50, 59.94, 60000 / 1001, 60]
 
 
-def constant(count: int, rate: float, framerate: float) -> Clock:
-    return Clock(np.arange(count) / rate, count / rate, framerate)
+def constant(count: int, rate: float, framerate: float) -> FrameClock:
+    return FrameClock(np.arange(count) / rate, count / rate, framerate)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -18,14 +18,14 @@ def constant(count: int, rate: float, framerate: float) -> Clock:
 def test_at_the_files_own_rate_frame_k_is_picture_k_minus_1(rate: float, count: int) -> None:
     clock = constant(count, rate, rate)
     assert clock.length == count
-    assert (clock.sources(np.arange(1, count + 1)) == np.arange(count)).all()
-    assert [clock.frame(source) for source in range(count)] == list(range(1, count + 1))
+    assert (clock.source_frames(np.arange(1, count + 1)) == np.arange(count)).all()
+    assert [clock.first_frame(source) for source in range(count)] == list(range(1, count + 1))
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_times_rounded_to_milliseconds_as_in_matroska_change_nothing(rate: float) -> None:
-    clock = Clock(np.round(np.arange(2000) / rate, 3), 2000 / rate, rate)
-    assert (clock.sources(np.arange(1, 2001)) == np.arange(2000)).all()
+    clock = FrameClock(np.round(np.arange(2000) / rate, 3), 2000 / rate, rate)
+    assert (clock.source_frames(np.arange(1, 2001)) == np.arange(2000)).all()
 
 
 @given(st.integers(1, 400), st.sampled_from(RATES), st.floats(5, 120))
@@ -34,7 +34,7 @@ def test_any_framerate_maps_every_frame_to_the_picture_that_is_up_then(
 ) -> None:
     clock = constant(count, rate, framerate)
     frames = np.arange(1, clock.length + 1)
-    sources = clock.sources(frames)
+    sources = clock.source_frames(frames)
     seconds = (frames - 1) / framerate + 0.002 + 1e-6  # a picture that appears just then is the one that shows
     assert (np.diff(sources) >= 0).all()
     assert (sources / rate <= seconds + 1e-9).all()
@@ -45,30 +45,30 @@ def test_any_framerate_maps_every_frame_to_the_picture_that_is_up_then(
 @given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=60), st.floats(101, 240))
 def test_variable_frame_rate_is_found_again_from_either_side(gaps: list[float], framerate: float) -> None:
     times = np.cumsum([0, *gaps[:-1]])
-    clock = Clock(times, times[-1] + gaps[-1], framerate)
+    clock = FrameClock(times, times[-1] + gaps[-1], framerate)
     for source in range(len(times)):
-        assert clock.source(clock.frame(source)) == source
+        assert clock.source_frame(clock.first_frame(source)) == source
     for frame in range(1, clock.length + 1):
-        assert clock.frame(clock.source(frame)) <= frame
+        assert clock.first_frame(clock.source_frame(frame)) <= frame
 
 
 def test_frames_after_the_last_picture_show_it_still() -> None:
     clock = constant(100, 25, 25)  # the file's sound may last for 25 frames more
     assert clock.length == 100
-    assert clock.source(125) == 99
+    assert clock.source_frame(125) == 99
 
 
 def test_before_a_late_first_picture_the_first_one_counts() -> None:
-    clock = Clock(0.5 + np.arange(10) / 25, 0.9, 25)
-    assert clock.source(1) == 0
-    assert clock.frame(0) == 14
+    clock = FrameClock(0.5 + np.arange(10) / 25, 0.9, 25)
+    assert clock.source_frame(1) == 0
+    assert clock.first_frame(0) == 14
 
 
 def test_at_the_wrong_framerate_it_follows_what_the_page_shows() -> None:
     # Seen in Label Studio: a 25 frames/s file counted at 30 shows picture 0 on frame 2 and picture 40 on frame 50.
     clock = constant(100, 25, 30)
-    assert clock.source(2) == 0
-    assert clock.source(50) == 40
+    assert clock.source_frame(2) == 0
+    assert clock.source_frame(50) == 40
     assert clock.length == 120
 
 

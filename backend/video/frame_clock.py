@@ -30,7 +30,7 @@ def same_rate(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-4)
 
 
-class Clock:
+class FrameClock:
     """Both ways between the frames that an annotator counts and the pictures of one file.
 
     Args:
@@ -52,11 +52,11 @@ class Clock:
             raise BadRequest(
                 f"{self.length} frames at {framerate:g} a second are too many: correct fps in the task's data"
             )
-        self.pictures = len(times)
+        self.picture_count = len(times)
         """Pictures of the file."""
         self._times = times
 
-    def check(self, frame: int, length: int | None = None) -> None:
+    def check_frame(self, frame: int, length: int | None = None) -> None:
         """Refuse what is no LS frame of the video.
 
         Args:
@@ -68,15 +68,15 @@ class Clock:
         if not 1 <= frame <= max(self.length, length or 0):
             raise BadRequest(f"there is no frame {frame}: the video has {self.length}")
 
-    def sources(self, frames: range | NDArray[np.int64]) -> NDArray[np.int64]:
+    def source_frames(self, frames: range | NDArray[np.int64]) -> NDArray[np.int64]:
         """The source frame that each LS frame shows; before the first picture the first, after the last the last."""
         seconds = (np.asarray(frames) - 1) / self.framerate + _SEEK + _TIE
         return np.clip(np.searchsorted(self._times, seconds, side="right") - 1, 0, len(self._times) - 1)
 
-    def source(self, frame: int) -> int:
+    def source_frame(self, frame: int) -> int:
         """The source frame that LS frame `frame` shows."""
-        return int(self.sources(range(frame, frame + 1))[0])
+        return int(self.source_frames(range(frame, frame + 1))[0])
 
-    def frame(self, source: int) -> int:
+    def first_frame(self, source: int) -> int:
         """The first LS frame that shows source frame `source`, or the next picture where none shows it."""
         return max(1, math.ceil((float(self._times[source]) - _SEEK - _TIE) * self.framerate) + 1)

@@ -1,0 +1,20 @@
+"""Ranges of LS frames: frames as Label Studio counts them, from 1."""
+
+from typing import NamedTuple
+
+LAST_FRAME = 10**8
+"""No video has more frames."""
+
+
+class FrameRange(NamedTuple):
+    """LS frames, both included."""
+
+    first: int = 1
+    last: int = LAST_FRAME
+
+    def __repr__(self) -> str:
+        # Digests of saved jobs contain this text: do not change it with the name of the class.
+        return f"Range(first={self.first}, last={self.last})"
+
+
+ALL_FRAMES = FrameRange()
