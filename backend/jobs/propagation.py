@@ -1,7 +1,7 @@
 """All tracks of one session: each frame is processed once per direction and serves every track."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import count, groupby
+from itertools import chain, count, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,8 @@ class PropagationRun:
         self._targets = {name: TrackBuffer(length, intervals, max_frames, span) for name, intervals in targets.items()}
         starts = [intervals_between([phrase.frame], direction) for phrase in phrases]
         searches = [TrackBuffer(length, intervals, max_frames, span) for intervals in starts]
-        self._phrase_passes = merge_passes(one for search in searches for one in search.passes)
-        target_passes = [one for target in self._targets.values() for one in target.passes]
+        self._phrase_passes = merge_passes(chain.from_iterable(search.passes for search in searches))
+        target_passes = chain.from_iterable(target.passes for target in self._targets.values())
         self.schedule = Schedule(_group_prompts(prompts, phrases), merge_passes([*target_passes, *self._phrase_passes]))
         self._names = _TrackNames(targets)
         self._phrase_tracks: dict[str, TrackBuffer] = {}
@@ -154,8 +154,8 @@ def _group_prompts(prompts: Iterable[Prompt], phrases: Sequence[Phrase]) -> list
     return prompt_groups + [list(group) for _, group in sorted(group_by_frame(phrases).items())]
 
 
-def _overlap(one: range, other: range) -> bool:
-    return one.start < other.stop and other.start < one.stop
+def _overlap(a: range, b: range) -> bool:
+    return a.start < b.stop and b.start < a.stop
 
 
 class _TrackNames:

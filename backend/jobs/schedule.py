@@ -47,7 +47,7 @@ class Pass(NamedTuple):
 def merge_passes(passes: Iterable[Pass]) -> list[Pass]:
     """The fewest passes that cover every frame of these once per direction; forward passes come first."""
     merged: list[Pass] = []
-    for span, reverse in sorted(passes, key=lambda one: (one.reverse, one.span.start)):
+    for span, reverse in sorted(passes, key=lambda item: (item.reverse, item.span.start)):
         if merged and merged[-1].reverse == reverse and span.start <= merged[-1].span.stop:
             start, stop = merged[-1].span.start, max(merged[-1].span.stop, span.stop)
             merged[-1] = Pass(range(start, stop), reverse)
@@ -99,6 +99,6 @@ class Schedule:
 
     def completed_parts(self, progress: Progress) -> list[range]:
         """The source frames that are done, pass by pass."""
-        current = self.passes[progress.pass_index : progress.pass_index + 1]
-        done = [one.span for one in self.passes[: progress.pass_index]]
-        return done + [one.completed_part(progress.done) for one in current]
+        index = progress.pass_index
+        completed = [span for span, _ in self.passes[:index]]
+        return completed + [current.completed_part(progress.done) for current in self.passes[index : index + 1]]

@@ -147,7 +147,7 @@ class JobSpec:
         if not self.ranges or ALL_FRAMES in self.ranges:
             return None
         sources = {clock.source_frame(min(frame, clock.length)) for frames in self.ranges for frame in frames}
-        sources |= {frame for one in intervals for frame in (one.first, one.last) if frame is not None}
+        sources |= {frame for interval in intervals for frame in (interval.first, interval.last) if frame is not None}
         return range(min(sources), max(sources) + 1)
 
 

@@ -114,7 +114,7 @@ def run_and_kill(harness: Harness, spec: JobSpec, at: Sequence[int], note: Calla
 
 
 @pytest.mark.parametrize(("spec", "at"), [(BOX, (20, 75, 150)), (WORDS, (75,))], ids=["box both ways", "words"])
-def test_a_job_whose_worker_is_killed_comes_to_the_same(harness, clip, tmp_path, spec, at) -> None:
+def test_a_killed_worker_does_not_change_the_result(harness, clip, tmp_path, spec, at) -> None:
     log, marks = tmp_path / "log", []
     alone = harness(clip, partial(sleeping_engine, 0.0))
     other = harness(clip, partial(sleeping_engine, 0.002, log))
@@ -124,7 +124,7 @@ def test_a_job_whose_worker_is_killed_comes_to_the_same(harness, clip, tmp_path,
     assert max(recomputed(logged(log), marks)) <= 64
 
 
-def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(harness, clip, tmp_path) -> None:
+def test_repeated_kills_do_not_fail_a_job_that_advances(harness, clip, tmp_path) -> None:
     log = tmp_path / "log"
     one = harness(clip, partial(sleeping_engine, 0.02, log))
     job = one.scheduler.submit(["a"], "1", BOX)
@@ -137,14 +137,14 @@ def test_a_worker_that_is_killed_again_and_again_gets_on_and_fails_no_job(harnes
     one.scheduler.cancel(job.number)
 
 
-def test_a_worker_that_is_killed_while_nothing_runs_is_not_missed(harness, clip) -> None:
+def test_a_worker_killed_while_idle_is_restarted(harness, clip) -> None:
     one = harness(clip, partial(sleeping_engine, 0.0))
     first = one.wait_for_end(BOX)
     one.worker.kill()
     assert one.wait_for_end(WORDS, "2").state == first.state == "done"
 
 
-def test_nothing_is_started_only_to_be_stopped(harness, clip) -> None:
+def test_stop_starts_no_worker(harness, clip) -> None:
     one = harness(clip, partial(sleeping_engine, 0.0))
     one.worker.stop()
     assert one.starts == 0
@@ -154,7 +154,7 @@ def test_nothing_is_started_only_to_be_stopped(harness, clip) -> None:
     assert one.starts == 1
 
 
-def test_a_job_that_is_cancelled_while_its_worker_starts_stops_at_once(harness, clip, tmp_path) -> None:
+def test_a_job_cancelled_while_its_worker_starts_stops_immediately(harness, clip, tmp_path) -> None:
     log = tmp_path / "log"
     one = harness(clip, partial(sleeping_engine, 0.01, log))
     job = one.scheduler.submit(["a"], "1", BOX)
@@ -168,7 +168,7 @@ def failing() -> None:
     raise SettingsError("there is no such model: give another")
 
 
-def test_an_engine_that_cannot_be_made_says_why(harness, clip) -> None:
+def test_an_engine_that_cannot_be_created_reports_the_reason(harness, clip) -> None:
     one = harness(clip, failing)
     one.worker.start()
     assert until(lambda: one.worker.status == "failed: there is no such model: give another", 10), one.worker.status
@@ -177,7 +177,7 @@ def test_an_engine_that_cannot_be_made_says_why(harness, clip) -> None:
     assert one.starts == 1
 
 
-def test_a_worker_that_ends_as_it_starts_is_not_started_for_ever(harness, clip) -> None:
+def test_a_worker_that_dies_on_start_is_not_restarted_forever(harness, clip) -> None:
     one = harness(clip, partial(os._exit, 3))
     job = one.wait_for_end(BOX)
     assert job.state == "failed"
@@ -221,7 +221,7 @@ def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip) -> None:
         pytest.param("sam3", "words", marks=pytest.mark.slow),
     ],
 )
-def test_real_engines_come_to_the_same_bytes_when_they_are_killed(harness, tmp_path, engine, prompt) -> None:
+def test_real_engines_give_identical_results_after_a_kill(harness, tmp_path, engine, prompt) -> None:
     # Results of text prompts come some frames late, so the clip is longer to have results after the kill.
     frames = 150 if engine == "opencv" else 56 if prompt == "words" else 40
     film = Clip(HELD_OUT, replace(EASY, size=(320, 180), frames=frames))

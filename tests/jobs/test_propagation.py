@@ -58,25 +58,25 @@ def test_the_intervals_between_prompts(direction: str, intervals: list[Interval]
         (Interval(49, None), {}, range(49, 50)),
     ],
 )
-def test_an_interval_reaches_as_far_as_it_may(interval: Interval, limits: dict, frames: range) -> None:
+def test_an_interval_ends_at_the_limits(interval: Interval, limits: dict, frames: range) -> None:
     propagation = run([interval], [at for at in (interval.first, interval.last) if at is not None], **limits)
     assert present_frames(propagation) == list(frames)
     passes = 2 if None not in (interval.first, interval.last) else 1
     assert propagation.done == propagation.total == passes * len(frames)
 
 
-def test_between_two_prompts_both_ways_are_fused() -> None:
+def test_both_directions_are_fused_between_two_prompts() -> None:
     # Forward the box drifts to the right of where it is, backward to the left of it: together they stay.
     track = run([Interval(0, 4)], [0, 4], engine=StubEngine(step=0.5)).tracks()["a"]
     assert np.allclose(track.boxes[:5, 0], 10)
 
 
-def test_what_nobody_saw_is_absent() -> None:
+def test_unseen_frames_are_absent() -> None:
     engine = StubEngine(seen=lambda frame: frame % 10 < 3)
     assert present_frames(run([Interval(0, None)], [0], engine=engine, length=12)) == [0, 1, 2, 10, 11]
 
 
-def test_what_is_done_before_one_stops_listening_is_kept() -> None:
+def test_frames_done_before_the_run_is_closed_are_kept() -> None:
     propagation = PropagationRun(50, {"a": [Interval(0, None)]}, [Prompt("a", 0, box=Box(10, 10, 20, 20))])
     with closing(propagation.run(StubEngine(step=0), FakeVideo())) as frames:
         assert list(islice(frames, 7)) == list(range(7))
@@ -104,7 +104,7 @@ def run_session(engine: StubEngine, targets=(), phrases=(), direction="forward",
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("limits", [{}, {"max_frames": 4}, {"span": range(3, 40)}])
-def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: str, limits: dict) -> None:
+def test_tracks_of_one_session_equal_those_of_separate_sessions(direction: str, limits: dict) -> None:
     targets = {"a": target("a", 5, 9, 20), "b": target("b", 12, left=40), "c": target("c", 33, 39, left=70)}
     tracks = run_session(StubEngine(step=0.5), targets, direction=direction, **limits).tracks()
     assert list(tracks) == ["a", "b", "c"]
@@ -115,7 +115,7 @@ def test_tracks_of_one_session_equal_those_of_sessions_of_their_own(direction: s
             assert np.array_equal(ours, expected, equal_nan=True)
 
 
-def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed() -> None:
+def test_a_session_processes_each_frame_once_per_direction() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
     targets = {"a": target("a", 5, 9), "b": target("b", 9, 12), "c": target("c", 30, 32)}
     run_session(engine, targets, [Phrase("car", 40)])
@@ -123,7 +123,7 @@ def test_one_session_looks_at_every_frame_once_in_each_direction_that_is_needed(
     assert engine.frames == [*range(5, 50), *range(12, 4, -1), *range(32, 29, -1)]
 
 
-def test_everything_is_prompted_frame_by_frame_and_words_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_given_frame_by_frame_and_phrases_last(monkeypatch: pytest.MonkeyPatch) -> None:
     prompted, prompt = [], StubSession.prompt
 
     def spy(self, prompts):
@@ -149,7 +149,7 @@ def test_intervals_that_touch_are_one_pass(monkeypatch: pytest.MonkeyPatch) -> N
     assert spans == [range(8), range(9, 13)]
 
 
-def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_frames() -> None:
+def test_phrase_tracks_have_only_frames_of_the_phrases() -> None:
     answering = {"car": {"x": range(0, 20), "late": range(30, 50), "earlier": range(0, 5)}, "dog": {}}
     found = run_session(
         StubEngine(answering=answering), {"a": target("a", 2, 45)}, [Phrase("car", 10), Phrase("dog", 10)]
@@ -159,7 +159,7 @@ def test_what_a_phrase_finds_appears_when_it_is_found_and_inside_the_phrases_fra
     assert {name: found.track_phrases[name] for name in ("x", "late")} == {"x": "car", "late": "car"}
 
 
-def test_a_track_that_changes_over_to_better_words_has_them() -> None:
+def test_a_track_has_the_phrase_that_fits_better() -> None:
     answering = {"car": {"x": range(5)}, "truck": {"x": range(5, 50)}}
     found = run_session(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("truck")])
     assert found.track_phrases == {"x": "truck"}
@@ -170,7 +170,7 @@ def phrase_frames(found: PropagationRun) -> dict[str, list[int]]:
     return {name: frames_of(track) for name, track in found.tracks().items()}
 
 
-def test_what_a_phrase_names_is_kept_wherever_another_one_is_looked_for() -> None:
+def test_a_track_has_the_frames_of_all_phrases() -> None:
     engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
     found = run_session(engine, phrases=[Phrase("red car", 5), Phrase("car", 20)], max_frames=6)
     assert phrase_frames(found) == {"x": [*range(5, 12), *range(20, 27)]}
@@ -179,7 +179,7 @@ def test_what_a_phrase_names_is_kept_wherever_another_one_is_looked_for() -> Non
     assert phrase_frames(found) == {"x": [*range(5, 15)]}
 
 
-def test_where_phrases_are_looked_for_both_ways_each_way_has_the_frames_of_all() -> None:
+def test_each_direction_has_the_frames_of_all_phrases() -> None:
     engine = StubEngine(answering={"red car": {"x": range(50)}, "car": {}})
     phrases = [Phrase("red car", 20), Phrase("car", 30)]
     found = run_session(engine, phrases=phrases, direction="both", max_frames=8)
@@ -191,16 +191,14 @@ def test_where_phrases_are_looked_for_both_ways_each_way_has_the_frames_of_all()
 
 
 @pytest.mark.parametrize(("direction", "start", "changes"), [("forward", 5, 6), ("backward", 40, 35)])
-def test_the_last_words_of_a_track_are_those_of_its_last_frame_that_is_kept(
-    direction: str, start: int, changes: int
-) -> None:
+def test_a_track_has_the_phrase_of_its_last_kept_frame(direction: str, start: int, changes: int) -> None:
     engine = StubEngine(answering={"car": {"x": range(changes)}, "truck": {"x": range(changes, 50)}})
     targets = {"a": target("a", 0, 49)}  # leads the session through everything, both ways
     found = run_session(engine, targets, [Phrase("car", start), Phrase("truck", start)], direction, max_frames=4)
     assert found.track_phrases == {"x": "truck"}
 
 
-def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
+def test_a_name_reused_after_a_gap_is_another_object() -> None:
     answering = {"car": {"x": range(3, 50), "car 1": range(4, 6), "shown": range(50)}, "dog": {"car 2": range(20, 50)}}
     phrases = [Phrase("car"), Phrase("dog", 20), Phrase("cat", 40)]
     found = run_session(StubEngine(answering=answering), phrases=phrases, max_frames=8)
@@ -217,7 +215,7 @@ def test_a_name_that_is_given_again_after_a_gap_is_of_another_object() -> None:
 
 
 @pytest.mark.parametrize(("again", "other"), [(20, 22), (22, 20)])
-def test_a_name_that_is_made_is_not_the_sessions_name_for_another_object(again: int, other: int) -> None:
+def test_a_new_name_is_not_the_sessions_name_of_another_object(again: int, other: int) -> None:
     answering = {"car": {"x": [3, *range(again, 50)], "car 1": range(other, 50)}}
     found = run_session(StubEngine(answering=answering), phrases=[Phrase("car"), Phrase("dog", 20)], max_frames=8)
     assert phrase_frames(found) == {"x": [3], "car 1": [*range(20, 29)], "car 2": [*range(22, 29)]}
@@ -230,19 +228,19 @@ def test_a_name_means_the_same_object_in_both_directions(frames: Sequence[int]) 
     assert phrase_frames(found) == {"x": list(frames)}
 
 
-def test_what_is_never_seen_is_no_track() -> None:
+def test_an_object_that_is_never_seen_has_no_track() -> None:
     propagation = PropagationRun(50, {}, [], [Phrase("car")])
     assert len(list(propagation.run(PassingObjects(10, ABSENT), FakeVideo(1)))) == 50
     assert propagation.tracks() == {}
 
 
-def test_a_phrase_goes_both_ways_from_its_frame_and_not_too_far() -> None:
+def test_a_phrase_is_tracked_both_ways_up_to_max_frames() -> None:
     engine = StubEngine(answering={"car": {"x": range(50)}})
     (track,) = run_session(engine, phrases=[Phrase("car", 20)], direction="both", max_frames=6).tracks().values()
     assert frames_of(track) == [*range(14, 27)]
 
 
-def test_where_it_was_looked_for_is_told_of_prompts_and_of_words() -> None:
+def test_processed_frames_of_prompts_and_phrases() -> None:
     prompts = [Prompt("a", 30, box=Box(10, 10, 20, 20))]
     limits = {"direction": "both", "max_frames": 10}
     both = PropagationRun(50, {"a": [Interval(None, 30)]}, prompts, [Phrase("car", 15)], **limits)
@@ -256,7 +254,7 @@ def test_where_it_was_looked_for_is_told_of_prompts_and_of_words() -> None:
     assert np.flatnonzero(both.processed_frames("a")).tolist() == [*range(20, 31)]
 
 
-def test_masks_are_kept_where_asked_for_and_of_two_ways_the_nearer_start_counts() -> None:
+def test_masks_come_from_the_pass_that_started_nearer() -> None:
     engine = StubEngine(step=2, masks=True)
     targets = {"a": target("a", 0, 9)}
     assert run_session(StubEngine(masks=True), targets).tracks()["a"].masks == {}

@@ -91,7 +91,7 @@ def left_sides(job: Job) -> list[float]:
     return boxes[:, 0].tolist()
 
 
-def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(harness: Harness) -> None:
+def test_the_same_digest_joins_its_job_also_after_a_restart(harness: Harness) -> None:
     scheduler = harness.open()
     first = scheduler.submit(["a"], "1", box())
     assert scheduler.submit(["a"], "1", box()) is first
@@ -105,7 +105,7 @@ def test_the_same_digest_joins_and_keeps_its_result_over_a_restart(harness: Harn
     assert harness.engine.sessions == 1
 
 
-def test_a_new_digest_replaces_what_runs_and_its_frames_stay(harness: Harness) -> None:
+def test_a_new_digest_replaces_the_running_job_and_keeps_its_frames(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
@@ -123,7 +123,7 @@ def test_a_new_digest_replaces_what_runs_and_its_frames_stay(harness: Harness) -
     assert left_sides(again) == [64 + frame for frame in range(100)]
 
 
-def test_what_was_cancelled_and_is_asked_for_before_it_has_stopped_goes_on(harness: Harness) -> None:
+def test_a_cancelled_job_asked_for_before_it_stops_continues(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
@@ -135,7 +135,7 @@ def test_what_was_cancelled_and_is_asked_for_before_it_has_stopped_goes_on(harne
     assert harness.engine.frames == list(range(100))
 
 
-def test_those_that_somebody_waits_for_go_first_and_interrupt_the_others(harness: Harness) -> None:
+def test_an_interactive_job_preempts_a_batch_job(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
@@ -150,7 +150,7 @@ def test_those_that_somebody_waits_for_go_first_and_interrupt_the_others(harness
     assert len(frames) == 200, "nothing was computed twice"
 
 
-def test_a_job_that_is_waited_for_overtakes_one_that_is_not(harness: Harness) -> None:
+def test_a_job_with_waiters_preempts_one_without(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
@@ -164,7 +164,7 @@ def test_a_job_that_is_waited_for_overtakes_one_that_is_not(harness: Harness) ->
     assert len(harness.engine.frames) == 200
 
 
-def test_a_full_queue_is_said_with_a_time_to_come_back(harness: Harness) -> None:
+def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first = scheduler.submit(["a"], "1", box())
@@ -184,7 +184,7 @@ def test_a_full_queue_is_said_with_a_time_to_come_back(harness: Harness) -> None
     wait_for_end(scheduler, first)
 
 
-def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(harness: Harness) -> None:
+def test_accepted_jobs_continue_after_a_restart(harness: Harness) -> None:
     gate = Gate(40)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
@@ -203,7 +203,7 @@ def test_what_was_accepted_goes_on_after_a_restart_from_where_it_was(harness: Ha
     until(lambda: sorted(harness.done) == [again.number, waiting.number])  # called after the jobs have ended
 
 
-def test_another_model_does_not_go_on_with_what_this_one_began(harness: Harness) -> None:
+def test_a_job_of_another_model_fails(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
@@ -217,7 +217,7 @@ def test_another_model_does_not_go_on_with_what_this_one_began(harness: Harness)
     assert other.frames == []
 
 
-def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(harness: Harness) -> None:
+def test_a_job_starts_over_if_the_engine_refuses_its_state(harness: Harness) -> None:
     gate = Gate(40)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
@@ -238,7 +238,7 @@ def test_a_state_that_the_engine_does_not_know_any_more_costs_no_job(harness: Ha
     ]
 
 
-def test_a_cancelled_job_is_listed_and_goes_on_by_its_number(harness: Harness) -> None:
+def test_a_cancelled_job_is_listed_and_can_be_resumed(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
@@ -256,7 +256,7 @@ def test_a_cancelled_job_is_listed_and_goes_on_by_its_number(harness: Harness) -
     assert harness.engine.frames == list(range(100))
 
 
-def test_a_waiting_job_that_is_cancelled_never_runs(harness: Harness) -> None:
+def test_a_job_cancelled_while_waiting_never_runs(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
@@ -269,7 +269,7 @@ def test_a_waiting_job_that_is_cancelled_never_runs(harness: Harness) -> None:
     assert harness.engine.sessions == 1
 
 
-def test_a_file_that_cannot_be_had_fails_its_job_alone(harness: Harness) -> None:
+def test_a_failed_download_fails_only_its_job(harness: Harness) -> None:
     def fetch(spec: JobSpec, cancelled: Callable[[], bool]) -> Path:
         if spec.task == "8":
             raise MediaError("check the task's url")
@@ -288,7 +288,7 @@ def test_a_file_that_cannot_be_had_fails_its_job_alone(harness: Harness) -> None
     assert wait_for_end(scheduler, again).number == gone.number
 
 
-def test_a_long_download_holds_nobody_up(harness: Harness) -> None:
+def test_a_slow_download_does_not_block_other_jobs(harness: Harness) -> None:
     come = threading.Event()
     harness.fetch = lambda spec, cancelled: ((come.wait(20) if spec.task == "8" else None) and None) or fake_path()
     scheduler = harness.open()
@@ -300,7 +300,7 @@ def test_a_long_download_holds_nobody_up(harness: Harness) -> None:
     wait_for_end(scheduler, slow)
 
 
-def test_a_file_that_is_no_video_is_not_kept(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_a_video_is_deleted(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise BadVideo("this file holds no video")
 
@@ -310,7 +310,7 @@ def test_a_file_that_is_no_video_is_not_kept(harness: Harness, monkeypatch: pyte
     assert harness.forgotten == [fake_path()]
 
 
-def test_an_engines_error_ends_its_job_alone_and_tells_no_secret(harness: Harness, caplog) -> None:
+def test_an_engine_error_fails_only_its_job_and_leaks_nothing(harness: Harness, caplog) -> None:
     def raising(frame: int) -> None:
         if frame == 50:
             raise RuntimeError("/home/ann/token")
@@ -327,7 +327,7 @@ def test_an_engines_error_ends_its_job_alone_and_tells_no_secret(harness: Harnes
     assert left_sides(again) == [64 + frame for frame in range(100)]
 
 
-def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(harness: Harness, caplog) -> None:
+def test_a_hung_worker_is_killed_and_its_job_continues(harness: Harness, caplog) -> None:
     held = threading.Event()
 
     def hanging(frame: int) -> None:
@@ -342,7 +342,7 @@ def test_a_worker_that_hangs_is_ended_and_its_job_goes_on_in_another(harness: Ha
     assert harness.engine.frames.count(10) == 1, "it went on from where it was saved"
 
 
-def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(harness: Harness) -> None:
+def test_a_job_that_keeps_killing_the_worker_fails(harness: Harness) -> None:
     def deadly(frame: int) -> None:
         if frame == 50:
             harness.worker.kill()
@@ -355,7 +355,7 @@ def test_a_job_that_ends_the_worker_again_and_again_fails_and_others_go_on(harne
     wait_for_end(scheduler, scheduler.submit(["b"], "1", box()))
 
 
-def test_words_find_the_same_whether_interrupted_or_not(harness: Harness) -> None:
+def test_an_interrupted_phrase_job_gives_the_same_result(harness: Harness) -> None:
     words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(FrameRange(),))
     answering = {"car": {"x": range(5, 60), "y": range(40, 100)}}
     scheduler = harness.open(StubEngine(answering=answering))
@@ -375,7 +375,7 @@ def test_words_find_the_same_whether_interrupted_or_not(harness: Harness) -> Non
         assert track.start == whole[name].start
 
 
-def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(harness: Harness) -> None:
+def test_old_jobs_are_dropped_from_memory_and_read_from_disk(harness: Harness) -> None:
     scheduler = harness.open(max_recent=4)
     jobs = [wait_for_end(scheduler, scheduler.submit([str(number)], "1", box(number))) for number in range(9)]
     assert scheduler.submit(["8"], "1", box(8)) is jobs[8]
@@ -384,7 +384,7 @@ def test_only_so_many_ended_jobs_are_at_hand_and_the_others_are_on_disk(harness:
     assert (again.number, again.state) == (jobs[0].number, "done")
 
 
-def test_every_job_is_told_in_one_line(harness: Harness, caplog) -> None:
+def test_every_job_is_logged_in_one_line(harness: Harness, caplog) -> None:
     with caplog.at_level(logging.INFO, "backend.jobs.scheduler"):
         scheduler = harness.open()
         wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
@@ -400,7 +400,7 @@ def test_closing_ends_the_threads(harness: Harness) -> None:
     assert not names & {"scheduler", "worker-reader"}
 
 
-def test_a_disk_that_is_full_ends_no_runner(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_the_scheduler(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = harness.open()
     real, full = harness.store.set_state, threading.Event()
 
@@ -416,7 +416,7 @@ def test_a_disk_that_is_full_ends_no_runner(harness: Harness, monkeypatch: pytes
     assert full.is_set()
 
 
-def test_downloads_of_batches_keep_nobody_from_theirs(harness: Harness) -> None:
+def test_batch_downloads_do_not_block_other_jobs(harness: Harness) -> None:
     come = threading.Event()
     harness.fetch = lambda spec, cancelled: fake_path() if spec.task == "7" or come.wait(20) else None
     scheduler = harness.open()
@@ -428,7 +428,7 @@ def test_downloads_of_batches_keep_nobody_from_theirs(harness: Harness) -> None:
         wait_for_end(scheduler, job)
 
 
-def test_what_waits_is_fetched_when_those_before_it_are_cancelled(harness: Harness) -> None:
+def test_waiting_videos_are_fetched_after_earlier_jobs_are_cancelled(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate))
     jobs = [scheduler.submit([str(number)], "1", box(number), batch=True) for number in range(9)]
@@ -441,7 +441,7 @@ def test_what_waits_is_fetched_when_those_before_it_are_cancelled(harness: Harne
         assert job.has_ended
 
 
-def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(harness: Harness) -> None:
+def test_a_failed_engine_fails_only_jobs_with_waiters(harness: Harness) -> None:
     scheduler = harness.open(StubEngine(status="failed: the device is not there"))
     until(lambda: harness.worker.status.startswith("failed"))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
@@ -450,7 +450,7 @@ def test_an_engine_that_is_down_fails_only_those_that_somebody_waits_for(harness
     assert batch.state == "queued"
 
 
-def test_going_back_to_what_is_done_cancels_what_came_after(harness: Harness) -> None:
+def test_asking_for_a_done_job_cancels_its_replacement(harness: Harness) -> None:
     gate = Gate(1000)
     scheduler = harness.open(StubEngine(gate=gate))
     first = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))

@@ -37,12 +37,12 @@ specs = st.builds(
 
 
 @given(specs)
-def test_a_spec_is_read_as_it_was_written(spec: JobSpec) -> None:
+def test_a_spec_survives_json(spec: JobSpec) -> None:
     assert JobSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '{"shown": 3}', '{"task": "1"}'])
-def test_text_that_is_no_spec_is_refused(text: str) -> None:
+def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         JobSpec.from_json(text)
 
@@ -61,14 +61,14 @@ def test_boxes_and_clicks_become_prompts_in_pixels_and_intervals_in_source_frame
     assert schedule.passes == [(range(100), False), (range(51), True)]
 
 
-def test_two_frames_of_the_page_that_show_one_picture_are_one_prompt() -> None:
+def test_two_ls_frames_of_one_picture_are_one_prompt() -> None:
     shown = (FramePrompts(1, BOX), FramePrompts(2, None, ((50.0, 50.0, True),)))
     resolved = JobSpec("7", "3", "/clip.mp4", 50.0, prompts=shown, intervals=((1, 2),)).resolve(VIDEO)
     ((prompt,),) = resolved.propagation.schedule.prompts
     assert (prompt.frame, prompt.box is not None, len(prompt.points)) == (0, True, 1)
 
 
-def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
+def test_a_range_is_processed_with_the_frames_that_lead_to_it() -> None:
     asked = spec(prompts=(FramePrompts(1, BOX),), intervals=((1, None),), ranges=(FrameRange(20, 40),))
     assert asked.resolve(VIDEO).propagation.schedule.passes == [(range(40), False)]
     phrases = spec(phrases=("car", "dog"), ranges=(FrameRange(20, 40),)).resolve(VIDEO).propagation.schedule
@@ -84,11 +84,11 @@ def test_a_range_is_gone_through_with_the_way_to_it_and_nothing_more() -> None:
         ({"phrases": ("car",), "ranges": (FrameRange(500, 500),)}, "there is no frame 500"),
     ],
 )
-def test_what_lies_outside_the_video_is_refused(asked: dict, message: str) -> None:
+def test_prompts_outside_the_video_are_refused(asked: dict, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         spec(**asked).resolve(VIDEO)
 
 
-def test_a_prompt_on_a_frame_that_the_page_alone_counts_is_on_the_last_picture() -> None:
+def test_a_prompt_after_the_last_picture_is_on_the_last_picture() -> None:
     resolved = spec(length=101, prompts=(FramePrompts(101, BOX),), intervals=((101, None),)).resolve(VIDEO)
     assert resolved.propagation.schedule.passes == [(range(99, 100), False)]

@@ -16,7 +16,7 @@ def ask(service, **task):
     return service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
 
 
-def test_a_job_is_told_from_its_beginning_to_its_end(make_service, tmp_path, monkeypatch) -> None:
+def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatch) -> None:
     gate = Gate(30)
     service = make_service(StubEngine(gate=gate, masks=True), answer_within=0.3, show_masks=True)
     service.connect("3", "http://studio.example", "t0ken")

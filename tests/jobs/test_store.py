@@ -49,7 +49,7 @@ def equal_blocks(one: ResultBlock, other: ResultBlock) -> bool:
     return alike[0] == alike[1] and np.array_equal(one.rows, other.rows, equal_nan=True)
 
 
-def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
+def test_a_job_and_its_results_survive_a_restart(path: Path) -> None:
     store = open_store(path)
     number = add_job(store)
     saved = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
@@ -69,7 +69,7 @@ def test_a_job_is_found_again_with_all_that_was_said(path: Path) -> None:
     store.close()
 
 
-def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
+def test_the_state_of_an_earlier_frame_is_deleted(path: Path) -> None:
     store = open_store(path)
     number = add_job(store)
     store.save(number, [], [], Progress(0, 1), (1, 2, 1), b"state")
@@ -80,7 +80,7 @@ def test_a_state_of_an_earlier_place_is_not_kept(path: Path) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=8))
 @settings(max_examples=50)
-def test_blocks_hold_what_they_are_made_of(parts: list[tuple[bool, int]]) -> None:
+def test_blocks_hold_the_results_they_are_built_from(parts: list[tuple[bool, int]]) -> None:
     """However results are cut into blocks, the tracks that they name and where are the same."""
     at, results = 0, []
     for named, count in parts:
@@ -95,7 +95,7 @@ def test_blocks_hold_what_they_are_made_of(parts: list[tuple[bool, int]]) -> Non
     assert all(not np.isnan(block.rows[0]).any() for block in joined)
 
 
-def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
+def test_job_states_and_which_jobs_can_be_joined(path: Path) -> None:
     store = open_store(path)
     first, second = add_job(store, "1"), add_job(store, "2", post="{}")
     store.set_state(first, "cancelled")
@@ -112,7 +112,7 @@ def test_states_of_jobs_and_what_may_be_joined(path: Path) -> None:
     store.close()
 
 
-def test_what_is_old_or_too_much_goes_and_what_has_not_ended_stays(path: Path) -> None:
+def test_pruning_deletes_old_jobs_and_keeps_unfinished_ones(path: Path) -> None:
     store = open_store(path)
     running, *ended = [add_job(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
@@ -147,7 +147,7 @@ def test_videos_clicks_and_connections(path: Path) -> None:
     store.close()
 
 
-def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
+def test_a_copy_is_consistent_while_others_write(path: Path, tmp_path: Path) -> None:
     store, stop = open_store(path), threading.Event()
     number = add_job(store)
 
@@ -176,7 +176,7 @@ def test_a_copy_is_whole_while_others_write(path: Path, tmp_path: Path) -> None:
         copied.close()
 
 
-def test_one_process_at_a_time_and_no_newer_file(path: Path) -> None:
+def test_a_second_process_and_a_newer_file_are_refused(path: Path) -> None:
     store = open_store(path)
     with pytest.raises(SettingsError, match="--data-dir"):
         open_store(path)
@@ -192,7 +192,7 @@ def mask_blocks(path: Path, *job_of: str, masks: Container[int] = range(99)) -> 
     return list(read_mask_blocks(path, *(job_of or (SPEC.task, SPEC.project, SPEC.url)), masks))
 
 
-def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
+def test_masks_are_read_while_a_server_writes(path: Path) -> None:
     store = open_store(path)
     first, plain, other, last = (add_job(store, digest) for digest in "1234")
     (shown,) = blocks(range(4), masks=True)
@@ -216,7 +216,7 @@ def test_masks_are_read_beside_a_server_at_work(path: Path) -> None:
     assert len(mask_blocks(path)) == 5, "nor does anybody have to be at work"
 
 
-def test_masks_are_one_tasks_of_one_label_studio(path: Path) -> None:
+def test_masks_are_of_one_task_and_project(path: Path) -> None:
     store = open_store(path)
     number = add_job(store)
     store.save(number, [], [(0, *blocks(range(4), masks=True))], Progress(0, 4), (4, 9, 2), None)
