@@ -142,7 +142,7 @@ class Service:
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
     ) -> list[Any]:
-        """Answer one request within `answer_within` seconds with what is known by then.
+        """Answer one request within `response_timeout` seconds with what is known by then.
 
         Label Studio shows nobody an error: where the config has a line for words, what went wrong is answered there.
 
@@ -158,7 +158,7 @@ class Service:
         Raises:
             BackendError: none of what was asked for can be done, and there is no line to say so.
         """
-        deadline = time.monotonic() + self.settings.answer_within
+        deadline = time.monotonic() + self.settings.response_timeout
         if not context:
             return self.batch.predict(tasks, xml, project)
         with self.tools.metrics.predict_seconds.time():
@@ -190,4 +190,4 @@ class Service:
 def _worker_client(settings: Settings) -> WorkerClient:
     name, version = engines.identify_engine(settings)
     launch = process_launcher(partial(engines.load_engine, settings), settings.log_level)
-    return WorkerClient(launch, name, version, settings.limits.stall)
+    return WorkerClient(launch, name, version, settings.limits.worker_timeout)

@@ -54,6 +54,12 @@ _REFUSED = {
     "widgets": "belongs to X-AnyLabeling's client: leave it out, the label config says what Label Studio shows",
 }
 """X-AnyLabeling's keys that mean nothing here, and what to do about each."""
+_RENAMED = {
+    "answer_within": "response_timeout",
+    "limits.stall": "limits.worker_timeout",
+    "limits.days": "limits.retention_days",
+}
+"""Former names of settings, and what they are called now."""
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -94,12 +100,12 @@ class Limits:
     frames: Annotated[int, "of a video"] = 1_000_000
     queue: Annotated[int, "tracks that wait for the device; beyond that Label Studio is told to ask again"] = 64
     body: Annotated[int, "bytes of a request"] = 64 * 2**20
-    stall: Annotated[
+    worker_timeout: Annotated[
         float,
         "seconds without a frame after which the engine's process counts as hung, and is started again",
     ] = 600.0
     store: Annotated[int, "bytes of jobs and what came of them; beyond that the oldest go"] = 4 * 2**30
-    days: Annotated[float, "for which they are kept"] = 30.0
+    retention_days: Annotated[float, "for which they are kept"] = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ class Settings:
     ] = False
     direction: Annotated[Direction, "beyond the last prompted frame: `forward`, `backward`, `both`"] = "forward"
     max_frames: Annotated[int, "how many frames to go beyond the last prompted one; 0: to the end"] = 0
-    answer_within: Annotated[float, "seconds until Label Studio is answered with what is there"] = 10.0
+    response_timeout: Annotated[float, "seconds until Label Studio is answered with what is there"] = 10.0
     preserve: Annotated[
         bool,
         "false: asking again by words may also replace finished tracks of ours that nobody touched",
@@ -185,7 +191,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check_model()
-        for name in ("answer_within", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
+        for name in ("response_timeout", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
         if not 2 <= self.frames_per_strip <= 1000:
@@ -325,6 +331,9 @@ def _applied(base: Any, values: Mapping[str, Any], group: str = "") -> Any:
     hints = get_type_hints(type(base))
     changes = {}
     for key, value in values.items():
+        if new_name := _RENAMED.get(group + key):
+            variable = PREFIX + new_name.replace(".", "_").upper()
+            raise SettingsError(f"{group}{key} is now called {new_name} ({variable} in the environment): rename it")
         if key not in hints:
             near = difflib.get_close_matches(key, hints, 1)
             meant = f"did you mean {group}{near[0]}? " if near else ""

@@ -3,9 +3,9 @@
 The engine is a stub that sleeps, so that what is measured is the rest.
 
 load      a server is asked by 16 clients at once, first while its model loads, then with its queue full; `late` are
-          the answers of /health after more than 1 s, of /setup after 3 s, of /predict 1 s after `answer_within`.
+          the answers of /health after more than 1 s, of /setup after 3 s, of /predict 1 s after `response_timeout`.
           `floor_p99_ms`: a bare Flask route, asked by the same clients. `predict_over_budget_ms`:
-          the 99th percentile of the time that /predict takes beyond `answer_within`.
+          the 99th percentile of the time that /predict takes beyond `response_timeout`.
 kills     the server or its worker is killed with SIGKILL at random moments, and a killed server started again
           (`restart_s`: the longest until it answers). Accepted are the jobs whose /predict was answered with 200; when
           all has ended, what is on disk is compared with a run that was left alone. A frame that is computed again
@@ -63,7 +63,7 @@ from tests.labelstudio.bodies import body, drawn, keyframe
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = 16
 WITHIN = 0.3
-"""`answer_within` of the server that is asked."""
+"""`response_timeout` of the server that is asked."""
 LIMITS = {"/health": 1.0, "/setup": 3.0, "/predict": WITHIN + 1.0}
 URL = "http://clips.invalid/clip.mp4"
 CONFIG = (ROOT / "label_config.xml").read_text()
@@ -89,7 +89,7 @@ def serve_stub(text: str) -> None:
     settings = Settings(
         data_dir=Path(asked["folder"]),
         port=0,
-        answer_within=asked["within"],
+        response_timeout=asked["within"],
         max_frames=asked["frames"] - 1,
         limits=Limits(queue=asked["queue"]),
     )

@@ -180,7 +180,7 @@ def test_at_another_framerate_every_shown_frame_has_the_box_of_its_picture(make_
 def test_what_is_not_ready_is_answered_in_part_and_the_rest_by_asking_again(make_service) -> None:
     gate = Gate(until=30)
     engine = StubEngine(gate=gate)
-    service = make_service(engine, answer_within=0.5)
+    service = make_service(engine, response_timeout=0.5)
     (part,) = predict(service, body(drawn(keyframe(1))))
     assert part["meta"]["partial"] == {"done": 30, "total": 100}
     assert (part["value"]["sequence"][-1]["frame"], part["value"]["sequence"][-1]["enabled"]) == (30, False)
@@ -194,7 +194,7 @@ def test_what_is_not_ready_is_answered_in_part_and_the_rest_by_asking_again(make
 
 def test_an_unfinished_track_is_finished_by_a_backend_that_never_saw_it(make_service) -> None:
     gate = Gate(until=30)
-    (part,) = predict(make_service(StubEngine(gate=gate), answer_within=0.3), body(drawn(keyframe(1))))
+    (part,) = predict(make_service(StubEngine(gate=gate), response_timeout=0.3), body(drawn(keyframe(1))))
     gate.open()
     (whole,) = predict(make_service(), body(asked_again(part)))
     (undisturbed,) = predict(make_service(), body(drawn(keyframe(1))))
@@ -203,7 +203,7 @@ def test_an_unfinished_track_is_finished_by_a_backend_that_never_saw_it(make_ser
 
 def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
     gate = Gate(until=30)
-    service = make_service(StubEngine(gate=gate), answer_within=0.3)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.3)
     (part,) = predict(service, body(drawn(keyframe(1))))
     changed = threading.Thread(target=gate.open)
     changed.start()
@@ -216,7 +216,7 @@ def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
 
 def test_a_track_that_waits_for_its_turn_is_not_answered_as_whole(make_service) -> None:
     gate = Gate(until=0)
-    service = make_service(StubEngine(gate=gate), answer_within=0.2)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.2)
     predict(service, body(drawn(keyframe(1), id="runs")))
     (waits,) = predict(service, body(drawn(keyframe(1), id="waits")))
     assert waits["meta"]["partial"] == {"done": 0, "total": 100}
@@ -226,7 +226,7 @@ def test_a_track_that_waits_for_its_turn_is_not_answered_as_whole(make_service) 
 def test_a_model_that_is_loading_is_named_as_what_is_waited_for(make_service) -> None:
     gate, engine = Gate(until=0), StubEngine(status="loading")
     engine.gate = gate
-    service = make_service(engine, answer_within=0.2)
+    service = make_service(engine, response_timeout=0.2)
     (waits,) = predict(service, body(drawn(keyframe(1))))
     assert waits["meta"]["text"][0].endswith("press t for the rest · stub is loading")
     engine.status = "ready"
@@ -243,7 +243,7 @@ def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
 
 def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
     gate = Gate(until=30)
-    service = make_service(StubEngine(gate=gate), answer_within=0.3, limits=Limits(queue=2))
+    service = make_service(StubEngine(gate=gate), response_timeout=0.3, limits=Limits(queue=2))
     answered = predict(service, body(*(drawn(keyframe(1), id=f"r{number}") for number in range(4))))
     assert [region["id"] for region in answered] == ["r0", "r1", "r2", "r3"]
     assert answered[0]["meta"]["partial"]["total"] == 100
@@ -290,14 +290,14 @@ def test_going_backward_the_box_is_hidden_after_where_it_was_drawn(make_service)
 
 def test_a_thousand_human_keyframes_take_no_longer_than_their_number(make_service) -> None:
     many = drawn(*(keyframe(frame, x=frame / 20) for frame in range(1, 1001)))
-    (region,) = predict(make_service(video=FakeVideo(count=1000), answer_within=20), body(many))
+    (region,) = predict(make_service(video=FakeVideo(count=1000), response_timeout=20), body(many))
     assert sum(item.get("human", False) for item in region["value"]["sequence"]) == 1000
 
 
 def test_a_correction_makes_nothing_vanish_while_it_is_on_its_way(make_service) -> None:
     (whole,) = predict(make_service(), body(drawn(keyframe(1))))
     gate = Gate(until=30)
-    service = make_service(StubEngine(gate=gate), answer_within=0.3)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.3)
     (part,) = predict(service, body(asked_again(moved(whole, 10, y=50))))
     assert part["meta"]["partial"]["total"] == 100 + 10
     was, now = parse_items(moved(whole, 10, y=50)), parse_items(part)
@@ -312,7 +312,7 @@ def test_a_correction_makes_nothing_vanish_while_it_is_on_its_way(make_service) 
 
 def test_a_box_whose_turn_has_not_come_is_not_shown_to_the_end(make_service) -> None:
     gate = Gate(until=0)
-    service = make_service(StubEngine(gate=gate), answer_within=0.2)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.2)
     predict(service, body(drawn(keyframe(1), id="runs")))
     (waits,) = predict(service, body(drawn(keyframe(1), id="waits")))
     assert shown(list(parse_items(waits)), 50) is None
@@ -321,7 +321,7 @@ def test_a_box_whose_turn_has_not_come_is_not_shown_to_the_end(make_service) -> 
 
 def test_a_full_queue_says_when_to_come_back(make_service) -> None:
     gate = Gate(until=0)
-    service = make_service(StubEngine(gate=gate), answer_within=0.2, limits=Limits(queue=1))
+    service = make_service(StubEngine(gate=gate), response_timeout=0.2, limits=Limits(queue=1))
     predict(service, body(drawn(keyframe(1), id="runs")))
     predict(service, body(drawn(keyframe(1), id="waits")))
     with pytest.raises(Busy, match="try again"):

@@ -74,14 +74,17 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("prot: 1", r"no setting prot: did you mean port\?"),
         ("limits: {queu: 1}", r"no setting limits.queu: did you mean limits.queue\?"),
-        ("colour: blue", "no setting colour: The settings are answer_within"),
+        ("answer_within: 5", "answer_within is now called response_timeout .SAM3_BACKEND_RESPONSE_TIMEOUT in"),
+        ("limits: {stall: 9}", r"limits\.stall is now called limits\.worker_timeout"),
+        ("limits: {days: 9}", r"limits\.days is now called limits\.retention_days .SAM3_BACKEND_LIMITS_RETENTION_DAYS"),
+        ("colour: blue", "no setting colour: The settings are basic_auth_pass"),
         ("limits: 5", "limits holds several"),
         ("engine: sam2", "engine is 'sam2': choose one of auto, sam3, opencv"),
         ("port: many", "port is 'many': give a whole number"),
         ("port: 2.5", "port is 2.5: give a whole number"),
         ("port: true", "port is True: give a whole number"),
         ("port: 99999", "0 to 65535"),
-        ("answer_within: -1", "answer_within is negative"),
+        ("response_timeout: -1", "response_timeout is negative"),
         ("keyframes: {iou: 1.5}", "keyframes.iou is 1.5"),
         ("keyframes: {px: -1}", "keyframes.px is -1: give 0 or more"),
         ("keyframes: {budget: -5}", "keyframes.budget is -5: give 0 or more"),
@@ -138,6 +141,13 @@ def test_a_wrong_setting_is_named_with_its_mend(tmp_path: Path, text: str, sente
 def test_a_wrong_name_in_the_environment_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAM3_BACKEND_PROT", "1")
     with pytest.raises(SettingsError, match="no setting prot"):
+        load()
+
+
+@pytest.mark.parametrize(("old", "new"), [("ANSWER_WITHIN", "RESPONSE_TIMEOUT"), ("LIMITS_STALL", "WORKER_TIMEOUT")])
+def test_a_former_name_in_the_environment_is_an_error_too(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    monkeypatch.setenv(f"SAM3_BACKEND_{old}", "1")
+    with pytest.raises(SettingsError, match=rf"SAM3_BACKEND_\w*{new} in the environment"):
         load()
 
 

@@ -47,7 +47,7 @@ class Tools:
         self.worker = worker
         self.videos = Videos(settings)
         limits = settings.limits
-        self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.days)
+        self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.retention_days)
         self.studios = Studios(settings, self.store)
         self.metrics = Metrics()
         self.scheduler = Scheduler(
@@ -75,7 +75,7 @@ class Tools:
         if self._waiters.acquire(blocking=False):
             try:
                 work = _BOX_SECONDS * sum(job.box_count for job in jobs)
-                self.scheduler.wait(jobs, deadline - time.monotonic() - min(work, self.settings.answer_within / 2))
+                self.scheduler.wait(jobs, deadline - time.monotonic() - min(work, self.settings.response_timeout / 2))
             finally:
                 self._waiters.release()
 

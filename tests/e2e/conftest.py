@@ -94,7 +94,7 @@ def stand_in_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.
 @pytest.fixture
 def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
     """A project whose backend answers after a second, with what is there."""
-    with serving(studio, tmp_path, **DEMO, SAM3_BACKEND_ANSWER_WITHIN="1") as url:
+    with serving(studio, tmp_path, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT="1") as url:
         yield connected(studio, video, url)
 
 

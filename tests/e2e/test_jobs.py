@@ -40,7 +40,7 @@ def pictures() -> Iterator[NDArray[np.uint8]]:
 
 @pytest.fixture
 def backend(studio: LabelStudio, tmp_path: Path) -> Iterator[str]:
-    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_ANSWER_WITHIN="4") as url:
+    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_RESPONSE_TIMEOUT="4") as url:
         yield url
 
 

@@ -37,7 +37,7 @@ PATIENCE = "50"
 def patient_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The demo's project, whose answers are whole at once."""
     folder = tmp_path_factory.mktemp("backend")
-    with serving(studio, folder, **DEMO, SAM3_BACKEND_ANSWER_WITHIN=PATIENCE) as url:
+    with serving(studio, folder, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT=PATIENCE) as url:
         yield connected(studio, video, url)
 
 

@@ -52,7 +52,7 @@ def test_the_first_look(client: FlaskClient) -> None:
         assert answer.status_code == 200
         assert answer.json["status"] == "UP"
         assert answer.json["engine"] == "stub"
-        assert answer.json["settings"]["answer_within"] == 10
+        assert answer.json["settings"]["response_timeout"] == 10
     for method in (client.get, client.post):
         assert method("/versions").json == {"versions": ["stub-1"]}
 
@@ -155,7 +155,7 @@ def test_a_body_over_the_limit_is_refused(make_service) -> None:
 
 def test_a_full_queue_is_503_with_a_time(make_service) -> None:
     gate = Gate(until=0)
-    client = create_app(make_service(StubEngine(gate=gate), limits=Limits(queue=1), answer_within=0.1)).test_client()
+    client = create_app(make_service(StubEngine(gate=gate), limits=Limits(queue=1), response_timeout=0.1)).test_client()
     for name in ("runs", "waits"):
         assert client.post("/predict", json=body(drawn(keyframe(1), id=name))).status_code == 200
     answer = client.post("/predict", json=body(drawn(keyframe(1), id="too many")))
@@ -165,7 +165,7 @@ def test_a_full_queue_is_503_with_a_time(make_service) -> None:
 
 def test_health_and_setup_answer_while_a_prediction_waits(make_service) -> None:
     gate = Gate(until=0)
-    app = create_app(make_service(StubEngine(gate=gate), answer_within=30))
+    app = create_app(make_service(StubEngine(gate=gate), response_timeout=30))
     waiting = threading.Thread(target=lambda: app.test_client().post("/predict", json=body(drawn(keyframe(1)))))
     waiting.start()
     while not app.test_client().get("/health").json["jobs"]["running"]:

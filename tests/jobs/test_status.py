@@ -18,7 +18,7 @@ def ask(service, **task):
 
 def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatch) -> None:
     gate = Gate(30)
-    service = make_service(StubEngine(gate=gate, masks=True), answer_within=0.3, show_masks=True)
+    service = make_service(StubEngine(gate=gate, masks=True), response_timeout=0.3, show_masks=True)
     service.connect("3", "http://studio.example", "t0ken")
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
     monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: clip)

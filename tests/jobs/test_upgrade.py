@@ -36,7 +36,7 @@ def test_an_old_database_opens_and_its_jobs_are_continued(make_service, tmp_path
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as file:
         file.executescript(DUMP.read_text())
     file.close()
-    service = make_service(StubEngine(answering={"car": {"x": range(5, 60)}}), answer_within=10)
+    service = make_service(StubEngine(answering={"car": {"x": range(5, 60)}}), response_timeout=10)
     text, command, box = (ask(service, request) for request in requests())
     assert [job.state for job in service.tools.scheduler.jobs(9)] == ["done"] * 3, "every request joined its job"
     assert service.engine.frames == list(range(41, 100)), "the box goes on where it stopped; the rest is on disk"

@@ -109,7 +109,7 @@ def test_a_persons_keyframe_and_class_come_through_a_further_click(page: Page) -
 
 def test_what_is_not_ready_comes_with_t_or_the_next_click(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.3))
     (name,) = page.click(0, 25, 50)
     assert page.regions[name]["meta"]["partial"] == {"done": 50, "total": 100}
     gate.open()
@@ -120,7 +120,7 @@ def test_what_is_not_ready_comes_with_t_or_the_next_click(make_service) -> None:
 
 def test_of_what_nothing_is_there_yet_the_line_tells(make_service) -> None:
     gate = Gate(0)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.1))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.1))
     assert page.click(0, 25, 50) == []
     assert page.told == "object 1: stub, 0 of 100 frames so far, click once more for the rest"
     gate.open()
@@ -131,7 +131,7 @@ def test_of_what_nothing_is_there_yet_the_line_tells(make_service) -> None:
 
 def test_a_later_click_cancels_the_work_of_the_earlier_one(make_service) -> None:
     gate = Gate(5)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.1))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.1))
     (name,) = page.click(0, 25, 50)
     old = page.service.tools.scheduler.newest(("7", "region", name))
     page.click(0, 60, 60, positive=False)

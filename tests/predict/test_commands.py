@@ -116,7 +116,7 @@ def test_what_stays_keeps_the_bound_that_it_kept(page: Page) -> None:
 def test_what_is_still_to_come_keeps_its_keyframes_however_often_it_is_asked_for(make_service) -> None:
     gate, jitter = Gate(0), np.random.default_rng(3).normal(0, 2.5, 1000)
     engine = StubEngine(step=0, gate=gate)
-    page = Page(make_service(engine, answer_within=0.2, keyframes=KeyframeSettings(px=0)))
+    page = Page(make_service(engine, response_timeout=0.2, keyframes=KeyframeSettings(px=0)))
     name = page.draw(1, x=20)
     rows = [keyframe(frame, x=float(round(20 + jitter[frame], 4))) for frame in range(2, 101, 7)]
     rows[-1]["enabled"] = False
@@ -134,7 +134,7 @@ def test_what_is_still_to_come_keeps_its_keyframes_however_often_it_is_asked_for
 
 def test_stop_keeps_what_is_there(make_service) -> None:
     gate = Gate(30)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.2))
     name = page.draw()
     page.press(name)
     assert page.command(name, "stop") == [name]
@@ -213,7 +213,7 @@ def test_a_box_that_was_stopped_before_it_was_tracked_is_tracked_by_t(page: Page
 @pytest.mark.parametrize(("line", "there", "gone"), [("back", 1, 60), ("to 90", 90, 91), ("from 50 to 90", 90, 91)])
 def test_t_brings_the_rest_of_what_a_command_asked_for(make_service, line: str, there: int, gone: int) -> None:
     gate = Gate(45)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.2))
     name = page.draw(frame=41)
     gate.until = 45 if line != "back" else 0
     page.command(name, line)
@@ -227,7 +227,7 @@ def test_t_brings_the_rest_of_what_a_command_asked_for(make_service, line: str, 
 
 def test_a_long_redo_ends(make_service) -> None:
     gate = Gate(1000)
-    page = Page(make_service(StubEngine(gate=gate), answer_within=0.2))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.2))
     name = page.draw()
     page.press(name)
     gate.until = 50

@@ -139,7 +139,7 @@ def test_what_is_seen_for_a_moment_only_is_no_object(make_service) -> None:
 def test_a_moment_that_may_go_on_is_held_back_until_it_does(make_service) -> None:
     gate = Gate(31)
     engine = StubEngine(answering={"car": {"car 1": [30], "car 2": range(30, 90)}}, gate=gate)
-    page = Page(make_service(engine, answer_within=0.3))
+    page = Page(make_service(engine, response_timeout=0.3))
     assert page.type("car") == []
     gate.open()
     page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
@@ -149,7 +149,7 @@ def test_a_moment_that_may_go_on_is_held_back_until_it_does(make_service) -> Non
 def test_a_track_that_was_shown_and_came_to_nothing_says_so(make_service) -> None:
     gate = Gate(31)
     engine = StubEngine(answering={"car": {"car 1": [10, 20, 30]}}, gate=gate)
-    page = Page(make_service(engine, answer_within=0.3))
+    page = Page(make_service(engine, response_timeout=0.3))
     (name,) = page.type("car")
     before = page.regions[name]["value"]
     assert page.frames(name) == [31], "it may go on"
@@ -188,7 +188,7 @@ def test_a_range_is_all_that_is_looked_at(page: Page) -> None:
 
 def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     first = page.type("car")
     assert len(first) == 2
     assert page.regions[first[0]]["meta"]["partial"] == {"done": 50, "total": 100}
@@ -210,7 +210,7 @@ def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_s
         keyframes, "select_keyframes", lambda *given: efforts.append(given[-1]) or select_keyframes(*given)
     )
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     page.type("car")
     page.press(page.draw(1))
     assert {*efforts} == {MAX_CHECKS_UNFINISHED}
@@ -224,7 +224,7 @@ def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_s
 
 def test_a_shorter_look_takes_nothing_away(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     first = page.type("car")
     gate.until = 20
     page.type("car from 1 to 90")
@@ -235,7 +235,7 @@ def test_a_shorter_look_takes_nothing_away(make_service) -> None:
 def test_a_later_question_of_the_same_line_cancels_the_running_one(make_service) -> None:
     gate = Gate(5)
     engine = StubEngine(answering={**CARS, "person": {"person 1": ALWAYS}}, gate=gate)
-    page = Page(make_service(engine, answer_within=0.2))
+    page = Page(make_service(engine, response_timeout=0.2))
     page.type("car")
     old = page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))
     page.type("person")
@@ -318,7 +318,7 @@ def test_an_answer_that_never_reached_the_page_is_given_again(page: Page, monkey
 
 def test_of_two_requests_at_once_the_later_one_holds_everything(make_service) -> None:
     gate = Gate(20)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=10))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=10))
     apply, page.apply = page.apply, lambda predictions: answers.append(predictions) or []
     answers: list = []
     threads = [threading.Thread(target=page.type, args=("car",)) for _ in range(2)]
@@ -334,7 +334,7 @@ def test_of_two_requests_at_once_the_later_one_holds_everything(make_service) ->
 
 def test_a_shorter_look_that_has_ended_takes_nothing_away(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     first = page.type("car")
     page.save()
     gate.open()
@@ -359,7 +359,7 @@ def test_all_and_another_phrase_go_together(make_service) -> None:
 
 def test_a_class_that_was_active_does_not_end_what_goes_on(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     first = page.type("car")
     for name in first:
         page.regions[name]["value"]["labels"] = ["Person"]
@@ -394,7 +394,7 @@ def test_a_phrase_that_is_added_leaves_ids_and_numbers_as_they_were(
 
 def test_after_a_restart_unfinished_tracks_go_on_under_their_ids_and_numbers(make_service) -> None:
     gate = Gate(50)
-    page = Page(make_service(StubEngine(answering=CARS, gate=gate), answer_within=0.3))
+    page = Page(make_service(StubEngine(answering=CARS, gate=gate), response_timeout=0.3))
     page.type("car")
     page.save()
     first = identity(page)
