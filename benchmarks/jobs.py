@@ -461,7 +461,7 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
     begin = time.perf_counter()
     with closing(Store(path, 1 << 40, 30)) as jobs:
-        jobs.put_video(spec.url, VideoInfo(np.arange(frames) / 25, frames / 25, 1280, 720))
+        jobs.put_video(spec.url, VideoInfo.evenly_spaced(frames, 25, (1280, 720)))
         number = jobs.add("key", "digest", spec, "stub-1", batch=False, post=None).number
         for start in range(0, frames, SAVED_FRAMES):
             span = range(start, min(start + SAVED_FRAMES, frames))

@@ -18,7 +18,6 @@ from backend.formats.mask_matching import Key, Source, masked
 from backend.formats.mask_sidecar import Beside
 from backend.formats.registry import FORMATS, LABELSTUDIO, Format
 from backend.formats.tasks import Chosen, Controls
-from backend.formats.timing import Footage
 from backend.formats.video_tracks import Clip, Frames, Size, whole
 from backend.jobs.saved_masks import read_mask_blocks
 from backend.labelstudio import label_config
@@ -28,6 +27,7 @@ from backend.settings import Settings
 from backend.tracks.geometry import Boxes
 from backend.tracks.masks import Rle
 from backend.tracks.track import ResultBlock
+from backend.video import VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +129,22 @@ def _chosen(found: Sequence[Mapping[str, Any]], predictions: bool, say: Callable
     return chosen
 
 
-Look = Callable[[str], Footage]
+Look = Callable[[str], VideoInfo]
 """What the video at an address tells, or a BackendError: it cannot be had or decoded."""
 
 
-def _fetched(videos: Videos, client: Client, address: str) -> Footage:
+def _fetched(videos: Videos, client: Client, address: str) -> VideoInfo:
     """Of a project's video."""
     with videos.open(address, client) as video:
-        return Footage.of(video)
+        return VideoInfo.from_video(video)
 
 
 def _beside(videos: Videos) -> Look:
     """Of videos that a file names by their paths on this machine, as `track` does; nothing is fetched for a file."""
 
-    def look(address: str) -> Footage:
+    def look(address: str) -> VideoInfo:
         with videos.local(address) as video:
-            return Footage.of(video)
+            return VideoInfo.from_video(video)
 
     return look
 
@@ -257,7 +257,7 @@ class Exporter:
         """What can be written of them, one by one."""
         for one in self._each(chosen):
             try:
-                clip = tasks.clip(one, self.controls, self._footage(one), self.wanted.size)
+                clip = tasks.clip(one, self.controls, self._video_info(one), self.wanted.size)
                 clip = self._checked(clip, form, self.keeps(one))
             except BackendError as error:
                 self.failed += 1
@@ -282,7 +282,7 @@ class Exporter:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
         return clip
 
-    def _footage(self, chosen: Chosen) -> Footage | None:
+    def _video_info(self, chosen: Chosen) -> VideoInfo | None:
         """What a task's video tells; None: it cannot be had, and frames are counted as the page counts them."""
         if not self.wanted.looks:
             return None

@@ -10,7 +10,6 @@ import numpy as np
 from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.formats.readers import READERS, Recording
-from backend.formats.timing import Footage
 from backend.formats.to_predictions import prediction, scaled
 from backend.formats.video_tracks import Size, folder
 from backend.labelstudio import label_config
@@ -18,6 +17,7 @@ from backend.labelstudio.client import Client
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.videos import Videos
 from backend.settings import Settings
+from backend.video import VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,14 @@ class Loader:
         if any(one.get("model_version") == version for one in self._client.predictions(task["id"])):
             return f"task {task['id']} has the prediction {version} already: left, delete that to import it anew"
         framerate = self._config.video.rate(task["data"])
-        footage, told = self._footage(recording, task, framerate)
-        result = prediction(recording, footage, framerate, self._config, self._settings, self._given.label)
+        video_info, told = self._video_info(recording, task, framerate)
+        result = prediction(recording, video_info, framerate, self._config, self._settings, self._given.label)
         scores = [track.score for track in recording.tracks if track.score is not None]
         score = {"score": round(float(np.mean(scores)), 4)} if scores else {}
         self._client.add_prediction(task["id"], {"model_version": version, **score, "result": result})
         return f"task {task['id']} has {len(recording.tracks)} tracks as the prediction {version}{told}"
 
-    def _footage(self, recording: Recording, task: Mapping[str, Any], framerate: float) -> tuple[Footage, str]:
+    def _video_info(self, recording: Recording, task: Mapping[str, Any], framerate: float) -> tuple[VideoInfo, str]:
         """What is known of the video, and a remark where that is only what the file tells.
 
         Raises:
@@ -122,7 +122,7 @@ class Loader:
         size = recording.size or self._given.size
         try:
             with self._videos.open(self._config.video.url(task["data"]), self._client) as video:
-                return scaled(Footage.of(video), size), ""
+                return scaled(VideoInfo.from_video(video), size), ""
         except StudioError:
             raise
         except BackendError as error:
@@ -131,4 +131,4 @@ class Loader:
                     f"the size of its pictures is unknown, give it as --size 1920x1080: {error}"
                 ) from error
             told = f"; its video is not read, frames are taken for Label Studio's, less one: {error}"
-            return Footage.counted(recording.length, framerate, size), told
+            return VideoInfo.evenly_spaced(recording.length, framerate, size), told

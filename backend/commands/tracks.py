@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import BackendError, SettingsError
-from backend.formats.timing import Footage, Timing
+from backend.formats.timing import Timing
 from backend.labelstudio.client import Client
 from backend.labelstudio.videos import Videos, reader
 from backend.settings import Settings
@@ -18,7 +18,7 @@ from backend.track_editor.editor import NOTHING, Desk, State
 from backend.track_editor.edits import Edit
 from backend.track_editor.merge_suggestions import proposals
 from backend.track_editor.track_table import Entry
-from backend.video import Video
+from backend.video import Video, VideoInfo
 
 ACTIONS = {
     "list": "",
@@ -125,7 +125,7 @@ def _video(
 
 def _timing(state: State, video: Video | None) -> Timing:
     roster = state.roster
-    return Timing.of(Footage.of(video), roster.rate) if video else Timing.counted(roster.length, roster.rate)
+    return Timing.of(VideoInfo.from_video(video), roster.rate) if video else Timing.counted(roster.length, roster.rate)
 
 
 def _edit(asked: Asked, timing: Timing) -> Edit:

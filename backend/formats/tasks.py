@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from backend.errors import BadRequest, SettingsError
-from backend.formats.timing import Footage, Timing, rate_of
+from backend.formats.timing import Timing, rate_of
 from backend.formats.video_tracks import UNNAMED, Clip, Size, Trace, folder
 from backend.labelstudio import keyframe as sequence
 from backend.labelstudio import region as regions
@@ -19,6 +19,7 @@ from backend.labelstudio.keyframe import Item
 from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
 from backend.labelstudio.region import TYPE, Region
 from backend.tracks.geometry import Boxes
+from backend.video import VideoInfo
 
 _COMMANDS = frozenset({"track (t)"})
 """Labels that are keys to press in the config that we ship, for files that come without theirs."""
@@ -151,11 +152,11 @@ def labels(chosen: Sequence[Chosen], controls: Controls) -> list[str]:
     return [*known, *sorted(found - {*known})]
 
 
-def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size | None) -> Clip:
+def clip(chosen: Chosen, controls: Controls, video_info: VideoInfo | None, size: Size | None) -> Clip:
     """A task's tracks on every frame, without masks.
 
     Args:
-        footage: of its video; None: LS frames are counted.
+        video_info: of its video; None: LS frames are counted.
         size: of its pictures, where it was given.
 
     Raises:
@@ -163,8 +164,8 @@ def clip(chosen: Chosen, controls: Controls, footage: Footage | None, size: Size
     """
     drawn = [regions.parse(result) for result in chosen.boxes(controls)]
     rate = controls.rate(next((one for one in drawn if one.framerate), None), chosen.data)
-    timing = Timing.of(footage, rate) if footage else Timing.counted(_length(drawn), rate)
-    size = size or (footage.size if footage else _size(chosen))
+    timing = Timing.of(video_info, rate) if video_info else Timing.counted(_length(drawn), rate)
+    size = size or (video_info.size if video_info else _size(chosen))
     draws = [(region, _draw(region, timing, size)) for region in drawn]
     seen = [(region, drawing) for region, drawing in draws if len(drawing.frames)]
     ids = track_ids([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])

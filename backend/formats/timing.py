@@ -7,38 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.formats.video_tracks import Frames, Size
-from backend.video import Video
+from backend.formats.video_tracks import Frames
+from backend.video import VideoInfo
 from backend.video.frame_clock import FrameClock
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Footage:
-    """What the video itself tells.
-
-    Attributes:
-        times: shape (n,), seconds at which its pictures appear.
-        end: seconds at which the last one ends.
-        duration: seconds of the container.
-        rate: pictures per second.
-        size: of its pictures.
-    """
-
-    times: NDArray[np.float64]
-    end: float
-    duration: float
-    rate: float
-    size: Size
-
-    @classmethod
-    def of(cls, video: Video) -> "Footage":
-        """Of an open video; it may be closed afterwards."""
-        return cls(video.times, video.end, video.duration, video.rate, (video.width, video.height))
-
-    @classmethod
-    def counted(cls, length: int, rate: float, size: Size) -> "Footage":
-        """Of a video that is not at hand: `length` pictures, evenly spaced."""
-        return cls(np.arange(length) / rate, length / rate, length / rate, rate, size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +29,7 @@ class Timing:
     _clock: FrameClock | None = None
 
     @classmethod
-    def of(cls, footage: Footage, framerate: float) -> "Timing":
+    def of(cls, video_info: VideoInfo, framerate: float) -> "Timing":
         """By the video's own times.
 
         Args:
@@ -67,12 +38,12 @@ class Timing:
         Raises:
             BadRequest: it cannot be right.
         """
-        clock = FrameClock(footage.times, footage.end, framerate)
+        clock = FrameClock(video_info.times, video_info.end, framerate)
         shown = clock.source_frames(range(1, clock.length + 1))
-        pages = footage.times * framerate + 1
+        pages = video_info.times * framerate + 1
         # From the last to the first, so that the first one that shows a picture stays.
         pages[shown[::-1]] = np.arange(clock.length, 0, -1)
-        return cls(pages, clock.length, footage.rate, clock)
+        return cls(pages, clock.length, video_info.rate, clock)
 
     @classmethod
     def counted(cls, length: int, framerate: float) -> "Timing":

@@ -8,7 +8,6 @@ import numpy as np
 
 from backend.errors import BadRequest
 from backend.formats.readers import Found, Recording, numbered
-from backend.formats.timing import Footage
 from backend.formats.video_tracks import UNNAMED, Size
 from backend.labelstudio import region as regions
 from backend.labelstudio import segments
@@ -17,18 +16,24 @@ from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.settings import Settings
 from backend.tracks.track import Track
+from backend.video import VideoInfo
 from backend.video.frame_clock import FrameClock
 
 _BY = "import"
 
 
 def prediction(
-    recording: Recording, footage: Footage, framerate: float, config: LabelConfig, settings: Settings, label: str | None
+    recording: Recording,
+    video_info: VideoInfo,
+    framerate: float,
+    config: LabelConfig,
+    settings: Settings,
+    label: str | None,
 ) -> list[dict[str, Any]]:
     """The regions of a recording's tracks.
 
     Args:
-        footage: of the task's video.
+        video_info: of the task's video.
         framerate: what the page counts with.
         settings: how few keyframes there are. What the file says is so: no box is smoothed, none gone for being alone.
         label: the class of all; None: as the file names them.
@@ -36,19 +41,19 @@ def prediction(
     Raises:
         BadRequest: it is of another video, or a class is not in the label config.
     """
-    if recording.length > len(footage.times):
+    if recording.length > len(video_info.times):
         raise BadRequest(
-            f"{recording.name} has {recording.length} frames and the video {len(footage.times)}: is it another one?"
+            f"{recording.name} has {recording.length} frames and the video {len(video_info.times)}: is it another one?"
         )
-    clock, video = FrameClock(footage.times, footage.end, framerate), config.video.name
+    clock, video = FrameClock(video_info.times, video_info.end, framerate), config.video.name
     as_filed = replace(settings.keyframes, px=0.0, smooth=0)
     settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
-    everywhere = np.ones(len(footage.times), bool)
+    everywhere = np.ones(len(video_info.times), bool)
     ids, results = numbered(recording.tracks), []
     for found in recording.tracks:
-        track = _track(found, len(footage.times))
-        seen = partial(sampled, track=track, looked=everywhere, clock=clock, size=footage.size, length=clock.length)
-        made = keyframes(segments.between([]), seen, settings, footage.size)
+        track = _track(found, len(video_info.times))
+        seen = partial(sampled, track=track, looked=everywhere, clock=clock, size=video_info.size, length=clock.length)
+        made = keyframes(segments.between([]), seen, settings, video_info.size)
         classes = _classes(label or found.label, config, video)
         region = Region(
             id=regions.new_id(),
@@ -56,8 +61,8 @@ def prediction(
             to_name=video,
             labels=classes,
             items=(),
-            frames_count=round(footage.duration * framerate),
-            duration=footage.duration,
+            frames_count=round(video_info.duration * framerate),
+            duration=video_info.duration,
         )
         if made.items:
             results += regions.answer(
@@ -73,9 +78,9 @@ def prediction(
     return results
 
 
-def scaled(footage: Footage, size: Size | None) -> Footage:
-    """The footage with boxes counted in pictures of another size, where they are."""
-    return footage if size is None else Footage(footage.times, footage.end, footage.duration, footage.rate, size)
+def scaled(video_info: VideoInfo, size: Size | None) -> VideoInfo:
+    """The video's info with another picture size, if there is one."""
+    return video_info if size is None else replace(video_info, size=size)
 
 
 def _classes(label: str, config: LabelConfig, video: str) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class JobSpec:
             BadRequest: a prompt lies outside the video.
         """
         clock = FrameClock(video.times, video.end, self.framerate)
-        size = (video.width, video.height)
+        size = video.size
         intervals = [
             Interval(*(None if frame is None else clock.source_frame(frame) for frame in pair))
             for pair in self.intervals

@@ -202,14 +202,19 @@ class Store:
     def put_video(self, url: str, video: VideoInfo) -> None:
         """Save what is known of a video."""
         times = zlib.compress(video.times.tobytes(), 1)
-        values = (sql_text(url), times, video.end, video.width, video.height)
+        values = (sql_text(url), times, video.end, *video.size)
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)", values)
 
     def video(self, url: str) -> VideoInfo | None:
         """What is known of a video."""
         row = self._fetch_one("SELECT times, ends, width, height FROM videos WHERE url = ?", sql_text(url))
-        return row and VideoInfo(np.frombuffer(zlib.decompress(row[0])), *row[1:])
+        if row is None:
+            return None
+        packed, end, width, height = row
+        times = np.frombuffer(zlib.decompress(packed))
+        # The container's own duration and rate are not stored; jobs do not need them.
+        return VideoInfo(times, end, end, len(times) / (end - float(times[0])), (width, height))
 
     def put_click(self, task: str, point: str, positive: bool) -> None:
         """Save whether a click is positive."""

@@ -123,7 +123,7 @@ class _Worker:
                 video.close()
             self._path = request.path
             self._video = video = Video(request.path, request.limits)
-        self.send(VideoInfo(video.times, video.end, video.width, video.height))
+        self.send(VideoInfo.from_video(video))
 
     def _run(self, request: StartRun) -> None:
         if self._video is None:

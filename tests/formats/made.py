@@ -25,9 +25,9 @@ def task(*results: dict[str, Any], id: int = 7, **more: Any) -> dict[str, Any]:
     return {"id": id, "data": data, "annotations": [{"id": 1, "result": list(results)}], **more}
 
 
-def clip(*results: dict[str, Any], footage: Any = None, size: Any = SIZE, masks: Any = None, **more: Any) -> Clip:
+def clip(*results: dict[str, Any], video_info: Any = None, size: Any = SIZE, masks: Any = None, **more: Any) -> Clip:
     """What writers get of a task; masks by track id, then by frame."""
-    made = tasks.clip(chosen(task(*results, **more)), Controls(), footage, size)
+    made = tasks.clip(chosen(task(*results, **more)), Controls(), video_info, size)
     return replace(made, traces=tuple(replace(trace, masks=(masks or {}).get(trace.id, {})) for trace in made.traces))
 
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 
 from backend.errors import BackendError, BadRequest
 from backend.formats.readers import Found, Recording, coco_vid, mot, numbered
-from backend.formats.timing import Footage
 from backend.formats.to_predictions import prediction, scaled
 from backend.labelstudio import label_config
 from backend.labelstudio.keyframe import at, parse
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import box_iou
+from backend.video import VideoInfo
 from tests.formats.made import FRAMES, SIZE, clip, several, traced
 from tests.labelstudio.bodies import CONFIG
 
@@ -33,7 +33,7 @@ def regions_of(
     found: Recording, frames: int = FRAMES, rate: float = 25, page: float = 25, **more: object
 ) -> list[dict]:
     told = {"settings": STRICT, "label": None} | more
-    return prediction(found, Footage.counted(frames, rate, SIZE), page, label_config.parse(CONFIG), **told)
+    return prediction(found, VideoInfo.evenly_spaced(frames, rate, SIZE), page, label_config.parse(CONFIG), **told)
 
 
 def sequence(folder: Path, text: str) -> Path:
@@ -138,8 +138,8 @@ def test_frames_are_the_pages_where_it_counts_others() -> None:
 
 
 def test_boxes_count_in_the_files_own_picture_size() -> None:
-    footage = scaled(Footage.counted(10, 25, (1280, 720)), SIZE)
-    (region,) = prediction(recording(), footage, 25, label_config.parse(CONFIG), STRICT, None)
+    video_info = scaled(VideoInfo.evenly_spaced(10, 25, (1280, 720)), SIZE)
+    (region,) = prediction(recording(), video_info, 25, label_config.parse(CONFIG), STRICT, None)
     assert region["value"]["sequence"][1]["x"] == 10
 
 

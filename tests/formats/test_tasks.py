@@ -7,10 +7,10 @@ from hypothesis import given
 from backend.errors import BadRequest, SettingsError
 from backend.formats import tasks
 from backend.formats.tasks import Controls
-from backend.formats.timing import Footage
 from backend.formats.video_tracks import folder
 from backend.labelstudio import label_config
 from backend.labelstudio.keyframe import Item, ours
+from backend.video import VideoInfo
 from tests.formats.made import SIZE, chosen, clip, regions, shown, task, traced
 from tests.labelstudio.bodies import CONFIG, drawn, keyframe
 
@@ -94,12 +94,12 @@ def test_the_size_is_known_where_label_studio_or_the_task_tell_it(where: str) ->
 
 @pytest.mark.parametrize(("page", "video"), [(25, 25), (50, 25), (12.5, 25), (29.97, 30000 / 1001)])
 def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float) -> None:
-    footage = Footage.counted(50, video, SIZE)
+    video_info = VideoInfo.evenly_spaced(50, video, SIZE)
     step = page / video
     first, last = round(10 * step) + 1, round(20 * step) + 1
     sequence = [keyframe(first, 10), keyframe(last, 30, enabled=False)]
     sequence = [{**one, "time": one["frame"] / page} for one in sequence]
-    (trace,) = clip(drawn(*sequence), footage=footage).traces
+    (trace,) = clip(drawn(*sequence), video_info=video_info).traces
     assert trace.frames.tolist() == list(range(10, 21))
     assert trace.boxes[:, 0] / 6.4 == pytest.approx(np.linspace(10, 30, 11), abs=0.01)
     assert trace.frames[trace.keys].tolist() == [10, 20]
@@ -107,14 +107,14 @@ def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float
 
 def test_a_keyframe_on_the_second_page_of_a_picture_begins_the_track_there() -> None:
     sequence = [{**keyframe(frame, enabled=frame < 30), "time": frame / 50} for frame in (22, 30)]
-    (trace,) = clip(drawn(*sequence), footage=Footage.counted(50, 25, SIZE)).traces
+    (trace,) = clip(drawn(*sequence), video_info=VideoInfo.evenly_spaced(50, 25, SIZE)).traces
     assert trace.frames.tolist() == [10, 11, 12, 13, 14]
     assert trace.frames[trace.keys].tolist() == [10, 14]
 
 
 def test_keyframes_after_the_videos_end_are_gone_to_and_not_reached() -> None:
     region = drawn(keyframe(1, 0), keyframe(101, 50))
-    (trace,) = clip(region, footage=Footage.counted(51, 25, SIZE)).traces
+    (trace,) = clip(region, video_info=VideoInfo.evenly_spaced(51, 25, SIZE)).traces
     assert trace.boxes[-1, 0] == pytest.approx(160)
     assert trace.frames[trace.keys].tolist() == [0, 50]
 

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point
 from backend.video import VideoInfo
 
-VIDEO = VideoInfo(np.arange(100) / 25, 4.0, 640, 360)
+VIDEO = VideoInfo.evenly_spaced(100, 25, (640, 360))
 BOX = (10.0, 20.0, 30.0, 40.0, 0.0)
 
 frames = st.integers(1, 10**8)

@@ -135,9 +135,9 @@ def test_pruning_deletes_old_jobs_and_keeps_unfinished_ones(path: Path) -> None:
 
 def test_videos_clicks_and_connections(path: Path) -> None:
     store = open_store(path)
-    store.put_video("/a\ud800", VideoInfo(np.arange(9) / 25, 0.36, 64, 48))
+    store.put_video("/a\ud800", VideoInfo.evenly_spaced(9, 25, (64, 48)))
     video = store.video("/a\ud800")
-    assert (video.end, video.width, video.height) == (0.36, 64, 48)
+    assert (video.end, video.size) == (0.36, (64, 48))
     assert np.array_equal(video.times, np.arange(9) / 25)
     store.put_click("7", "p", False)
     assert (store.is_click_positive("7", "p"), store.is_click_positive("8", "p")) == (False, None)
