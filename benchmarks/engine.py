@@ -4,9 +4,9 @@ The model is that of `tests/engines/sam3/tiny.py`, of random weights; it and the
 on films of shapes. `--quick` takes a few frames of everything, to see that it runs; its figures say little. Linux
 alone, for what it tells of memory.
 
-Likeness, to the library as it is but for a few things: its NMS and hole filling need a kernel that is not there, so
-ours are off, and so is the choice of what is remembered (`MemoryWindow.min_eff_iou`), which it does not have; and `stock.mended`
-takes away two defects of its way with words. Three models:
+Likeness to the library. Ours runs without NMS and hole filling, because the library's need a kernel that is not
+installed, and without the memory filter (`MemoryWindow.min_eff_iou`), which the library lacks. `stock.mended` fixes two
+defects of the library's text tracking. Three models:
 
 - "tiny": random weights as the library makes them. Masks then are all of the picture.
 - "shapes": the weak trained checkpoint ../shared/shapes-kit/model; left out where it is not there.

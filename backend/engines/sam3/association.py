@@ -1,14 +1,13 @@
-"""Which detection is which track, frame by frame: births, deaths, and what each track remembers of the frame.
+"""Associates detections with tracks, frame by frame: which tracks start and end, and the masks to remember.
 
-The rules are those that SAM 3 was published with (arXiv:2511.16719), as transformers' `Sam3VideoModel` has them: the
-association of detections with tracks, the hot start in which a track must prove itself, the memory refreshed by
-confident detections, and no two memories of one phrase on the same pixels. What is added holds for several phrases: one
-object is one track, of the phrase that fits it best.
+The rules are those of SAM 3 (arXiv:2511.16719) as implemented in Transformers (`Sam3VideoModel`): matching, hot start,
+reconditioning of memory by confident detections, and no overlap of the memories of one phrase. One rule is added for
+several phrases: an object is one track, of the phrase that fits it best.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self
 
@@ -16,70 +15,28 @@ import torch
 from torch import Tensor
 
 from backend.engines.sam3.detector import Detections
+from backend.engines.sam3.phrase_track import PhraseTrack
 from backend.engines.sam3.postprocess import ABSENT_LOGIT, mask_iou, suppress_shrunk_masks
 from backend.engines.sam3.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
 _PERSON = -1
-"""Stands for the phrase of a track that no phrase found."""
-_STATE_KEYS = {
-    "first_frame": "began",
-    "keep_alive": "patience",
-    "unmatched_frames": "unmatched",
-    "absent_frames": "absent",
-    "last_occluded": "gone",
-}
-"""Keys of saved sessions for fields of `PhraseTrack` that have other names; the rest are equal. Never change a key."""
-_FIELDS = {key: name for name, key in _STATE_KEYS.items()}
-
-
-@dataclass(slots=True)
-class PhraseTrack:
-    """What is remembered of a track that a phrase found; its size does not grow with time.
-
-    Attributes:
-        phrase: index of the phrase.
-        score: of the detection that it began with.
-        began: the frame that it began on.
-        patience: see `Thresholds`.
-        unmatched: frames without a detection so far.
-        absent: the last frames, of which none had a pixel of it.
-        overlaps: how often it was on one detection with an older track, by that track; kept during the hot start.
-        gone: the frame on which it was last empty or hidden behind another; None: never yet.
-    """
-
-    phrase: int
-    score: float
-    first_frame: int
-    keep_alive: int
-    unmatched_frames: int = 0
-    absent_frames: int = 0
-    overlaps: dict[str, int] = field(default_factory=dict)
-    last_occluded: int | None = None
-
-    def state(self) -> dict[str, Any]:
-        """As plain values, by the names under which saved sessions hold them."""
-        return {_STATE_KEYS.get(name, name): value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_state(cls, saved: Mapping[str, Any]) -> Self:
-        """From `state`."""
-        return cls(**{_FIELDS.get(key, key): value for key, value in saved.items()})
+"""The phrase index of a prompted track."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackUpdatePlan:
-    """What is to be done on one frame.
+    """What to do on one frame.
 
     Attributes:
-        born: tracks to begin, and the detections whose masks they begin with.
-        removed: tracks to drop with all that was seen of them: the hot start has found them out.
-        ended: tracks to drop after this frame: they have been gone for too long.
-        hidden: tracks not to be shown on this frame.
-        logits: shape (m, h, w), the tracks' masks, less those that are hidden behind another track.
-        memory: shape (m, h, w), logits to remember of the tracks.
-        reconditioned: tracks for which this becomes a conditioning frame, and the detections to show of them.
+        new_tracks: tracks to start, each with the row of its detection.
+        removed: tracks that failed the hot start: to remove from all results.
+        ended: tracks to end after this frame: absent for too long.
+        hidden: tracks to hide on this frame.
+        logits: shape (m, h, w), the tracks' masks; empty where another track occludes them.
+        memory_logits: shape (m, h, w), masks to encode into memory.
+        reconditioned: tracks for which this frame becomes a conditioning frame, with the row of the detection to show.
     """
 
     new_tracks: list[tuple[str, int]]
@@ -93,15 +50,15 @@ class TrackUpdatePlan:
 
 @dataclass(frozen=True, slots=True)
 class _FrameOverlaps:
-    """One frame, of n detections and m tracks, as small tensors on the CPU.
+    """Overlaps of n detections and m tracks on one frame, as small tensors on the CPU.
 
     Attributes:
         ids: of the tracks.
         phrases: shape (n,), of the detections.
         scores: shape (n,), of the detections.
-        found: shape (n, n), IoU of detections.
-        seen: shape (n, m), IoU of detections with tracks.
-        known: shape (m, m), IoU of tracks.
+        detection_ious: shape (n, n), detections with each other.
+        ious: shape (n, m), detections with tracks.
+        track_ious: shape (m, m), tracks with each other.
     """
 
     frame: int
@@ -128,7 +85,7 @@ class _FrameOverlaps:
 
     @property
     def is_present(self) -> Tensor:
-        """Shape (m,): whether the track's mask has any pixel; an empty one does not even overlap with itself."""
+        """Shape (m,): whether the track's mask is not empty (an empty mask has IoU 0 with itself)."""
         return self.track_ious.diagonal() > 0
 
     @property
@@ -138,15 +95,15 @@ class _FrameOverlaps:
 
 
 class Association:
-    """What one direction's way through a video knows of the tracks that phrases found, and the decisions of a frame.
+    """The tracks that phrases found in one direction, and the decisions about them.
 
-    A track that it does not know is a person's: no detection on it begins another one, and nothing is decided about it.
-    Only distances between frames count, so that one way is as good as the other.
+    A track that is not in `tracks` was prompted: it blocks new tracks on the same object and is never changed. Only
+    distances between frames count, so both directions work alike.
 
     Args:
         thresholds: may be changed between frames.
-        new_id: names the track of the phrase with an index that has a number, from 1 on; None: the name is taken.
-        state: of `state`, to go on from.
+        new_id: returns the id of a track, given the index of its phrase and a number from 1 on; None: the id is taken.
+        state: of `state`, to continue from.
 
     Attributes:
         tracks: by id.
@@ -159,7 +116,7 @@ class Association:
         self.tracks: dict[str, PhraseTrack] = {}
         self._new_id = new_id
         self._limit_reached = False
-        # The last number of each phrase: a track that is gone leaves its name to no other.
+        # The last number of each phrase. The id of a track that ended is not used again.
         self._last_numbers: dict[int, int] = {}
         if state is not None:
             self.tracks = {track: PhraseTrack.from_state(saved) for track, saved in state["tracks"].items()}
@@ -175,15 +132,15 @@ class Association:
         object_scores: Tensor,
         other_tracks: int = 0,
     ) -> TrackUpdatePlan:
-        """Decide about a frame.
+        """Plan the updates of a frame.
 
         Args:
-            frame: its number; every frame on the way is told once.
+            frame: its number; call once for each frame.
             detections: of this frame.
-            ids: the m tracks that were carried to this frame.
-            logits: shape (m, h, w), their masks as the tracker sees them.
-            scores: shape (m,), the tracker's logits of "it is there".
-            elsewhere: how many more tracks there are, that count among `max_objects`.
+            ids: the m tracks on this frame.
+            logits: shape (m, h, w), their predicted masks.
+            object_scores: shape (m,), the tracker's logits of presence.
+            other_tracks: number of other tracks that count towards `max_objects`.
         """
         overlaps = _FrameOverlaps.from_masks(frame, detections, ids, logits)
         self._change_phrases(overlaps)
@@ -210,15 +167,15 @@ class Association:
         )
 
     def add(self, track: str, phrase: int, score: float, frame: int) -> None:
-        """Know a track that a phrase found elsewhere: the other way, or on the frame of the prompt."""
+        """Add a track that a phrase found in the other direction or on the prompted frame."""
         self.tracks[track] = PhraseTrack(phrase, score, frame, self.thresholds.keep_alive)
 
     def forget(self, track: str) -> None:
-        """Know a track no more: it is gone, or a person's from now on."""
+        """Remove a track: it ended, or a prompt took it over."""
         self.tracks.pop(track, None)
 
     def state(self) -> dict[str, Any]:
-        """What the next association needs to go on from here, as JSON has it."""
+        """What another association needs to continue from here, as plain values."""
         tracks = {name: track.state() for name, track in self.tracks.items()}
         return {"tracks": tracks, "full": self._limit_reached, "begun": dict(self._last_numbers)}
 
@@ -239,14 +196,14 @@ class Association:
         return abs(frame - track.first_frame) < self.thresholds.hotstart_frames
 
     def _match(self, overlaps: _FrameOverlaps) -> tuple[Tensor, Tensor]:
-        """Which detections are of which tracks, shape (n, m), and which tracks they confirm, shape (m,)."""
+        """Which detections match which tracks, shape (n, m), and which tracks are confirmed, shape (m,)."""
         seen = overlaps.ious * (overlaps.phrases[:, None] == self._phrases(overlaps.ids))
         return seen >= self.thresholds.match_iou, (seen >= self.thresholds.confirm_iou).any(0)
 
     def _is_new(self, overlaps: _FrameOverlaps) -> Tensor:
-        """Shape (n,): whether a detection is of no track of its phrase, nor of a person's, and is sure enough.
+        """Shape (n,): whether a detection matches no track of its phrase and no prompted track, and its score suffices.
 
-        While there is no track at all, every detection is sure enough.
+        While there are no tracks, every score is sufficient.
         """
         phrases = self._phrases(overlaps.ids)
         rivals = (overlaps.phrases[:, None] == phrases) | (phrases == _PERSON)
@@ -254,11 +211,11 @@ class Association:
         return free & (overlaps.scores >= self.thresholds.new_track_score) if (phrases != _PERSON).any() else free
 
     def _is_known(self, overlaps: _FrameOverlaps) -> Tensor:
-        """Shape (n,): whether a detection is some track's object. One that is new has this track in another phrase."""
+        """Shape (n,): whether a detection is the object of any track, also of another phrase."""
         return (overlaps.ious >= self.thresholds.duplicate_iou).any(1)
 
     def _change_phrases(self, overlaps: _FrameOverlaps) -> None:
-        """Young tracks change over to another phrase that fits them better."""
+        """Move young tracks to a phrase with a better score."""
         fits = self._is_new(overlaps) & self._is_known(overlaps)
         for row in overlaps.best_first:
             if not fits[row]:
@@ -269,7 +226,7 @@ class Association:
                 track.phrase, track.score = int(overlaps.phrases[row]), score
 
     def _select_new(self, overlaps: _FrameOverlaps, other_tracks: int) -> list[int]:
-        """The detections that begin a track, by index; of one object in several phrases the best, if it is new."""
+        """The rows of detections that start a track; the best one where several phrases found one object."""
         new = self._is_new(overlaps) & ~self._is_known(overlaps)
         rivals = (overlaps.detection_ious >= self.thresholds.duplicate_iou) & (
             overlaps.phrases[:, None] != overlaps.phrases
@@ -282,24 +239,24 @@ class Association:
         if len(taken) > room and not self._limit_reached:
             self._limit_reached = True
             log.warning(
-                "more than %d objects: the surest ones are tracked; name the objects more closely, or set max_objects "
-                "higher",
+                "more than %d objects: those with the best scores are tracked; use a more specific phrase, or raise "
+                "max_objects",
                 self.thresholds.max_objects,
             )
         return sorted(taken[:room])
 
     def _update_counts(self, overlaps: _FrameOverlaps, matched: Tensor, confirmed: Tensor) -> None:
-        """Count the frame for or against each track."""
+        """Update the counters of each track."""
         least, most = self.thresholds.min_keep_alive, self.thresholds.max_keep_alive
         columns = zip(
             overlaps.ids, matched.any(0).tolist(), confirmed.tolist(), overlaps.is_present.tolist(), strict=True
         )
         for name, is_matched, is_confirmed, is_present in columns:
             track = self.tracks.get(name)
-            if track is None or track.first_frame == overlaps.frame:  # it began with what is on this frame
+            if track is None or track.first_frame == overlaps.frame:  # it starts on this frame
                 continue
             track.absent_frames = 0 if is_present else track.absent_frames + 1
-            # One detection may do both: match a track, and be too far off to confirm it.
+            # One detection may match a track and be too far off to confirm it.
             if is_matched:
                 track.keep_alive = min(most, track.keep_alive + 1)
             if is_present and not is_confirmed:
@@ -325,7 +282,7 @@ class Association:
                 track.overlaps.clear()
 
     def _fails_hotstart(self, name: str, frame: int) -> bool:
-        """Whether a track does not come through its hot start."""
+        """Whether the hot start removes a track."""
         track = self.tracks.get(name)
         if track is None or not self._is_young(track, frame):
             return False
@@ -348,7 +305,7 @@ class Association:
         )
 
     def _select_reconditioned(self, overlaps: _FrameOverlaps, object_scores: Tensor) -> dict[str, int]:
-        """Tracks that a confident detection confirms on a frame whose turn it is, and the detection."""
+        """On every `recondition_every`-th frame, the tracks that a confident detection confirms, with its row."""
         thresholds = self.thresholds
         if not (
             thresholds.recondition_every
@@ -367,9 +324,9 @@ class Association:
         }
 
     def _find_occluded(self, overlaps: _FrameOverlaps) -> Tensor:
-        """Shape (m,): whether a track is where another of its phrase is that came back earlier; takes note of it.
+        """Shape (m,): whether a track overlaps one of its phrase that was occluded less recently; records it.
 
-        Both must have been gone before: of tracks that never were, nothing tells which one is right.
+        Both must have been occluded before; otherwise nothing tells which one is right.
         """
         if not self.thresholds.occlusion_iou:
             return torch.zeros(len(overlaps.ids), dtype=torch.bool)
@@ -391,7 +348,7 @@ class Association:
     def _memory_logits(
         self, overlaps: _FrameOverlaps, logits: Tensor, detections: Detections, reconditioned: Mapping[str, int]
     ) -> Tensor:
-        """What to remember of the tracks: shape (m, h, w)."""
+        """The masks to encode into memory, shape (m, h, w)."""
         memory = logits.clone()
         if reconditioned and not self.thresholds.recondition_on_track_mask:
             columns = [overlaps.ids.index(track) for track in reconditioned]

@@ -1,4 +1,4 @@
-"""SAM3's detector: every object on a frame that answers to a phrase, with its mask."""
+"""SAM3's detector: finds every object on a frame that a phrase describes, with its mask."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
 from backend.errors import BadRequest
 
 MAX_BATCH = 8
-"""Phrases that go through the detector together at most; each needs some 70 MB for its masks."""
+"""Maximum phrases in one batch; each needs about 70 MB for its masks."""
 CACHED_PHRASES = 256
-"""Phrases whose features are kept."""
+"""Phrases whose features are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """n phrases, as the detector reads them.
+    """n encoded phrases.
 
     Attributes:
         features: shape (n, tokens, width).
-        attention: shape (n, tokens), 1 on a token and 0 where a phrase is filled up.
+        attention_mask: shape (n, tokens), 1 on a token and 0 on padding.
     """
 
     features: Tensor
@@ -58,19 +58,18 @@ class Detections:
 
 
 class Detector:
-    """The detector's weights, and the phrases that it has read.
+    """The detector, with a cache of encoded phrases.
 
-    With each phrase it may read one token more, which the geometry encoder makes of a frame without boxes: so the
-    published weights were trained and are run (facebookresearch/sam3, `Sam3Image._encode_prompt`), but transformers
-    5.23 leaves it out.
+    A phrase may be followed by one more token, from the geometry encoder without boxes: the published weights are
+    trained and run with it (facebookresearch/sam3, `Sam3Image._encode_prompt`), but Transformers 5.23 leaves it out.
 
     Args:
         model: the whole model; its `detector_model` is used.
 
     Attributes:
-        batches: of phrases that go through it together.
-        geometry_token: whether it reads that token. Weights that know CLIP's vocabulary are the published ones, or
-            come from them; of others, and of exceptions, `"geometry_token"` in their config.json says it.
+        batches: runs phrases in batches.
+        geometry_token: whether it uses that token. Defaults to true for weights with CLIP's vocabulary, which are the
+            published ones or derived from them; `"geometry_token"` in config.json overrides it.
     """
 
     def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer) -> None:
@@ -82,7 +81,7 @@ class Detector:
         self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     def encode_phrases(self, phrases: Sequence[str]) -> TextFeatures:
-        """Read phrases; one that was read before costs nothing.
+        """Encode phrases, or take them from the cache.
 
         Raises:
             BadRequest: there are none, or one is empty or too long.
@@ -99,12 +98,13 @@ class Detector:
 
     @torch.no_grad()
     def detect(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> Detections:
-        """Find what phrases name: all objects whose score is above the model's `score_threshold_detection`.
+        """Detect the objects of phrases with a score above the model's `score_threshold_detection`.
 
-        Of objects of one phrase that overlap by more than its `det_nms_thresh` (0: any) the best is kept.
+        Of objects of one phrase with an IoU above `det_nms_thresh` (0: off) only the best is kept.
 
         Args:
-            vision: of one frame, batch 1.
+            image: features of one frame, batch 1.
+            text: of the phrases.
         """
         if self.geometry_token:
             text = self._add_geometry_token(image, text)
@@ -112,7 +112,7 @@ class Detector:
 
     @torch.no_grad()
     def encode_geometry(self, image: Sam3VisionEncoderOutput) -> Tensor:
-        """What the geometry encoder makes of a frame without boxes: shape (1, 1, width)."""
+        """The geometry token of a frame without boxes: shape (1, 1, width)."""
         encoder: Any = self._model.detector_model.geometry_encoder
         features, positions = (
             levels[2].flatten(2).transpose(1, 2) for levels in (image.fpn_hidden_states, image.fpn_position_encoding)
@@ -143,7 +143,7 @@ class Detector:
     def _detect_batch(
         self, image: Sam3VisionEncoderOutput, text: TextFeatures, part: slice
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The parts of `Detections`, of some of the phrases."""
+        """The fields of `Detections`, for some of the phrases."""
         features, attention = text.features[part], text.attention_mask[part]
         output = self._model.detector_model(
             vision_embeds=repeat_frame(image, len(features)),
@@ -157,7 +157,7 @@ class Detector:
         return logits[keep], scores[keep], phrases[keep] + part.start
 
     def _suppress_overlaps(self, logits: Tensor, scores: Tensor, phrases: Tensor) -> Tensor:
-        """Which detections are no worse ones of an object of their phrase: shape (n,), bool."""
+        """Non-maximum suppression in each phrase: which detections stay, shape (n,), bool."""
         threshold = self._model.config.det_nms_thresh
         keep = torch.ones_like(phrases, dtype=torch.bool)
         for phrase in set(phrases.tolist()) if threshold else ():
@@ -167,7 +167,7 @@ class Detector:
 
 
 def repeat_frame(image: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:
-    """One frame as a batch of equal frames, which take no more room than one."""
+    """Expand one frame to a batch, without copying."""
     levels, positions = (
         tuple(level.expand(count, -1, -1, -1) for level in levels)
         for levels in (image.fpn_hidden_states, image.fpn_position_encoding)

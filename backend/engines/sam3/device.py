@@ -1,4 +1,4 @@
-"""Where the model computes, and in which precision."""
+"""The device and the precision that the model runs with."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +12,16 @@ from backend.errors import SettingsError, Unsupported
 log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = (
-    "the device has no memory left for one frame with one object or phrase at a time: close what else runs on it, set "
-    "show_masks: false, set image_size lower, or set device: cpu"
+    "the device has no memory left for one frame with one object or phrase: close other programs on it, set "
+    "show_masks: false, lower image_size, or set device: cpu"
 )
 
 
 def select_device(name: str) -> torch.device:
-    """The device that the setting `device` names; auto: the best one that is there.
+    """The device of the setting `device`; auto: the best one that is available.
 
     Raises:
-        SettingsError: there is no such device here.
+        SettingsError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -32,16 +32,16 @@ def select_device(name: str) -> torch.device:
         "cuda": (device.index or 0) < torch.cuda.device_count(),
     }
     if not there[device.type]:
-        raise SettingsError(f"device: {name} is not there: set device: auto, or cpu")
+        raise SettingsError(f"device: {name} is not available: set device: auto or cpu")
     return device
 
 
 @contextmanager
 def inference(device: torch.device, dtype: str) -> Iterator[None]:
-    """Compute without gradients: on CUDA in bfloat16 where that is safe, unless `dtype` says otherwise.
+    """Run without gradients, on CUDA in bfloat16 autocast unless `dtype` says otherwise.
 
     Raises:
-        Unsupported: the device has no room for what runs within.
+        Unsupported: the device runs out of memory.
     """
     narrow = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     try:
@@ -52,11 +52,11 @@ def inference(device: torch.device, dtype: str) -> Iterator[None]:
 
 
 class Batcher:
-    """Does as much at a time as the device has room for.
+    """Runs work in batches that fit the device's memory.
 
     Args:
-        most: how many at a time.
-        what: they are, for the log.
+        max_size: of a batch.
+        noun: what the items are, for the log.
     """
 
     def __init__(self, max_size: int, noun: str) -> None:
@@ -64,14 +64,14 @@ class Batcher:
         self.size = max_size
 
     def reset(self) -> None:
-        """Try with as many as at first again: what took the room may be gone."""
+        """Start with full batches again: memory may be free by now."""
         self.size = self._max_size
 
     def run(self, count: int, work: Callable[[slice], Sequence[Tensor]]) -> list[Tensor]:
-        """Work on parts of `count` things, and join what comes of them; where there is no room, on smaller parts.
+        """Run `work` on slices of `count` items and concatenate the results; smaller slices if memory runs out.
 
         Raises:
-            torch.OutOfMemoryError: there is no room for one.
+            torch.OutOfMemoryError: there is no memory for one item.
         """
         while True:
             size = min(self.size, count)
@@ -82,11 +82,11 @@ class Batcher:
                 if size == 1:
                     raise
                 self.size = (size + 1) // 2
-                log.warning("the device is out of memory: going on with %d %s at a time", self.size, self._noun)
+                log.warning("the device is out of memory: continuing with %d %s at a time", self.size, self._noun)
             empty_cache()
 
 
 def empty_cache() -> None:
-    """Give back what is cached and not in use."""
+    """Free cached memory that is not in use."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from backend.engines.sam3 import device as devices
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.image_encoder import ImageEncoder
-from backend.engines.sam3.object_tracker import Sam3Model
+from backend.engines.sam3.model import Sam3Model
 from backend.engines.sam3.session import Sam3Session
 from backend.engines.sam3.thresholds import Thresholds
 from backend.engines.sam3.tracker import Tracker

@@ -1,4 +1,4 @@
-"""One pass of the vision encoder a frame, for words and tracks alike, and a cache of what came out of it."""
+"""Runs the image encoder once for each frame, for detector and tracker, and caches its output."""
 
 import threading
 from collections import OrderedDict
@@ -17,14 +17,14 @@ from backend.video import Picture
 
 CACHED_FRAMES = 64
 CACHED_BYTES = 2**31
-"""Bytes: the published model's 64 frames take 1.3 GB in single precision, and half of that under autocast."""
+"""64 frames of the published model take 1.3 GB in single precision, and half of that under autocast."""
 
 
 class ImageFeatures:
-    """What the model sees of one frame.
+    """The image features of one frame.
 
     Attributes:
-        hidden: shape (1, positions, width), the encoder's last layer, of which all the rest is made when asked for.
+        hidden: shape (1, positions, width), the encoder's last layer; other features are computed from it on demand.
     """
 
     def __init__(self, model: Sam3VideoModel, hidden: Tensor, position_encodings: dict[int, Tensor]) -> None:
@@ -40,7 +40,7 @@ class ImageFeatures:
         return [decoder.conv_s0(fine), decoder.conv_s1(middle), coarse]
 
     def detector_features(self) -> Sam3VisionEncoderOutput:
-        """For the detector. It is large, and not kept."""
+        """For the detector. Large, so it is not cached."""
         neck = self._model.detector_model.vision_encoder.neck
         levels = self._pyramid(neck)
         for level in levels:
@@ -49,7 +49,7 @@ class ImageFeatures:
                     level.shape, level.device, level.dtype
                 )
         waves = [self._position_encodings[level.shape[-1]] for level in levels]
-        # The detector leaves out a last level, half as fine as the grid; so it need not be made.
+        # The detector ignores the last level, half as fine as the grid, so it is not computed.
         return Sam3VisionEncoderOutput(
             last_hidden_state=self.hidden,
             fpn_hidden_states=(*levels, levels[-1]),
@@ -63,14 +63,14 @@ class ImageFeatures:
 
 
 class ImageEncoder:
-    """The vision encoder, with the last frames' outputs at hand.
+    """The image encoder, with a cache of the last frames.
 
     Args:
-        frames: how many of them at most.
-        budget: bytes that they may take on the device.
+        max_frames: maximum number of cached frames.
+        max_bytes: maximum size of the cache on the device.
 
     Attributes:
-        passes: how often the encoder has run.
+        runs: how often the encoder ran.
     """
 
     def __init__(self, model: Sam3VideoModel, max_frames: int = CACHED_FRAMES, max_bytes: int = CACHED_BYTES) -> None:
@@ -78,16 +78,16 @@ class ImageEncoder:
         self._max_frames, self._max_bytes = max_frames, max_bytes
         self._bytes = 0
         self._hidden: OrderedDict[Hashable, Tensor] = OrderedDict()
-        # Position encodings of the pyramid by its levels' sizes, the same for every frame.
+        # Position encodings by the width of the level, the same for every frame.
         self._position_encodings: dict[int, Tensor] = {}
         self._lock = threading.Lock()
         self.runs = 0
 
     def encode(self, key: Hashable, picture: Picture) -> ImageFeatures:
-        """See a frame, or remember it.
+        """Encode a frame, or take it from the cache.
 
         Args:
-            key: names the video and the frame.
+            key: identifies the video and the frame.
             picture: shape (height, width, 3), RGB.
         """
         with self._lock:
@@ -105,7 +105,7 @@ class ImageEncoder:
         return ImageFeatures(self._model, hidden, self._position_encodings)
 
     def clear(self) -> None:
-        """Free what is kept."""
+        """Clear the cache."""
         with self._lock:
             self._hidden.clear()
             self._bytes = 0
@@ -114,7 +114,7 @@ class ImageEncoder:
         try:
             return self._encode(picture)
         except torch.OutOfMemoryError:
-            pass  # Tried again out of here, where nothing holds on to what the first try has made.
+            pass  # Retried outside the handler, so that the tensors of the first try are freed.
         self.clear()
         empty_cache()
         return self._encode(picture)
@@ -124,6 +124,6 @@ class ImageEncoder:
         size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
         hidden: Tensor = backbone(preprocess_image(picture, size, self._model.device)).last_hidden_state
         if torch.is_autocast_enabled(hidden.device.type):
-            # What follows reads it in this precision anyway; kept so, it takes half the room.
+            # Later layers read it in this precision anyway, and it takes half the memory.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         return hidden

@@ -18,13 +18,13 @@ def attend_to_memory(
     rope: Tensor,
     pointer_tokens: int,
 ) -> Tensor:
-    """One layer of memory attention.
+    """Run one layer.
 
     Args:
-        state: shape (n, positions, width), or (1, …) while all objects' are still the same.
-        keys: shape (n, tokens, memory width); the last `pointer_tokens` have no place in the picture.
+        state: shape (n, positions, width), or (1, …) while it is still the same for all objects.
+        keys: shape (n, tokens, memory width); the last `pointer_tokens` have no position in the image.
         values: the same shape.
-        mask: shape (n, 1, 1, tokens), true where there is something; None: everywhere.
+        mask: shape (n, 1, 1, tokens), false on padding; None: no padding.
         rope: shape (positions, head width / 2), rotary position encoding as complex numbers.
     """
     attention = layer.self_attn
@@ -42,7 +42,7 @@ def attend_to_memory(
 
 
 def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
-    """Rotary position encoding (arXiv:2104.09864) of shape (n, k * positions, width), in single precision."""
+    """Apply rotary position encoding (arXiv:2104.09864) to vectors (n, k * positions, width), in single precision."""
     positions, half = rope.shape
     pairs = torch.view_as_complex(
         vectors.float().view(len(vectors), -1, positions, vectors.shape[-1] // half // 2, half, 2)

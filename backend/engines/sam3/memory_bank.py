@@ -1,7 +1,7 @@
-"""What is kept of one object: memories of the frames where it was given, and of the last ones where it was tracked.
+"""The memory bank of one object: its conditioning frames, and the last frames on which it was tracked.
 
-A tracked frame is looked at for `Reach.pointers` frames and then dropped, so that a video of any length takes the same
-room. Forward and backward keep their own tracked frames, and share the given ones.
+A tracked frame is used for `MemoryWindow.pointer_frames` frames and then dropped, so memory does not grow with the
+video. The two directions share conditioning frames and have their own tracked frames.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ class FrameMemory(NamedTuple):
     """One frame of one object.
 
     Attributes:
-        features: shape (positions, memory width): picture and mask as the memory encoder sees them; None: too long ago.
-        pointer: shape (width,): the object in one vector.
-        logits: shape (h, w): the mask at the model's resolution; None: too long ago.
-        score: logit of "it is there".
-        quality: how well the object was seen, from 0 to 1.
+        features: shape (positions, memory width), from the memory encoder (`maskmem_features`); None: dropped.
+        object_pointer: shape (width,).
+        logits: shape (h, w), the mask at the model's resolution; None: dropped.
+        object_score: logit of presence.
+        eff_iou_score: expected IoU times certainty of presence, 0..1.
     """
 
     features: Tensor | None
@@ -30,16 +30,19 @@ class FrameMemory(NamedTuple):
     eff_iou_score: float = 1.0
 
     def clone(self) -> "FrameMemory":
-        """With storage of its own."""
+        """A copy with storage of its own."""
         return FrameMemory._make(value.clone() if isinstance(value, Tensor) else value for value in self)
 
 
 class MemoryWindow(NamedTuple):
-    """How far the model looks: at so many tracked frames' features and pointers, and at so many given frames.
+    """How many frames of memory the model uses.
 
     Attributes:
-        least: of the tracked frames the last one counts, and before it those of a better quality than this, so that the
-            object is not forgotten while it is hidden; None: all do, as in transformers 5.23.
+        maskmem_frames: tracked frames whose features it uses (`num_maskmem` - 1).
+        pointer_frames: frames whose object pointers it uses.
+        cond_frames: conditioning frames that it uses.
+        min_eff_iou: besides the last tracked frame, use only those with a higher `eff_iou_score`, so that the object is
+            not lost while it is hidden; None: use all, as Transformers 5.23 does.
     """
 
     maskmem_frames: int
@@ -49,13 +52,13 @@ class MemoryWindow(NamedTuple):
 
 
 class MemorySelection(NamedTuple):
-    """What the model looks at to find an object on the next frame.
+    """The memory that the model uses to track an object on a frame.
 
     Attributes:
         features: of K frames, each shape (positions, memory width).
-        ages: of the same frames: 0 for a given one, else how many frames ago.
-        pointers: of P frames, each shape (width,).
-        distances: of the same frames: how many frames ago.
+        offsets: of the same frames: 0 for a conditioning frame, else how many frames ago.
+        object_pointers: of P frames, each shape (width,).
+        pointer_offsets: of the same frames: how many frames ago.
     """
 
     features: list[Tensor]
@@ -65,20 +68,20 @@ class MemorySelection(NamedTuple):
 
 
 def is_ahead(frame: int, position: int, reverse: bool) -> bool:
-    """Whether a way that has come to `at` has a frame before it."""
+    """Whether a frame comes after `position` in a direction."""
     return frame < position if reverse else frame > position
 
 
 @dataclass(slots=True)
 class DirectionMemory:
-    """What one direction's way has seen of an object.
+    """What one direction keeps of an object.
 
     Attributes:
-        since: the frame on which the object joined the way; None: it has not.
-        removed: the frame on which the way's hot start found it false; None: it has not.
-        ended: the frame on which the way gave it up, since it had been gone for long; None: it has not.
-        tracked: frames on which it was found, newest last.
-        confirmed: those of them that the detector confirmed.
+        joined_at: the frame on which the direction reached the object; None: not yet.
+        removed_at: the frame on which the hot start removed it; None: it did not.
+        ended_at: the frame on which it ended after a long absence; None: it did not.
+        non_cond_frames: tracked frames, newest last.
+        recond_frames: tracked frames that a detection confirmed; used as conditioning frames.
     """
 
     joined_at: int | None = None
@@ -88,7 +91,7 @@ class DirectionMemory:
     recond_frames: dict[int, FrameMemory] = field(default_factory=dict)
 
     def snapshot(self, position: int, reverse: bool) -> Self:
-        """It, as it was when it had come to a frame."""
+        """A copy as of the frame `position`."""
         since, removed, ended = (
             None if frame is None or is_ahead(frame, position, reverse) else frame
             for frame in (self.joined_at, self.removed_at, self.ended_at)
@@ -100,14 +103,14 @@ class DirectionMemory:
         return type(self)(since, removed, ended, tracked, confirmed)
 
     def is_over(self, position: int, reverse: bool) -> bool:
-        """Whether a way that has come to `at` does without it from here on."""
+        """Whether it is removed or ended at `position`."""
         last = self.ended_at if self.removed_at is None else self.removed_at
         return last is not None and not is_ahead(last, position, reverse)
 
 
 @dataclass(slots=True)
 class MemoryBank:
-    """Of one object. Frames are source frames; `reverse` says which way they are gone through."""
+    """The memory of one object, by source frame; `reverse` is the direction of propagation."""
 
     cond_frames: dict[int, FrameMemory] = field(default_factory=dict)
     directions: dict[bool, DirectionMemory] = field(
@@ -115,8 +118,8 @@ class MemoryBank:
     )
 
     def select(self, frame: int, reverse: bool, window: MemoryWindow) -> MemorySelection:
-        """What to look at on a frame, as SAM 2 and SAM 3 choose it (arXiv:2408.00714, section 4): the given frames
-        nearest in time, then the last tracked ones, and the pointers of those that lie behind."""
+        """Select the memory for a frame as SAM 2 and SAM 3 do (arXiv:2408.00714, section 4): the nearest conditioning
+        frames, then the last tracked frames, and the object pointers of those that were passed."""
         trail, back = self.directions[reverse], -1 if reverse else 1
         chosen = select_cond_frames({**self.cond_frames, **trail.recond_frames}, frame, window.cond_frames)
         past = self._select_non_cond(frame, reverse, window)
@@ -139,9 +142,9 @@ class MemoryBank:
         )
 
     def _select_non_cond(self, frame: int, reverse: bool, window: MemoryWindow) -> list[tuple[int, int]]:
-        """The tracked frames to look back at from a frame, last one first: what they count as, frames ago, and which.
+        """The tracked frames to use on a frame, last one first: their offsets and numbers.
 
-        With `Reach.least` as facebookresearch/sam3 has it (`Sam3TrackerBase.frame_filter`): they count in their order.
+        With `min_eff_iou` the offset is the rank, as in facebookresearch/sam3 (`Sam3TrackerBase.frame_filter`).
         """
         tracked, back = self.directions[reverse].non_cond_frames, -1 if reverse else 1
         if window.min_eff_iou is None:
@@ -151,26 +154,26 @@ class MemoryBank:
         return list(enumerate([frame - back, *before][: window.pointer_frames - 1], 1))
 
     def get(self, frame: int) -> FrameMemory | None:
-        """What is still kept of a frame."""
+        """The stored memory of a frame."""
         for memories in self._frames():
             if frame in memories:
                 return memories[frame]
         return None
 
     def was_tracked(self, frame: int, position: int, reverse: bool) -> bool:
-        """Whether a way that has come to `at` went over a frame with the object."""
+        """Whether a direction at `position` has tracked the object on a frame."""
         since = self.directions[reverse].joined_at
         return since is not None and not is_ahead(frame, position, reverse) and not is_ahead(since, frame, reverse)
 
     def clear_around(self, frame: int, window: MemoryWindow) -> None:
-        """Drop what was tracked near a frame that a person has corrected: it did not know better."""
+        """Drop tracked frames near a corrected frame: they contain the error."""
         for trail in self.directions.values():
             for memories in (trail.non_cond_frames, trail.recond_frames):
                 for at in [at for at in memories if abs(at - frame) <= window.maskmem_frames + 1]:
                     del memories[at]
 
     def prune(self, frame: int, reverse: bool, window: MemoryWindow) -> None:
-        """Drop what cannot be looked at any more from this frame on, going this way."""
+        """Drop what no later frame in this direction will use."""
         trail, back = self.directions[reverse], -1 if reverse else 1
         pasts = [self._select_non_cond(now, reverse, window) for now in (frame, frame + back)]
         whole = {at for past in pasts for _, at in past[: window.maskmem_frames]}
@@ -183,21 +186,21 @@ class MemoryBank:
                 del trail.non_cond_frames[at]
             elif trail.non_cond_frames[at].features is not None:
                 trail.non_cond_frames[at] = trail.non_cond_frames[at]._replace(features=None, logits=None)
-        # Those ahead are of frames that were computed and not yielded, and may be undone.
+        # Frames ahead were computed but not yielded, and may be undone.
         passed = [at for at in trail.recond_frames if not is_ahead(at, frame, reverse)]
         for at in passed[: -window.cond_frames]:
             if back * (frame - at) > window.maskmem_frames:
                 del trail.recond_frames[at]
 
     def snapshot(self, positions: Mapping[bool, int]) -> Self:
-        """These, as they were when the two ways had come to these frames."""
+        """A copy as of these frames of the two directions."""
         return type(self)(
             dict(self.cond_frames),
             {reverse: trail.snapshot(positions[reverse], reverse) for reverse, trail in self.directions.items()},
         )
 
     def state(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """As plain values and tensors. The keys are those of stored sessions: do not change them."""
         return {
             "given": _frames_state(self.cond_frames),
             "trails": {
@@ -214,7 +217,7 @@ class MemoryBank:
 
     @classmethod
     def from_state(cls, saved: Mapping[str, Any], device: torch.device) -> Self:
-        """From `saved`, onto a device."""
+        """From `state`, onto a device."""
         return cls(
             _frames_from_state(saved["given"], device),
             {
@@ -233,7 +236,7 @@ class MemoryBank:
 
 
 def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: int) -> dict[int, FrameMemory]:
-    """At most `count` (two or more): the last one before the frame, the first one from it on, and then the nearest."""
+    """Select at most `count` (>= 2): the last before the frame, the first from it on, then the nearest."""
     if len(memories) <= count:
         return dict(memories)
     first = [
@@ -246,7 +249,7 @@ def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: i
 
 
 def _frames_state(memories: Mapping[int, FrameMemory]) -> dict[int, tuple[Any, ...]]:
-    # Cloned, since a view would be saved with all that it is a view of.
+    # Cloned, because a view would be saved together with its whole storage.
     return {at: tuple(memory.clone()) for at, memory in memories.items()}
 
 

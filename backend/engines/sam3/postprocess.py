@@ -1,4 +1,4 @@
-"""Mask logits to masks, boxes and back: what the model answers is small, and above 0 inside an object."""
+"""Turns the model's mask logits, which are small and above 0 inside an object, into clean masks and boxes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 HOLE_LOGIT, SPECK_LOGIT = 0.1, -0.1
-"""Logits of filled holes and removed specks: just decided."""
+"""Logits of filled holes and removed specks."""
 ABSENT_LOGIT = -10.0
-"""Logit of a pixel that is surely not the object's."""
+"""Logit of a pixel outside an object."""
 MIN_KEPT_SHARE = 0.3
-"""A mask that keeps less than this share of itself beside others is not remembered."""
+"""A mask that keeps a smaller share of itself beside others is not encoded into memory."""
 BATCH_PIXELS = 2**19
-"""Pixels that `boxes` computes at once; larger pieces come from the system anew each time, which takes far longer."""
+"""Pixels that `masks_to_boxes` computes at once; allocating larger tensors each time is much slower."""
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         Shape (n, m), float32, 0..1; 0 where both masks are empty.
     """
-    # Doubles count exactly, where floats may be cut to TF32, or to bfloat16 under autocast; MPS has no doubles.
+    # Doubles count exactly; floats may be reduced to TF32, or to bfloat16 under autocast. MPS has no doubles.
     exact = torch.float32 if a.device.type == "mps" else torch.float64
     first, second = a.flatten(1).to(exact), b.flatten(1).to(exact)
     intersection = first @ second.T
@@ -39,12 +38,12 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def suppress_overlaps(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression: of masks that cover each other, the one with the highest score stays.
+    """Greedy non-maximum suppression: of overlapping masks the one with the highest score stays.
 
     Args:
         masks: shape (n, h, w), bool.
         scores: shape (n,); of equal ones the earlier counts as higher.
-        threshold: a mask goes when its IoU with one that stays is above this.
+        threshold: a mask is dropped when its IoU with one that stays is above this.
 
     Returns:
         Shape (n,), bool: what stays.
@@ -57,13 +56,13 @@ def suppress_overlaps(masks: Tensor, scores: Tensor, threshold: float) -> Tensor
 
 
 def clean_masks(logits: Tensor, area: int) -> Tensor:
-    """Fill small holes, then remove small specks; both are parts that hang together by edges or corners.
+    """Fill small holes, then remove small specks; both are 8-connected components.
 
-    As `fill_holes_in_mask_scores` of transformers 5.23, which does nothing without a kernel from the hub.
+    As `fill_holes_in_mask_scores` of Transformers 5.23, which does nothing without a kernel from the hub.
 
     Args:
         logits: shape (n, h, w).
-        area: the largest part that changes, pixels. A speck is also at most half of its own mask. 0 changes nothing.
+        area: the largest component to change, pixels. A speck is also at most half of its mask. 0: change nothing.
 
     Returns:
         Shape (n, h, w); `logits` itself where nothing changes.
@@ -83,7 +82,7 @@ def clean_masks(logits: Tensor, area: int) -> Tensor:
 
 
 def _small_components(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
-    """The connected parts of a mask that have at most `area` pixels."""
+    """The connected components with at most `area` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] <= area
     small[0] = False  # what is not in the mask
@@ -91,7 +90,7 @@ def _small_components(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
 
 
 def suppress_shrunk_masks(logits: Tensor) -> Tensor:
-    """Empty the masks that lose most of themselves when every pixel goes to the surest mask.
+    """Empty the masks that lose most of their area when every pixel goes to the mask with the highest logit.
 
     Args:
         logits: shape (n, h, w).
@@ -103,12 +102,12 @@ def suppress_shrunk_masks(logits: Tensor) -> Tensor:
 
 
 def resolve_overlaps(masks: Tensor, scores: Tensor, phrases: Sequence[int | None]) -> Tensor:
-    """Give every pixel to one object of a phrase, the one with the best score; the first of equals.
+    """Give every pixel to one object of a phrase, the one with the best score; the first of equal ones.
 
     Args:
         masks: shape (n, height, width), true on the object.
         scores: shape (n,).
-        phrases: of the n objects; None: a person's, which neither gives nor takes.
+        phrases: of the n objects; None: a prompted one, which is left as it is.
 
     Returns:
         Shape (n, height, width).
@@ -136,7 +135,7 @@ class _Axis(NamedTuple):
 
 
 def _sample_axis(length: int, size: int, device: torch.device) -> _Axis:
-    """Where the centres of `size` pixels fall among `length`, in float32 as `interpolate` has them."""
+    """Where the centres of `size` pixels lie among `length`, in float32 as `interpolate` computes them."""
     place = ((torch.arange(size, dtype=torch.float32, device=device) + 0.5) * (length / size) - 0.5).clamp_(0)
     low = place.long()
     return _Axis(low, (low + 1).clamp_(max=length - 1), place - low)
@@ -147,9 +146,9 @@ def _interpolate(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
 
 
 def masks_at_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Masks at a picture's size: bilinear between the logits (align_corners=False), then what is above 0.
+    """Resize logits to the picture's size (bilinear, align_corners=False) and threshold them at 0.
 
-    Plain products and sums, so that `boxes` can compute a few of the pixels and get the same ones on every device.
+    Uses plain products and sums, so that `masks_to_boxes` can compute single pixels with equal results.
 
     Args:
         logits: shape (n, h, w).
@@ -169,7 +168,7 @@ def masks_at_size(logits: Tensor, height: int, width: int) -> Tensor:
 
 
 def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
-    """The boxes around `enlarge(logits, height, width)`, without the masks: only pixels near the edges are computed.
+    """The boxes around `masks_at_size(logits, height, width)`, computing only pixels near the edges.
 
     Args:
         logits: shape (n, h, w).
@@ -191,7 +190,7 @@ def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float3
     rows, columns = _sample_axis(h, height, logits.device), _sample_axis(w, width, logits.device)
     every_row = torch.arange(height, device=logits.device).expand(count, -1)
     every_column = torch.arange(width, device=logits.device).expand(count, -1)
-    # amax > 0 says the same as any of > 0, and is ten times as fast on a CPU.
+    # amax > 0 equals (logits > 0).any, and is ten times as fast on a CPU.
     left, right = _find_ends(
         columns, logits.amax(1) > 0, lambda near: _sample(logits, rows, columns, every_row, near).amax(1) > 0
     )
@@ -209,20 +208,20 @@ def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float3
 
 
 def _max_samples(length: int, size: int) -> int:
-    """Of `size` samples along `length` pixels, how many may be those next to two of the pixels."""
+    """Of `size` samples along `length` pixels, the maximum number that lie next to two of the pixels."""
     return 2 * -(-size // length) + 1
 
 
 def _find_ends(axis: _Axis, inside: Tensor, is_inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The first sample along an axis that is inside, and the one behind the last; shapes (n,).
 
-    Samples that read only logits up to 0 are outside, so the ends lie at or behind the first and last of `inside`,
-    nearly always next to them. Where all samples next to one are outside, the answer is the axis' size, or 0.
+    Samples that read only logits up to 0 are outside, so the ends lie at or after the first and last of `inside`,
+    nearly always next to them. If all samples next to one are outside, the result is the axis' size, or 0.
 
     Args:
         axis: of the picture.
         inside: shape (n, length), whether a row or column of the logits has any above 0.
-        look: whether samples (n, k) of the axis are inside, by computing them.
+        is_inside: computes whether samples (n, k) of the axis are inside.
     """
     length, size = inside.shape[1], len(axis.low)
     first = inside.int().argmax(1)
@@ -236,7 +235,7 @@ def _find_ends(axis: _Axis, inside: Tensor, is_inside: Callable[[Tensor], Tensor
 
 
 def _sample(logits: Tensor, rows: _Axis, columns: _Axis, y: Tensor, x: Tensor) -> Tensor:
-    """The logits that `enlarge` decides on, in some rows (n, k) and columns (n, l) of the picture; shape (n, k, l)."""
+    """The resized logits in some rows (n, k) and columns (n, l) of the picture; shape (n, k, l)."""
     flat, shape = logits.flatten(1), (*y.shape, x.shape[1])
     low, high, share = (part[x][:, None, :] for part in columns)
 
@@ -253,22 +252,3 @@ def _mask_to_box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     if not len(rows):
         return np.nan, np.nan, np.nan, np.nan
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-
-
-def preprocess_mask(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
-    """A person's mask as the tracker takes it: squashed to the model's square, antialiased, and decided again at 0.5.
-
-    As `Sam3TrackerVideoProcessor.process_new_mask_for_video_frame` of transformers 5.23. What is thinner than a pixel
-    of the square may be lost.
-
-    Args:
-        mask: shape (height, width), at the size of the picture.
-        size: edge of the square, pixels.
-        device: where the result lies.
-
-    Returns:
-        Shape (1, 1, size, size), float32, 0 or 1.
-    """
-    given = torch.tensor(np.ascontiguousarray(mask)).float()[None, None]
-    square = functional.interpolate(given, (size, size), mode="bilinear", antialias=True)
-    return (square >= 0.5).float().to(device)

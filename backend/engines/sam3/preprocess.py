@@ -1,4 +1,4 @@
-"""Pictures as the model sees them: what the released processor does, without torchvision."""
+"""Converts pictures and prompts to the model's input, as the released processor does but without torchvision."""
 
 import numpy as np
 import torch
@@ -6,12 +6,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from backend.tracks.prompts import Prompt
+
 GREY = 127.5
 """Half the range of a byte: the released mean and standard deviation, both 0.5, in grey levels."""
 
 
 def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
-    """Squash a picture to the model's square and centre its values.
+    """Resize a picture to the model's square and normalise its values.
 
     The resize is bilinear with antialiasing and rounds to whole grey levels, as `Sam3ImageProcessor` and the video
     processor of transformers 5.23 do with torchvision: the same values on a CPU with AVX2, at most one grey level
@@ -26,9 +28,51 @@ def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device
         Shape (1, 3, size, size), float32, -1 (black) to 1 (white).
     """
     where = device if device.type == "cuda" else torch.device("cpu")
-    # torch.tensor copies where from_numpy would warn or fail: a picture may be read-only, or flipped by its strides.
+    # torch.tensor copies; from_numpy warns or fails if the picture is read-only or has negative strides.
     image = torch.tensor(np.ascontiguousarray(picture), device=where).permute(2, 0, 1)[None]
     if where.type == "cuda":
-        image = image.float()  # bytes are resized on a CPU alone
+        image = image.float()  # CUDA cannot resize uint8
     square = functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
     return square.round().float().sub_(GREY).div_(GREY).to(device)
+
+
+def preprocess_mask(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
+    """Resize a prompted mask to the model's square, with antialiasing, and threshold it at 0.5.
+
+    As `Sam3TrackerVideoProcessor.process_new_mask_for_video_frame` of transformers 5.23. Parts thinner than
+    a pixel of the square may disappear.
+
+    Args:
+        mask: shape (height, width), at the size of the picture.
+        size: edge of the square, pixels.
+        device: where the result lies.
+
+    Returns:
+        Shape (1, 1, size, size), float32, 0 or 1.
+    """
+    given = torch.tensor(np.ascontiguousarray(mask)).float()[None, None]
+    square = functional.interpolate(given, (size, size), mode="bilinear", antialias=True)
+    return (square >= 0.5).float().to(device)
+
+
+def preprocess_points(
+    prompt: Prompt, picture_size: tuple[int, int], size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Scale a prompt's box and clicks to the model's square.
+
+    Args:
+        prompt: with a box or points.
+        picture_size: width and height of the picture.
+        size: edge of the square, pixels.
+        device: where the result lies.
+
+    Returns:
+        Points of shape (p, 2) in pixels of the square, and labels of shape (p,): 1 positive, 0 negative, 2 and 3 the
+        corners of the box.
+    """
+    points = [(point.x, point.y, int(point.positive)) for point in prompt.points]
+    if prompt.box is not None:
+        points = [(prompt.box.x0, prompt.box.y0, 2), (prompt.box.x1, prompt.box.y1, 3), *points]
+    scale = torch.tensor([size / side for side in picture_size])
+    coordinates = torch.tensor([(x, y) for x, y, _ in points]) * scale
+    return coordinates.to(device), torch.tensor([label for *_, label in points], dtype=torch.int32, device=device)

@@ -1,4 +1,4 @@
-"""SAM3 on one video: prompts and words in, a result a frame out, and nothing kept that cannot be looked at any more."""
+"""A SAM3 session: tracks prompts and phrases through one video, with memory that does not grow with its length."""
 
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ import torch
 
 from backend.engines import validation
 from backend.engines.sam3.memory_bank import DirectionMemory, is_ahead
-from backend.engines.sam3.object_tracker import ObjectTracker, Sam3Model
+from backend.engines.sam3.model import Sam3Model
+from backend.engines.sam3.object_tracker import ObjectTracker
 from backend.engines.sam3.session_state import DirectionState, TrackedObject
 from backend.engines.sam3.thresholds import Thresholds
 from backend.errors import BadRequest, Unsupported
@@ -42,10 +43,10 @@ class Sam3Session:
         self._object_tracker.objects.clear()
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
-        """Take prompts, all on one frame, and answer for it; a later prompt of a track there replaces the earlier one.
+        """Apply prompts, all on one frame; a later prompt of a track on the same frame replaces the earlier one.
 
-        Points on a frame that was tracked or prompted before correct the mask that it has. The tracked frames around
-        are then forgotten: they did not know better.
+        Points on a frame that was tracked or prompted before correct its mask. The memory of the tracked frames
+        around it is then dropped, because it contains the error.
 
         Raises:
             BadRequest: no prompts, several frames, one outside the video or the picture, more objects than
@@ -71,25 +72,25 @@ class Sam3Session:
             )
 
     def remove(self, track: str) -> None:
-        """Forget a track; nothing changes about the others. Words may find the same object again, as another track."""
+        """Remove a track; the others do not change. A phrase may find the same object again, as another track."""
         self._object_tracker.objects.pop(track, None)
         self._forget(track)
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
-        """Carry the prompts through a span; see the contract.
+        """Propagate the prompts through a span; see the contract.
 
-        While words are looked for, the results of `hotstart_frames` are held back until the span ends: a track that
-        proves false meanwhile is in none of them.
+        While there are phrases, each result is delayed by `hotstart_frames` (until the span ends), so that tracks which
+        turn out to be false appear in none of them.
 
         Raises:
             BadRequest: the span reaches outside the video.
-            EngineError: the model's answer is no number.
-            Unsupported: the device has no room for a single object.
+            EngineError: the model returned values that are not finite.
+            Unsupported: the device has no memory for a single object.
         """
         return self._run(validation.validate_span(span, self._video), reverse)
 
     def state(self) -> bytes:
-        """What is remembered as of the last frame that was yielded; pictures are read from the video again."""
+        """The memory as of the last yielded frame. States are stored, so do not change their keys."""
         saved = {
             "of": self._identity(),
             "phrases": self._object_tracker.phrases,
@@ -112,7 +113,7 @@ class Sam3Session:
             }
             self._restore_directions(saved["ways"])
         except (LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise Unsupported("the saved state is not of this video and these weights: run the track again") from error
+            raise Unsupported("the saved state is of another video or other weights: run the track again") from error
 
     def _identity(self) -> list[Any]:
         return [self._model.fingerprint, len(self._video), self._video.width, self._video.height]
@@ -122,7 +123,7 @@ class Sam3Session:
         most = self._model.thresholds.max_objects
         if len(objects) > most:
             raise BadRequest(
-                f"{len(objects)} objects are more than max_objects, {most}: prompt fewer at a time, or set it higher"
+                f"{len(objects)} objects exceed max_objects ({most}): prompt fewer at a time, or raise max_objects"
             )
 
     def _run(self, span: range, reverse: bool) -> Generator[FrameResult, None, None]:
@@ -141,10 +142,10 @@ class Sam3Session:
                     self._compute_ahead(direction, pictures, reverse)
                     yield self._next_result(direction, reverse)
                     if self._active_runs[reverse] is not run:
-                        raise RuntimeError("another propagation in this direction has begun: one at a time")
+                        raise RuntimeError("another propagation in this direction has started: run one at a time")
 
     def _restart_direction(self, before: int, reverse: bool) -> None:
-        """Start a way anew: what it had found and remembered goes."""
+        """Restart a direction: drop its tracks and its memory."""
         for name in [name for name, one in self._object_tracker.objects.items() if one.found_reverse is reverse]:
             self.remove(name)
         for one in self._object_tracker.objects.values():
@@ -154,7 +155,7 @@ class Sam3Session:
     def _new_direction(
         self, reverse: bool, start: int, position: int, association_state: Mapping[str, Any] | None = None
     ) -> DirectionState:
-        """A way that begins, or goes on from the association's state `past`."""
+        """A direction from the start, or continued from `association_state`."""
 
         def elsewhere(phrase: int) -> int:
             other = self._directions.get(not reverse)
@@ -166,7 +167,7 @@ class Sam3Session:
         return self._model.thresholds.limit_hotstart(abs(last - direction.start))
 
     def _drop_stale_results(self, last: int, reverse: bool) -> None:
-        """Drop what was computed ahead, where a session that goes on from the state of this one would do otherwise."""
+        """Drop pending results that a session restored from `state` would compute differently."""
         direction, other = self._directions[reverse], self._directions[not reverse]
         beyond = direction.pending_results and is_ahead(direction.pending_results[-1].frame, last, reverse)
         if (
@@ -179,14 +180,14 @@ class Sam3Session:
     def _remaining_frames(
         self, direction: DirectionState, last: int, reverse: bool
     ) -> Generator[tuple[int, Picture], None, None]:
-        """The frames of a way that are not computed yet."""
+        """Frames of a direction that are not computed yet."""
         done = len(direction.pending_results)
         span = range(last, direction.position - done) if reverse else range(direction.position + 1 + done, last + 1)
         with closing(self._video.frames(span, reverse)) as pictures:
             yield from pictures
 
     def _compute_ahead(self, direction: DirectionState, pictures: Iterator[tuple[int, Picture]], reverse: bool) -> None:
-        """Compute as many frames as the hot start holds back, one at least, while there are any."""
+        """Compute ahead as many frames as the hot start delays results, at least one."""
         most = max(1, direction.association.thresholds.hotstart_frames) if self._object_tracker.phrases else 1
         while len(direction.pending_results) < most and (following := next(pictures, None)):
             if not direction.association_states:
@@ -195,13 +196,13 @@ class Sam3Session:
                 with self._model.inference():
                     direction.pending_results.append(self._object_tracker.track_frame(direction, *following, reverse))
             except BaseException:
-                # The frame may be half done: what was not yielded yet is done again.
+                # The frame may be half done, so all pending results are computed again.
                 self._drop_pending_results()
                 raise
             direction.association_states.append(direction.association.state())
 
     def _next_result(self, direction: DirectionState, reverse: bool) -> FrameResult:
-        """The next result, without what was found to be false since."""
+        """The next result, without tracks that were removed since it was computed."""
         result = direction.pending_results.popleft()
         direction.association_states.popleft()
         direction.position = result.frame
@@ -223,12 +224,12 @@ class Sam3Session:
         return FrameResult(result.frame, tracks, words)
 
     def _drop_pending_results(self) -> None:
-        """Undo what was computed ahead: a prompt may change it."""
+        """Undo what was computed ahead, because a prompt may change it."""
         self._object_tracker.objects = self._yielded_objects()
         self._restore_directions(self._directions_state())
 
     def _directions_state(self) -> dict[bool, list[Any]]:
-        """Of each way, what `_go_on` needs to go on from the last frame that was yielded."""
+        """What `_restore_directions` needs to continue from the last yielded frames."""
         return {
             reverse: [way.association_state(), way.start, way.position] for reverse, way in self._directions.items()
         }
@@ -239,7 +240,7 @@ class Sam3Session:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Take all of a request, or leave everything as it was."""
+        """Restore objects and phrases if the block raises."""
         objects, phrases = (
             self._yielded_objects(),
             {text: list(frames) for text, frames in self._object_tracker.phrases.items()},
@@ -251,14 +252,14 @@ class Sam3Session:
             raise
 
     def _forget(self, track: str) -> None:
-        """Let the associations know nothing of a track, now and when they are rewound."""
+        """Remove a track from the associations and from their earlier states."""
         for way in self._directions.values():
             way.association.forget(track)
             for past in way.association_states:
                 past["tracks"].pop(track, None)
 
     def _yielded_objects(self) -> dict[str, TrackedObject]:
-        """The objects as of the last frames that were yielded."""
+        """The objects as of the last yielded frames."""
         positions = self._positions()
         objects = {name: one.snapshot(positions) for name, one in self._object_tracker.objects.items()}
         started = {name: one for name, one in objects.items() if one.has_started}

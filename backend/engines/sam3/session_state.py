@@ -1,4 +1,4 @@
-"""What a session keeps of its objects and of its two ways through the video, and how both are saved."""
+"""The state of a session: its objects, and one state for each direction."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from backend.tracks.track import FrameResult
 
 @dataclass(slots=True)
 class TrackedObject:
-    """One object: what is remembered of it, and where it comes from.
+    """One object: its memory, and where it comes from.
 
     Attributes:
-        phrase: index of the phrase that it answers to; None: a person showed it.
-        first: index of the phrase that found it.
-        is_visual: a person showed or corrected it, so that its memories alone say where it is, not the detector.
-        born: the way on which a phrase found it; None: it is there whichever way is gone.
-        is_out: a result with it has been yielded; until then the other way knows nothing of it.
+        phrase: index of its phrase; None: it was prompted.
+        first_phrase: index of the phrase that found it first.
+        is_visual: it was prompted or corrected by points, box or mask, so the detector does not change it.
+        found_reverse: the direction in which a phrase found it (True: in reverse); None: it exists in both.
+        is_yielded: a result with it was yielded; until then the other direction ignores it.
     """
 
     memory_bank: MemoryBank = field(default_factory=MemoryBank)
@@ -33,7 +33,7 @@ class TrackedObject:
     is_yielded: bool = True
 
     def is_known(self, reverse: bool) -> bool:
-        """Whether a way knows it: the one that found it until it finds it false, the other one once it is out."""
+        """Whether it exists in a direction: where it was found until it is removed, in the other once yielded."""
         return (
             self.memory_bank.directions[reverse].removed_at is None
             if self.found_reverse is reverse
@@ -42,28 +42,28 @@ class TrackedObject:
 
     @property
     def has_started(self) -> bool:
-        """Whether the way that found it has come to where it begins."""
+        """Whether the direction that found it has reached its first frame."""
         return self.found_reverse is None or self.memory_bank.directions[self.found_reverse].joined_at is not None
 
     def is_tracked(self, reverse: bool) -> bool:
-        """Whether it is looked for on the next frame of a way."""
+        """Whether it is tracked on the next frame of a direction."""
         trail = self.memory_bank.directions[reverse]
         return trail.joined_at is not None and trail.removed_at is None and trail.ended_at is None
 
     def will_join(self, frame: int, reverse: bool) -> bool:
-        """Whether a way that has come to a frame will meet it where it was given."""
+        """Whether a direction at this frame has a conditioning frame of it ahead."""
         given = self.memory_bank.cond_frames
         return self.memory_bank.directions[reverse].joined_at is None and any(
             is_ahead(at, frame, reverse) for at in given
         )
 
     def snapshot(self, positions: Mapping[bool, int]) -> Self:
-        """It, as it was when the ways had come to these frames; what phrase it then answered to, they know."""
+        """A copy as of these frames of the two directions; its phrase then is known to the associations."""
         phrase = self.phrase if self.is_visual else self.first_phrase
         return replace(self, memory_bank=self.memory_bank.snapshot(positions), phrase=phrase)
 
     def state(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """As plain values and tensors. The keys are those of stored sessions: do not change them."""
         return {
             "memories": self.memory_bank.state(),
             "phrase": self.phrase,
@@ -88,14 +88,14 @@ class TrackedObject:
 
 @dataclass(slots=True)
 class DirectionState:
-    """A direction's way through the video.
+    """One direction of a session.
 
     Attributes:
-        association: what it knows of the tracks that words have found.
-        since: the frame before the first one.
-        at: the last frame that was yielded.
-        ahead: results of the frames after `at` that hot start holds back, oldest first.
-        pasts: the association's states after `at` and after each of those frames.
+        association: of the tracks that phrases found.
+        start: the frame before the first one.
+        position: the last yielded frame.
+        pending_results: of frames after `position`, which the hot start delays; oldest first.
+        association_states: after `position` and after each pending frame.
     """
 
     association: Association
@@ -105,7 +105,7 @@ class DirectionState:
     association_states: deque[dict[str, Any]] = field(default_factory=deque)
 
     def association_state(self) -> dict[str, Any]:
-        """The association's state after `at`."""
+        """The association's state after `position`."""
         return self.association_states[0] if self.association_states else self.association.state()
 
 
@@ -116,7 +116,7 @@ class ObjectMasks:
     Attributes:
         names: of the objects.
         logits: shape (m, h, w), above 0 on the object.
-        scores: shape (m,), logits of "it is there".
+        object_scores: shape (m,), logits of presence.
     """
 
     names: list[str]

@@ -1,4 +1,4 @@
-"""When detections and tracks are taken for each other, as the model's configuration has it."""
+"""The thresholds of the association of detections with tracks."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -8,28 +8,28 @@ from transformers import Sam3VideoConfig
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When detections and tracks are taken for each other, and for what.
+    """Thresholds of the association; the defaults are those of the published model.
 
     Attributes:
-        new: score from which a detection may begin a track beside others; while there are none, every detection may.
-        match: IoU from which a detection is of a track, and begins none.
-        confirm: IoU from which a detection confirms a track.
-        duplicate: IoU from which objects of different phrases are one.
-        overlap: IoU from which a track hides behind another of its phrase that has been seen for longer; 0: never.
-        hotstart: frames in which a track must prove itself.
-        unmatched: frames without a detection, within the hot start, that end a track.
-        duplicates: frames on one detection with an older track, within the hot start, that end a track.
-        patience: of a new track. Every matched frame adds one, every unmatched frame takes one.
-        patience_least, patience_most: bounds of it.
-        patience_empty: whether frames on which the mask is empty take one, too.
-        hide_unmatched: whether tracks without patience are hidden.
-        refresh_every: frames from one refreshing of memories by detections to the next; 0: never.
-        refresh_score: score of a detection, and logit of a track, from which it may.
-        refresh_iou: IoU from which it may.
-        refresh_by_track: remember the track's own mask, instead of the detection's.
-        absent: frames in a row without a pixel of it that end a track. Ours: the library goes on with it for ever, so
-            that on a long video those that have left take the time and the places of those that come.
-        max_objects: tracks at a time at most.
+        new_track_score: minimum score of a detection to start a track; ignored while there are no tracks.
+        match_iou: IoU from which a detection matches a track and starts none.
+        confirm_iou: IoU from which a detection confirms a track.
+        duplicate_iou: IoU from which objects of different phrases are the same object.
+        occlusion_iou: IoU from which a track is occluded by another of its phrase, occluded less recently; 0: never.
+        hotstart_frames: frames within which a new track may be removed as false.
+        hotstart_unmatched: frames without a detection, within the hot start, that remove a track.
+        hotstart_duplicates: frames on one detection with an older track, within the hot start, that remove a track.
+        keep_alive: initial counter of a track. A matched frame adds one, an unmatched frame subtracts one.
+        min_keep_alive, max_keep_alive: bounds of the counter.
+        empty_lowers_keep_alive: whether frames with an empty mask subtract one as well.
+        hide_unmatched: whether tracks with a counter of 0 or less are hidden.
+        recondition_every: interval in frames of reconditioning by detections; 0: never.
+        recondition_score: minimum score of the detection and logit of the track for it.
+        recondition_iou: minimum IoU for it.
+        recondition_on_track_mask: encode the track's own mask instead of the detection's.
+        max_absent_frames: frames in a row with an empty mask that end a track. Not in Transformers, where objects that
+            left a long video go on using time and count towards `max_objects`.
+        max_objects: maximum number of tracks at a time.
     """
 
     new_track_score: float = 0.7
@@ -54,7 +54,7 @@ class Thresholds:
 
     @classmethod
     def from_config(cls, config: Sam3VideoConfig) -> Self:
-        """Those of a model."""
+        """Read a model's configuration."""
         return cls(
             new_track_score=config.new_det_thresh,
             match_iou=config.assoc_iou_thresh,
@@ -76,13 +76,13 @@ class Thresholds:
         )
 
     def with_hotstart(self, frames: int) -> Self:
-        """With a hot start of so many frames; its counts shrink with it, and do not grow."""
+        """With a hot start of so many frames; a shorter one lowers its counts as well, a longer one keeps them."""
         return self.limit_hotstart(frames) if frames < self.hotstart_frames else replace(self, hotstart_frames=frames)
 
     def limit_hotstart(self, frames: int) -> Self:
-        """With a hot start of so many frames at most, and its counts in proportion.
+        """With a hot start of at most so many frames, and its counts in proportion.
 
-        A track is judged from its second frame on, so a hot start of n frames has n - 1 occasions.
+        A track is checked from its second frame on, so a hot start of n frames has n - 1 checks.
         """
         if frames >= self.hotstart_frames:
             return self

@@ -1,7 +1,7 @@
-"""SAM3's tracker on one frame, for many objects at once: prompts to masks, memories to masks, masks to memories.
+"""SAM3's tracker on one frame, for many objects at once: masks from prompts or memory, and memory from masks.
 
-The library goes through objects one by one. Here they share whatever is the same for all of them, the frame's features
-foremost, and go through memory attention, mask decoder and memory encoder together.
+Transformers processes objects one by one. Here they share what is the same for all of them, mainly the image features,
+and go through memory attention, mask decoder and memory encoder in batches.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from backend.engines.sam3.memory_attention import attend_to_memory
 from backend.engines.sam3.memory_bank import MemorySelection, MemoryWindow
 
 MAX_BATCH = 16
-"""Objects that go through the model together at most; halved when the device has no room for them."""
+"""Maximum objects in one batch; halved when the device runs out of memory."""
 NO_OBJECT_LOGIT = -1024.0
 _MAX_PREVIOUS_LOGIT = 32.0
 _MASK_PROMPT_LOGITS = -10.0, 20.0
-"""Logits of what was given: outside, and how much more inside."""
+"""Logits of a mask prompt: outside, and the difference to inside (`use_mask_input_as_output` in SAM 2)."""
 
 
 class MaskPrediction(NamedTuple):
-    """What the mask decoder says of n objects on one frame.
+    """The mask decoder's output for n objects on one frame.
 
     Attributes:
         logits: shape (n, h, w), above 0 on the object.
-        scores: shape (n,), logits of "it is there".
-        pointers: shape (n, width).
-        qualities: shape (n,), from 0 to 1: the IoU that the decoder expects, less where it is not sure of the object.
+        object_scores: shape (n,), logits of presence.
+        object_pointers: shape (n, width).
+        eff_iou_scores: shape (n,), 0..1: the expected IoU times the certainty of presence.
     """
 
     logits: Tensor
@@ -45,16 +45,16 @@ class MaskPrediction(NamedTuple):
 
 
 class Tracker:
-    """The tracker's weights and what never changes about them.
+    """The tracker of a model.
 
     Args:
         model: the whole model; its `tracker_model` is used.
     """
 
     memory_dtype = torch.bfloat16
-    """What memories are kept in, as in the published model."""
+    """The type of stored memory features, as in the published model."""
     min_eff_iou: float | None = 0.01
-    """Of what is remembered; see `Reach.least`. So facebookresearch/sam3 runs the published model."""
+    """See `MemoryWindow`. The value with which facebookresearch/sam3 runs the published model."""
 
     def __init__(self, model: Sam3VideoModel) -> None:
         self._model: Any = model.tracker_model
@@ -64,23 +64,23 @@ class Tracker:
 
     @property
     def image_size(self) -> int:
-        """Width and height of the pictures that the model sees."""
+        """Width and height of the model's input, pixels."""
         return int(self._config.image_size)
 
     @property
     def mask_size(self) -> tuple[int, int]:
-        """Height and width of its masks."""
+        """Height and width of the predicted masks."""
         height, width = self._model.prompt_encoder.mask_input_size
         return int(height), int(width)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the weights."""
         device: torch.device = self._model.no_memory_embedding.device
         return device
 
     def memory_window(self, frames: int) -> MemoryWindow:
-        """How far it looks in a video of so many frames."""
+        """How much memory it uses in a video of so many frames."""
         config = self._config
         return MemoryWindow(
             config.num_maskmem - 1,
@@ -98,16 +98,16 @@ class Tracker:
         memory: MemorySelection | None,
         window: MemoryWindow,
     ) -> tuple[MaskPrediction, Tensor]:
-        """One object's mask from what a person showed.
+        """Predict one object's mask from points or a box.
 
         Args:
-            points: shape (p, 2), in pixels of the model's picture.
-            labels: shape (p,): 1 on the object, 0 beside it, 2 and 3 the corners of a box.
-            previous: shape (h, w), logits of the mask that the points correct; None: they correct none.
-            history: what was seen of the object elsewhere; None: the frame stands alone.
+            points: shape (p, 2), in pixels of the model's input.
+            labels: shape (p,): 1 positive, 0 negative, 2 and 3 the corners of a box.
+            previous_logits: shape (h, w), the mask that the points correct; None: there is none.
+            memory: of the object on other frames; None: none is used.
 
         Returns:
-            The mask (n = 1), and what to remember of it, as `encode` has it.
+            The mask (n = 1), and its memory as `encode_memory` returns it.
         """
         masks, histories = (
             None if previous_logits is None else previous_logits[None],
@@ -124,7 +124,7 @@ class Tracker:
         memories: Sequence[MemorySelection] | None,
         window: MemoryWindow,
     ) -> tuple[MaskPrediction, Tensor]:
-        """As `prompt`, of n objects: points (n, p, 2), labels (n, p), previous (n, h, w), histories `alike`."""
+        """As `prompt`, for n objects: points (n, p, 2), labels (n, p), logits (n, h, w), memories of equal size."""
         if memories is None:
             embeddings = self._add_no_memory(image)
         else:
@@ -139,31 +139,31 @@ class Tracker:
         )
 
     def use_masks(self, image: ImageFeatures, masks: Tensor) -> tuple[MaskPrediction, Tensor]:
-        """Take masks for what they are.
+        """Use masks as the output, without predicting any.
 
         Args:
             masks: shape (n, h, w), from 0 to 1.
 
         Returns:
-            The masks, and what to remember of them, as `encode` has it.
+            The masks, and their memory as `encode_memory` returns it.
         """
         *found, features = self.batches.run(len(masks), lambda part: self._use_masks(image, masks[part]))
         return MaskPrediction(*found), features
 
     def track(self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow) -> MaskPrediction:
-        """Find n objects again, each by its own history."""
+        """Predict the masks of n objects, each from its own memory."""
         groups = group_by_frame_count(memories)
         predictions = [self._track_batch(image, [memories[row] for row in rows], window) for rows in groups]
         order = torch.tensor([row for rows in groups for row in rows], device=image.hidden.device).argsort()
         return MaskPrediction(*(torch.cat(parts)[order] for parts in zip(*predictions, strict=True)))
 
     def encode_memory(self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool) -> Tensor:
-        """What to remember of n objects on a frame.
+        """Encode the memory of n objects on a frame.
 
         Args:
             logits: shape (n, h, w).
-            scores: shape (n,), logits of "it is there".
-            full: go by way of the picture's full size, as the library does for all but objects found by words.
+            object_scores: shape (n,), logits of presence.
+            full_size: resize by way of the full input size, as Transformers does for all but tracks of phrases.
 
         Returns:
             Shape (n, positions, memory width).
@@ -179,7 +179,7 @@ class Tracker:
     def _track_batch(
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> MaskPrediction:
-        """As `track`, of objects that look at the same number of frames."""
+        """As `track`, for objects that use the same number of frames."""
 
         def find(part: slice) -> MaskPrediction:
             embeddings = self._condition_on_memory(image, memories[part], window)
@@ -188,7 +188,7 @@ class Tracker:
         return MaskPrediction(*self.batches.run(len(memories), find))
 
     def _use_multimask(self, points: int, *, is_tracking: bool) -> bool:
-        """Whether the decoder proposes several masks, of which the best is taken: where the prompt is ambiguous."""
+        """Whether the decoder predicts several masks, for an ambiguous prompt; the best one is used."""
         config = self._config
         allowed = config.multimask_output_in_sam and (config.multimask_output_for_tracking or not is_tracking)
         return bool(allowed and config.multimask_min_pt_num <= points <= config.multimask_max_pt_num)
@@ -243,13 +243,13 @@ class Tracker:
     def _select_best_masks(
         self, logits: Tensor, iou_scores: Tensor, tokens: Tensor, object_scores: Tensor
     ) -> MaskPrediction:
-        """Of k masks that the decoder proposes for each of n objects the best; none where the object is not there.
+        """Select the best of k masks for each of n objects; an empty one where the object is absent.
 
         Args:
             logits: shape (n, k, h, w).
-            quality: shape (n, k), the IoU that it expects of each.
+            iou_scores: shape (n, k), the expected IoU of each.
             tokens: shape (n, k, width).
-            scores: shape (n,).
+            object_scores: shape (n,).
         """
         object_scores, rows = object_scores.float(), torch.arange(len(logits), device=logits.device)
         best = iou_scores.argmax(-1)
@@ -266,7 +266,7 @@ class Tracker:
     def _condition_on_memory(
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
-        """The frame's features as each of n objects changes them: shape (n, channels, h, w)."""
+        """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
         constants, count = self._get_constants(), len(memories)
         device = image.hidden.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
@@ -293,7 +293,7 @@ class Tracker:
     def _pointer_tokens(
         self, memories: Sequence[MemorySelection], max_pointers: int, window: MemoryWindow, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pointers as tokens of the memory's width, their positions, and which of them are real; None: all are."""
+        """Object pointers as tokens, their positions, and a mask of those that are not padding; None: all."""
         model = self._model
         width = int(model.mem_dim)
         if not max_pointers:
@@ -324,7 +324,7 @@ class Tracker:
     def _encode_memory(
         self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool, binary: bool
     ) -> Tensor:
-        """As `encode`; `hard` takes masks as yes or no, as the library does for what was given."""
+        """As `encode_memory`; `binary` thresholds the masks, as Transformers does on conditioning frames."""
         model, config = self._model, self._config
         logits = logits[:, None].float()
         if full_size:
@@ -342,14 +342,14 @@ class Tracker:
         return remembered
 
     def _get_constants(self) -> "_Constants":
-        """What is the same for every frame, made on first use."""
+        """Tensors that are the same for every frame, made on first use."""
         if self._constants is None:
             self._constants = _Constants.from_model(self._model)
         return self._constants
 
 
 def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]:
-    """Rows of histories by how many frames they look at: those that can go through memory attention together."""
+    """Group memories by their number of frames: rows that can go through memory attention in one batch."""
 
     def frames(row: int) -> int:
         return len(memories[row].features)
@@ -359,7 +359,7 @@ def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class _Constants:
-    """Tensors that depend on the weights alone."""
+    """Tensors that depend only on the weights."""
 
     no_points: Tensor
     no_labels: Tensor
@@ -394,7 +394,7 @@ class _Constants:
 
 
 def _resize(masks: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Masks of shape (n, 1, h, w) at another size, antialiased."""
+    """Resize masks of shape (n, 1, h, w) with antialiasing."""
     if masks.shape[-2:] == size:
         return masks
     return functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,4 +1,4 @@
-"""What makes two SAM3 engines give the same tracks; told without loading one, or torch."""
+"""The version of the SAM3 engine, which changes whenever its tracks may; computed without loading torch."""
 
 import hashlib
 import re
@@ -7,16 +7,16 @@ from pathlib import Path
 from backend.settings import Settings
 
 SHAPES_MODEL = "shapes"
-"""The `model_path` of a tiny model that comes with the package: a toy that knows coloured shapes."""
+"""The `model_path` of a tiny model in the package, which knows only coloured shapes."""
 
 
 def resolve_model_path(model_path: str) -> Path:
-    """Where weights of this name would be on this disk, if they are not the hub's."""
+    """The local path of a `model_path`; it does not exist if the weights are on the hub."""
     return Path(__file__).parent / SHAPES_MODEL if model_path == SHAPES_MODEL else Path(model_path).expanduser()
 
 
 def engine_version(settings: Settings) -> str:
-    """The weights' name, and six hex digits that change with them and with the settings that change tracks."""
+    """The name of the weights, and six hex digits that change with the files and with settings that affect tracks."""
     path = resolve_model_path(settings.model_path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
     parts: list[object] = [

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.engines.sam3.object_tracker import Sam3Model
+from backend.engines.sam3.model import Sam3Model
 from backend.engines.sam3.session import Sam3Session
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo

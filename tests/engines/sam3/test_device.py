@@ -37,7 +37,7 @@ def test_what_is_named_is_taken(machine, name):
 @pytest.mark.parametrize(("name", "cuda"), [("cuda", 0), ("cuda:2", 2), ("mps", 2)])
 def test_a_device_that_is_not_there_is_refused(machine, name, cuda):
     machine(cuda=cuda)
-    with pytest.raises(SettingsError, match=f"device: {name} is not there: set device: auto, or cpu"):
+    with pytest.raises(SettingsError, match=f"device: {name} is not available: set device: auto or cpu"):
         device.select_device(name)
 
 
@@ -71,7 +71,7 @@ def test_bfloat16_is_for_cuda_and_for_who_asks(monkeypatch, kind, dtype, narrow)
 
 def test_without_room_it_says_what_to_lower():
     with (
-        pytest.raises(Unsupported, match="set image_size lower, or set device: cpu"),
+        pytest.raises(Unsupported, match="lower image_size, or set device: cpu"),
         device.inference(torch.device("cpu"), "auto"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -97,7 +97,7 @@ def test_work_goes_on_in_smaller_parts_where_there_is_no_room(caplog):
         first, second = batches.run(7, work)
         assert first.tolist() == (-second).tolist() == [*range(7)]
     assert asked == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
-    assert "going on with 2 objects at a time" in caplog.text
+    assert "continuing with 2 objects at a time" in caplog.text
     batches.reset()
     assert batches.size == 16
 

@@ -121,7 +121,7 @@ def test_a_model_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_a_device_that_is_not_there_is_an_error_at_once(settings, folder):
-    with pytest.raises(SettingsError, match="device: cuda:9 is not there"):
+    with pytest.raises(SettingsError, match="device: cuda:9 is not available"):
         Sam3Engine(Settings(model_path=str(folder), device="cuda:9"))
 
 

@@ -17,10 +17,10 @@ from backend.engines.sam3.postprocess import (
     mask_iou,
     masks_at_size,
     masks_to_boxes,
-    preprocess_mask,
     resolve_overlaps,
     suppress_overlaps,
 )
+from backend.engines.sam3.preprocess import preprocess_mask
 
 CPU = torch.device("cpu")
 # Few values, so that parts, ties and exact zeros are common.

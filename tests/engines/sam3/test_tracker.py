@@ -114,7 +114,7 @@ def test_out_of_memory_it_goes_on_with_fewer_objects_at_a_time(tracker, scene, m
         assert_close(tracked(tracker, scene, histories), whole)
     assert max(asked) == 3
     assert tracker.batches.size == most
-    assert f"going on with {most} objects at a time" in caplog.text
+    assert f"continuing with {most} objects at a time" in caplog.text
     asked.clear()
     tracked(tracker, scene, histories)
     assert max(asked) <= most

@@ -448,7 +448,7 @@ def test_a_second_propagation_in_one_direction_ends_the_first_with_an_error(open
     first = session.propagate(range(8))
     next(first)
     next(session.propagate(range(10, LENGTH)))
-    with pytest.raises(RuntimeError, match="one at a time"):
+    with pytest.raises(RuntimeError, match="run one at a time"):
         next(first)
 
 
