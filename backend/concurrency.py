@@ -1,4 +1,4 @@
-"""How many may ask for pictures at once: each may have to fetch its video first."""
+"""Limits concurrent requests for pictures, each of which may have to download its video first."""
 
 import threading
 
@@ -6,12 +6,10 @@ from backend.errors import Busy
 
 
 class ConcurrencyLimit:
-    """Lets so many in at a time, and sends the others away.
-
-    with gate: ...
+    """A context manager that at most `limit` threads enter at a time.
 
     Raises:
-        Busy: too many are in.
+        Busy: the limit is reached.
     """
 
     def __init__(self, limit: int) -> None:
@@ -19,7 +17,7 @@ class ConcurrencyLimit:
 
     def __enter__(self) -> None:
         if not self._slots.acquire(blocking=False):
-            raise Busy("too many pictures are asked for at once: ask again in a little while", retry_after=2)
+            raise Busy("too many pictures are requested at once: try again in a few seconds", retry_after=2)
 
     def __exit__(self, *_: object) -> None:
         self._slots.release()

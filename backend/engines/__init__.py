@@ -1,4 +1,4 @@
-"""Models that turn prompts into tracks, each behind the contract of `base`."""
+"""The engines: models that turn prompts into tracks, behind the contract in `base`."""
 
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
     """Name and version of the engine that the settings name, without loading it.
 
     Raises:
-        SettingsError: it cannot run here; a stand-in never takes its place by itself.
+        SettingsError: it cannot run here. Another engine is never chosen instead.
     """
     if settings.engine == "opencv":
         from backend.engines.opencv.engine import OpenCVEngine
@@ -28,7 +28,7 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine that the settings name. A large model loads on in the background: `Engine.status` tells.
+    """Load the engine that the settings name. A large model loads in the background; see `Engine.status`.
 
     Raises:
         SettingsError: as for `named`.

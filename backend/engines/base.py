@@ -1,7 +1,7 @@
-"""The contract between the product and a model: open a video, prompt, propagate.
+"""The contract of an engine: open a video, prompt, propagate.
 
-An engine hears nothing of jobs, HTTP or Label Studio, and no tensor leaves it. Cancelling is to stop iterating,
-progress is to count what came, a partial result is what has been yielded.
+An engine knows nothing of jobs, HTTP or Label Studio, and no tensor leaves it. To cancel, stop iterating; to measure
+progress, count the results; what was yielded is the partial result.
 """
 
 import os
@@ -15,15 +15,15 @@ from backend.tracks.track import FrameResult
 from backend.video import Video
 
 OPENCV_HINT = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"
-"""What to do where SAM3 cannot be loaded."""
+"""The alternative that errors name when SAM3 cannot be loaded."""
 
 
 FAILED_PREFIX = "failed: "
-"""How `Engine.status` begins for a model that could not be loaded; the error's sentence follows."""
+"""Prefix of `Engine.status` when the model could not be loaded; the error message follows."""
 
 
 class HasStatus(Protocol):
-    """An engine, or who stands for it."""
+    """An engine, or a proxy of one."""
 
     @property
     def status(self) -> str:
@@ -32,7 +32,7 @@ class HasStatus(Protocol):
 
 
 def watch_status(engine: HasStatus, interval: float) -> Iterator[str]:
-    """Every status of an engine, once each, until it is ready or has failed; looked at every so many seconds."""
+    """Yield each new status of an engine until it is ready or failed, polling every `interval` seconds."""
     last = ""
     while last != "ready" and not last.startswith(FAILED_PREFIX):
         status = engine.status
@@ -44,7 +44,7 @@ def watch_status(engine: HasStatus, interval: float) -> Iterator[str]:
 
 
 def read_process_memory() -> tuple[int, int] | None:
-    """Bytes of main memory that this process holds, and all that the machine has; None where nobody can say."""
+    """Bytes of memory that this process uses, and of the machine; None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -53,40 +53,40 @@ def read_process_memory() -> tuple[int, int] | None:
 
 
 class Session(Protocol):
-    """A model's state for one video; a context manager that frees what it holds."""
+    """A model's state for one video; a context manager that frees it."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
-        """Take prompts, all on one frame, and answer for that frame at once.
+        """Apply prompts, all on one frame, and return the result of that frame.
 
-        A phrase is looked for from its frame on, in either direction. What it finds are tracks of their own, with
-        ids that no prompt has; the same object has the same id in both directions. `FrameResult.phrases` tells them.
+        A phrase is searched from its frame on, in either direction. The objects that it finds are tracks with ids of
+        their own, equal in both directions; `FrameResult.phrases` lists them.
 
         Raises:
-            Unsupported: the engine has no use for this kind of prompt.
+            Unsupported: the engine does not support this kind of prompt.
             BadRequest: a prompt lies outside the video or the picture.
         """
         ...
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult]:
-        """Carry the prompts through a span of source frames.
+        """Propagate the prompts through a span of source frames.
 
-        Yields exactly one result per frame, first to last (last to first with `reverse`), each naming every track that
-        was prompted, and those that phrases have found; of these, one that has been gone for long may be given up. A
-        track is absent until the first prompt, or the last propagated frame, from which it can be carried in this
-        direction. Closing the iterator half-way leaves the session usable.
+        Yields exactly one result per frame, first to last (last to first with `reverse`). Each contains every prompted
+        track and those that phrases found; of the latter, one that is absent for long may end. A track is absent until
+        the direction reaches its first prompt or continues from its last propagated frame. The session stays usable
+        when the iterator is closed early.
         """
         ...
 
     def remove(self, track: str) -> None:
-        """Forget a track; nothing changes about the others."""
+        """Remove a track; the others do not change."""
         ...
 
     def state(self) -> bytes:
-        """What `Engine.open` needs, at a frame boundary, to go on from there with equal results."""
+        """What `Engine.open` needs to continue from the last yielded frame with equal results."""
         ...
 
 
@@ -94,21 +94,21 @@ class Engine(Protocol):
     """A loaded model. One process may hold several sessions of it, but runs one at a time."""
 
     name: str
-    """As in the setting `engine` and in answers."""
+    """As in the setting `engine` and in responses."""
     version: str
     """Changes whenever its tracks may."""
 
     @property
     def status(self) -> str:
-        """How far the model is: "loading", "warming up", "ready", or "failed: " and the sentence of the error."""
+        """One of "loading", "warming up", "ready", or "failed: " and the error message."""
         ...
 
     def memory(self) -> tuple[int, int] | None:
-        """Bytes of the device's memory that are used, and all that it has; None where nobody can say."""
+        """Bytes of the device's memory in use, and in total; None if unknown."""
         ...
 
     def open(self, video: Video, state: bytes | None = None) -> Session:
-        """Start on a video, or go on from `Session.state` of a session on the same video, once the model is ready.
+        """Wait for the model, then start on a video or continue from `Session.state` of a session on the same video.
 
         Raises:
             SettingsError: the model could not be loaded.

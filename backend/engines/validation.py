@@ -1,4 +1,4 @@
-"""What every engine asks of prompts and spans before it takes them."""
+"""Checks of prompts and spans that all engines share."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,10 +9,10 @@ from backend.video import Video
 
 
 def validate_frame(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
-    """The frame that all prompts lie on.
+    """Return the frame that all prompts lie on.
 
     Raises:
-        BadRequest: there are none, they lie on several, or it is outside the video.
+        BadRequest: there are no prompts, they lie on several frames, or the frame is outside the video.
     """
     frames = {prompt.frame for prompt in prompts}
     if len(frames) != 1:
@@ -24,7 +24,7 @@ def validate_frame(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
 
 
 def validate_span(span: range, video: Video) -> range:
-    """The span itself.
+    """Return the span.
 
     Raises:
         BadRequest: it reaches outside the video.
@@ -37,10 +37,10 @@ def validate_span(span: range, video: Video) -> range:
 
 
 def merge_prompts(prompts: Iterable[Prompt], video: Video) -> dict[str, Prompt]:
-    """One prompt for each track, inside the picture: points add up, the last box holds, and a mask stands alone.
+    """Merge the prompts of each track: points are added up, the last box is used, and a mask replaces both.
 
     Raises:
-        BadRequest: one lies outside the picture, or its mask is empty or of another size.
+        BadRequest: a prompt lies outside the picture, or its mask is empty or of another size.
     """
     merged: dict[str, Prompt] = {}
     for prompt in prompts:

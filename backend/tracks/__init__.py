@@ -1,1 +1,1 @@
-"""Plain values and what is computed of them: boxes, masks, prompts, tracks, keyframes. No video, no Label Studio."""
+"""Boxes, masks, prompts, tracks and keyframes as plain values. No video files, no Label Studio."""

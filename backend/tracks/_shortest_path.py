@@ -17,14 +17,14 @@ Floats = NDArray[np.float64]
 
 
 class LineProblem(NamedTuple):
-    """A run of frames, and what is asked of lines along it.
+    """A run of frames, and the bounds that lines along it must keep.
 
     Attributes:
         keys: shape (n, 4), corners x0 y0 x1 y1 that a keyframe would set.
-        true: shape (n, 4), those to be kept.
+        boxes: shape (n, 4), the corners to keep.
         size: shape (n, 2), width and height of those, above 0.
-        least: shape (n,), the least IoU of each row.
-        edge: shape (2,), how far off along x and y is near enough.
+        min_iou: shape (n,), the minimum IoU of each row.
+        tolerance: shape (2,), allowed error along x and y.
     """
 
     keys: Floats
@@ -47,7 +47,7 @@ def _compiled(function: F) -> F:
 
 @_compiled
 def find_break(problem: LineProblem, start: int, stop: int, first: int, last: int) -> int:
-    """The last row, of those from `first` to `last`, that the line from `start` to `stop` does not keep; -1: none."""
+    """Find the last row from `first` to `last` that the line from `start` to `stop` does not keep; -1: none."""
     if first > last:
         return -1
     keys, true = problem.keys, problem.boxes

@@ -1,7 +1,7 @@
-"""When an object is there: drop-outs that are bridged, ghosts that are none.
+"""Cleans up the presence of an object: bridges short gaps and removes isolated boxes.
 
-Boxes have shape (n, 4), a row a frame, NaN where the object is not there; `looked` has shape (n,) and says where it was
-looked for at all; `human` are rows on which a person has said something of it, by a box or a click.
+Boxes have shape (n, 4), one row per frame, NaN where the object is absent. `looked` has shape (n,): whether the frame
+was tracked at all. `human` contains the rows with a person's box or click.
 """
 
 from collections.abc import Collection
@@ -16,16 +16,16 @@ IsTracked = NDArray[np.bool_]
 
 
 def find_spans(boxes: Boxes) -> list[range]:
-    """The rows on which it is there, as half-open spans."""
+    """The rows on which the object is present, as half-open spans."""
     there = np.concatenate([[False], ~np.isnan(boxes[:, 0]), [False]])
     edges = np.flatnonzero(there[1:] != there[:-1]).reshape(-1, 2)
     return [range(start, stop) for start, stop in edges.tolist()]
 
 
 def bridge_gaps(boxes: Boxes, looked: IsTracked, most: int, human: Collection[int] = ()) -> Boxes:
-    """The boxes with gaps of at most `most` rows filled in a straight line, to 4 decimals.
+    """Fill gaps of at most `most` rows by linear interpolation, rounded to 4 decimals.
 
-    A gap stays where it was not looked for in all of it, and where a person has said something in it or beside it.
+    A gap that was not tracked completely, or with a human row in it or next to it, stays.
     """
     filled = boxes.copy()
     for before, after in pairwise(find_spans(boxes)):
@@ -38,7 +38,7 @@ def bridge_gaps(boxes: Boxes, looked: IsTracked, most: int, human: Collection[in
 
 
 def remove_ghosts(boxes: Boxes, looked: IsTracked, human: Collection[int] = ()) -> Boxes:
-    """The boxes without those that stand alone: on the row before and on the row after it was looked for in vain."""
+    """Remove boxes on a single row, if the rows before and after were tracked."""
     kept = boxes.copy()
     for span in find_spans(boxes):
         if len(span) == 1 and span.start not in human and _is_enclosed(span, looked):
@@ -47,11 +47,11 @@ def remove_ghosts(boxes: Boxes, looked: IsTracked, human: Collection[int] = ()) 
 
 
 def is_brief(boxes: Boxes, looked: IsTracked, least: int) -> bool:
-    """It is there on fewer than `least` rows, and was looked for in vain before them and after them."""
+    """Whether it is present on fewer than `least` rows, with tracked rows before and after."""
     seen = find_spans(boxes)
     return bool(seen) and sum(map(len, seen)) < least and _is_enclosed(range(seen[0].start, seen[-1].stop), looked)
 
 
 def _is_enclosed(span: range, looked: IsTracked) -> bool:
-    """It was looked for on the row before and on the row after."""
+    """Whether the rows before and after a span were tracked."""
     return span.start > 0 and span.stop < len(looked) and bool(looked[span.start - 1] and looked[span.stop])

@@ -1,4 +1,4 @@
-"""Which frames of a track become keyframes: as few as keep every frame within a bound."""
+"""Selects the minimum number of keyframes of a track that keep every frame within a bound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from backend.settings import KeyframeSettings
 from backend.tracks.geometry import Boxes, box_iou
 
 Tolerance = tuple[float, float]
-"""How far every edge may be off where the IoU is below the bound: along x and y, in the unit of the boxes."""
+"""Allowed error of every edge where the IoU is below the bound: along x and y, in the unit of the boxes."""
 _EXACT: Tolerance = (0.0, 0.0)
 
 MAX_CHECKS = 2**28
@@ -28,8 +28,8 @@ class BoxRun:
     """One object on consecutive frames, as corners `x0 y0 x1 y1` in any unit that is linear per axis.
 
     Attributes:
-        boxes: shape (n, 4), where it is; no NaN.
-        keys: shape (n, 4), what keyframes set: the same, or smoothed.
+        boxes: shape (n, 4), the tracked boxes; no NaN.
+        keyframe_boxes: shape (n, 4), the boxes that keyframes set: the same, or smoothed.
     """
 
     boxes: Boxes
@@ -43,15 +43,15 @@ class BoxRun:
 
     @classmethod
     def from_boxes(cls, boxes: Boxes) -> "BoxRun":
-        """Keyframes set what is there."""
+        """Keyframes set the tracked boxes."""
         return cls(boxes, boxes)
 
 
 def select_fewest(run: BoxRun, bound: float, px: Tolerance = _EXACT, max_checks: int = MAX_CHECKS) -> list[int]:
-    """The fewest keyframes with which linear interpolation keeps every box between them.
+    """Select the fewest keyframes such that linear interpolation keeps every box between them.
 
-    A box is kept if its IoU with the interpolated one is at least `bound`, or every edge is within `px`. What is too
-    close to tell in floating point counts as not kept.
+    A box is kept if its IoU with the interpolated one is at least `bound`, or every edge is within `px`. A box
+    within rounding error of the bound counts as not kept.
 
     Args:
         bound: 0..1; at 1 only boxes that stay to the digit are left out.
@@ -104,10 +104,10 @@ def select_within_budget(
 def select_keyframes(
     runs: Sequence[BoxRun], rule: KeyframeSettings, px: Tolerance, used: int = 0, max_checks: int = MAX_CHECKS
 ) -> list[list[int]]:
-    """The rows of each run that become keyframes, as the settings say.
+    """Select the keyframes of each run by the rule in the settings.
 
     Args:
-        spent: how many of a budget are used up otherwise.
+        used: keyframes of the budget that are already used.
         most: how much may be looked at, as for `thin`.
     """
     if rule.mode == "exact":
@@ -118,7 +118,7 @@ def select_keyframes(
 
 
 def min_kept_iou(run: BoxRun, rows: Sequence[int], px: Tolerance = _EXACT) -> float:
-    """The least IoU of a shown box with the true one, of those that are not within `px`; 1 where all are."""
+    """The minimum IoU of an interpolated box with the tracked one, of those not within `px`; 1 if all are."""
     places = np.arange(len(run.boxes))
     shown = np.stack([np.interp(places, rows, run.keyframe_boxes[rows, axis]) for axis in range(4)], axis=1)
     # A straight line is off by a last bit.
@@ -127,7 +127,7 @@ def min_kept_iou(run: BoxRun, rows: Sequence[int], px: Tolerance = _EXACT) -> fl
 
 
 def compile_selection() -> None:
-    """Compile what is compiled, before somebody waits for it: seconds, the first time on a machine."""
+    """Compile the search ahead of the first request: takes seconds, once per machine."""
     select_fewest(BoxRun.from_boxes(np.array([[0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 1]], float)), 0.95)
 
 
@@ -156,5 +156,5 @@ class _LineCheck:
         return self._path.shortest_path(self._problem, self._off, self._room, max_checks)
 
     def greedy(self, start: int) -> list[int]:
-        """From the row `start` to the last, in no time."""
+        """Rows from `start` to the last, found greedily and fast."""
         return self._path.greedy_path(self._problem, start)

@@ -1,4 +1,4 @@
-"""Masks as values: which pixels of a picture are an object, kept as run lengths. Tensors and logits stay in engines."""
+"""Masks as run lengths. Tensors and logits stay in the engines."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -45,7 +45,7 @@ class Rle:
 
     @classmethod
     def from_mask(cls, mask: NDArray[np.bool_]) -> Self:
-        """The run lengths of a mask of shape (height, width)."""
+        """Encode a mask of shape (height, width)."""
         height, width = mask.shape
         pixels = mask.ravel(order="F")
         starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
@@ -55,7 +55,7 @@ class Rle:
         return cls(height, width, counts.astype(np.uint32))
 
     def to_mask(self) -> NDArray[np.bool_]:
-        """The mask again, shape (height, width)."""
+        """Decode to shape (height, width)."""
         inside = np.arange(len(self.counts)) % 2 == 1
         columns = np.repeat(inside, self.counts).reshape(self.width, self.height)
         return np.ascontiguousarray(columns.T)

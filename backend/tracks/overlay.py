@@ -1,4 +1,4 @@
-"""Tracks drawn into pictures, for people to look at."""
+"""Draws tracks into pictures."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -15,7 +15,7 @@ _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 11
 def draw_tracks(
     frames: Iterable[tuple[int, NDArray[np.uint8]]], tracks: Mapping[str, Track]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Pictures with the boxes, names, scores and masks of their tracks; RGB, the video's own size.
+    """Draw the boxes, names, scores and masks of tracks into pictures; RGB, the size of the video.
 
     Args:
         frames: source frames, each with its picture.
@@ -27,10 +27,10 @@ def draw_tracks(
 def draw_frame(
     picture: NDArray[np.uint8], index: int, tracks: Mapping[str, Track], *, numbered: bool = False
 ) -> NDArray[np.uint8]:
-    """A copy of a picture, source frame `index`, with what is there of the tracks.
+    """Draw tracks into a copy of a picture, source frame `index`.
 
     Args:
-        numbered: names are numbers that stay, and so do their colours; scores are left out.
+        numbered: names are numbers that determine the colour; scores are omitted.
     """
     canvas = picture.copy()
     thickness = max(1, round(min(canvas.shape[:2]) / 240))

@@ -1,4 +1,4 @@
-"""Jitter taken out of a track, bounded by the IoU with what was tracked."""
+"""Removes jitter from a track, bounded by the IoU with the tracked boxes."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ _HALVINGS = 5
 
 
 def smooth_boxes(boxes: Boxes, frames: int, bound: float) -> Boxes:
-    """Each box as the mean of up to `frames` before it, as many after it, and itself.
+    """Replace each box by the mean of up to `frames` boxes before it, as many after it, and itself.
 
-    A window is as long on both sides, so straight motion stays as it is, and so do the first and the last box. Where
-    the mean is further off than the bound it is moved towards the box, half the way a few times, then all the way.
+    The window is symmetric, so straight motion and the first and last box do not change. A mean that violates the bound
+    is moved half-way towards the box a few times, then all the way.
 
     Args:
         boxes: shape (n, 4), corners of one object on consecutive frames, no NaN.
-        bound: the least IoU of a smoothed box with its own.
+        bound: minimum IoU of a smoothed box with the tracked one.
     """
     count = len(boxes)
     places = np.arange(count)

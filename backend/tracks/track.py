@@ -1,7 +1,4 @@
-"""What engines answer and what it adds up to: plain values in pixels and source frames.
-
-Not here: where a track is kept, what Label Studio calls it, and which of its frames become keyframes.
-"""
+"""The results of engines and the tracks made of them: plain values in pixels and source frames."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +13,7 @@ from backend.tracks.masks import Rle
 
 
 class Observation(NamedTuple):
-    """One object on one frame. `box` None says: looked, and it is not there."""
+    """One object on one frame. `box` None: it was tracked and is absent."""
 
     box: Box | None
     score: float
@@ -28,11 +25,11 @@ ABSENT = Observation(None, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What an engine says of one source frame.
+    """An engine's result for one source frame.
 
     Attributes:
         tracks: by track id.
-        phrases: for tracks that a phrase found, its `text` by track id; tracks of prompts are not in it.
+        phrases: text of the phrase by track id, for tracks that a phrase found.
     """
 
     frame: int
@@ -47,11 +44,11 @@ even at 8192 pixels, in half the memory."""
 
 @dataclass(frozen=True, slots=True)
 class ResultBlock:
-    """What an engine said of consecutive frames, on all of which it named the same tracks.
+    """An engine's results for consecutive frames with the same tracks.
 
     Attributes:
         frames: source frames, from the lowest.
-        reverse: they were gone through from the highest.
+        reverse: they were processed from the highest.
         rows: shape (tracks, frames, 5), by source frame.
         phrases: as of a `FrameResult`.
         masks: by track and source frame.
@@ -71,7 +68,7 @@ class ResultBlock:
 
     @classmethod
     def from_results(cls, results: Iterable[FrameResult], reverse: bool, masks: bool = False) -> list[Self]:
-        """As few blocks as hold consecutive results, in the order in which they came; masks where asked for."""
+        """Group consecutive results into as few blocks as possible, in order; with masks if `masks`."""
         same = groupby(results, key=lambda result: (tuple(result.tracks), dict(result.phrases)))
         return [cls._from_same_tracks(tracks, phrases, list(part), reverse, masks) for (tracks, phrases), part in same]
 
@@ -98,14 +95,14 @@ class ResultBlock:
         return cls(frames, reverse, tracks, rows, phrases, {name: some for name, some in kept.items() if some})
 
     def is_followed_by(self, other: "ResultBlock") -> bool:
-        """Whether the block that came after it tells of the same tracks, on the frames that follow."""
+        """Whether the next block has the same tracks, on the frames that follow."""
         first, last = (other, self) if self.reverse else (self, other)
         alike = (self.tracks, self.phrases, self.reverse) == (other.tracks, other.phrases, other.reverse)
         return alike and first.frames.stop == last.frames.start
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Self]) -> Self:
-        """Blocks that fit, in the order in which they came, as one."""
+        """Join consecutive blocks, in the order in which they came."""
         if len(blocks) == 1:
             return blocks[0]
         one, ordered = blocks[0], blocks[::-1] if blocks[0].reverse else blocks
@@ -126,9 +123,9 @@ class Track:
 
     Attributes:
         start: source frame of the first row.
-        boxes: shape (n, 4), one row for each frame from there on; NaN where it is not there, or not looked for yet.
+        boxes: shape (n, 4), one row per frame from `start` on; NaN where it is absent or not tracked yet.
         scores: shape (n,), 0..1; NaN in the same rows.
-        masks: by source frame, where they were kept.
+        masks: by source frame, if enabled.
     """
 
     start: int
@@ -144,7 +141,7 @@ class Track:
 
     @classmethod
     def from_rows(cls, boxes: Boxes, scores: Scores, masks: Mapping[int, Rle]) -> Self:
-        """From rows for all frames of a video; those before and after all that was seen take no room."""
+        """Make a track of rows for all frames of a video; rows before and after it are dropped."""
         seen = np.flatnonzero(~np.isnan(scores))
         start, stop = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
         return cls(start, boxes[start:stop].copy(), scores[start:stop].copy(), masks)
@@ -159,10 +156,10 @@ class Track:
 
 
 def fuse_directions(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:
-    """One track from two that start at either end of the same frames.
+    """Merge two tracks that start at either end of the same frames.
 
-    Where both see the object they are faded into each other, each counting by how near its own start is; where they
-    disagree (IoU < 0.5) the nearer start is believed; where one alone sees it, that one is.
+    Where both have a box, they are blended, weighted by the distance to their starts; where these disagree (IoU < 0.5),
+    the box of the nearer start is used; where only one has a box, that one is.
 
     Args:
         forward: boxes (n, 4) and scores (n,), started at row 0.

@@ -1,6 +1,6 @@
-"""An open file and the place reached in it.
+"""Decodes frames of an open file by number.
 
-A frame is reached by decoding on from the last key frame before it, and known by its time stamp, never by counting
+A frame is reached by decoding from the last key frame before it and identified by its time stamp, never by counting
 after a seek.
 """
 
@@ -16,11 +16,11 @@ from backend.video.index import VideoIndex, VideoLimits, bad_video, decode_frame
 Picture = NDArray[np.uint8]
 """Shape (height, width, 3), RGB, as displayed."""
 
-_MAX_DECODED_AHEAD = 8  # a key frame so few frames ahead is decoded up to rather than sought
+_MAX_DECODED_AHEAD = 8  # frames up to a key frame that are decoded rather than skipped by a seek
 
 
 class Decoder:
-    """Reads frames by number, in any order. Not for two threads at once."""
+    """Reads frames by number, in any order. Not thread-safe."""
 
     _last: tuple[int, av.VideoFrame] | None
     _pending: tuple[int, av.VideoFrame] | None  # decoded, and too far ahead to be the last
@@ -38,7 +38,7 @@ class Decoder:
         del self._frames, self._stream  # they hold the codec, whose threads end with it
 
     def frame(self, number: int) -> av.VideoFrame:
-        """Frame `number`; where damage took it, the one before: what a player goes on showing."""
+        """Frame `number`; if it is damaged, the one before it, as players show."""
         if not self._is_near(number):
             self._seek(number)
         while self._last is None or self._last[0] < number:
@@ -52,19 +52,19 @@ class Decoder:
         return self._last[1]
 
     def picture(self, frame: av.VideoFrame) -> Picture:
-        """The frame as displayed."""
+        """Convert a frame to RGB as displayed."""
         coded = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
         return np.ascontiguousarray(np.rot90(coded, self._index.quarter_turns), np.uint8)
 
     def _is_near(self, number: int) -> bool:
-        """Whether no seek is needed: `number` is ahead, with no key frame before it that is well ahead, too."""
+        """Whether `number` is reached without a seek: it is ahead, and no key frame far ahead comes before it."""
         here = self._last[0] if self._last else 0
         key = self._index.keys.searchsorted(self._index.stamps[number], "right") - 1
         near = key < 0 or self._index.stamps.searchsorted(self._index.keys[key]) <= here + _MAX_DECODED_AHEAD
         return bool(here <= number and near)
 
     def _seek(self, number: int) -> None:
-        """Stand at the last key frame before `number`, or at an earlier one, or at the start."""
+        """Move to the last key frame before `number`, or to an earlier one, or to the start."""
         keys = self._index.keys[: self._index.keys.searchsorted(self._index.stamps[number], "right")]
         for key in keys[::-1][:8].tolist():
             try:

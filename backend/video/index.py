@@ -1,7 +1,7 @@
-"""What is known of a file without keeping it open: the time stamps of its frames and key frames.
+"""The index of a video file: the time stamps of its frames and key frames.
 
-A file is demuxed once, without decoding. Where the time stamps do not hold what they promise (H.264 with B-frames in
-AVI), it is decoded once in full and from then on counted from its start: right, and slow to read backward.
+A file is demuxed once, without decoding. If its time stamps are wrong (H.264 with B-frames in AVI), it is decoded once
+in full, and frames are counted from its start: exact, but slow to read backward.
 """
 
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from backend.errors import BadVideo
 
-_PROBED_FRAMES = 8  # frames decoded on opening, to see whether the time stamps hold what they promise
+_PROBED_FRAMES = 8  # frames decoded on opening to verify the time stamps
 _REORDER = 32  # places by which B-frames may move a frame between decoding and showing; codecs allow 16
-# Pinned, for FFmpeg guesses by content: a text file named evil.mp4 may be a playlist that reads other local files.
+# FFmpeg guesses the format by content: a text file named evil.mp4 may be a playlist that reads other local files.
 _OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
 
 
 @dataclass(frozen=True, slots=True)
 class VideoLimits:
-    """What a file may ask for before it is refused; checked before decoding."""
+    """Limits of a video file, checked before decoding."""
 
     pixels: int = 8192**2
     frames: int = 1_000_000
@@ -40,7 +40,7 @@ class VideoIndex:
 
     stamps: NDArray[np.int64]  # (n,), ascending
     keys: NDArray[np.int64]  # time stamps at which decoding may begin, ascending; none if frames are counted
-    is_counted: bool  # the time stamps in the file are of no use: frames are known by their order
+    is_counted: bool  # time stamps in the file are wrong: frames are identified by their order
     cut_position: int | None  # byte position of a last packet that the end of the file cuts off
     quarter_turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
     frame_bytes: int  # of one decoded frame
@@ -51,12 +51,12 @@ class VideoIndex:
 
 
 def bad_video(reason: str) -> BadVideo:
-    """The error with its mend."""
+    """The error, with what to do about it."""
     return BadVideo(f"this file holds no video that can be decoded: {reason}; save it as MP4 with H.264 and try again")
 
 
 def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoStream]:
-    """The open file, which the caller closes, and its first stream of moving pictures."""
+    """Open a file, which the caller closes, and find its first video stream."""
     bounds = {"max_pixels": str(limits.pixels)}  # holds in the decoder, too: the size may change on the way
     try:
         container = av.open(str(path.absolute()), options=_OPTIONS | bounds)
@@ -75,7 +75,7 @@ def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoSt
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
-    """All packets, and an empty one that flushes the decoder; damage ends a file as its end does."""
+    """All packets, and an empty one that flushes the decoder; a damaged part ends the file."""
     try:
         yield from container.demux(stream)
     except av.FFmpegError:
@@ -139,7 +139,7 @@ def _scan(path: Path, limits: VideoLimits) -> tuple[list[tuple[int | None, int]]
 
 
 def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
-    """The index, from the packets; by decoding everything where the first frames contradict them."""
+    """Build the index from packets, or by decoding everything if the first frames contradict them."""
     scanned, keys, cut = _scan(path, limits)
     container, stream = open_video(path, limits)
     with container:

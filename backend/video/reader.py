@@ -1,4 +1,4 @@
-"""Video files as numbered pictures: the right one for every number, whatever the container, read ahead in order."""
+"""Reads video files as numbered pictures, exact in any container, and decodes ahead in order."""
 
 import queue
 import threading
@@ -91,7 +91,7 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """End all decoders and threads; what is used after that raises ValueError."""
+        """Close all decoders and threads; later use raises ValueError."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -148,7 +148,7 @@ class Video:
             decoder.close()
 
     def _backward(self, span: range) -> Pictures:
-        """Window by window from behind, each decoded forward; a window begins at a key frame where memory allows."""
+        """Read windows from the end, each decoded forward; a window starts at a key frame if memory allows."""
         decoder = Decoder(self._path, self._index, self._limits)
         most = max(1, _WINDOW_BYTES // self._index.frame_bytes)
         begins = self._index.stamps.searchsorted(self._index.keys)

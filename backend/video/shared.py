@@ -1,4 +1,4 @@
-"""A video that is held open for who looks into it again and again: opening one reads its whole index."""
+"""Keeps one video open between requests, because opening one reads its whole index."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from backend.video.reader import Video
 
 
 class SharedVideo:
-    """One file at a time, and one look at a time."""
+    """One open file, used by one thread at a time."""
 
     def __init__(self, limits: VideoLimits) -> None:
         self._limits = limits
@@ -19,10 +19,10 @@ class SharedVideo:
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Video]:
-        """The video of a file; it stays open.
+        """The video of a file; it stays open until another one is opened.
 
         Raises:
-            BadVideo: the file holds none.
+            BadVideo: the file contains no video.
         """
         with self._lock:
             if self._current is None or self._current[0] != path:
@@ -31,7 +31,7 @@ class SharedVideo:
             yield self._current[1]
 
     def close(self) -> None:
-        """Close it."""
+        """Close the open video."""
         with self._lock:
             self._close()
 

@@ -1,4 +1,4 @@
-"""The engine `sam3`: loads its model in the background and opens sessions on it."""
+"""The engine `sam3`: loads the model in the background and opens sessions."""
 
 import atexit
 import logging
@@ -27,7 +27,7 @@ from backend.video import Video
 log = logging.getLogger(__name__)
 
 _EXIT_TIMEOUT = 20.0
-"""Seconds that the process waits at its end for a model that is loading: torch aborts what ends under it."""
+"""Seconds to wait at exit for a model that is loading: torch aborts if the interpreter ends meanwhile."""
 
 
 class Sam3Engine:
@@ -36,7 +36,7 @@ class Sam3Engine:
     It loads in the background; `open` waits for it.
 
     Raises:
-        SettingsError: the device is not there.
+        SettingsError: the device is not available.
     """
 
     name = "sam3"
@@ -54,15 +54,15 @@ class Sam3Engine:
 
     @property
     def status(self) -> str:
-        """How far the model is; see the contract."""
+        """See the contract."""
         return self._status
 
     @property
     def model(self) -> Sam3Model:
-        """The model, once it is loaded.
+        """The model; waits until it is loaded.
 
         Raises:
-            SettingsError: it could not be.
+            SettingsError: it could not be loaded.
         """
         self._loading.join()
         if self._model is None:
@@ -70,14 +70,14 @@ class Sam3Engine:
         return self._model
 
     def memory(self) -> tuple[int, int] | None:
-        """Of the GPU, with what others use of it; without one, of the process."""
+        """Memory of the GPU, including other processes; without a GPU, of this process."""
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             return total - free, total
         return read_process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> Sam3Session:
-        """Start on a video, or go on from a saved state.
+        """Start on a video, or continue from a saved state.
 
         Raises:
             SettingsError: the model could not be loaded.
@@ -98,7 +98,7 @@ class Sam3Engine:
             log.error("the model could not be loaded: %s", where(error))
             self._fail(
                 f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
-                "and transformers are those that the extra sam3 asks for"
+                "and transformers are those that the extra sam3 requires"
             )
 
     def _fail(self, sentence: str) -> None:
@@ -113,8 +113,8 @@ class Sam3Engine:
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         elif torch.get_num_threads() > 1:
-            # One core is left to what decodes, answers and shows: threads that wait for each other while others take
-            # their cores are slow. Of two busy cores one alone gave 20 to 26 frames/s of the shapes model, both 4 to 6.
+            # Leave one core to decoding and HTTP: torch threads that wait for each other are slow. With two busy cores,
+            # one thread gave 20 to 26 frames/s with the shapes model, two gave 4 to 6.
             torch.set_num_threads(torch.get_num_threads() - 1)
         config = model.config
         config.score_threshold_detection = settings.score_threshold
@@ -136,8 +136,8 @@ class Sam3Engine:
         )
 
     def _warm_up(self, sam3: Sam3Model) -> None:
-        """One pass of everything at full size, so that the first annotator does not wait for it."""
-        # glibc gives memory back after every frame, and asks for it again, until it has seen as large a piece as this.
+        """Run every part once at full size, so that the first request is not slow."""
+        # glibc returns memory to the system after every frame until it has freed an allocation as large as this one.
         torch.empty(31 * 2**20, dtype=torch.uint8)
         size = sam3.tracker.image_size
         with sam3.inference():
