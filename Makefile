@@ -7,8 +7,12 @@ LABEL_STUDIO_ML := .venv-lsml/.installed
 LOWEST := .venv-lowest/.installed
 # It runs on the OpenCV that we install, under another name.
 TRACKEVAL := trackeval .* requires opencv-python
+# tests/conftest.py groups the tests and starts the slow files first.
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# make test THOROUGH=1: more examples and more clips.
+export THOROUGH
 
 .PHONY: demo install test test-lowest lint readme pictures clean
 
@@ -18,16 +22,17 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(if $(filter-out 0,$(FAST)),-m "not slow")
+	.venv/bin/python -m pytest $(PARALLEL) $(if $(filter-out 0,$(FAST)),-m "not slow")
 
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)
-	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 readme: $(DEVELOPMENT)
 	.venv/bin/python -m tests.readme

@@ -4,7 +4,7 @@ A scripted annotator who knows the truth works in Chromium with mouse and keys: 
 Studio's own interpolation; with a box, a click or a phrase a track, each corrected on the worst frame until all are
 good. A drawn or dragged box, a click, a key, a turn to another frame and a typed line are one gesture each.
 
-.venv/bin/python benchmarks/effort.py [--frames 300] [--seed 142] [--ways hand box click phrase]
+.venv/bin/python benchmarks/effort.py [--frames 300] [--seed 142] [--ways hand box click phrase] [--quick]
 """
 
 import argparse
@@ -26,7 +26,7 @@ from backend.tracks.geometry import Boxes, box_iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
-from tests.e2e.browser import REGION_OF, LabelingPage, chromium
+from tests.e2e.browser import REGION_OF, LabelingPage, chromium, login_state, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 
 GOOD = 0.85
@@ -66,7 +66,7 @@ class Annotator:
         self.page.draw(x0, y0, x1 - x0, y1 - y0)
         self.page.click((x0 + x1) / 2, (y0 + y1) / 2)
         self.gestures += 2
-        return next(region["id"] for region in self.page.regions() if region["id"] not in known)
+        return str(next(region["id"] for region in self.page.regions() if region["id"] not in known))
 
     def key(self, key: str) -> None:
         """A key that asks, and `t` until the whole track is there."""
@@ -185,9 +185,12 @@ def main() -> None:
     """Run every way on a task of its own, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="30 frames, by hand and by box")
     parser.add_argument("--seed", type=int, default=142, help="of the clip: two shapes that keep apart")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
+    if options.quick:
+        options.frames, options.ways = 30, ["hand", "box"]
     recipe = Recipe(SIZE, options.frames, things=(2, 2), radius=(0.08, 0.12), twins=0.0, strays=0.0, plain=True)
     shapes = Clip(HELD_OUT + options.seed, recipe)
     boxes = np.array([frame.boxes for frame in shapes]) / np.tile(SIZE, 2) * 100
@@ -206,6 +209,7 @@ def main() -> None:
         for way in options.ways:
             found |= _measured(projects[way != "hand"], way, truth)
             print(json.dumps(found), flush=True)
+        quit_chromium()
     if "gestures_hand" in found:
         saved = {way: found["gestures_hand"] / found[f"gestures_{way}"] for way in options.ways if way != "hand"}
         found |= {f"fewer_{way}": round(ratio, 2) for way, ratio in saved.items()}
@@ -214,9 +218,10 @@ def main() -> None:
 
 def _measured(project: Project, way: str, truth: dict[str, Boxes]) -> dict[str, Any]:
     with chromium() as browser:
-        context = browser.new_context(viewport={"width": 1400, "height": 1500})
-        page = LabelingPage(context.new_page(), project.studio.url, ROOT / "screenshots")
-        page.login(project.studio.email, project.studio.password)
+        studio = project.studio
+        state = login_state(browser, studio.url, studio.email, studio.password)
+        context = browser.new_context(viewport={"width": 1400, "height": 1500}, storage_state=state)
+        page = LabelingPage(context.new_page(), studio.url, ROOT / "screenshots")
         page.open(project.id, project.new_task())
         annotator = Annotator(page, truth)
         began = time.monotonic()

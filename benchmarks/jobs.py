@@ -93,7 +93,7 @@ def serve_stub(text: str) -> None:
         max_frames=asked["frames"] - 1,
         limits=Limits(queue=asked["queue"]),
     )
-    make = partial(sleeping_engine, asked["seconds"], log, asked["load"])
+    make: Any = partial(sleeping_engine, asked["seconds"], log, asked["load"])
     serve.run(settings, WorkerClient(process_launcher(make, "warning"), "stub", "1", 600.0))
 
 
@@ -101,7 +101,7 @@ def serve_floor() -> None:
     """What Flask and waitress take for themselves."""
     app = Flask("floor")
     app.get("/health")(lambda: jsonify({"status": "UP"}))
-    server = create_server(app, host="127.0.0.1", port=0, threads=96, ident=None, asyncore_use_poll=True)
+    server: Any = create_server(app, host="127.0.0.1", port=0, threads=96, ident=None, asyncore_use_poll=True)
     print(f"floor on 127.0.0.1:{server.effective_port}", flush=True)
     server.run()
 
@@ -336,9 +336,12 @@ class Asking(threading.Thread):
         self.accepted: list[int] = []
         self.ended = threading.Event()
 
+    def _is_over(self, number: int) -> bool:
+        return self.ended.is_set() or self._is_due(number)
+
     def run(self) -> None:
         for number in range(self._most):
-            until(lambda number=number: self.ended.is_set() or self._is_due(number), 1e9)
+            until(partial(self._is_over, number), 1e9)
             while not self.ended.is_set():
                 if is_accepted(ask(self._server.port, job(number))):
                     self.accepted.append(number)
@@ -488,7 +491,7 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
 def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     clip = write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
     spec = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
-    make = partial(sleeping_engine, 0.005)
+    make: Any = partial(sleeping_engine, 0.005)
     worker, limits, engine = WorkerClient(process_launcher(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
     video_info = worker.open(clip, limits)
 

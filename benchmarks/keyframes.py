@@ -11,7 +11,7 @@ frames_checked: frames at random whose boxes were compared, each by the rule as 
     and Label Studio are installed, by the code of Label Studio's page: as many as labelstudio_frames says.
 violations: frames that one or the other finds below the bound.
 
-.venv/bin/python benchmarks/keyframes.py [--frames 10000] [--checks 1000000] [--short 1000]
+.venv/bin/python benchmarks/keyframes.py [--frames 10000] [--checks 1000000] [--short 1000] [--quick]
 """
 
 import argparse
@@ -167,7 +167,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--checks", type=int, default=1_000_000)
     parser.add_argument("--short", type=int, default=1_000)
+    parser.add_argument("--quick", action="store_true", help="a few of everything")
     args = parser.parse_args()
+    if args.quick:
+        args.frames, args.checks, args.short = 500, 5_000, 20
 
     boxes = [track(kind, seed, args.frames) for kind, count in MIX.items() for seed in range(count)]
     runs = [run(rows) for rows in boxes]

@@ -14,7 +14,7 @@ does, both right here.
 yolo and davis write a file for each frame, and ext4 without a journal makes files slowly where many were deleted in the
 last minutes: TMPDIR says where they go.
 
-.venv/bin/python benchmarks/project.py [--tasks 1000] [--frames 250]
+.venv/bin/python benchmarks/project.py [--tasks 1000] [--frames 250] [--quick]
 """
 
 import argparse
@@ -64,7 +64,8 @@ SIZE, APART = (640, 360), 20
 def work(url: str, folder: str) -> None:
     """The command, in a process of its own."""
     settings = Settings(label_studio_url=url, label_studio_api_key=TOKEN, data_dir=Path(folder))
-    device = WorkerClient(process_launcher(partial(sleeping_engine, SECONDS), "warning"), "stub", "1", 600)
+    make: Any = partial(sleeping_engine, SECONDS)
+    device = WorkerClient(process_launcher(make, "warning"), "stub", "1", 600)
     sys.exit(annotate.run(settings, PROJECT, ("car",), device=device))
 
 
@@ -197,11 +198,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--frames", type=int, default=250, help="of each task's clip")
+    parser.add_argument("--quick", action="store_true", help="few tasks, short tracks")
     options = parser.parse_args()
+    if options.quick:
+        options.tasks, options.frames = 12, 20
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seconds = exports(folder / "exports")
+        seconds = exports(folder / "exports", **({"tracks": 2, "frames": 100} if options.quick else {}))
         clip = write_clip(folder / "clip.mp4", frames=options.frames, size=(64, 48)).path
         found = broken_off(clip, folder / "broken", options.tasks)
         cost = overhead(clip, folder / "whole", max(options.tasks // 10, 10))

@@ -1,4 +1,4 @@
-"""How well the shapes checkpoint does: `python benchmarks/shapes_accuracy.py [--clips 200] [--seed N]`.
+"""How well the shapes checkpoint does: `python benchmarks/shapes_accuracy.py [--clips 200] [--seed N] [--quick]`.
 
 The last line printed is one JSON object. All clips are held out (`shapes.HELD_OUT`): nothing was trained on them. Every
 figure comes through the engine `sam3` as it is served, at the clips' own size.
@@ -39,13 +39,17 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from trackeval.metrics import HOTA
+
+try:
+    from trackeval.metrics import HOTA
+except ImportError:
+    sys.exit("this benchmark needs trackeval: make lint installs what development needs")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import shapes
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.weights import resolve_model_path
+from backend.engines.sam3.version import resolve_model_path
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -73,7 +77,8 @@ class Film(FakeVideo):
         self.seen, self.gone = shown >= SEEN * self.width * self.height, shown == 0
 
     def truth(self, frame: int, row: int) -> Masks:
-        return self.frames_drawn[frame].masks[row]
+        mask: Masks = self.frames_drawn[frame].masks[row]
+        return mask
 
     def starts(self) -> dict[int, int]:
         """The first frame on which each object is seen."""
@@ -180,7 +185,7 @@ def corrected(film: Film, model: str, prompt: Prompt, row: int, failed: int) -> 
         found = mask_of(last.tracks.get(prompt.track), film)
         session.prompt([correction(prompt.track, failed, film.truth(failed, row), found)])
         rest = [result.tracks for result in session.propagate(range(failed + 1, len(film)))]
-    tracks = [{}] * (failed + 1) + rest
+    tracks: list[Any] = [{}] * (failed + 1) + rest
     return list(ious(film, tracks, prompt.track, row, failed + 1).values())
 
 
@@ -230,7 +235,7 @@ def phrase_of(clip: Clip) -> tuple[shapes.Phrase, shapes.Phrase] | None:
     """A phrase that names 1 to 6 objects of a clip and at most 6 not, and one that names none."""
     random = np.random.default_rng((clip.seed, 1))
     every = [shapes.Phrase(colour, shape) for colour in (None, *COLOURS) for shape in (None, *SHAPES)]
-    random.shuffle(every)  # type: ignore[arg-type]
+    random.shuffle(every)
     named = {phrase: len(clip.named(phrase)) for phrase in every}
     some = [phrase for phrase, count in named.items() if 1 <= count <= 6 and len(clip.things) - count <= 6]
     none = [phrase for phrase, count in named.items() if not count]
@@ -247,7 +252,7 @@ def worded(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scor
     results = searched(film, model, some)
     counts, data = judged(film, film.clip.named(chosen[0]), results)
     for key, value in (*counts.items(), *hota_parts(data).items()):
-        scores[key] = [value] if np.isscalar(value) else value  # type: ignore[list-item]
+        scores[key] = [value] if np.isscalar(value) else value  # type: ignore[assignment, list-item]
     scores["false"] = [
         float(any(seen.box for seen in result.tracks.values())) for result in searched(film, model, none)
     ]
@@ -389,7 +394,10 @@ def main() -> None:
     parser.add_argument("--model", default="shapes", help="model_path of what is measured")
     parser.add_argument("--weak", default=str(WEAK) if WEAK.is_dir() else "", help="model_path of another to compare")
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--quick", action="store_true", help="one clip of each kind, one checkpoint")
     options = parser.parse_args()
+    if options.quick:
+        options.clips, options.weak = 1, ""
     seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.clips)
     found = {}
     for part in PARTS:

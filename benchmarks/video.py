@@ -1,9 +1,10 @@
-"""Right frames and their speed: `python benchmarks/video.py`. The last line printed is one JSON object.
+"""Right frames and their speed: `python benchmarks/video.py [--quick]`. The last line printed is one JSON object.
 
 Reads frames at random from clips of every container and timing, and knows each by the number drawn into it; then
 decodes a 1280 x 720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three.
 """
 
+import argparse
 import json
 import random
 import sys
@@ -27,7 +28,8 @@ NOISE = np.random.default_rng(0).integers(-12, 13, (720, 1280, 3), np.int8)
 def noisy(number: int, width: int, height: int) -> NDArray[np.uint8]:
     """A code under a texture that moves, so that the decoder has as much to do as with a real film."""
     texture = np.roll(NOISE[:height, :width], number * 3, axis=1)
-    return np.clip(code_picture(number, width, height).astype(np.int16) + texture, 0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.clip(code_picture(number, width, height).astype(np.int16) + texture, 0, 255)
+    return picture.astype(np.uint8)
 
 
 def code(picture: NDArray[np.uint8]) -> int | None:
@@ -37,15 +39,15 @@ def code(picture: NDArray[np.uint8]) -> int | None:
         return None
 
 
-def random_reads(folder: Path) -> tuple[int, int]:
+def random_reads(folder: Path, count: int = READS) -> tuple[int, int]:
     reads = wrong = 0
     for name, clip in write_clips(folder).items():
         with Video(clip.path) as video:
-            order = random.Random(name).choices(range(len(video)), k=READS)
+            order = random.Random(name).choices(range(len(video)), k=count)
             begin = time.perf_counter()
             bad = sum(code(video.read(index)) != clip.first + index for index in order)
-            print(f"{name:16} {bad} of {READS} wrong, {(time.perf_counter() - begin) / READS * 1e3:6.1f} ms per read")
-        reads, wrong = reads + READS, wrong + bad
+            print(f"{name:16} {bad} of {count} wrong, {(time.perf_counter() - begin) / count * 1e3:6.1f} ms per read")
+        reads, wrong = reads + count, wrong + bad
     return reads, wrong
 
 
@@ -68,10 +70,19 @@ def opencv(path: Path) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few reads and a short film")
+    is_quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as folder:
-        reads, wrong = random_reads(Path(folder))
+        reads, wrong = random_reads(Path(folder), 2 if is_quick else READS)
         film = write_clip(
-            Path(folder) / "film.mp4", frames=300, size=(1280, 720), gop=60, bframes=2, rate=25, draw=noisy
+            Path(folder) / "film.mp4",
+            frames=20 if is_quick else 300,
+            size=(1280, 720),
+            gop=60,
+            bframes=2,
+            rate=25,
+            draw=noisy,
         )
         speeds = [(ours(film.path), opencv(film.path)) for _ in range(3)]
         result = {

@@ -14,8 +14,43 @@ from backend.settings import Settings
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
-settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("default")
+settings.register_profile("default", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("thorough", deadline=None, max_examples=400)
+settings.load_profile("thorough" if os.environ.get("THOROUGH", "0") not in ("", "0") else "default")
+
+SLOW_FILES = (
+    "e2e/",
+    "benchmarks/test_quick.py",
+    "test_docker.py",
+    "test_packaging.py",
+    "test_hosting.py",
+    "predict/test_overwrite_policy.py",
+    "engines/",
+    "jobs/",
+    "training/",
+)
+"""In the order in which they start, the longest first; the others follow. The tests in `e2e/` share a worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow files first: a long one that starts last keeps one worker waiting for the other."""
+    items.sort(key=lambda item: _start_order(item.nodeid))
+
+
+def _start_order(nodeid: str) -> int:
+    return next((place for place, name in enumerate(SLOW_FILES) if nodeid.startswith(f"tests/{name}")), len(SLOW_FILES))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files, and one worker all tests that share a Label Studio and a Chromium."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture

@@ -385,7 +385,7 @@ edits = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40), boxes), max_si
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompts, edits, st.sampled_from(["forward", "backward", "both"]), st.floats(-3, 3))
 def test_ids_labels_and_human_keyframes_come_through_every_request(
     make_service_once, prompts: list, edits: list, direction: str, step: float

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import shapes
@@ -139,6 +138,8 @@ def test_masks_of_a_project_come_from_the_jobs_of_a_server_at_work(
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A square and a star that were tracked by the shapes checkpoint with `track`; the file of tasks."""
+    import torch
+
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tracked")
     recipe = replace(shapes.EASY, size=(160, 90), frames=8, things=(2, 2), twins=0.0, strays=0.0)

@@ -7,8 +7,9 @@ the screen: which regions there are, and which box the page shows on a frame.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ctypes.util import find_library
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,55 @@ Region = dict[str, Any]
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; the test is skipped where it is not there, or a library that Playwright's Node.js needs."""
+    """Debian's Chromium; the test is skipped without it, or without a library that Playwright's Node.js needs.
+
+    All tests share one process. What a test opens in it is closed at the end of the `with`.
+    """
     missing(CHROMIUM, "Chromium (apt-get install chromium)")
     need(find_library("atomic") is not None, "libatomic (apt-get install libatomic1)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    browser = _start()
+    earlier = list(browser.contexts)
+    try:
         yield browser
-        browser.close()
+    finally:
+        for context in browser.contexts:
+            if context not in earlier:
+                context.close()
+
+
+@cache
+def _start() -> Browser:
+    playwright = sync_playwright().start()
+    browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    _running.callback(playwright.stop)
+    _running.callback(browser.close)
+    return browser
+
+
+_running = ExitStack()
+
+
+def quit_chromium() -> None:
+    """Close the shared Chromium; the next test that needs one starts another."""
+    _running.close()
+    _start.cache_clear()
+
+
+def login_state(browser: Browser, url: str, email: str, password: str) -> Any:
+    """The cookies of a person who is logged in to Label Studio; each account logs in once."""
+    if (url, email) not in _logins:
+        page = browser.new_page()
+        page.goto(f"{url}/user/login/")
+        page.fill("input[name=email]", email)
+        page.fill("input[name=password]", password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url)
+        _logins[url, email] = page.context.storage_state()
+        page.context.close()
+    return _logins[url, email]
+
+
+_logins: dict[tuple[str, str], Any] = {}
 
 
 class LabelingPage:
@@ -51,13 +94,6 @@ class LabelingPage:
         self.errors: list[str] = []
         page.on("response", self._note)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def login(self, email: str, password: str) -> None:
-        self.page.goto(f"{self.url}/user/login/")
-        self.page.fill("input[name=email]", email)
-        self.page.fill("input[name=password]", password)
-        self.page.click("button[type=submit]")
-        self.page.wait_for_url(lambda url: "login" not in url)
 
     def open(self, project: int, task: int) -> None:
         """Open a task and wait until its video can be drawn on."""

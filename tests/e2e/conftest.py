@@ -17,13 +17,19 @@ from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
-from tests.e2e.browser import CHROMIUM, LabelingPage, chromium
+from tests.e2e.browser import CHROMIUM, LabelingPage, chromium, login_state, quit_chromium
 from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent.parent
 SHOTS = ROOT / "screenshots"
 DEMO = {"SAM3_BACKEND_ENGINE": "sam3", "SAM3_BACKEND_MODEL_PATH": "shapes", "SAM3_BACKEND_DEVICE": "cpu"}
 STAND_IN = {"SAM3_BACKEND_ENGINE": "opencv"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quit_chromium() -> Iterator[None]:
+    yield
+    quit_chromium()
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +126,10 @@ def page(project: Project) -> Iterator[LabelingPage]:
 def opened(project: Project, task: int | None = None, **changes: Any) -> Iterator[LabelingPage]:
     """A fresh browser profile on a task; None: on a new one, as `Project.new_task` makes it."""
     with chromium() as browser:
-        context = browser.new_context(viewport={"width": 1400, "height": 1500})
-        page = LabelingPage(context.new_page(), project.studio.url, SHOTS)
-        page.login(project.studio.email, project.studio.password)
+        studio = project.studio
+        state = login_state(browser, studio.url, studio.email, studio.password)
+        context = browser.new_context(viewport={"width": 1400, "height": 1500}, storage_state=state)
+        page = LabelingPage(context.new_page(), studio.url, SHOTS)
         page.open(project.id, task or project.new_task(**changes))
         yield page
     assert page.errors == []

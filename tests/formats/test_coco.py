@@ -4,7 +4,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
@@ -23,7 +23,6 @@ MASKS = {3: {0: Rle.from_mask(RING), 30: Rle.from_mask(RING[::-1])}, 1: {25: Rle
 
 
 @given(several)
-@settings(max_examples=40, deadline=None)
 def test_coco_vid_comes_back_as_it_was(regions: list[dict]) -> None:
     written = [clip(*regions), clip(*regions[:1], id=8)]
     labels = sorted({trace.label for one in written for trace in one.traces})
@@ -76,7 +75,6 @@ def test_an_export_of_nothing_is_a_file_too(tmp_path: Path) -> None:
 
 
 @given(several)
-@settings(max_examples=25, deadline=None)
 def test_youtube_vis_has_a_place_for_every_frame(regions: list[dict]) -> None:
     written = clip(*regions)
     labels = sorted({trace.label for trace in written.traces})

@@ -4,7 +4,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from backend.errors import BadRequest
 from backend.formats.labelstudio_json import labelstudio, task
@@ -31,13 +31,11 @@ def text(name: str, *lines: str, **more: object) -> dict:
 
 
 @given(several)
-@settings(deadline=None)
 def test_keyframes_come_back_to_the_digit(regions: list[dict]) -> None:
     assert exported(*regions) == regions
 
 
 @given(several)
-@settings(max_examples=25, deadline=None)
 def test_dense_adds_a_keyframe_of_ours_on_every_other_frame_and_moves_no_box(regions: list[dict]) -> None:
     frames = np.arange(1, FRAMES + 1)
     for before, after in zip(regions, exported(*regions, dense=True), strict=True):

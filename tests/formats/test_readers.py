@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from backend.errors import BackendError, BadRequest
 from backend.formats.readers import Found, Recording, coco_vid, mot, numbered
@@ -162,7 +162,6 @@ def test_a_recording_of_a_longer_video_is_told() -> None:
 
 
 @given(several)
-@settings(max_examples=30, deadline=None)
 def test_what_was_exported_is_shown_again_within_the_bound(regions: list[dict]) -> None:
     written = clip(*regions)
     tracks = tuple(Found(trace.id, "Car", trace.frames, trace.boxes) for trace in written.traces)

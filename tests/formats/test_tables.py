@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from backend.errors import SettingsError
 from backend.formats import readers, tables
@@ -18,7 +18,6 @@ OTHER = drawn(keyframe(20, 5, 60), keyframe(90, 70, 60, enabled=False), id="b", 
 
 
 @given(several)
-@settings(max_examples=40, deadline=None)
 def test_mot_comes_back_as_it_was(regions: list[dict]) -> None:
     written = clip(*regions)
     labels = sorted({trace.label for trace in written.traces})
@@ -70,7 +69,6 @@ def test_trackeval_sees_what_is_missing(tmp_path: Path) -> None:
 
 
 @given(several)
-@settings(max_examples=25, deadline=None)
 def test_yolo_has_a_file_for_every_frame_and_the_boxes_on_it(regions: list[dict]) -> None:
     written = clip(*regions, size=None)
     labels = sorted({trace.label for trace in written.traces})
@@ -108,7 +106,6 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @given(several)
-@settings(max_examples=40, deadline=None)
 def test_csv_holds_every_frame_where_it_is_dense_and_else_enough_to_know_them(regions: list[dict]) -> None:
     written = clip(*regions)
     with TemporaryDirectory() as folder:

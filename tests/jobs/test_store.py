@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import SettingsError
@@ -79,7 +79,6 @@ def test_the_state_of_an_earlier_frame_is_deleted(path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=8))
-@settings(max_examples=50)
 def test_blocks_hold_the_results_they_are_built_from(parts: list[tuple[bool, int]]) -> None:
     """However results are cut into blocks, the tracks that they name and where are the same."""
     at, results = 0, []

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
 from backend.labelstudio.keyframe import Item, ours
@@ -76,7 +75,6 @@ RULES = st.builds(
 )
 
 
-@run_settings(deadline=None)
 @given(walks(), RULES | st.just(KeyframeSettings(mode="exact")), st.booleans(), st.data())
 def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(walk, rule, is_whole, data) -> None:
     boxes, frames = walk
@@ -114,7 +112,6 @@ def test_the_page_shows_every_tracked_frame_within_the_bound_and_hides_the_rest(
         assert {item.frame for item in written} >= {n + 1 for n in range(len(boxes)) if not np.isnan(boxes[n, 0])}
 
 
-@run_settings(deadline=None)
 @given(walks(), st.integers(2, 40))
 def test_a_budget_is_of_all_keyframes_a_persons_included(walk, budget: int) -> None:
     boxes, frames = walk

@@ -123,7 +123,7 @@ shapes = st.lists(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shapes)
 def test_a_persons_keyframes_stay_to_the_digit_and_all_else_within_bounds(
     page: Page, corrected: list[tuple[int, float, float]]

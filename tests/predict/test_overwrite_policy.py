@@ -143,7 +143,7 @@ class Witness:
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=12))
 def test_the_law_of_answers(service_once, taken: list[tuple[Any, ...]]) -> None:
     witness = Witness(Page(service_once))

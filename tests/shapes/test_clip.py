@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.video import Video
@@ -37,7 +37,6 @@ def test_a_frame_outside_is_an_error(number):
         Clip(0, replace(EASY, **SMALL))[number]
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**9), name=st.sampled_from(sorted(RECIPES)), number=st.integers(0, 11))
 def test_no_pixel_belongs_to_two_objects_and_boxes_touch_their_masks(seed, name, number):
     clip = Clip(seed, replace(RECIPES[name], **SMALL))

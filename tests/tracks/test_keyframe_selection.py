@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.settings import KeyframeSettings
@@ -69,13 +69,11 @@ def fewest(run: BoxRun, bound: float, px: Tolerance) -> int:
     return counts[-1]
 
 
-@settings(deadline=None, max_examples=200)
 @given(runs(), BOUNDS, TOLERANCES)
 def test_it_is_the_minimum(run: BoxRun, bound: float, px: Tolerance) -> None:
     assert len(select_fewest(run, bound, px)) == fewest(run, bound, px)
 
 
-@settings(deadline=None)
 @given(runs(200), BOUNDS, TOLERANCES, st.sampled_from([0, 50, MAX_CHECKS]))
 def test_every_frame_keeps_the_bound(run: BoxRun, bound: float, px: Tolerance, most: int) -> None:
     chosen = select_fewest(run, bound, px, most)
@@ -88,7 +86,6 @@ def test_every_frame_keeps_the_bound(run: BoxRun, bound: float, px: Tolerance, m
         assert (near | (box_iou(shown, boxes) >= bound)).all()
 
 
-@settings(deadline=None)
 @given(runs(200), BOUNDS, TOLERANCES, st.integers(1, 200))
 def test_what_comes_changes_only_the_end_of_what_takes_no_time(
     run: BoxRun, bound: float, px: Tolerance, count: int
@@ -165,7 +162,6 @@ def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
     assert {0, 2, 5} <= {*select_fewest(BoxRun.from_boxes(boxes), 0.95)}
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.lists(runs(20), min_size=1, max_size=3), TOLERANCES)
 def test_a_budget_gets_the_best_bound(several: list[BoxRun], px: Tolerance) -> None:
     reached = []

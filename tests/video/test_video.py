@@ -105,7 +105,7 @@ def test_only_useless_time_stamps_cost_a_full_decode(clip: Clip) -> None:
         assert video._index.is_counted == (clip.path.name == "avi_h264.avi")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.lists(st.integers(0, 59), min_size=1, max_size=12), name=st.sampled_from(["variable", "mpegts_open"]))
 def test_any_order(clips: dict[str, Clip], order: list[int], name: str) -> None:
     with Video(clips[name].path) as video:

@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.engines.sam3.memory_bank import (
@@ -117,14 +117,12 @@ def naive(
 
 
 @given(walks(), st.integers(0, 60), EITHER)
-@settings(max_examples=300)
 def test_the_history_follows_the_rule(walk, frame, reach):
     one, _, reverse = walk
     assert plain(one.select(frame, reverse, reach)) == naive(one, frame, reverse, reach)
 
 
 @given(walks(), st.integers(1, 10), EITHER)
-@settings(max_examples=300)
 def test_what_is_dropped_would_not_have_been_looked_at(walk, further, reach):
     one, at, reverse = walk
     back = -1 if reverse else 1
