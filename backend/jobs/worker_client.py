@@ -150,6 +150,7 @@ class WorkerClient:
             BackendError: the video cannot be decoded, or there is no engine.
             WorkerDied: the worker died while opening it.
         """
+        self.start()
         self._request(OpenVideo(path, limits))
         reply = self._reply()
         if not isinstance(reply, VideoInfo):
@@ -165,6 +166,7 @@ class WorkerClient:
             BackendError: the engine failed.
             WorkerDied: the worker died during the run.
         """
+        # Not on a new worker, which would have no open video: if this one has died, `_reply` says so.
         self._request(StartRun(self._run_id, schedule, progress, state, masks, is_retry))
         if self._stopped_run == self._run_id:  # `stop` may have been called before the worker was started
             self._send(StopRun(self._run_id))
@@ -208,7 +210,6 @@ class WorkerClient:
         self.kill()
 
     def _request(self, request: OpenVideo | StartRun) -> None:
-        self.start()
         if self._closed:
             raise WorkerDied
         self._send(request)

@@ -15,11 +15,12 @@ from backend import engines
 from backend.errors import SettingsError
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
+from backend.jobs.schedule import Progress
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import EngineFactory
-from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.worker_client import WorkerClient, WorkerDied, process_launcher
 from backend.settings import Settings
 from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
@@ -135,6 +136,16 @@ def test_repeated_kills_do_not_fail_a_job_that_advances(harness, clip, tmp_path)
     assert not job.has_ended
     assert job.saved_progress.done >= 4
     one.scheduler.cancel(job.number)
+
+
+def test_a_worker_killed_between_opening_a_video_and_its_run_is_reported(clip) -> None:
+    worker = WorkerClient(process_launcher(partial(sleeping_engine, 0.0), "warning"), "stub", "1", 60)
+    schedule = BOX.resolve(worker.open(clip, VideoLimits())).propagation.schedule
+    worker.kill()
+    assert until(lambda: worker._process is None, 10)
+    with pytest.raises(WorkerDied):
+        next(worker.run(schedule, Progress(), None, False))
+    worker.close()
 
 
 def test_a_worker_killed_while_idle_is_restarted(harness, clip) -> None:
