@@ -22,7 +22,7 @@ def find_spans(boxes: Boxes) -> list[range]:
     return [range(start, stop) for start, stop in edges.tolist()]
 
 
-def bridge_gaps(boxes: Boxes, looked: IsTracked, most: int, human: Collection[int] = ()) -> Boxes:
+def bridge_gaps(boxes: Boxes, is_tracked: IsTracked, max_rows: int, human: Collection[int] = ()) -> Boxes:
     """Fill gaps of at most `most` rows by linear interpolation, rounded to 4 decimals.
 
     A gap that was not tracked completely, or with a human row in it or next to it, stays.
@@ -31,27 +31,29 @@ def bridge_gaps(boxes: Boxes, looked: IsTracked, most: int, human: Collection[in
     for before, after in pairwise(find_spans(boxes)):
         first, stop = before.stop, after.start
         is_human = any(row in human for row in range(first - 1, stop + 1))
-        if stop - first <= most and looked[first:stop].all() and not is_human:
+        if stop - first <= max_rows and is_tracked[first:stop].all() and not is_human:
             share = np.arange(1, stop - first + 1)[:, None] / (stop - first + 1)
             filled[first:stop] = np.round(boxes[first - 1] + (boxes[stop] - boxes[first - 1]) * share, 4)
     return filled
 
 
-def remove_ghosts(boxes: Boxes, looked: IsTracked, human: Collection[int] = ()) -> Boxes:
+def remove_ghosts(boxes: Boxes, is_tracked: IsTracked, human: Collection[int] = ()) -> Boxes:
     """Remove boxes on a single row, if the rows before and after were tracked."""
     kept = boxes.copy()
     for span in find_spans(boxes):
-        if len(span) == 1 and span.start not in human and _is_enclosed(span, looked):
+        if len(span) == 1 and span.start not in human and _is_enclosed(span, is_tracked):
             kept[span.start] = np.nan
     return kept
 
 
-def is_brief(boxes: Boxes, looked: IsTracked, least: int) -> bool:
+def is_brief(boxes: Boxes, is_tracked: IsTracked, min_rows: int) -> bool:
     """Whether it is present on fewer than `least` rows, with tracked rows before and after."""
     seen = find_spans(boxes)
-    return bool(seen) and sum(map(len, seen)) < least and _is_enclosed(range(seen[0].start, seen[-1].stop), looked)
+    return (
+        bool(seen) and sum(map(len, seen)) < min_rows and _is_enclosed(range(seen[0].start, seen[-1].stop), is_tracked)
+    )
 
 
-def _is_enclosed(span: range, looked: IsTracked) -> bool:
+def _is_enclosed(span: range, is_tracked: IsTracked) -> bool:
     """Whether the rows before and after a span were tracked."""
-    return span.start > 0 and span.stop < len(looked) and bool(looked[span.start - 1] and looked[span.stop])
+    return span.start > 0 and span.stop < len(is_tracked) and bool(is_tracked[span.start - 1] and is_tracked[span.stop])

@@ -94,8 +94,8 @@ def search_frame(picture: FrameImage, last_box: Box, known: Sequence[Appearance]
     )
     thumb = picture.scaled(scale)
     candidates = []
-    for look in known:
-        template = cv2.cvtColor(look.patch, cv2.COLOR_RGB2BGR)
+    for appearance in known:
+        template = cv2.cvtColor(appearance.patch, cv2.COLOR_RGB2BGR)
         for factor in SEARCH_SCALES:
             wide, high = (
                 max(round(side * (1 + 2 * MARGIN) * scale * factor), 4) for side in (last_box.width, last_box.height)

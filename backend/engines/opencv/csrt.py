@@ -121,22 +121,22 @@ class BoxTracker:
         if box is None or visible is None or visible.area < MIN_VISIBLE_SHARE * box.area:
             self._is_lost = True
             return ABSENT
-        look = picture.appearance(box)
-        score = compute_similarity(look, known)
+        appearance = picture.appearance(box)
+        score = compute_similarity(appearance, known)
         if score < (TRUSTED_SIMILARITY if self._misses else LOST_SIMILARITY):
             self._misses += 1
             self._is_lost = self._misses > MAX_DOUBTFUL_FRAMES
             return Observation(None, score)
         self._box, self._misses = box, 0
         if self.frame % REFRESH_EVERY == 0 and score >= TRUSTED_SIMILARITY and visible.area > 0.9 * box.area:
-            self._recent_appearance = look
+            self._recent_appearance = appearance
         return Observation(visible, score)
 
     def _search(self, picture: FrameImage, known: Sequence[Appearance]) -> Observation:
-        found = search_frame(picture, self._box, known) if self.frame % SEARCH_EVERY == 0 else None
-        if found is None or found[1] < MIN_SEARCH_SIMILARITY:
-            return Observation(None, min(found[1], LOST_SIMILARITY) if found else 0.0)
-        self._box, self._is_lost = refine_box(picture, found[0], known), False
+        match = search_frame(picture, self._box, known) if self.frame % SEARCH_EVERY == 0 else None
+        if match is None or match[1] < MIN_SEARCH_SIMILARITY:
+            return Observation(None, min(match[1], LOST_SIMILARITY) if match else 0.0)
+        self._box, self._is_lost = refine_box(picture, match[0], known), False
         self.move_anchor()
         self.start(picture)
-        return Observation(self._box.clip(picture.width, picture.height), found[1])
+        return Observation(self._box.clip(picture.width, picture.height), match[1])

@@ -54,28 +54,28 @@ class OpenCVSession:
             raise Unsupported(
                 "the engine opencv cannot find objects by words: set engine: sam3, or draw a box around the object"
             )
-        shown = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
+        merged = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
         picture = FrameImage(frame, self._video.read(frame))
-        boxes = {track: _box_from_prompt(item, picture) for track, item in shown.items()}
+        boxes = {track: _box_from_prompt(item, picture) for track, item in merged.items()}
         for track, box in boxes.items():
             self._apply_prompt(track, picture.appearance(box))
         return FrameResult(frame, {track: Observation(box, 1.0) for track, box in boxes.items()})
 
-    def _apply_prompt(self, track: str, look: Appearance) -> None:
-        for reverse, carries in self._trackers.items():
-            carry = carries.get(track)
-            if carry is None:
+    def _apply_prompt(self, track: str, appearance: Appearance) -> None:
+        for reverse, trackers in self._trackers.items():
+            tracker = trackers.get(track)
+            if tracker is None:
                 continue
-            if carry.frame == look.frame:
-                carries[track] = BoxTracker(Anchor(look.frame, look.box, look))
+            if tracker.frame == appearance.frame:
+                trackers[track] = BoxTracker(Anchor(appearance.frame, appearance.box, appearance))
                 continue
             # What was computed so far did not know this prompt: go on from its result, not through it again.
-            if carry.needs_start and carry.anchor.frame != carry.frame:
-                at, carry = carry.frame, BoxTracker(carry.anchor)
-                self._replay({track: carry}, at, reverse)
-                carries[track] = carry
-            carry.move_anchor()
-        self._prompts.setdefault(track, {})[look.frame] = look
+            if tracker.needs_start and tracker.anchor.frame != tracker.frame:
+                at, tracker = tracker.frame, BoxTracker(tracker.anchor)
+                self._replay({track: tracker}, at, reverse)
+                trackers[track] = tracker
+            tracker.move_anchor()
+        self._prompts.setdefault(track, {})[appearance.frame] = appearance
 
     def remove(self, track: str) -> None:
         """Forget a track; nothing changes about the others."""
@@ -103,21 +103,21 @@ class OpenCVSession:
 
     def _catch_up(self, before: int, reverse: bool) -> tuple[set[str], FrameImage | None]:
         """The tracks that can go on from a frame; trackers that were saved track unheard from their anchors to it."""
-        live = {}
-        for track, looks in self._prompts.items():
-            carry = self._trackers[reverse].get(track)
-            if carry and carry.frame == before:
+        trackers = {}
+        for track, appearances in self._prompts.items():
+            tracker = self._trackers[reverse].get(track)
+            if tracker and tracker.frame == before:
                 # A copy, so that an error on the way leaves the track where it was.
-                live[track] = BoxTracker(carry.anchor) if carry.needs_start else carry
-            elif before in looks:
-                live[track] = BoxTracker(Anchor(before, looks[before].box, looks[before]))
-        last = self._replay(live, before, reverse)
-        self._trackers[reverse].update(live)
-        return set(live), last
+                trackers[track] = BoxTracker(tracker.anchor) if tracker.needs_start else tracker
+            elif before in appearances:
+                trackers[track] = BoxTracker(Anchor(before, appearances[before].box, appearances[before]))
+        last = self._replay(trackers, before, reverse)
+        self._trackers[reverse].update(trackers)
+        return set(trackers), last
 
-    def _replay(self, live: dict[str, BoxTracker], before: int, reverse: bool) -> FrameImage | None:
+    def _replay(self, trackers: dict[str, BoxTracker], before: int, reverse: bool) -> FrameImage | None:
         """Bring stale tracks from their anchors to a frame, whose picture it returns; None if there was none."""
-        starts = [carry.anchor.frame for carry in live.values() if carry.needs_start]
+        starts = [tracker.anchor.frame for tracker in trackers.values() if tracker.needs_start]
         if not starts:
             return None
         picture: FrameImage | None = None
@@ -125,7 +125,7 @@ class OpenCVSession:
         with closing(self._video.frames(span, reverse)) as frames:
             for index, rgb in frames:
                 picture = FrameImage(index, rgb)
-                for track, carry in live.items():
+                for track, carry in trackers.items():
                     if carry.frame == index and carry.needs_start:
                         carry.start(picture)
                     elif (carry.frame > index) if reverse else (carry.frame < index):
@@ -136,22 +136,24 @@ class OpenCVSession:
         self, track: str, picture: FrameImage, last: FrameImage | None, active: set[str], reverse: bool
     ) -> Observation:
         """Answer for one track on the next frame of the span; `active` gains a track on its prompt."""
-        look = self._prompts[track].get(picture.frame)
-        if look:
-            carry = self._trackers[reverse][track] = BoxTracker(Anchor(look.frame, look.box, look))
-            carry.start(picture)
+        appearance = self._prompts[track].get(picture.frame)
+        if appearance:
+            tracker = self._trackers[reverse][track] = BoxTracker(Anchor(appearance.frame, appearance.box, appearance))
+            tracker.start(picture)
             active.add(track)
-            return Observation(look.box, 1.0)
+            return Observation(appearance.box, 1.0)
         if track not in active:
             return ABSENT
-        carry = self._trackers[reverse][track]
-        if carry.needs_start and last:  # prompted while this generator waited
-            carry.start(last)
-        return carry.advance(picture, self._nearest_appearances(track, picture.frame))
+        tracker = self._trackers[reverse][track]
+        if tracker.needs_start and last:  # prompted while this generator waited
+            tracker.start(last)
+        return tracker.advance(picture, self._nearest_appearances(track, picture.frame))
 
     def _nearest_appearances(self, track: str, frame: int) -> list[Appearance]:
-        looks = self._prompts[track]
-        return [looks[index] for index in sorted(looks, key=lambda index: abs(index - frame))[:MAX_APPEARANCES]]
+        appearances = self._prompts[track]
+        return [
+            appearances[index] for index in sorted(appearances, key=lambda index: abs(index - frame))[:MAX_APPEARANCES]
+        ]
 
     def state(self) -> bytes:
         """Prompts and anchors as JSON; pictures are read from the video again."""
@@ -186,14 +188,14 @@ class OpenCVSession:
 
     def _read_appearances(self, places: Sequence[Sequence[float]]) -> dict[tuple[float, ...], Appearance]:
         """Look again at places, each a frame and a box; every frame is read once and one at a time."""
-        looks: dict[tuple[float, ...], Appearance] = {}
+        appearances: dict[tuple[float, ...], Appearance] = {}
         picture: FrameImage | None = None
         for place in sorted({tuple(place) for place in places}):
             frame = int(place[0])
             if picture is None or picture.frame != frame:
                 picture = FrameImage(frame, self._video.read(frame))
-            looks[place] = picture.appearance(Box(*place[1:]))
-        return looks
+            appearances[place] = picture.appearance(Box(*place[1:]))
+        return appearances
 
 
 class OpenCVEngine:
@@ -216,14 +218,14 @@ class OpenCVEngine:
         return OpenCVSession(video, state)
 
 
-def _appearance_state(look: Appearance) -> list[float]:
-    return [look.frame, *look.box]
+def _appearance_state(appearance: Appearance) -> list[float]:
+    return [appearance.frame, *appearance.box]
 
 
-def _tracker_state(carry: BoxTracker) -> dict[str, object]:
-    anchor = carry.anchor
+def _tracker_state(tracker: BoxTracker) -> dict[str, object]:
+    anchor = tracker.anchor
     return {
-        "at": carry.frame,
+        "at": tracker.frame,
         "frame": anchor.frame,
         "box": anchor.box,
         "recent": _appearance_state(anchor.recent_appearance),
