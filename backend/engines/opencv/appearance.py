@@ -1,4 +1,4 @@
-"""How an object looks, for engines without weights: is it still the same one, where did it go, what was clicked on.
+"""Compares, searches and segments objects by appearance, without weights.
 
 Pictures are RGB, boxes in pixels of the full picture.
 """
@@ -36,7 +36,7 @@ CLICK_RADIUS, LIKELY_RADIUS = 0.012, 0.06
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Appearance:
-    """What stood in a box on a frame: a small picture, the same as a correlation vector, and its colours."""
+    """The content of a box on a frame: a small picture, its correlation vector and its colour histogram."""
 
     frame: int
     box: Box
@@ -60,7 +60,7 @@ class FrameImage:
         return self._scaled[scale]
 
     def appearance(self, box: Box) -> Appearance:
-        """What stands in the box; beyond the picture its edge goes on."""
+        """The appearance of a box; outside the picture, edge pixels are repeated."""
         grown = _grow(box)
         x0, y0 = int(np.floor(grown.x0)), int(np.floor(grown.y0))
         x1, y1 = max(int(np.ceil(grown.x1)), x0 + 1), max(int(np.ceil(grown.y1)), y0 + 1)
@@ -78,12 +78,12 @@ class FrameImage:
 
 
 def compute_similarity(appearance: Appearance, known: Iterable[Appearance]) -> float:
-    """0..1: the best agreement with any of the known looks."""
+    """The best similarity with any of the known appearances, 0..1."""
     return max(_compare(appearance, other) for other in known)
 
 
 def search_frame(picture: FrameImage, last_box: Box, known: Sequence[Appearance]) -> tuple[Box, float] | None:
-    """The place in the whole picture that is most like the known looks, in about the size of a box, and its similarity.
+    """Search the picture for the box most similar to the known appearances, about as large as `last_box`.
 
     None where the object cannot fit into the picture.
     """
@@ -118,7 +118,7 @@ def search_frame(picture: FrameImage, last_box: Box, known: Sequence[Appearance]
 
 
 def refine_box(picture: FrameImage, box: Box, known: Sequence[Appearance]) -> Box:
-    """The box close by whose pattern fits best: a search is only as exact as its small picture."""
+    """Refine a box locally, because a search runs on a small picture."""
     best = _correlate(picture, box, known)
     for step in (0.08, 0.04, 0.02):
         x, y = box.width * step, box.height * step
@@ -133,9 +133,9 @@ def refine_box(picture: FrameImage, box: Box, known: Sequence[Appearance]) -> Bo
 
 
 def box_from_clicks(rgb: Pixels, points: Sequence[Point], around: Box | None = None) -> Box:
-    """The object under the positive points and not under the negative ones, inside a box if there is one.
+    """Segment the object under the positive points and not under the negative ones, inside a box if given.
 
-    Where nothing stands out it is the box itself, or a small one at the positive points.
+    If nothing is found, it is the box itself, or a small one at the positive points.
     """
     height, width = rgb.shape[:2]
     window = _grow(around, 0.25).clip(width, height) if around else Box(0, 0, width, height)

@@ -1,7 +1,7 @@
-"""One track on its way through the frames in one direction: CSRT carries it, its looks tell when it is lost.
+"""Tracks one box in one direction with CSRT, and searches for the object when its appearance no longer matches.
 
-CSRT hides its state, so a tracker starts anew from its own answer on every frame whose number is a multiple of 64. What
-a track can be gone on with is its last such start, the anchor, and silent tracking from there.
+CSRT hides its state, so a tracker restarts from its own result on every frame whose number is a multiple of 64. A
+restored session replays the frames from the last such restart, the anchor.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from backend.tracks.geometry import Box
 from backend.tracks.track import ABSENT, Observation
 
 RESTART_EVERY = 64
-"""Frames between two restarts of a tracker, hence the most that a restored session repeats."""
+"""Frames between two restarts of a tracker: the most that a restored session replays."""
 REFRESH_EVERY = 8
-"""Frames between two updates of a track's recent look."""
+"""Frames between two updates of a track's recent appearance."""
 SEARCH_EVERY = 2
 """Frames between two searches for a lost object."""
 MAX_DOUBTFUL_FRAMES = 4
@@ -32,7 +32,7 @@ pixels, which are jitter in the track and cost keyframes."""
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """What determines all later answers of a track: a tracker that starts here, or a search."""
+    """Where a tracker or a search starts; it determines all later results."""
 
     frame: int
     box: Box
@@ -71,7 +71,7 @@ class _CsrtTracker:
 
 
 class BoxTracker:
-    """One track on its way in one direction; `at` is the last frame it answered for."""
+    """Tracks one object in one direction; `frame` is the last tracked frame."""
 
     def __init__(self, anchor: Anchor, at: int | None = None) -> None:
         self.anchor, self.frame = anchor, anchor.frame if at is None else at
@@ -85,11 +85,11 @@ class BoxTracker:
 
     @property
     def needs_start(self) -> bool:
-        """Whether its tracker has to start at its anchor before it can go on."""
+        """Whether the CSRT tracker has to start at the anchor first."""
         return self.tracker is None and not self._is_lost
 
     def move_anchor(self) -> None:
-        """Make the present the anchor, so that nothing before it matters; a doubtful track becomes a lost one."""
+        """Move the anchor to the current frame; a doubtful track becomes a lost one."""
         self._is_lost, self._misses, self.tracker = self._is_lost or self._misses > 0, 0, None
         self.anchor = Anchor(self.frame, self._box, self._recent_appearance, self._is_lost)
 
@@ -101,9 +101,9 @@ class BoxTracker:
             self._is_lost = True
 
     def advance(self, picture: FrameImage, prompts: Sequence[Appearance]) -> Observation:
-        """Answer for the next frame."""
+        """Track the object on the next frame."""
         self.frame = picture.frame
-        # What a search believes in is what a person showed: the recent look may have drifted before it was lost.
+        # A search uses prompted appearances only: the recent one may have drifted before the object was lost.
         seen = (
             self._search(picture, prompts)
             if self._is_lost

@@ -1,7 +1,6 @@
-"""The engine that needs no weights: CSRT carries boxes, GrabCut makes boxes of clicks, looks tell when one is lost.
+"""The engine without weights: CSRT tracks boxes, GrabCut turns clicks into boxes, appearance detects lost objects.
 
-What a session saves is each track's anchor, at most 64 frames back: the restored session tracks from there, unheard, to
-where it was.
+A session saves each track's anchor, at most 64 frames back. A restored session replays the frames from there.
 """
 
 import json
@@ -20,7 +19,7 @@ from backend.tracks.track import ABSENT, FrameResult, Observation
 from backend.video import Video
 
 MAX_APPEARANCES = 4
-"""So many of a track's prompts, the nearest in time, say how it looks."""
+"""Number of a track's prompts, the nearest in time, whose appearance is used."""
 DIRECTIONS = {"forward": False, "reverse": True}
 
 
@@ -43,7 +42,7 @@ class OpenCVSession:
             carries.clear()
 
     def prompt(self, prompts: Sequence[Prompt | Phrase]) -> FrameResult:
-        """Make a box of each track's prompt; a later prompt of a track on the same frame replaces the earlier one.
+        """Turn each track's prompt into a box; a later prompt of a track on the same frame replaces the earlier one.
 
         Raises:
             Unsupported: a phrase.
@@ -69,7 +68,7 @@ class OpenCVSession:
             if tracker.frame == appearance.frame:
                 trackers[track] = BoxTracker(Anchor(appearance.frame, appearance.box, appearance))
                 continue
-            # What was computed so far did not know this prompt: go on from its result, not through it again.
+            # The frames so far were computed without this prompt: continue from their result.
             if tracker.needs_start and tracker.anchor.frame != tracker.frame:
                 at, tracker = tracker.frame, BoxTracker(tracker.anchor)
                 self._replay({track: tracker}, at, reverse)
@@ -78,13 +77,13 @@ class OpenCVSession:
         self._prompts.setdefault(track, {})[appearance.frame] = appearance
 
     def remove(self, track: str) -> None:
-        """Forget a track; nothing changes about the others."""
+        """Remove a track; the others do not change."""
         self._prompts.pop(track, None)
-        for carries in self._trackers.values():
-            carries.pop(track, None)
+        for trackers in self._trackers.values():
+            trackers.pop(track, None)
 
     def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
-        """Carry the prompts through a span; see the contract.
+        """Propagate the prompts through a span; see the contract.
 
         Raises:
             BadRequest: the span reaches outside the video.
@@ -102,12 +101,12 @@ class OpenCVSession:
                 last = picture
 
     def _catch_up(self, before: int, reverse: bool) -> tuple[set[str], FrameImage | None]:
-        """The tracks that can go on from a frame; trackers that were saved track unheard from their anchors to it."""
+        """The tracks that can continue from a frame; restored trackers are replayed from their anchors to it."""
         trackers = {}
         for track, appearances in self._prompts.items():
             tracker = self._trackers[reverse].get(track)
             if tracker and tracker.frame == before:
-                # A copy, so that an error on the way leaves the track where it was.
+                # A copy, so that an error during the replay does not change the track.
                 trackers[track] = BoxTracker(tracker.anchor) if tracker.needs_start else tracker
             elif before in appearances:
                 trackers[track] = BoxTracker(Anchor(before, appearances[before].box, appearances[before]))
@@ -116,7 +115,7 @@ class OpenCVSession:
         return set(trackers), last
 
     def _replay(self, trackers: dict[str, BoxTracker], before: int, reverse: bool) -> FrameImage | None:
-        """Bring stale tracks from their anchors to a frame, whose picture it returns; None if there was none."""
+        """Replay trackers from their anchors to a frame; returns its picture, None if nothing was replayed."""
         starts = [tracker.anchor.frame for tracker in trackers.values() if tracker.needs_start]
         if not starts:
             return None
@@ -135,7 +134,7 @@ class OpenCVSession:
     def _step(
         self, track: str, picture: FrameImage, last: FrameImage | None, active: set[str], reverse: bool
     ) -> Observation:
-        """Answer for one track on the next frame of the span; `active` gains a track on its prompt."""
+        """Track one object on the next frame of the span; a track is added to `active` on its prompt."""
         appearance = self._prompts[track].get(picture.frame)
         if appearance:
             tracker = self._trackers[reverse][track] = BoxTracker(Anchor(appearance.frame, appearance.box, appearance))
@@ -187,7 +186,7 @@ class OpenCVSession:
             ) from error
 
     def _read_appearances(self, places: Sequence[Sequence[float]]) -> dict[tuple[float, ...], Appearance]:
-        """Look again at places, each a frame and a box; every frame is read once and one at a time."""
+        """Read appearances again, each from a frame and a box; every frame is read once."""
         appearances: dict[tuple[float, ...], Appearance] = {}
         picture: FrameImage | None = None
         for place in sorted({tuple(place) for place in places}):
@@ -206,11 +205,11 @@ class OpenCVEngine:
     status = "ready"
 
     def memory(self) -> tuple[int, int] | None:
-        """Of the process; it needs no other device."""
+        """Memory of this process."""
         return read_process_memory()
 
     def open(self, video: Video, state: bytes | None = None) -> OpenCVSession:
-        """Start on a video, or go on from a saved state.
+        """Start on a video, or continue from a saved state.
 
         Raises:
             Unsupported: the state is of another engine or version.
@@ -237,7 +236,7 @@ def _box_from_prompt(prompt: Prompt, picture: FrameImage) -> Box:
     if prompt.mask is not None and (box := box_from_mask(prompt.mask)):
         return box
     if prompt.is_negative:
-        raise BadRequest("negative points alone say nothing: add a positive point or a box")
+        raise BadRequest("negative points alone are not enough: add a positive point or a box")
     if prompt.box is not None and not prompt.points:
         return prompt.box
     return box_from_clicks(picture.rgb, prompt.points, prompt.box)
