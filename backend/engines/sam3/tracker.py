@@ -267,8 +267,7 @@ class Tracker:
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
         """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
-        constants, count = self._get_constants(), len(memories)
-        device = image.hidden.device
+        constants, count, device = self._get_constants(), len(memories), image.hidden.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
         offsets = torch.tensor([memory.offsets for memory in memories], device=device)
