@@ -78,6 +78,11 @@ class Busy(BackendError):
         self.retry_after = retry_after
 
 
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, for the log."""
+    return " ".join(str(error).split())
+
+
 def where(error: BaseException) -> str:
     """An unforeseen error's kind and the place in our code that it came from; never its text, which may hold paths."""
     trace, places = error.__traceback__, ["?"]

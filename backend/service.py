@@ -9,16 +9,16 @@ from typing import Any
 
 from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
-from backend.errors import BackendError, BadRequest, StudioError
+from backend.errors import BackendError, BadRequest, StudioError, one_line
 from backend.jobs.status import JobStatus
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio import label_config, request
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.videos import reader
-from backend.predict.handler import Story
-from backend.predict.preannotation import OFF, Batch
-from backend.predict.request_context import Request, Tools
-from backend.predict.response_cache import Memory
+from backend.predict.handler import PredictHandler
+from backend.predict.preannotation import OFF, Preannotation
+from backend.predict.request_context import RequestContext, Tools
+from backend.predict.response_cache import ResponseCache
 from backend.settings import Settings
 from backend.track_editor.view import Manager
 from backend.tracks import keyframe_selection
@@ -42,12 +42,12 @@ class Service:
         self._signer = Signer.of(settings)
         self._worker = worker or _worker_client(settings)
         self.tools = Tools(settings, self._worker)
-        self._memory = Memory(self.tools.store)
+        self._cache = ResponseCache(self.tools.store)
         self._pictures = ConcurrencyLimit(_PICTURES)
-        self.batch = Batch(self.tools)
+        self.preannotation = Preannotation(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
-        self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._address)
-        self.manager = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.studios.of)
+        self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._task_url)
+        self.track_editor = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.client)
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._worker.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
@@ -55,14 +55,14 @@ class Service:
 
     def close(self) -> None:
         """Save what runs and end the worker."""
-        self.batch.close()
+        self.preannotation.close()
         self.tools.scheduler.close()
         self.job_status.close()
         self.tools.videos.close()
 
-    def _address(self, project: str, task: str) -> str | None:
+    def _task_url(self, project: str, task: str) -> str | None:
         """A task's page, for who may reach Label Studio as we do."""
-        client = self.tools.studios.of(project)
+        client = self.tools.connections.client(project)
         known = client is not None and project.isdecimal() and task.isdecimal()
         return f"{client.url}/projects/{project}/data?task={task}" if client and known else None
 
@@ -86,7 +86,7 @@ class Service:
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Take note of a project's Label Studio; without an address, of nothing. Settings count for more than this."""
-        self.tools.studios.connect(project, hostname, token)
+        self.tools.connections.connect(project, hostname, token)
 
     def setup(self, project: str, xml: str, hostname: str, token: str) -> str:
         """A project connects: as `connect`, and the log says what of its config can be prompted.
@@ -116,17 +116,19 @@ class Service:
             threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
 
     def _annotate(self, project: int, xml: str, source: str) -> None:
-        client = self.tools.studios.of(str(project))
+        client = self.tools.connections.client(str(project))
         try:
             if client is None:
                 raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
             count = 0
             for task in client.tasks(project):
-                if not self.batch.has(client, task["id"], self.batch.phrases(task, xml, source)):
-                    count += self.batch.try_queue(task, xml, str(project), source) is not None
+                if not self.preannotation.has_prediction(
+                    client, task["id"], self.preannotation.phrases(task, xml, source)
+                ):
+                    count += self.preannotation.try_queue(task, xml, str(project), source) is not None
             log.info("project %d: %d tasks are annotated ahead", project, count)
         except BackendError as error:
-            log.warning("project %d is not annotated ahead: %s", project, " ".join(str(error).split()))
+            log.warning("project %d is not annotated ahead: %s", project, one_line(error))
 
     def frame(self, key: str, number: int) -> bytes:
         """An LS frame of the video that a signed key names, as JPEG.
@@ -136,7 +138,7 @@ class Service:
             Busy: too many are asked for.
         """
         url, framerate = self._signer.video(key)
-        with self._pictures, self.tools.videos.open(url, self.tools.studios.named) as video:
+        with self._pictures, self.tools.videos.open(url, self.tools.connections.default_client) as video:
             return encode_jpeg(reader(video, framerate)(number))
 
     def predict(
@@ -160,7 +162,7 @@ class Service:
         """
         deadline = time.monotonic() + self.settings.response_timeout
         if not context:
-            return self.batch.predict(tasks, xml, project)
+            return self.preannotation.predict(tasks, xml, project)
         with self.tools.metrics.predict_seconds.time():
             return self._interactive(tasks, context, xml, project, deadline)
 
@@ -175,12 +177,14 @@ class Service:
         config = label_config.parse(xml)
         try:
             interaction = request.parse(tasks, context, config)
-            result = Story(Request(self.tools, self._memory, interaction, config, project)).answered(deadline)
+            result = PredictHandler(RequestContext(self.tools, self._cache, interaction, config, project)).handle(
+                deadline
+            )
         except BackendError as error:
             line = request.line_of(tasks, context, config)
             if line is None:
                 raise
-            log.warning("told in the line for words: %s", " ".join(str(error).split()))
+            log.warning("told in the line for words: %s", one_line(error))
             result = [line.written(f"not done: {error}")]
         scores = [one["score"] for one in result if "score" in one]
         score = sum(scores) / len(scores) if scores else 0.0

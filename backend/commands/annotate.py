@@ -16,7 +16,7 @@ from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import Client
-from backend.predict.preannotation import Source
+from backend.predict.preannotation import PhraseSource
 from backend.service import Service
 from backend.settings import Settings
 
@@ -26,7 +26,7 @@ _LOOK = 0.2
 def run(
     settings: Settings,
     project: int,
-    source: Source,
+    source: PhraseSource,
     *,
     tasks: Collection[int] = (),
     view: int | None = None,
@@ -75,8 +75,8 @@ def run(
     return len(failed)
 
 
-def _is_done(service: Service, client: Client, task: Mapping[str, Any], xml: str, source: Source) -> bool:
-    return service.batch.has(client, task["id"], service.batch.phrases(task, xml, source))
+def _is_done(service: Service, client: Client, task: Mapping[str, Any], xml: str, source: PhraseSource) -> bool:
+    return service.preannotation.has_prediction(client, task["id"], service.preannotation.phrases(task, xml, source))
 
 
 def _queued(
@@ -84,13 +84,13 @@ def _queued(
     tasks: Sequence[Mapping[str, Any]],
     xml: str,
     project: str,
-    source: Source,
+    source: PhraseSource,
     failed: dict[int, str],
 ) -> dict[int, Job]:
     jobs = {}
     for task in tasks:
         try:
-            jobs[task["id"]] = service.batch.queue(task, xml, project, source)
+            jobs[task["id"]] = service.preannotation.queue(task, xml, project, source)
         except StudioError:
             raise
         except BackendError as error:

@@ -9,7 +9,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from backend.errors import BackendError, BadRequest, Busy, where
+from backend.errors import BackendError, BadRequest, Busy, one_line, where
 from backend.http import jobs_page, serving, tracks_page
 from backend.labelstudio import label_config
 from backend.service import Service
@@ -30,7 +30,7 @@ def create_app(service: Service) -> Flask:
 def _add_routes(app: Flask, service: Service) -> None:
     serving.add_routes(app)
     jobs_page.add_routes(app, service.job_status)
-    tracks_page.add_routes(app, service.manager)
+    tracks_page.add_routes(app, service.track_editor)
 
     @app.get("/")
     def first() -> ResponseReturnValue:
@@ -115,7 +115,7 @@ def _authenticate(service: Service) -> ResponseReturnValue | None:
 
 def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, BackendError):
-        log.warning("%s %s: %s", request.method, request.path, " ".join(str(error).split()))
+        log.warning("%s %s: %s", request.method, request.path, one_line(error))
         answer: Response = jsonify({"error": str(error)})
         if isinstance(error, Busy):
             answer.headers["Retry-After"] = str(error.retry_after)
@@ -123,4 +123,4 @@ def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, HTTPException):
         return jsonify({"error": f"{error.name}: {error.description}"}), error.code or 500
     log.error("%s %s: %s", request.method, request.path, where(error))
-    return jsonify({"error": "this should not have happened: the server's log says where"}), 500
+    return jsonify({"error": "Internal error; see the server log."}), 500

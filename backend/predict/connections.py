@@ -9,7 +9,7 @@ _CLIENTS = 1024
 """How many projects' are held at hand; those of the others are on disk."""
 
 
-class Studios:
+class Connections:
     """One per process. What the settings say counts for more than what a project said when it connected."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -25,11 +25,11 @@ class Studios:
             self._clients.put(project, Client(hostname, token))
 
     @property
-    def named(self) -> Client | None:
+    def default_client(self) -> Client | None:
         """The one that the settings name."""
         return self._set
 
-    def of(self, project: str) -> Client | None:
+    def client(self, project: str) -> Client | None:
         """A project's, where it is known."""
         if self._set:
             return self._set

@@ -20,14 +20,14 @@ from backend.labelstudio.region import Region
 from backend.labelstudio.request import Interaction, Line
 
 
-def may_go_on(region: Region, phrase: str, *, preserve: bool) -> bool:
+def may_extend(region: Region, phrase: str, *, preserve: bool) -> bool:
     """Whether what words have found may be replaced by what these words find."""
     if not region.is_untouched:
         return False
     return not preserve or (region.is_partial and region.meta.get("phrase") == phrase)
 
 
-def lawful(
+def allowed_results(
     results: Iterable[Mapping[str, Any]], interaction: Interaction, going_on: Collection[str]
 ) -> list[Mapping[str, Any]]:
     """The results that may be answered.

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from backend.errors import BackendError, BadRequest, StudioError, where
+from backend.errors import BackendError, BadRequest, StudioError, one_line, where
 from backend.jobs.job import Job
 from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
@@ -27,21 +27,21 @@ from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.labelstudio.track_ids import Sight
 from backend.predict.request_context import Results, Tools
-from backend.predict.text_results import Finding
+from backend.predict.text_results import TextResult
 from backend.tracks.frame_range import ALL_FRAMES
 from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
 
 OFF, LABELS = "off", "labels"
-Source = str | tuple[str, ...]
+PhraseSource = str | tuple[str, ...]
 """Where phrases come from: "labels", for those of all labels; the name of a task's field; or they themselves."""
-_AGAIN = 60.0
+_RETRY_SECONDS = 60.0
 """Seconds until a Label Studio that did not take an answer is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
+class _TaskHistory:
     """What a task had before it is given a prediction.
 
     Attributes:
@@ -49,42 +49,42 @@ class _Before:
         numbers: all that any track of the task ever had, as far as it is told.
     """
 
-    known: Sequence[Sequence[Region]]
+    track_lists: Sequence[Sequence[Region]]
     numbers: frozenset[int]
 
     @classmethod
-    def of(cls, predictions: object, annotations: object, drafts: object, video: str) -> Self:
+    def from_task(cls, predictions: object, annotations: object, drafts: object, video: str) -> Self:
         """As Label Studio lists them; what it does not tell is none."""
-        newest = sorted(_listed(predictions), key=_number, reverse=True)
-        submitted = [one for one in _listed(annotations) if not one.get("was_cancelled")]
+        newest = sorted(_mappings(predictions), key=_number, reverse=True)
+        submitted = [one for one in _mappings(annotations) if not one.get("was_cancelled")]
         submitted.sort(key=lambda one: str(one.get("updated_at") or ""))
         tracks = [[one for one in track_ids.tracks(each.get("result"), video) if one.track_id] for each in newest]
         tracks += [track_ids.tracks(each.get("result"), video) for each in submitted[-1:]]
-        holders = [*newest, *_listed(annotations), *_listed(drafts)]
-        results = [one for each in holders for one in _listed(each.get("result"))]
+        holders = [*newest, *_mappings(annotations), *_mappings(drafts)]
+        results = [one for each in holders for one in _mappings(each.get("result"))]
         numbers = {number for one in results if (number := regions.track_id(one.get("meta")))}
         numbers |= {last for each in newest if isinstance(last := _made_of(each).get("last"), int)}
         return cls(tracks, frozenset(numbers))
 
 
-class Batch:
+class Preannotation:
     """One per process."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._refused: set[int] = set()
         """Jobs that Label Studio did not take: they are answered where they are asked for."""
-        self._wanted = threading.Event()
+        self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._post_all, name="poster", daemon=True)
-        tools.scheduler.on_done = self._note
-        self._wanted.set()  # what an earlier process has left
+        tools.scheduler.on_done = self._on_done
+        self._wake.set()  # what an earlier process has left
         self._thread.start()
 
     def close(self) -> None:
         """Post no more; what is left is posted when the store is next opened."""
         self._closed.set()
-        self._wanted.set()
+        self._wake.set()
         self._thread.join(1.0)
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], xml: str, project: str) -> list[Any]:
@@ -96,30 +96,32 @@ class Batch:
         source = self._tools.settings.pre_annotate
         if source == OFF:
             return []
-        answers = [self._one(task, xml, project, source) for task in tasks if isinstance(task, Mapping)]
+        answers = [self._predict_task(task, xml, project, source) for task in tasks if isinstance(task, Mapping)]
         return answers if any(answers) else []
 
-    def _one(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Any:
+    def _predict_task(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Any:
         job = self.try_queue(task, xml, project, source)
         if job is None:
             return []
         # What can be posted is not answered, too: Label Studio would have it twice.
-        is_to_come = self._tools.studios.of(project) and job.number not in self._refused
+        is_to_come = self._tools.connections.client(project) and job.number not in self._refused
         if job.state != "done" or is_to_come:
             return []
         config = label_config.parse(xml)
-        before = _Before.of(task.get("predictions"), task.get("annotations"), task.get("drafts"), config.video.name)
+        before = _TaskHistory.from_task(
+            task.get("predictions"), task.get("annotations"), task.get("drafts"), config.video.name
+        )
         return self._prediction(job, config, before)
 
-    def try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job | None:
+    def try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job | None:
         """As `queue`; None: the log says why not."""
         try:
             return self.queue(task, xml, project, source)
         except BackendError as error:
-            log.warning("task %s is not annotated ahead: %s", task.get("id"), " ".join(str(error).split()))
+            log.warning("task %s is not annotated ahead: %s", task.get("id"), one_line(error))
             return None
 
-    def queue(self, task: Mapping[str, Any], xml: str, project: str, source: Source) -> Job:
+    def queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job:
         """The job that annotates a task: one that is there, or a new one, which waits until nobody else wants anything.
 
         Args:
@@ -130,33 +132,33 @@ class Batch:
         Raises:
             BackendError: the task has no video, no words, or cannot be taken now.
         """
-        recipe = self._recipe(task, label_config.parse(xml), project, source)
+        recipe = self._job_spec(task, label_config.parse(xml), project, source)
         parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
         post = json.dumps({"config": xml, "task": task.get("id")})
         key = (recipe.task, "batch", "")
         job = self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
         if job.state == "done":  # it is asked for, so Label Studio may have lost it
             self._tools.store.set_unposted(job.number)
-            self._wanted.set()
+            self._wake.set()
         return job
 
-    def has(self, client: Client, task: int, phrases: Sequence[str] | None = None) -> bool:
+    def has_prediction(self, client: Client, task: int, phrases: Sequence[str] | None = None) -> bool:
         """Whether a task has a prediction of this model, for these phrases and no others; None: for any.
 
         Raises:
             StudioError: Label Studio does not answer.
         """
-        right, stale = self._ours(client.predictions(task), phrases)
+        right, stale = self._split_predictions(client.predictions(task), phrases)
         return bool(right) and not stale
 
-    def phrases(self, task: Mapping[str, Any], xml: str, source: Source) -> tuple[str, ...] | None:
+    def phrases(self, task: Mapping[str, Any], xml: str, source: PhraseSource) -> tuple[str, ...] | None:
         """What is to be looked for in a task; None: that cannot be told."""
         try:
             return _phrases(task.get("data") or {}, label_config.parse(xml), source)
         except BadRequest:
             return None
 
-    def _ours(
+    def _split_predictions(
         self, predictions: Iterable[Mapping[str, Any]], phrases: Sequence[str] | None
     ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         """The predictions of this model: those for these phrases, and those that are known to be for others."""
@@ -169,7 +171,7 @@ class Batch:
         ]
         return [one for one in ours if one not in stale], stale
 
-    def _recipe(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: Source) -> JobSpec:
+    def _job_spec(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: PhraseSource) -> JobSpec:
         data, video = task.get("data"), config.video
         if not isinstance(data, Mapping):
             raise BadRequest("the task holds no data: import it again with the video's address")
@@ -185,14 +187,14 @@ class Batch:
             ranges=(ALL_FRAMES,),
         )
 
-    def _prediction(self, job: Job, config: LabelConfig, before: _Before) -> dict[str, Any]:
+    def _prediction(self, job: Job, config: LabelConfig, before: _TaskHistory) -> dict[str, Any]:
         """A prediction, the same whenever it is made of the same: new ids are made of the job's."""
         video, settings = config.video.name, self._tools.settings
-        found = Finding(job, settings).found()
+        found = TextResult(job, settings).detections()
         classes = {name: config.named(one.phrase, video) for name, one in found.items()}
         sights = {name: Sight(one.made.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
-        known = track_ids.identities(sights, before.known, before.numbers)
-        taken = {region.id for tracks in before.known for region in tracks}
+        known = track_ids.identities(sights, before.track_lists, before.numbers)
+        taken = {region.id for tracks in before.track_lists for region in tracks}
         result: Results = []
         scores = []
         for name, one in found.items():
@@ -219,15 +221,15 @@ class Batch:
 
     # Posting
 
-    def _note(self, job: Job) -> None:
+    def _on_done(self, job: Job) -> None:
         if job.row.post:
-            self._wanted.set()
+            self._wake.set()
 
     def _post_all(self) -> None:
         left = 0
         while True:
-            self._wanted.wait(_AGAIN if left else None)
-            self._wanted.clear()
+            self._wake.wait(_RETRY_SECONDS if left else None)
+            self._wake.clear()
             try:
                 left = 0
                 for kept in self._tools.store.unposted():
@@ -242,7 +244,7 @@ class Batch:
 
     def _post(self, kept: JobRow) -> bool:
         """Give a job's answer to Label Studio, unless it has it, instead of one for other phrases. False: later."""
-        job, client = self._tools.scheduler.job(kept.number), self._tools.studios.of(kept.spec.project)
+        job, client = self._tools.scheduler.job(kept.number), self._tools.connections.client(kept.spec.project)
         if job is None or client is None:
             return True  # it is answered from the store, when it is asked for
         posted = json.loads(kept.post or "{}")
@@ -250,32 +252,34 @@ class Batch:
             task = int(posted["task"])
             config = label_config.parse(posted["config"])
             predictions = client.predictions(task)
-            right, stale = self._ours(predictions, kept.spec.phrases)
+            right, stale = self._split_predictions(predictions, kept.spec.phrases)
             if not right:
-                before = _Before.of(predictions, client.annotations(task), client.drafts(task), config.video.name)
+                before = _TaskHistory.from_task(
+                    predictions, client.annotations(task), client.drafts(task), config.video.name
+                )
                 client.add_prediction(task, self._prediction(job, config, before))
         except BackendError as error:
             self._refused.add(kept.number)
-            log.warning("job %d is not posted: %s", kept.number, " ".join(str(error).split()))
+            log.warning("job %d is not posted: %s", kept.number, one_line(error))
             if not (isinstance(error, StudioError) and error.is_final):
                 return False
         except Exception as error:
             log.error("job %d cannot be posted: %s", kept.number, where(error))
         else:
             self._refused.discard(kept.number)
-            if not _cleared(client, stale):
+            if not _delete_predictions(client, stale):
                 return False
         self._tools.store.set_posted(kept.number)
         return True
 
 
-def _cleared(client: Client, stale: Iterable[Mapping[str, Any]]) -> bool:
+def _delete_predictions(client: Client, stale: Iterable[Mapping[str, Any]]) -> bool:
     """Take predictions away. False: later."""
     try:
         for one in stale:
             client.delete_prediction(int(one["id"]))
     except StudioError as error:
-        log.warning("a prediction for other words is not taken away: %s", " ".join(str(error).split()))
+        log.warning("a prediction for other words is not taken away: %s", one_line(error))
         return error.is_final
     return True
 
@@ -291,7 +295,7 @@ def _number(prediction: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _listed(given: object) -> list[Mapping[str, Any]]:
+def _mappings(given: object) -> list[Mapping[str, Any]]:
     return [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
 
 
@@ -301,7 +305,7 @@ def _new_id(name: str, number: int, taken: set[str]) -> str:
     return next(way for way in ways if way not in taken)
 
 
-def _phrases(data: Mapping[str, Any], config: LabelConfig, source: Source) -> tuple[str, ...]:
+def _phrases(data: Mapping[str, Any], config: LabelConfig, source: PhraseSource) -> tuple[str, ...]:
     if not isinstance(source, str):
         given: Iterable[Any] = source
     elif source == LABELS:

@@ -22,8 +22,8 @@ from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.labelstudio.request import Interaction
 from backend.labelstudio.videos import Videos
-from backend.predict.connections import Studios
-from backend.predict.response_cache import Memory
+from backend.predict.connections import Connections
+from backend.predict.response_cache import ResponseCache
 from backend.settings import Settings
 
 _WAITERS = 64
@@ -48,7 +48,7 @@ class Tools:
         self.videos = Videos(settings)
         limits = settings.limits
         self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.retention_days)
-        self.studios = Studios(settings, self.store)
+        self.connections = Connections(settings, self.store)
         self.metrics = Metrics()
         self.scheduler = Scheduler(
             worker,
@@ -64,7 +64,7 @@ class Tools:
         self.model_version = f"{worker.name}-{worker.version}"
 
     def _fetch(self, recipe: JobSpec, cancelled: Callable[[], bool]) -> Path:
-        return self.videos.fetch(recipe.url, self.studios.of(recipe.project), cancelled)
+        return self.videos.fetch(recipe.url, self.connections.client(recipe.project), cancelled)
 
     def wait(self, jobs: Sequence[Job], deadline: float) -> None:
         """Wait until all of them have ended, or until there is just time to make an answer by `deadline`.
@@ -79,7 +79,7 @@ class Tools:
             finally:
                 self._waiters.release()
 
-    def engine_now(self) -> str:
+    def engine_status(self) -> str:
         """The engine's name, and what it is waited for where its model is not ready."""
         status = self.worker.status
         return self.worker.name if status == "ready" else f"{self.worker.name} is {status}"
@@ -104,7 +104,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Request:
+class RequestContext:
     """One request.
 
     Attributes:
@@ -113,17 +113,17 @@ class Request:
     """
 
     tools: Tools
-    memory: Memory
+    cache: ResponseCache
     interaction: Interaction
     config: LabelConfig
     project: str
-    began: float = field(default_factory=time.monotonic)
+    start_time: float = field(default_factory=time.monotonic)
 
     def key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
         """Of the jobs for a region, or for a line of words."""
         return self.interaction.task, kind, name
 
-    def recipe(self, **asked: Any) -> JobSpec:
+    def job_spec(self, **asked: Any) -> JobSpec:
         """A job on the task's video."""
         return JobSpec(
             task=self.interaction.task,
@@ -134,7 +134,7 @@ class Request:
             **asked,
         )
 
-    def new(self, name: str, classes: tuple[str, ...]) -> Region:
+    def new_region(self, name: str, classes: tuple[str, ...]) -> Region:
         """A region that the page does not have yet."""
         video = self.interaction.video
         return Region(name, self.config.region_control(video), video, classes, (), origin="prediction")
@@ -154,8 +154,8 @@ class Request:
             made.items,
             framerate=self.interaction.framerate,
             labels=labels,
-            track_id=self.memory.number(self.interaction.task, region, self.interaction.track_ids),
-            engine=self.tools.engine_now(),
+            track_id=self.cache.assign_track_id(self.interaction.task, region, self.interaction.track_ids),
+            engine=self.tools.engine_status(),
             score=score,
             partial=partial,
             iou=made.iou,

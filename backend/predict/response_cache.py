@@ -16,8 +16,8 @@ from backend.jobs.store import Store
 from backend.labelstudio.clicks import Click, Clicked
 from backend.labelstudio.keyframe import Item
 from backend.labelstudio.region import Region
-from backend.predict.results import Tracking
-from backend.predict.text_results import Finding
+from backend.predict.results import RegionResult
+from backend.predict.text_results import TextResult
 from backend.table import Table
 
 _MOST = 4096
@@ -27,7 +27,7 @@ _UNSAVED = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ResultSource:
     """Where a region's track comes from.
 
     Attributes:
@@ -37,13 +37,13 @@ class Source:
         made: what it is made of, where that is no box.
     """
 
-    view: Tracking | Finding
-    name: str | None = None
-    stays: Sequence[Item] = ()
-    made: Mapping[str, Any] | None = None
+    result: RegionResult | TextResult
+    track_name: str | None = None
+    fixed: Sequence[Item] = ()
+    origin: Mapping[str, Any] | None = None
 
 
-class Memory:
+class ResponseCache:
     """One per process. The signs of clicks are kept in the store: nothing else tells them after a restart."""
 
     def __init__(self, store: Store) -> None:
@@ -52,12 +52,12 @@ class Memory:
         self._numbers: Table[dict[str, int]] = Table(_MOST)
         self._clicked: Table[tuple[str, str]] = Table(_MOST)
         self._owned: Table[tuple[str, ...]] = Table(_MOST)
-        self._answered: Table[Answered] = Table(_MOST)
-        self._lines: Table[Answers] = Table(_MOST)
-        self.sources: Table[Source] = Table(_JOBS)
+        self._answered: Table[CachedRegion] = Table(_MOST)
+        self._lines: Table[PromptFieldCache] = Table(_MOST)
+        self.sources: Table[ResultSource] = Table(_JOBS)
         """By task and region."""
 
-    def number(self, task: str, region: Region, seen: Iterable[int]) -> int:
+    def assign_track_id(self, task: str, region: Region, seen: Iterable[int]) -> int:
         """The region's number, or the next one that the task has not seen."""
         with self._lock:
             known = self._numbers.get(task) or {}
@@ -69,9 +69,9 @@ class Memory:
             self._numbers.put(task, known)
             return known[region.id]
 
-    def signed(self, task: str, clicks: Iterable[Click], page: Mapping[str, Region]) -> list[Click]:
+    def sign_clicks(self, task: str, clicks: Iterable[Click], page: Mapping[str, Region]) -> list[Click]:
         """The clicks, each positive or negative: as the request says, or an earlier one did; else positive."""
-        told = {click.id: click.positive for region in page.values() for click in clicks_of(region)}
+        told = {click.id: click.positive for region in page.values() for click in parse_clicks(region)}
         signed = []
         for click in clicks:
             if click.positive is not None:
@@ -80,7 +80,7 @@ class Memory:
             signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
         return signed
 
-    def clicked(self, task: str, clicked: Clicked, page: Mapping[str, Region]) -> str:
+    def region_id(self, task: str, clicked: Clicked, page: Mapping[str, Region]) -> str:
         """The id of the region that an object's clicks make: the one that some of them made before, or its own.
 
         A point that was given another label belongs to another object from then on.
@@ -91,7 +91,7 @@ class Memory:
         on_page = (
             region.id
             for region in page.values()
-            if region.meta.get("object") == label and {click.id for click in clicks_of(region)} & set(names)
+            if region.meta.get("object") == label and {click.id for click in parse_clicks(region)} & set(names)
         )
         known = known or next(on_page, None)
         known = known or "p" + hashlib.sha256(f"{task}|{label}|{names[0]}".encode(errors="replace")).hexdigest()[:9]
@@ -99,37 +99,37 @@ class Memory:
             self._clicked.put((task, name), (known, label))
         return known
 
-    def own(self, task: str, text: str, shown: tuple[str, ...], *, is_now: bool) -> tuple[str, ...]:
+    def person_lines(self, task: str, text: str, shown: tuple[str, ...], *, is_now: bool) -> tuple[str, ...]:
         """A person's lines of a text: as shown now, or as a request has shown them before, else as they were saved."""
         if is_now:
             self._owned.put((task, text), shown)
         return self._owned.get((task, text)) or shown
 
-    def note(self, task: str, answer: Iterable[Region]) -> None:
+    def record(self, task: str, answer: Iterable[Region]) -> None:
         """These regions are answered together, like this."""
-        arrival = Arrival()
+        arrival = Delivery()
         for region in answer:
             earlier = self._answered.get((task, region.id))
             # A region that has been on the page can only be gone because a person deleted it.
             has_arrived = earlier.arrival if earlier and earlier.arrival.is_seen else arrival
-            self._answered.put((task, region.id), Answered(region, time.monotonic(), has_arrived))
+            self._answered.put((task, region.id), CachedRegion(region, time.monotonic(), has_arrived))
 
-    def saw(self, task: str, names: Iterable[str]) -> None:
+    def mark_seen(self, task: str, names: Iterable[str]) -> None:
         """A request shows these regions: their answers have reached the page."""
         for name in names:
             if answered := self._answered.get((task, name)):
                 answered.arrival.is_seen = True
 
-    def line(self, task: str, text: str | None) -> "Answers":
+    def prompt_field(self, task: str, text: str | None) -> "PromptFieldCache":
         """What a line for words was answered, by the id of its text."""
         with self._lock:
-            answers = self._lines.get((task, text)) or Answers(task, self._answered)
+            answers = self._lines.get((task, text)) or PromptFieldCache(task, self._answered)
             self._lines.put((task, text), answers)
             return answers
 
 
 @dataclass(slots=True)
-class Arrival:
+class Delivery:
     """Whether an answer has reached the page: some request has shown a region of it since.
 
     Label Studio drops answers that come late or that another request has overtaken, and tells nobody.
@@ -139,22 +139,22 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CachedRegion:
     """A region as it was answered last, and when, of the monotonic clock."""
 
     region: Region
     at: float
-    arrival: Arrival
+    arrival: Delivery
 
 
-class Answers:
+class PromptFieldCache:
     """What one annotation's line for words was answered.
 
     Args:
         answered: by task and region.
     """
 
-    def __init__(self, task: str, answered: Table[Answered]) -> None:
+    def __init__(self, task: str, answered: Table[CachedRegion]) -> None:
         self._task, self._answered = task, answered
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], str] = {}
@@ -178,7 +178,7 @@ class Answers:
         with self._lock:
             self._ids = {known: region for known, region in self._ids.items() if known[0] != key}
 
-    def regions(self, page: Mapping[str, Region], since: float) -> "Known":
+    def regions(self, page: Mapping[str, Region], since: float) -> "PageRegions":
         """The page's regions, with what is known of them beside the page as it was saved.
 
         Args:
@@ -190,7 +190,7 @@ class Answers:
         lacking = {name: one for name, one in given.items() if name not in page}
         # What was answered after this request was sent has been overtaken by it.
         unsaved = {name: one.region for name, one in lacking.items() if 0 <= since - one.at < _UNSAVED}
-        return Known(
+        return PageRegions(
             page=page,
             shown={**unsaved, **page},
             answered={name: one.region for name, one in given.items()},
@@ -200,7 +200,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PageRegions:
     """The regions of a page, by id.
 
     Attributes:
@@ -224,13 +224,13 @@ class Known:
         return region.id in self.page and is_newest
 
 
-def made_of(clicked: Clicked, clicks: Iterable[Click]) -> dict[str, Any]:
+def clicks_origin(clicked: Clicked, clicks: Iterable[Click]) -> dict[str, Any]:
     """What a region of clicks keeps in its `meta`, so that they are known again from the page alone."""
     points = {click.id: [click.frame, click.x, click.y, click.positive is not False] for click in clicks}
     return {"object": clicked.label, "points": points}
 
 
-def clicks_of(region: Region) -> list[Click]:
+def parse_clicks(region: Region) -> list[Click]:
     """The clicks that made a region, as its `meta` has them."""
     points: Any = region.meta.get("points")
     clicks = []

@@ -23,7 +23,7 @@ from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
 
 
-def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[FramePrompts, ...]:
+def frame_prompts(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[FramePrompts, ...]:
     """The prompts of the segments that are tracked: the keyframes beside them, and the clicks."""
     tracked = [segment for segment in segments if segment.is_tracked]
     anchors = {item.frame: item for one in tracked for item in (one.before, one.after) if item}
@@ -33,7 +33,7 @@ def shown_on(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]
     return tuple(FramePrompts(frame, boxes.get(frame), tuple(points.get(frame, ()))) for frame in frames)
 
 
-def stretches(
+def tracked_intervals(
     segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]], direction: Direction
 ) -> tuple[tuple[int | None, int | None], ...]:
     """LS frames from one prompt to the next in the segments that are tracked.
@@ -57,12 +57,12 @@ def stretches(
     return tuple(found)
 
 
-def within(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
+def tracked_ranges(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
     """The parts of the video that the segments are tracked on."""
     return tuple(segment.within for segment in segments if segment.is_tracked)
 
 
-class Tracking:
+class RegionResult:
     """A region and the job that makes it anew; the job goes on meanwhile."""
 
     def __init__(self, job: Job, region: Region, segments: Sequence[Segment], settings: Settings) -> None:

@@ -8,12 +8,12 @@ from backend.labelstudio.commands import Question
 from backend.labelstudio.region import Region, new_id
 from backend.labelstudio.track_ids import Sight
 from backend.predict import overwrite_policy
-from backend.predict.response_cache import Answers, Known
-from backend.predict.text_results import Found
+from backend.predict.response_cache import PageRegions, PromptFieldCache
+from backend.predict.text_results import TextDetection
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TextMatches:
     """What becomes of the objects that were found, by their names.
 
     Attributes:
@@ -25,22 +25,22 @@ class Plan:
     """
 
     new: Mapping[str, str]
-    going_on: Mapping[str, Region]
-    there: int
+    continued: Mapping[str, Region]
+    existing: int
     fresh: int
 
 
-def plan(
-    found: Mapping[str, Found],
+def match_regions(
+    found: Mapping[str, TextDetection],
     page: Mapping[str, Region],
-    answers: Answers,
+    answers: PromptFieldCache,
     key: str,
     question: Question,
     *,
     since: float,
     until: int,
     preserve: bool,
-) -> Plan:
+) -> TextMatches:
     """Match objects with what the page shows. What a person has deleted stays away, unless it is asked for anew.
 
     Args:
@@ -67,7 +67,7 @@ def plan(
             match
             and is_free
             and match.items[-1].frame <= until
-            and overwrite_policy.may_go_on(match, one.phrase, preserve=preserve)
+            and overwrite_policy.may_extend(match, one.phrase, preserve=preserve)
         ):
             going_on[name] = match
         elif match or name in doubled:
@@ -80,10 +80,12 @@ def plan(
             new[name] = lost.get(name) or new_id()
         if became := new.get(name) or (match.id if match else None):
             answers.note(key, name, became)
-    return Plan(new, going_on, there, fresh)
+    return TextMatches(new, going_on, there, fresh)
 
 
-def _on_page(found: Mapping[str, Found], ids: Mapping[str, str | None], known: Known) -> dict[str, Region]:
+def _on_page(
+    found: Mapping[str, TextDetection], ids: Mapping[str, str | None], known: PageRegions
+) -> dict[str, Region]:
     """The region on the page of each object: the one that it became, or one like it, as it is or was answered."""
     placed = {name: known.shown[earlier] for name, earlier in ids.items() if earlier and earlier in known.shown}
     for shown in (known.shown, known.answered):
@@ -94,7 +96,7 @@ def _on_page(found: Mapping[str, Found], ids: Mapping[str, str | None], known: K
     return placed
 
 
-def _alike(found: Mapping[str, Found], shown: Iterable[Region], *, of_one_phrase: bool = False) -> set[str]:
+def _alike(found: Mapping[str, TextDetection], shown: Iterable[Region], *, of_one_phrase: bool = False) -> set[str]:
     """The objects that look like one of these regions, whether another one does, too."""
     shown = list(shown)
     overlaps = track_ids.overlaps([*_sights(found).values()], [Sight.of(region) for region in shown])
@@ -106,7 +108,7 @@ def _alike(found: Mapping[str, Found], shown: Iterable[Region], *, of_one_phrase
     }
 
 
-def _sights(found: Mapping[str, Found]) -> dict[str, Sight]:
+def _sights(found: Mapping[str, TextDetection]) -> dict[str, Sight]:
     return {name: Sight(one.made.items, frozenset({one.phrase})) for name, one in found.items()}
 
 
@@ -114,7 +116,7 @@ def _seen(regions: Mapping[str, Region]) -> dict[str, Sight]:
     return {name: Sight.of(region) for name, region in regions.items()}
 
 
-def _waits(one: Found, shown: Iterable[Region], until: int) -> bool:
+def _waits(one: TextDetection, shown: Iterable[Region], until: int) -> bool:
     """It may be one that was shown on a single frame, which has not been reached yet."""
     ats = [region.meta.get("at") for region in shown if region.meta.get("phrase") == one.phrase]
     return any(isinstance(at, int) and at > until for at in ats)

@@ -8,13 +8,13 @@ from backend.labelstudio import commands
 from backend.labelstudio.commands import Question
 from backend.labelstudio.label_config import ALL, LabelConfig
 from backend.predict import text_prompts
-from backend.predict.request_context import Request, Results
-from backend.predict.response_cache import Source
-from backend.predict.text_results import Finding, Found
+from backend.predict.request_context import RequestContext, Results
+from backend.predict.response_cache import ResultSource
+from backend.predict.text_results import TextDetection, TextResult
 from backend.tracks.frame_range import FrameRange
 
 
-class Asking:
+class TextPrompt:
     """What a line asks, from the moment when it is submitted.
 
     Attributes:
@@ -25,27 +25,27 @@ class Asking:
         BackendError: it asks for nothing, or nothing can be looked for now.
     """
 
-    def __init__(self, request: Request, text: str | None, question: Question) -> None:
+    def __init__(self, request: RequestContext, text: str | None, question: Question) -> None:
         self._request = request
         self._question = question = replace(
-            question, phrases=_named(question, request.config, request.interaction.video)
+            question, phrases=_class_names(question, request.config, request.interaction.video)
         )
         interaction, tools = request.interaction, request.tools
         within = question.within if question.at is None else FrameRange(question.at, question.at)
         limit = tools.settings.max_frames
         parts = [interaction.url, interaction.framerate, limit, question.phrases, within, question.redo]
         key, self._key = request.key(text or "", "words"), tools.digest(parts)
-        self._answers = request.memory.line(interaction.task, text)
+        self._answers = request.cache.prompt_field(interaction.task, text)
         # What is unfinished goes on with the job that redoes it.
         if question.redo and self._answers.unfinished != self._key:
             tools.scheduler.forget(key)
             self._answers.forget(self._key)
-        recipe = request.recipe(phrases=question.phrases, ranges=(within,))
+        recipe = request.job_spec(phrases=question.phrases, ranges=(within,))
         self.job = tools.submit(key, self._key, recipe)
-        self._finding = Finding(self.job, request.tools.settings)
-        self.going_on: set[str] = set()
+        self._finding = TextResult(self.job, request.tools.settings)
+        self.continued: set[str] = set()
 
-    def found(self) -> tuple[Results, str]:
+    def answer(self) -> tuple[Results, str]:
         """Regions for what was found by now, and what to say of it.
 
         Raises:
@@ -58,16 +58,16 @@ class Asking:
         # Asked in this order: it may go on in between.
         done, total = finding.progress()
         until = finding.until()
-        found = finding.found()
+        found = finding.detections()
         self._answers.unfinished = self._key if is_partial else None
         with self._answers.planning:
-            plan = text_prompts.plan(
+            plan = text_prompts.match_regions(
                 found,
                 interaction.page,
                 self._answers,
                 self._key,
                 question,
-                since=request.began,
+                since=request.start_time,
                 until=until,
                 preserve=request.tools.settings.preserve,
             )
@@ -75,26 +75,28 @@ class Asking:
         at = question.at
         missing = (1, finding.length or 1) if at else (done, total) if is_partial else None
         for name, one in found.items():
-            going_on = plan.going_on.get(name)
+            going_on = plan.continued.get(name)
             if going_on is None and name not in plan.new:
                 continue
-            region = going_on or request.new(plan.new[name], request.config.named(one.phrase, interaction.video))
+            region = going_on or request.new_region(plan.new[name], request.config.named(one.phrase, interaction.video))
             made = {"phrase": one.phrase, **({"at": at} if at else {})}
             results += request.answer(region, one.made, region.labels, one.score, missing, made)
-            self.going_on.add(region.id)
+            self.continued.add(region.id)
             if going_on:
                 self._answers.note(self._key, name, region.id)
-            request.memory.sources.put(request.key(region.id), Source(finding, name, (), made))
-        return results, self._sentence(found.values(), plan, (done, total) if is_partial else None)
+            request.cache.sources.put(request.key(region.id), ResultSource(finding, name, (), made))
+        return results, self._status_line(found.values(), plan, (done, total) if is_partial else None)
 
-    def _sentence(self, found: Collection[Found], plan: text_prompts.Plan, missing: tuple[int, int] | None) -> str:
+    def _status_line(
+        self, found: Collection[TextDetection], plan: text_prompts.TextMatches, missing: tuple[int, int] | None
+    ) -> str:
         request, question, at = self._request, self._question, self._question.at
         counts = dict.fromkeys(question.phrases, 0)
         for one in found:
             counts[one.phrase] = counts.get(one.phrase, 0) + 1
         told = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
-        if plan.there:
-            told.append(f"{plan.there} there already")
+        if plan.existing:
+            told.append(f"{plan.existing} there already")
         if plan.fresh:
             told.append(f"{plan.fresh} not saved by the page yet: ask again in five seconds")
         video = request.interaction.video
@@ -109,17 +111,19 @@ class Asking:
         elif missing and not at:
             hotstart = request.tools.settings.hotstart_frames
             held = f", new ones {hotstart} later" if hotstart else ""
-            told.append(f"{missing[0]} of {missing[1]} frames so far{held} ({request.tools.engine_now()}): ask again")
+            told.append(
+                f"{missing[0]} of {missing[1]} frames so far{held} ({request.tools.engine_status()}): ask again"
+            )
         return " · ".join(told)
 
 
-def ask(request: Request) -> Asking | None:
+def submit_text_prompt(request: RequestContext) -> TextPrompt | None:
     """What the request's line asks; None: nothing."""
     line = request.interaction.line
-    return Asking(request, line.id, commands.question(line.asked)) if line and line.asked else None
+    return TextPrompt(request, line.id, commands.question(line.asked)) if line and line.asked else None
 
 
-def _named(question: Question, config: LabelConfig, video: str) -> tuple[str, ...]:
+def _class_names(question: Question, config: LabelConfig, video: str) -> tuple[str, ...]:
     """The phrases, "all" as every label's."""
     every = [config.phrases[label] for label in config.labels.get(video, ())]
     named = [every if phrase.casefold() == ALL else [phrase] for phrase in question.phrases]

@@ -16,7 +16,7 @@ _WHOLE = Segment(None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TextDetection:
     """One object that was found, as far as it is known.
 
     Attributes:
@@ -30,7 +30,7 @@ class Found:
     score: float
 
 
-class Finding:
+class TextResult:
     """What a job for words has found; it goes on meanwhile."""
 
     def __init__(self, job: Job, settings: Settings) -> None:
@@ -55,7 +55,7 @@ class Finding:
             return 0
         return LAST_FRAME if is_whole and newest == plan.clock.picture_count - 1 else plan.clock.first_frame(newest)
 
-    def found(self) -> dict[str, Found]:
+    def detections(self) -> dict[str, TextDetection]:
         """What is known by now, by names that stay the same while the job goes on."""
         # Asked before the plan: it may end in between, and then its plan lacks nothing.
         is_whole, plan = self.job.state == "done", self.job.resolved
@@ -66,12 +66,12 @@ class Finding:
         found = {name: self._found(name, track, phrases[name], plan, is_whole) for name, track in tracks.items()}
         return {name: one for name, one in found.items() if one.made.items}
 
-    def _found(self, name: str, track: Track, phrase: str, plan: ResolvedJob, is_whole: bool) -> Found:
+    def _found(self, name: str, track: Track, phrase: str, plan: ResolvedJob, is_whole: bool) -> TextDetection:
         """One object. One that is only seen for a moment has no keyframes, unless it may be seen on; then it waits."""
         looked, length = plan.propagation.processed_frames(name), plan.clock.length
         seen = sampled(_WHOLE, track, looked, plan.clock, plan.size, length)
         is_short = np.count_nonzero(~np.isnan(seen.boxes[:, 0])) < self._settings.min_track_frames
         if is_short and not is_whole:
-            return Found(phrase, Made([]), 0.0)
+            return TextDetection(phrase, Made([]), 0.0)
         made = keyframes([_WHOLE], lambda _: seen, self._settings, plan.size, is_whole=is_whole)
-        return Found(phrase, made, float(np.nanmean(track.scores)))
+        return TextDetection(phrase, made, float(np.nanmean(track.scores)))

@@ -11,7 +11,7 @@ from backend.labelstudio.commands import Command
 from backend.labelstudio.label_config import parse as parse_config
 from backend.labelstudio.request import Interaction, parse
 from backend.labelstudio.segments import cut
-from backend.predict.response_cache import Memory
+from backend.predict.response_cache import ResponseCache
 from backend.tracks.frame_range import FrameRange
 from tests.fakes import FakeVideo, StubEngine
 
@@ -87,10 +87,10 @@ def test_clicks_are_read_with_their_frames_and_signs() -> None:
 
 def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative(make_service) -> None:
     interaction = read("clicked_after_reload")
-    memory = Memory(make_service().tools.store)
-    clicks = memory.signed(interaction.task, interaction.clicked[0].clicks, interaction.page)
+    memory = ResponseCache(make_service().tools.store)
+    clicks = memory.sign_clicks(interaction.task, interaction.clicked[0].clicks, interaction.page)
     assert [click.positive for click in clicks] == [True, False, True, True]
-    assert memory.clicked(interaction.task, interaction.clicked[0], interaction.page) in interaction.page
+    assert memory.region_id(interaction.task, interaction.clicked[0], interaction.page) in interaction.page
 
 
 def test_a_line_of_words_is_the_last_one_and_ours_are_told_apart() -> None:

@@ -232,12 +232,14 @@ def test_a_prediction_of_this_model_that_is_not_known_to_be_for_other_words_is_l
     asked(service)
     posted(service, studio)
     studio.predictions[0]["neighbors"] = None
-    assert service.batch.has(service.tools.studios.of("3"), 7, ("dog",))
+    assert service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",))
     studio.predictions[0]["neighbors"] = {"phrases": ["car"]}
-    assert not service.batch.has(service.tools.studios.of("3"), 7, ("dog",))
-    assert service.batch.has(service.tools.studios.of("3"), 7)
+    assert not service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",))
+    assert service.preannotation.has_prediction(service.tools.connections.client("3"), 7)
     studio.predictions.append(studio.predictions[0] | {"neighbors": {"phrases": ["dog"]}})
-    assert not service.batch.has(service.tools.studios.of("3"), 7, ("dog",)), "the other is still to go"
+    assert not service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",)), (
+        "the other is still to go"
+    )
 
 
 def test_a_stale_prediction_that_cannot_be_taken_away_now_goes_later(serving, studio: Studio, monkeypatch) -> None:
