@@ -119,7 +119,7 @@ def test_a_label_studio_that_has_it_already_gets_no_other(serving, studio: Studi
 
 
 def test_what_was_not_taken_is_posted_later(serving, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.predict.preannotation._AGAIN", 0.05)
+    monkeypatch.setattr("backend.predict.preannotation._RETRY_SECONDS", 0.05)
     studio.failing = lambda: ("busy", 503)
     service = serving()
     asked(service)
@@ -243,7 +243,7 @@ def test_a_prediction_of_this_model_that_is_not_known_to_be_for_other_words_is_l
 
 
 def test_a_stale_prediction_that_cannot_be_taken_away_now_goes_later(serving, studio: Studio, monkeypatch) -> None:
-    monkeypatch.setattr("backend.predict.preannotation._AGAIN", 0.05)
+    monkeypatch.setattr("backend.predict.preannotation._RETRY_SECONDS", 0.05)
     studio.predictions.append({"id": 99, "task": 7, "model_version": "stub-1", "neighbors": {"phrases": ["bus"]}})
     studio.failing = lambda: ("busy", 503) if request.method == "DELETE" else None
     service = serving()
