@@ -17,7 +17,7 @@ KEYS = {
     "jobs.py": ["lost_jobs", "bytes_equal", "max_recomputed", "bytes_per_object_frame"],
     "keyframes.py": ["seconds", "track_ms", "kept", "fold", "optimal", "frames_checked", "violations"],
     "project.py": ["tasks", "interruptions", "lost", "doubled", "overhead", "export_s", "export_by_format"],
-    "shapes_accuracy.py": ["click_easy", "box_easy", "absence", "correction_helps", "hota", "false_frames", "fps_1"],
+    "shapes_accuracy.py": ["click_mask_iou_easy", "absence", "correction_helps", "hota", "false_frames", "fps_1"],
     "video.py": ["wrong_frames", "random_reads", "containers", "sequential_fps", "opencv_sequential_fps"],
 }
 """Some of each one's keys. engine_gpu.py needs a GPU."""
