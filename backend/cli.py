@@ -237,7 +237,7 @@ def _tracks(options: argparse.Namespace) -> None:
         raise SettingsError(f"say what to do: {', '.join(tracks.ACTIONS)}")
     if file is None and options.task is None:
         raise SettingsError("say of which task: --task N, or a file of tasks before the action")
-    asked = tracks.Asked(
+    asked = tracks.TracksOptions(
         file, options.task, words[0], tuple(words[1:]), options.span, options.into, not options.no_video
     )
     tracks.run(_settings(options, "data_dir"), asked, (lambda: True) if options.yes else _is_sure)

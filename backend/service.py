@@ -12,15 +12,16 @@ from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError, BadRequest, StudioError, one_line
 from backend.jobs.status import JobStatus
 from backend.jobs.worker_client import WorkerClient, process_launcher
-from backend.labelstudio import label_config, request
 from backend.labelstudio.frame_strip import Signer
-from backend.labelstudio.videos import reader
+from backend.labelstudio.label_config import parse_label_config
+from backend.labelstudio.request import parse_prompt_field, parse_request
+from backend.labelstudio.videos import frame_reader
 from backend.predict.handler import PredictHandler
 from backend.predict.preannotation import OFF, Preannotation
 from backend.predict.request_context import RequestContext, Tools
 from backend.predict.response_cache import ResponseCache
 from backend.settings import Settings
-from backend.track_editor.view import Manager
+from backend.track_editor.view import TrackEditorView
 from backend.tracks import keyframe_selection
 from backend.video import VideoLimits, encode_jpeg
 
@@ -39,7 +40,7 @@ class Service:
 
     def __init__(self, settings: Settings, worker: WorkerClient | None = None) -> None:
         self.settings = settings
-        self._signer = Signer.of(settings)
+        self._signer = Signer.from_settings(settings)
         self._worker = worker or _worker_client(settings)
         self.tools = Tools(settings, self._worker)
         self._cache = ResponseCache(self.tools.store)
@@ -47,7 +48,9 @@ class Service:
         self.preannotation = Preannotation(self.tools)
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._task_url)
-        self.track_editor = Manager(settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.client)
+        self.track_editor = TrackEditorView(
+            settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.client
+        )
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._worker.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
@@ -102,8 +105,8 @@ class Service:
         """
         self.connect(project, hostname, token)
         try:
-            config = label_config.parse(xml)
-            log.info("project %s can be prompted with %s", project, "; ".join(config.understood()))
+            config = parse_label_config(xml)
+            log.info("project %s can be prompted with %s", project, "; ".join(config.describe()))
         except BadRequest as error:
             log.warning("project %s: %s", project, error)
         return self.model_version
@@ -139,7 +142,7 @@ class Service:
         """
         url, framerate = self._signer.video(key)
         with self._pictures, self.tools.videos.open(url, self.tools.connections.default_client) as video:
-            return encode_jpeg(reader(video, framerate)(number))
+            return encode_jpeg(frame_reader(video, framerate)(number))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
@@ -174,18 +177,18 @@ class Service:
         project: str,
         deadline: float,
     ) -> list[dict[str, Any]]:
-        config = label_config.parse(xml)
+        config = parse_label_config(xml)
         try:
-            interaction = request.parse(tasks, context, config)
+            interaction = parse_request(tasks, context, config)
             result = PredictHandler(RequestContext(self.tools, self._cache, interaction, config, project)).handle(
                 deadline
             )
         except BackendError as error:
-            line = request.line_of(tasks, context, config)
+            line = parse_prompt_field(tasks, context, config)
             if line is None:
                 raise
             log.warning("told in the line for words: %s", one_line(error))
-            result = [line.written(f"not done: {error}")]
+            result = [line.to_result(f"not done: {error}")]
         scores = [one["score"] for one in result if "score" in one]
         score = sum(scores) / len(scores) if scores else 0.0
         return [{"result": result, "score": round(score, 4), "model_version": self.model_version}] if result else []

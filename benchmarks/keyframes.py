@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.keyframe import boxes_to_percent, percent_corners
 from backend.tracks.geometry import Boxes
 from backend.tracks.keyframe_selection import BoxRun, select_fewest
 
@@ -69,7 +69,7 @@ def track(kind: str, seed: int, frames: int) -> Boxes:
         width, height = 90 * scale * np.exp(drift(6, 0.2)), 170 * scale * np.exp(drift(8, 0.1))
         x, y = 960 + np.cumsum(drift(8, 6)), 540 + np.cumsum(drift(8, 3))
     edges = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1)
-    return sequence.percent(edges + rng.normal(0, JITTER[kind], (frames, 4)), *PICTURE)
+    return boxes_to_percent(edges + rng.normal(0, JITTER[kind], (frames, 4)), *PICTURE)
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
@@ -159,7 +159,7 @@ def in_page(tracks: list[tuple[Boxes, list[int], NDArray[np.int64]]]) -> list[Bo
 
 def run(boxes: Boxes) -> BoxRun:
     """As `thin` wants it."""
-    return BoxRun.from_boxes(sequence.corners(boxes))
+    return BoxRun.from_boxes(percent_corners(boxes))
 
 
 def main() -> None:

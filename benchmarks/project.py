@@ -39,12 +39,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import annotate
-from backend.commands.export import Wanted
+from backend.commands.export import ExportOptions
 from backend.commands.export import run as export
-from backend.formats import mask_sidecar
+from backend.formats.mask_sidecar import write_sidecar
 from backend.formats.registry import NAMES
 from backend.jobs.worker_client import WorkerClient, process_launcher
-from backend.labelstudio.keyframe import Item, ours
+from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.settings import Settings
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase
@@ -148,10 +148,10 @@ def exports(folder: Path, tracks: int = 50, frames: int = 10_000) -> dict[str, f
     task = {"id": 1, "data": {"video": "a.mp4", "fps": 25}, "annotations": [{"id": 1, "result": results}]}
     file = folder / "tasks.json"
     file.write_text(json.dumps([task]))
-    mask_sidecar.write(file, {one["id"]: discs(one, frames // 50) for one in results})
+    write_sidecar(file, {one["id"]: discs(one, frames // 50) for one in results})
     found = {}
     for name, dense in ways():
-        wanted = Wanted(name, folder / f"{name}{dense}", dense, size=SIZE, looks=False)
+        wanted = ExportOptions(name, folder / f"{name}{dense}", dense, size=SIZE, looks=False)
         began = time.monotonic()
         if export(Settings(), file, wanted, say=lambda _: None):
             raise SystemExit(f"{name} is not exported")
@@ -174,7 +174,8 @@ def region(number: int, frames: int) -> dict[str, Any]:
     boxes = np.round(start + np.cumsum(rng.normal(0, 0.2, (len(range(0, frames, APART)), 4)), 0), 4)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)
     keyframes = [
-        ours(Item(1 + place * APART, place % 50 != 49, *row)).untouched(25) for place, row in enumerate(boxes.tolist())
+        mark_as_ours(Keyframe(1 + place * APART, place % 50 != 49, *row)).to_unchanged_json(25)
+        for place, row in enumerate(boxes.tolist())
     ]
     value = {"sequence": keyframes, "labels": ["Car"], "framesCount": frames, "duration": frames / 25}
     names = {"from_name": "box", "to_name": "video", "type": "videorectangle", "meta": {"track_id": number}}

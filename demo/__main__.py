@@ -16,7 +16,7 @@ import numpy as np
 import requests
 
 from backend.commands import prepare
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from demo import check, clip
@@ -144,7 +144,7 @@ def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
         setup.project = studio.create_project("SAM3 video demo", config)
         prepared = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=folder / "backend")
         prepare.run(prepared, setup.project, [str(video)], say=lambda _: None)
-        (setup.task,) = (task["id"] for task in Client(studio.url, studio.token).tasks(setup.project))
+        (setup.task,) = (task["id"] for task in LabelStudioClient(studio.url, studio.token).tasks(setup.project))
         setup.backend = studio.connect_backend(setup.project, url)
     elif setup.backend_url != url:
         studio.move_backend(setup.backend, url)

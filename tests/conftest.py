@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from backend.labelstudio.media import Media
+from backend.labelstudio.media import MediaCache
 from backend.service import Service
 from backend.settings import Settings
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
@@ -59,7 +59,7 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
     made: list[Service] = []
 
     def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> Service:
-        monkeypatch.setattr(Media, "fetch", fake_path)
+        monkeypatch.setattr(MediaCache, "fetch", fake_path)
         monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: video or FakeVideo())
         engine = engine or StubEngine()
         # Each in a folder of its own: two cannot work in one.

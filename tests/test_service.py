@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest, BadVideo, Busy, SettingsError
-from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
@@ -29,8 +29,8 @@ def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:
     return json.loads(json.dumps(predictions))[0]["result"] if predictions else []
 
 
-def parse_items(region: dict[str, Any]) -> tuple[sequence.Item, ...]:
-    return sequence.parse(region["value"]["sequence"])
+def parse_items(region: dict[str, Any]) -> tuple[Keyframe, ...]:
+    return parse_keyframes(region["value"]["sequence"])
 
 
 def frames(region: dict[str, Any]) -> list[int]:
@@ -61,7 +61,7 @@ def test_a_model_that_failed_fetches_no_video_and_what_is_finished_is_answered(m
     service = make_service(StubEngine(status="failed: set model_path"))
     while not service.status.startswith("failed"):
         time.sleep(0.01)
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: pytest.fail("a video was fetched"))
+    monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: pytest.fail("a video was fetched"))
     with pytest.raises(SettingsError, match=r"^set model_path$"):
         predict(service, body(drawn(keyframe(1))))
     (again,) = predict(service, body(asked_again(first)))
@@ -111,7 +111,7 @@ def test_a_correction_is_followed_on_both_sides_and_nothing_beyond_changes(make_
     assert [item for item in second["value"]["sequence"] if item["frame"] >= 60] == beyond
     assert item(second, 30)["human"] is True
     assert item(second, 30)["y"] == 50
-    items = list(sequence.parse(second["value"]["sequence"]))
+    items = list(parse_keyframes(second["value"]["sequence"]))
     assert shown(items, 31)[1] == pytest.approx(50, abs=0.5)
     assert shown(items, 29)[1] == pytest.approx(50, abs=0.5)
     assert shown(items, 2)[1] == pytest.approx(20, abs=0.5)
@@ -167,7 +167,7 @@ def test_at_another_framerate_every_shown_frame_has_the_box_of_its_picture(make_
     prompt = drawn(keyframe(1, time=1 / 50))
     prompt["value"]["framesCount"] = 200
     (region,) = predict(service, body(prompt))
-    items = list(sequence.parse(region["value"]["sequence"]))
+    items = list(parse_keyframes(region["value"]["sequence"]))
     assert items[-1].frame == 200
     for frame in range(2, 201):
         want = 10 + (frame - 1) // 2 * 2 / 6.4
@@ -211,7 +211,7 @@ def test_a_changed_prompt_replaces_the_running_job(make_service) -> None:
     changed.join()
     while "partial" in whole["meta"]:
         (whole,) = predict(service, body(asked_again(whole)))
-    assert shown(list(sequence.parse(whole["value"]["sequence"])), 80)[1] == pytest.approx(60, abs=0.5)
+    assert shown(list(parse_keyframes(whole["value"]["sequence"])), 80)[1] == pytest.approx(60, abs=0.5)
 
 
 def test_a_track_that_waits_for_its_turn_is_not_answered_as_whole(make_service) -> None:
@@ -402,7 +402,7 @@ def test_ids_labels_and_human_keyframes_come_through_every_request(
         check(page, answered, human)
         page = answered
         edited = moved(page[which], frame, **box)
-        if not sequence.parse([item(edited, frame)])[0].is_corrected:
+        if not parse_keyframes([item(edited, frame)])[0].is_corrected:
             continue  # put where it was already, to 4 decimals
         human[which][frame] = dict(box)
         page[which] = asked_again(edited)
@@ -420,7 +420,7 @@ def check(page: list[dict], answered: list[dict], human: list[dict]) -> None:
     assert len({region["meta"]["track_id"] for region in answered}) == len(answered)
     for region, boxes in zip(answered, human, strict=True):
         assert region["value"]["labels"] == ["Car"]
-        items = {item.frame: item for item in sequence.parse(region["value"]["sequence"])}
+        items = {item.frame: item for item in parse_keyframes(region["value"]["sequence"])}
         assert {frame for frame, item in items.items() if item.is_human} == set(boxes)
         assert not any(item.is_corrected for item in items.values())
         for frame, box in boxes.items():
@@ -496,7 +496,7 @@ def test_the_answer_tells_score_bound_and_how_much_is_interpolated(make_service)
 
 
 def visible(region: dict) -> list[int]:
-    items = sequence.parse(region["value"]["sequence"])
+    items = parse_keyframes(region["value"]["sequence"])
     return [frame for frame in range(1, 101) if shown(items, frame) is not None]
 
 
@@ -518,7 +518,8 @@ def test_the_settings_label_studio_counts_for_more_than_setups(make_service, mon
     seen = []
     service = make_service(label_studio_url="http://ours:8080", label_studio_api_key="key")
     monkeypatch.setattr(
-        "backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: seen.append(client.url) or fake_path()
+        "backend.labelstudio.media.MediaCache.fetch",
+        lambda _self, url, client, _: seen.append(client.url) or fake_path(),
     )
     service.connect("3", "http://theirs:8080", "other")
     predict(service, body(drawn(keyframe(1))))
@@ -539,7 +540,7 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
         made["video"] = (limits.pixels, limits.frames)
         return FakeVideo()
 
-    monkeypatch.setattr("backend.labelstudio.videos.Media", SpyMedia)
+    monkeypatch.setattr("backend.labelstudio.videos.MediaCache", SpyMedia)
     monkeypatch.setattr("backend.jobs.worker.Video", spy_video)
     service = Service(
         Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), thread_worker(StubEngine())

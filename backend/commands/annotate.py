@@ -15,7 +15,7 @@ from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_client import WorkerClient
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
 from backend.predict.preannotation import PhraseSource
 from backend.service import Service
 from backend.settings import Settings
@@ -52,7 +52,7 @@ def run(
     Raises:
         BackendError: Label Studio cannot be asked, or the engine cannot run.
     """
-    client = Client.of(settings)
+    client = LabelStudioClient.from_settings(settings)
     xml = str(client.project(project).get("label_config") or "")
     chosen = [task for task in client.tasks(project, view) if not tasks or task["id"] in tasks]
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):
@@ -75,7 +75,9 @@ def run(
     return len(failed)
 
 
-def _is_done(service: Service, client: Client, task: Mapping[str, Any], xml: str, source: PhraseSource) -> bool:
+def _is_done(
+    service: Service, client: LabelStudioClient, task: Mapping[str, Any], xml: str, source: PhraseSource
+) -> bool:
     return service.preannotation.has_prediction(client, task["id"], service.preannotation.phrases(task, xml, source))
 
 

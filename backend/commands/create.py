@@ -6,8 +6,8 @@ from pathlib import Path
 from backend.commands import prepare
 from backend.commands.console import tell
 from backend.errors import SettingsError
-from backend.labelstudio import label_config
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.label_config import parse_label_config
 from backend.settings import Settings
 
 
@@ -36,7 +36,7 @@ def run(
     Raises:
         BackendError: Label Studio cannot be asked, it does not reach the backend, or the config cannot be prompted.
     """
-    client, xml = Client.of(settings), _read(config)
+    client, xml = LabelStudioClient.from_settings(settings), _read(config)
     project = next((one["id"] for one in client.projects() if one.get("title") == title), None)
     if project is None:
         project = client.add_project(title, xml)
@@ -65,5 +65,5 @@ def _read(config: Path) -> str:
         xml = config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config.name} cannot be read: give a file with a label config") from error
-    label_config.parse(xml)
+    parse_label_config(xml)
     return xml

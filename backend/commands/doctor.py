@@ -10,10 +10,9 @@ from backend.commands import doctor_checks
 from backend.commands.console import OK, WARN, Report, tell
 from backend.engines.base import FAILED_PREFIX, Engine, watch_status
 from backend.errors import MediaError, SettingsError
-from backend.labelstudio import label_config
-from backend.labelstudio.client import Client
-from backend.labelstudio.label_config import NUMBERS
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.label_config import NUMBERS, parse_label_config
+from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import Video
 
@@ -52,12 +51,16 @@ def run(load: Callable[[], Settings], task: int | None = None, url: str | None =
         say(doctor_checks.opencv())
     with report.check("server") as say:
         say(*doctor_checks.server(settings))
-    client = Client(settings.label_studio_url, settings.label_studio_api_key) if settings.label_studio_url else None
+    client = (
+        LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key)
+        if settings.label_studio_url
+        else None
+    )
     is_reached = _look_at_studio(report, client, task)
     if client and is_reached and task is not None:
         _look_at_task(report, settings, client, task)
     if url is not None:
-        with report.check("video") as say, Videos(settings).open(url, client) as video:
+        with report.check("video") as say, TaskVideos(settings).open(url, client) as video:
             say(_described(video))
     return report.failed
 
@@ -94,7 +97,7 @@ def _room(folder: Path) -> tuple[str, str]:
     return (f"{told}: make room, downloaded videos are kept there", WARN) if free < _ROOM else (told, OK)
 
 
-def _look_at_studio(report: Report, client: Client | None, task: int | None) -> bool:
+def _look_at_studio(report: Report, client: LabelStudioClient | None, task: int | None) -> bool:
     """Whether it can be asked for more."""
     before = report.failed
     mend = "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
@@ -113,22 +116,22 @@ def _look_at_studio(report: Report, client: Client | None, task: int | None) -> 
     return report.failed == before
 
 
-def _kind(client: Client) -> str:
+def _kind(client: LabelStudioClient) -> str:
     """The key's kind, and whether Label Studio would take the other one."""
     legacy = client.has_legacy_tokens() if client.is_personal else None
     told = {True: "; legacy ones are enabled, too", False: "; legacy ones are disabled, which does no harm", None: ""}
     return f"a {'personal access' if client.is_personal else 'legacy'} token{told[legacy]}"
 
 
-def _look_at_task(report: Report, settings: Settings, client: Client, number: int) -> None:
+def _look_at_task(report: Report, settings: Settings, client: LabelStudioClient, number: int) -> None:
     before = report.failed
     with report.check("task") as say:
         task = client.task(number)
         project = client.project(task["project"])
         say(f"{number}, of project {task['project']}")
         with report.check("label config") as say:
-            config = label_config.parse(str(project.get("label_config") or ""))
-            for line in config.understood():
+            config = parse_label_config(str(project.get("label_config") or ""))
+            for line in config.describe():
                 say(line, WARN if line in config.notes else OK)
     if report.failed > before:
         return
@@ -139,7 +142,7 @@ def _look_at_task(report: Report, settings: Settings, client: Client, number: in
         for one in backends:
             with report.check("connection") as say:
                 say(*doctor_checks.connection(one, task["project"], settings, client.url))
-    tag, strip, videos = config.video, config.strip, Videos(settings)
+    tag, strip, videos = config.video, config.strip, TaskVideos(settings)
     with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
         say(_described(video))
         with report.check("frame rate") as say:
@@ -154,7 +157,7 @@ def _described(video: Video) -> str:
     return f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
 
 
-def _tried(picture: str, client: Client, videos: Videos, mend: str) -> str:
+def _tried(picture: str, client: LabelStudioClient, videos: TaskVideos, mend: str) -> str:
     """What came of fetching a picture of the strip."""
     if not (picture.startswith("/") or client.serves(picture)):
         return "which Label Studio does not keep: not fetched"

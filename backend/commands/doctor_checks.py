@@ -10,8 +10,8 @@ from backend.commands.console import OK, WARN
 from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
-from backend.labelstudio.client import health
-from backend.labelstudio.label_config import NUMBERS, VideoTag, field
+from backend.labelstudio.client import fetch_backend_health
+from backend.labelstudio.label_config import NUMBERS, VideoTag, read_field
 from backend.settings import Settings
 from backend.video import Video
 from backend.video.frame_clock import FrameClock, same_rate
@@ -53,7 +53,7 @@ def server(settings: Settings) -> tuple[str, str]:
     """
     listens_everywhere = not settings.host.strip("0.:")
     host = "localhost" if listens_everywhere else f"[{settings.host}]" if ":" in settings.host else settings.host
-    told = health(f"http://{host}:{settings.port}", settings.basic_auth_user, settings.basic_auth_pass)
+    told = fetch_backend_health(f"http://{host}:{settings.port}", settings.basic_auth_user, settings.basic_auth_pass)
     where = f"port {settings.port}"
     if told is None:
         return f"nothing answers on {where}: start it with sam3-backend serve, and these settings", WARN
@@ -97,7 +97,7 @@ def _unreached(one: Mapping[str, Any], url: str, edit: str, settings: Settings) 
     if one.get("state") == "ER":
         return f"Label Studio reaches {url}, which answers: {str(one.get('error_message'))[:200]}: look into its log"
     says = f"Label Studio says {one.get('readable_state')} of {url}"
-    if health(url) is None:
+    if fetch_backend_health(url) is None:
         return f"{says}, and nothing answers there here, either: start sam3-backend serve, or mend the address: {edit}"
     if settings.basic_auth_user and one.get("auth_method") != "BASIC_AUTH":
         return f"{says}, which wants a user and a password: {edit} → Basic Authentication"
@@ -142,7 +142,7 @@ def rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
     """
     given, counted, mend = tag.framerate or "", tag.rate(task["data"]), prepare(task)
     name, wrong = given.removeprefix("$"), f"{counted:g}, but the file has {video.rate:g} frames/s"
-    if given.startswith("$") and field(given, task["data"]) in (None, ""):
+    if given.startswith("$") and read_field(given, task["data"]) in (None, ""):
         raise BadRequest(f"{name} is missing: {mend}")
     if same_rate(counted, video.rate):
         return f"{counted:g}, as in the file"

@@ -70,7 +70,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace) -> None:
     from backend.commands import export
 
-    wanted = export.Wanted(
+    wanted = export.ExportOptions(
         options.format, options.output, options.dense, options.predictions, options.size, not options.no_video
     )
     source = options.file if options.project is None else options.project
@@ -82,7 +82,7 @@ def _export(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     from backend.commands import import_tracks
 
-    given = import_tracks.Given(options.file, options.format, options.task, options.label, options.size)
+    given = import_tracks.ImportOptions(options.file, options.format, options.task, options.label, options.size)
     failed = import_tracks.run(_settings(options), given, options.project)
     if failed:
         raise BackendError(f"{failed} videos are not imported: see above")

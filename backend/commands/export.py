@@ -12,17 +12,23 @@ import numpy as np
 
 from backend.commands.console import tell
 from backend.errors import BackendError, BadRequest, SettingsError
-from backend.formats import mask_sidecar, tasks
-from backend.formats.labelstudio_json import labelstudio
-from backend.formats.mask_matching import Key, Source, masked
-from backend.formats.mask_sidecar import Beside
+from backend.formats.labelstudio_json import write_labelstudio
+from backend.formats.mask_matching import Key, MaskSource, attach_masks
+from backend.formats.mask_sidecar import Masks, SidecarMasks, read_sidecar
 from backend.formats.registry import FORMATS, LABELSTUDIO, Format
-from backend.formats.tasks import Chosen, Controls
-from backend.formats.video_tracks import Clip, Frames, Size, whole
+from backend.formats.tasks import (
+    ChosenAnnotation,
+    ExportControls,
+    choose_annotation,
+    load_tasks,
+    read_video_tracks,
+    used_labels,
+)
+from backend.formats.video_tracks import Frames, Size, VideoTracks, written_whole
 from backend.jobs.saved_masks import read_mask_blocks
-from backend.labelstudio import label_config
-from backend.labelstudio.client import Client
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.label_config import parse_label_config
+from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.tracks.geometry import Boxes
 from backend.tracks.masks import Rle
@@ -31,7 +37,7 @@ from backend.video import VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportOptions:
     """What to write.
 
     Attributes:
@@ -53,7 +59,7 @@ class Wanted:
 def run(
     settings: Settings,
     source: Path | int,
-    wanted: Wanted,
+    wanted: ExportOptions,
     say: Callable[[str], None] = tell,
 ) -> int:
     """Export the tasks of a file, or of a project of Label Studio.
@@ -73,12 +79,12 @@ def run(
     _check(wanted)
     keeps: Keeps
     if isinstance(source, Path):
-        found, controls, look = tasks.load(source), Controls(), _beside(Videos(settings))
+        found, controls, look = load_tasks(source), ExportControls(), _beside(TaskVideos(settings))
         keeps = partial(_left, _masks(source, wanted))
     else:
-        client = Client.of(settings)
+        client = LabelStudioClient.from_settings(settings)
         found, controls = _project(client, source)
-        look = partial(_fetched, Videos(settings), client)
+        look = partial(_fetched, TaskVideos(settings), client)
         keeps = partial(_Stored, settings.data_dir.expanduser() / "jobs.sqlite3", str(source), controls)
     chosen = _chosen(found, wanted.predictions, say)
     exporter = Exporter(controls, wanted, look, keeps, say)
@@ -86,7 +92,7 @@ def run(
     return exporter.failed
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: ExportOptions) -> None:
     """Say what is wrong with the place before anything is read."""
     output, is_folder = wanted.output, wanted.format != LABELSTUDIO and FORMATS[wanted.format].is_folder
     if not output.absolute().parent.is_dir():
@@ -97,26 +103,28 @@ def _check(wanted: Wanted) -> None:
         raise SettingsError(f"{output.name} is a folder: {wanted.format} is one file, give its name")
 
 
-def _project(client: Client, project: int) -> tuple[list[Mapping[str, Any]], Controls]:
+def _project(client: LabelStudioClient, project: int) -> tuple[list[Mapping[str, Any]], ExportControls]:
     """All tasks, whole ones."""
-    config = label_config.parse(str(client.project(project).get("label_config") or ""))
+    config = parse_label_config(str(client.project(project).get("label_config") or ""))
     # A list of tasks may come with annotations that lack their results (a feature flag of 1.23's).
     found = (task if _is_whole(task) else client.task(task["id"]) for task in client.tasks(project))
-    return list(found), Controls.of(config)
+    return list(found), ExportControls.from_config(config)
 
 
 def _is_whole(task: Mapping[str, Any]) -> bool:
     return all("result" in one for one in task.get("annotations") or () if isinstance(one, Mapping))
 
 
-def _chosen(found: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]) -> list[Chosen]:
+def _chosen(
+    found: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]
+) -> list[ChosenAnnotation]:
     """Of each task what counts.
 
     Raises:
         SettingsError: of no task anything does.
         BadRequest: two tasks have the same number.
     """
-    each = [tasks.choose(task, number, predictions) for number, task in enumerate(found, start=1)]
+    each = [choose_annotation(task, number, predictions) for number, task in enumerate(found, start=1)]
     chosen = [one for one in each if one]
     twice = [number for number, times in Counter(one.number for one in chosen).items() if times > 1]
     if twice:
@@ -133,13 +141,13 @@ Look = Callable[[str], VideoInfo]
 """What the video at an address tells, or a BackendError: it cannot be had or decoded."""
 
 
-def _fetched(videos: Videos, client: Client, address: str) -> VideoInfo:
+def _fetched(videos: TaskVideos, client: LabelStudioClient, address: str) -> VideoInfo:
     """Of a project's video."""
     with videos.open(address, client) as video:
         return VideoInfo.from_video(video)
 
 
-def _beside(videos: Videos) -> Look:
+def _beside(videos: TaskVideos) -> Look:
     """Of videos that a file names by their paths on this machine, as `track` does; nothing is fetched for a file."""
 
     def look(address: str) -> VideoInfo:
@@ -149,18 +157,18 @@ def _beside(videos: Videos) -> Look:
     return look
 
 
-Keeps = Callable[[Chosen], Source]
+Keeps = Callable[[ChosenAnnotation], MaskSource]
 """The masks that were kept of a task's video."""
 
 
-def _masks(file: Path, wanted: Wanted) -> mask_sidecar.Masks:
+def _masks(file: Path, wanted: ExportOptions) -> Masks:
     """Those beside a file, where the format holds some."""
-    return mask_sidecar.read(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
+    return read_sidecar(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
 
 
-def _left(masks: mask_sidecar.Masks, chosen: Chosen) -> Source:
+def _left(masks: Masks, chosen: ChosenAnnotation) -> MaskSource:
     """Of a file's task."""
-    return Beside.of(masks, [str(one.get("id")) for one in chosen.results])
+    return SidecarMasks.from_file(masks, [str(one.get("id")) for one in chosen.results])
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +177,8 @@ class _Stored:
 
     path: Path
     project: str
-    controls: Controls
-    chosen: Chosen
+    controls: ExportControls
+    chosen: ChosenAnnotation
 
     def boxes(self) -> Iterator[tuple[Key, Frames, Boxes]]:
         """As the tracks had them."""
@@ -199,8 +207,8 @@ class Exporter:
         failed: tasks that are not in what was written.
     """
 
-    controls: Controls
-    wanted: Wanted
+    controls: ExportControls
+    wanted: ExportOptions
     look: Look
     keeps: Keeps
     say: Callable[[str], None]
@@ -212,17 +220,17 @@ class Exporter:
     _counted: int = field(default=0, init=False)
     _blind: str = field(default="", init=False)
 
-    def write(self, chosen: Sequence[Chosen]) -> None:
+    def write(self, chosen: Sequence[ChosenAnnotation]) -> None:
         """Write all of them; nothing stays where none can be.
 
         Raises:
             BackendError: none can be written.
         """
         wanted = self.wanted
-        with whole(wanted.output) as part:
+        with written_whole(wanted.output) as part:
             try:
                 if wanted.format == LABELSTUDIO:
-                    labelstudio(self._each(chosen), self.controls, part, wanted.dense)
+                    write_labelstudio(self._each(chosen), self.controls, part, wanted.dense)
                 else:
                     self._write(chosen, FORMATS[wanted.format], part)
             except BackendError as error:
@@ -238,7 +246,7 @@ class Exporter:
         if self._gaps:
             self.say(f"{self._gaps} boxes of the others have no mask that fits, and are left out: track them anew")
 
-    def _write(self, chosen: Sequence[Chosen], form: Format, part: Path) -> None:
+    def _write(self, chosen: Sequence[ChosenAnnotation], form: Format, part: Path) -> None:
         clips = self._clips(chosen, form)
         first = next(clips, None)
         self._at = 0
@@ -246,30 +254,30 @@ class Exporter:
             raise SettingsError("no task can be exported: see above")
         if form.is_folder:
             part.mkdir()
-        form.write(chain([first], clips), tasks.labels(chosen, self.controls), part, self.wanted.dense)
+        form.write(chain([first], clips), used_labels(chosen, self.controls), part, self.wanted.dense)
 
-    def _each(self, chosen: Sequence[Chosen]) -> Iterator[Chosen]:
+    def _each(self, chosen: Sequence[ChosenAnnotation]) -> Iterator[ChosenAnnotation]:
         for one in chosen:
             self._at = one.number
             yield one
 
-    def _clips(self, chosen: Sequence[Chosen], form: Format) -> Iterator[Clip]:
+    def _clips(self, chosen: Sequence[ChosenAnnotation], form: Format) -> Iterator[VideoTracks]:
         """What can be written of them, one by one."""
         for one in self._each(chosen):
             try:
-                clip = tasks.clip(one, self.controls, self._video_info(one), self.wanted.size)
+                clip = read_video_tracks(one, self.controls, self._video_info(one), self.wanted.size)
                 clip = self._checked(clip, form, self.keeps(one))
             except BackendError as error:
                 self.failed += 1
                 self.say(f"task {one.number}: not exported: {error}")
                 continue
-            self._tracks += len(clip.traces)
+            self._tracks += len(clip.tracks)
             if form.needs == "masks":
-                self._unmasked += len(clip.traces) - len(clip.masked)
+                self._unmasked += len(clip.tracks) - len(clip.masked)
                 self._gaps += sum(len(trace.frames) - len(trace.masks) for trace in clip.masked)
             yield clip
 
-    def _checked(self, clip: Clip, form: Format, kept: Source) -> Clip:
+    def _checked(self, clip: VideoTracks, form: Format, kept: MaskSource) -> VideoTracks:
         """The clip with its masks; refused is what would be written without its tracks, as if there were none.
 
         Raises:
@@ -277,12 +285,12 @@ class Exporter:
         """
         if form.needs != "nothing":
             _ = clip.pixels
-        clip = masked(clip, kept) if form.has_masks and clip.traces else clip
-        if form.needs == "masks" and clip.traces and not clip.masked:
+        clip = attach_masks(clip, kept) if form.has_masks and clip.tracks else clip
+        if form.needs == "masks" and clip.tracks and not clip.masked:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
         return clip
 
-    def _video_info(self, chosen: Chosen) -> VideoInfo | None:
+    def _video_info(self, chosen: ChosenAnnotation) -> VideoInfo | None:
         """What a task's video tells; None: it cannot be had, and frames are counted as the page counts them."""
         if not self.wanted.looks:
             return None

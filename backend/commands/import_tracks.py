@@ -9,19 +9,18 @@ import numpy as np
 
 from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.formats.readers import READERS, Recording
-from backend.formats.to_predictions import prediction, scaled
-from backend.formats.video_tracks import Size, folder
-from backend.labelstudio import label_config
-from backend.labelstudio.client import Client
-from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.videos import Videos
+from backend.formats.readers import READERS, ImportedVideo
+from backend.formats.to_predictions import build_prediction, scale_tracks
+from backend.formats.video_tracks import Size, folder_name
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.label_config import LabelConfig, parse_label_config
+from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ImportOptions:
     """What to read, and for which task.
 
     Attributes:
@@ -37,7 +36,7 @@ class Given:
     size: Size | None = None
 
 
-def run(settings: Settings, given: Given, project: int, say: Callable[[str], None] = tell) -> int:
+def run(settings: Settings, given: ImportOptions, project: int, say: Callable[[str], None] = tell) -> int:
     """Give tasks the tracks of a file as predictions.
 
     Args:
@@ -49,14 +48,14 @@ def run(settings: Settings, given: Given, project: int, say: Callable[[str], Non
     Raises:
         BackendError: the file cannot be read, or Label Studio not be asked.
     """
-    client = Client.of(settings)
-    recordings: list[Recording] = READERS[given.format](given.path)
+    client = LabelStudioClient.from_settings(settings)
+    recordings: list[ImportedVideo] = READERS[given.format](given.path)
     if given.task is not None and len(recordings) > 1:
         names = ", ".join(one.name for one in recordings[:5])
         raise SettingsError(
             f"{given.path.name} holds {len(recordings)} videos ({names}): give one, or leave out --task"
         )
-    config = label_config.parse(str(client.project(project).get("label_config") or ""))
+    config = parse_label_config(str(client.project(project).get("label_config") or ""))
     tasks = [client.task(given.task)] if given.task is not None else list(client.tasks(project))
     loader, failed = Loader(settings, client, config, given), 0
     for recording in recordings:
@@ -71,7 +70,7 @@ def run(settings: Settings, given: Given, project: int, say: Callable[[str], Non
     return failed
 
 
-def _task(recording: Recording, tasks: Sequence[Mapping[str, Any]], config: LabelConfig) -> Mapping[str, Any]:
+def _task(recording: ImportedVideo, tasks: Sequence[Mapping[str, Any]], config: LabelConfig) -> Mapping[str, Any]:
     """The task of a recording, by the name that our export gives it, or by its video's.
 
     Raises:
@@ -79,9 +78,9 @@ def _task(recording: Recording, tasks: Sequence[Mapping[str, Any]], config: Labe
     """
     field, names = config.video.value.removeprefix("$"), list[set[str]]()
     for task in tasks:
-        stem = folder(0, str(task["data"].get(field) or "")).partition("-")[2]
+        stem = folder_name(0, str(task["data"].get(field) or "")).partition("-")[2]
         # Label Studio puts eight hex digits before the name of an upload.
-        names.append({folder(task["id"], stem), stem, stem[9:] if stem[8:9] == "-" else stem})
+        names.append({folder_name(task["id"], stem), stem, stem[9:] if stem[8:9] == "-" else stem})
     found = [task for task, known in zip(tasks, names, strict=True) if recording.name in known]
     if len(found) != 1:
         says = f"{len(found)} tasks have a video of this name" if found else "no task has a video of this name"
@@ -92,11 +91,13 @@ def _task(recording: Recording, tasks: Sequence[Mapping[str, Any]], config: Labe
 class Loader:
     """Makes predictions and posts them."""
 
-    def __init__(self, settings: Settings, client: Client, config: LabelConfig, given: Given) -> None:
+    def __init__(
+        self, settings: Settings, client: LabelStudioClient, config: LabelConfig, given: ImportOptions
+    ) -> None:
         self._client, self._config, self._given = client, config, given
-        self._videos, self._settings = Videos(settings), settings
+        self._videos, self._settings = TaskVideos(settings), settings
 
-    def load(self, recording: Recording, task: Mapping[str, Any]) -> str:
+    def load(self, recording: ImportedVideo, task: Mapping[str, Any]) -> str:
         """Give a task the tracks of a recording, unless it has them, and say so.
 
         Raises:
@@ -107,13 +108,13 @@ class Loader:
             return f"task {task['id']} has the prediction {version} already: left, delete that to import it anew"
         framerate = self._config.video.rate(task["data"])
         video_info, told = self._video_info(recording, task, framerate)
-        result = prediction(recording, video_info, framerate, self._config, self._settings, self._given.label)
+        result = build_prediction(recording, video_info, framerate, self._config, self._settings, self._given.label)
         scores = [track.score for track in recording.tracks if track.score is not None]
         score = {"score": round(float(np.mean(scores)), 4)} if scores else {}
         self._client.add_prediction(task["id"], {"model_version": version, **score, "result": result})
         return f"task {task['id']} has {len(recording.tracks)} tracks as the prediction {version}{told}"
 
-    def _video_info(self, recording: Recording, task: Mapping[str, Any], framerate: float) -> tuple[VideoInfo, str]:
+    def _video_info(self, recording: ImportedVideo, task: Mapping[str, Any], framerate: float) -> tuple[VideoInfo, str]:
         """What is known of the video, and a remark where that is only what the file tells.
 
         Raises:
@@ -122,7 +123,7 @@ class Loader:
         size = recording.size or self._given.size
         try:
             with self._videos.open(self._config.video.url(task["data"]), self._client) as video:
-                return scaled(VideoInfo.from_video(video), size), ""
+                return scale_tracks(VideoInfo.from_video(video), size), ""
         except StudioError:
             raise
         except BackendError as error:

@@ -8,11 +8,10 @@ from typing import Any
 
 from backend.commands.console import tell
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.labelstudio import frame_strip, label_config
-from backend.labelstudio.client import Client
-from backend.labelstudio.frame_strip import Signed, Signer
-from backend.labelstudio.label_config import NUMBERS, LabelConfig, field
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
+from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config, read_field
+from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import Video, encode_jpeg
 from backend.video.frame_clock import FrameClock, same_rate
@@ -43,8 +42,8 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
     Raises:
         BackendError: Label Studio cannot be asked, or the project's label config cannot be prompted.
     """
-    client = Client.of(settings)
-    config = label_config.parse(str(client.project(project).get("label_config") or ""))
+    client = LabelStudioClient.from_settings(settings)
+    config = parse_label_config(str(client.project(project).get("label_config") or ""))
     for note in config.notes:
         say(note)
     preparer = Preparer(settings, client, project, config)
@@ -65,9 +64,9 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
 class Preparer:
     """Measures videos and writes what tasks lack."""
 
-    def __init__(self, settings: Settings, client: Client, project: int, config: LabelConfig) -> None:
+    def __init__(self, settings: Settings, client: LabelStudioClient, project: int, config: LabelConfig) -> None:
         self._settings, self._client, self._project = settings, client, project
-        self._videos, self._signer = Videos(settings), Signer.of(settings)
+        self._videos, self._signer = TaskVideos(settings), Signer.from_settings(settings)
         self._tag, self._strip = config.video, config.strip
 
     def add(self, video: str) -> str:
@@ -118,7 +117,7 @@ class Preparer:
     def _rate(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         """The frame rate: written where it lacks, mended where it is wrong and nobody has worked by it."""
         given, rate = self._tag.framerate or "", round(video.rate, 6)
-        known = field(given, data)
+        known = read_field(given, data)
         if not given.startswith("$"):
             wrong = not same_rate(self._tag.rate(data), rate)
             counts = given or f"{self._tag.rate(data):g} by default"
@@ -141,7 +140,7 @@ class Preparer:
         if not self._strip.startswith("$"):
             return []
         clock = FrameClock(video.times, video.end, self._tag.rate(data))
-        numbers = frame_strip.numbers(clock.length, self._settings.frames_per_strip)
+        numbers = strip_frames(clock.length, self._settings.frames_per_strip)
         name, known = self._strip[1:], data.get(self._strip[1:])
         served = self._served(data, numbers) if self._settings.public_url else None
         was_served = isinstance(known, list) and "/frames/" in "".join(map(str, known[:1]))
@@ -161,7 +160,7 @@ class Preparer:
         return [f"{len(numbers)} frames to click on"]
 
     def _served(self, data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
-        key = self._signer.key(Signed(self._tag.url(data), self._tag.rate(data)))
+        key = self._signer.key(SignedVideo(self._tag.url(data), self._tag.rate(data)))
         return [f"{self._settings.public_url.rstrip('/')}/frames/{key}/{number}.jpg" for number in numbers]
 
 

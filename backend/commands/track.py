@@ -15,16 +15,14 @@ from backend import engines
 from backend.commands.console import tell
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
-from backend.formats import mask_sidecar
+from backend.formats.mask_sidecar import sidecar_path, write_sidecar
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import intervals_between
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import region as regions
-from backend.labelstudio import segments, track_ids
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.keyframes import Made, keyframes, sampled
-from backend.labelstudio.region import Region
-from backend.labelstudio.track_ids import Sight
+from backend.labelstudio.keyframe import Keyframe, boxes_to_percent
+from backend.labelstudio.keyframes import KeyframeSet, choose_keyframes, sample_track
+from backend.labelstudio.region import Region, build_results, new_region_id
+from backend.labelstudio.segments import segments_between
+from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings
 from backend.tracks import overlay
 from backend.tracks.prompts import Phrase, Target, TextSearch
@@ -76,9 +74,9 @@ def run(
         if output:
             output.write_text(text + "\n", encoding="utf-8")
             # Those of an earlier run would be taken for this one's.
-            mask_sidecar.place(output).unlink(missing_ok=True)
+            sidecar_path(output).unlink(missing_ok=True)
             if settings.show_masks:
-                mask_sidecar.write(output, {region: tracks[name].masks for name, region in ids.items()})
+                write_sidecar(output, {region: tracks[name].masks for name, region in ids.items()})
         else:
             print(text)
         if drawn:
@@ -166,25 +164,25 @@ def _task(
     clock = FrameClock(video.times, video.end, video.rate)
     humans = {name: _humans(target, clock, video) for name, target in targets.items()}
     size = (video.width, video.height)
-    made, result, ids = dict[str, Made](), [], {}
+    made, result, ids = dict[str, KeyframeSet](), [], {}
     for name, track in tracks.items():
         looked = propagations.processed_frames(name)
-        seen = partial(sampled, track=track, looked=looked, clock=clock, size=size, length=clock.length)
+        seen = partial(sample_track, track=track, looked=looked, clock=clock, size=size, length=clock.length)
         given = humans.get(name, [])
         prompted = [clock.first_frame(source) for source in targets[name].prompts] if name in targets else []
-        ours = keyframes(segments.between(given), seen, settings, size, prompted)
-        if given or ours.items:
-            made[name] = replace(ours, items=sorted([*given, *ours.items], key=lambda item: item.frame))
+        ours = choose_keyframes(segments_between(given), seen, settings, size, prompted)
+        if given or ours.keyframes:
+            made[name] = replace(ours, keyframes=sorted([*given, *ours.keyframes], key=lambda item: item.frame))
     classes = {name: [label] if (label := labels[name]) else [] for name in made}
-    sights = {name: Sight(one.items, frozenset(classes[name])) for name, one in made.items()}
-    known = track_ids.identities(sights, [before])
+    sights = {name: TrackShape(one.keyframes, frozenset(classes[name])) for name, one in made.items()}
+    known = assign_identities(sights, [before])
     for name, one in made.items():
         track, same = tracks[name], known[name].id
-        ids[name] = name if name in humans else same if same and same not in humans else regions.new_id()
+        ids[name] = name if name in humans else same if same and same not in humans else new_region_id()
         result.extend(
-            regions.answer(
+            build_results(
                 _region(ids[name], classes[name], humans.get(name, []), video),
-                one.items,
+                one.keyframes,
                 framerate=video.rate,
                 labels=classes[name],
                 track_id=known[name].number,
@@ -212,29 +210,29 @@ def _before(output: Path | None, url: str) -> list[Region]:
     for task in tasks if isinstance(tasks, list) else []:
         match task:
             case {"data": {"video": video}, "predictions": [{"result": result}, *_]} if video == url:
-                found += track_ids.tracks(result)
+                found += read_shapes(result)
     return found
 
 
-def _humans(target: Target, clock: FrameClock, video: Video) -> list[Item]:
+def _humans(target: Target, clock: FrameClock, video: Video) -> list[Keyframe]:
     """The boxes that were given, as the person's own keyframes."""
     items = {}
     for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:
-            (row,) = sequence.percent(np.array([prompt.box]), video.width, video.height).tolist()
+            (row,) = boxes_to_percent(np.array([prompt.box]), video.width, video.height).tolist()
             # With a variable frame rate two pictures may share an LS frame, which shows the later one.
             frame = clock.first_frame(source)
-            items[frame] = Item(frame, True, *row)
+            items[frame] = Keyframe(frame, True, *row)
     return list(items.values())
 
 
-def _region(region_id: str, labels: Sequence[str], humans: Sequence[Item], video: Video) -> Region:
+def _region(region_id: str, labels: Sequence[str], humans: Sequence[Keyframe], video: Video) -> Region:
     return Region(
         id=region_id,
         from_name="box",
         to_name="video",
         labels=tuple(labels),
-        items=tuple(humans),
+        keyframes=tuple(humans),
         frames_count=round(video.duration * video.rate),
         duration=video.duration,
     )

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from backend.errors import BackendError, SettingsError
-from backend.formats.timing import Timing
-from backend.labelstudio.client import Client
-from backend.labelstudio.videos import Videos, reader
+from backend.formats.timing import FrameTiming
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.settings import Settings
-from backend.track_editor.annotation import FileTask, StudioTask
-from backend.track_editor.editor import NOTHING, Desk, State
+from backend.track_editor.annotation import FileTask, LabelStudioTask
+from backend.track_editor.editor import NOTHING, Editor, EditorState
 from backend.track_editor.edits import Edit
-from backend.track_editor.merge_suggestions import proposals
-from backend.track_editor.track_table import Entry
+from backend.track_editor.merge_suggestions import suggest_merges
+from backend.track_editor.track_table import TrackRow
 from backend.video import Video, VideoInfo
 
 ACTIONS = {
@@ -34,7 +34,7 @@ _RANGED = ("rename", "renumber", "delete")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TracksOptions:
     """What to do.
 
     Attributes:
@@ -56,7 +56,7 @@ class Asked:
     looks: bool = True
 
 
-def run(settings: Settings, asked: Asked, sure: Callable[[], bool], say: Callable[[str], None] = print) -> None:
+def run(settings: Settings, asked: TracksOptions, sure: Callable[[], bool], say: Callable[[str], None] = print) -> None:
     """List or change tracks.
 
     Args:
@@ -67,10 +67,10 @@ def run(settings: Settings, asked: Asked, sure: Callable[[], bool], say: Callabl
         BackendError: it cannot be done; nothing was changed.
     """
     _check(asked)
-    client = Client.of(settings) if asked.file is None else None
-    source = StudioTask(client, asked.task or 0) if client else FileTask(asked.file or Path(), asked.task)
-    desk = Desk(source, settings.data_dir.expanduser() / "versions")
-    state = desk.look()
+    client = LabelStudioClient.from_settings(settings) if asked.file is None else None
+    source = LabelStudioTask(client, asked.task or 0) if client else FileTask(asked.file or Path(), asked.task)
+    desk = Editor(source, settings.data_dir.expanduser() / "versions")
+    state = desk.read()
     with _video(settings, client, state, asked, say) as video:
         timing = _timing(state, video)
         if asked.action == "list":
@@ -80,7 +80,7 @@ def run(settings: Settings, asked: Asked, sure: Callable[[], bool], say: Callabl
     edit = None if asked.action == "undo" else _edit(asked, timing)
     if edit:
         say("in frames as Label Studio counts them, from 1 on:")
-        for line in desk.preview(edit)[1].told:
+        for line in desk.preview(edit)[1].description:
             say(f"  {line}")
     elif state.undo:
         say(f"take back: {state.undo}")
@@ -90,10 +90,10 @@ def run(settings: Settings, asked: Asked, sure: Callable[[], bool], say: Callabl
         say("nothing is changed")
         return
     state = desk.apply(edit, state.version) if edit else desk.undo(state.version)
-    say(f"{state.of} is changed" + ("" if asked.file else ": load the task's page anew to see it"))
+    say(f"{state.annotation_name} is changed" + ("" if asked.file else ": load the task's page anew to see it"))
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: TracksOptions) -> None:
     """Say what is wrong with the words before anything is read."""
     wanted = ACTIONS[asked.action]
     if len(asked.rest) != len(wanted.split()):
@@ -106,15 +106,19 @@ def _check(asked: Asked) -> None:
 
 @contextmanager
 def _video(
-    settings: Settings, client: Client | None, state: State, asked: Asked, say: Callable[[str], None]
+    settings: Settings,
+    client: LabelStudioClient | None,
+    state: EditorState,
+    asked: TracksOptions,
+    say: Callable[[str], None],
 ) -> Iterator[Video | None]:
     """The task's video, where it can be had; fetched for a task of Label Studio, for a file only from this machine."""
-    url = state.roster.controls.video(state.chosen.data)
+    url = state.table.controls.video(state.chosen.data)
     with ExitStack() as opened:
         video, why = None, "as --no-video says"
         if asked.looks and (client or asked.action != "undo"):
             try:
-                videos = Videos(settings)
+                videos = TaskVideos(settings)
                 video = opened.enter_context(videos.open(url, client) if client else videos.local(url))
             except BackendError as error:
                 why = str(error)
@@ -123,12 +127,16 @@ def _video(
         yield video
 
 
-def _timing(state: State, video: Video | None) -> Timing:
-    roster = state.roster
-    return Timing.of(VideoInfo.from_video(video), roster.rate) if video else Timing.counted(roster.length, roster.rate)
+def _timing(state: EditorState, video: Video | None) -> FrameTiming:
+    roster = state.table
+    return (
+        FrameTiming.from_video(VideoInfo.from_video(video), roster.rate)
+        if video
+        else FrameTiming.from_counts(roster.length, roster.rate)
+    )
 
 
-def _edit(asked: Asked, timing: Timing) -> Edit:
+def _edit(asked: TracksOptions, timing: FrameTiming) -> Edit:
     """The change, in LS frames.
 
     Raises:
@@ -159,19 +167,20 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _page(frame: int, timing: Timing) -> int:
+def _page(frame: int, timing: FrameTiming) -> int:
     """The first LS frame that shows a source frame or a later one; beyond the last, for where a span stops."""
     if frame > timing.length:
         raise SettingsError(f"there is no frame {frame}: the video has {timing.length}, counted from 0")
     return timing.last + 1 if frame == timing.length else math.ceil(float(timing.pages[frame]))
 
 
-def _listed(state: State, timing: Timing, video: Video | None) -> Iterator[str]:
+def _listed(state: EditorState, timing: FrameTiming, video: Video | None) -> Iterator[str]:
     """The tracks, a line each, and what may be one."""
-    by = f" ({state.by})" if state.by else ""
-    yield f"task {state.chosen.number}, {state.of}{by}: {len(state.roster.entries)} tracks on {timing.length} frames"
+    by = f" ({state.author})" if state.author else ""
+    count = len(state.table.rows)
+    yield f"task {state.chosen.number}, {state.annotation_name}{by}: {count} tracks on {timing.length} frames"
     rows = [("track", "class", "score", "frames", "where")]
-    for entry in state.roster.entries:
+    for entry in state.table.rows:
         score = "" if entry.region.score is None else f"{entry.region.score:.2f}"
         spans = _shown(entry, timing)
         count = sum(stop - first for first, stop in spans)
@@ -182,13 +191,13 @@ def _listed(state: State, timing: Timing, video: Video | None) -> Iterator[str]:
         number, label, score, frames, where = row
         told = f"{number:>{widths[0]}}  {label:<{widths[1]}}  {score:>{widths[2]}}  {frames:>{widths[3]}}  {where}"
         yield told.rstrip()
-    read = reader(video, state.roster.rate) if video else None
-    for one in proposals(state.roster, read):
+    read = frame_reader(video, state.table.rate) if video else None
+    for one in suggest_merges(state.table, read):
         a, b = one.tracks
         yield f"{a} and {b} may be one: {one}. If so: merge {a},{b}"
 
 
-def _shown(entry: Entry, timing: Timing) -> list[tuple[int, int]]:
+def _shown(entry: TrackRow, timing: FrameTiming) -> list[tuple[int, int]]:
     """Spans of source frames, half-open."""
     ends = np.minimum(np.array(entry.spans).ravel(), timing.last)
     shown = timing.frames(ends).reshape(-1, 2)

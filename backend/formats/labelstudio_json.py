@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from backend.formats.tasks import Chosen, Controls
-from backend.formats.video_tracks import rows
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import region as regions
-from backend.labelstudio.commands import own
-from backend.labelstudio.region import TYPE, Region
+from backend.formats.tasks import ChosenAnnotation, ExportControls
+from backend.formats.video_tracks import format_rows
+from backend.labelstudio.commands import person_lines
+from backend.labelstudio.keyframe import boxes_at
+from backend.labelstudio.region import TYPE, Region, parse_region, read_notes
 
 
-def labelstudio(chosen: Iterable[Chosen], controls: Controls, out: Path, dense: bool) -> None:
+def write_labelstudio(chosen: Iterable[ChosenAnnotation], controls: ExportControls, out: Path, dense: bool) -> None:
     """A list of tasks to import, each with the one annotation (or prediction) that counts.
 
     Keyframes are as they were, to the digit; `dense` adds one of ours on every frame between. A task keeps its number
@@ -26,12 +25,12 @@ def labelstudio(chosen: Iterable[Chosen], controls: Controls, out: Path, dense: 
         file.write("[")
         mark = "\n"
         for one in chosen:
-            file.write(mark + task(one, controls, dense))
+            file.write(mark + format_task(one, controls, dense))
             mark = ",\n"
         file.write("\n]\n")
 
 
-def task(chosen: Chosen, controls: Controls, dense: bool) -> str:
+def format_task(chosen: ChosenAnnotation, controls: ExportControls, dense: bool) -> str:
     """A task as it is written, JSON.
 
     Raises:
@@ -48,14 +47,14 @@ def task(chosen: Chosen, controls: Controls, dense: bool) -> str:
     return _with(kept, chosen.kind, _list([entry]))
 
 
-def _clean(result: Mapping[str, Any], controls: Controls) -> dict[str, Any] | None:
+def _clean(result: Mapping[str, Any], controls: ExportControls) -> dict[str, Any] | None:
     """A result as it is written; None: nothing of it is an annotation."""
     value, kind = result.get("value"), result.get("type")
     if not isinstance(value, Mapping) or (kind == "textarea" and result.get("from_name") in controls.texts):
         return None
     if kind == "textarea":
         lines = _lines(value.get("text"))
-        notes = own(lines)
+        notes = person_lines(lines)
         return {**result, "value": {**value, "text": notes}} if notes or not lines else None
     labelled = _labelled(value, controls)
     if kind == "labels" and value.get("labels") and "labels" not in labelled:
@@ -65,7 +64,7 @@ def _clean(result: Mapping[str, Any], controls: Controls) -> dict[str, Any] | No
     return {**result, **untold, "value": labelled}
 
 
-def _labelled(value: Mapping[str, Any], controls: Controls) -> dict[str, Any]:
+def _labelled(value: Mapping[str, Any], controls: ExportControls) -> dict[str, Any]:
     """A result's value without command labels, and without any where none is left."""
     classes = [label for label in value.get("labels") or () if label not in controls.commands]
     others = {key: one for key, one in value.items() if key != "labels"}
@@ -76,7 +75,7 @@ def _untold(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A region's meta without our lines to people."""
     if "text" not in meta:
         return dict(meta)
-    others, notes = {key: value for key, value in meta.items() if key != "text"}, regions.notes(meta["text"])
+    others, notes = {key: value for key, value in meta.items() if key != "text"}, read_notes(meta["text"])
     return others | ({"text": notes} if notes else {})
 
 
@@ -85,9 +84,9 @@ def _lines(text: object) -> list[str]:
     return [line for line in listed if isinstance(line, str)]
 
 
-def _filled(result: Mapping[str, Any], chosen: Chosen, controls: Controls) -> str:
+def _filled(result: Mapping[str, Any], chosen: ChosenAnnotation, controls: ExportControls) -> str:
     """A region with a keyframe on every frame that shows its box, JSON: its own to the digit, between them ours."""
-    region = regions.parse(result)
+    region = parse_region(result)
     given = {int(keyframe["frame"]): _json(keyframe) for keyframe in result["value"]["sequence"]}
     between = _between(region, given, controls.rate(region, chosen.data))
     texts = [text for _, text in sorted((given | between).items())]
@@ -98,13 +97,13 @@ def _filled(result: Mapping[str, Any], chosen: Chosen, controls: Controls) -> st
 
 def _between(region: Region, given: Mapping[int, str], framerate: float) -> dict[int, str]:
     """Keyframes of ours on the other frames that show the box, by frame, as `Item.written` has them."""
-    first, last = region.items[0], region.items[-1]
+    first, last = region.keyframes[0], region.keyframes[-1]
     frames = np.arange(first.frame, max(region.frames_count or 0, last.frame) + 1)
-    boxes = sequence.at(region.items, frames)
-    turns = np.interp(frames, [item.frame for item in region.items], [item.rotation for item in region.items])
+    boxes = boxes_at(region.keyframes, frames)
+    turns = np.interp(frames, [item.frame for item in region.keyframes], [item.rotation for item in region.keyframes])
     wanted = ~np.isnan(boxes[:, 0]) & ~np.isin(frames, [*given])
     frames, table = frames[wanted], np.column_stack([boxes, np.round(turns, 4)])[wanted] + 0.0
-    lines = rows("%d|1|%.4f|%.4f|%.4f|%.4f|%.4f\n", frames, table).splitlines()
+    lines = format_rows("%d|1|%.4f|%.4f|%.4f|%.4f|%.4f\n", frames, table).splitlines()
     return dict(_keyframe(line, framerate) for line in lines)
 
 

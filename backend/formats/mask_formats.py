@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
-from backend.formats import rle
-from backend.formats.tables import sequence_info
-from backend.formats.video_tracks import Clip, lines
+from backend.formats.rle import encode_rle
+from backend.formats.tables import write_sequence_info
+from backend.formats.video_tracks import VideoTracks, write_lines
 from backend.tracks.masks import Rle
 
 _MOTS = {"car": 1, "person": 2, "pedestrian": 2}
@@ -26,7 +26,7 @@ _OBJECTS = 254
 """DAVIS has a byte for a pixel: 0 is the ground, and its readers take 255 for "unknown"."""
 
 
-def mots(clips: Iterable[Clip], labels: Sequence[str], out: Path, dense: bool) -> None:
+def write_mots(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
     """MOTS: `NAME/gt/gt.txt` of lines `frame id class height width rle`; beside them as for MOTChallenge.
 
     Frames from 1 on; ids are class * 1000 + track. Car is class 1 and person 2, as MOTS and KITTI have them, other
@@ -34,18 +34,18 @@ def mots(clips: Iterable[Clip], labels: Sequence[str], out: Path, dense: bool) -
     """
     classes, names = _mots_classes(labels), []
     for clip in clips:
-        sequence_info(clip, out)
+        write_sequence_info(clip, out)
         known = {trace.id: classes[trace.label] for trace in clip.masked}
         factor = 10 ** max([3, *(len(str(track)) for track in known)])
         texts = [
-            f"{frame + 1} {known[track] * factor + track} {known[track]} {mask.height} {mask.width} {rle.encode(mask)}"
+            f"{frame + 1} {known[track] * factor + track} {known[track]} {mask.height} {mask.width} {encode_rle(mask)}"
             for frame, masks in _by_frame(clip)
             for track, mask in _apart(masks).items()
         ]
-        lines(out / clip.name / "gt" / "gt.txt", texts)
+        write_lines(out / clip.name / "gt" / "gt.txt", texts)
         names.append(clip.name)
-    lines(out / "seqmap.txt", ["name", *names])
-    lines(out / "classes.txt", [f"{number} {label}" for label, number in classes.items()])
+    write_lines(out / "seqmap.txt", ["name", *names])
+    write_lines(out / "classes.txt", [f"{number} {label}" for label, number in classes.items()])
 
 
 def _mots_classes(labels: Sequence[str]) -> dict[str, int]:
@@ -53,7 +53,7 @@ def _mots_classes(labels: Sequence[str]) -> dict[str, int]:
     return {label: _MOTS.get(label.casefold()) or next(free) for label in labels}
 
 
-def davis(clips: Iterable[Clip], labels: Sequence[str], out: Path, dense: bool) -> None:
+def write_davis(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
     """DAVIS: `Annotations/NAME/FRAME.png` of every frame, a palette picture of track ids; `ImageSets/all.txt`.
 
     Raises:
@@ -66,15 +66,15 @@ def davis(clips: Iterable[Clip], labels: Sequence[str], out: Path, dense: bool) 
             raise BadRequest(f"DAVIS holds track ids up to {_OBJECTS}, and it has {large[0]}: export it as mots")
         folder = out / "Annotations" / clip.name
         folder.mkdir(parents=True, exist_ok=True)
-        nothing, masks = png(np.zeros((height, width), np.uint8)), dict(_by_frame(clip))
+        nothing, masks = encode_png(np.zeros((height, width), np.uint8)), dict(_by_frame(clip))
         for frame in range(clip.length):
-            picture = png(_painted(masks[frame]).astype(np.uint8)) if frame in masks else nothing
+            picture = encode_png(_paint(masks[frame]).astype(np.uint8)) if frame in masks else nothing
             (folder / f"{frame:06d}.png").write_bytes(picture)
         names.append(clip.name)
-    lines(out / "ImageSets" / "all.txt", names)
+    write_lines(out / "ImageSets" / "all.txt", names)
 
 
-def _by_frame(clip: Clip) -> list[tuple[int, dict[int, Rle]]]:
+def _by_frame(clip: VideoTracks) -> list[tuple[int, dict[int, Rle]]]:
     """Masks by track, for every frame that has some.
 
     Raises:
@@ -93,7 +93,7 @@ def _by_frame(clip: Clip) -> list[tuple[int, dict[int, Rle]]]:
     return sorted(found.items())
 
 
-def _painted(masks: Mapping[int, Rle]) -> NDArray[np.uint16]:
+def _paint(masks: Mapping[int, Rle]) -> NDArray[np.uint16]:
     """The id of the foremost object at each pixel, 0 where none is; shape (height, width)."""
     first = next(iter(masks.values()))
     pixels = np.zeros(first.width * first.height, np.uint16)
@@ -109,7 +109,7 @@ def _apart(masks: Mapping[int, Rle]) -> Mapping[int, Rle]:
     if len(masks) < 2 or not _overlap(masks.values()):
         return masks
     places = dict(enumerate(masks, start=1))
-    painted = _painted({place: masks[track] for place, track in places.items()})
+    painted = _paint({place: masks[track] for place, track in places.items()})
     return {track: Rle.from_mask(painted == place) for place, track in places.items() if (painted == place).any()}
 
 
@@ -121,7 +121,7 @@ def _overlap(masks: Iterable[Rle]) -> bool:
     return bool((runs[1:, 0] < runs[:-1, 1]).any())
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """A picture of palette colours; no other library here writes one.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.formats.video_tracks import Clip, Frames, Trace
+from backend.formats.video_tracks import ExportTrack, Frames, VideoTracks
 from backend.tracks.geometry import Boxes, box_iou
 from backend.tracks.masks import Rle
 
@@ -25,7 +25,7 @@ _ALIKE = 0.05
 """What fits a region so much less than the best, by that mean, fits as well; the newest job counts then."""
 
 
-class Source(Protocol):
+class MaskSource(Protocol):
     """What was kept of one task's video; boxes are read first, so that no mask is held that nothing shows."""
 
     def boxes(self) -> Iterable[tuple[Key, Frames, Boxes]]:
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class StoredTrack:
     """One kept track: on n frames, ascending, its boxes of shape (n, 4)."""
 
     job: int
@@ -46,12 +46,12 @@ class Kept:
     boxes: Boxes
 
 
-def masked(clip: Clip, source: Source) -> Clip:
+def attach_masks(clip: VideoTracks, source: MaskSource) -> VideoTracks:
     """The clip with the masks that fit its boxes; its size is known."""
     keys, tracks = _joined(source.boxes())
     owners: dict[Key, dict[int, int]] = {
         key: dict(zip(frames.tolist(), rows.tolist(), strict=True))
-        for key, (frames, rows) in zip(keys, matched(clip.traces, tracks), strict=True)
+        for key, (frames, rows) in zip(keys, match_masks(clip.tracks, tracks), strict=True)
     }
     found: defaultdict[int, dict[int, Rle]] = defaultdict(dict)
     for key, masks in source.masks([key for key, owner in owners.items() if owner]):
@@ -59,11 +59,11 @@ def masked(clip: Clip, source: Source) -> Clip:
         for frame in owner.keys() & masks.keys():
             if masks[frame].area:
                 found[owner[frame]][frame] = masks[frame]
-    traces = [replace(trace, masks=found[row]) for row, trace in enumerate(clip.traces)]
-    return replace(clip, traces=tuple(traces))
+    traces = [replace(trace, masks=found[row]) for row, trace in enumerate(clip.tracks)]
+    return replace(clip, tracks=tuple(traces))
 
 
-def bounds(mask: Rle) -> tuple[float, float, float, float]:
+def mask_bounds(mask: Rle) -> tuple[float, float, float, float]:
     """The tight box of a mask, `x0 y0 x1 y1`; NaN where it is empty."""
     ends = np.cumsum(mask.counts, dtype=np.int64)
     starts, stops = ends[:-1:2], ends[1::2]
@@ -78,7 +78,7 @@ def bounds(mask: Rle) -> tuple[float, float, float, float]:
     return float(first.min()), float(top), float(last.max()) + 1, float(bottom)
 
 
-def _joined(parts: Iterable[tuple[Key, Frames, Boxes]]) -> tuple[list[Key], list[Kept]]:
+def _joined(parts: Iterable[tuple[Key, Frames, Boxes]]) -> tuple[list[Key], list[StoredTrack]]:
     """Whole tracks; on a frame that came twice what came last counts."""
     listed: defaultdict[Key, list[tuple[Frames, Boxes]]] = defaultdict(list)
     for key, frames, boxes in parts:
@@ -90,11 +90,11 @@ def _joined(parts: Iterable[tuple[Key, Frames, Boxes]]) -> tuple[list[Key], list
         frames = np.concatenate([frames for frames, _ in some])[::-1]
         boxes = np.concatenate([boxes for _, boxes in some])[::-1]
         frames, places = np.unique(frames, return_index=True)
-        tracks.append(Kept(job, frames, boxes[places]))
+        tracks.append(StoredTrack(job, frames, boxes[places]))
     return [*listed], tracks
 
 
-def matched(traces: Sequence[Trace], tracks: Sequence[Kept]) -> list[tuple[Frames, NDArray[np.int64]]]:
+def match_masks(traces: Sequence[ExportTrack], tracks: Sequence[StoredTrack]) -> list[tuple[Frames, NDArray[np.int64]]]:
     """For each kept track the frames on which it is some trace's, and the place of that trace.
 
     On one frame it is one trace's at most, and a trace has one of them at most. It has the one that goes with it best
@@ -116,7 +116,7 @@ def matched(traces: Sequence[Trace], tracks: Sequence[Kept]) -> list[tuple[Frame
     return [(frames[own], rows[own]) for own in np.split(chosen, ends)][: len(tracks)]
 
 
-def _reach(one: Trace | Kept) -> NDArray[np.float64]:
+def _reach(one: ExportTrack | StoredTrack) -> NDArray[np.float64]:
     """The stretch of time and the part of the picture that it is in, shape (6,): lower ends, and upper ones negated.
 
     So two meet where each is less than the negated turned other.
@@ -128,7 +128,7 @@ def _reach(one: Trace | Kept) -> NDArray[np.float64]:
 _TURNED = [3, 4, 5, 0, 1, 2]
 
 
-def _pair(trace: Trace, track: Kept, row: int, column: int) -> NDArray[np.float64]:
+def _pair(trace: ExportTrack, track: StoredTrack, row: int, column: int) -> NDArray[np.float64]:
     """Where a trace and a kept track fit: shape (n, 4), frame, both places, and the mean IoU around."""
     frames, ours, theirs = np.intersect1d(trace.frames, track.frames, assume_unique=True, return_indices=True)
     overlap = box_iou(trace.boxes[ours], track.boxes[theirs])

@@ -17,7 +17,7 @@ from backend.tracks.geometry import Boxes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class ImportedTrack:
     """One track.
 
     Attributes:
@@ -35,17 +35,17 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recording:
+class ImportedVideo:
     """One video's tracks; `length` and `rate` as far as the file tells them."""
 
     name: str
     length: int
     rate: float | None
     size: Size | None
-    tracks: tuple[Found, ...]
+    tracks: tuple[ImportedTrack, ...]
 
 
-def mot(path: Path) -> list[Recording]:
+def read_mot(path: Path) -> list[ImportedVideo]:
     """A `gt.txt` (or a tracker's file), a sequence's folder, or a folder of those.
 
     Raises:
@@ -63,7 +63,7 @@ def mot(path: Path) -> list[Recording]:
     return found
 
 
-def _mot(file: Path, name: str, folder: Path) -> Recording:
+def _mot(file: Path, name: str, folder: Path) -> ImportedVideo:
     table = _numbers(file)
     # Of a ground truth's lines those marked 0 do not count.
     table = table[table[:, 6] != 0] if table.shape[1] > 6 else table
@@ -78,7 +78,7 @@ def _mot(file: Path, name: str, folder: Path) -> Recording:
         tracks.append(_found(number, label, rows[:, 0].astype(int) - 1, boxes, name))
     length, rate, size = _info(folder / "seqinfo.ini")
     seen = max((int(track.frames[-1]) + 1 for track in tracks), default=0)
-    return Recording(name, max(length, seen), rate, size, tuple(tracks))
+    return ImportedVideo(name, max(length, seen), rate, size, tuple(tracks))
 
 
 def _numbers(file: Path) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ def _info(file: Path) -> tuple[int, float | None, Size | None]:
         raise BadRequest(f"{file.name} cannot be read: correct its numbers, or remove it") from error
 
 
-def coco_vid(path: Path) -> list[Recording]:
+def read_coco_vid(path: Path) -> list[ImportedVideo]:
     """A COCO-VID file: the videos in it.
 
     Raises:
@@ -134,7 +134,7 @@ def coco_vid(path: Path) -> list[Recording]:
         ) from error
 
 
-def _videos(found: Mapping[str, Any]) -> list[Recording]:
+def _videos(found: Mapping[str, Any]) -> list[ImportedVideo]:
     names = {one["id"]: str(one["name"]) for one in found.get("categories", ())}
     images: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for image in found["images"]:
@@ -152,7 +152,7 @@ def _video(
     images: Sequence[Mapping[str, Any]],
     rows: Mapping[int, Sequence[Mapping[str, Any]]],
     names: Mapping[Any, str],
-) -> Recording:
+) -> ImportedVideo:
     frames = {image["id"]: int(image.get("frame_id", image.get("frame_index"))) for image in images}
     sides = video.get("width"), video.get("height")
     if not all(sides) and images:
@@ -168,10 +168,12 @@ def _video(
         tracks.append(_found(track, label, places, boxes, name, float(np.mean(scores)) if scores else None))
     length = max(int(video.get("length") or 0), max(frames.values(), default=-1) + 1)
     size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
-    return Recording(name, length, float(video.get("fps") or 0) or None, size, tuple(tracks))
+    return ImportedVideo(name, length, float(video.get("fps") or 0) or None, size, tuple(tracks))
 
 
-def _found(number: int, label: str, frames: Frames, boxes: Boxes, name: str, score: float | None = None) -> Found:
+def _found(
+    number: int, label: str, frames: Frames, boxes: Boxes, name: str, score: float | None = None
+) -> ImportedTrack:
     """A track, checked.
 
     Raises:
@@ -181,13 +183,13 @@ def _found(number: int, label: str, frames: Frames, boxes: Boxes, name: str, sco
         raise BadRequest(f"track {number} of {name} has a frame twice, or one before the first: correct the file")
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise BadRequest(f"track {number} of {name} has an empty box: correct the file")
-    return Found(number, label, frames, boxes, score)
+    return ImportedTrack(number, label, frames, boxes, score)
 
 
-READERS: Mapping[str, Any] = {"mot": mot, "coco-vid": coco_vid}
+READERS: Mapping[str, Any] = {"mot": read_mot, "coco-vid": read_coco_vid}
 
 
-def numbered(tracks: Iterable[Found]) -> dict[int, int]:
+def renumber_tracks(tracks: Iterable[ImportedTrack]) -> dict[int, int]:
     """The ids that people see, from 1 on: those of the file, moved where it counts from 0."""
     ids = [track.id for track in tracks]
     first = min(ids, default=1)

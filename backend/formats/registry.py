@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from backend.formats import coco, mask_formats, tables
-from backend.formats.video_tracks import Clip
+from backend.formats.coco import write_coco_vid, write_youtube_vis
+from backend.formats.mask_formats import write_davis, write_mots
+from backend.formats.tables import write_csv, write_mot, write_yolo
+from backend.formats.video_tracks import VideoTracks
 
-Writer = Callable[[Iterable[Clip], Sequence[str], Path, bool], None]
+Writer = Callable[[Iterable[VideoTracks], Sequence[str], Path, bool], None]
 """Writes clips with these classes to a place, every frame or keyframes alone."""
 
 
@@ -30,12 +32,12 @@ class Format:
 LABELSTUDIO = "labelstudio"
 """The one that is written from tasks, not from clips."""
 FORMATS: Mapping[str, Format] = {
-    "mot": Format(tables.mot, is_folder=True),
-    "mots": Format(mask_formats.mots, is_folder=True, needs="masks", has_masks=True),
-    "coco-vid": Format(coco.coco_vid, has_masks=True),
-    "youtube-vis": Format(coco.youtube_vis, has_masks=True),
-    "yolo": Format(tables.yolo, is_folder=True, needs="nothing"),
-    "davis": Format(mask_formats.davis, is_folder=True, needs="masks", has_masks=True),
-    "csv": Format(tables.table),
+    "mot": Format(write_mot, is_folder=True),
+    "mots": Format(write_mots, is_folder=True, needs="masks", has_masks=True),
+    "coco-vid": Format(write_coco_vid, has_masks=True),
+    "youtube-vis": Format(write_youtube_vis, has_masks=True),
+    "yolo": Format(write_yolo, is_folder=True, needs="nothing"),
+    "davis": Format(write_davis, is_folder=True, needs="masks", has_masks=True),
+    "csv": Format(write_csv),
 }
 NAMES = (*FORMATS, LABELSTUDIO)

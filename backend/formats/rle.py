@@ -15,7 +15,7 @@ _ZERO, _MORE, _BITS = 48, 32, 5
 """A piece's letter is its five bits, and a sixth where more follow, from the letter "0" on."""
 
 
-def encode(mask: Rle) -> str:
+def encode_rle(mask: Rle) -> str:
     """The text of a mask's run lengths."""
     from pycocotools import mask as coco
 
@@ -24,7 +24,7 @@ def encode(mask: Rle) -> str:
     return text.decode("ascii")
 
 
-def decode(text: str, height: int, width: int) -> Rle:
+def decode_rle(text: str, height: int, width: int) -> Rle:
     """The mask of a picture of `height` x `width` whose text this is; the library reads it only pixel by pixel.
 
     Raises:
@@ -43,12 +43,12 @@ def decode(text: str, height: int, width: int) -> Rle:
     return Rle(height, width, counts.astype(np.uint32))
 
 
-def written(mask: Rle) -> dict[str, Any]:
+def rle_to_json(mask: Rle) -> dict[str, Any]:
     """A mask as COCO's files have it: `size`, and `counts` as text."""
-    return {"size": [mask.height, mask.width], "counts": encode(mask)}
+    return {"size": [mask.height, mask.width], "counts": encode_rle(mask)}
 
 
-def parse(value: Mapping[str, Any]) -> Rle:
+def parse_rle(value: Mapping[str, Any]) -> Rle:
     """Read what `written` wrote.
 
     Raises:
@@ -56,6 +56,6 @@ def parse(value: Mapping[str, Any]) -> Rle:
     """
     try:
         height, width = map(int, value["size"])
-        return decode(value["counts"], height, width)
+        return decode_rle(value["counts"], height, width)
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError("this is no mask") from error

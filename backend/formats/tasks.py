@@ -11,13 +11,11 @@ from typing import Any, Self
 import numpy as np
 
 from backend.errors import BadRequest, SettingsError
-from backend.formats.timing import Timing, rate_of
-from backend.formats.video_tracks import UNNAMED, Clip, Size, Trace, folder
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframe import Item
+from backend.formats.timing import FrameTiming, read_rate
+from backend.formats.video_tracks import UNNAMED, ExportTrack, Size, VideoTracks, folder_name
+from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
-from backend.labelstudio.region import TYPE, Region
+from backend.labelstudio.region import TYPE, Region, parse_region
 from backend.tracks.geometry import Boxes
 from backend.video import VideoInfo
 
@@ -27,7 +25,7 @@ _LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Controls:
+class ExportControls:
     """What of the results is no annotation.
 
     Attributes:
@@ -41,7 +39,7 @@ class Controls:
     config: LabelConfig | None = None
 
     @classmethod
-    def of(cls, config: LabelConfig) -> Self:
+    def from_config(cls, config: LabelConfig) -> Self:
         """Of a project."""
         # Where the config has no line of our names, any text area may ask; what is typed there is the annotators' own.
         named = frozenset({WORDS, LINE}) & {*config.words, *config.lines}
@@ -55,7 +53,7 @@ class Controls:
     def rate(self, region: Region | None, data: Mapping[str, Any]) -> float:
         """Frames per second that the page counts with: as its keyframes tell, else the task, else its default."""
         told = region.framerate if region else None
-        rate = told or (self.config.video.rate(data) if self.config else rate_of(data)) or DEFAULT_FRAMERATE
+        rate = told or (self.config.video.rate(data) if self.config else read_rate(data)) or DEFAULT_FRAMERATE
         # 7 / 0.28 is a little less than 25.
         return round(rate, 9)
 
@@ -65,7 +63,7 @@ class Controls:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenAnnotation:
     """A task and the one of its annotations (or predictions) that counts."""
 
     task: Mapping[str, Any]
@@ -84,13 +82,13 @@ class Chosen:
         """What is annotated."""
         return _objects(self.entry.get("result"))
 
-    def boxes(self, controls: Controls) -> list[Mapping[str, Any]]:
+    def boxes(self, controls: ExportControls) -> list[Mapping[str, Any]]:
         """The results that are boxes on the video."""
         names = {controls.config.video.name} if controls.config else None
         return [one for one in self.results if one.get("type") == TYPE and (not names or one.get("to_name") in names)]
 
 
-def load(path: Path) -> list[Mapping[str, Any]]:
+def load_tasks(path: Path) -> list[Mapping[str, Any]]:
     """The tasks in a file.
 
     Raises:
@@ -111,22 +109,22 @@ def load(path: Path) -> list[Mapping[str, Any]]:
     return tasks
 
 
-def choose(task: Mapping[str, Any], number: int, predictions: bool) -> Chosen | None:
+def choose_annotation(task: Mapping[str, Any], number: int, predictions: bool) -> ChosenAnnotation | None:
     """What of a task counts: the ground truth, else what was submitted last; None: nothing was.
 
     Args:
         number: of the task, where it tells none.
         predictions: where nothing was submitted, the newest prediction counts.
     """
-    number = number_of(task, number)
+    number = task_number(task, number)
     submitted = [one for one in _objects(task.get("annotations")) if not one.get("was_cancelled")]
     if submitted:
-        return Chosen(task, number, "annotations", max(submitted, key=_age))
+        return ChosenAnnotation(task, number, "annotations", max(submitted, key=_age))
     predicted = _objects(task.get("predictions")) if predictions else []
-    return Chosen(task, number, "predictions", max(predicted, key=_age)) if predicted else None
+    return ChosenAnnotation(task, number, "predictions", max(predicted, key=_age)) if predicted else None
 
 
-def number_of(task: Mapping[str, Any], otherwise: int) -> int:
+def task_number(task: Mapping[str, Any], otherwise: int) -> int:
     """A task's number, as it tells."""
     number = task.get("id")
     return number if isinstance(number, int) else otherwise
@@ -142,7 +140,7 @@ def _objects(value: object) -> list[Mapping[str, Any]]:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
-def labels(chosen: Sequence[Chosen], controls: Controls) -> list[str]:
+def used_labels(chosen: Sequence[ChosenAnnotation], controls: ExportControls) -> list[str]:
     """All classes: in the config's order, then by name."""
     results = [result.get("value") for one in chosen for result in one.boxes(controls)]
     listed = [value.get("labels") for value in results if isinstance(value, Mapping)]
@@ -152,7 +150,9 @@ def labels(chosen: Sequence[Chosen], controls: Controls) -> list[str]:
     return [*known, *sorted(found - {*known})]
 
 
-def clip(chosen: Chosen, controls: Controls, video_info: VideoInfo | None, size: Size | None) -> Clip:
+def read_video_tracks(
+    chosen: ChosenAnnotation, controls: ExportControls, video_info: VideoInfo | None, size: Size | None
+) -> VideoTracks:
     """A task's tracks on every frame, without masks.
 
     Args:
@@ -162,15 +162,15 @@ def clip(chosen: Chosen, controls: Controls, video_info: VideoInfo | None, size:
     Raises:
         BadRequest: a region cannot be read.
     """
-    drawn = [regions.parse(result) for result in chosen.boxes(controls)]
+    drawn = [parse_region(result) for result in chosen.boxes(controls)]
     rate = controls.rate(next((one for one in drawn if one.framerate), None), chosen.data)
-    timing = Timing.of(video_info, rate) if video_info else Timing.counted(_length(drawn), rate)
+    timing = FrameTiming.from_video(video_info, rate) if video_info else FrameTiming.from_counts(_length(drawn), rate)
     size = size or (video_info.size if video_info else _size(chosen))
     draws = [(region, _draw(region, timing, size)) for region in drawn]
     seen = [(region, drawing) for region, drawing in draws if len(drawing.frames)]
-    ids = track_ids([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
+    ids = assign_track_numbers([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
     traces = [
-        Trace(
+        ExportTrack(
             number,
             controls.label(region.labels),
             region.score,
@@ -182,8 +182,10 @@ def clip(chosen: Chosen, controls: Controls, video_info: VideoInfo | None, size:
         )
         for (region, drawing), number in zip(seen, ids, strict=True)
     ]
-    name = folder(chosen.number, controls.video(chosen.data))
-    return Clip(chosen.number, name, timing.length, timing.rate, size, tuple(sorted(traces, key=lambda one: one.id)))
+    name = folder_name(chosen.number, controls.video(chosen.data))
+    return VideoTracks(
+        chosen.number, name, timing.length, timing.rate, size, tuple(sorted(traces, key=lambda one: one.id))
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,27 +193,27 @@ class _Drawing:
     frames: Any
     boxes: Boxes
     keys: Any
-    items: Sequence[Item]
+    items: Sequence[Keyframe]
 
 
-def _draw(region: Region, timing: Timing, size: Size | None) -> _Drawing:
+def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
     """A region's frames, boxes and keyframes, as of a `Trace`."""
-    places = np.array([item.frame for item in region.items])
+    places = np.array([item.frame for item in region.keyframes])
     within = places <= timing.last
     pages, frames = timing.pages.copy(), timing.frames(places[within])
     # Of LS frames that show the same picture, a keyframe's counts.
     pages[frames] = places[within]
-    percent = sequence.at(region.items, pages)  # type: ignore[arg-type]
-    keyed = dict(zip(frames.tolist(), region.items, strict=False))
+    percent = boxes_at(region.keyframes, pages)  # type: ignore[arg-type]
+    keyed = dict(zip(frames.tolist(), region.keyframes, strict=False))
     if not within.all() and not np.isnan(percent[-1, 0]) and timing.length - 1 not in keyed:
         # The track goes on to a keyframe after the last frame: what it is there stands for that.
-        keyed[timing.length - 1] = sequence.ours(Item(timing.last, True, *percent[-1].tolist()))
+        keyed[timing.length - 1] = mark_as_ours(Keyframe(timing.last, True, *percent[-1].tolist()))
     seen = np.flatnonzero(~np.isnan(percent[:, 0]))
-    turns = np.interp(pages[seen], places, [item.rotation for item in region.items])
+    turns = np.interp(pages[seen], places, [item.rotation for item in region.keyframes])
     return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
 
 
-def _sorted(keyed: Mapping[int, Item]) -> list[Item]:
+def _sorted(keyed: Mapping[int, Keyframe]) -> list[Keyframe]:
     return [keyed[frame] for frame in sorted(keyed)]
 
 
@@ -234,13 +236,13 @@ def _length(drawn: Sequence[Region]) -> int:
     Raises:
         BadRequest: they are more than a video has.
     """
-    length = max((max(region.frames_count or 0, region.items[-1].frame) for region in drawn), default=1)
+    length = max((max(region.frames_count or 0, region.keyframes[-1].frame) for region in drawn), default=1)
     if length > _LONGEST:
         raise BadRequest(f"its {length} frames are too many: delete the keyframes that lie beyond the video's end")
     return length
 
 
-def _size(chosen: Chosen) -> Size | None:
+def _size(chosen: ChosenAnnotation) -> Size | None:
     """The pictures' size, where Label Studio or the task's data tell it."""
     boxes = [one for one in chosen.results if one.get("type") == TYPE]
     found = [(one.get("original_width"), one.get("original_height")) for one in boxes]
@@ -250,7 +252,7 @@ def _size(chosen: Chosen) -> Size | None:
     return None
 
 
-def track_ids(told: Sequence[tuple[int | None, int]]) -> list[int]:
+def assign_track_numbers(told: Sequence[tuple[int | None, int]]) -> list[int]:
     """Track ids: those that are told by one region alone; the others get the lowest free numbers, by first frame.
 
     Args:

@@ -13,7 +13,7 @@ from backend.video.frame_clock import FrameClock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Timing:
+class FrameTiming:
     """Which LS frame each frame is.
 
     Attributes:
@@ -29,7 +29,7 @@ class Timing:
     _clock: FrameClock | None = None
 
     @classmethod
-    def of(cls, video_info: VideoInfo, framerate: float) -> "Timing":
+    def from_video(cls, video_info: VideoInfo, framerate: float) -> "FrameTiming":
         """By the video's own times.
 
         Args:
@@ -46,7 +46,7 @@ class Timing:
         return cls(pages, clock.length, video_info.rate, clock)
 
     @classmethod
-    def counted(cls, length: int, framerate: float) -> "Timing":
+    def from_counts(cls, length: int, framerate: float) -> "FrameTiming":
         """Without the video: as many frames as the page counts."""
         return cls(np.arange(1.0, length + 1), length, framerate)
 
@@ -60,7 +60,7 @@ class Timing:
         return pages - 1 if self._clock is None else self._clock.source_frames(pages)
 
 
-def rate_of(data: Mapping[str, Any]) -> float | None:
+def read_rate(data: Mapping[str, Any]) -> float | None:
     """The frame rate in a task's data, by our config's name for it."""
     try:
         rate = float(str(data.get("fps")))

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BadRequest
-from backend.formats.readers import Found, Recording, numbered
+from backend.formats.readers import ImportedTrack, ImportedVideo, renumber_tracks
 from backend.formats.video_tracks import UNNAMED, Size
-from backend.labelstudio import region as regions
-from backend.labelstudio import segments
-from backend.labelstudio.keyframes import keyframes, sampled
+from backend.labelstudio.keyframes import choose_keyframes, sample_track
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region
+from backend.labelstudio.region import Region, build_results, new_region_id
+from backend.labelstudio.segments import segments_between
 from backend.settings import Settings
 from backend.tracks.track import Track
 from backend.video import VideoInfo
@@ -22,8 +21,8 @@ from backend.video.frame_clock import FrameClock
 _BY = "import"
 
 
-def prediction(
-    recording: Recording,
+def build_prediction(
+    recording: ImportedVideo,
     video_info: VideoInfo,
     framerate: float,
     config: LabelConfig,
@@ -49,25 +48,27 @@ def prediction(
     as_filed = replace(settings.keyframes, px=0.0, smooth=0)
     settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
     everywhere = np.ones(len(video_info.times), bool)
-    ids, results = numbered(recording.tracks), []
+    ids, results = renumber_tracks(recording.tracks), []
     for found in recording.tracks:
         track = _track(found, len(video_info.times))
-        seen = partial(sampled, track=track, looked=everywhere, clock=clock, size=video_info.size, length=clock.length)
-        made = keyframes(segments.between([]), seen, settings, video_info.size)
+        seen = partial(
+            sample_track, track=track, looked=everywhere, clock=clock, size=video_info.size, length=clock.length
+        )
+        made = choose_keyframes(segments_between([]), seen, settings, video_info.size)
         classes = _classes(label or found.label, config, video)
         region = Region(
-            id=regions.new_id(),
+            id=new_region_id(),
             from_name=config.region_control(video),
             to_name=video,
             labels=classes,
-            items=(),
+            keyframes=(),
             frames_count=round(video_info.duration * framerate),
             duration=video_info.duration,
         )
-        if made.items:
-            results += regions.answer(
+        if made.keyframes:
+            results += build_results(
                 region,
-                made.items,
+                made.keyframes,
                 framerate=framerate,
                 labels=classes,
                 track_id=ids[found.id],
@@ -78,7 +79,7 @@ def prediction(
     return results
 
 
-def scaled(video_info: VideoInfo, size: Size | None) -> VideoInfo:
+def scale_tracks(video_info: VideoInfo, size: Size | None) -> VideoInfo:
     """The video's info with another picture size, if there is one."""
     return video_info if size is None else replace(video_info, size=size)
 
@@ -89,7 +90,7 @@ def _classes(label: str, config: LabelConfig, video: str) -> tuple[str, ...]:
     return config.classes((label,), video)
 
 
-def _track(found: Found, length: int) -> Track:
+def _track(found: ImportedTrack, length: int) -> Track:
     boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
     boxes[found.frames], scores[found.frames] = found.boxes, 1.0
     return Track.from_rows(boxes, scores, {})

@@ -24,7 +24,7 @@ _FOREIGN = re.compile(r"[^-\w.]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trace:
+class ExportTrack:
     """One track.
 
     Attributes:
@@ -50,7 +50,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class VideoTracks:
     """One task's video.
 
     Attributes:
@@ -65,7 +65,7 @@ class Clip:
     length: int
     rate: float
     size: Size | None
-    traces: tuple[Trace, ...]
+    tracks: tuple[ExportTrack, ...]
 
     @property
     def pixels(self) -> Size:
@@ -79,23 +79,23 @@ class Clip:
         return self.size
 
     @property
-    def masked(self) -> list[Trace]:
+    def masked(self) -> list[ExportTrack]:
         """The tracks that have masks."""
-        return [trace for trace in self.traces if trace.masks]
+        return [trace for trace in self.tracks if trace.masks]
 
 
-def folder(task: int, video: str) -> str:
+def folder_name(task: int, video: str) -> str:
     """A clip's name: the task's number, and the video file's name without its ending."""
     stem = _FOREIGN.sub("_", Path(video.partition("?")[0]).stem).strip("._")
     return f"{task}-{stem[:80]}" if stem else str(task)
 
 
-def numbers(labels: Sequence[str]) -> dict[str, int]:
+def number_labels(labels: Sequence[str]) -> dict[str, int]:
     """Classes by name, from 1 on."""
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
-def rows(form: str, *columns: Any) -> str:
+def format_rows(form: str, *columns: Any) -> str:
     """A line of text a row, all at once.
 
     Args:
@@ -107,19 +107,19 @@ def rows(form: str, *columns: Any) -> str:
     return text
 
 
-def left_top_size(boxes: Boxes) -> Boxes:
+def to_xywh(boxes: Boxes) -> Boxes:
     """Boxes `x0 y0 x1 y1` as `x y width height`; shape (n, 4) both."""
     return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-def lines(path: Path, texts: Iterable[str]) -> None:
+def write_lines(path: Path, texts: Iterable[str]) -> None:
     """Write a text file, and the folders that it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """Where to write what comes into place when it is complete, and not at all after an error."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
 from backend.http import jobs_page, serving, tracks_page
-from backend.labelstudio import label_config
+from backend.labelstudio.label_config import parse_label_config
 from backend.service import Service
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ def create_app(service: Service) -> Flask:
 
 
 def _add_routes(app: Flask, service: Service) -> None:
-    serving.add_routes(app)
-    jobs_page.add_routes(app, service.job_status)
-    tracks_page.add_routes(app, service.track_editor)
+    serving.add_static_routes(app)
+    jobs_page.add_jobs_routes(app, service.job_status)
+    tracks_page.add_tracks_routes(app, service.track_editor)
 
     @app.get("/")
     def first() -> ResponseReturnValue:
@@ -44,13 +44,13 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.post("/setup")
     def setup() -> ResponseReturnValue:
-        body = serving.body()
+        body = serving.json_body()
         schema, hostname, token = (_text(body, key) for key in ("schema", "hostname", "access_token"))
         return jsonify({"model_version": service.setup(_project(body), schema, hostname, token)})
 
     @app.post("/predict")
     def predict() -> ResponseReturnValue:
-        body = serving.body()
+        body = serving.json_body()
         tasks, params = body.get("tasks"), body.get("params")
         context = params.get("context") if isinstance(params, Mapping) else None
         if not isinstance(tasks, list):
@@ -66,8 +66,8 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.post("/validate")
     def validate() -> ResponseReturnValue:
-        config = label_config.parse(_text(serving.body(), "config"))
-        return jsonify({"status": "ok", "understood": config.understood()})
+        config = parse_label_config(_text(serving.json_body(), "config"))
+        return jsonify({"status": "ok", "understood": config.describe()})
 
     @app.get("/frames/<key>/<int:number>.jpg")
     def frame(key: str, number: int) -> ResponseReturnValue:
@@ -80,7 +80,7 @@ def _add_routes(app: Flask, service: Service) -> None:
     @app.post("/webhook")
     def webhook() -> ResponseReturnValue:
         # Annotations teach this model nothing; Label Studio only wants to know that it was heard.
-        body = serving.body()
+        body = serving.json_body()
         action, project = _text(body, "action"), body.get("project")
         if action == "START_TRAINING" and isinstance(project, Mapping):
             service.train(project)

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 from flask import Flask, Response, jsonify
 from flask.typing import ResponseReturnValue
 
-from backend.http.serving import fresh, refused, said
-from backend.http.serving import page as read_page
+from backend.http.serving import error_response, refuse_cross_site, uncached
+from backend.http.serving import page_response as read_page
 
 
-class Board(Protocol):
+class JobsView(Protocol):
     """What the routes need of the one that knows the jobs; `static/status.js` reads its dicts."""
 
     def overview(self) -> dict[str, Any]:
@@ -31,36 +31,36 @@ class Board(Protocol):
         """Prometheus' text format, version 0.0.4."""
 
 
-def add_routes(app: Flask, board: Board) -> None:
+def add_jobs_routes(app: Flask, board: JobsView) -> None:
     """Everything but the page's own address, which it shares with the health JSON."""
 
     @app.get("/jobs")
     def jobs() -> ResponseReturnValue:
-        return fresh(jsonify(board.overview()))
+        return uncached(jsonify(board.overview()))
 
     @app.get("/jobs/<int:number>")
     def job(number: int) -> ResponseReturnValue:
         found = board.job(number)
-        return _no_job(number) if found is None else fresh(jsonify({"job": found}))
+        return _no_job(number) if found is None else uncached(jsonify({"job": found}))
 
     @app.delete("/jobs/<int:number>")
     def cancel(number: int) -> ResponseReturnValue:
-        return refused() or (job(number) if board.cancel(number) else _no_job(number))
+        return refuse_cross_site() or (job(number) if board.cancel(number) else _no_job(number))
 
     @app.post("/jobs/<int:number>/resume")
     def resume(number: int) -> ResponseReturnValue:
-        return refused() or (job(number) if board.resume(number) else _no_job(number))
+        return refuse_cross_site() or (job(number) if board.resume(number) else _no_job(number))
 
     @app.get("/jobs/<int:number>/picture.jpg")
     def picture(number: int) -> ResponseReturnValue:
         found = board.picture(number)
         if found is None:
-            return said(404, f"there is no picture of job {number}: GET /jobs says which jobs have one")
-        return fresh(Response(found, mimetype="image/jpeg"))
+            return error_response(404, f"there is no picture of job {number}: GET /jobs says which jobs have one")
+        return uncached(Response(found, mimetype="image/jpeg"))
 
     @app.get("/metrics")
     def metrics() -> ResponseReturnValue:
-        return fresh(Response(board.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"))
+        return uncached(Response(board.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"))
 
 
 def page() -> Response:
@@ -69,4 +69,4 @@ def page() -> Response:
 
 
 def _no_job(number: int) -> Response:
-    return said(404, f"there is no job {number}: GET /jobs lists those that are kept")
+    return error_response(404, f"there is no job {number}: GET /jobs lists those that are kept")

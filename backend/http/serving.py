@@ -30,13 +30,13 @@ _CLOSED = {
 """No other page may show, frame or guess at anything of here, and these pages ask nobody else."""
 
 
-def add_routes(app: Flask) -> None:
+def add_static_routes(app: Flask) -> None:
     """The files that the pages name."""
 
     @app.get("/web/<path:name>")
     def web(name: str) -> ResponseReturnValue:
         if name not in _FILES:
-            return said(404, "there is no such file: the status page is at /")
+            return error_response(404, "there is no such file: the status page is at /")
         return _file(name, _FILES[name])
 
 
@@ -45,12 +45,12 @@ def wants_page() -> bool:
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
-def page(name: str) -> Response:
+def page_response(name: str) -> Response:
     """A page. Its addresses are relative, so that it also works below a proxy's path."""
     return _file(name, "text/html")
 
 
-def body() -> Mapping[str, Any]:
+def json_body() -> Mapping[str, Any]:
     """The request's JSON object; BadRequest where it is none."""
     try:
         found = request.get_json(silent=True)
@@ -61,28 +61,30 @@ def body() -> Mapping[str, Any]:
     return found
 
 
-def fresh(answer: Response) -> Response:
+def uncached(answer: Response) -> Response:
     """An answer that nobody keeps."""
     answer.headers["Cache-Control"] = "no-store"
     return _closed(answer)
 
 
-def said(status: int, sentence: str) -> Response:
+def error_response(status: int, sentence: str) -> Response:
     """An error, as JSON."""
-    answer = fresh(jsonify({"error": sentence}))
+    answer = uncached(jsonify({"error": sentence}))
     answer.status_code = status
     return answer
 
 
-def refused() -> Response | None:
+def refuse_cross_site() -> Response | None:
     """The 403 for a change that another site's page may have made a browser ask for; None where it may be made."""
     if request.headers.get("X-Sam3-Backend") != "1":
-        return said(403, "this changes something: send the header X-Sam3-Backend: 1 with it")
+        return error_response(403, "this changes something: send the header X-Sam3-Backend: 1 with it")
     if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        return said(403, "another site's page asked for this: use the pages of this server")
+        return error_response(403, "another site's page asked for this: use the pages of this server")
     origin = request.headers.get("Origin")
     if origin is not None and not _is_ours(origin):
-        return said(403, "another page asked for this: where a proxy is between, let it pass on Host, port included")
+        return error_response(
+            403, "another page asked for this: where a proxy is between, let it pass on Host, port included"
+        )
     return None
 
 

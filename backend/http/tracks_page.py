@@ -7,11 +7,11 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from backend.errors import BadRequest
-from backend.http.serving import body, fresh, page, refused, wants_page
+from backend.http.serving import json_body, page_response, refuse_cross_site, uncached, wants_page
 from backend.track_editor.edits import Edit
 
 
-class Manager(Protocol):
+class TracksView(Protocol):
     """What the routes need of the one that edits tracks; `static/tracks.js` reads its dicts.
 
     Frames are Label Studio's: they count from 1, and both ends of a span belong to it. A `version` says which state of
@@ -34,12 +34,12 @@ class Manager(Protocol):
         """A frame with its boxes and the tracks' numbers, as JPEG."""
 
 
-def add_routes(app: Flask, manager: Manager) -> None:
+def add_tracks_routes(app: Flask, manager: TracksView) -> None:
     """The page and all that it asks for."""
 
     @app.get("/tasks/<int:task>")
     def task_page(task: int) -> ResponseReturnValue:
-        answer = page("tracks.html") if wants_page() else state(task)
+        answer = page_response("tracks.html") if wants_page() else state(task)
         answer.headers["Vary"] = "Accept"
         return answer
 
@@ -48,24 +48,24 @@ def add_routes(app: Flask, manager: Manager) -> None:
         return state(task)
 
     def state(task: int) -> Response:
-        return fresh(jsonify(manager.overview(task, _project())))
+        return uncached(jsonify(manager.overview(task, _project())))
 
     @app.post("/tasks/<int:task>/tracks")
     def edit_tracks(task: int) -> ResponseReturnValue:
-        if no := refused():
+        if no := refuse_cross_site():
             return no
-        asked = body()
+        asked = json_body()
         edit, version = Edit.parse(asked.get("edit")), _version(asked)
         match asked.get("apply"):
             case True:
-                return fresh(jsonify(manager.apply(task, _project(), edit, version)))
+                return uncached(jsonify(manager.apply(task, _project(), edit, version)))
             case False:
-                return fresh(jsonify(manager.preview(task, _project(), edit)))
+                return uncached(jsonify(manager.preview(task, _project(), edit)))
         raise BadRequest("apply must be true, or false for a preview")
 
     @app.post("/tasks/<int:task>/tracks/undo")
     def undo_tracks(task: int) -> ResponseReturnValue:
-        return refused() or fresh(jsonify(manager.undo(task, _project(), _version(body()))))
+        return refuse_cross_site() or uncached(jsonify(manager.undo(task, _project(), _version(json_body()))))
 
     @app.get("/tasks/<int:task>/picture.jpg")
     def task_picture(task: int) -> ResponseReturnValue:
@@ -73,7 +73,7 @@ def add_routes(app: Flask, manager: Manager) -> None:
             number = int(request.args.get("frame", ""))
         except ValueError:
             raise BadRequest("which frame: add ?frame=1, the number that Label Studio shows") from None
-        return fresh(Response(manager.picture(task, _project(), number), mimetype="image/jpeg"))
+        return uncached(Response(manager.picture(task, _project(), number), mimetype="image/jpeg"))
 
 
 def _project() -> str:

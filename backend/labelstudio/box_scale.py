@@ -16,12 +16,12 @@ _DOUBT = 0.5
 _LARGEST = 1.5
 """A box becomes at most so many times as wide or high, or that part of it."""
 
-Growth = tuple[float | None, float | None]
+BoxScale = tuple[float | None, float | None]
 """Natural logarithms of the factors for a box's width and height; None: nothing is known of it."""
-UNKNOWN: Growth = (None, None)
+UNKNOWN: BoxScale = (None, None)
 
 
-def growth(person: Box, model: Box) -> Growth:
+def measure_scale(person: Box, model: Box) -> BoxScale:
     """What a person's box says of the size of the model's on the same frame.
 
     Opposite edges have to agree, both further out or both further in: a box that was moved says nothing of its size,
@@ -41,7 +41,7 @@ def growth(person: Box, model: Box) -> Growth:
     return wide, high
 
 
-def mean(known: Sequence[Growth]) -> tuple[float, float]:
+def mean_scale(known: Sequence[BoxScale]) -> tuple[float, float]:
     """What several corrections say together, the fewer the less; 0 where none says anything."""
     said = [[one[axis] for one in known] for axis in range(2)]
     numbers = [[one for one in some if one is not None] for some in said]
@@ -49,7 +49,7 @@ def mean(known: Sequence[Growth]) -> tuple[float, float]:
     return wide, high
 
 
-def grown(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) -> Boxes:
+def scale_boxes(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) -> Boxes:
     """Boxes that grow about their centres, as far as the picture goes; by nothing: as they are, to the digit.
 
     Args:
@@ -66,16 +66,16 @@ def grown(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) -> Boxes
     return np.clip(np.hstack([centres - halves, centres + halves]), 0.0, np.tile(size, 2))
 
 
-def parse(value: object) -> dict[int, Growth]:
+def parse_scales(value: object) -> dict[int, BoxScale]:
     """Read what `written` wrote, by LS frame; what is none of it is left out."""
-    found: dict[int, Growth] = {}
+    found: dict[int, BoxScale] = {}
     for frame, one in value.items() if isinstance(value, Mapping) else ():
         if re.fullmatch("[0-9]{1,9}", str(frame)) and isinstance(one, list) and len(one) == 2:
             found[int(frame)] = _number(one[0]), _number(one[1])
     return found
 
 
-def written(known: Mapping[int, Growth]) -> dict[str, list[float | None]]:
+def scales_to_json(known: Mapping[int, BoxScale]) -> dict[str, list[float | None]]:
     """As JSON takes it."""
     return {str(frame): [one if one is None else round(one, 4) for one in known[frame]] for frame in sorted(known)}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio.label_config import NUMBERS, PointsControl, field
+from backend.labelstudio.label_config import NUMBERS, PointsControl, read_field
 from backend.tracks.frame_range import LAST_FRAME
 
 TYPE = "keypointlabels"
@@ -31,7 +31,7 @@ class Click:
 
 
 @dataclass(frozen=True, slots=True)
-class Clicked:
+class ClickPrompt:
     """All clicks of one object: those with one label of one control."""
 
     control: str
@@ -39,9 +39,9 @@ class Clicked:
     clicks: tuple[Click, ...]
 
 
-def parse(
+def parse_click_prompts(
     results: Sequence[Mapping[str, Any]], controls: Mapping[str, PointsControl], data: Mapping[str, Any]
-) -> list[Clicked]:
+) -> list[ClickPrompt]:
     """Read a request's points, those of each object together.
 
     Args:
@@ -62,7 +62,7 @@ def parse(
         labels = value.get(TYPE) or value.get("labels")
         label = str(labels[0]) if isinstance(labels, list) and labels else ""
         objects.setdefault((control, label), []).append(_click(result, value, controls[control], data))
-    return [Clicked(control, label, tuple(clicks)) for (control, label), clicks in objects.items()]
+    return [ClickPrompt(control, label, tuple(clicks)) for (control, label), clicks in objects.items()]
 
 
 def _click(
@@ -84,7 +84,7 @@ def _click(
 
 
 def _frame(index: object, control: PointsControl, data: Mapping[str, Any]) -> int:
-    pictures, numbers = field(control.pictures, data), data.get(NUMBERS)
+    pictures, numbers = read_field(control.pictures, data), data.get(NUMBERS)
     if not isinstance(numbers, list) or (isinstance(pictures, list) and len(pictures) != len(numbers)):
         raise BadRequest(
             f"the task does not say which frames its pictures are ({NUMBERS}): run sam3-backend project prepare"

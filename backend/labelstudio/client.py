@@ -36,7 +36,7 @@ _FILES = 50
 _ACCESS_LIFETIME = 240.0
 
 
-def health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | None:
+def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | None:
     """What a backend says of itself; empty where that is nothing of ours, None where nothing answers.
 
     Args:
@@ -58,7 +58,7 @@ def health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | 
     return told if isinstance(told, Mapping) and answer.ok else {}
 
 
-class Client:
+class LabelStudioClient:
     """One Label Studio and a token for it.
 
     Args:
@@ -73,7 +73,7 @@ class Client:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         """The one that the settings name.
 
         Raises:

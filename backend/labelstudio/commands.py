@@ -13,7 +13,7 @@ COMMANDS = "back · both · to B · from A to B · N frames · stop · redo"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TextQuery:
     """A line of words.
 
     Attributes:
@@ -60,7 +60,7 @@ _END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?
 _COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?", re.IGNORECASE)
 
 
-def question(line: str) -> Question:
+def parse_text_query(line: str) -> TextQuery:
     """Read a line of words: `PHRASE[, PHRASE…] [at F | from A to B] [redo]`.
 
     Raises:
@@ -71,12 +71,12 @@ def question(line: str) -> Question:
     phrases = tuple(dict.fromkeys(phrase.strip() for phrase in what.split(",")))
     if not all(phrases):
         raise BadRequest("a phrase is empty: write what to find, as in: red car, person")
-    return Question(
+    return TextQuery(
         phrases, _frame(at) if at else None, _range(first, last) if first and last else ALL_FRAMES, redo is not None
     )
 
 
-def command(line: str) -> Command:
+def parse_command(line: str) -> Command:
     """Read a region's line.
 
     Raises:
@@ -100,13 +100,13 @@ def command(line: str) -> Command:
     return Command(within=_range(first or "1", last))
 
 
-def asked(lines: object) -> str | None:
+def typed_lines(lines: object) -> str | None:
     """What a text control asks: its last line, unless that is one of ours."""
     written = _written(lines)
     return written[-1] if written and not written[-1].startswith(MARK) else None
 
 
-def own(lines: object) -> list[str]:
+def person_lines(lines: object) -> list[str]:
     """A person's lines of a text control."""
     return [line for line in _written(lines) if not line.startswith(MARK)]
 

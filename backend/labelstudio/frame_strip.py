@@ -17,7 +17,7 @@ _SECRET_BYTES = 32
 _SIGNATURE_BYTES = 16
 
 
-def numbers(length: int, most: int) -> list[int]:
+def strip_frames(length: int, most: int) -> list[int]:
     """LS frames of a strip: every n-th, the first and the last always, `most` at most (two at least).
 
     Args:
@@ -29,7 +29,7 @@ def numbers(length: int, most: int) -> list[int]:
     return [*range(1, length, step), length]
 
 
-class Signed(NamedTuple):
+class SignedVideo(NamedTuple):
     """What an address of ours shows frames of."""
 
     url: str
@@ -47,16 +47,16 @@ class Signer:
         self._path = path
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         """The one whose secret is in `data_dir`."""
         return cls(settings.data_dir.expanduser() / "secret")
 
-    def key(self, video: Signed) -> str:
+    def key(self, video: SignedVideo) -> str:
         """For an address: letters, digits, `-` and `_` alone."""
         named = json.dumps(video, separators=(",", ":")).encode()
         return _text(self._signature(named) + named)
 
-    def video(self, key: str) -> Signed:
+    def video(self, key: str) -> SignedVideo:
         """What a key names.
 
         Raises:
@@ -67,7 +67,7 @@ class Signer:
             signature, named = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
             if not hmac.compare_digest(signature, self._signature(named)):
                 raise ValueError("signature")
-            return Signed(*json.loads(named))
+            return SignedVideo(*json.loads(named))
         except (ValueError, TypeError) as error:
             raise BadRequest("the address is not signed here: run sam3-backend project prepare again") from error
 

@@ -23,7 +23,7 @@ _LARGEST = 1e6
 
 
 @dataclass(frozen=True)
-class Item:
+class Keyframe:
     """A keyframe as it came: percent, `rotation` in degrees clockwise about the upper left corner.
 
     Attributes:
@@ -64,11 +64,11 @@ class Item:
         """A person switched `enabled` and nothing else since our last answer."""
         return self.is_corrected and self.fp == replace(self, enabled=not self.enabled).fingerprint
 
-    def written(self, framerate: float) -> dict[str, Any]:
+    def to_json(self, framerate: float) -> dict[str, Any]:
         """As an answer has it: a person's values to the digit, with the mark, and a fingerprint that fits."""
-        return replace(self, fp=self.fingerprint, human=self.is_human).untouched(framerate)
+        return replace(self, fp=self.fingerprint, human=self.is_human).to_unchanged_json(framerate)
 
-    def untouched(self, framerate: float) -> dict[str, Any]:
+    def to_unchanged_json(self, framerate: float) -> dict[str, Any]:
         """As it came, a correction still to be seen as one."""
         keyframe: dict[str, Any] = {"frame": self.frame, "enabled": self.enabled}
         keyframe |= {name: getattr(self, name) for name in NUMBERS} | {"time": self.frame / framerate}
@@ -81,7 +81,7 @@ class Item:
         return Box.from_rotated(x, y, self.width * width / 100, self.height * height / 100, self.rotation)
 
 
-def parse(sequence: object) -> tuple[Item, ...]:
+def parse_keyframes(sequence: object) -> tuple[Keyframe, ...]:
     """Read a sequence, sorted by frame; of two keyframes on one frame the later counts.
 
     Raises:
@@ -89,11 +89,11 @@ def parse(sequence: object) -> tuple[Item, ...]:
     """
     if not isinstance(sequence, list) or not sequence:
         raise BadRequest("the region has no keyframe: draw its box again")
-    items = {item.frame: item for item in map(_item, sequence)}
+    items = {item.frame: item for item in map(_parse_keyframe, sequence)}
     return tuple(items[frame] for frame in sorted(items))
 
 
-def _item(keyframe: object) -> Item:
+def _parse_keyframe(keyframe: object) -> Keyframe:
     if not isinstance(keyframe, Mapping):
         raise BadRequest("a keyframe of the region is not an object: draw its box again")
     frame, fp = keyframe.get("frame"), keyframe.get("fp")
@@ -108,7 +108,7 @@ def _item(keyframe: object) -> Item:
             raise BadRequest(f"the keyframe on frame {frame} has no number for {name}: draw its box again")
     if numbers["width"] <= 0 or numbers["height"] <= 0:
         raise BadRequest(f"the box on frame {frame} is empty: draw it larger")
-    return Item(
+    return Keyframe(
         frame=frame,
         enabled=keyframe.get("enabled", True) is not False,
         fp=fp if isinstance(fp, str) else None,
@@ -117,12 +117,12 @@ def _item(keyframe: object) -> Item:
     )
 
 
-def ours(item: Item) -> Item:
+def mark_as_ours(item: Keyframe) -> Keyframe:
     """The keyframe as one that we set."""
     return replace(item, fp=item.fingerprint, human=False)
 
 
-def percent(boxes: Boxes, width: int, height: int) -> Boxes:
+def boxes_to_percent(boxes: Boxes, width: int, height: int) -> Boxes:
     """Pixels `x0 y0 x1 y1` to percent `x y width height`, rounded as sent and never empty; shape (n, 4) both."""
     scaled = np.asarray(boxes, float) * (100 / np.array([width, height, width, height]))
     scaled[:, 2:] -= scaled[:, :2]
@@ -130,12 +130,12 @@ def percent(boxes: Boxes, width: int, height: int) -> Boxes:
     return np.round(scaled, 4) + 0.0
 
 
-def corners(boxes: Boxes) -> Boxes:
+def percent_corners(boxes: Boxes) -> Boxes:
     """Boxes `x y width height` as `x0 y0 x1 y1`, still percent: what IoUs are taken of; shape (n, 4) both."""
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
-def at(items: Sequence[Item], frames: NDArray[np.int64]) -> Boxes:
+def boxes_at(items: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
     """The boxes that the page shows of these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
 
     Linear between keyframes, nothing before the first and after one with `enabled: false`, and the last one to the end
@@ -151,7 +151,7 @@ def at(items: Sequence[Item], frames: NDArray[np.int64]) -> Boxes:
     return np.round(rows, 4)
 
 
-def visible_frames(items: Sequence[Item], stop: int) -> int:
+def count_visible_frames(items: Sequence[Keyframe], stop: int) -> int:
     """How many LS frames before `stop` show the box of these keyframes."""
     ends = [*(item.frame for item in items[1:]), stop]
     return sum(max(end - item.frame, 0) if item.enabled else 1 for item, end in zip(items, ends, strict=True))

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.keyframe import Item
+from backend.labelstudio.keyframe import Keyframe, boxes_at, boxes_to_percent, mark_as_ours, percent_corners
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks import gaps
@@ -21,7 +20,7 @@ from backend.tracks.track import Track
 from backend.video.frame_clock import FrameClock
 
 
-class Seen(NamedTuple):
+class SampledTrack(NamedTuple):
     """What is known of a segment, a row for each of its LS frames.
 
     Attributes:
@@ -37,7 +36,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class KeyframeSet:
     """Keyframes of a region.
 
     Attributes:
@@ -45,19 +44,19 @@ class Made:
             `px`; None: nothing was tracked.
     """
 
-    items: Sequence[Item]
+    keyframes: Sequence[Keyframe]
     iou: float | None = None
 
 
-def keyframes(
+def choose_keyframes(
     segments: Sequence[Segment],
-    seen: Callable[[Segment], Seen],
+    seen: Callable[[Segment], SampledTrack],
     settings: Settings,
     size: tuple[int, int] | None = None,
     prompted: Collection[int] = (),
     *,
     is_whole: bool = True,
-) -> Made:
+) -> KeyframeSet:
     """All keyframes of ours in a region: those that are kept, and as few as the settings allow for what was tracked.
 
     Args:
@@ -66,7 +65,7 @@ def keyframes(
         prompted: LS frames on which a person has shown the object.
         is_whole: nothing is missing any more, so that the fewest are worth the time.
     """
-    items: list[Item] = []
+    items: list[Keyframe] = []
     stretches: list[_Stretch] = []
     for segment in segments:
         if segment.kept is not None:
@@ -74,7 +73,7 @@ def keyframes(
             continue
         known = seen(segment)
         rows = _rows(segment, known, settings, prompted)
-        items += [*_hidden(segment, rows), *segment.aside]
+        items += [*_hidden_rows(segment, rows), *segment.set_aside]
         for span in gaps.find_spans(rows):
             stretches += _stretches(segment, rows, span, known.keyed, settings.keyframes)
     anchors = [item for segment in segments for item in (segment.before, segment.after) if item]
@@ -84,7 +83,7 @@ def keyframes(
     chosen = select_keyframes(runs, settings.keyframes, px, spent, MAX_CHECKS if is_whole else MAX_CHECKS_UNFINISHED)
     items += [item for one, rows in zip(stretches, chosen, strict=True) for item in one.items(rows)]
     kept_to = [min_kept_iou(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
-    return Made(items, min(kept_to, default=None))
+    return KeyframeSet(items, min(kept_to, default=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +108,11 @@ class _Stretch:
         """How many of its rows are keyframes already."""
         return len(self.rows) - len(self.ours)
 
-    def items(self, chosen: Sequence[int]) -> list[Item]:
+    def items(self, chosen: Sequence[int]) -> list[Keyframe]:
         """Keyframes of ours on these rows."""
         last = len(self.rows) - 1 if self.ends else None
         return [
-            sequence.ours(Item(self.first + row, row != last, *self.rows[row].tolist()))
+            mark_as_ours(Keyframe(self.first + row, row != last, *self.rows[row].tolist()))
             for row in chosen
             if row in self.ours
         ]
@@ -128,24 +127,24 @@ def _stretches(
     found = []
     for start, stop in pairwise(sorted({first, last, *inside})) if last > first else [(first, last)]:
         boxes = rows[start : stop + 1]
-        keys = _steadied(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
+        keys = _smooth_boxes(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
         ours = range(int(start == 0 or start > first), len(boxes) - int(stop == len(rows) - 1))
-        run = BoxRun(sequence.corners(boxes), sequence.corners(keys))
+        run = BoxRun(percent_corners(boxes), percent_corners(keys))
         found.append(_Stretch(segment.first - 1 + start, ours, keys, run, ends=stop == last))
     return found
 
 
-def _steadied(boxes: Boxes, frames: int, bound: float) -> Boxes:
+def _smooth_boxes(boxes: Boxes, frames: int, bound: float) -> Boxes:
     """Boxes smoothed over some frames to either side, percent `x y width height` rounded as sent."""
-    true = sequence.corners(boxes)
-    moved = sequence.percent(smooth_boxes(true, frames, bound), 100, 100)
-    stays = box_iou(sequence.corners(moved), true) < bound  # by rounding
+    true = percent_corners(boxes)
+    moved = boxes_to_percent(smooth_boxes(true, frames, bound), 100, 100)
+    stays = box_iou(percent_corners(moved), true) < bound  # by rounding
     stays[[0, -1]] = True  # a person's keyframe may be there, to all its digits
     moved[stays] = boxes[stays]
     return moved
 
 
-def _rows(segment: Segment, seen: Seen, settings: Settings, prompted: Collection[int]) -> Boxes:
+def _rows(segment: Segment, seen: SampledTrack, settings: Settings, prompted: Collection[int]) -> Boxes:
     """A segment's boxes between its anchors, as they are to be shown: drop-outs bridged, ghosts gone."""
     before, after, boxes = segment.before, segment.after, seen.boxes
     rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
@@ -161,18 +160,18 @@ def _rows(segment: Segment, seen: Seen, settings: Settings, prompted: Collection
     return rows
 
 
-def _hidden(segment: Segment, rows: Boxes) -> list[Item]:
+def _hidden_rows(segment: Segment, rows: Boxes) -> list[Keyframe]:
     """A twin of an anchor on the next frame, where the object is not there: the anchor stays as the person set it."""
     before = segment.before
-    is_followed = any(item.frame < segment.within.first for item in segment.aside)
+    is_followed = any(item.frame < segment.within.first for item in segment.set_aside)
     if not before or not before.enabled or len(rows) < 3 or not np.isnan(rows[1, 0]) or is_followed:
         return []
-    return [sequence.ours(replace(before, frame=before.frame + 1, enabled=False))]
+    return [mark_as_ours(replace(before, frame=before.frame + 1, enabled=False))]
 
 
-def sampled(
+def sample_track(
     segment: Segment, track: Track, looked: IsTracked, clock: FrameClock, size: tuple[int, int], length: int
-) -> Seen:
+) -> SampledTrack:
     """Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
 
     Args:
@@ -184,10 +183,10 @@ def sampled(
     sources, inside = clock.source_frames(frames), _inside(segment, frames)
     boxes, _ = track.at(sources)
     boxes[~inside] = np.nan
-    return Seen(sequence.percent(boxes, *size), looked[sources] & inside)
+    return SampledTrack(boxes_to_percent(boxes, *size), looked[sources] & inside)
 
 
-def shown(segment: Segment, items: Sequence[Item], length: int) -> Seen:
+def sample_shown(segment: Segment, items: Sequence[Keyframe], length: int) -> SampledTrack:
     """What the page shows of these keyframes, as far as they are ours, where a segment is made anew.
 
     Nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
@@ -196,19 +195,19 @@ def shown(segment: Segment, items: Sequence[Item], length: int) -> Seen:
     nothing = np.zeros(len(frames), bool)
     keyed = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
     if not keyed:
-        return Seen(np.full((len(frames), 4), np.nan), nothing)
-    rows = sequence.at(items, frames)
+        return SampledTrack(np.full((len(frames), 4), np.nan), nothing)
+    rows = boxes_at(items, frames)
     rows[(frames > max(keyed)) | ~_inside(segment, frames)] = np.nan
-    return Seen(rows, nothing, keyed)
+    return SampledTrack(rows, nothing, keyed)
 
 
-def completed(segment: Segment, new: Seen, old: Seen) -> Seen:
+def fill_unlooked(segment: Segment, new: SampledTrack, old: SampledTrack) -> SampledTrack:
     """What was tracked, and where that is still to come, what the page shows, by the very keyframes that it has."""
     boxes = np.where(new.looked[:, None], new.boxes, old.boxes)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], new.looked, [True]])))
     lacking = {row for edge in edges.reshape(-1, 2).tolist() for row in (edge[0], edge[1] - 1)}
     keyed = {frame for frame in old.keyed if not new.looked[frame - segment.first]}
-    return Seen(boxes, new.looked, keyed | {segment.first + row for row in lacking})
+    return SampledTrack(boxes, new.looked, keyed | {segment.first + row for row in lacking})
 
 
 def _inside(segment: Segment, frames: NDArray[np.int64]) -> IsTracked:
@@ -218,7 +217,7 @@ def _inside(segment: Segment, frames: NDArray[np.int64]) -> IsTracked:
 _NOTHING = np.full((1, 4), np.nan)
 
 
-def _anchor(item: Item | None) -> Boxes:
+def _anchor(item: Keyframe | None) -> Boxes:
     """A human keyframe to interpolate with; none where it is rotated: Label Studio would turn our boxes with it."""
     if item is None or item.rotation:
         return _NOTHING

@@ -25,7 +25,7 @@ NUMBERS = "frame_numbers"
 """The task's field that tells which LS frame each picture of its strip is."""
 
 
-def field(value: str, data: Mapping[str, Any]) -> Any:
+def read_field(value: str, data: Mapping[str, Any]) -> Any:
     """What a tag's attribute says for a task: "$name" stands for a field of the task's data."""
     return data.get(value[1:]) if value.startswith("$") else value
 
@@ -44,7 +44,7 @@ class VideoTag:
         Raises:
             BadRequest: the task has no such field.
         """
-        url = field(self.value, data)
+        url = read_field(self.value, data)
         if not isinstance(url, str) or not url:
             raise BadRequest(f'the task has no video: its data needs the field "{self.value.lstrip("$")}"')
         return url
@@ -52,7 +52,7 @@ class VideoTag:
     def rate(self, data: Mapping[str, Any]) -> float:
         """Frames per second that Label Studio counts with, from the tag or the task's data, else its default."""
         try:
-            return float(str(field(self.framerate or "", data)))
+            return float(str(read_field(self.framerate or "", data)))
         except ValueError:
             return DEFAULT_FRAMERATE
 
@@ -126,13 +126,13 @@ class LabelConfig:
                 )
         return classes or offered[:1]
 
-    def clicked(self, control: str, label: str, video: str) -> tuple[str, ...]:
+    def click_classes(self, control: str, label: str, video: str) -> tuple[str, ...]:
         """The class of what is clicked with a label of a control for clicks: what it says, itself, or the first."""
         says = self.points[control].classes.get(label, label)
         offered = self.labels.get(video, ())
         return (says,) if says in offered else offered[:1]
 
-    def named(self, phrase: str, video: str) -> tuple[str, ...]:
+    def classes_of_phrase(self, phrase: str, video: str) -> tuple[str, ...]:
         """The class that a phrase means: the one whose words it is, or the only one whose words it ends with."""
         offered = [label for label in self.labels.get(video, ()) if label in self.phrases]
         words = phrase.casefold().split()
@@ -145,7 +145,7 @@ class LabelConfig:
         """The VideoRectangle that new regions of a video belong to."""
         return next(name for name, of in self.rectangles.items() if of == video)
 
-    def understood(self) -> list[str]:
+    def describe(self) -> list[str]:
         """How the config was understood, a sentence each; what cannot be prompted comes last."""
         told = [f"boxes: {', '.join(self.rectangles)}"]
         told += [f"words: {', '.join(self.words)}"] if self.words else ["no words: there is no TextArea on the video"]
@@ -156,7 +156,7 @@ class LabelConfig:
 
 
 @lru_cache(maxsize=64)
-def parse(xml: str) -> LabelConfig:
+def parse_label_config(xml: str) -> LabelConfig:
     """Read a label config.
 
     Raises:

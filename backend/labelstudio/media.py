@@ -14,14 +14,14 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from backend.errors import MediaError
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
 
 _CHUNK = 1 << 20
 _TIMEOUT = (5.0, 30.0)
 _REDIRECTS = 5
 
 
-class Media:
+class MediaCache:
     """A folder of downloaded files, one for each address.
 
     Args:
@@ -36,7 +36,7 @@ class Media:
         self._max_seconds = max_seconds
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def fetch(self, url: str, client: Client | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
+    def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
         """The file behind a task's url, downloaded unless it is here; one download at a time for each file.
 
         Args:
@@ -54,7 +54,7 @@ class Media:
                 self._download(url, client, path, cancelled)
         return path
 
-    def has(self, url: str, client: Client | None) -> bool:
+    def has(self, url: str, client: LabelStudioClient | None) -> bool:
         """Whether a file is here already.
 
         Raises:
@@ -69,7 +69,7 @@ class Media:
         """Fetch a file anew next time: what came was not what the task meant."""
         path.unlink(missing_ok=True)
 
-    def _download(self, url: str, client: Client | None, path: Path, cancelled: Callable[[], bool]) -> None:
+    def _download(self, url: str, client: LabelStudioClient | None, path: Path, cancelled: Callable[[], bool]) -> None:
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         deadline = time.monotonic() + self._max_seconds
         try:
@@ -88,7 +88,7 @@ class Media:
         finally:
             part.unlink(missing_ok=True)
 
-    def _open(self, url: str, client: Client | None) -> requests.Response:
+    def _open(self, url: str, client: LabelStudioClient | None) -> requests.Response:
         """The answer to GET, redirects followed by hand so that each hop decides anew about the token."""
         for _ in range(_REDIRECTS + 1):
             answer = requests.get(
@@ -129,7 +129,7 @@ def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _whole(url: str, client: Client | None) -> str:
+def _whole(url: str, client: LabelStudioClient | None) -> str:
     """A task's url with the place that it is at."""
     if url.startswith("/"):
         if client is None:

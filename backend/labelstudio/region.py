@@ -12,11 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio import box_scale
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.box_scale import UNKNOWN, Growth
-from backend.labelstudio.commands import asked
-from backend.labelstudio.keyframe import Item
+from backend.labelstudio.box_scale import UNKNOWN, BoxScale, parse_scales, scales_to_json
+from backend.labelstudio.commands import typed_lines
+from backend.labelstudio.keyframe import Keyframe, count_visible_frames, parse_keyframes
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
@@ -42,26 +40,26 @@ class Region:
     from_name: str
     to_name: str
     labels: tuple[str, ...]
-    items: tuple[Item, ...]
+    keyframes: tuple[Keyframe, ...]
     origin: str = "manual"
     meta: Mapping[str, Any] = field(default_factory=dict)
     score: float | None = None
     frames_count: int | None = None
     duration: float | None = None
     framerate: float | None = None
-    beside: tuple[Mapping[str, Any], ...] = ()
+    linked_results: tuple[Mapping[str, Any], ...] = ()
     line: str | None = None
-    rest: Mapping[str, Any] = field(default_factory=dict)
+    other_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def track_id(self) -> int | None:
         """The number that people see, where an earlier answer gave one."""
-        return track_id(self.meta)
+        return read_track_id(self.meta)
 
     @cached_property
     def is_tracked(self) -> bool:
         """An earlier answer wrote some of its keyframes."""
-        return any(not item.is_corrected for item in self.items)
+        return any(not item.is_corrected for item in self.keyframes)
 
     @property
     def iou(self) -> float | None:
@@ -80,39 +78,41 @@ class Region:
         return "partial" in self.meta
 
     @cached_property
-    def humans(self) -> tuple[Item, ...]:
+    def humans(self) -> tuple[Keyframe, ...]:
         """A person's keyframes. Where every one was deleted from an unfinished track, its first one stands in."""
-        humans = tuple(item for item in self.items if item.is_human)
-        return humans or (self.items[:1] if self.is_partial else ())
+        humans = tuple(item for item in self.keyframes if item.is_human)
+        return humans or (self.keyframes[:1] if self.is_partial else ())
 
-    def anchors(self, *, is_commanded: bool) -> tuple[Item, ...]:
+    def anchors(self, *, is_commanded: bool) -> tuple[Keyframe, ...]:
         """What a track is made between: a person's keyframes, or its own first one where a command needs one."""
-        return self.humans or (self.items[:1] if is_commanded else ())
+        return self.humans or (self.keyframes[:1] if is_commanded else ())
 
     @cached_property
     def is_untouched(self) -> bool:
         """Its keyframes are as we answered them: nobody set one or deleted one."""
-        return not any(item.is_human for item in self.items) and self.meta.get("seal") == seal(self.items)
+        return not any(item.is_human for item in self.keyframes) and self.meta.get("seal") == fingerprint_keyframes(
+            self.keyframes
+        )
 
     @cached_property
     def deleted(self) -> frozenset[int]:
         """Frames on which the last answer knew a human keyframe that is gone."""
-        return _frames(self.meta.get("human")) - {item.frame for item in self.items}
+        return _frames(self.meta.get("human")) - {item.frame for item in self.keyframes}
 
     @cached_property
-    def corrections(self) -> Mapping[int, Growth]:
+    def corrections(self) -> Mapping[int, BoxScale]:
         """LS frames on which a person set the box of a track that was there, and what is known of its size from them.
 
         What the track was first made of is none: people draw that roughly.
         """
-        humans = {item.frame for item in self.items if item.is_human}
-        before = box_scale.parse(self.meta.get("corrected"))
-        changed = {item.frame for item in self.items if item.is_corrected and not item.is_toggled}
+        humans = {item.frame for item in self.keyframes if item.is_human}
+        before = parse_scales(self.meta.get("corrected"))
+        changed = {item.frame for item in self.keyframes if item.is_corrected and not item.is_toggled}
         found = {frame: one for frame, one in before.items() if frame in humans}
         # As it was changed since, nothing is known of it yet.
         return found | {frame: UNKNOWN for frame in changed if self.is_tracked or frame in found}
 
-    def hides(self, item: Item) -> bool:
+    def hides(self, item: Keyframe) -> bool:
         """A person said that the object is gone after `item`, one of their keyframes.
 
         `enabled: false` alone does not say so: Label Studio keeps it when the end of a track is dragged, and hands it
@@ -129,15 +129,17 @@ class Region:
 
     @cached_property
     def _after_hidden(self) -> frozenset[int]:
-        return frozenset(item.frame for previous, item in pairwise(self.items) if not previous.enabled)
+        return frozenset(item.frame for previous, item in pairwise(self.keyframes) if not previous.enabled)
 
 
-def new_id() -> str:
+def new_region_id() -> str:
     """As Label Studio makes them."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(10))
 
 
-def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (), lines: Container[str] = ()) -> Region:
+def parse_region(
+    result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (), lines: Container[str] = ()
+) -> Region:
     """Read one result of type `videorectangle`.
 
     Args:
@@ -155,31 +157,31 @@ def parse(result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (), l
     return Region(
         **{key: str(name) for key, name in names.items()},
         labels=tuple(map(str, labels)) if isinstance(labels, list) else (),
-        items=sequence.parse(value.get("sequence")),
+        keyframes=parse_keyframes(value.get("sequence")),
         origin=str(result.get("origin", "manual")),
         meta=meta if isinstance(meta, Mapping) else {},
         score=_number(result.get("score")),
         frames_count=_whole(value.get("framesCount")),
         duration=_number(value.get("duration")),
         framerate=_framerate(value["sequence"]),
-        beside=tuple(one for one in beside if one.get("from_name") not in lines),
-        line=next((asked(texts(one)) for one in beside if one.get("from_name") in lines), None),
-        rest={key: kept for key, kept in result.items() if key not in _WRITTEN},
+        linked_results=tuple(one for one in beside if one.get("from_name") not in lines),
+        line=next((typed_lines(read_texts(one)) for one in beside if one.get("from_name") in lines), None),
+        other_fields={key: kept for key, kept in result.items() if key not in _WRITTEN},
     )
 
 
-def texts(result: Mapping[str, Any]) -> object:
+def read_texts(result: Mapping[str, Any]) -> object:
     """What a text control holds, as the request has it."""
     value = result.get("value")
     return value.get("text") if isinstance(value, Mapping) else None
 
 
-def track_id(meta: object) -> int | None:
+def read_track_id(meta: object) -> int | None:
     """The number that an earlier answer gave to the track with this `meta`."""
     return _whole(meta.get("track_id")) if isinstance(meta, Mapping) else None
 
 
-def seal(items: Iterable[Item]) -> str:
+def fingerprint_keyframes(items: Iterable[Keyframe]) -> str:
     """A fingerprint of all keyframes: that a person deleted one shows in it.
 
     Not of the class: Label Studio gives an active one to all that is answered, and it stays as the page has it.
@@ -187,9 +189,9 @@ def seal(items: Iterable[Item]) -> str:
     return hashlib.sha256("|".join(item.fingerprint for item in items).encode()).hexdigest()[:8]
 
 
-def answer(
+def build_results(
     region: Region,
-    items: Sequence[Item],
+    items: Sequence[Keyframe],
     *,
     framerate: float,
     labels: Sequence[str],
@@ -216,8 +218,8 @@ def answer(
     for key in ("partial", "at", "corrected", *MEASURED):
         meta.pop(key, None)
     if region.corrections:
-        meta["corrected"] = box_scale.written(region.corrections)
-    meta |= {"seal": seal(items), "interpolated": _interpolated(region, items), **(made_of or {})}
+        meta["corrected"] = scales_to_json(region.corrections)
+    meta |= {"seal": fingerprint_keyframes(items), "interpolated": _interpolated(region, items), **(made_of or {})}
     meta |= {} if score is None else {"score": round(score, 4)}
     # Rounded down, so that it holds.
     meta |= {} if iou is None else {"iou": math.floor(iou * 1e4) / 1e4}
@@ -229,16 +231,16 @@ def answer(
     if labels and not set(labels) & set(region.labels):
         summary += " · given without a class: check its label"
     meta["text"] = [*_notes(region), summary]
-    return _results(region, [item.written(framerate) for item in items], labels, meta, "prediction", score)
+    return _results(region, [item.to_json(framerate) for item in items], labels, meta, "prediction", score)
 
 
-def refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
+def build_refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
     """The region as it came, corrections still unanswered, with the reason where the person can read it."""
     meta = {**region.meta, "text": [*_notes(region), f"not tracked: {reason}"]}
     return _as_it_came(region, labels, framerate, meta, region.origin)
 
 
-def left(
+def build_unchanged(
     region: Region, labels: Sequence[str], framerate: float, reason: str | None = None, *, is_partial: bool = True
 ) -> list[dict[str, Any]]:
     """The region as it came and not asked for any more, with a reason where there is one.
@@ -254,7 +256,9 @@ def left(
 def _as_it_came(
     region: Region, labels: Sequence[str], framerate: float, meta: Mapping[str, Any], origin: str
 ) -> list[dict[str, Any]]:
-    return _results(region, [item.untouched(framerate) for item in region.items], labels, meta, origin, region.score)
+    return _results(
+        region, [item.to_unchanged_json(framerate) for item in region.keyframes], labels, meta, origin, region.score
+    )
 
 
 def _results(
@@ -270,35 +274,35 @@ def _results(
     value |= {"framesCount": region.frames_count} if region.frames_count else {}
     value |= {"duration": region.duration} if region.duration else {}
     result: dict[str, Any] = {"id": region.id, "type": TYPE, "from_name": region.from_name, "to_name": region.to_name}
-    result |= {**region.rest, "origin": origin, "meta": meta, "value": value}
+    result |= {**region.other_fields, "origin": origin, "meta": meta, "value": value}
     result |= {"score": round(score, 4)} if score is not None else {}
     # Label Studio replaces the whole region: what is not said again is gone. Its copies of the box are not needed.
     copies = {"sequence", "framesCount", "duration"}
     beside = [
         {**one, "value": {key: kept for key, kept in one["value"].items() if key not in copies}}
-        for one in region.beside
+        for one in region.linked_results
         if isinstance(one.get("value"), Mapping)
     ]
     return [result, *beside]
 
 
-def _interpolated(region: Region, items: Sequence[Item]) -> float:
+def _interpolated(region: Region, items: Sequence[Keyframe]) -> float:
     """The share of the frames that show the box on which no keyframe is; a last one that is enabled goes to the end."""
     stop = max(region.frames_count or 0, items[-1].frame) + 1
-    return round(1 - len(items) / sequence.visible_frames(items, stop), 4)
+    return round(1 - len(items) / count_visible_frames(items, stop), 4)
 
 
 def _notes(region: Region) -> list[str]:
     """A person's own lines in the Info panel."""
-    return notes(region.meta.get("text"))
+    return read_notes(region.meta.get("text"))
 
 
-def notes(text: object) -> list[str]:
+def read_notes(text: object) -> list[str]:
     """A person's own lines in what `meta.text` holds."""
     return [line for line in _lines(text) if line and not _OUR_LINE.match(line)]
 
 
-def renumbered(text: object, number: int) -> list[str]:
+def renumber_notes(text: object, number: int) -> list[str]:
     """What `meta.text` holds once the track has another number."""
     lines = [_NUMBER.sub(f"track {number}", line) for line in _lines(text)]
     return lines if any(map(_NUMBER.match, lines)) else [*lines, f"track {number}"]

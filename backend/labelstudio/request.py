@@ -6,12 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio import clicks, commands
-from backend.labelstudio import region as regions
-from backend.labelstudio.clicks import Clicked
-from backend.labelstudio.commands import TRACK, Command
+from backend.labelstudio.clicks import ClickPrompt, parse_click_prompts
+from backend.labelstudio.commands import MARK, TRACK, Command, parse_command, person_lines, typed_lines
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region
+from backend.labelstudio.region import TYPE, Region, new_region_id, parse_region, read_texts, read_track_id
 from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
@@ -21,7 +19,7 @@ Results = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RegionPrompt:
     """One region that is asked for.
 
     Attributes:
@@ -37,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PromptField:
     """The line for words, as far as the request shows it.
 
     Attributes:
@@ -53,17 +51,17 @@ class Line:
     id: str | None
     own: tuple[str, ...] = ()
     is_marked: bool = False
-    asked: str | None = None
+    text: str | None = None
 
-    def written(self, sentence: str | None) -> dict[str, Any]:
+    def to_result(self, sentence: str | None) -> dict[str, Any]:
         """The line as it is answered: a person's own lines, and ours behind its mark."""
-        lines = [*self.own, *([f"{commands.MARK}{sentence}"] if sentence else [])]
+        lines = [*self.own, *([f"{MARK}{sentence}"] if sentence else [])]
         names = {"from_name": self.control, "to_name": self.video, "type": TEXT}
-        return {"id": self.id or regions.new_id(), **names, "value": {"text": lines}}
+        return {"id": self.id or new_region_id(), **names, "value": {"text": lines}}
 
 
 @dataclass(frozen=True)
-class Interaction:
+class PredictRequest:
     """One person's request on one video.
 
     Attributes:
@@ -84,16 +82,18 @@ class Interaction:
     url: str
     video: str
     framerate: float
-    asked: tuple[Asked, ...] = ()
-    clicked: tuple[Clicked, ...] = ()
-    line: Line | None = None
+    region_prompts: tuple[RegionPrompt, ...] = ()
+    click_prompts: tuple[ClickPrompt, ...] = ()
+    prompt_field: PromptField | None = None
     context: frozenset[str] = frozenset()
     page: Mapping[str, Region] = field(default_factory=dict)
     others: frozenset[str] = frozenset()
     track_ids: frozenset[int] = frozenset()
 
 
-def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig) -> Interaction:
+def parse_request(
+    tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
+) -> PredictRequest:
     """Read an interactive request.
 
     Raises:
@@ -104,13 +104,13 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     saved = _saved(task, results)
     line = _line(results, saved, config)
     asked = _asked(results, config)
-    clicked = clicks.parse(results, config.points, data)
-    if not (asked or clicked or (line and line.asked)):
+    clicked = parse_click_prompts(results, config.points, data)
+    if not (asked or clicked or (line and line.text)):
         _check_kinds(results)
     videos = {one.region.to_name for one in asked}
     if len(videos) > 1:
         raise BadRequest(f"boxes on {len(videos)} videos at once: ask for the boxes of one video at a time")
-    name = next(iter(videos), line.video if line and line.asked else config.video.name)
+    name = next(iter(videos), line.video if line and line.text else config.video.name)
     page = _page(saved, name, config)
     video = config.videos[name]
     known = [one.region for one in asked] + list(page.values())
@@ -118,14 +118,14 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     check_framerate(framerate)
     ids = frozenset(str(result.get("id")) for result in results)
     everybody = [result for holder in _holders(task, "drafts", "annotations") for result in _results(holder)]
-    return Interaction(
+    return PredictRequest(
         task=str(task.get("id", "")),
         url=video.url(data),
         video=name,
         framerate=framerate,
-        asked=tuple(asked),
-        clicked=tuple(clicked),
-        line=line,
+        region_prompts=tuple(asked),
+        click_prompts=tuple(clicked),
+        prompt_field=line,
         context=ids,
         page={key: region for key, region in page.items() if key not in ids},
         others=frozenset(str(result.get("id")) for result in everybody) - ids,
@@ -133,31 +133,33 @@ def parse(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config
     )
 
 
-def line_of(tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig) -> Line | None:
+def parse_prompt_field(
+    tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
+) -> PromptField | None:
     """The line for words alone, of a request that may be wrong otherwise: errors are told there."""
     task = tasks[0] if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping) else {}
     results = _results(context)
     return _line(results, _saved(task, results), config)
 
 
-def _line(results: Results, saved: Results, config: LabelConfig) -> Line | None:
+def _line(results: Results, saved: Results, config: LabelConfig) -> PromptField | None:
     for is_asked, shown in ((True, results), (False, saved)):
         for result in shown:
-            control, lines = str(result.get("from_name")), regions.texts(result)
+            control, lines = str(result.get("from_name")), read_texts(result)
             if result.get("type") == TEXT and control in config.words:
-                own = commands.own(lines)
-                return Line(
+                own = person_lines(lines)
+                return PromptField(
                     control=control,
                     video=config.words[control],
                     id=str(result.get("id")),
                     own=tuple(own),
                     is_marked=isinstance(lines, list) and len(own) < len(lines),
-                    asked=commands.asked(lines) if is_asked else None,
+                    text=typed_lines(lines) if is_asked else None,
                 )
-    return next((Line(control, video, None) for control, video in config.words.items()), None)
+    return next((PromptField(control, video, None) for control, video in config.words.items()), None)
 
 
-def _asked(results: Results, config: LabelConfig) -> list[Asked]:
+def _asked(results: Results, config: LabelConfig) -> list[RegionPrompt]:
     """The regions that are asked for, and their classes.
 
     One that cannot be read costs no other its track: it stays as the page shows it.
@@ -167,13 +169,13 @@ def _asked(results: Results, config: LabelConfig) -> list[Asked]:
     """
     asked, error = [], None
     for result in results:
-        if result.get("type") != regions.TYPE or result.get("origin") == "prediction":
+        if result.get("type") != TYPE or result.get("origin") == "prediction":
             continue
         try:
             _check_control(result, config)
             region = _region(result, results, config)
             if region.is_asked:
-                asked.append(_commanded(Asked(region, config.classes(region.labels, region.to_name))))
+                asked.append(_commanded(RegionPrompt(region, config.classes(region.labels, region.to_name))))
         except BadRequest as bad:
             log.warning("a region is left as it is: %s", bad)
             error = error or bad
@@ -182,18 +184,18 @@ def _asked(results: Results, config: LabelConfig) -> list[Asked]:
     return asked
 
 
-def _commanded(one: Asked) -> Asked:
+def _commanded(one: RegionPrompt) -> RegionPrompt:
     if one.region.line is None:
         return one
     try:
-        return replace(one, command=commands.command(one.region.line))
+        return replace(one, command=parse_command(one.region.line))
     except BadRequest as error:
         return replace(one, error=error)
 
 
 def _region(result: Mapping[str, Any], results: Results, config: LabelConfig) -> Region:
-    beside = [one for one in results if one.get("id") == result.get("id") and one.get("type") != regions.TYPE]
-    return regions.parse(result, beside, config.lines)
+    beside = [one for one in results if one.get("id") == result.get("id") and one.get("type") != TYPE]
+    return parse_region(result, beside, config.lines)
 
 
 def _saved(task: Mapping[str, Any], context: Results) -> Results:
@@ -212,7 +214,7 @@ def _saved(task: Mapping[str, Any], context: Results) -> Results:
 def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
     page = {}
     for result in saved:
-        if result.get("type") == regions.TYPE and result.get("to_name") == video:
+        if result.get("type") == TYPE and result.get("to_name") == video:
             try:
                 page[str(result.get("id"))] = _region(result, saved, config)
             except BadRequest:  # nobody asks for it
@@ -242,7 +244,7 @@ def _results(holder: object) -> Results:
 def _check_kinds(results: Iterable[Mapping[str, Any]]) -> None:
     """Say what to do instead where nothing can be prompted; a person's notes are theirs."""
     kinds = {str(result.get("type")) for result in results} - {TEXT}
-    if kinds and regions.TYPE not in kinds:
+    if kinds and TYPE not in kinds:
         raise BadRequest(f"regions of type {', '.join(sorted(kinds))} cannot be tracked: draw a VideoRectangle box")
 
 
@@ -256,5 +258,5 @@ def _check_control(result: Mapping[str, Any], config: LabelConfig) -> None:
 def _track_ids(task: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[int]:
     holders = [context, *_holders(task, "drafts", "annotations", "predictions")]
     for result in (result for holder in holders for result in _results(holder)):
-        if number := regions.track_id(result.get("meta")):
+        if number := read_track_id(result.get("meta")):
             yield number

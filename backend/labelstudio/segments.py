@@ -6,9 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from backend.labelstudio import keyframe as sequence
 from backend.labelstudio.commands import TRACK, Command
-from backend.labelstudio.keyframe import Item
+from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.region import Region
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
@@ -27,17 +26,17 @@ class Segment:
         aside: keyframes of ours on those other frames, which stay as they are.
     """
 
-    before: Item | None
-    after: Item | None
-    kept: tuple[Item, ...] | None = None
-    goes: bool = True
+    before: Keyframe | None
+    after: Keyframe | None
+    kept: tuple[Keyframe, ...] | None = None
+    has_object: bool = True
     within: FrameRange = ALL_FRAMES
-    aside: tuple[Item, ...] = ()
+    set_aside: tuple[Keyframe, ...] = ()
 
     @property
     def is_tracked(self) -> bool:
         """There is something for an engine to do."""
-        return self.kept is None and self.goes
+        return self.kept is None and self.has_object
 
     @property
     def first(self) -> int:
@@ -49,7 +48,7 @@ class Segment:
         return range(self.first, self.after.frame if self.after else length + 1)
 
 
-def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple[Segment, ...]:
+def cut_segments(region: Region, direction: Direction, command: Command = TRACK) -> tuple[Segment, ...]:
     """Cut a track at its human keyframes; what no correction and no command touches is kept to the digit.
 
     Args:
@@ -59,8 +58,8 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
     """
     anchors = region.anchors(is_commanded=command != TRACK)
     if not anchors:
-        return (Segment(None, None, region.items),)
-    within, inside = command.within, _ours_between(region.items, anchors)
+        return (Segment(None, None, region.keyframes),)
+    within, inside = command.within, _ours_between(region.keyframes, anchors)
     direction = command.direction or direction
     if command.frames is not None:
         first, last = anchors[0].frame, anchors[-1].frame
@@ -69,7 +68,7 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
             last + command.frames if direction != "backward" else last,
         )
     segments: list[Segment] = []
-    answered = [item for item in region.items if not item.is_corrected]
+    answered = [item for item in region.keyframes if not item.is_corrected]
     for (before, after), ours in zip(pairwise((None, *anchors, None)), inside, strict=True):
         segment = _segment(region, before, after, ours, direction, command)
         segments += (
@@ -78,39 +77,39 @@ def cut(region: Region, direction: Direction, command: Command = TRACK) -> tuple
     return tuple(segments)
 
 
-def led(region: Region, clicked: Collection[int], direction: Direction) -> Direction:
+def click_direction(region: Region, clicked: Collection[int], direction: Direction) -> Direction:
     """Where a track goes beyond its clicks: where it is led, and where it has gone before."""
-    ahead = direction != "backward" or any(item.frame > max(clicked) for item in region.items)
-    back = direction != "forward" or any(item.frame < min(clicked) for item in region.items)
+    ahead = direction != "backward" or any(item.frame > max(clicked) for item in region.keyframes)
+    back = direction != "forward" or any(item.frame < min(clicked) for item in region.keyframes)
     return "both" if ahead and back else "forward" if ahead else "backward"
 
 
-def around(region: Region, clicked: Collection[int], direction: Direction) -> tuple[Segment, ...]:
+def segments_around_clicks(region: Region, clicked: Collection[int], direction: Direction) -> tuple[Segment, ...]:
     """Cut a track that clicks on these LS frames make anew, at its human keyframes."""
-    humans = tuple(item for item in region.items if item.is_human)
+    humans = tuple(item for item in region.keyframes if item.is_human)
     segments = []
     for before, after in pairwise((None, *humans, None)):
         outer = "forward" if after is None else "backward" if before is None else direction
         is_clicked = any(frame in Segment(before, after).frames(LAST_FRAME) for frame in clicked)
         hidden = before is not None and region.hides(before)
-        segments.append(Segment(before, after, goes=is_clicked or (not hidden and direction in (outer, "both"))))
+        segments.append(Segment(before, after, has_object=is_clicked or (not hidden and direction in (outer, "both"))))
     return tuple(segments)
 
 
-def between(humans: Sequence[Item]) -> list[Segment]:
+def segments_between(humans: Sequence[Keyframe]) -> list[Segment]:
     """All stretches of a track that is made anew around these keyframes."""
     return [Segment(before, after) for before, after in pairwise((None, *humans, None))]
 
 
-def kept(segments: Sequence[Segment]) -> list[Item]:
+def kept_keyframes(segments: Sequence[Segment]) -> list[Keyframe]:
     """The keyframes of ours that stay as they are."""
     return [item for segment in segments for item in segment.kept or ()]
 
 
-def _ours_between(items: Sequence[Item], anchors: Sequence[Item]) -> list[tuple[Item, ...]]:
+def _ours_between(items: Sequence[Keyframe], anchors: Sequence[Keyframe]) -> list[tuple[Keyframe, ...]]:
     """Our keyframes before the first anchor, between every two of them, and after the last."""
     places = {item.frame for item in anchors}
-    inside: list[list[Item]] = [[]]
+    inside: list[list[Keyframe]] = [[]]
     for item in items:
         if item.frame in places:
             inside.append([])
@@ -121,9 +120,9 @@ def _ours_between(items: Sequence[Item], anchors: Sequence[Item]) -> list[tuple[
 
 def _segment(
     region: Region,
-    before: Item | None,
-    after: Item | None,
-    inside: tuple[Item, ...],
+    before: Keyframe | None,
+    after: Keyframe | None,
+    inside: tuple[Keyframe, ...],
     direction: Direction,
     command: Command,
 ) -> Segment:
@@ -147,10 +146,12 @@ def _segment(
     if inside or is_led:
         return Segment(before, after)
     # Label Studio shows nothing before a first keyframe, but a last one to the end of the video.
-    return Segment(before, after, goes=False) if after is None else Segment(before, after, ())
+    return Segment(before, after, has_object=False) if after is None else Segment(before, after, ())
 
 
-def _limited(segment: Segment, inside: tuple[Item, ...], within: FrameRange, answered: Sequence[Item]) -> list[Segment]:
+def _limited(
+    segment: Segment, inside: tuple[Keyframe, ...], within: FrameRange, answered: Sequence[Keyframe]
+) -> list[Segment]:
     """A segment of which only these frames are made anew: from what was answered beside them, where something was.
 
     Args:
@@ -167,18 +168,18 @@ def _limited(segment: Segment, inside: tuple[Item, ...], within: FrameRange, ans
     right = _answered_at(answered, last + 1) if last < frames.stop - 1 else None
     parts = [Segment(before, left, (*_others(earlier, left), left))] if left else []
     aside = (*(() if left else earlier), *(() if right else later))
-    parts.append(Segment(left or before, right or after, within=FrameRange(first, last), aside=aside))
+    parts.append(Segment(left or before, right or after, within=FrameRange(first, last), set_aside=aside))
     return parts + ([Segment(right, after, (right, *_others(later, right)))] if right else [])
 
 
-def _answered_at(answered: Sequence[Item], frame: int) -> Item | None:
+def _answered_at(answered: Sequence[Keyframe], frame: int) -> Keyframe | None:
     """What was answered for a frame, as a keyframe of ours; None: nothing."""
     if not answered or frame > answered[-1].frame:
         return None
-    (row,) = sequence.at(answered, np.array([frame]))
+    (row,) = boxes_at(answered, np.array([frame]))
     there = next((item for item in answered if item.frame == frame), None)
-    return there or (None if np.isnan(row[0]) else sequence.ours(Item(frame, True, *row.tolist())))
+    return there or (None if np.isnan(row[0]) else mark_as_ours(Keyframe(frame, True, *row.tolist())))
 
 
-def _others(items: Sequence[Item], but: Item) -> tuple[Item, ...]:
+def _others(items: Sequence[Keyframe], but: Keyframe) -> tuple[Keyframe, ...]:
     return tuple(item for item in items if item.frame != but.frame)

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.region import Region
+from backend.labelstudio.keyframe import Keyframe, boxes_at, percent_corners
+from backend.labelstudio.region import TYPE, Region, parse_region
 from backend.tracks.geometry import box_iou
 
 SAME = 0.5
@@ -25,7 +23,7 @@ _LOOKS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TrackShape:
     """What a track looks like, on LS frames and in percent.
 
     Attributes:
@@ -33,27 +31,27 @@ class Sight:
         is_tracked: false: it was drawn by hand and shows where it was drawn; what the page shows between is no track.
     """
 
-    items: Sequence[Item]
+    items: Sequence[Keyframe]
     called: frozenset[str] = frozenset()
     is_tracked: bool = True
 
     @classmethod
-    def of(cls, region: Region) -> Self:
+    def from_region(cls, region: Region) -> Self:
         """A region's."""
         phrase = region.meta.get("phrase")
         called = {*region.labels, *([phrase] if isinstance(phrase, str) else [])}
-        return cls(region.items, frozenset(called), region.is_tracked)
+        return cls(region.keyframes, frozenset(called), region.is_tracked)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TrackIdentity:
     """What a track is known by; `id` is None where it is new."""
 
     id: str | None
     number: int
 
 
-def overlaps(new: Sequence[Sight], old: Sequence[Sight]) -> NDArray[np.float64]:
+def shape_overlaps(new: Sequence[TrackShape], old: Sequence[TrackShape]) -> NDArray[np.float64]:
     """Mean IoU of each pair that is of one object, 0 of the others; shape (new, old)."""
     found = np.zeros((len(new), len(old)))
     if not found.size:
@@ -71,9 +69,9 @@ def overlaps(new: Sequence[Sight], old: Sequence[Sight]) -> NDArray[np.float64]:
     return np.where(found >= SAME, found, 0.0)
 
 
-def matched(new: Mapping[str, Sight], old: Mapping[str, Sight]) -> dict[str, str]:
+def match_shapes(new: Mapping[str, TrackShape], old: Mapping[str, TrackShape]) -> dict[str, str]:
     """The old name of each new track that is known, one to one, the nearest first; whatever order they come in."""
-    found = overlaps([*new.values()], [*old.values()])
+    found = shape_overlaps([*new.values()], [*old.values()])
     pairs = []
     for row, (name, one) in enumerate(new.items()):
         for column, (earlier, other) in enumerate(old.items()):
@@ -89,9 +87,9 @@ def matched(new: Mapping[str, Sight], old: Mapping[str, Sight]) -> dict[str, str
     return same
 
 
-def identities(
-    new: Mapping[str, Sight], known: Iterable[Sequence[Region]], numbers: Iterable[int] = ()
-) -> dict[str, Identity]:
+def assign_identities(
+    new: Mapping[str, TrackShape], known: Iterable[Sequence[Region]], numbers: Iterable[int] = ()
+) -> dict[str, TrackIdentity]:
     """What the tracks of a run are known by: those that are there already as they were, the others by new numbers.
 
     Args:
@@ -105,9 +103,9 @@ def identities(
         taken = {region.id for region in kept.values()}, {region.track_id for region in kept.values()} - {None}
         free = {one.id: one for one in earlier if one.id not in taken[0] and one.track_id not in taken[1]}
         rest = {name: one for name, one in new.items() if name not in kept}
-        same = matched(rest, {name: Sight.of(region) for name, region in free.items()})
+        same = match_shapes(rest, {name: TrackShape.from_region(region) for name, region in free.items()})
         kept |= {name: free[region] for name, region in same.items()}
-    found, given, last = dict[str, Identity](), set[int](), max(used)
+    found, given, last = dict[str, TrackIdentity](), set[int](), max(used)
     for name in sorted(new, key=lambda name: name not in kept):
         region = kept.get(name)
         number = region.track_id if region else None
@@ -115,17 +113,17 @@ def identities(
             last += 1
             number = last
         given.add(number)
-        found[name] = Identity(region.id if region else None, number)
+        found[name] = TrackIdentity(region.id if region else None, number)
     return found
 
 
-def tracks(results: object, video: str | None = None) -> list[Region]:
+def read_shapes(results: object, video: str | None = None) -> list[Region]:
     """The regions among results of Label Studio's that can be read; on one Video, where it is named."""
     found = []
     for result in results if isinstance(results, list) else []:
-        if isinstance(result, Mapping) and result.get("type") == regions.TYPE:
+        if isinstance(result, Mapping) and result.get("type") == TYPE:
             try:
-                region = regions.parse(result)
+                region = parse_region(result)
             except BadRequest:
                 continue
             if video in (None, region.to_name):
@@ -133,7 +131,7 @@ def tracks(results: object, video: str | None = None) -> list[Region]:
     return found
 
 
-def _frames(sights: Sequence[Sight]) -> NDArray[np.int64]:
+def _frames(sights: Sequence[TrackShape]) -> NDArray[np.int64]:
     """Where to look: evenly, and where a track begins, ends or was drawn, so that none is too short to be seen."""
     first, last = (at(one.items[end].frame for one in sights) for at, end in ((min, 0), (max, -1)))
     places = {*np.linspace(first, last, min(_LOOKS, last - first + 1)).round().astype(int).tolist()}
@@ -143,18 +141,18 @@ def _frames(sights: Sequence[Sight]) -> NDArray[np.int64]:
     return np.array(sorted(places))
 
 
-def _shown(sights: Sequence[Sight], frames: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _shown(sights: Sequence[TrackShape], frames: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Corners in percent, shape (tracks, frames, 4), and for how many frames each stands, 0 where there is none."""
     spans = np.diff(frames, append=frames[-1] + 1).astype(float)
     boxes, weights = np.empty((len(sights), len(frames), 4)), np.empty((len(sights), len(frames)))
     for row, one in enumerate(sights):
-        shown = sequence.at(one.items, frames)
-        boxes[row] = sequence.corners(shown)
+        shown = boxes_at(one.items, frames)
+        boxes[row] = percent_corners(shown)
         at = 1.0 * np.isin(frames, [item.frame for item in one.items]) if not one.is_tracked else spans
         weights[row] = np.where(np.isnan(shown[:, 0]), 0.0, at)
     return boxes, weights
 
 
-def _looks(one: Sight) -> tuple[tuple[Any, ...], ...]:
+def _looks(one: TrackShape) -> tuple[tuple[Any, ...], ...]:
     """Two tracks that are equally near to a third are told apart by what they look like."""
     return tuple((item.frame, item.x, item.y, item.width, item.height) for item in one.items)

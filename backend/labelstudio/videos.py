@@ -5,17 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backend.errors import BadVideo, MediaError
-from backend.labelstudio.client import Client
-from backend.labelstudio.media import Media
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from backend.video import Picture, SharedVideo, Video, VideoLimits
 from backend.video.frame_clock import FrameClock
 
-Read = Callable[[int], Picture]
+FrameReader = Callable[[int], Picture]
 """The picture that an LS frame shows, or a BadRequest: there is no such frame."""
 
 
-def reader(video: Video, framerate: float) -> Read:
+def frame_reader(video: Video, framerate: float) -> FrameReader:
     """Pictures of an open video.
 
     Args:
@@ -30,12 +30,12 @@ def reader(video: Video, framerate: float) -> Read:
     return read
 
 
-class Videos:
+class TaskVideos:
     """All that one process opens."""
 
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
-        self._media = Media(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
+        self._media = MediaCache(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
         self.limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
         self._held = SharedVideo(self.limits)
 
@@ -43,11 +43,11 @@ class Videos:
         """Close what is held open."""
         self._held.close()
 
-    def fetch(self, url: str, client: Client | None, cancelled: Callable[[], bool]) -> Path:
+    def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool]) -> Path:
         """A task's file; as for `Media.fetch`."""
         return self._media.fetch(url, client, cancelled)
 
-    def has(self, url: str, client: Client | None) -> bool:
+    def has(self, url: str, client: LabelStudioClient | None) -> bool:
         """Whether a task's file is here already; as for `Media.has`."""
         return self._media.has(url, client)
 
@@ -55,7 +55,7 @@ class Videos:
         """Fetch a file anew next time."""
         self._media.forget(path)
 
-    def open(self, url: str, client: Client | None) -> Video:
+    def open(self, url: str, client: LabelStudioClient | None) -> Video:
         """A task's video; a file that is none is not kept.
 
         Args:
@@ -72,7 +72,7 @@ class Videos:
             raise
 
     @contextmanager
-    def look(self, url: str, client: Client | None) -> Iterator[Video]:
+    def look(self, url: str, client: LabelStudioClient | None) -> Iterator[Video]:
         """As `open`, for who looks again and again: the video stays open, and one looks at a time."""
         path = self._media.fetch(url, client)
         try:
@@ -92,7 +92,7 @@ class Videos:
             raise MediaError("it is not on this machine, --project or --task fetches it")
         return Video(Path(path), self.limits)
 
-    def try_picture(self, url: str, client: Client | None) -> None:
+    def try_picture(self, url: str, client: LabelStudioClient | None) -> None:
         """Fetch a picture, and keep nothing.
 
         Raises:

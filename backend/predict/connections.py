@@ -1,7 +1,7 @@
 """The Label Studios that ask: where each project's is, and what it gave us to fetch files with."""
 
 from backend.jobs.store import Store
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from backend.table import Table
 
@@ -14,27 +14,27 @@ class Connections:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         url, key = settings.label_studio_url, settings.label_studio_api_key
-        self._set = Client(url, key) if url else None
+        self._set = LabelStudioClient(url, key) if url else None
         self._store = store
-        self._clients: Table[Client] = Table(_CLIENTS)
+        self._clients: Table[LabelStudioClient] = Table(_CLIENTS)
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Take note of a project's Label Studio; without an address, of nothing."""
         if hostname and self._store.connection(project) != (hostname, token):
             self._store.put_connection(project, hostname, token)
-            self._clients.put(project, Client(hostname, token))
+            self._clients.put(project, LabelStudioClient(hostname, token))
 
     @property
-    def default_client(self) -> Client | None:
+    def default_client(self) -> LabelStudioClient | None:
         """The one that the settings name."""
         return self._set
 
-    def client(self, project: str) -> Client | None:
+    def client(self, project: str) -> LabelStudioClient | None:
         """A project's, where it is known."""
         if self._set:
             return self._set
         client = self._clients.get(project)
         if client is None and (known := self._store.connection(project)):
-            client = Client(*known)
+            client = LabelStudioClient(*known)
             self._clients.put(project, client)
         return client

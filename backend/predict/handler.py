@@ -6,15 +6,13 @@ from typing import Any
 
 from backend.errors import BackendError
 from backend.jobs.job import Job
-from backend.labelstudio import region as regions
-from backend.labelstudio import segments
-from backend.labelstudio.clicks import Click, Clicked
+from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.commands import TRACK, Command
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.keyframes import Made
-from backend.labelstudio.region import Region
-from backend.labelstudio.request import Asked, Line
-from backend.labelstudio.segments import Segment
+from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.keyframes import KeyframeSet
+from backend.labelstudio.region import TYPE, Region, build_refusal, build_unchanged, parse_region
+from backend.labelstudio.request import PromptField, RegionPrompt
+from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
 from backend.predict.request_context import RequestContext, Results
 from backend.predict.response_cache import ResultSource, clicks_origin, parse_clicks
@@ -40,7 +38,7 @@ class _RegionWork:
 
     region: Region
     classes: tuple[str, ...]
-    fixed: Sequence[Item] = ()
+    fixed: Sequence[Keyframe] = ()
     segments: Sequence[Segment] = ()
     result: RegionResult | TextResult | None = None
     track_name: str | None = None
@@ -70,10 +68,10 @@ class PredictHandler:
         Raises:
             BackendError: nothing of it can be done, and there is no line to say so.
         """
-        interaction, line = self._interaction, self._interaction.line
+        interaction, line = self._interaction, self._interaction.prompt_field
         self._cache.mark_seen(interaction.task, (*interaction.page, *interaction.context))
-        works = [self._handle_region(one) for one in interaction.asked] + [
-            self._handle_clicks(one) for one in interaction.clicked
+        works = [self._handle_region(one) for one in interaction.region_prompts] + [
+            self._handle_clicks(one) for one in interaction.click_prompts
         ]
         asking = submit_text_prompt(self._request)
         self._tools.wait([work.job for work in works if work.job] + ([asking.job] if asking else []), deadline)
@@ -92,20 +90,20 @@ class PredictHandler:
         if line and (told or line.is_marked):
             results += self._answer_prompt_field(line, told, is_needed=not results)
         lawful = [dict(one) for one in overwrite_policy.allowed_results(results, interaction, self._continued)]
-        boxes = [regions.parse(one) for one in lawful if one["type"] == regions.TYPE]
+        boxes = [parse_region(one) for one in lawful if one["type"] == TYPE]
         self._cache.record(interaction.task, boxes)
         return lawful
 
-    def _answer_prompt_field(self, line: Line, told: str | None, *, is_needed: bool) -> Results:
+    def _answer_prompt_field(self, line: PromptField, told: str | None, *, is_needed: bool) -> Results:
         """The line for words; not of an annotation that was never saved, unless there is no other place to tell it."""
         if line.id is None:
-            return [line.written(told)] if told and is_needed else []
-        own = self._cache.person_lines(self._interaction.task, line.id, line.own, is_now=line.asked is not None)
-        return [replace(line, own=own).written(told)]
+            return [line.to_result(told)] if told and is_needed else []
+        own = self._cache.person_lines(self._interaction.task, line.id, line.own, is_now=line.text is not None)
+        return [replace(line, own=own).to_result(told)]
 
     # Boxes
 
-    def _handle_region(self, asked: Asked) -> _RegionWork:
+    def _handle_region(self, asked: RegionPrompt) -> _RegionWork:
         region, command, key = asked.region, asked.command, self._request.key(asked.region.id)
         work = _RegionWork(region, asked.classes, region.anchors(is_commanded=command != TRACK))
         if asked.error:
@@ -116,7 +114,7 @@ class PredictHandler:
             # What is unfinished goes on with the job that redoes it.
             if command.redo and not region.is_partial:
                 self._tools.scheduler.forget(key)
-            work.segments = segments.cut(region, self._direction, command)
+            work.segments = cut_segments(region, self._direction, command)
             if any(segment.is_tracked for segment in work.segments):
                 self._submit_job(work, _tracked_clicks(work.segments, parse_clicks(region)), command, self._direction)
         return work
@@ -125,7 +123,7 @@ class PredictHandler:
         """Whether a job is there already that makes the rest of the region, as it was asked for before."""
         region = work.region
         source = self._cache.sources.get(self._request.key(region.id))
-        is_corrected = any(item.is_corrected for item in region.items) or bool(region.deleted)
+        is_corrected = any(item.is_corrected for item in region.keyframes) or bool(region.deleted)
         if not source or not region.is_partial or "at" in region.meta or is_corrected:
             return False
         if source.result.job.state in ("failed", "cancelled") or source.result.job.is_cancelled:
@@ -150,20 +148,20 @@ class PredictHandler:
 
     # Clicks
 
-    def _handle_clicks(self, clicked: Clicked) -> _RegionWork:
+    def _handle_clicks(self, clicked: ClickPrompt) -> _RegionWork:
         """The track that clicks make: the region that they made before, or a new one."""
         interaction, memory = self._interaction, self._cache
         clicks = memory.sign_clicks(interaction.task, clicked.clicks, interaction.page)
         name = memory.region_id(interaction.task, clicked, interaction.page)
-        classes = self._request.config.clicked(clicked.control, clicked.label, interaction.video)
+        classes = self._request.config.click_classes(clicked.control, clicked.label, interaction.video)
         region = interaction.page.get(name) or self._request.new_region(name, classes)
         clicked_on = group_by_frame(clicks)
-        direction = segments.led(region, clicked_on, self._direction)
+        direction = click_direction(region, clicked_on, self._direction)
         work = _RegionWork(
             region=region,
             classes=tuple(label for label in region.labels if label not in self._request.config.commands) or classes,
-            fixed=[item for item in region.items if item.is_human],
-            segments=segments.around(region, clicked_on, direction),
+            fixed=[item for item in region.keyframes if item.is_human],
+            segments=segments_around_clicks(region, clicked_on, direction),
             origin=clicks_origin(clicked, clicks),
             click_label=clicked.label,
         )
@@ -187,7 +185,7 @@ class PredictHandler:
         )
         parts: list[Any] = [interaction.framerate, direction, self._tools.settings.max_frames, command]
         parts += [item.fingerprint for item in work.fixed]
-        parts += [item.fingerprint for segment in cut for item in (*(segment.kept or ()), *segment.aside)]
+        parts += [item.fingerprint for segment in cut for item in (*(segment.kept or ()), *segment.set_aside)]
         parts += [(one.frame, one.x, one.y, one.positive) for clicks in clicked.values() for one in clicks]
         key = self._request.key(region.id)
         try:
@@ -203,28 +201,28 @@ class PredictHandler:
         interaction, region, job = self._interaction, work.region, work.job
         if work.is_unchanged:
             reason = str(work.error) if work.error else None
-            return regions.left(region, work.classes, interaction.framerate, reason)
+            return build_unchanged(region, work.classes, interaction.framerate, reason)
         if work.error:
             # What clicks have made is not in the request: a copy of it that only tells of an error may lose an edit.
             is_here = region.id in interaction.context
-            return regions.refusal(region, work.classes, interaction.framerate, str(work.error)) if is_here else []
+            return build_refusal(region, work.classes, interaction.framerate, str(work.error)) if is_here else []
         # Asked before the frames are looked at: it may end in between, and then they would lack some.
         is_partial = job is not None and job.state != "done"
         missing = work.result.progress() if work.result and is_partial else None
-        made, score = Made(segments.kept(work.segments), region.iou), region.score
+        made, score = KeyframeSet(kept_keyframes(work.segments), region.iou), region.score
         if work.result:
             answer = _read_answer(work.result, work.track_name)
             if answer is None:
-                if not region.items:
+                if not region.keyframes:
                     return []
                 told = None if is_partial else "it was seen for a moment only, delete it if it is nothing"
-                return regions.left(region, work.classes, interaction.framerate, told, is_partial=is_partial)
+                return build_unchanged(region, work.classes, interaction.framerate, told, is_partial=is_partial)
             made, score = answer
-        if not made.items and not work.fixed:
+        if not made.keyframes and not work.fixed:
             return []
         learned = work.result.learned() if isinstance(work.result, RegionResult) else {}
         made_of = {**(work.origin or {}), **learned}
-        whole = replace(made, items=[*work.fixed, *made.items])
+        whole = replace(made, keyframes=[*work.fixed, *made.keyframes])
         return self._request.answer(region, whole, work.classes, score, missing, made_of)
 
     def _clicks_status(self, works: Sequence[_RegionWork], answers: Sequence[Results]) -> str | None:
@@ -239,7 +237,7 @@ class PredictHandler:
         return None
 
 
-def _read_answer(view: RegionResult | TextResult, name: str | None) -> tuple[Made, float | None] | None:
+def _read_answer(view: RegionResult | TextResult, name: str | None) -> tuple[KeyframeSet, float | None] | None:
     """Keyframes and score of a track by its name in the job; None: it has none of that name any more."""
     if isinstance(view, RegionResult):
         return view.answer()

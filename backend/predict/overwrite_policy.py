@@ -15,9 +15,8 @@ What a person does while we work is not known here at all: so answers are early,
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from backend.labelstudio import region as regions
-from backend.labelstudio.region import Region
-from backend.labelstudio.request import Interaction, Line
+from backend.labelstudio.region import TYPE, Region
+from backend.labelstudio.request import PredictRequest, PromptField
 
 
 def may_extend(region: Region, phrase: str, *, preserve: bool) -> bool:
@@ -28,27 +27,27 @@ def may_extend(region: Region, phrase: str, *, preserve: bool) -> bool:
 
 
 def allowed_results(
-    results: Iterable[Mapping[str, Any]], interaction: Interaction, going_on: Collection[str]
+    results: Iterable[Mapping[str, Any]], interaction: PredictRequest, going_on: Collection[str]
 ) -> list[Mapping[str, Any]]:
     """The results that may be answered.
 
     Args:
         going_on: ids of regions that are replaced under rule 2.
     """
-    asked = {one.region.id for one in interaction.asked}
+    asked = {one.region.id for one in interaction.region_prompts}
     kept: list[Mapping[str, Any]] = []
     boxes: set[str] = set()
     for result in results:
         name = str(result["id"])
-        if result["type"] == regions.TYPE:
+        if result["type"] == TYPE:
             is_new = name not in interaction.context and name not in interaction.others and name not in boxes
             if name in asked or name in going_on or is_new:
                 boxes.add(name)
                 kept.append(result)
-        elif name in boxes or _is_line(result, interaction.line):
+        elif name in boxes or _is_line(result, interaction.prompt_field):
             kept.append(result)
     return kept
 
 
-def _is_line(result: Mapping[str, Any], line: Line | None) -> bool:
+def _is_line(result: Mapping[str, Any], line: PromptField | None) -> bool:
     return line is not None and result.get("from_name") == line.control

@@ -20,12 +20,10 @@ from backend.errors import BackendError, BadRequest, StudioError, one_line, wher
 from backend.jobs.job import Job
 from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
-from backend.labelstudio import label_config, track_ids
-from backend.labelstudio import region as regions
-from backend.labelstudio.client import Client
-from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region
-from backend.labelstudio.track_ids import Sight
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.label_config import LabelConfig, parse_label_config
+from backend.labelstudio.region import Region, build_results, read_track_id
+from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.predict.request_context import Results, Tools
 from backend.predict.text_results import TextResult
 from backend.tracks.frame_range import ALL_FRAMES
@@ -58,11 +56,11 @@ class _TaskHistory:
         newest = sorted(_mappings(predictions), key=_number, reverse=True)
         submitted = [one for one in _mappings(annotations) if not one.get("was_cancelled")]
         submitted.sort(key=lambda one: str(one.get("updated_at") or ""))
-        tracks = [[one for one in track_ids.tracks(each.get("result"), video) if one.track_id] for each in newest]
-        tracks += [track_ids.tracks(each.get("result"), video) for each in submitted[-1:]]
+        tracks = [[one for one in read_shapes(each.get("result"), video) if one.track_id] for each in newest]
+        tracks += [read_shapes(each.get("result"), video) for each in submitted[-1:]]
         holders = [*newest, *_mappings(annotations), *_mappings(drafts)]
         results = [one for each in holders for one in _mappings(each.get("result"))]
-        numbers = {number for one in results if (number := regions.track_id(one.get("meta")))}
+        numbers = {number for one in results if (number := read_track_id(one.get("meta")))}
         numbers |= {last for each in newest if isinstance(last := _made_of(each).get("last"), int)}
         return cls(tracks, frozenset(numbers))
 
@@ -107,7 +105,7 @@ class Preannotation:
         is_to_come = self._tools.connections.client(project) and job.number not in self._refused
         if job.state != "done" or is_to_come:
             return []
-        config = label_config.parse(xml)
+        config = parse_label_config(xml)
         before = _TaskHistory.from_task(
             task.get("predictions"), task.get("annotations"), task.get("drafts"), config.video.name
         )
@@ -132,7 +130,7 @@ class Preannotation:
         Raises:
             BackendError: the task has no video, no words, or cannot be taken now.
         """
-        recipe = self._job_spec(task, label_config.parse(xml), project, source)
+        recipe = self._job_spec(task, parse_label_config(xml), project, source)
         parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
         post = json.dumps({"config": xml, "task": task.get("id")})
         key = (recipe.task, "batch", "")
@@ -142,7 +140,7 @@ class Preannotation:
             self._wake.set()
         return job
 
-    def has_prediction(self, client: Client, task: int, phrases: Sequence[str] | None = None) -> bool:
+    def has_prediction(self, client: LabelStudioClient, task: int, phrases: Sequence[str] | None = None) -> bool:
         """Whether a task has a prediction of this model, for these phrases and no others; None: for any.
 
         Raises:
@@ -154,7 +152,7 @@ class Preannotation:
     def phrases(self, task: Mapping[str, Any], xml: str, source: PhraseSource) -> tuple[str, ...] | None:
         """What is to be looked for in a task; None: that cannot be told."""
         try:
-            return _phrases(task.get("data") or {}, label_config.parse(xml), source)
+            return _phrases(task.get("data") or {}, parse_label_config(xml), source)
         except BadRequest:
             return None
 
@@ -191,9 +189,11 @@ class Preannotation:
         """A prediction, the same whenever it is made of the same: new ids are made of the job's."""
         video, settings = config.video.name, self._tools.settings
         found = TextResult(job, settings).detections()
-        classes = {name: config.named(one.phrase, video) for name, one in found.items()}
-        sights = {name: Sight(one.made.items, frozenset({one.phrase, *classes[name]})) for name, one in found.items()}
-        known = track_ids.identities(sights, before.track_lists, before.numbers)
+        classes = {name: config.classes_of_phrase(one.phrase, video) for name, one in found.items()}
+        sights = {
+            name: TrackShape(one.made.keyframes, frozenset({one.phrase, *classes[name]})) for name, one in found.items()
+        }
+        known = assign_identities(sights, before.track_lists, before.numbers)
         taken = {region.id for tracks in before.track_lists for region in tracks}
         result: Results = []
         scores = []
@@ -201,9 +201,9 @@ class Preannotation:
             labels, number = classes[name], known[name].number
             own = known[name].id or _new_id(f"{job.row.digest}|{job.row.key}|{name}", number, taken)
             region = Region(own, config.region_control(video), video, labels, (), origin="prediction")
-            result += regions.answer(
+            result += build_results(
                 region,
-                one.made.items,
+                one.made.keyframes,
                 framerate=job.row.spec.framerate,
                 labels=labels,
                 track_id=number,
@@ -250,7 +250,7 @@ class Preannotation:
         posted = json.loads(kept.post or "{}")
         try:
             task = int(posted["task"])
-            config = label_config.parse(posted["config"])
+            config = parse_label_config(posted["config"])
             predictions = client.predictions(task)
             right, stale = self._split_predictions(predictions, kept.spec.phrases)
             if not right:
@@ -273,7 +273,7 @@ class Preannotation:
         return True
 
 
-def _delete_predictions(client: Client, stale: Iterable[Mapping[str, Any]]) -> bool:
+def _delete_predictions(client: LabelStudioClient, stale: Iterable[Mapping[str, Any]]) -> bool:
     """Take predictions away. False: later."""
     try:
         for one in stale:

@@ -16,12 +16,11 @@ from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframes import Made
+from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region
-from backend.labelstudio.request import Interaction
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.region import Region, build_results
+from backend.labelstudio.request import PredictRequest
+from backend.labelstudio.videos import TaskVideos
 from backend.predict.connections import Connections
 from backend.predict.response_cache import ResponseCache
 from backend.settings import Settings
@@ -45,7 +44,7 @@ class Tools:
     def __init__(self, settings: Settings, worker: WorkerClient) -> None:
         self.settings = settings
         self.worker = worker
-        self.videos = Videos(settings)
+        self.videos = TaskVideos(settings)
         limits = settings.limits
         self.store = Store(settings.data_dir.expanduser() / "jobs.sqlite3", limits.store, limits.retention_days)
         self.connections = Connections(settings, self.store)
@@ -114,7 +113,7 @@ class RequestContext:
 
     tools: Tools
     cache: ResponseCache
-    interaction: Interaction
+    interaction: PredictRequest
     config: LabelConfig
     project: str
     start_time: float = field(default_factory=time.monotonic)
@@ -142,16 +141,16 @@ class RequestContext:
     def answer(
         self,
         region: Region,
-        made: Made,
+        made: KeyframeSet,
         labels: Sequence[str],
         score: float | None,
         partial: tuple[int, int] | None,
         made_of: Mapping[str, Any] | None,
     ) -> Results:
         """A region with its track, as `regions.answer` has it."""
-        return regions.answer(
+        return build_results(
             region,
-            made.items,
+            made.keyframes,
             framerate=self.interaction.framerate,
             labels=labels,
             track_id=self.cache.assign_track_id(self.interaction.task, region, self.interaction.track_ids),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.jobs.store import Store
-from backend.labelstudio.clicks import Click, Clicked
-from backend.labelstudio.keyframe import Item
+from backend.labelstudio.clicks import Click, ClickPrompt
+from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.region import Region
 from backend.predict.results import RegionResult
 from backend.predict.text_results import TextResult
@@ -39,7 +39,7 @@ class ResultSource:
 
     result: RegionResult | TextResult
     track_name: str | None = None
-    fixed: Sequence[Item] = ()
+    fixed: Sequence[Keyframe] = ()
     origin: Mapping[str, Any] | None = None
 
 
@@ -80,7 +80,7 @@ class ResponseCache:
             signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
         return signed
 
-    def region_id(self, task: str, clicked: Clicked, page: Mapping[str, Region]) -> str:
+    def region_id(self, task: str, clicked: ClickPrompt, page: Mapping[str, Region]) -> str:
         """The id of the region that an object's clicks make: the one that some of them made before, or its own.
 
         A point that was given another label belongs to another object from then on.
@@ -224,7 +224,7 @@ class PageRegions:
         return region.id in self.page and is_newest
 
 
-def clicks_origin(clicked: Clicked, clicks: Iterable[Click]) -> dict[str, Any]:
+def clicks_origin(clicked: ClickPrompt, clicks: Iterable[Click]) -> dict[str, Any]:
     """What a region of clicks keeps in its `meta`, so that they are known again from the page alone."""
     points = {click.id: [click.frame, click.x, click.y, click.positive is not False] for click in clicks}
     return {"object": clicked.label, "points": points}

@@ -9,13 +9,19 @@ import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, ResolvedJob
-from backend.labelstudio import box_scale
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.box_scale import UNKNOWN, Growth, growth
+from backend.labelstudio.box_scale import UNKNOWN, BoxScale, mean_scale, measure_scale, scale_boxes, scales_to_json
 from backend.labelstudio.clicks import Click
-from backend.labelstudio.keyframes import Made, Seen, completed, keyframes, sampled, shown
+from backend.labelstudio.keyframe import count_visible_frames
+from backend.labelstudio.keyframes import (
+    KeyframeSet,
+    SampledTrack,
+    choose_keyframes,
+    fill_unlooked,
+    sample_shown,
+    sample_track,
+)
 from backend.labelstudio.region import Region
-from backend.labelstudio.segments import Segment, kept
+from backend.labelstudio.segments import Segment, kept_keyframes
 from backend.settings import Settings
 from backend.tracks.frame_range import LAST_FRAME, FrameRange
 from backend.tracks.geometry import Box
@@ -76,7 +82,7 @@ class RegionResult:
         done, total = self.job.progress()
         return done, total or self._region.frames_count or 1
 
-    def answer(self) -> tuple[Made, float | None]:
+    def answer(self) -> tuple[KeyframeSet, float | None]:
         """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
 
         Frames that are still to be done again stay as the region showed them: a correction makes nothing vanish.
@@ -88,23 +94,23 @@ class RegionResult:
         length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
         if plan is None:
             if length == LAST_FRAME:  # nobody knows yet how long the video is
-                return Made(kept(segments), region.iou), region.score
-            return self._made(lambda one: shown(one, region.items, length)), region.score
+                return KeyframeSet(kept_keyframes(segments), region.iou), region.score
+            return self._made(lambda one: sample_shown(one, region.keyframes, length)), region.score
         target = plan.propagation.target(OBJECT_TRACK)
         track, looked = self._calibrated(target.track(), plan), target.processed_frames()
 
-        def seen(segment: Segment) -> Seen:
-            new = sampled(segment, track, looked, plan.clock, plan.size, length)
-            return new if is_whole else completed(segment, new, shown(segment, region.items, length))
+        def seen(segment: Segment) -> SampledTrack:
+            new = sample_track(segment, track, looked, plan.clock, plan.size, length)
+            return new if is_whole else fill_unlooked(segment, new, sample_shown(segment, region.keyframes, length))
 
         return self._made(seen, plan.size, is_whole=is_whole), self._score(track, plan)
 
     def _made(
-        self, seen: Callable[[Segment], Seen], size: tuple[int, int] | None = None, *, is_whole: bool = False
-    ) -> Made:
+        self, seen: Callable[[Segment], SampledTrack], size: tuple[int, int] | None = None, *, is_whole: bool = False
+    ) -> KeyframeSet:
         prompted = [one.frame for one in self.job.row.spec.prompts]
-        made = keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
-        if is_whole and not any(segment.kept or segment.aside for segment in self._segments):
+        made = choose_keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
+        if is_whole and not any(segment.kept or segment.set_aside for segment in self._segments):
             return made
         # What stays keeps what it kept.
         known = [one for one in (made.iou, self._region.iou) if one is not None]
@@ -115,24 +121,24 @@ class RegionResult:
         plan = self.job.resolved
         if plan is None or not self._region.corrections:
             return {}
-        return {"corrected": box_scale.written(self._growths(plan.propagation.target(OBJECT_TRACK).track(), plan))}
+        return {"corrected": scales_to_json(self._growths(plan.propagation.target(OBJECT_TRACK).track(), plan))}
 
-    def _growths(self, track: Track, plan: ResolvedJob) -> dict[int, Growth]:
+    def _growths(self, track: Track, plan: ResolvedJob) -> dict[int, BoxScale]:
         """What is known of corrections, by LS frame, with those that the job was prompted with."""
         known = dict(self._region.corrections)
-        for item in (item for item in self._region.items if item.frame in known):
+        for item in (item for item in self._region.keyframes if item.frame in known):
             (model,), _ = track.at(plan.clock.source_frames(range(item.frame, item.frame + 1)))
             if not np.isnan(model[0]):
                 person = item.box(*plan.size).clip(*plan.size)
-                known[item.frame] = UNKNOWN if item.rotation else growth(person, Box(*model.tolist()))
+                known[item.frame] = UNKNOWN if item.rotation else measure_scale(person, Box(*model.tolist()))
         return known
 
     def _calibrated(self, track: Track, plan: ResolvedJob) -> Track:
         """The track with boxes as large as a person's, as far as corrections say how large these are."""
         if not self._region.corrections:
             return track
-        by = box_scale.mean(list(self._growths(track, plan).values()))
-        return replace(track, boxes=box_scale.grown(track.boxes, by, plan.size))
+        by = mean_scale(list(self._growths(track, plan).values()))
+        return replace(track, boxes=scale_boxes(track.boxes, by, plan.size))
 
     def _score(self, track: Track, plan: ResolvedJob) -> float | None:
         """What was tracked now, and the region's earlier score for the frames that were kept."""
@@ -141,6 +147,6 @@ class RegionResult:
         if self._region.score is not None:
             stay = [segment for segment in self._segments if segment.kept]
             length = plan.clock.length
-            count = sum(sequence.visible_frames(one.kept or (), one.frames(length).stop) for one in stay)
+            count = sum(count_visible_frames(one.kept or (), one.frames(length).stop) for one in stay)
         total = float(scores.sum()) + count * (self._region.score or 0.0)
         return total / (len(scores) + count) if len(scores) + count else self._region.score

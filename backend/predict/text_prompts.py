@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from backend.labelstudio import track_ids
-from backend.labelstudio.commands import Question
-from backend.labelstudio.region import Region, new_id
-from backend.labelstudio.track_ids import Sight
+from backend.labelstudio.commands import TextQuery
+from backend.labelstudio.region import Region, new_region_id
+from backend.labelstudio.track_ids import TrackShape, match_shapes, shape_overlaps
 from backend.predict import overwrite_policy
 from backend.predict.response_cache import PageRegions, PromptFieldCache
 from backend.predict.text_results import TextDetection
@@ -35,7 +34,7 @@ def match_regions(
     page: Mapping[str, Region],
     answers: PromptFieldCache,
     key: str,
-    question: Question,
+    question: TextQuery,
     *,
     since: float,
     until: int,
@@ -57,7 +56,7 @@ def match_regions(
     unknown = {name: one for name, one in found.items() if name not in on_page and not ids[name]}
     doubled = _alike(unknown, known.shown.values())
     gone = _alike(unknown, deleted.values(), of_one_phrase=True)
-    lost = track_ids.matched(_sights(unknown), _seen(known.lost))
+    lost = match_shapes(_sights(unknown), _seen(known.lost))
     new, going_on, there, fresh = dict[str, str](), dict[str, Region](), 0, 0
     for name, one in found.items():
         match = on_page.get(name)
@@ -66,7 +65,7 @@ def match_regions(
         if (
             match
             and is_free
-            and match.items[-1].frame <= until
+            and match.keyframes[-1].frame <= until
             and overwrite_policy.may_extend(match, one.phrase, preserve=preserve)
         ):
             going_on[name] = match
@@ -77,7 +76,7 @@ def match_regions(
             if earlier not in deleted:
                 new[name] = earlier  # that answer has not reached the page
         elif not (_waits(one, known.shown.values(), until) or name in gone):
-            new[name] = lost.get(name) or new_id()
+            new[name] = lost.get(name) or new_region_id()
         if became := new.get(name) or (match.id if match else None):
             answers.note(key, name, became)
     return TextMatches(new, going_on, there, fresh)
@@ -92,14 +91,14 @@ def _on_page(
         taken = {region.id for region in placed.values()}
         free = {name: one for name, one in shown.items() if name in known.shown and name not in taken}
         rest = {name: one for name, one in found.items() if name not in placed}
-        placed |= {name: known.shown[same] for name, same in track_ids.matched(_sights(rest), _seen(free)).items()}
+        placed |= {name: known.shown[same] for name, same in match_shapes(_sights(rest), _seen(free)).items()}
     return placed
 
 
 def _alike(found: Mapping[str, TextDetection], shown: Iterable[Region], *, of_one_phrase: bool = False) -> set[str]:
     """The objects that look like one of these regions, whether another one does, too."""
     shown = list(shown)
-    overlaps = track_ids.overlaps([*_sights(found).values()], [Sight.of(region) for region in shown])
+    overlaps = shape_overlaps([*_sights(found).values()], [TrackShape.from_region(region) for region in shown])
     return {
         name
         for (name, one), row in zip(found.items(), overlaps, strict=True)
@@ -108,12 +107,12 @@ def _alike(found: Mapping[str, TextDetection], shown: Iterable[Region], *, of_on
     }
 
 
-def _sights(found: Mapping[str, TextDetection]) -> dict[str, Sight]:
-    return {name: Sight(one.made.items, frozenset({one.phrase})) for name, one in found.items()}
+def _sights(found: Mapping[str, TextDetection]) -> dict[str, TrackShape]:
+    return {name: TrackShape(one.made.keyframes, frozenset({one.phrase})) for name, one in found.items()}
 
 
-def _seen(regions: Mapping[str, Region]) -> dict[str, Sight]:
-    return {name: Sight.of(region) for name, region in regions.items()}
+def _seen(regions: Mapping[str, Region]) -> dict[str, TrackShape]:
+    return {name: TrackShape.from_region(region) for name, region in regions.items()}
 
 
 def _waits(one: TextDetection, shown: Iterable[Region], until: int) -> bool:

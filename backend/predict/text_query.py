@@ -4,8 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from backend.errors import BadRequest
-from backend.labelstudio import commands
-from backend.labelstudio.commands import Question
+from backend.labelstudio.commands import TextQuery, parse_text_query
 from backend.labelstudio.label_config import ALL, LabelConfig
 from backend.predict import text_prompts
 from backend.predict.request_context import RequestContext, Results
@@ -25,7 +24,7 @@ class TextPrompt:
         BackendError: it asks for nothing, or nothing can be looked for now.
     """
 
-    def __init__(self, request: RequestContext, text: str | None, question: Question) -> None:
+    def __init__(self, request: RequestContext, text: str | None, question: TextQuery) -> None:
         self._request = request
         self._question = question = replace(
             question, phrases=_class_names(question, request.config, request.interaction.video)
@@ -78,7 +77,9 @@ class TextPrompt:
             going_on = plan.continued.get(name)
             if going_on is None and name not in plan.new:
                 continue
-            region = going_on or request.new_region(plan.new[name], request.config.named(one.phrase, interaction.video))
+            region = going_on or request.new_region(
+                plan.new[name], request.config.classes_of_phrase(one.phrase, interaction.video)
+            )
             made = {"phrase": one.phrase, **({"at": at} if at else {})}
             results += request.answer(region, one.made, region.labels, one.score, missing, made)
             self.continued.add(region.id)
@@ -100,7 +101,7 @@ class TextPrompt:
         if plan.fresh:
             told.append(f"{plan.fresh} not saved by the page yet: ask again in five seconds")
         video = request.interaction.video
-        if nameless := {one.phrase for one in found if not request.config.named(one.phrase, video)}:
+        if nameless := {one.phrase for one in found if not request.config.classes_of_phrase(one.phrase, video)}:
             told.append(f"no class is called {', '.join(sorted(nameless))}: select and press a class key")
         if plan.new:
             told.append("an active class overrides theirs")
@@ -119,11 +120,11 @@ class TextPrompt:
 
 def submit_text_prompt(request: RequestContext) -> TextPrompt | None:
     """What the request's line asks; None: nothing."""
-    line = request.interaction.line
-    return TextPrompt(request, line.id, commands.question(line.asked)) if line and line.asked else None
+    line = request.interaction.prompt_field
+    return TextPrompt(request, line.id, parse_text_query(line.text)) if line and line.text else None
 
 
-def _class_names(question: Question, config: LabelConfig, video: str) -> tuple[str, ...]:
+def _class_names(question: TextQuery, config: LabelConfig, video: str) -> tuple[str, ...]:
     """The phrases, "all" as every label's."""
     every = [config.phrases[label] for label in config.labels.get(video, ())]
     named = [every if phrase.casefold() == ALL else [phrase] for phrase in question.phrases]

@@ -6,7 +6,7 @@ import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.spec import ResolvedJob
-from backend.labelstudio.keyframes import Made, keyframes, sampled
+from backend.labelstudio.keyframes import KeyframeSet, choose_keyframes, sample_track
 from backend.labelstudio.segments import Segment
 from backend.settings import Settings
 from backend.tracks.frame_range import LAST_FRAME
@@ -26,7 +26,7 @@ class TextDetection:
     """
 
     phrase: str
-    made: Made
+    made: KeyframeSet
     score: float
 
 
@@ -64,14 +64,14 @@ class TextResult:
         tracks = plan.propagation.tracks()
         phrases = plan.propagation.track_phrases
         found = {name: self._found(name, track, phrases[name], plan, is_whole) for name, track in tracks.items()}
-        return {name: one for name, one in found.items() if one.made.items}
+        return {name: one for name, one in found.items() if one.made.keyframes}
 
     def _found(self, name: str, track: Track, phrase: str, plan: ResolvedJob, is_whole: bool) -> TextDetection:
         """One object. One that is only seen for a moment has no keyframes, unless it may be seen on; then it waits."""
         looked, length = plan.propagation.processed_frames(name), plan.clock.length
-        seen = sampled(_WHOLE, track, looked, plan.clock, plan.size, length)
+        seen = sample_track(_WHOLE, track, looked, plan.clock, plan.size, length)
         is_short = np.count_nonzero(~np.isnan(seen.boxes[:, 0])) < self._settings.min_track_frames
         if is_short and not is_whole:
-            return TextDetection(phrase, Made([]), 0.0)
-        made = keyframes([_WHOLE], lambda _: seen, self._settings, plan.size, is_whole=is_whole)
+            return TextDetection(phrase, KeyframeSet([]), 0.0)
+        made = choose_keyframes([_WHOLE], lambda _: seen, self._settings, plan.size, is_whole=is_whole)
         return TextDetection(phrase, made, float(np.nanmean(track.scores)))

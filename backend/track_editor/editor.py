@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import BadRequest
-from backend.formats.tasks import Chosen, Controls
-from backend.track_editor.annotation import Source
-from backend.track_editor.edits import Change, Edit, change
-from backend.track_editor.history import Version, Versions, digest
-from backend.track_editor.track_table import Result, Roster
+from backend.formats.tasks import ChosenAnnotation, ExportControls
+from backend.track_editor.annotation import AnnotationStore
+from backend.track_editor.edits import Edit, EditResult, apply_edit
+from backend.track_editor.history import History, HistoryEntry, digest_results
+from backend.track_editor.track_table import Result, TrackTable
 
 NOTHING = "there is no change to take back, or the annotation was changed by somebody since"
 _CHANGED = "the annotation was changed meanwhile, and nothing was done: look at it again"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class EditorState:
     """An annotation as it is.
 
     Attributes:
@@ -24,10 +24,10 @@ class State:
         last: the change that it came of, where that can be taken back.
     """
 
-    chosen: Chosen
-    roster: Roster
+    chosen: ChosenAnnotation
+    table: TrackTable
     version: str
-    last: Version | None
+    last: HistoryEntry | None
 
     @property
     def undo(self) -> str | None:
@@ -35,12 +35,12 @@ class State:
         return self.last.what if self.last else None
 
     @property
-    def of(self) -> str:
+    def annotation_name(self) -> str:
         """Which annotation it is."""
         return f"{self.chosen.kind.removesuffix('s')} {self.chosen.entry.get('id', '')}".strip()
 
     @property
-    def by(self) -> str:
+    def author(self) -> str:
         """Who submitted it, and when, as far as that is told."""
         entry = self.chosen.entry
         # "anna@x.org, 1": with the number of the account.
@@ -49,17 +49,17 @@ class State:
         return ", ".join(part for part in (who, when) if part)
 
 
-class Desk:
+class Editor:
     """One annotation of a source.
 
     Args:
         folder: where versions are kept, `data_dir/versions`.
     """
 
-    def __init__(self, source: Source, folder: Path) -> None:
+    def __init__(self, source: AnnotationStore, folder: Path) -> None:
         self._source, self._folder = source, folder
 
-    def look(self) -> State:
+    def read(self) -> EditorState:
         """As it is now.
 
         Raises:
@@ -68,16 +68,16 @@ class Desk:
         chosen, controls = self._source.read()
         return self._state(chosen, controls)
 
-    def preview(self, edit: Edit) -> tuple[State, Change]:
+    def preview(self, edit: Edit) -> tuple[EditorState, EditResult]:
         """What a change would make of what is there.
 
         Raises:
             BackendError: it cannot be made.
         """
-        state = self.look()
-        return state, change(state.roster, edit)
+        state = self.read()
+        return state, apply_edit(state.table, edit)
 
-    def apply(self, edit: Edit, version: str) -> State:
+    def apply(self, edit: Edit, version: str) -> EditorState:
         """Make a change to what a person has looked at.
 
         Args:
@@ -86,44 +86,46 @@ class Desk:
         Raises:
             BackendError: it cannot be made; nothing is changed.
         """
-        state = self.look()
+        state = self.read()
         _check(state, version)
-        return self._write(state, change(state.roster, edit).roster.results(), str(edit))
+        return self._write(state, apply_edit(state.table, edit).table.results(), str(edit))
 
-    def undo(self, version: str) -> State:
+    def undo(self, version: str) -> EditorState:
         """Take the last change back.
 
         Raises:
             BackendError: there is none, or something else was changed since.
         """
-        state = self.look()
+        state = self.read()
         _check(state, version)
         if state.last is None:
             raise BadRequest(NOTHING)
         written = self._source.write(state.chosen, state.last.before)
-        return self._state(written, state.roster.controls)
+        return self._state(written, state.table.controls)
 
-    def _write(self, state: State, results: Sequence[Result], what: str) -> State:
+    def _write(self, state: EditorState, results: Sequence[Result], what: str) -> EditorState:
         versions, before = self._versions(state.chosen), state.chosen.results
         # Kept first: whatever happens from here on, it is there, and `_state` knows what never came about.
-        versions.add(Version(what, before, digest(results)))
+        versions.add(HistoryEntry(what, before, digest_results(results)))
         written = self._source.write(state.chosen, results)
-        if digest(written.results) != digest(results):
+        if digest_results(written.results) != digest_results(results):
             # Label Studio keeps it in words of its own.
             versions.drop()
-            versions.add(Version(what, before, digest(written.results)))
-        return self._state(written, state.roster.controls)
+            versions.add(HistoryEntry(what, before, digest_results(written.results)))
+        return self._state(written, state.table.controls)
 
-    def _versions(self, chosen: Chosen) -> Versions:
-        return Versions(self._folder, self._source.name(chosen))
+    def _versions(self, chosen: ChosenAnnotation) -> History:
+        return History(self._folder, self._source.name(chosen))
 
-    def _state(self, chosen: Chosen, controls: Controls) -> State:
-        versions, now = self._versions(chosen), digest(chosen.results)
-        while (last := versions.newest()) and last.after != now and digest(last.before) == now:
+    def _state(self, chosen: ChosenAnnotation, controls: ExportControls) -> EditorState:
+        versions, now = self._versions(chosen), digest_results(chosen.results)
+        while (last := versions.newest()) and last.after != now and digest_results(last.before) == now:
             versions.drop()  # it was taken back, or never made
-        return State(chosen, Roster.of(chosen, controls), now, last if last and last.after == now else None)
+        return EditorState(
+            chosen, TrackTable.from_annotation(chosen, controls), now, last if last and last.after == now else None
+        )
 
 
-def _check(state: State, version: str) -> None:
+def _check(state: EditorState, version: str) -> None:
     if state.version != version:
         raise BadRequest(_CHANGED)

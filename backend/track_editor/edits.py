@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from backend.errors import BadRequest
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframe import Item
-from backend.track_editor import trim
-from backend.track_editor.track_table import Entry, Result, Roster
-from backend.track_editor.trim import Span
+from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.region import MEASURED, new_region_id, parse_region
+from backend.track_editor.track_table import Result, TrackRow, TrackTable
+from backend.track_editor.trim import Span, cut_span, overlap_frames, remove_span, visible_spans
 from backend.tracks.frame_range import LAST_FRAME
 
 Verb = Literal["rename", "renumber", "merge", "split", "delete"]
@@ -74,14 +73,14 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EditResult:
     """What an edit makes of a roster, and how that is told."""
 
-    roster: Roster
-    told: tuple[str, ...]
+    table: TrackTable
+    description: tuple[str, ...]
 
 
-def change(roster: Roster, edit: Edit) -> Change:
+def apply_edit(roster: TrackTable, edit: Edit) -> EditResult:
     """What becomes of the tracks.
 
     Raises:
@@ -96,10 +95,10 @@ def change(roster: Roster, edit: Edit) -> Change:
         raise BadRequest(f"two tracks would have the number {twice[0]}: renumber one of them first")
     others, lost = _related(roster.others, entries)
     told += [f"{lost} relation{'s' * (lost > 1)} to what is deleted go{'es' * (lost == 1)} with it"] if lost else []
-    return Change(roster.with_entries(entries, others), tuple(told))
+    return EditResult(roster.with_rows(entries, others), tuple(told))
 
 
-def _related(others: Sequence[Result], entries: Sequence[Entry]) -> tuple[list[Result], int]:
+def _related(others: Sequence[Result], entries: Sequence[TrackRow]) -> tuple[list[Result], int]:
     """What else is annotated, with relations to tracks that became parts of others; and how many relations are lost."""
     heirs = {gone: entry.region.id for entry in entries for gone in entry.absorbed}
     there = {entry.region.id for entry in entries} | {str(one.get("id")) for one in others}
@@ -114,20 +113,20 @@ def _related(others: Sequence[Result], entries: Sequence[Entry]) -> tuple[list[R
     return kept, lost
 
 
-def _meant(roster: Roster, tracks: Tracks) -> list[Entry]:
+def _meant(roster: TrackTable, tracks: Tracks) -> list[TrackRow]:
     if isinstance(tracks, frozenset):
-        return [roster.entry(number) for number in sorted(tracks)]
-    found = [entry for entry in roster.entries if tracks in (ALL, entry.label)]
+        return [roster.row(number) for number in sorted(tracks)]
+    found = [entry for entry in roster.rows if tracks in (ALL, entry.label)]
     if not found:
         raise BadRequest("there are no tracks" if tracks == ALL else f"there is no track of class {tracks}")
     return found
 
 
-Done = tuple[list[Entry], list[str]]
+Done = tuple[list[TrackRow], list[str]]
 """All tracks as they become, and what is told of it."""
 
 
-def _rename(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
+def _rename(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     known = roster.labels
     if roster.controls.config and edit.label not in known:
         raise BadRequest(f"there is no class {edit.label}: the project has {', '.join(known)}")
@@ -144,7 +143,7 @@ def _rename(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
     return entries, told
 
 
-def _renumber(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
+def _renumber(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     to = edit.to or 1
     entries, told = _rest(roster, meant), list[str]()
     taken = {entry.number: entry for entry in entries}
@@ -171,7 +170,7 @@ def _renumber(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
     return entries, told
 
 
-def _merge(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
+def _merge(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     if len(meant) < 2:
         raise BadRequest("say at least two tracks to merge")
     first = min(meant, key=lambda entry: entry.spans)
@@ -188,19 +187,19 @@ def _merge(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
     return [*_rest(roster, meant), _merged(ordered, into)], told
 
 
-def _split(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
+def _split(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     if len(meant) != 1 or edit.at is None:
         raise BadRequest("say one track, and the frame with which its second part begins")
     (entry,) = meant
     second, first = _carved(roster, entry, (edit.at, max(edit.at, roster.length)))
     if not (first and second):
         raise BadRequest(f"track {entry.number} does not show on both sides of frame {edit.at}")
-    second = replace(second, number=roster.free)
+    second = replace(second, number=roster.free_number)
     told = f"track {entry.number}, {_on(second)} → track {second.number}, {entry.label}"
     return [*_rest(roster, meant), first, second], [told]
 
 
-def _delete(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
+def _delete(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     entries, told = _rest(roster, meant), list[str]()
     for entry in meant:
         inside, outside = _carved(roster, entry, edit.frames)
@@ -210,7 +209,7 @@ def _delete(roster: Roster, edit: Edit, meant: Sequence[Entry]) -> Done:
     return entries, told
 
 
-_VERBS: Mapping[Verb, Callable[[Roster, Edit, Sequence[Entry]], Done]] = {
+_VERBS: Mapping[Verb, Callable[[TrackTable, Edit, Sequence[TrackRow]], Done]] = {
     "rename": _rename,
     "renumber": _renumber,
     "merge": _merge,
@@ -219,21 +218,21 @@ _VERBS: Mapping[Verb, Callable[[Roster, Edit, Sequence[Entry]], Done]] = {
 }
 
 
-def _rest(roster: Roster, meant: Sequence[Entry]) -> list[Entry]:
-    return [entry for entry in roster.entries if entry not in meant]
+def _rest(roster: TrackTable, meant: Sequence[TrackRow]) -> list[TrackRow]:
+    return [entry for entry in roster.rows if entry not in meant]
 
 
-def _free(roster: Roster, entries: Iterable[Entry]) -> int:
-    return max([roster.free - 1, *(entry.number for entry in entries)]) + 1
+def _free(roster: TrackTable, entries: Iterable[TrackRow]) -> int:
+    return max([roster.free_number - 1, *(entry.number for entry in entries)]) + 1
 
 
-def _on(entry: Entry) -> str:
+def _on(entry: TrackRow) -> str:
     """Its frames, in words."""
     first, last = entry.spans[0][0], entry.spans[-1][1]
     return f"frame {first}" if first == last else f"frames {first} to {last}"
 
 
-def _carved(roster: Roster, entry: Entry, frames: Span | None) -> tuple[Entry | None, Entry | None]:
+def _carved(roster: TrackTable, entry: TrackRow, frames: Span | None) -> tuple[TrackRow | None, TrackRow | None]:
     """The part of a track on these frames, and the rest of it; None: there is nothing of it.
 
     Where both are something, the part is a new region, and the rest stays the one that it was.
@@ -241,42 +240,42 @@ def _carved(roster: Roster, entry: Entry, frames: Span | None) -> tuple[Entry | 
     if frames is None:
         return entry, None
     first, last = frames[0], frames[1] if frames[1] < roster.length else None
-    inside, outside = trim.part(entry.items, first, last), trim.without(entry.items, first, last)
+    inside, outside = cut_span(entry.items, first, last), remove_span(entry.items, first, last)
     if not (inside and outside):
         return (entry, None) if inside else (None, entry)
     return _cut_off(_with_items(roster, entry, inside)), _with_items(roster, entry, outside)
 
 
-def _cut_off(entry: Entry) -> Entry:
+def _cut_off(entry: TrackRow) -> TrackRow:
     """A part as a region of its own, with what is said of the whole. What that was clicked with stays there."""
     others = ("object", "points", "at", "partial")
     meta = {key: value for key, value in entry.region.meta.items() if key not in others}
-    result = {**entry.result, "id": regions.new_id(), "meta": meta}
-    beside = tuple({**one, "id": result["id"]} for one in entry.beside)
-    return replace(entry, region=regions.parse(result), result=result, beside=beside)
+    result = {**entry.result, "id": new_region_id(), "meta": meta}
+    beside = tuple({**one, "id": result["id"]} for one in entry.linked_results)
+    return replace(entry, region=parse_region(result), result=result, linked_results=beside)
 
 
-def _with_items(roster: Roster, entry: Entry, items: Sequence[Item]) -> Entry:
+def _with_items(roster: TrackTable, entry: TrackRow, items: Sequence[Keyframe]) -> TrackRow:
     """A track with other keyframes; those that stay are as they were, to the digit."""
     given = {int(keyframe["frame"]): keyframe for keyframe in entry.result["value"]["sequence"]}
     before = {item.frame: item for item in entry.items}
     rate = entry.region.framerate or roster.rate
     sequence = [
-        given[item.frame] if before.get(item.frame) == item else item.written(rate)
+        given[item.frame] if before.get(item.frame) == item else item.to_json(rate)
         for item in sorted(items, key=lambda one: one.frame)
     ]
     meta = _meta([entry], {item.frame for item in items})
     result = {**entry.result, "value": {**entry.result["value"], "sequence": sequence}, "meta": meta}
-    region = regions.parse(result)
-    return replace(entry, region=region, result=result, spans=tuple(trim.spans(region.items, roster.length)))
+    region = parse_region(result)
+    return replace(entry, region=region, result=result, spans=tuple(visible_spans(region.keyframes, roster.length)))
 
 
-def _meta(parts: Sequence[Entry], frames: Set[int]) -> dict[str, Any]:
+def _meta(parts: Sequence[TrackRow], frames: Set[int]) -> dict[str, Any]:
     """What the first one's region knows, of the keyframes on these frames.
 
     The seal does not fit any more, as it should not: no later answer replaces a track that a person has changed.
     """
-    meta = {key: known for key, known in parts[0].region.meta.items() if key not in regions.MEASURED}
+    meta = {key: known for key, known in parts[0].region.meta.items() if key not in MEASURED}
     for key in ("human", "ends"):
         lists = [part.region.meta.get(key) for part in parts]
         known = {frame for one in lists if isinstance(one, list) for frame in one}
@@ -284,7 +283,7 @@ def _meta(parts: Sequence[Entry], frames: Set[int]) -> dict[str, Any]:
     return meta
 
 
-def _merged(parts: Sequence[Entry], into: Entry) -> Entry:
+def _merged(parts: Sequence[TrackRow], into: TrackRow) -> TrackRow:
     """Parts as one track, in the place of one of them.
 
     Raises:
@@ -292,7 +291,7 @@ def _merged(parts: Sequence[Entry], into: Entry) -> Entry:
     """
     for place, one in enumerate(parts):
         for other in parts[place + 1 :]:
-            if span := trim.shared(one.spans, other.spans):
+            if span := overlap_frames(one.spans, other.spans):
                 raise BadRequest(
                     f"tracks {one.number} and {other.number} both show on frames {span[0]} to {span[1]}: "
                     "delete these frames of one of them first"
@@ -307,13 +306,13 @@ def _merged(parts: Sequence[Entry], into: Entry) -> Entry:
         result["score"] = round(sum(score * count for score, count in scored) / sum(count for _, count in scored), 4)
     found = tuple(sorted(span for part in parts for span in part.spans))
     absorbed = tuple(name for part in parts for name in (*part.absorbed, part.region.id) if name != into.region.id)
-    return replace(into, region=regions.parse(result), result=result, spans=found, absorbed=absorbed)
+    return replace(into, region=parse_region(result), result=result, spans=found, absorbed=absorbed)
 
 
-def _labelled(roster: Roster, entry: Entry, label: str) -> Entry:
+def _labelled(roster: TrackTable, entry: TrackRow, label: str) -> TrackRow:
     value = entry.result["value"]
     result = {**entry.result, "value": {**value, "labels": [label]}}
-    return replace(entry, label=label, region=regions.parse(result), result=result)
+    return replace(entry, label=label, region=parse_region(result), result=result)
 
 
 def _is_number(value: object) -> bool:

@@ -14,13 +14,13 @@ _MOST = 50
 """Versions kept of one annotation."""
 
 
-def digest(results: Sequence[Result]) -> str:
+def digest_results(results: Sequence[Result]) -> str:
     """What two states of an annotation are told apart by."""
     return sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class HistoryEntry:
     """A change and what it was made to.
 
     Attributes:
@@ -34,7 +34,7 @@ class Version:
     after: str
 
 
-class Versions:
+class History:
     """Of one annotation, the newest last.
 
     Args:
@@ -46,7 +46,7 @@ class Versions:
         # Names are addresses and paths: a digest of them is short, and tells neither.
         self._folder = folder / sha256(name.encode(errors="replace")).hexdigest()[:16]
 
-    def add(self, version: Version) -> None:
+    def add(self, version: HistoryEntry) -> None:
         """Keep one; the oldest go.
 
         Raises:
@@ -68,13 +68,13 @@ class Versions:
                 "set data_dir to a folder that can be written, with room on its disk"
             ) from error
 
-    def newest(self) -> Version | None:
+    def newest(self) -> HistoryEntry | None:
         """The last change that was kept."""
         numbers = self._numbers()
         if not numbers:
             return None
         told = json.loads(gzip.decompress(self._path(numbers[-1]).read_bytes()))
-        return Version(told["what"], told["before"], told["after"])
+        return HistoryEntry(told["what"], told["before"], told["after"])
 
     def drop(self) -> None:
         """Forget the newest."""

@@ -8,10 +8,9 @@ import numpy as np
 
 from backend.engines.opencv.appearance import Appearance, FrameImage, compute_similarity
 from backend.errors import BackendError
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.videos import Read
-from backend.track_editor.track_table import Entry, Roster
+from backend.labelstudio.keyframe import Keyframe, boxes_at, percent_corners
+from backend.labelstudio.videos import FrameReader
+from backend.track_editor.track_table import TrackRow, TrackTable
 from backend.tracks.geometry import Boxes, box_iou
 
 _SECONDS = 5.0
@@ -27,7 +26,7 @@ _LOOKED = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class MergeSuggestion:
     """Two tracks, the earlier one first.
 
     Attributes:
@@ -49,20 +48,20 @@ class Proposal:
         return f"{second} begins {when} {first} ends, where that would be (overlap {self.overlap:.2f}){looks}"
 
 
-def proposals(roster: Roster, read: Read | None = None) -> list[Proposal]:
+def suggest_merges(roster: TrackTable, read: FrameReader | None = None) -> list[MergeSuggestion]:
     """What may be merged, the likeliest first; a track ends, and begins, in one of them at most.
 
     Args:
         read: gives pictures; None: only places tell. Where it fails, they do, too.
     """
-    found = [one for a, b in permutations(roster.entries, 2) if (one := _placed(a, b, roster.rate))]
+    found = [one for a, b in permutations(roster.rows, 2) if (one := _placed(a, b, roster.rate))]
     found.sort(key=lambda one: -one.overlap)
     if read:
         with suppress(BackendError):  # the video cannot be had: places tell alone
             found = [_seen(one, roster, read) for one in found[:_LOOKED]] + found[_LOOKED:]
     likely = [one for one in found if _is_likely(one)]
     likely.sort(key=lambda one: -(one.overlap + (one.likeness or 0.0)))
-    chosen, ended, begun = list[Proposal](), set[int](), set[int]()
+    chosen, ended, begun = list[MergeSuggestion](), set[int](), set[int]()
     for one in likely:
         first, second = one.tracks
         if first not in ended and second not in begun:
@@ -72,13 +71,13 @@ def proposals(roster: Roster, read: Read | None = None) -> list[Proposal]:
     return chosen
 
 
-def _is_likely(one: Proposal) -> bool:
+def _is_likely(one: MergeSuggestion) -> bool:
     if one.likeness is None:
         return one.overlap >= _ALONE
     return one.overlap >= _OVERLAP and one.likeness >= _LIKENESS
 
 
-def _placed(a: Entry, b: Entry, rate: float) -> Proposal | None:
+def _placed(a: TrackRow, b: TrackRow, rate: float) -> MergeSuggestion | None:
     """The two, if the second begins after the first ends, of the same class, and about there."""
     end, start = a.spans[-1][1], b.spans[0][0]
     gap = start - end - 1
@@ -89,12 +88,12 @@ def _placed(a: Entry, b: Entry, rate: float) -> Proposal | None:
     # Where it would be by its own motion, where the other says that it came from, or just where it was.
     ends = np.concatenate([last, last + _step(before) * (gap + 1), last])
     starts = np.concatenate([first, first, first - _step(after) * (gap + 1)])
-    overlap = float(box_iou(sequence.corners(ends), sequence.corners(starts)).max())
-    return Proposal((a.number, b.number), gap, round(overlap, 4)) if overlap >= _OVERLAP else None
+    overlap = float(box_iou(percent_corners(ends), percent_corners(starts)).max())
+    return MergeSuggestion((a.number, b.number), gap, round(overlap, 4)) if overlap >= _OVERLAP else None
 
 
-def _near(entry: Entry, frames: range) -> Boxes:
-    boxes = sequence.at(entry.items, np.array(frames))
+def _near(entry: TrackRow, frames: range) -> Boxes:
+    boxes = boxes_at(entry.items, np.array(frames))
     return boxes[~np.isnan(boxes[:, 0])]
 
 
@@ -104,15 +103,15 @@ def _step(boxes: Boxes) -> Boxes:
     return np.asarray([*moved[:2], 0.0, 0.0])
 
 
-def _seen(one: Proposal, roster: Roster, read: Read) -> Proposal:
+def _seen(one: MergeSuggestion, roster: TrackTable, read: FrameReader) -> MergeSuggestion:
     """With how alike the end of the first and the beginning of the second look."""
-    (a, b) = (roster.entry(number) for number in one.tracks)
+    (a, b) = (roster.row(number) for number in one.tracks)
     looks = [_look(entry, frame, read) for entry, frame in ((a, a.spans[-1][1]), (b, b.spans[0][0]))]
     return replace(one, likeness=round(compute_similarity(looks[0], looks[1:]), 4))
 
 
-def _look(entry: Entry, frame: int, read: Read) -> Appearance:
+def _look(entry: TrackRow, frame: int, read: FrameReader) -> Appearance:
     """What the track's box shows on an LS frame."""
     picture = FrameImage(frame, read(frame))
-    (row,) = sequence.at(entry.items, np.array([frame])).tolist()
-    return picture.appearance(Item(frame, True, *row).box(picture.width, picture.height))
+    (row,) = boxes_at(entry.items, np.array([frame])).tolist()
+    return picture.appearance(Keyframe(frame, True, *row).box(picture.width, picture.height))

@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from backend.errors import BadRequest
-from backend.formats.tasks import Chosen, Controls, track_ids
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.region import Region
-from backend.track_editor.trim import Span, spans
+from backend.formats.tasks import ChosenAnnotation, ExportControls, assign_track_numbers
+from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.region import Region, parse_region, renumber_notes
+from backend.track_editor.trim import Span, visible_spans
 
 Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class TrackRow:
     """One track.
 
     Attributes:
@@ -32,13 +31,13 @@ class Entry:
     region: Region
     result: Result
     spans: tuple[Span, ...]
-    beside: tuple[Result, ...] = ()
+    linked_results: tuple[Result, ...] = ()
     absorbed: tuple[str, ...] = ()
 
     @property
-    def items(self) -> tuple[Item, ...]:
+    def items(self) -> tuple[Keyframe, ...]:
         """Its keyframes."""
-        return self.region.items
+        return self.region.keyframes
 
     @property
     def frames(self) -> int:
@@ -47,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Roster:
+class TrackTable:
     """All tracks of an annotation, by number, and what else is annotated.
 
     Attributes:
@@ -56,35 +55,35 @@ class Roster:
         rate: frames per second that the page counts with.
     """
 
-    entries: tuple[Entry, ...]
+    rows: tuple[TrackRow, ...]
     others: tuple[Result, ...]
     length: int
     rate: float
-    controls: Controls
+    controls: ExportControls
 
     @classmethod
-    def of(cls, chosen: Chosen, controls: Controls) -> Self:
+    def from_annotation(cls, chosen: ChosenAnnotation, controls: ExportControls) -> Self:
         """Of what counts of a task.
 
         Raises:
             BadRequest: a region cannot be read.
         """
         boxes = chosen.boxes(controls)
-        found = [(result, regions.parse(result)) for result in boxes]
+        found = [(result, parse_region(result)) for result in boxes]
         if len({region.id for _, region in found}) < len(found):
             raise BadRequest("two regions have the same id: delete one of them in Label Studio")
-        length = max((max(region.frames_count or 0, region.items[-1].frame) for _, region in found), default=1)
+        length = max((max(region.frames_count or 0, region.keyframes[-1].frame) for _, region in found), default=1)
         rate = controls.rate(next((region for _, region in found if region.framerate), None), chosen.data)
-        numbers = track_ids([(region.track_id, region.items[0].frame) for _, region in found])
+        numbers = assign_track_numbers([(region.track_id, region.keyframes[0].frame) for _, region in found])
         own, names = {id(result) for result in boxes}, {region.id for _, region in found}
         rest = [result for result in chosen.results if id(result) not in own]
         entries = [
-            Entry(
+            TrackRow(
                 number,
                 controls.label(region.labels),
                 region,
                 result,
-                tuple(spans(region.items, length)),
+                tuple(visible_spans(region.keyframes, length)),
                 tuple(one for one in rest if one.get("id") == region.id),
             )
             for number, (result, region) in zip(numbers, found, strict=True)
@@ -92,48 +91,48 @@ class Roster:
         others = tuple(result for result in rest if result.get("id") not in names)
         return cls(_sorted(entries), others, length, rate, controls)
 
-    def with_entries(self, entries: Sequence[Entry], others: Sequence[Result]) -> Self:
+    def with_rows(self, entries: Sequence[TrackRow], others: Sequence[Result]) -> Self:
         """The same annotation with other tracks."""
-        return replace(self, entries=_sorted(entries), others=tuple(others))
+        return replace(self, rows=_sorted(entries), others=tuple(others))
 
-    def entry(self, number: int) -> Entry:
+    def row(self, number: int) -> TrackRow:
         """One track.
 
         Raises:
             BadRequest: there is none of this number.
         """
-        found = next((entry for entry in self.entries if entry.number == number), None)
+        found = next((entry for entry in self.rows if entry.number == number), None)
         if found is None:
-            known = ", ".join(str(entry.number) for entry in self.entries[:20]) or "none"
+            known = ", ".join(str(entry.number) for entry in self.rows[:20]) or "none"
             raise BadRequest(f"there is no track {number}: there are {known}")
         return found
 
     @property
-    def free(self) -> int:
+    def free_number(self) -> int:
         """The lowest number above all that are taken."""
-        return 1 + max((entry.number for entry in self.entries), default=0)
+        return 1 + max((entry.number for entry in self.rows), default=0)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes that a track may have; where no label config tells, those that tracks have."""
         config = self.controls.config
         known = config.labels.get(config.video.name, ()) if config else ()
-        return tuple(known) or tuple(sorted({entry.label for entry in self.entries}))
+        return tuple(known) or tuple(sorted({entry.label for entry in self.rows}))
 
     def results(self) -> list[Result]:
         """As Label Studio keeps it; every track has its number with it, so that it stays."""
-        return [*(one for entry in self.entries for one in (_numbered(entry), *entry.beside)), *self.others]
+        return [*(one for entry in self.rows for one in (_numbered(entry), *entry.linked_results)), *self.others]
 
 
-def _sorted(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def _sorted(entries: Sequence[TrackRow]) -> tuple[TrackRow, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.number))
 
 
-def _numbered(entry: Entry) -> Result:
+def _numbered(entry: TrackRow) -> Result:
     """Its region with its number, in `meta` and in the line of the Info panel."""
     if entry.region.track_id == entry.number:
         return entry.result
     meta = dict(entry.region.meta)
     meta["track_id"] = entry.number
-    meta["text"] = regions.renumbered(meta.get("text"), entry.number)
+    meta["text"] = renumber_notes(meta.get("text"), entry.number)
     return {**entry.result, "meta": meta}

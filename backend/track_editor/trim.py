@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from backend.labelstudio.keyframe import NUMBERS, Item
+from backend.labelstudio.keyframe import NUMBERS, Keyframe
 
 Span = tuple[int, int]
 """The first and the last LS frame of a stretch."""
 
 
-def spans(items: Sequence[Item], length: int) -> list[Span]:
+def visible_spans(items: Sequence[Keyframe], length: int) -> list[Span]:
     """The stretches of LS frames that show a track, of a video of `length` frames."""
     found: list[Span] = []
     stops = [*(item.frame - 1 for item in items[1:]), max(length, items[-1].frame)] if items else []
@@ -24,7 +24,7 @@ def spans(items: Sequence[Item], length: int) -> list[Span]:
     return found
 
 
-def part(items: Sequence[Item], first: int, last: int | None) -> tuple[Item, ...]:
+def cut_span(items: Sequence[Keyframe], first: int, last: int | None) -> tuple[Keyframe, ...]:
     """The keyframes of what a track shows from one LS frame to another; None: to the end, as far as that is.
 
     Where it is cut, a person has said so: the keyframes there are theirs.
@@ -39,13 +39,13 @@ def part(items: Sequence[Item], first: int, last: int | None) -> tuple[Item, ...
     return (*inside, replace(end, enabled=False, human=True)) if end else tuple(inside)
 
 
-def without(items: Sequence[Item], first: int, last: int | None) -> tuple[Item, ...]:
+def remove_span(items: Sequence[Keyframe], first: int, last: int | None) -> tuple[Keyframe, ...]:
     """The keyframes of what a track shows outside of these LS frames."""
-    before = part(items, items[0].frame, first - 1) if items[0].frame < first else ()
-    return before if last is None else (*before, *part(items, last + 1, None))
+    before = cut_span(items, items[0].frame, first - 1) if items[0].frame < first else ()
+    return before if last is None else (*before, *cut_span(items, last + 1, None))
 
 
-def _between(items: Sequence[Item], frame: int) -> Item | None:
+def _between(items: Sequence[Keyframe], frame: int) -> Keyframe | None:
     """The box that is shown on an LS frame without a keyframe, as one; None: none is."""
     before = next((item for item in reversed(items) if item.frame < frame), None)
     if before is None or not before.enabled:
@@ -56,10 +56,10 @@ def _between(items: Sequence[Item], frame: int) -> Item | None:
     x, y, width, height, rotation = (
         round(float(np.interp(frame, frames, ends)), 4) for ends in zip(*sides, strict=True)
     )
-    return Item(frame, True, x, y, width, height, rotation, human=True)
+    return Keyframe(frame, True, x, y, width, height, rotation, human=True)
 
 
-def shared(a: Sequence[Span], b: Sequence[Span]) -> Span | None:
+def overlap_frames(a: Sequence[Span], b: Sequence[Span]) -> Span | None:
     """The first stretch of frames that is in both."""
     both = ((max(one[0], other[0]), min(one[1], other[1])) for one in a for other in b)
     return min((span for span in both if span[0] <= span[1]), default=None)

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError, StudioError
-from backend.formats.video_tracks import folder
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.client import Client
-from backend.labelstudio.keyframe import Item
-from backend.labelstudio.videos import Videos, reader
+from backend.formats.video_tracks import folder_name
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.keyframe import Keyframe, boxes_at
+from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.table import Table
-from backend.track_editor.annotation import StudioTask
-from backend.track_editor.editor import Desk, State
+from backend.track_editor.annotation import LabelStudioTask
+from backend.track_editor.editor import Editor, EditorState
 from backend.track_editor.edits import Edit
-from backend.track_editor.merge_suggestions import proposals
-from backend.track_editor.track_table import Entry, Roster
+from backend.track_editor.merge_suggestions import suggest_merges
+from backend.track_editor.track_table import TrackRow, TrackTable
 from backend.tracks import overlay
 from backend.tracks.track import Track
 from backend.video import encode_jpeg
@@ -33,7 +32,7 @@ _WIDTH = 960
 """Pixels to which a picture is made smaller."""
 
 
-class Manager:
+class TrackEditorView:
     """One per process.
 
     Args:
@@ -41,11 +40,11 @@ class Manager:
         client: a project's Label Studio, by the project; None where it is not known.
     """
 
-    def __init__(self, data_dir: Path, videos: Videos, client: Callable[[str], Client | None]) -> None:
+    def __init__(self, data_dir: Path, videos: TaskVideos, client: Callable[[str], LabelStudioClient | None]) -> None:
         self._folder, self._videos, self._client = data_dir / "versions", videos, client
         self._changing = threading.Lock()
         self._pictures = ConcurrencyLimit(_PICTURES)
-        self._shown_last: Table[State] = Table(_PAGES)
+        self._shown_last: Table[EditorState] = Table(_PAGES)
 
     def overview(self, task: int, project: str) -> dict[str, Any]:
         """The state of a task's annotation.
@@ -54,13 +53,13 @@ class Manager:
             BackendError: there is none, or it cannot be had; as for everything below.
         """
         client, desk = self._open(task, project)
-        return self._shown(client, desk.look(), task, project)
+        return self._shown(client, desk.read(), task, project)
 
     def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
         """What an edit would make of it."""
         _, desk = self._open(task, project)
         state, change = desk.preview(edit)
-        return {"changes": [*change.told], "tracks": _tracks(change.roster), "version": state.version}
+        return {"changes": [*change.description], "tracks": _tracks(change.table), "version": state.version}
 
     def apply(self, task: int, project: str, edit: Edit, version: str) -> dict[str, Any]:
         """Make an edit to the state of this version; the new state."""
@@ -79,29 +78,29 @@ class Manager:
         client, desk = self._open(task, project)
         with self._pictures:
             # As the page shows it: a cursor that moves is not to ask Label Studio for the task each time.
-            state = self._shown_last.get((task, project)) or desk.look()
+            state = self._shown_last.get((task, project)) or desk.read()
             with self._videos.look(_url(state), client) as video:
-                picture = reader(video, state.roster.rate)(frame)
-            return encode_jpeg(_drawn(state.roster, frame, picture), _WIDTH)
+                picture = frame_reader(video, state.table.rate)(frame)
+            return encode_jpeg(_drawn(state.table, frame, picture), _WIDTH)
 
-    def _open(self, task: int, project: str) -> tuple[Client, Desk]:
+    def _open(self, task: int, project: str) -> tuple[LabelStudioClient, Editor]:
         client = self._client(project)
         if client is None:
             raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        return client, Desk(StudioTask(client, task), self._folder)
+        return client, Editor(LabelStudioTask(client, task), self._folder)
 
-    def _shown(self, client: Client, state: State, task: int, asked: str) -> dict[str, Any]:
+    def _shown(self, client: LabelStudioClient, state: EditorState, task: int, asked: str) -> dict[str, Any]:
         """The state as the page reads it; `asked` is the project as it was asked for, which may be empty."""
         self._shown_last.put((task, asked), state)
-        chosen, roster = state.chosen, state.roster
+        chosen, roster = state.chosen, state.table
         project = chosen.task["project"]
         return {
             "task": chosen.number,
             "project": str(project),
             "url": f"{client.url}/projects/{project}/data?task={chosen.number}",
-            "video": folder(0, _url(state)).partition("-")[2],
-            "of": state.of,
-            "by": state.by,
+            "video": folder_name(0, _url(state)).partition("-")[2],
+            "of": state.annotation_name,
+            "by": state.author,
             "version": state.version,
             "frames": roster.length,
             "rate": roster.rate,
@@ -114,36 +113,36 @@ class Manager:
             "undo": state.undo,
         }
 
-    def _proposals(self, client: Client, state: State) -> Iterable[Any]:
+    def _proposals(self, client: LabelStudioClient, state: EditorState) -> Iterable[Any]:
         """Of what may be merged; looked at in the video where that is here already: nobody is to wait for it."""
         try:
             if self._videos.has(_url(state), client):
                 with self._videos.look(_url(state), client) as video:
-                    return proposals(state.roster, reader(video, state.roster.rate))
+                    return suggest_merges(state.table, frame_reader(video, state.table.rate))
         except BackendError:
             pass
-        return proposals(state.roster)
+        return suggest_merges(state.table)
 
 
-def _url(state: State) -> str:
-    return state.roster.controls.video(state.chosen.data)
+def _url(state: EditorState) -> str:
+    return state.table.controls.video(state.chosen.data)
 
 
-def _drawn(roster: Roster, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _drawn(roster: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size, tracks = picture.shape[1::-1], dict[str, Track]()
-    for entry in roster.entries:
-        (row,) = sequence.at(entry.items, np.array([frame])).tolist()
+    for entry in roster.rows:
+        (row,) = boxes_at(entry.items, np.array([frame])).tolist()
         if not np.isnan(row[0]):
-            box = Item(frame, True, *row).box(*size)
+            box = Keyframe(frame, True, *row).box(*size)
             tracks[str(entry.number)] = Track(frame, np.array([box]), np.array([1.0]))
     return overlay.draw_frame(picture, frame, tracks, numbered=True)
 
 
-def _tracks(roster: Roster) -> list[dict[str, Any]]:
-    return [_track(entry) for entry in roster.entries]
+def _tracks(roster: TrackTable) -> list[dict[str, Any]]:
+    return [_track(entry) for entry in roster.rows]
 
 
-def _track(entry: Entry) -> dict[str, Any]:
+def _track(entry: TrackRow) -> dict[str, Any]:
     return {
         "id": entry.number,
         "label": entry.label,

@@ -14,7 +14,7 @@ from flask import request
 from backend.cli import main
 from backend.commands import annotate
 from backend.errors import SettingsError, StudioError
-from backend.labelstudio.media import Media
+from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from tests.fakes import FakeVideo, StubEngine, thread_worker
 from tests.labelstudio.bodies import CONFIG
@@ -31,10 +31,10 @@ def studio() -> Iterator[Studio]:
 
 @pytest.fixture
 def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    def fetched(_self: Media, url: str, *_: object) -> Path:
+    def fetched(_self: MediaCache, url: str, *_: object) -> Path:
         return tmp_path / url.rpartition("/")[2]
 
-    monkeypatch.setattr(Media, "fetch", fetched)
+    monkeypatch.setattr(MediaCache, "fetch", fetched)
     monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo(40))
 
     def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:

@@ -13,8 +13,8 @@ from backend import engines
 from backend.cli import main
 from backend.commands import doctor, doctor_checks
 from backend.errors import MediaError, SettingsError, StudioError
-from backend.labelstudio.client import Client, health
-from backend.labelstudio.media import Media
+from backend.labelstudio.client import LabelStudioClient, fetch_backend_health
+from backend.labelstudio.media import MediaCache
 from backend.settings import ALIASES, Settings
 from tests.clips import write_clip
 from tests.fakes import StubEngine
@@ -61,7 +61,7 @@ class Studio:
         return self.task["data"]
 
     def answer(self, method: str, value: Any) -> Callable[..., Any]:
-        def answered(client: Client, *_: object) -> Any:
+        def answered(client: LabelStudioClient, *_: object) -> Any:
             assert client.url == URL
             if method in self.failing:
                 raise self.failing[method]
@@ -79,7 +79,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 2**30))
     monkeypatch.setattr(engines, "load_engine", lambda settings: StubEngine())
     monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
-    monkeypatch.setattr(doctor_checks, "health", lambda url, *_: SERVED if url == HERE else None)
+    monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda url, *_: SERVED if url == HERE else None)
     monkeypatch.setattr(doctor, "_LOOK", 0)
     return tmp_path
 
@@ -94,7 +94,7 @@ def files(monkeypatch: pytest.MonkeyPatch, clip: bytes) -> dict[str, bytes]:
     """What can be fetched, by address."""
     held = {"/data/upload/7/clip.mp4": clip, "http://far/clip.mp4": clip, PICTURES[0]: b"jpeg"}
 
-    def fetch(media: Media, url: str, client: Client | None, *_: object) -> Path:
+    def fetch(media: MediaCache, url: str, client: LabelStudioClient | None, *_: object) -> Path:
         if url not in held:
             raise MediaError("the video's server answered 404: check the task's url")
         path = media._folder / url.rpartition("/")[2]
@@ -102,7 +102,7 @@ def files(monkeypatch: pytest.MonkeyPatch, clip: bytes) -> dict[str, bytes]:
         path.write_bytes(held[url])
         return path
 
-    monkeypatch.setattr(Media, "fetch", fetch)
+    monkeypatch.setattr(MediaCache, "fetch", fetch)
     return held
 
 
@@ -120,7 +120,7 @@ def studio(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Studio:
         "backends": lambda: held.backends,
         "project": lambda: {"label_config": held.config},
     }.items():
-        monkeypatch.setattr(Client, method, held.answer(method, value))
+        monkeypatch.setattr(LabelStudioClient, method, held.answer(method, value))
     return held
 
 
@@ -281,7 +281,7 @@ AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
 )
 def test_what_label_studio_says_of_the_connection(told, studio: Studio, monkeypatch, changes, line: str) -> None:
     here = {HERE: SERVED, "http://backend.example.com": SERVED}
-    monkeypatch.setattr(doctor_checks, "health", lambda url, *_: here.get(url))
+    monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda url, *_: here.get(url))
     studio.backends = [studio.backends[0] | changes]
     lines = told("--task", "3")
     assert [one for one in lines if "connection" in one] == [line]
@@ -345,7 +345,7 @@ def test_without_a_task_no_connection_is_known(told, studio: Studio) -> None:
     ],
 )
 def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict | None, line: str) -> None:
-    monkeypatch.setattr(doctor_checks, "health", lambda *_: answer)
+    monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda *_: answer)
     assert told()[4] == line
 
 
@@ -355,7 +355,7 @@ def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict |
 )
 def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, host: str, asked: str) -> None:
     seen = []
-    monkeypatch.setattr(doctor_checks, "health", lambda *words: seen.append(words))
+    monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda *words: seen.append(words))
     doctor_checks.server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
     assert seen == [(f"http://{asked}:9090", "ann", "pass")]
 
@@ -557,7 +557,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes) -> list
 
 def test_label_studios_version_is_asked_for_without_the_key_and_the_key_is_tried(monkeypatch) -> None:
     sent = answering(monkeypatch, 200, b'{"release": "1.23.2"}')
-    client = Client(f"{URL}/below", KEY)
+    client = LabelStudioClient(f"{URL}/below", KEY)
     assert client.release() == "1.23.2"
     client.check_key()
     assert [(request.url, request.headers.get("Authorization")) for request in sent] == [
@@ -572,20 +572,20 @@ def test_label_studios_version_is_asked_for_without_the_key_and_the_key_is_tried
 def test_what_is_no_label_studio_is_told(monkeypatch, status: int, body: bytes) -> None:
     answering(monkeypatch, status, body)
     with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
-        Client(URL, KEY).release()
+        LabelStudioClient(URL, KEY).release()
 
 
 def test_an_address_without_http_is_no_label_studio() -> None:
     with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
-        Client("localhost:8080", KEY).release()
+        LabelStudioClient("localhost:8080", KEY).release()
 
 
 def test_a_label_studio_that_is_down_and_a_key_that_it_refuses(monkeypatch) -> None:
     with pytest.raises(StudioError, match=r"does not answer \(ConnectionError\): start it, or mend label_studio_url"):
-        Client("http://127.0.0.1:1", KEY).release()
+        LabelStudioClient("http://127.0.0.1:1", KEY).release()
     answering(monkeypatch, 401, b"{}")
     with pytest.raises(StudioError, match="refused the key: set LABEL_STUDIO_API_KEY"):
-        Client(URL, KEY).check_key()
+        LabelStudioClient(URL, KEY).check_key()
 
 
 def test_legacy_tokens_that_are_disabled_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +593,7 @@ def test_legacy_tokens_that_are_disabled_are_named(monkeypatch: pytest.MonkeyPat
     says = b'{"detail":"Authentication token no longer valid: legacy token authentication has been disabled for this"}'
     answering(monkeypatch, 401, says)
     with pytest.raises(StudioError, match="has legacy tokens disabled: set LABEL_STUDIO_API_KEY to a personal access"):
-        Client(URL, KEY).check_key()
+        LabelStudioClient(URL, KEY).check_key()
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_legacy_tokens_that_are_disabled_are_named(monkeypatch: pytest.MonkeyPat
 )
 def test_whether_legacy_tokens_are_enabled_is_asked(monkeypatch, status: int, body: bytes, has: bool | None) -> None:
     (sent,) = [answering(monkeypatch, status, body)]
-    assert Client(URL, KEY).has_legacy_tokens() is has
+    assert LabelStudioClient(URL, KEY).has_legacy_tokens() is has
     assert [request.url for request in sent] == [f"{URL}/api/jwt/settings"]
 
 
@@ -622,11 +622,11 @@ def test_whether_legacy_tokens_are_enabled_is_asked(monkeypatch, status: int, bo
 )
 def test_a_backend_says_what_it_is(monkeypatch, status: int, body: bytes, says: dict[str, str]) -> None:
     sent = answering(monkeypatch, status, body)
-    assert health(f"{HERE}/", "ann", "pass") == says
-    assert health(HERE) == says
+    assert fetch_backend_health(f"{HERE}/", "ann", "pass") == says
+    assert fetch_backend_health(HERE) == says
     assert [request.url for request in sent] == [f"{HERE}/health"] * 2
     assert [request.headers.get("Authorization") for request in sent] == ["Basic YW5uOnBhc3M=", None]
 
 
 def test_where_nothing_answers_there_is_no_backend() -> None:
-    assert health("http://127.0.0.1:1") is None
+    assert fetch_backend_health("http://127.0.0.1:1") is None

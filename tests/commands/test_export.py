@@ -13,9 +13,10 @@ from PIL import Image
 import shapes
 from backend.cli import main
 from backend.commands import exchange
-from backend.formats import mask_sidecar, rle
-from backend.formats.mask_matching import bounds
+from backend.formats.mask_matching import mask_bounds
+from backend.formats.mask_sidecar import read_sidecar, sidecar_path, write_sidecar
 from backend.formats.registry import FORMATS, NAMES
+from backend.formats.rle import decode_rle
 from backend.tracks.masks import Rle
 from tests.clips import write_clip
 from tests.fakes import FakeVideo, StubEngine
@@ -73,7 +74,7 @@ def filled(box: Sequence[float]) -> Rle:
 def mots(folder: Path, size: tuple[int, int]) -> dict[tuple[int, int], Rle]:
     """What was written, by track and frame."""
     lines = [line.split(" ") for file in folder.glob("*/gt/gt.txt") for line in file.read_text().splitlines()]
-    found = {(int(line[1]) % 1000, int(line[0]) - 1): rle.decode(line[5], *size[::-1]) for line in lines}
+    found = {(int(line[1]) % 1000, int(line[0]) - 1): decode_rle(line[5], *size[::-1]) for line in lines}
     assert len(found) == len(lines)
     return found
 
@@ -83,7 +84,7 @@ def test_masks_beside_the_file_are_written(tmp_path: Path, capsys) -> None:
     masks = {frame: filled(box) for frame, box in shown(REGION).items() if frame < 6}
     # What is of no frame, no place or no region of it is nobody's.
     strange = {0: masks[2], 7: filled([0, 0, 9, 9])}
-    mask_sidecar.write(file, {REGION["id"]: masks | strange, "gone": masks})
+    write_sidecar(file, {REGION["id"]: masks | strange, "gone": masks})
     assert export(file, "mots", tmp_path / "out", "--size", "640x360") == 0
     assert mots(tmp_path / "out", SIZE) == {(4, frame): mask for frame, mask in masks.items()}
     told = capsys.readouterr().err
@@ -94,7 +95,7 @@ def test_masks_beside_the_file_are_written(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize("form", NAMES)
 def test_only_formats_of_masks_read_them(tmp_path: Path, capsys, form: str) -> None:
     file = kept(tmp_path, task(REGION))
-    mask_sidecar.place(file).write_text("{")
+    sidecar_path(file).write_text("{")
     is_masked = form in ("mots", "davis", "coco-vid", "youtube-vis")
     assert export(file, form, tmp_path / "out", "--size", "640x360") == is_masked
     assert ("tasks.masks.json holds no masks as track writes them" in capsys.readouterr().err) == is_masked
@@ -128,7 +129,7 @@ def test_masks_of_a_project_come_from_the_jobs_of_a_server_at_work(
     frames = {1: {*range(100)} - {49}, 8: {*range(40)}, 9: {*range(40, 100)}}
     assert found.keys() == {(track, frame) for track, some in frames.items() for frame in some}
     for (track, frame), mask in found.items():
-        assert bounds(mask)[:2] == (16 + frame, 18 if track == 1 else 108)
+        assert mask_bounds(mask)[:2] == (16 + frame, 18 if track == 1 else 108)
     assert "1 boxes of the others have no mask that fits" in capsys.readouterr().err
     # Another task with the same numbers, of another Label Studio's.
     studio.tasks[number]["data"] = {**data, "video": "/data/upload/7/other.mp4"}
@@ -166,7 +167,7 @@ def in_front(masks: Sequence[Rle]) -> np.ndarray:
 def test_what_was_tracked_with_masks_is_exported_as_it_was_kept_and_trackeval_reads_it(
     tracked: Path, tmp_path: Path
 ) -> None:
-    masks = mask_sidecar.read(tracked)
+    masks = read_sidecar(tracked)
     both = [masks["a"], masks["b"]]
     assert [len(some) for some in both] == [8, 8]
     for form in ("mots", "davis", "coco-vid", "youtube-vis"):

@@ -13,7 +13,7 @@ from backend.cli import main
 from backend.commands.prepare import run
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.http.app import create_app
-from backend.labelstudio.frame_strip import Signed, Signer
+from backend.labelstudio.frame_strip import SignedVideo, Signer
 from backend.service import Service
 from backend.settings import Limits, Settings
 from tests.clips import read_code, write_clip
@@ -255,7 +255,7 @@ def test_a_label_studio_that_refuses_ends_it(studio: Studio, prepare, clip: Path
 def test_with_a_public_address_frames_are_served_and_nothing_is_uploaded(studio: Studio, prepare, clip: Path) -> None:
     task = task_of(studio, clip)
     assert prepare(public_url=f"{PUBLIC}/", frames_per_strip=4) == 0
-    key = Signer(prepare.folder / "secret").key(Signed(task["data"]["video"], 25.0))
+    key = Signer(prepare.folder / "secret").key(SignedVideo(task["data"]["video"], 25.0))
     assert task["data"]["frames"] == [f"{PUBLIC}/frames/{key}/{number}.jpg" for number in (1, 5, 9, 12)]
     assert task["data"]["frame_numbers"] == [1, 5, 9, 12]
     assert len(studio.files) == 1

@@ -11,9 +11,9 @@ import pytest
 
 from backend import engines
 from backend.cli import main
-from backend.formats import mask_sidecar
-from backend.formats.mask_matching import bounds
-from backend.labelstudio.keyframe import parse
+from backend.formats.mask_matching import mask_bounds
+from backend.formats.mask_sidecar import read_sidecar
+from backend.labelstudio.keyframe import parse_keyframes
 from backend.settings import Settings
 from backend.video import Video, write_video
 from tests.fakes import StubEngine
@@ -62,7 +62,7 @@ def test_a_box_becomes_a_task_that_label_studio_imports(clip: Path) -> None:
     assert region["id"] == "1"
     assert region["value"]["labels"] == ["Car"]
     assert (region["value"]["framesCount"], region["value"]["duration"]) == (COUNT, pytest.approx(COUNT / 25))
-    items = list(parse(region["value"]["sequence"]))
+    items = list(parse_keyframes(region["value"]["sequence"]))
     assert [item.frame for item in items if item.is_human] == [1]
     for frame in (2, 10, 25, COUNT):
         assert np.allclose(shown(items, frame), truth(frame), atol=2.5)
@@ -87,13 +87,13 @@ def test_tracks_and_labels_apply_to_the_prompts_after_them(clip: Path) -> None:
         ("b", ["Ball"], 2),
     ]
     assert regions[1]["value"]["sequence"][0]["frame"] == 21
-    assert not any(item.is_human for item in parse(regions[1]["value"]["sequence"]))
+    assert not any(item.is_human for item in parse_keyframes(regions[1]["value"]["sequence"]))
 
 
 def test_span_and_direction_are_kept_to(clip: Path) -> None:
     words = "--box 80,60,40,40@20 --span 10..30 --direction both"
     (region,) = track(clip, *words.split())["predictions"][0]["result"]
-    items = list(parse(region["value"]["sequence"]))
+    items = list(parse_keyframes(region["value"]["sequence"]))
     assert (items[0].frame, items[-1].frame, items[-1].enabled) == (11, 30, False)
 
 
@@ -212,7 +212,7 @@ def test_a_box_is_kept_even_where_the_engine_sees_nothing(clip: Path, monkeypatc
     stubbed(monkeypatch, StubEngine(seen=lambda frame: False))
     for frame in (4, COUNT - 1):
         (region,) = track(clip, "--box", f"20,60,40,40@{frame}")["predictions"][0]["result"]
-        assert [item.frame for item in parse(region["value"]["sequence"]) if item.is_human] == [frame + 1]
+        assert [item.frame for item in parse_keyframes(region["value"]["sequence"]) if item.is_human] == [frame + 1]
 
 
 def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> None:
@@ -362,9 +362,9 @@ def test_masks_lie_beside_the_tasks_where_they_are_asked_for(clip: Path, tmp_pat
     assert main(words) == 0
     (task,) = json.loads((tmp_path / "tasks.json").read_text())
     shown, found = (region["id"] for region in task["predictions"][0]["result"])
-    masks = mask_sidecar.read(tmp_path / "tasks.json")
+    masks = read_sidecar(tmp_path / "tasks.json")
     assert {region: sorted(some) for region, some in masks.items()} == {shown: [*range(40)], found: [*range(9, 30)]}
-    assert [bounds(masks["a"][frame]) for frame in (0, 20)] == [(20, 60, 60, 100), (80, 60, 120, 100)]
+    assert [mask_bounds(masks["a"][frame]) for frame in (0, 20)] == [(20, 60, 60, 100), (80, 60, 120, 100)]
     # Those of an earlier run are not taken for a later one's.
     monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", "false")
     assert main(words) == 0

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from backend.commands import prepare
-from backend.labelstudio.client import Client
+from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
@@ -112,7 +112,7 @@ def connected(studio: LabelStudio, video: Path, backend: str | None, classes: Se
         studio.connect_backend(number, backend)
     settings = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=video.parent / "data")
     assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
-    (task,) = Client(studio.url, studio.token).tasks(number)
+    (task,) = LabelStudioClient(studio.url, studio.token).tasks(number)
     return Project(studio, number, task["data"])
 
 

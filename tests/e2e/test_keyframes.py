@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import region as regions
-from backend.labelstudio.keyframes import Seen, keyframes
-from backend.labelstudio.region import Region
+from backend.labelstudio.keyframe import boxes_to_percent
+from backend.labelstudio.keyframes import SampledTrack, choose_keyframes
+from backend.labelstudio.region import Region, build_results
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes, box_iou
@@ -33,17 +32,17 @@ RULES = {
 def tracked() -> Boxes:
     """The circle with half a pixel of jitter on every edge, as it is sent; NaN in the gap."""
     jitter = np.random.default_rng(9).normal(0, 0.5, (clip.FRAMES, 4))
-    boxes = sequence.percent(clip.truth()["Circle"] + jitter, *SIZE)
+    boxes = boxes_to_percent(clip.truth()["Circle"] + jitter, *SIZE)
     boxes[LEFT - 1 : BACK - 1] = np.nan
     return boxes
 
 
 def region(name: str, number: int) -> dict:
-    seen = Seen(tracked(), np.ones(clip.FRAMES, bool))
-    made = keyframes([Segment(None, None)], lambda _: seen, Settings(keyframes=RULES[name]), SIZE)
+    seen = SampledTrack(tracked(), np.ones(clip.FRAMES, bool))
+    made = choose_keyframes([Segment(None, None)], lambda _: seen, Settings(keyframes=RULES[name]), SIZE)
     blank = Region(name, "box", "video", ("Circle",), (), frames_count=clip.FRAMES)
     told = {"labels": ["Circle"], "track_id": number, "engine": name, "score": None, "iou": made.iou}
-    (answer,) = regions.answer(blank, made.items, framerate=clip.FPS, **told)
+    (answer,) = build_results(blank, made.keyframes, framerate=clip.FPS, **told)
     return answer
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from backend.formats import tasks
-from backend.formats.tasks import Chosen, Controls
-from backend.formats.video_tracks import Clip
-from backend.labelstudio.keyframe import at, parse
+from backend.formats.tasks import ChosenAnnotation, ExportControls, choose_annotation, read_video_tracks
+from backend.formats.video_tracks import VideoTracks
+from backend.labelstudio.keyframe import boxes_at, parse_keyframes
 from tests.labelstudio.bodies import drawn, keyframe
 
 SIZE = (640, 360)
@@ -25,14 +24,16 @@ def task(*results: dict[str, Any], id: int = 7, **more: Any) -> dict[str, Any]:
     return {"id": id, "data": data, "annotations": [{"id": 1, "result": list(results)}], **more}
 
 
-def clip(*results: dict[str, Any], video_info: Any = None, size: Any = SIZE, masks: Any = None, **more: Any) -> Clip:
+def clip(
+    *results: dict[str, Any], video_info: Any = None, size: Any = SIZE, masks: Any = None, **more: Any
+) -> VideoTracks:
     """What writers get of a task; masks by track id, then by frame."""
-    made = tasks.clip(chosen(task(*results, **more)), Controls(), video_info, size)
-    return replace(made, traces=tuple(replace(trace, masks=(masks or {}).get(trace.id, {})) for trace in made.traces))
+    made = read_video_tracks(chosen(task(*results, **more)), ExportControls(), video_info, size)
+    return replace(made, tracks=tuple(replace(trace, masks=(masks or {}).get(trace.id, {})) for trace in made.tracks))
 
 
-def chosen(task: dict[str, Any]) -> Chosen:
-    found = tasks.choose(task, 1, predictions=True)
+def chosen(task: dict[str, Any]) -> ChosenAnnotation:
+    found = choose_annotation(task, 1, predictions=True)
     assert found
     return found
 
@@ -47,15 +48,15 @@ def kept(folder: Path, *listed: dict[str, Any]) -> Path:
 def shown(region: dict[str, Any]) -> dict[int, list[float]]:
     """What the page shows of a region without rotations: pixels `x0 y0 x1 y1` by frame from 0 on."""
     frames = np.arange(1, FRAMES + 1)
-    percent = at(parse(region["value"]["sequence"]), frames)
+    percent = boxes_at(parse_keyframes(region["value"]["sequence"]), frames)
     pixels = percent * np.array([*SIZE] * 2) / 100
     pixels[:, 2:] += pixels[:, :2]
     return {int(frame) - 1: row for frame, row in zip(frames, pixels.tolist(), strict=True) if row[0] == row[0]}
 
 
-def traced(clip: Clip) -> list[dict[int, list[float]]]:
+def traced(clip: VideoTracks) -> list[dict[int, list[float]]]:
     """The boxes of each track by frame."""
-    return [dict(zip(trace.frames.tolist(), trace.boxes.tolist(), strict=True)) for trace in clip.traces]
+    return [dict(zip(trace.frames.tolist(), trace.boxes.tolist(), strict=True)) for trace in clip.tracks]
 
 
 @st.composite

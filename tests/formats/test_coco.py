@@ -8,7 +8,8 @@ from hypothesis import given
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
-from backend.formats import coco, readers
+from backend.formats.coco import write_coco_vid, write_youtube_vis
+from backend.formats.readers import read_coco_vid
 from backend.tracks.masks import Rle
 from tests.formats.judged import hota
 from tests.formats.made import FRAMES, SIZE, clip, several
@@ -25,22 +26,22 @@ MASKS = {3: {0: Rle.from_mask(RING), 30: Rle.from_mask(RING[::-1])}, 1: {25: Rle
 @given(several)
 def test_coco_vid_comes_back_as_it_was(regions: list[dict]) -> None:
     written = [clip(*regions), clip(*regions[:1], id=8)]
-    labels = sorted({trace.label for one in written for trace in one.traces})
+    labels = sorted({trace.label for one in written for trace in one.tracks})
     with TemporaryDirectory() as folder:
-        coco.coco_vid(written, labels, Path(folder) / "a.json", False)
-        back = readers.coco_vid(Path(folder) / "a.json")
+        write_coco_vid(written, labels, Path(folder) / "a.json", False)
+        back = read_coco_vid(Path(folder) / "a.json")
     assert [(one.name, one.length, one.rate, one.size) for one in back] == [
         (one.name, FRAMES, 25, SIZE) for one in written
     ]
     for video, one in zip(back, written, strict=True):
-        assert [(track.id, track.label) for track in video.tracks] == [(trace.id, trace.label) for trace in one.traces]
-        for track, trace in zip(video.tracks, one.traces, strict=True):
+        assert [(track.id, track.label) for track in video.tracks] == [(trace.id, trace.label) for trace in one.tracks]
+        for track, trace in zip(video.tracks, one.tracks, strict=True):
             assert track.frames.tolist() == trace.frames.tolist()
             assert np.allclose(track.boxes, trace.boxes, atol=0.011)
 
 
 def test_the_coco_library_reads_it_with_its_masks(tmp_path: Path) -> None:
-    coco.coco_vid([clip(id=8), clip(CAR, OTHER, masks=MASKS)], ["Car"], tmp_path / "a.json", False)
+    write_coco_vid([clip(id=8), clip(CAR, OTHER, masks=MASKS)], ["Car"], tmp_path / "a.json", False)
     read = COCO(tmp_path / "a.json")
     assert len(read.imgs) == 1 + FRAMES  # nobody told how long the empty one is
     assert len(read.anns) == 81 + 71
@@ -61,7 +62,7 @@ def test_trackeval_finds_coco_vid_equal_to_itself(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     person = {**OTHER, "value": {**OTHER["value"], "labels": ["Person"]}}
     written = [clip(CAR, person), clip(OTHER, id=8)]
-    coco.coco_vid(written, ["Car", "Person", "Ball"], tmp_path / "truth" / "a.json", False)
+    write_coco_vid(written, ["Car", "Person", "Ball"], tmp_path / "truth" / "a.json", False)
     found = json.loads((tmp_path / "truth" / "a.json").read_text())["annotations"]
     (data / "a.json").write_text(json.dumps([one | {"score": 1.0} for one in found]))
     scores = hota("coco-vid", tmp_path / "truth", tmp_path / "trackers")
@@ -69,7 +70,7 @@ def test_trackeval_finds_coco_vid_equal_to_itself(tmp_path: Path) -> None:
 
 
 def test_an_export_of_nothing_is_a_file_too(tmp_path: Path) -> None:
-    for write in (coco.coco_vid, coco.youtube_vis):
+    for write in (write_coco_vid, write_youtube_vis):
         write([clip()], [], tmp_path / "a.json", False)
         assert json.loads((tmp_path / "a.json").read_text())["annotations"] == []
 
@@ -77,12 +78,12 @@ def test_an_export_of_nothing_is_a_file_too(tmp_path: Path) -> None:
 @given(several)
 def test_youtube_vis_has_a_place_for_every_frame(regions: list[dict]) -> None:
     written = clip(*regions)
-    labels = sorted({trace.label for trace in written.traces})
+    labels = sorted({trace.label for trace in written.tracks})
     with TemporaryDirectory() as folder:
-        coco.youtube_vis([written], labels, Path(folder) / "a.json", False)
+        write_youtube_vis([written], labels, Path(folder) / "a.json", False)
         found = json.loads((Path(folder) / "a.json").read_text())
     assert len(found["videos"][0]["file_names"]) == FRAMES
-    for one, trace in zip(found["annotations"], written.traces, strict=True):
+    for one, trace in zip(found["annotations"], written.tracks, strict=True):
         assert (one["track_id"], labels[one["category_id"] - 1]) == (trace.id, trace.label)
         assert [len(one[key]) for key in ("bboxes", "areas", "segmentations")] == [FRAMES] * 3
         assert [frame for frame, box in enumerate(one["bboxes"]) if box] == trace.frames.tolist()
@@ -97,7 +98,7 @@ def test_trackeval_finds_youtube_vis_equal_to_itself(tmp_path: Path) -> None:
     data.mkdir(parents=True)
     file = tmp_path / "truth_youtube_vis_all" / "a.json"
     file.parent.mkdir()
-    coco.youtube_vis([clip(CAR, OTHER, masks=MASKS)], ["Car"], file, False)
+    write_youtube_vis([clip(CAR, OTHER, masks=MASKS)], ["Car"], file, False)
     found = json.loads(file.read_text())["annotations"]
     for one in found:  # as a tracker's results are: compressed, and scored
         one["segmentations"] = [mask and pycoco.frPyObjects(mask, *mask["size"]) for mask in one["segmentations"]]

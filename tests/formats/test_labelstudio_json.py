@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 
 from backend.errors import BadRequest
-from backend.formats.labelstudio_json import labelstudio, task
-from backend.formats.tasks import Controls
-from backend.labelstudio import label_config
-from backend.labelstudio.keyframe import Item, at, ours, parse
+from backend.formats.labelstudio_json import format_task, write_labelstudio
+from backend.formats.tasks import ExportControls
+from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours, parse_keyframes
+from backend.labelstudio.label_config import parse_label_config
 from tests.formats.made import FRAMES, chosen, several
 from tests.formats.made import task as task_of
 from tests.labelstudio.bodies import CONFIG, drawn, keyframe
 
 
-def exported(*results: dict, dense: bool = False, controls: Controls | None = None, **more: object) -> list[dict]:
+def exported(*results: dict, dense: bool = False, controls: ExportControls | None = None, **more: object) -> list[dict]:
     """The results that come out, of a file with one task."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "a.json"
-        labelstudio([chosen(task_of(*results, **more))], controls or Controls(), out, dense)
+        write_labelstudio([chosen(task_of(*results, **more))], controls or ExportControls(), out, dense)
         (found,) = json.loads(out.read_text())
     return found["annotations"][0]["result"]
 
@@ -42,11 +42,11 @@ def test_dense_adds_a_keyframe_of_ours_on_every_other_frame_and_moves_no_box(reg
         given, filled = before["value"].pop("sequence"), after["value"].pop("sequence")
         assert before == after
         assert [one for one in filled if one in given] == given
-        shown = at(parse(given), frames)
-        assert np.allclose(at(parse(filled), frames), shown, atol=2e-4, equal_nan=True)
+        shown = boxes_at(parse_keyframes(given), frames)
+        assert np.allclose(boxes_at(parse_keyframes(filled), frames), shown, atol=2e-4, equal_nan=True)
         assert [one["frame"] for one in filled] == frames[~np.isnan(shown[:, 0])].tolist()
         places = {one["frame"] for one in given}
-        assert all(not item.is_human for item in parse(filled) if item.frame not in places)
+        assert all(not item.is_human for item in parse_keyframes(filled) if item.frame not in places)
         assert all(one["time"] == one["frame"] / 25 for one in filled)
 
 
@@ -59,7 +59,7 @@ def test_dense_turns_boxes_as_the_page_does() -> None:
 def test_a_task_keeps_its_number_its_data_and_the_annotation_that_counts() -> None:
     given = task_of(drawn(keyframe(1)), drafts=[{"id": 5}], total_annotations=2)
     given["annotations"].append({"id": 2, "result": [], "was_cancelled": True})
-    found = json.loads(task(chosen(given), Controls(), False))
+    found = json.loads(format_task(chosen(given), ExportControls(), False))
     assert set(found) == {"id", "data", "annotations"}
     assert (found["id"], found["data"]) == (7, given["data"])
     assert [one["id"] for one in found["annotations"]] == [1]
@@ -76,7 +76,9 @@ def test_commands_and_status_texts_are_dropped_and_notes_kept() -> None:
 
 def test_other_text_areas_of_a_project_are_its_own() -> None:
     other = CONFIG.replace("</View>", '<TextArea name="words" toName="video"/></View>')
-    found = exported(text("words", "red car", "▶ 1 track"), controls=Controls.of(label_config.parse(other)))
+    found = exported(
+        text("words", "red car", "▶ 1 track"), controls=ExportControls.from_config(parse_label_config(other))
+    )
     assert found == [text("words", "red car")]
 
 
@@ -103,9 +105,9 @@ def test_our_lines_of_the_info_panel_are_dropped_and_a_persons_kept() -> None:
 
 
 def test_our_own_keyframes_stay_ours() -> None:
-    item = ours(Item(4, True, 1, 2, 3, 4))
-    (found,) = exported(drawn(item.untouched(25)))
-    assert parse(found["value"]["sequence"]) == (item,)
+    item = mark_as_ours(Keyframe(4, True, 1, 2, 3, 4))
+    (found,) = exported(drawn(item.to_unchanged_json(25)))
+    assert parse_keyframes(found["value"]["sequence"]) == (item,)
 
 
 def test_a_region_that_cannot_be_filled_is_told() -> None:

@@ -11,6 +11,7 @@ from pycocotools import mask as pycoco
 
 from backend.errors import BadRequest
 from backend.formats import mask_formats
+from backend.formats.mask_formats import encode_png, write_davis, write_mots
 from backend.tracks.masks import Rle
 from tests.formats.judged import as_tracker, hota, in_sequence_folder
 from tests.formats.made import FRAMES, clip
@@ -46,7 +47,7 @@ def mots_lines(folder: Path) -> list[list[str]]:
 
 
 def test_mots_has_the_masks_and_nothing_of_tracks_without(tmp_path: Path) -> None:
-    mask_formats.mots([both()], ["Car"], tmp_path, False)
+    write_mots([both()], ["Car"], tmp_path, False)
     lines = mots_lines(tmp_path)
     assert {(line[1], line[2]) for line in lines} == {("1001", "1"), ("1003", "1")}
     assert len(lines) == 40 + 70
@@ -61,7 +62,7 @@ def test_mots_numbers_classes_as_its_readers_do(tmp_path: Path) -> None:
     labels = ["Dog", "Person", *(f"l{number}" for number in range(8)), "car"]
     regions = [drawn(keyframe(1), id=label, labels=(label,)) for label in labels]
     masks = {place: {0: Rle.from_mask(block(place * 3, 0, 2, 2))} for place, _ in enumerate(labels, start=1)}
-    mask_formats.mots([clip(*regions, size=SIZE, masks=masks)], labels, tmp_path, False)
+    write_mots([clip(*regions, size=SIZE, masks=masks)], labels, tmp_path, False)
     classes = dict(line.split(" ")[::-1] for line in (tmp_path / "classes.txt").read_text().splitlines())
     assert (classes["car"], classes["Person"], classes["Dog"]) == ("1", "2", "3")
     assert "10" not in classes.values()
@@ -71,20 +72,20 @@ def test_mots_numbers_classes_as_its_readers_do(tmp_path: Path) -> None:
 
 def test_ids_beyond_a_thousand_stay_apart(tmp_path: Path) -> None:
     known = [{**CAR, "meta": {"track_id": 2003}}, {**OTHER, "meta": {"track_id": 3}}]
-    mask_formats.mots([clip(*known, size=SIZE, masks={2003: MASKS[3], 3: MASKS[1]})], ["Car"], tmp_path, False)
+    write_mots([clip(*known, size=SIZE, masks={2003: MASKS[3], 3: MASKS[1]})], ["Car"], tmp_path, False)
     assert {line[1] for line in mots_lines(tmp_path)} == {"12003", "10003"}
 
 
 def test_trackeval_finds_mots_equal_to_itself(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     people = [{**one, "value": {**one["value"], "labels": ["Person"]}} for one in (CAR, OTHER)]
-    mask_formats.mots([clip(*people, size=SIZE, masks=MASKS)], ["Person"], truth, False)
+    write_mots([clip(*people, size=SIZE, masks=MASKS)], ["Person"], truth, False)
     as_tracker(truth, tmp_path / "trackers")
     assert hota("mots", truth, tmp_path / "trackers", **in_sequence_folder(truth)) == {"pedestrian": pytest.approx(1)}
 
 
 def test_davis_has_a_picture_of_ids_for_every_frame(tmp_path: Path) -> None:
-    mask_formats.davis([both()], ["Car"], tmp_path, False)
+    write_davis([both()], ["Car"], tmp_path, False)
     files = sorted((tmp_path / "Annotations").rglob("*.png"))
     assert [file.name for file in files] == [f"{frame:06d}.png" for frame in range(FRAMES)]
     expected = np.where(SMALL, 1, np.where(LARGE, 3, 0))
@@ -98,7 +99,7 @@ def test_davis_has_a_picture_of_ids_for_every_frame(tmp_path: Path) -> None:
 
 
 def test_trackeval_finds_davis_equal_to_itself(tmp_path: Path) -> None:
-    mask_formats.davis([both()], ["Car"], tmp_path, False)
+    write_davis([both()], ["Car"], tmp_path, False)
     (tmp_path / "trackers" / "ours").mkdir(parents=True)
     (tmp_path / "trackers" / "ours" / "data").symlink_to(tmp_path / "Annotations", target_is_directory=True)
     scores = hota("davis", tmp_path / "Annotations", tmp_path / "trackers")
@@ -108,10 +109,10 @@ def test_trackeval_finds_davis_equal_to_itself(tmp_path: Path) -> None:
 def test_davis_has_room_for_254_ids(tmp_path: Path) -> None:
     known = clip({**CAR, "meta": {"track_id": 255}}, size=SIZE, masks={255: MASKS[3]})
     with pytest.raises(BadRequest, match="254"):
-        mask_formats.davis([known], ["Car"], tmp_path, False)
+        write_davis([known], ["Car"], tmp_path, False)
 
 
-@pytest.mark.parametrize("write", [mask_formats.mots, mask_formats.davis])
+@pytest.mark.parametrize("write", [write_mots, write_davis])
 def test_masks_of_another_size_are_told(tmp_path: Path, write) -> None:
     with pytest.raises(BadRequest, match="64 x 36"):
         write([clip(CAR, size=(640, 360), masks=MASKS)], ["Car"], tmp_path, False)
@@ -128,5 +129,5 @@ def test_masks_that_were_taken_apart_share_no_pixel_and_lose_none(pictures: list
 @given(arrays(np.uint8, (3, 4)))
 def test_a_png_holds_its_numbers(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> None:
     file = tmp_path_factory.mktemp("png") / "a.png"
-    file.write_bytes(mask_formats.png(pixels))
+    file.write_bytes(encode_png(pixels))
     assert (np.array(Image.open(file)) == pixels).all()

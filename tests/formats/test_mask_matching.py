@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backend.formats.mask_matching import Kept, bounds, masked, matched
-from backend.formats.video_tracks import Clip, Trace
+from backend.formats.mask_matching import StoredTrack, attach_masks, mask_bounds, match_masks
+from backend.formats.video_tracks import ExportTrack, VideoTracks
 from backend.tracks.geometry import box_iou
 from backend.tracks.masks import Rle
 
@@ -20,18 +20,18 @@ def moving(frames: range, x: float, step: float, y: float = 20.0) -> np.ndarray:
     return np.column_stack([left, np.full(len(left), y), left + 20, np.full(len(left), y + 20)])
 
 
-def trace(number: int, frames: range, boxes: np.ndarray) -> Trace:
+def trace(number: int, frames: range, boxes: np.ndarray) -> ExportTrack:
     keys, each = np.arange(len(frames)), np.ones(len(frames), bool)
-    return Trace(number, "Car", None, np.array(frames), boxes, keys, each, each)
+    return ExportTrack(number, "Car", None, np.array(frames), boxes, keys, each, each)
 
 
-def kept(frames: range, boxes: np.ndarray, job: int = 1) -> Kept:
-    return Kept(job, np.array(frames), boxes)
+def kept(frames: range, boxes: np.ndarray, job: int = 1) -> StoredTrack:
+    return StoredTrack(job, np.array(frames), boxes)
 
 
-def owned(traces: list[Trace], *tracks: Kept) -> list[dict[int, int]]:
+def owned(traces: list[ExportTrack], *tracks: StoredTrack) -> list[dict[int, int]]:
     """For each kept track the id of the trace that has it, by frame."""
-    given = matched(traces, tracks)
+    given = match_masks(traces, tracks)
     assert len(given) == len(tracks)
     ids = [one.id for one in traces]
     return [{frame: ids[row] for frame, row in zip(*map(np.ndarray.tolist, one), strict=True)} for one in given]
@@ -59,7 +59,7 @@ def test_a_region_that_is_gone_leaves_its_masks_to_nobody_who_passes_by() -> Non
     own, other = moving(ALL, 0, 2), moving(ALL, 200, -2)
     # Its own track is lost where the two meet, and a person has drawn on.
     seen = np.r_[0:45, 55:100]
-    found = owned([trace(1, ALL, own)], Kept(1, seen, own[seen]), kept(ALL, other, job=2))
+    found = owned([trace(1, ALL, own)], StoredTrack(1, seen, own[seen]), kept(ALL, other, job=2))
     assert found == [dict.fromkeys(seen.tolist(), 1), {}]
 
 
@@ -131,7 +131,7 @@ class Listed:
 
     def boxes(self):
         for key, some in self.parts:
-            yield key, np.array([*some]), np.array([bounds(mask) for mask in some.values()])
+            yield key, np.array([*some]), np.array([mask_bounds(mask) for mask in some.values()])
 
     def masks(self, wanted):
         self.wanted = wanted
@@ -143,8 +143,8 @@ def disc(x: float, y: float = 30, size: tuple[int, int] = (160, 60)) -> Rle:
     return Rle.from_mask((rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < 100)
 
 
-def film(*traces: Trace) -> Clip:
-    return Clip(7, "7-clip", FRAMES, 25, (160, 60), traces)
+def film(*traces: ExportTrack) -> VideoTracks:
+    return VideoTracks(7, "7-clip", FRAMES, 25, (160, 60), traces)
 
 
 def test_a_clip_gets_the_masks_of_its_boxes() -> None:
@@ -156,10 +156,10 @@ def test_a_clip_gets_the_masks_of_its_boxes() -> None:
         ((1, 0, "a"), {frame: masks[frame] for frame in range(2, 9)}),
         ((2, 0, "far"), {frame: disc(140) for frame in frames}),
     )
-    (found,) = masked(film(trace(4, frames, moving(frames, 10, 1))), source).traces
+    (found,) = attach_masks(film(trace(4, frames, moving(frames, 10, 1))), source).tracks
     assert found.masks == {frame: masks[frame] for frame in range(9)}
     assert source.wanted == [(1, 0, "a")]
-    (nothing,) = masked(film(trace(4, frames, moving(frames, 10, 1))), Listed()).traces
+    (nothing,) = attach_masks(film(trace(4, frames, moving(frames, 10, 1))), Listed()).tracks
     assert nothing.masks == {}
 
 
@@ -169,13 +169,13 @@ def test_an_empty_mask_is_none() -> None:
             yield (1, 0, "a"), np.arange(2), moving(range(2), 10, 1)
 
     source = Boxed(((1, 0, "a"), {0: disc(20), 1: Rle.from_mask(np.zeros((60, 160), bool))}))
-    (found,) = masked(film(trace(4, range(2), moving(range(2), 10, 1))), source).traces
+    (found,) = attach_masks(film(trace(4, range(2), moving(range(2), 10, 1))), source).tracks
     assert [*found.masks] == [0]
 
 
 @given(arrays(bool, (7, 9)))
 def test_bounds_are_those_of_the_pixels(pixels: np.ndarray) -> None:
-    found = bounds(Rle.from_mask(pixels))
+    found = mask_bounds(Rle.from_mask(pixels))
     if not pixels.any():
         assert np.isnan(found).all()
         return
@@ -196,8 +196,10 @@ def walks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def test_no_mask_is_two_regions_and_none_is_far_from_its_box(things: list, others: list) -> None:
     """Whatever was drawn and kept; and what was kept of a region as it is drawn is never worse than nothing."""
     traces = [trace(number, frames, boxes) for number, (frames, boxes) in enumerate(things)]
-    tracks = [Kept(job, *walk) for walk, job in others] + [Kept(9, one.frames, one.boxes) for one in traces]
-    given_ = matched(traces, tracks)
+    tracks = [StoredTrack(job, *walk) for walk, job in others] + [
+        StoredTrack(9, one.frames, one.boxes) for one in traces
+    ]
+    given_ = match_masks(traces, tracks)
     taken: Counter = Counter()
     for track, (frames, rows) in zip(tracks, given_, strict=True):
         assert len({*frames.tolist()}) == len(frames)
@@ -213,5 +215,5 @@ def test_no_mask_is_two_regions_and_none_is_far_from_its_box(things: list, other
 @pytest.mark.parametrize(
     "nothing", [([], []), ([trace(1, ALL, moving(ALL, 0, 1))], []), ([], [kept(ALL, moving(ALL, 0, 1))])]
 )
-def test_nothing_is_nobodys(nothing: tuple[list[Trace], list[Kept]]) -> None:
-    assert all(len(frames) == 0 for frames, _ in matched(*nothing))
+def test_nothing_is_nobodys(nothing: tuple[list[ExportTrack], list[StoredTrack]]) -> None:
+    assert all(len(frames) == 0 for frames, _ in match_masks(*nothing))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from backend.errors import BadRequest
-from backend.formats import mask_sidecar
-from backend.formats.mask_sidecar import Beside
+from backend.formats.mask_sidecar import SidecarMasks, read_sidecar, write_sidecar
 from backend.tracks.masks import Rle
 
 MASK = Rle.from_mask(np.eye(4, dtype=bool))
@@ -13,24 +12,24 @@ MASK = Rle.from_mask(np.eye(4, dtype=bool))
 
 def test_masks_come_back_from_beside_their_tasks(tmp_path: Path) -> None:
     tasks, masks = tmp_path / "tasks.json", {"a": {0: MASK, 7: MASK}, 'ö"': {}}
-    assert mask_sidecar.read(tasks) == {}
-    mask_sidecar.write(tasks, masks)
+    assert read_sidecar(tasks) == {}
+    write_sidecar(tasks, masks)
     assert [one.name for one in tmp_path.iterdir()] == ["tasks.masks.json"]
-    assert mask_sidecar.read(tasks) == masks
-    mask_sidecar.write(tasks, {})
-    assert mask_sidecar.read(tasks) == {}
+    assert read_sidecar(tasks) == masks
+    write_sidecar(tasks, {})
+    assert read_sidecar(tasks) == {}
 
 
 def test_they_are_those_of_a_task_that_has_some_of_the_regions_still() -> None:
-    source = Beside.of({"a": {3: MASK}, "b": {5: MASK}}, ["b", "new"])
+    source = SidecarMasks.from_file({"a": {3: MASK}, "b": {5: MASK}}, ["b", "new"])
     assert [(key[2], masks) for key, masks in source.masks([])] == [("a", {3: MASK}), ("b", {5: MASK})]
     found = [(key[2], frames.tolist(), boxes.tolist()) for key, frames, boxes in source.boxes()]
     assert found == [("a", [3], [[0, 0, 4, 4]]), ("b", [5], [[0, 0, 4, 4]])]
-    assert list(Beside.of(source.kept, ["c"]).boxes()) == []
+    assert list(SidecarMasks.from_file(source.kept, ["c"]).boxes()) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 3}', '{"a": {"x": {}}}', '{"a": {"0": {"size": [2, 2]}}}'])
 def test_a_file_of_something_else_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "tasks.masks.json").write_text(text)
     with pytest.raises(BadRequest, match=r"tasks\.masks\.json holds no masks"):
-        mask_sidecar.read(tmp_path / "tasks.json")
+        read_sidecar(tmp_path / "tasks.json")

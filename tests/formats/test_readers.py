@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 
 from backend.errors import BackendError, BadRequest
-from backend.formats.readers import Found, Recording, coco_vid, mot, numbered
-from backend.formats.to_predictions import prediction, scaled
-from backend.labelstudio import label_config
-from backend.labelstudio.keyframe import at, parse
+from backend.formats.readers import ImportedTrack, ImportedVideo, read_coco_vid, read_mot, renumber_tracks
+from backend.formats.to_predictions import build_prediction, scale_tracks
+from backend.labelstudio.keyframe import boxes_at, parse_keyframes
+from backend.labelstudio.label_config import parse_label_config
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import box_iou
 from backend.video import VideoInfo
@@ -22,18 +22,20 @@ LINE = "1,4,10,20,30,40,1,1,1\n"
 STRICT = Settings(keyframes=KeyframeSettings(px=0))
 
 
-def recording(**changes: object) -> Recording:
+def recording(**changes: object) -> ImportedVideo:
     boxes = np.array([[0, 0, 64, 36], [64, 0, 128, 36]], float)
-    found = Found(4, "Car", np.array([2, 3]), boxes, 0.5)
+    found = ImportedTrack(4, "Car", np.array([2, 3]), boxes, 0.5)
     told = {"name": "a", "length": 10, "rate": 25.0, "size": SIZE, "tracks": (found,)}
-    return Recording(**told | changes)
+    return ImportedVideo(**told | changes)
 
 
 def regions_of(
-    found: Recording, frames: int = FRAMES, rate: float = 25, page: float = 25, **more: object
+    found: ImportedVideo, frames: int = FRAMES, rate: float = 25, page: float = 25, **more: object
 ) -> list[dict]:
     told = {"settings": STRICT, "label": None} | more
-    return prediction(found, VideoInfo.evenly_spaced(frames, rate, SIZE), page, label_config.parse(CONFIG), **told)
+    return build_prediction(
+        found, VideoInfo.evenly_spaced(frames, rate, SIZE), page, parse_label_config(CONFIG), **told
+    )
 
 
 def sequence(folder: Path, text: str) -> Path:
@@ -48,7 +50,7 @@ def test_mot_is_read_as_a_file_a_sequence_and_a_folder_of_them(tmp_path: Path) -
     (tmp_path / "labels.txt").write_text("Car\nPerson\n")
     (file.parent.parent / "seqinfo.ini").write_text("[Sequence]\nname=seq\nseqLength=9\nimWidth=640\nimHeight=360\n")
     for path in (file, file.parent.parent, tmp_path):
-        (found,) = mot(path)
+        (found,) = read_mot(path)
         assert (found.name, found.length, found.rate, found.size) == ("seq", 9, None, SIZE)
         (track,) = found.tracks
         assert (track.id, track.label, track.frames.tolist()) == (4, "Person", [0, 1])
@@ -57,7 +59,7 @@ def test_mot_is_read_as_a_file_a_sequence_and_a_folder_of_them(tmp_path: Path) -
 
 def test_a_trackers_file_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "MOT17-02.txt").write_text("1, 4, 10, 20, 30, 40, -1, -1, -1, -1\n")
-    (found,) = mot(tmp_path / "MOT17-02.txt")
+    (found,) = read_mot(tmp_path / "MOT17-02.txt")
     assert (found.name, found.length, found.size, found.tracks[0].label) == ("MOT17-02", 1, None, "")
 
 
@@ -75,10 +77,10 @@ def test_a_trackers_file_is_read_too(tmp_path: Path) -> None:
 )
 def test_what_is_no_mot_is_told(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        mot(sequence(tmp_path, text))
+        read_mot(sequence(tmp_path, text))
 
 
-@pytest.mark.parametrize("reader", [mot, coco_vid])
+@pytest.mark.parametrize("reader", [read_mot, read_coco_vid])
 def test_a_place_without_such_a_file_is_told(tmp_path: Path, reader) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(BackendError, match="give"):
@@ -89,7 +91,7 @@ def test_a_place_without_such_a_file_is_told(tmp_path: Path, reader) -> None:
 def test_what_is_no_coco_vid_is_told(tmp_path: Path, found: str) -> None:
     (tmp_path / "a.json").write_text(found)
     with pytest.raises(BadRequest, match="no COCO-VID"):
-        coco_vid(tmp_path / "a.json")
+        read_coco_vid(tmp_path / "a.json")
 
 
 def test_coco_vid_of_others_is_read(tmp_path: Path) -> None:
@@ -102,11 +104,11 @@ def test_coco_vid_of_others_is_read(tmp_path: Path) -> None:
         "categories": [{"id": 9, "name": "Car"}],
     }
     (tmp_path / "a.json").write_text(json.dumps(found))
-    video, empty = coco_vid(tmp_path / "a.json")
+    video, empty = read_coco_vid(tmp_path / "a.json")
     assert (video.length, video.size, empty.length, empty.tracks) == (5, SIZE, 0, ())
     (track,) = video.tracks
     assert (track.id, track.label, track.frames.tolist(), track.score) == (0, "Car", [1, 3], 0.75)
-    assert numbered(video.tracks) == {0: 1}
+    assert renumber_tracks(video.tracks) == {0: 1}
 
 
 def test_a_track_becomes_a_region_of_the_configs() -> None:
@@ -118,18 +120,18 @@ def test_a_track_becomes_a_region_of_the_configs() -> None:
         (3, True, 0),
         (4, False, 10),
     ]
-    assert not any(item.is_human for item in parse(region["value"]["sequence"]))
+    assert not any(item.is_human for item in parse_keyframes(region["value"]["sequence"]))
 
 
 def test_what_a_file_says_is_so() -> None:
     boxes = np.tile([0.0, 0, 64, 36], (9, 1))
     boxes[4] += [9, 0, 9, 0]
-    found = Found(1, "Car", np.array([0, 1, 2, 3, 4, 5, 7, 8, 9]), boxes, 0.5)
+    found = ImportedTrack(1, "Car", np.array([0, 1, 2, 3, 4, 5, 7, 8, 9]), boxes, 0.5)
     ours = Settings(keyframes=KeyframeSettings(px=10, smooth=5))
     (region,) = regions_of(recording(tracks=(found,)), settings=ours)
-    items = parse(region["value"]["sequence"])
-    assert at(items, np.array([5]))[0, 0] == round(900 / SIZE[0], 4), "neither smoothed nor near enough"
-    assert np.isnan(at(items, np.array([7]))[0, 0]), "a gap is one"
+    items = parse_keyframes(region["value"]["sequence"])
+    assert boxes_at(items, np.array([5]))[0, 0] == round(900 / SIZE[0], 4), "neither smoothed nor near enough"
+    assert np.isnan(boxes_at(items, np.array([7]))[0, 0]), "a gap is one"
 
 
 def test_frames_are_the_pages_where_it_counts_others() -> None:
@@ -138,13 +140,13 @@ def test_frames_are_the_pages_where_it_counts_others() -> None:
 
 
 def test_boxes_count_in_the_files_own_picture_size() -> None:
-    video_info = scaled(VideoInfo.evenly_spaced(10, 25, (1280, 720)), SIZE)
-    (region,) = prediction(recording(), video_info, 25, label_config.parse(CONFIG), STRICT, None)
+    video_info = scale_tracks(VideoInfo.evenly_spaced(10, 25, (1280, 720)), SIZE)
+    (region,) = build_prediction(recording(), video_info, 25, parse_label_config(CONFIG), STRICT, None)
     assert region["value"]["sequence"][1]["x"] == 10
 
 
 def test_classes_that_the_config_lacks_are_told_and_can_be_given() -> None:
-    dog = recording(tracks=(Found(1, "Dog", np.array([0]), np.array([[0, 0, 9, 9.0]])),))
+    dog = recording(tracks=(ImportedTrack(1, "Dog", np.array([0]), np.array([[0, 0, 9, 9.0]])),))
     with pytest.raises(BadRequest, match='"Dog" is not in the label config'):
         regions_of(dog)
     assert regions_of(dog, label="Person")[0]["value"]["labels"] == ["Person"]
@@ -152,7 +154,7 @@ def test_classes_that_the_config_lacks_are_told_and_can_be_given() -> None:
 
 @pytest.mark.parametrize("label", ["", "object"])
 def test_a_track_without_a_class_is_one_without(label: str) -> None:
-    (region,) = regions_of(recording(tracks=(Found(1, label, np.array([0]), np.array([[0, 0, 9, 9.0]])),)))
+    (region,) = regions_of(recording(tracks=(ImportedTrack(1, label, np.array([0]), np.array([[0, 0, 9, 9.0]])),)))
     assert "labels" not in region["value"]
 
 
@@ -164,11 +166,15 @@ def test_a_recording_of_a_longer_video_is_told() -> None:
 @given(several)
 def test_what_was_exported_is_shown_again_within_the_bound(regions: list[dict]) -> None:
     written = clip(*regions)
-    tracks = tuple(Found(trace.id, "Car", trace.frames, trace.boxes) for trace in written.traces)
+    tracks = tuple(ImportedTrack(trace.id, "Car", trace.frames, trace.boxes) for trace in written.tracks)
     back = regions_of(recording(length=FRAMES, tracks=tracks))
-    assert [one["meta"]["track_id"] for one in back] == [trace.id for trace in written.traces]
+    assert [one["meta"]["track_id"] for one in back] == [trace.id for trace in written.tracks]
     for region, shown in zip(back, traced(written), strict=True):
-        rows = at(parse(region["value"]["sequence"]), np.arange(1, FRAMES + 1)) * np.array([*SIZE] * 2) / 100
+        rows = (
+            boxes_at(parse_keyframes(region["value"]["sequence"]), np.arange(1, FRAMES + 1))
+            * np.array([*SIZE] * 2)
+            / 100
+        )
         rows[:, 2:] += rows[:, :2]
         assert np.flatnonzero(~np.isnan(rows[:, 0])).tolist() == list(shown)
         assert (box_iou(rows[list(shown)], np.array([*shown.values()])) >= 0.949).all()

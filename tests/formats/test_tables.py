@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from backend.errors import SettingsError
-from backend.formats import readers, tables
+from backend.formats.readers import read_mot
+from backend.formats.tables import write_csv, write_mot, write_yolo
 from tests.formats.judged import as_tracker, hota, in_sequence_folder
 from tests.formats.made import FRAMES, SIZE, clip, several, traced
 from tests.labelstudio.bodies import drawn, keyframe
@@ -20,19 +21,19 @@ OTHER = drawn(keyframe(20, 5, 60), keyframe(90, 70, 60, enabled=False), id="b", 
 @given(several)
 def test_mot_comes_back_as_it_was(regions: list[dict]) -> None:
     written = clip(*regions)
-    labels = sorted({trace.label for trace in written.traces})
+    labels = sorted({trace.label for trace in written.tracks})
     with TemporaryDirectory() as folder:
-        tables.mot([written], labels, Path(folder), False)
-        (back,) = readers.mot(Path(folder))
+        write_mot([written], labels, Path(folder), False)
+        (back,) = read_mot(Path(folder))
     assert (back.name, back.length, back.rate, back.size) == (written.name, FRAMES, 25, SIZE)
-    assert [(track.id, track.label) for track in back.tracks] == [(trace.id, trace.label) for trace in written.traces]
-    for track, trace in zip(back.tracks, written.traces, strict=True):
+    assert [(track.id, track.label) for track in back.tracks] == [(trace.id, trace.label) for trace in written.tracks]
+    for track, trace in zip(back.tracks, written.tracks, strict=True):
         assert track.frames.tolist() == trace.frames.tolist()
         assert np.allclose(track.boxes, trace.boxes, atol=0.011)
 
 
 def test_mot_is_of_motchallenges_form(tmp_path: Path) -> None:
-    tables.mot([clip(CAR)], ["Person", "Car"], tmp_path, False)
+    write_mot([clip(CAR)], ["Person", "Car"], tmp_path, False)
     lines = (tmp_path / "7-0a1b2c3d-clip" / "gt" / "gt.txt").read_text().splitlines()
     assert lines[0] == "1,3,64.00,72.00,76.80,57.60,1,2,1"
     assert len(lines) == 50 + 31
@@ -49,21 +50,21 @@ def test_mot_is_of_motchallenges_form(tmp_path: Path) -> None:
     }
     assert (tmp_path / "labels.txt").read_text() == "Person\nCar\n"
     with pytest.raises(SettingsError, match="--size"):
-        tables.mot([clip(CAR, size=None)], ["Car"], tmp_path, False)
+        write_mot([clip(CAR, size=None)], ["Car"], tmp_path, False)
 
 
 def test_trackeval_finds_mot_equal_to_itself(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
-    tables.mot([clip(CAR, OTHER), clip(OTHER, id=8), clip(id=9)], ["Car"], truth, False)
+    write_mot([clip(CAR, OTHER), clip(OTHER, id=8), clip(id=9)], ["Car"], truth, False)
     as_tracker(truth, tmp_path / "trackers")
     assert hota("mot", truth, tmp_path / "trackers", **in_sequence_folder(truth)) == {"pedestrian": pytest.approx(1)}
 
 
 def test_trackeval_sees_what_is_missing(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
-    tables.mot([clip(CAR, OTHER)], ["Car"], truth, False)
+    write_mot([clip(CAR, OTHER)], ["Car"], truth, False)
     other = tmp_path / "other"
-    tables.mot([clip(CAR)], ["Car"], other, False)
+    write_mot([clip(CAR)], ["Car"], other, False)
     as_tracker(other, tmp_path / "trackers")
     assert hota("mot", truth, tmp_path / "trackers", **in_sequence_folder(truth))["pedestrian"] < 0.9
 
@@ -71,9 +72,9 @@ def test_trackeval_sees_what_is_missing(tmp_path: Path) -> None:
 @given(several)
 def test_yolo_has_a_file_for_every_frame_and_the_boxes_on_it(regions: list[dict]) -> None:
     written = clip(*regions, size=None)
-    labels = sorted({trace.label for trace in written.traces})
+    labels = sorted({trace.label for trace in written.tracks})
     with TemporaryDirectory() as folder:
-        tables.yolo([written], labels, Path(folder), False)
+        write_yolo([written], labels, Path(folder), False)
         assert (Path(folder) / "classes.txt").read_text().splitlines() == labels
         files = sorted((Path(folder) / "labels" / written.name).iterdir())
         found = {file.stem: [line.split() for line in file.read_text().splitlines()] for file in files}
@@ -82,11 +83,11 @@ def test_yolo_has_a_file_for_every_frame_and_the_boxes_on_it(regions: list[dict]
         lines = {int(line[5]): line for line in found[f"{frame:06d}"]}
         boxes = {
             trace.id: shown[frame]
-            for trace, shown in zip(written.traces, traced(written), strict=True)
+            for trace, shown in zip(written.tracks, traced(written), strict=True)
             if frame in shown
         }
         assert set(lines) == set(boxes)
-        for trace in (trace for trace in written.traces if trace.id in boxes):
+        for trace in (trace for trace in written.tracks if trace.id in boxes):
             assert labels[int(lines[trace.id][0])] == trace.label
             x, y, w, h = map(float, lines[trace.id][1:5])
             expected = np.clip(boxes[trace.id], 0, 1)
@@ -94,7 +95,7 @@ def test_yolo_has_a_file_for_every_frame_and_the_boxes_on_it(regions: list[dict]
 
 
 def test_yolo_cuts_off_what_lies_outside_the_picture(tmp_path: Path) -> None:
-    tables.yolo([clip(drawn(keyframe(1, -10, 0, 20, 10), keyframe(2, -30, 0, 20, 10)))], ["Car"], tmp_path, False)
+    write_yolo([clip(drawn(keyframe(1, -10, 0, 20, 10), keyframe(2, -30, 0, 20, 10)))], ["Car"], tmp_path, False)
     files = sorted((tmp_path / "labels").rglob("*.txt"))
     assert files[0].read_text() == "0 0.050000 0.050000 0.100000 0.100000 1\n"
     assert files[1].read_text() == ""
@@ -110,9 +111,9 @@ def test_csv_holds_every_frame_where_it_is_dense_and_else_enough_to_know_them(re
     written = clip(*regions)
     with TemporaryDirectory() as folder:
         for dense in (False, True):
-            tables.table([written], [], Path(folder) / "a.csv", dense)
+            write_csv([written], [], Path(folder) / "a.csv", dense)
             rows = read(Path(folder) / "a.csv")
-            for trace in written.traces:
+            for trace in written.tracks:
                 own = [row for row in rows if int(row["track"]) == trace.id]
                 assert {row["label"] for row in own} == {trace.label}
                 assert [row["frame"] for row in own if row["keyframe"] == "1"] == [*map(str, trace.frames[trace.keys])]
@@ -133,7 +134,7 @@ def filled(rows: list[dict[str, str]]) -> tuple[list[int], list[list[float]]]:
 
 def test_csv_is_of_this_form(tmp_path: Path) -> None:
     scored = {**OTHER, "score": 0.875, "value": {**OTHER["value"], "labels": ['a, "b" 5%']}}
-    tables.table([clip(CAR, scored, size=(640, 360))], [], tmp_path / "a.csv", False)
+    write_csv([clip(CAR, scored, size=(640, 360))], [], tmp_path / "a.csv", False)
     assert (tmp_path / "a.csv").read_text().splitlines() == [
         "task,frame,track,label,x0,y0,x1,y1,score,human,keyframe,enabled",
         '7,19,1,"a, ""b"" 5%",32.00,216.00,108.80,273.60,0.8750,1,1,1',

@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given
 
 from backend.errors import BadRequest, SettingsError
-from backend.formats import tasks
-from backend.formats.tasks import Controls
-from backend.formats.video_tracks import folder
-from backend.labelstudio import label_config
-from backend.labelstudio.keyframe import Item, ours
+from backend.formats.tasks import ExportControls, choose_annotation, load_tasks, read_video_tracks, used_labels
+from backend.formats.video_tracks import folder_name
+from backend.labelstudio.keyframe import Keyframe, mark_as_ours
+from backend.labelstudio.label_config import parse_label_config
 from backend.video import VideoInfo
 from tests.formats.made import SIZE, chosen, clip, regions, shown, task, traced
 from tests.labelstudio.bodies import CONFIG, drawn, keyframe
@@ -24,7 +23,7 @@ def test_a_track_is_where_the_page_shows_it_and_nowhere_else(region: dict) -> No
 
 @given(regions())
 def test_keyframes_are_told_from_what_lies_between(region: dict) -> None:
-    (trace,) = clip(region).traces
+    (trace,) = clip(region).tracks
     keyframes = region["value"]["sequence"]
     assert trace.frames[trace.keys].tolist() == [one["frame"] - 1 for one in keyframes]
     assert trace.enabled.tolist() == [one["enabled"] for one in keyframes]
@@ -33,11 +32,11 @@ def test_keyframes_are_told_from_what_lies_between(region: dict) -> None:
 
 def test_spans_and_gaps() -> None:
     region = drawn(keyframe(3), keyframe(5, enabled=False), keyframe(9), keyframe(10, enabled=False))
-    assert clip(region).traces[0].frames.tolist() == [2, 3, 4, 8, 9]
+    assert clip(region).tracks[0].frames.tolist() == [2, 3, 4, 8, 9]
 
 
 def test_a_track_without_end_goes_on_to_the_last_frame_that_is_known_of() -> None:
-    assert clip(drawn(keyframe(98))).traces[0].frames.tolist() == [97, 98, 99]
+    assert clip(drawn(keyframe(98))).tracks[0].frames.tolist() == [97, 98, 99]
     short = drawn(keyframe(4))
     del short["value"]["framesCount"]
     assert clip(short, drawn(keyframe(6), id="b") | {"value": {"sequence": [keyframe(6)]}}).length == 6
@@ -51,7 +50,7 @@ def test_ids_are_kept_where_they_are_told_once_and_else_numbered_by_first_frame(
         drawn(keyframe(2), id="d", meta={"track_id": 7}),
         drawn(keyframe(1), id="e", meta={"track_id": 7}),
     ]
-    told = {trace.id: int(trace.frames[0]) + 1 for trace in clip(*regions).traces}
+    told = {trace.id: int(trace.frames[0]) + 1 for trace in clip(*regions).tracks}
     assert told == {1: 5, 2: 1, 3: 2, 4: 3, 5: 9}
 
 
@@ -61,13 +60,18 @@ def test_command_labels_are_no_classes() -> None:
         drawn(keyframe(2), id="b", labels=("track (t)",)),
         drawn(keyframe(3), id="c", labels=()),
     )
-    assert [trace.label for trace in found.traces] == ["Car", "object", "object"]
+    assert [trace.label for trace in found.tracks] == ["Car", "object", "object"]
 
 
 def test_labels_come_in_the_configs_order_and_then_by_name() -> None:
     found = [chosen(task(drawn(keyframe(1), labels=(label,)))) for label in ("Zebra", "Ape", "Person")]
-    assert tasks.labels(found, Controls()) == ["Ape", "Person", "Zebra"]
-    assert tasks.labels(found, Controls.of(label_config.parse(CONFIG))) == ["Car", "Person", "Ape", "Zebra"]
+    assert used_labels(found, ExportControls()) == ["Ape", "Person", "Zebra"]
+    assert used_labels(found, ExportControls.from_config(parse_label_config(CONFIG))) == [
+        "Car",
+        "Person",
+        "Ape",
+        "Zebra",
+    ]
 
 
 def test_a_rotated_box_gives_its_upright_hull_and_turns_on_the_way() -> None:
@@ -89,7 +93,7 @@ def test_the_size_is_known_where_label_studio_or_the_task_tell_it(where: str) ->
     told = {"original_width": 640, "original_height": 360} if where == "region" else {}
     known = task(drawn(keyframe(1), **told))
     known["data"] |= {"width": 640, "height": 360} if where == "data" else {}
-    assert tasks.clip(chosen(known), Controls(), None, None).size == SIZE
+    assert read_video_tracks(chosen(known), ExportControls(), None, None).size == SIZE
 
 
 @pytest.mark.parametrize(("page", "video"), [(25, 25), (50, 25), (12.5, 25), (29.97, 30000 / 1001)])
@@ -99,7 +103,7 @@ def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float
     first, last = round(10 * step) + 1, round(20 * step) + 1
     sequence = [keyframe(first, 10), keyframe(last, 30, enabled=False)]
     sequence = [{**one, "time": one["frame"] / page} for one in sequence]
-    (trace,) = clip(drawn(*sequence), video_info=video_info).traces
+    (trace,) = clip(drawn(*sequence), video_info=video_info).tracks
     assert trace.frames.tolist() == list(range(10, 21))
     assert trace.boxes[:, 0] / 6.4 == pytest.approx(np.linspace(10, 30, 11), abs=0.01)
     assert trace.frames[trace.keys].tolist() == [10, 20]
@@ -107,21 +111,21 @@ def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float
 
 def test_a_keyframe_on_the_second_page_of_a_picture_begins_the_track_there() -> None:
     sequence = [{**keyframe(frame, enabled=frame < 30), "time": frame / 50} for frame in (22, 30)]
-    (trace,) = clip(drawn(*sequence), video_info=VideoInfo.evenly_spaced(50, 25, SIZE)).traces
+    (trace,) = clip(drawn(*sequence), video_info=VideoInfo.evenly_spaced(50, 25, SIZE)).tracks
     assert trace.frames.tolist() == [10, 11, 12, 13, 14]
     assert trace.frames[trace.keys].tolist() == [10, 14]
 
 
 def test_keyframes_after_the_videos_end_are_gone_to_and_not_reached() -> None:
     region = drawn(keyframe(1, 0), keyframe(101, 50))
-    (trace,) = clip(region, video_info=VideoInfo.evenly_spaced(51, 25, SIZE)).traces
+    (trace,) = clip(region, video_info=VideoInfo.evenly_spaced(51, 25, SIZE)).tracks
     assert trace.boxes[-1, 0] == pytest.approx(160)
     assert trace.frames[trace.keys].tolist() == [0, 50]
 
 
 def test_who_set_a_keyframe_is_told() -> None:
-    sequence = [ours(Item(1, True, 1, 1, 9, 9)).untouched(25), keyframe(5)]
-    assert clip(drawn(*sequence)).traces[0].human.tolist() == [False, True]
+    sequence = [mark_as_ours(Keyframe(1, True, 1, 1, 9, 9)).to_unchanged_json(25), keyframe(5)]
+    assert clip(drawn(*sequence)).tracks[0].human.tolist() == [False, True]
 
 
 def test_the_ground_truth_counts_and_else_what_was_submitted_last() -> None:
@@ -135,7 +139,7 @@ def test_the_ground_truth_counts_and_else_what_was_submitted_last() -> None:
     assert chosen({"data": {}, "annotations": listed}).entry["id"] == 1
     predicted = {"id": 4, "data": {}, "annotations": listed[2:], "predictions": [entry(8, "2026"), entry(9, "2027"), 5]}
     assert chosen(predicted).entry["id"] == 9
-    assert tasks.choose(predicted, 1, predictions=False) is None
+    assert choose_annotation(predicted, 1, predictions=False) is None
 
 
 @pytest.mark.parametrize(
@@ -145,9 +149,9 @@ def test_the_ground_truth_counts_and_else_what_was_submitted_last() -> None:
 def test_a_file_that_holds_something_else_is_told(tmp_path, text: str, says: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(BadRequest, match=says):
-        tasks.load(tmp_path / "a.json")
+        load_tasks(tmp_path / "a.json")
     with pytest.raises(SettingsError, match="cannot be read"):
-        tasks.load(tmp_path / "b.json")
+        load_tasks(tmp_path / "b.json")
 
 
 def test_a_region_that_cannot_be_read_is_told() -> None:
@@ -158,7 +162,7 @@ def test_a_region_that_cannot_be_read_is_told() -> None:
 def test_other_results_are_no_tracks() -> None:
     text = {"id": "t", "type": "textarea", "from_name": "text_prompt", "to_name": "video", "value": {"text": ["▶ 1"]}}
     line = {**json.loads(json.dumps(drawn(keyframe(1)))), "type": "textarea", "from_name": "region_prompt"}
-    assert len(clip(drawn(keyframe(1)), text, line).traces) == 1
+    assert len(clip(drawn(keyframe(1)), text, line).tracks) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,4 +176,4 @@ def test_other_results_are_no_tracks() -> None:
     ],
 )
 def test_names_of_folders_are_safe_and_tell_the_task(video: str, name: str) -> None:
-    assert folder(7, video) == name
+    assert folder_name(7, video) == name

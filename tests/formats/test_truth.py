@@ -18,7 +18,7 @@ from trackeval.metrics import HOTA
 
 from backend import engines
 from backend.commands import export, track
-from backend.formats import readers
+from backend.formats.readers import read_mot
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes
 from backend.tracks.prompts import Phrase, Prompt, Target, TextSearch
@@ -96,7 +96,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
             words = [TextSearch("Shape", "star")]
             track.run(video, clicked, words, settings, span=None, url=None, output=tasks, drawn=None)
             exports[bound] = folder / f"{bound}"
-            export.run(settings, tasks, export.Wanted("mot", exports[bound], predictions=True))
+            export.run(settings, tasks, export.ExportOptions("mot", exports[bound], predictions=True))
     drawn = [dict(enumerate(frame.boxes)) for frame in film.frames_drawn]
     heard = [{name: np.array(seen.box) for name, seen in one.tracks.items() if seen.box} for one in engine.results]
     return Case(by_track(drawn), by_track(heard), exports)
@@ -163,7 +163,7 @@ def test_an_export_has_the_frames_on_which_the_engine_saw_each(case: Case) -> No
     seen = sorted(sorted(boxes) for boxes in case.dense.values())
     assert any(frames[-1] - frames[0] >= len(frames) for frames in seen), "one goes and comes back"
     for folder in case.exports.values():
-        (recording,) = readers.mot(folder)
+        (recording,) = read_mot(folder)
         assert sorted(one.frames.tolist() for one in recording.tracks) == seen
         assert recording.length == len(CLIP)
 

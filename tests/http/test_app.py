@@ -14,9 +14,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.http.app import create_app
-from backend.labelstudio.client import Client
-from backend.labelstudio.frame_strip import Signed, Signer
-from backend.labelstudio.media import Media
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.frame_strip import SignedVideo, Signer
+from backend.labelstudio.media import MediaCache
 from backend.settings import Limits
 from backend.video import Video
 from tests.clips import read_code, write_clip
@@ -79,7 +79,8 @@ def test_the_token_of_setup_fetches_the_tasks_of_that_project_alone(make_service
     clients = []
     service = make_service()
     monkeypatch.setattr(
-        "backend.labelstudio.media.Media.fetch", lambda _self, url, client, _: clients.append(client) or fake_path()
+        "backend.labelstudio.media.MediaCache.fetch",
+        lambda _self, url, client, _: clients.append(client) or fake_path(),
     )
     app = create_app(service).test_client()
     app.post("/setup", json=setup_body())
@@ -280,13 +281,13 @@ def film(make_service, monkeypatch, tmp_path: Path) -> Callable[..., FlaskClient
     clip = write_clip(tmp_path / "film.mp4", frames=12, bframes=2, size=(96, 64)).path
     (tmp_path / "text.mp4").write_text("this is no video")
 
-    def fetched(_self: Media, url: str, client: Client | None, *_: object) -> Path:
+    def fetched(_self: MediaCache, url: str, client: LabelStudioClient | None, *_: object) -> Path:
         return clip if url == FILM else tmp_path / "text.mp4"
 
     def serving(**settings: Any) -> FlaskClient:
-        monkeypatch.setattr("backend.service.Signer.of", lambda settings: Signer(tmp_path / "secret"))
+        monkeypatch.setattr("backend.service.Signer.from_settings", lambda settings: Signer(tmp_path / "secret"))
         service = make_service(**settings)
-        monkeypatch.setattr(Media, "fetch", fetched)
+        monkeypatch.setattr(MediaCache, "fetch", fetched)
         monkeypatch.setattr("backend.labelstudio.videos.Video", Video)
         return create_app(service).test_client()
 
@@ -297,7 +298,7 @@ def film(make_service, monkeypatch, tmp_path: Path) -> Callable[..., FlaskClient
 def address(tmp_path: Path) -> Callable[..., str]:
     """Addresses of frames, as `project prepare` writes them into a task."""
     signer = Signer(tmp_path / "secret")
-    return lambda number, framerate=25.0, url=FILM: f"/frames/{signer.key(Signed(url, framerate))}/{number}.jpg"
+    return lambda number, framerate=25.0, url=FILM: f"/frames/{signer.key(SignedVideo(url, framerate))}/{number}.jpg"
 
 
 @pytest.mark.parametrize(
@@ -394,12 +395,12 @@ def test_a_rate_that_cannot_be_right_is_said_to_be(film, address) -> None:
 
 
 def test_a_frame_is_fetched_with_the_token_of_the_settings_alone(film, address, monkeypatch) -> None:
-    clients: list[Client | None] = []
+    clients: list[LabelStudioClient | None] = []
     there = film()
-    monkeypatch.setattr(Media, "fetch", lambda _self, url, client, *_: clients.append(client))
+    monkeypatch.setattr(MediaCache, "fetch", lambda _self, url, client, *_: clients.append(client))
     there.post("/setup", json=setup_body())
     there.get(address(1))
     ours = film(label_studio_url="http://studio.example", label_studio_api_key="t0ken")
-    monkeypatch.setattr(Media, "fetch", lambda _self, url, client, *_: clients.append(client))
+    monkeypatch.setattr(MediaCache, "fetch", lambda _self, url, client, *_: clients.append(client))
     ours.get(address(1))
     assert [client and client.url for client in clients] == [None, "http://studio.example"]

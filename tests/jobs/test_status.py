@@ -21,7 +21,7 @@ def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatc
     service = make_service(StubEngine(gate=gate, masks=True), response_timeout=0.3, show_masks=True)
     service.connect("3", "http://studio.example", "t0ken")
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
-    monkeypatch.setattr("backend.labelstudio.media.Media.fetch", lambda *_: clip)
+    monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: clip)
     ask(service)
     told = service.job_status.overview()
     assert (told["engine"], told["status"], told["running"], told["waiting"]) == ("stub", "ready", 1, 0)

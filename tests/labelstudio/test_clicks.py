@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.clicks import Click, Clicked, parse
+from backend.labelstudio.clicks import Click, ClickPrompt, parse_click_prompts
 from backend.labelstudio.label_config import PointsControl
 from backend.tracks.frame_range import LAST_FRAME
 
@@ -30,8 +30,8 @@ def without(result: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def test_a_click_says_where_it_lies_and_what_it_means() -> None:
     results = [clicked(x=8.06, y=29.97), clicked(x=50.2, y=50.16, id="g-ihGvOR5_", is_positive=False)]
-    assert parse(results, CONTROLS, DATA) == [
-        Clicked(
+    assert parse_click_prompts(results, CONTROLS, DATA) == [
+        ClickPrompt(
             "points",
             "object 1",
             (Click("mdSQW30PZR", 1, 8.06, 29.97, True), Click("g-ihGvOR5_", 1, 50.2, 50.16, False)),
@@ -46,7 +46,7 @@ def test_points_of_one_label_are_one_object() -> None:
         clicked(2, id="c"),
         clicked(1, id="d", from_name="others"),
     ]
-    objects = parse(results, CONTROLS | {"others": PointsControl("$frames", {})}, DATA)
+    objects = parse_click_prompts(results, CONTROLS | {"others": PointsControl("$frames", {})}, DATA)
     assert [(one.control, one.label, [click.id for click in one.clicks]) for one in objects] == [
         ("points", "object 1", ["a", "c"]),
         ("points", "object 2", ["b"]),
@@ -56,18 +56,20 @@ def test_points_of_one_label_are_one_object() -> None:
 
 @pytest.mark.parametrize(("index", "frame"), [(0, 1), (1, 26), (3, 76)])
 def test_the_picture_that_was_clicked_says_which_frame(index: int, frame: int) -> None:
-    ((click,),) = (one.clicks for one in parse([clicked(index)], CONTROLS, DATA))
+    ((click,),) = (one.clicks for one in parse_click_prompts([clicked(index)], CONTROLS, DATA))
     assert click.frame == frame
 
 
 def test_of_a_single_picture_there_is_no_index() -> None:
-    (one,) = parse([without(clicked(), "item_index")], CONTROLS, {"frames": "/7.jpg", "frame_numbers": [7]})
+    (one,) = parse_click_prompts(
+        [without(clicked(), "item_index")], CONTROLS, {"frames": "/7.jpg", "frame_numbers": [7]}
+    )
     assert one.clicks[0].frame == 7
 
 
 @pytest.mark.parametrize("said", [None, "true", 1])
 def test_after_a_reload_nobody_says_whether_a_click_is_on_the_object(said: object) -> None:
-    absent, strange = parse(
+    absent, strange = parse_click_prompts(
         [without(clicked(), "is_positive"), clicked(label="object 2", is_positive=said)], CONTROLS, DATA
     )
     assert absent.clicks[0].positive is None
@@ -78,16 +80,16 @@ def test_the_label_is_found_under_either_name_and_may_be_missing() -> None:
     plain, bare = clicked(), clicked()
     plain["value"] = without(plain["value"], "keypointlabels")
     bare["value"] = without(bare["value"], "keypointlabels", "labels")
-    assert [one.label for one in parse([plain, bare], CONTROLS, DATA)] == ["object 1", ""]
+    assert [one.label for one in parse_click_prompts([plain, bare], CONTROLS, DATA)] == ["object 1", ""]
 
 
 def test_other_regions_are_no_clicks() -> None:
-    assert parse([{"type": "videorectangle", "id": "x"}, {}], CONTROLS, DATA) == []
+    assert parse_click_prompts([{"type": "videorectangle", "id": "x"}, {}], CONTROLS, DATA) == []
 
 
 def test_points_of_a_control_that_is_on_no_strip_are_named() -> None:
     with pytest.raises(BadRequest, match='the control "dots", which is on no strip of frames'):
-        parse([clicked(from_name="dots")], CONTROLS, DATA)
+        parse_click_prompts([clicked(from_name="dots")], CONTROLS, DATA)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_points_of_a_control_that_is_on_no_strip_are_named() -> None:
 )
 def test_a_task_that_does_not_say_which_frames_its_pictures_are_names_the_mend(data: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match=rf"does not say .* \(frame_numbers\): {PREPARE}"):
-        parse([clicked()], CONTROLS, data)
+        parse_click_prompts([clicked()], CONTROLS, data)
 
 
 @pytest.mark.parametrize(
@@ -122,25 +124,25 @@ def test_a_task_that_does_not_say_which_frames_its_pictures_are_names_the_mend(d
 )
 def test_a_picture_without_a_frame_is_named(index: object, numbers: list[object]) -> None:
     with pytest.raises(BadRequest, match=f"names no frame for picture {index}: {PREPARE}"):
-        parse([clicked(index)], CONTROLS, DATA | {"frame_numbers": numbers})
+        parse_click_prompts([clicked(index)], CONTROLS, DATA | {"frame_numbers": numbers})
 
 
 @pytest.mark.parametrize(("x", "y"), [(-0.1, 50), (100.1, 50), (50, -1), (50, 101), (float("nan"), 5), (10**400, 5)])
 def test_a_point_outside_the_picture_is_to_be_deleted(x: float, y: float) -> None:
     with pytest.raises(BadRequest, match="lies outside the picture: delete it"):
-        parse([clicked(x=x, y=y)], CONTROLS, DATA)
+        parse_click_prompts([clicked(x=x, y=y)], CONTROLS, DATA)
 
 
 @pytest.mark.parametrize(("x", "y"), [(None, 5), (5, None), ("5", 5), (True, 5), (5, False), ([5], 5)])
 def test_a_point_without_a_place_is_to_be_deleted(x: object, y: object) -> None:
     with pytest.raises(BadRequest, match="a point has no place: delete it"):
-        parse([clicked(x=x, y=y)], CONTROLS, DATA)
+        parse_click_prompts([clicked(x=x, y=y)], CONTROLS, DATA)
 
 
 @pytest.mark.parametrize("value", [None, [], "x"])
 def test_a_point_without_a_value_has_no_place(value: object) -> None:
     with pytest.raises(BadRequest, match="has no place"):
-        parse([clicked(value=value)], CONTROLS, DATA)
+        parse_click_prompts([clicked(value=value)], CONTROLS, DATA)
 
 
 @given(
@@ -151,5 +153,5 @@ def test_a_point_without_a_value_has_no_place(value: object) -> None:
 )
 def test_every_place_in_the_picture_is_one(x: float, y: float, index: int, numbers: list[int]) -> None:
     data = {"frames": [f"/{number}.jpg" for number in numbers], "frame_numbers": numbers}
-    (one,) = parse([clicked(index, x, y)], CONTROLS, data)
+    (one,) = parse_click_prompts([clicked(index, x, y)], CONTROLS, data)
     assert one.clicks == (Click("mdSQW30PZR", numbers[index], x, y, True),)

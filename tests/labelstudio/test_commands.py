@@ -7,7 +7,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.commands import COMMANDS, MARK, TRACK, Command, Question, asked, command, own, question
+from backend.labelstudio.commands import (
+    COMMANDS,
+    MARK,
+    TRACK,
+    Command,
+    TextQuery,
+    parse_command,
+    parse_text_query,
+    person_lines,
+    typed_lines,
+)
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 
 FRAMES = st.integers(1, LAST_FRAME)
@@ -20,32 +30,32 @@ LINES = st.text() | st.lists(PIECES | st.text(max_size=3)).map(" ".join)
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        ("red car", Question(("red car",))),
-        ("  red \t car ", Question(("red car",))),
-        ("red car, person", Question(("red car", "person"))),
-        ("person,car ,person", Question(("person", "car"))),
-        ("all", Question(("all",))),
-        ("red car at 120", Question(("red car",), at=120)),
-        ("red car, person AT 120", Question(("red car", "person"), at=120)),
-        ("person from 1 to 300", Question(("person",), within=FrameRange(1, 300))),
-        ("person From 7 To 7", Question(("person",), within=FrameRange(7, 7))),
-        ("person redo", Question(("person",), redo=True)),
-        ("person at 5 redo", Question(("person",), at=5, redo=True)),
-        ("person, car from 5 to 9 Redo", Question(("person", "car"), within=FrameRange(5, 9), redo=True)),
+        ("red car", TextQuery(("red car",))),
+        ("  red \t car ", TextQuery(("red car",))),
+        ("red car, person", TextQuery(("red car", "person"))),
+        ("person,car ,person", TextQuery(("person", "car"))),
+        ("all", TextQuery(("all",))),
+        ("red car at 120", TextQuery(("red car",), at=120)),
+        ("red car, person AT 120", TextQuery(("red car", "person"), at=120)),
+        ("person from 1 to 300", TextQuery(("person",), within=FrameRange(1, 300))),
+        ("person From 7 To 7", TextQuery(("person",), within=FrameRange(7, 7))),
+        ("person redo", TextQuery(("person",), redo=True)),
+        ("person at 5 redo", TextQuery(("person",), at=5, redo=True)),
+        ("person, car from 5 to 9 Redo", TextQuery(("person", "car"), within=FrameRange(5, 9), redo=True)),
         # words of ours that stand where they mean nothing are the annotator's
-        ("man at the wheel", Question(("man at the wheel",))),
-        ("man at wheel 5", Question(("man at wheel 5",))),
-        ("bus from 5", Question(("bus from 5",))),
-        ("bus from 5 to town", Question(("bus from 5 to town",))),
-        ("bus to 5", Question(("bus to 5",))),
-        ("redo me", Question(("redo me",))),
-        ("cat 22", Question(("cat 22",))),
-        ("hat 22", Question(("hat 22",))),
-        ("Größe at 3", Question(("Größe",), at=3)),
+        ("man at the wheel", TextQuery(("man at the wheel",))),
+        ("man at wheel 5", TextQuery(("man at wheel 5",))),
+        ("bus from 5", TextQuery(("bus from 5",))),
+        ("bus from 5 to town", TextQuery(("bus from 5 to town",))),
+        ("bus to 5", TextQuery(("bus to 5",))),
+        ("redo me", TextQuery(("redo me",))),
+        ("cat 22", TextQuery(("cat 22",))),
+        ("hat 22", TextQuery(("hat 22",))),
+        ("Größe at 3", TextQuery(("Größe",), at=3)),
     ],
 )
-def test_a_line_of_words_says_what_to_find_and_where(line: str, meant: Question) -> None:
-    assert question(line) == meant
+def test_a_line_of_words_says_what_to_find_and_where(line: str, meant: TextQuery) -> None:
+    assert parse_text_query(line) == meant
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,7 @@ def test_a_line_of_words_says_what_to_find_and_where(line: str, meant: Question)
 )
 def test_a_line_of_words_that_means_nothing_says_why(line: str, sentence: str) -> None:
     with pytest.raises(BadRequest) as error:
-        question(line)
+        parse_text_query(line)
     assert str(error.value).startswith(sentence)
 
 
@@ -92,7 +102,7 @@ def test_a_line_of_words_that_means_nothing_says_why(line: str, sentence: str) -
     ],
 )
 def test_a_regions_line_is_one_of_the_commands(line: str, meant: Command) -> None:
-    assert command(line) == meant
+    assert parse_command(line) == meant
 
 
 @pytest.mark.parametrize(
@@ -101,13 +111,13 @@ def test_a_regions_line_is_one_of_the_commands(line: str, meant: Command) -> Non
 )
 def test_what_is_no_command_is_told_which_there_are(line: str) -> None:
     with pytest.raises(BadRequest) as error:
-        command(line)
+        parse_command(line)
     assert str(error.value) == f'"{line}" is no command; there are: {COMMANDS}'
 
 
 def test_a_long_line_is_told_by_its_beginning() -> None:
     with pytest.raises(BadRequest, match=f'^"{"x" * 40}" is no command'):
-        command("x" * 1000)
+        parse_command("x" * 1000)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +132,12 @@ def test_a_long_line_is_told_by_its_beginning() -> None:
 )
 def test_a_command_that_names_no_frames_says_so(line: str, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
-        command(line)
+        parse_command(line)
 
 
 @pytest.mark.parametrize("name", COMMANDS.replace("A", "5").replace("B", "9").replace("N", "30").split(" · "))
 def test_every_command_that_is_named_is_one(name: str) -> None:
-    assert command(name) != TRACK
+    assert parse_command(name) != TRACK
 
 
 @pytest.mark.parametrize(
@@ -135,7 +145,7 @@ def test_every_command_that_is_named_is_one(name: str) -> None:
     [("to 5", True), ("from 2 to 5", True), ("9 frames", True), ("back", False), ("stop", False), ("redo", False)],
 )
 def test_a_command_is_limited_where_it_names_frames(line: str, limited: bool) -> None:
-    assert command(line).is_limited is limited
+    assert parse_command(line).is_limited is limited
     assert not TRACK.is_limited
 
 
@@ -144,13 +154,13 @@ def test_a_command_is_limited_where_it_names_frames(line: str, limited: bool) ->
 @example("bac\u212a")
 def test_any_text_is_understood_or_refused_with_a_sentence(line: str) -> None:
     with contextlib.suppress(BadRequest):
-        found = question(line)
+        found = parse_text_query(line)
         assert all(found.phrases)
         assert len(set(found.phrases)) == len(found.phrases) > 0
         assert found.at is None or 1 <= found.at <= LAST_FRAME
         assert 1 <= found.within.first <= found.within.last <= LAST_FRAME
     with contextlib.suppress(BadRequest):
-        said = command(line)
+        said = parse_command(line)
         assert said != TRACK or said.within == ALL_FRAMES
         assert 1 <= said.within.first <= said.within.last <= LAST_FRAME
 
@@ -163,10 +173,10 @@ def test_any_text_is_understood_or_refused_with_a_sentence(line: str) -> None:
 def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], frames: list[int], redo: bool) -> None:
     words, last = ", ".join(phrases), " redo" * redo
     first, stop = frames
-    assert question(f"{words} at {first}{last}") == Question(tuple(phrases), at=first, redo=redo)
-    within = question(f"{words} from {first} to {stop}{last}")
-    assert within == Question(tuple(phrases), within=FrameRange(first, stop), redo=redo)
-    assert command(f"from {first} to {stop}") == Command(within=FrameRange(first, stop))
+    assert parse_text_query(f"{words} at {first}{last}") == TextQuery(tuple(phrases), at=first, redo=redo)
+    within = parse_text_query(f"{words} from {first} to {stop}{last}")
+    assert within == TextQuery(tuple(phrases), within=FrameRange(first, stop), redo=redo)
+    assert parse_command(f"from {first} to {stop}") == Command(within=FrameRange(first, stop))
 
 
 @pytest.mark.parametrize(
@@ -191,5 +201,5 @@ def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], f
 def test_the_last_line_asks_unless_it_is_ours_and_all_others_stay(
     lines: object, asks: str | None, theirs: list[str]
 ) -> None:
-    assert asked(lines) == asks
-    assert own(lines) == theirs
+    assert typed_lines(lines) == asks
+    assert person_lines(lines) == theirs

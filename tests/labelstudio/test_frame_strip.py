@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.frame_strip import Signed, Signer, numbers
+from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
 
-VIDEO = Signed("/data/upload/1/clip.mp4", 29.97)
+VIDEO = SignedVideo("/data/upload/1/clip.mp4", 29.97)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
 
 @given(length=st.integers(1, 10**6), most=st.integers(2, 1000))
 def test_a_strip_goes_evenly_from_the_first_frame_to_the_last(length: int, most: int) -> None:
-    strip = numbers(length, most)
+    strip = strip_frames(length, most)
     assert (strip[0], strip[-1]) == (1, length)
     assert len(strip) <= most
     steps = [after - before for before, after in itertools.pairwise(strip)]
@@ -47,18 +47,18 @@ def test_a_strip_goes_evenly_from_the_first_frame_to_the_last(length: int, most:
     ],
 )
 def test_some_strips(length: int, most: int, strip: list[int]) -> None:
-    assert numbers(length, most) == strip
+    assert strip_frames(length, most) == strip
 
 
 @given(url=st.text(), framerate=st.floats(allow_nan=False))
 def test_a_key_names_its_video_and_fits_into_an_address(signer: Signer, url: str, framerate: float) -> None:
-    key = signer.key(Signed(url, framerate))
+    key = signer.key(SignedVideo(url, framerate))
     assert re.fullmatch(r"[A-Za-z0-9_-]+", key)
     assert signer.video(key) == (url, framerate)
 
 
 def test_the_same_video_always_gets_the_same_key(signer: Signer) -> None:
-    assert signer.key(VIDEO) == signer.key(Signed(*VIDEO)) != signer.key(VIDEO._replace(framerate=25.0))
+    assert signer.key(VIDEO) == signer.key(SignedVideo(*VIDEO)) != signer.key(VIDEO._replace(framerate=25.0))
 
 
 def test_a_key_that_was_changed_anywhere_is_refused(signer: Signer) -> None:

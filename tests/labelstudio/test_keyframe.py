@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.keyframe import Item, parse, percent, visible_frames
+from backend.labelstudio.keyframe import Keyframe, boxes_to_percent, count_visible_frames, parse_keyframes
 from tests.labelstudio.bodies import keyframe
 
 percents = st.floats(-20, 120, allow_nan=False)
 sizes = st.floats(0.01, 120)
 items = st.builds(
-    Item,
+    Keyframe,
     frame=st.integers(1, 10**6),
     enabled=st.booleans(),
     x=percents,
@@ -23,15 +23,15 @@ items = st.builds(
 )
 
 
-def through_the_page(written: dict) -> Item:
+def through_the_page(written: dict) -> Keyframe:
     """JSON out and in, as a browser does it: whole numbers lose their point and -0 its sign."""
     text = json.dumps({key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in written.items()})
-    return parse([json.loads(text)])[0]
+    return parse_keyframes([json.loads(text)])[0]
 
 
 @given(items)
-def test_a_written_keyframe_comes_back_to_the_digit_and_answered(item: Item) -> None:
-    back = through_the_page(item.written(25))
+def test_a_written_keyframe_comes_back_to_the_digit_and_answered(item: Keyframe) -> None:
+    back = through_the_page(item.to_json(25))
     assert not back.is_corrected
     assert back.is_human  # the strategy draws no fingerprint: a person set it
     for name in ("frame", "enabled", "x", "y", "width", "height", "rotation"):
@@ -39,31 +39,31 @@ def test_a_written_keyframe_comes_back_to_the_digit_and_answered(item: Item) -> 
 
 
 @given(items, st.sampled_from(["x", "y", "width", "height", "rotation"]), st.floats(0.001, 5))
-def test_a_moved_keyframe_is_seen_as_corrected_whatever_it_carries(item: Item, name: str, by: float) -> None:
-    written = item.written(25)
-    moved = parse([{**written, name: written[name] + by}])[0]
+def test_a_moved_keyframe_is_seen_as_corrected_whatever_it_carries(item: Keyframe, name: str, by: float) -> None:
+    written = item.to_json(25)
+    moved = parse_keyframes([{**written, name: written[name] + by}])[0]
     assert moved.is_corrected
     assert not moved.is_toggled
 
 
 @given(items)
-def test_a_neighbours_fingerprint_fits_no_other_frame(item: Item) -> None:
-    assert parse([{**item.written(25), "frame": item.frame + 1}])[0].is_corrected
+def test_a_neighbours_fingerprint_fits_no_other_frame(item: Keyframe) -> None:
+    assert parse_keyframes([{**item.to_json(25), "frame": item.frame + 1}])[0].is_corrected
 
 
 @given(items)
-def test_the_drift_of_a_redraw_is_no_correction(item: Item) -> None:
-    rounded = item.written(25) | {
+def test_the_drift_of_a_redraw_is_no_correction(item: Keyframe) -> None:
+    rounded = item.to_json(25) | {
         name: round(getattr(item, name), 3) for name in ("x", "y", "width", "height", "rotation")
     }
     rounded["width"] = max(rounded["width"], 0.01)
-    exact = parse([{key: v for key, v in rounded.items() if key != "fp"}])[0]
+    exact = parse_keyframes([{key: v for key, v in rounded.items() if key != "fp"}])[0]
     drifted = {**rounded, "fp": exact.fingerprint, "x": rounded["x"] + 1e-13}
-    assert not parse([drifted])[0].is_corrected
+    assert not parse_keyframes([drifted])[0].is_corrected
 
 
 def test_the_fingerprint_is_the_documented_one() -> None:
-    item = Item(30, True, 10.5, -0.00001, 12, 16.66666)
+    item = Keyframe(30, True, 10.5, -0.00001, 12, 16.66666)
     assert item.fingerprint == fingerprint_by_hand("30|1|10.5000|0.0000|12.0000|16.6667|0.0000")
 
 
@@ -74,14 +74,14 @@ def fingerprint_by_hand(text: str) -> str:
 
 
 def test_a_toggle_is_told_from_a_move() -> None:
-    written = parse([keyframe(30)])[0].written(25)
-    toggled = parse([{**written, "enabled": False}])[0]
+    written = parse_keyframes([keyframe(30)])[0].to_json(25)
+    toggled = parse_keyframes([{**written, "enabled": False}])[0]
     assert toggled.is_corrected
     assert toggled.is_toggled
 
 
 def test_a_later_keyframe_on_the_same_frame_counts_and_all_are_sorted() -> None:
-    sequence = parse([keyframe(50), keyframe(1), keyframe(50, x=33)])
+    sequence = parse_keyframes([keyframe(50), keyframe(1), keyframe(50, x=33)])
     assert [(item.frame, item.x) for item in sequence] == [(1, 10), (50, 33)]
 
 
@@ -101,14 +101,14 @@ def test_a_later_keyframe_on_the_same_frame_counts_and_all_are_sorted() -> None:
 )
 def test_what_cannot_be_read_is_named(sequence: object, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
-        parse(sequence)
+        parse_keyframes(sequence)
 
 
 def test_percent_and_pixels_agree() -> None:
-    rows = percent(np.array([[64.0, 36, 128, 180], [np.nan] * 4]), 640, 360)
+    rows = boxes_to_percent(np.array([[64.0, 36, 128, 180], [np.nan] * 4]), 640, 360)
     assert rows[0].tolist() == [10, 10, 10, 40]
     assert np.isnan(rows[1]).all()
-    box = parse([keyframe(1, 10, 10, 10, 40)])[0].box(640, 360)
+    box = parse_keyframes([keyframe(1, 10, 10, 10, 40)])[0].box(640, 360)
     assert np.allclose(box, (64, 36, 128, 180))
 
 
@@ -121,17 +121,17 @@ def test_percent_and_pixels_agree() -> None:
     st.integers(16, 8000),
 )
 def test_the_way_to_pixels_and_back_is_exact_to_the_rounding(x, y, w, h, width, height) -> None:
-    box = parse([keyframe(1, x, y, w, h)])[0].box(width, height)
-    assert np.allclose(percent(np.array([box]), width, height)[0], [x, y, w, h], atol=1.01e-4)
+    box = parse_keyframes([keyframe(1, x, y, w, h)])[0].box(width, height)
+    assert np.allclose(boxes_to_percent(np.array([box]), width, height)[0], [x, y, w, h], atol=1.01e-4)
 
 
 def test_a_rotated_box_is_prompted_by_its_upright_hull() -> None:
-    item = parse([keyframe(1, 50, 50, 10, 20, rotation=90)])[0]
+    item = parse_keyframes([keyframe(1, 50, 50, 10, 20, rotation=90)])[0]
     # A quarter turn clockwise about the upper left corner (320, 180): 64 wide becomes 64 down, 72 high becomes 72 left.
     assert np.allclose(item.box(640, 360), (320 - 72, 180, 320, 180 + 64))
 
 
 def test_visible_frames_follow_label_studios_lifespans() -> None:
-    items = parse([keyframe(1), keyframe(10, enabled=False), keyframe(20), keyframe(21, enabled=False)])
-    assert visible_frames(items, 101) == 10 + 2
-    assert visible_frames(parse([keyframe(91)]), 101) == 10
+    items = parse_keyframes([keyframe(1), keyframe(10, enabled=False), keyframe(20), keyframe(21, enabled=False)])
+    assert count_visible_frames(items, 101) == 10 + 2
+    assert count_visible_frames(parse_keyframes([keyframe(91)]), 101) == 10

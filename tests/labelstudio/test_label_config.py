@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BadRequest
-from backend.labelstudio.label_config import LabelConfig, parse
+from backend.labelstudio.label_config import LabelConfig, parse_label_config
 from tests.labelstudio.bodies import CONFIG
 
 SHIPPED = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
@@ -14,7 +14,7 @@ STRIP = '<Image name="frames" valueList="$frames"/>'
 
 def config(*tags: str) -> LabelConfig:
     """One of a video with boxes and these tags."""
-    return parse(f"<View>{FRAMED}{''.join(tags)}</View>")
+    return parse_label_config(f"<View>{FRAMED}{''.join(tags)}</View>")
 
 
 def labelled(*labels: str) -> LabelConfig:
@@ -22,7 +22,7 @@ def labelled(*labels: str) -> LabelConfig:
 
 
 def test_the_shipped_form_is_understood() -> None:
-    config = parse(CONFIG)
+    config = parse_label_config(CONFIG)
     assert config.rectangles == {"box": "video"}
     assert config.labels == {"video": ("Car", "Person")}
     assert config.commands == {"track (t)"}
@@ -30,7 +30,7 @@ def test_the_shipped_form_is_understood() -> None:
 
 
 def test_other_names_work_too() -> None:
-    config = parse(
+    config = parse_label_config(
         '<View><Video name="film" value="$clip"/><VideoRectangle name="rect" toName="film"/>'
         '<Labels name="kind" toName="film"><Label value="Ball"/></Labels></View>'
     )
@@ -39,7 +39,7 @@ def test_other_names_work_too() -> None:
 
 
 def test_a_command_is_no_class_and_an_unknown_label_is_named() -> None:
-    config = parse(CONFIG)
+    config = parse_label_config(CONFIG)
     assert config.classes(("Car", "track (t)"), "video") == ("Car",)
     assert config.classes(("track (t)",), "video") == ("Car",)
     with pytest.raises(BadRequest, match='"Truck" is not in the label config, which has: Car, Person'):
@@ -48,9 +48,11 @@ def test_a_command_is_no_class_and_an_unknown_label_is_named() -> None:
 
 def test_a_label_is_known_by_its_alias_and_one_from_the_task_is_not_refused() -> None:
     tags = '<Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/>'
-    alias = parse(f'<View>{tags}<Labels name="l" toName="v"><Label value="Brand" alias="B"/></Labels></View>')
+    alias = parse_label_config(
+        f'<View>{tags}<Labels name="l" toName="v"><Label value="Brand" alias="B"/></Labels></View>'
+    )
     assert alias.classes(("B",), "v") == ("B",)
-    dynamic = parse(f'<View>{tags}<Labels name="l" toName="v" value="$classes"/></View>')
+    dynamic = parse_label_config(f'<View>{tags}<Labels name="l" toName="v" value="$classes"/></View>')
     assert dynamic.classes(("whatever",), "v") == ("whatever",)
 
 
@@ -66,7 +68,9 @@ def test_a_label_is_known_by_its_alias_and_one_from_the_task_is_not_refused() ->
     ],
 )
 def test_the_framerate_is_the_one_the_page_counts_with(framerate: str, data: dict, rate: float) -> None:
-    config = parse(f'<View><Video name="v" value="$video" {framerate}/><VideoRectangle name="b" toName="v"/></View>')
+    config = parse_label_config(
+        f'<View><Video name="v" value="$video" {framerate}/><VideoRectangle name="b" toName="v"/></View>'
+    )
     assert config.videos["v"].rate(data) == rate
 
 
@@ -84,16 +88,16 @@ def test_the_framerate_is_the_one_the_page_counts_with(framerate: str, data: dic
 )
 def test_a_config_that_cannot_be_prompted_says_what_to_add(xml: str, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
-        parse(xml)
+        parse_label_config(xml)
 
 
 def test_a_task_without_the_video_says_which_field_is_missing() -> None:
     with pytest.raises(BadRequest, match='needs the field "video"'):
-        parse(CONFIG).videos["video"].url({"image": "x"})
+        parse_label_config(CONFIG).videos["video"].url({"image": "x"})
 
 
 def test_the_shipped_config_is_understood_whole() -> None:
-    shipped = parse(SHIPPED)
+    shipped = parse_label_config(SHIPPED)
     assert shipped.rectangles == {"box": "video"}
     assert shipped.labels == {"video": ("Car", "Person", "Ball")}
     assert shipped.commands == {"track (t)"}
@@ -102,7 +106,7 @@ def test_the_shipped_config_is_understood_whole() -> None:
     assert {name: control.pictures for name, control in shipped.points.items()} == {"points": "$frames"}
     assert shipped.phrases == {"Car": "car", "Person": "person", "Ball": "ball"}
     assert shipped.notes == ()
-    assert shipped.understood() == [
+    assert shipped.describe() == [
         "boxes: box",
         "words: text_prompt",
         "commands of a region: region_prompt",
@@ -112,7 +116,7 @@ def test_the_shipped_config_is_understood_whole() -> None:
 
 
 def test_everything_may_have_other_names() -> None:
-    mine = parse(
+    mine = parse_label_config(
         '<View><Video name="film" value="$clip" framerate="$rate"/><VideoRectangle name="rect" toName="film"/>'
         '<TextArea name="find" toName="film"/><TextArea name="order" toName="film" perRegion="true"/>'
         '<KeyPointLabels name="dots" toName="stills"><Label value="this"/></KeyPointLabels>'
@@ -121,7 +125,7 @@ def test_everything_may_have_other_names() -> None:
     assert (mine.words, mine.lines) == ({"find": "film"}, {"order"})
     assert (mine.points["dots"].pictures, mine.points["dots"].classes) == ("$stills", {})
     assert mine.notes == ()
-    assert mine.understood() == ["boxes: rect", "words: find", "commands of a region: order", "clicks: dots"]
+    assert mine.describe() == ["boxes: rect", "words: find", "commands of a region: order", "clicks: dots"]
 
 
 def test_where_our_lines_are_other_texts_are_the_annotators() -> None:
@@ -158,7 +162,7 @@ def test_what_is_clicked_gets_the_class_that_its_label_says_or_is_or_the_first()
         '<Label value="object 3" alias="3" class="Ball"/><Label value="object 4" class="Bus"/></KeyPointLabels>',
     )
     given = ("object 1", "object 2", "Ball", "3", "object 4", "unknown")
-    assert [mine.clicked("dots", label, "video") for label in given] == [
+    assert [mine.click_classes("dots", label, "video") for label in given] == [
         ("Ball",),
         ("Car",),
         ("Ball",),
@@ -167,7 +171,7 @@ def test_what_is_clicked_gets_the_class_that_its_label_says_or_is_or_the_first()
         ("Car",),
     ]
     bare = config(STRIP, '<KeyPointLabels name="dots" toName="frames"><Label value="object 1"/></KeyPointLabels>')
-    assert bare.clicked("dots", "object 1", "video") == ()
+    assert bare.click_classes("dots", "object 1", "video") == ()
 
 
 def test_the_words_of_a_label_are_those_that_it_gives_or_its_name() -> None:
@@ -182,7 +186,7 @@ def test_the_words_of_a_label_are_those_that_it_gives_or_its_name() -> None:
 
 
 def test_keys_to_press_stand_for_no_words() -> None:
-    assert "track (t)" not in parse(CONFIG).phrases
+    assert "track (t)" not in parse_label_config(CONFIG).phrases
 
 
 @pytest.mark.parametrize(
@@ -207,15 +211,15 @@ def test_a_phrase_means_the_class_whose_words_it_ends_with(phrase: str, named: t
     mine = labelled(
         '<Label value="Car"/><Label value="Lorry" phrase="old truck"/><Label value="Engine" phrase="fire truck"/>'
     )
-    assert mine.named(phrase, "video") == named
+    assert mine.classes_of_phrase(phrase, "video") == named
 
 
 def test_a_phrase_that_could_mean_two_classes_means_none_unless_it_is_ones_own_words() -> None:
     mine = labelled('<Label value="Car"/><Label value="Race Car"/>')
-    assert mine.named("fast race car", "video") == ()
-    assert mine.named("race car", "video") == ("Race Car",)
-    assert mine.named("fast car", "video") == ("Car",)
-    assert mine.named("car", "film") == ()
+    assert mine.classes_of_phrase("fast race car", "video") == ()
+    assert mine.classes_of_phrase("race car", "video") == ("Race Car",)
+    assert mine.classes_of_phrase("fast car", "video") == ("Car",)
+    assert mine.classes_of_phrase("car", "film") == ()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def test_what_cannot_be_prompted_is_noted_last(tags: str, sentence: str) -> None
     noted = config(tags)
     assert len(noted.notes) == 1
     assert re.match(f"^.*{sentence}", noted.notes[0])
-    assert noted.understood()[-1] == noted.notes[0]
+    assert noted.describe()[-1] == noted.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,7 @@ def test_nothing_is_noted_of_what_works(tags: str) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    assert config().understood() == [
+    assert config().describe() == [
         "boxes: box",
         "no words: there is no TextArea on the video",
         "no clicks: there is no strip of frames",

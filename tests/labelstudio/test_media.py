@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import MediaError
-from backend.labelstudio.client import Client
-from backend.labelstudio.media import Media
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.media import MediaCache
 
 BYTES = bytes(range(256)) * 40
 
@@ -92,14 +92,14 @@ def servers() -> Iterator[tuple[Server, Server]]:
         server.server_close()
 
 
-def media(folder: Path, max_bytes: int = 1 << 24, max_seconds: float = 30) -> Media:
-    return Media(folder / "media", max_bytes, max_seconds)
+def media(folder: Path, max_bytes: int = 1 << 24, max_seconds: float = 30) -> MediaCache:
+    return MediaCache(folder / "media", max_bytes, max_seconds)
 
 
 def test_a_file_is_fetched_once_and_whole(servers, tmp_path: Path) -> None:
     ours, _ = servers
     cache = media(tmp_path)
-    client = Client(ours.url, "legacy")
+    client = LabelStudioClient(ours.url, "legacy")
     paths: list[Path] = []
     threads = [threading.Thread(target=lambda: paths.append(cache.fetch("/data/a.mp4", client))) for _ in range(8)]
     for thread in threads:
@@ -114,7 +114,7 @@ def test_a_file_is_fetched_once_and_whole(servers, tmp_path: Path) -> None:
 
 def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
     ours, theirs = servers
-    client = Client(ours.url, "legacy")
+    client = LabelStudioClient(ours.url, "legacy")
     media(tmp_path).fetch(f"{theirs.url}/video.mp4", client)
     media(tmp_path).fetch("/away", client)
     assert ours.seen == [("/away", "Token legacy")]
@@ -123,7 +123,7 @@ def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
 
 def test_a_personal_access_token_is_exchanged_once(servers, tmp_path: Path) -> None:
     ours, _ = servers
-    client = Client(ours.url, "a.b.c")
+    client = LabelStudioClient(ours.url, "a.b.c")
     for name in ("/1.mp4", "/2.mp4"):
         media(tmp_path).fetch(name, client)
     assert ours.seen == [
@@ -149,14 +149,14 @@ def test_a_personal_access_token_is_exchanged_once(servers, tmp_path: Path) -> N
 def test_what_cannot_be_fetched_leaves_nothing_and_says_why(servers, tmp_path, url, limits, sentence) -> None:
     ours, _ = servers
     with pytest.raises(MediaError, match=sentence) as error:
-        media(tmp_path, **limits).fetch(url, Client(ours.url, ""))
+        media(tmp_path, **limits).fetch(url, LabelStudioClient(ours.url, ""))
     assert ours.url not in str(error.value)
     assert list((tmp_path / "media").iterdir()) == []
 
 
 def test_a_broken_download_is_tried_again(servers, tmp_path: Path) -> None:
     ours, _ = servers
-    cache, client = media(tmp_path), Client(ours.url, "")
+    cache, client = media(tmp_path), LabelStudioClient(ours.url, "")
     for _ in range(2):
         with pytest.raises(MediaError):
             cache.fetch("/cut", client)
@@ -167,7 +167,7 @@ def test_a_personal_access_token_is_not_carried_to_where_label_studio_redirects(
     ours, theirs = servers
     ours.redirects = True
     with pytest.raises(MediaError, match="refused the personal access token"):
-        media(tmp_path).fetch("/1.mp4", Client(ours.url, "a.b.c"))
+        media(tmp_path).fetch("/1.mp4", LabelStudioClient(ours.url, "a.b.c"))
     assert theirs.seen == []
 
 
@@ -175,14 +175,16 @@ def test_a_download_that_nobody_waits_for_is_given_up(servers, tmp_path: Path) -
     ours, _ = servers
     started = time.monotonic()
     with pytest.raises(MediaError, match="nobody waits"):
-        media(tmp_path).fetch("/drip", Client(ours.url, ""), cancelled=lambda: time.monotonic() > started + 0.2)
+        media(tmp_path).fetch(
+            "/drip", LabelStudioClient(ours.url, ""), cancelled=lambda: time.monotonic() > started + 0.2
+        )
     assert list((tmp_path / "media").iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["http://[bad/x", "http://a..b/x", "http://127.0.0.1:99999/x"])
 def test_an_address_that_is_none_is_said_to_be(tmp_path: Path, url: str) -> None:
     with pytest.raises(MediaError, match=r"use http|check the task's url|is its server up"):
-        media(tmp_path).fetch(url, Client("http://127.0.0.1:1", "token\n"))
+        media(tmp_path).fetch(url, LabelStudioClient("http://127.0.0.1:1", "token\n"))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "s3://bucket/a.mp4", "clip.mp4", "ftp://x/y"])

@@ -8,9 +8,9 @@ import pytest
 
 from backend.http.app import create_app
 from backend.labelstudio.commands import Command
-from backend.labelstudio.label_config import parse as parse_config
-from backend.labelstudio.request import Interaction, parse
-from backend.labelstudio.segments import cut
+from backend.labelstudio.label_config import parse_label_config as parse_config
+from backend.labelstudio.request import PredictRequest, parse_request
+from backend.labelstudio.segments import cut_segments
 from backend.predict.response_cache import ResponseCache
 from backend.tracks.frame_range import FrameRange
 from tests.fakes import FakeVideo, StubEngine
@@ -23,9 +23,9 @@ def recorded(name: str) -> dict[str, Any]:
     return body
 
 
-def read(name: str) -> Interaction:
+def read(name: str) -> PredictRequest:
     body = recorded(name)
-    return parse(body["tasks"], body["params"]["context"], parse_config(body["label_config"]))
+    return parse_request(body["tasks"], body["params"]["context"], parse_config(body["label_config"]))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def read(name: str) -> Interaction:
 def test_the_gesture_is_understood(name, classes, humans, corrected, kept) -> None:
     interaction = read(name)
     assert interaction.framerate == pytest.approx(25)
-    (asked,) = interaction.asked
+    (asked,) = interaction.region_prompts
     region = asked.region
     assert asked.classes == classes
-    assert {item.frame for item in region.items if item.is_human} == humans
-    assert {item.frame for item in region.items if item.is_corrected} == corrected
-    assert [segment.kept is not None for segment in cut(region, "forward")] == kept
+    assert {item.frame for item in region.keyframes if item.is_human} == humans
+    assert {item.frame for item in region.keyframes if item.is_corrected} == corrected
+    assert [segment.kept is not None for segment in cut_segments(region, "forward")] == kept
 
 
 def test_the_second_box_is_asked_for_and_the_first_is_counted() -> None:
@@ -72,35 +72,35 @@ def test_every_body_is_answered(make_service, name: str) -> None:
         results = [region for prediction in answer.json["results"] for region in prediction["result"]]
         boxes = [region["id"] for region in results if region["type"] == "videorectangle"]
         interaction = read(name) if context else None
-        if interaction and interaction.asked:
-            assert boxes == [interaction.asked[0].region.id]
+        if interaction and interaction.region_prompts:
+            assert boxes == [interaction.region_prompts[0].region.id]
         else:
             assert bool(boxes) == bool(interaction)
 
 
 def test_clicks_are_read_with_their_frames_and_signs() -> None:
-    (clicked,) = read("clicked_on_another_picture").clicked
+    (clicked,) = read("clicked_on_another_picture").click_prompts
     assert [(click.frame, click.positive) for click in clicked.clicks] == [(1, True), (1, False), (51, True)]
-    (clicked,) = read("clicked_after_reload").clicked
+    (clicked,) = read("clicked_after_reload").click_prompts
     assert [click.positive for click in clicked.clicks] == [None, None, True, True], "Label Studio forgets them"
 
 
 def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative(make_service) -> None:
     interaction = read("clicked_after_reload")
     memory = ResponseCache(make_service().tools.store)
-    clicks = memory.sign_clicks(interaction.task, interaction.clicked[0].clicks, interaction.page)
+    clicks = memory.sign_clicks(interaction.task, interaction.click_prompts[0].clicks, interaction.page)
     assert [click.positive for click in clicks] == [True, False, True, True]
-    assert memory.region_id(interaction.task, interaction.clicked[0], interaction.page) in interaction.page
+    assert memory.region_id(interaction.task, interaction.click_prompts[0], interaction.page) in interaction.page
 
 
 def test_a_line_of_words_is_the_last_one_and_ours_are_told_apart() -> None:
-    first, second = read("words").line, read("words_second_line").line
-    assert (first.asked, first.own, first.is_marked) == ("star", ("star",), False)
-    assert (second.asked, second.own, second.is_marked) == ("all at 40", ("star", "all at 40"), True)
+    first, second = read("words").prompt_field, read("words_second_line").prompt_field
+    assert (first.text, first.own, first.is_marked) == ("star", ("star",), False)
+    assert (second.text, second.own, second.is_marked) == ("all at 40", ("star", "all at 40"), True)
     assert first.id == second.id
 
 
 def test_a_regions_line_is_its_command() -> None:
-    (asked,) = read("line_of_a_region").asked
+    (asked,) = read("line_of_a_region").region_prompts
     assert asked.command == Command(within=FrameRange(1, 50))
     assert asked.region.meta["phrase"] == "star"

@@ -1,20 +1,20 @@
 import pytest
 
-from backend.labelstudio.keyframe import parse as parse_sequence
-from backend.labelstudio.region import Region, answer, parse, refusal
-from backend.labelstudio.region import seal as region_seal
-from backend.labelstudio.segments import cut
+from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
+from backend.labelstudio.region import Region, build_refusal, build_results, parse_region
+from backend.labelstudio.region import fingerprint_keyframes as region_seal
+from backend.labelstudio.segments import cut_segments
 from tests.labelstudio.bodies import asked_again, drawn, keyframe
 
 
 def ours(frame: int, enabled: bool = True, **box: float) -> dict:
     """A keyframe as an answer of ours has it."""
     item = parse_sequence([keyframe(frame, **box) | {"enabled": enabled}])[0]
-    return {**item.written(25), "fp": item.fingerprint} | {"human": False}
+    return {**item.to_json(25), "fp": item.fingerprint} | {"human": False}
 
 
 def human(frame: int, **box: float) -> dict:
-    return parse_sequence([keyframe(frame, **box)])[0].written(25)
+    return parse_sequence([keyframe(frame, **box)])[0].to_json(25)
 
 
 def cuts(region: Region, direction: str = "forward") -> list[tuple]:
@@ -23,18 +23,22 @@ def cuts(region: Region, direction: str = "forward") -> list[tuple]:
         (
             segment.before and segment.before.frame,
             segment.after and segment.after.frame,
-            "hidden" if not segment.goes else None if segment.kept is None else [item.frame for item in segment.kept],
+            "hidden"
+            if not segment.has_object
+            else None
+            if segment.kept is None
+            else [item.frame for item in segment.kept],
         )
-        for segment in cut(region, direction)
+        for segment in cut_segments(region, direction)
     ]
 
 
 def region(*keyframes: dict, **more) -> Region:
-    return parse(drawn(*keyframes, origin="prediction-changed", **more))
+    return parse_region(drawn(*keyframes, origin="prediction-changed", **more))
 
 
 def test_a_drawn_box_is_tracked_forward_and_on_request_backward() -> None:
-    box = parse(drawn(keyframe(30)))
+    box = parse_region(drawn(keyframe(30)))
     assert box.is_asked
     assert cuts(box) == [(None, 30, []), (30, None, None)]
     assert cuts(box, "backward") == [(None, 30, None), (30, None, "hidden")]
@@ -42,7 +46,7 @@ def test_a_drawn_box_is_tracked_forward_and_on_request_backward() -> None:
 
 
 def test_between_two_drawn_keyframes_it_is_tracked_whatever_the_direction() -> None:
-    box = parse(drawn(keyframe(10), keyframe(40)))
+    box = parse_region(drawn(keyframe(10), keyframe(40)))
     assert cuts(box) == [(None, 10, []), (10, 40, None), (40, None, None)]
 
 
@@ -81,7 +85,7 @@ def test_switching_the_box_on_again_tracks_on_from_there() -> None:
 
 
 def test_what_was_switched_off_stays_off() -> None:
-    off = parse_sequence([ours(30) | {"enabled": False}])[0].written(25)
+    off = parse_sequence([ours(30) | {"enabled": False}])[0].to_json(25)
     assert cuts(region(human(1), ours(10), off)) == [(None, 1, []), (1, 30, [10]), (30, None, [])]
     assert cuts(region(human(1), keyframe(20), off)) == [(None, 1, []), (1, 20, None), (20, 30, None), (30, None, [])]
 
@@ -134,15 +138,17 @@ def test_an_unfinished_track_without_its_prompt_goes_on_from_its_first_keyframe(
     ],
 )
 def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
-    assert parse(drawn(*keyframes, origin=origin)).is_asked is asked
+    assert parse_region(drawn(*keyframes, origin=origin)).is_asked is asked
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
 def test_how_much_is_interpolated_counts_to_the_end_where_nothing_ends_it() -> None:
-    asked = parse(drawn(keyframe(1)))
-    (result,) = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    asked = parse_region(drawn(keyframe(1)))
+    (result,) = build_results(
+        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    )
     assert result["meta"]["interpolated"] == 0.99
     assert not {"iou", "score"} & result["meta"].keys()
 
@@ -155,21 +161,23 @@ def test_only_an_iou_is_believed(told: object, known: float | None) -> None:
 def test_which_ends_were_ours_is_known_the_next_time() -> None:
     off = keyframe(30) | {"enabled": False}
     asked = region(keyframe(1), off)
-    items = [*asked.items, *parse_sequence([ours(20, enabled=False)])]
-    (result,) = answer(asked, items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    items = [*asked.keyframes, *parse_sequence([ours(20, enabled=False)])]
+    (result,) = build_results(asked, items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
     assert result["meta"]["ends"] == [20]
-    assert cuts(parse(asked_again(result)))[-1] == (30, None, [])
+    assert cuts(parse_region(asked_again(result)))[-1] == (30, None, [])
     dragged = region(human(1), ours(30, enabled=False) | {"x": 50}, meta={"ends": [30]})
-    (result,) = answer(dragged, dragged.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    (result,) = build_results(
+        dragged, dragged.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    )
     assert result["meta"]["ends"] == [30]
-    again = parse(asked_again(result))
-    assert not again.hides(again.items[-1])
+    again = parse_region(asked_again(result))
+    assert not again.hides(again.keyframes[-1])
 
 
 def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> None:
-    asked = parse(drawn(keyframe(1, x=3.046875, width=18.055555555555554)))
-    items = [*asked.items, *parse_sequence([ours(20), ours(100, enabled=False)])]
-    (result,) = answer(
+    asked = parse_region(drawn(keyframe(1, x=3.046875, width=18.055555555555554)))
+    items = [*asked.keyframes, *parse_sequence([ours(20), ours(100, enabled=False)])]
+    (result,) = build_results(
         asked, items, framerate=25, labels=["Car"], track_id=7, engine="opencv", score=0.934, iou=0.95129
     )
     assert {key: result[key] for key in ("id", "from_name", "to_name", "type", "origin", "score")} == {
@@ -199,9 +207,9 @@ def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> No
 
 
 def test_a_partial_answer_says_so() -> None:
-    asked = parse(drawn(keyframe(1)))
-    (result,) = answer(
-        asked, asked.items, framerate=25, labels=[], track_id=1, engine="stub", score=None, partial=(30, 100)
+    asked = parse_region(drawn(keyframe(1)))
+    (result,) = build_results(
+        asked, asked.keyframes, framerate=25, labels=[], track_id=1, engine="stub", score=None, partial=(30, 100)
     )
     assert result["meta"]["partial"] == {"done": 30, "total": 100}
     assert "30 of 100" in result["meta"]["text"][0]
@@ -210,17 +218,19 @@ def test_a_partial_answer_says_so() -> None:
 
 
 def test_a_class_that_was_assumed_is_said_to_be() -> None:
-    asked = parse(drawn(keyframe(1), labels=("track (t)",)))
-    (result,) = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    asked = parse_region(drawn(keyframe(1), labels=("track (t)",)))
+    (result,) = build_results(
+        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    )
     assert "given without a class: check its label" in result["meta"]["text"][0]
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:
     corrected = region(human(1), keyframe(40), ours(60))
-    (refused,) = refusal(corrected, ["Car"], 25, "no luck")
+    (refused,) = build_refusal(corrected, ["Car"], 25, "no luck")
     assert (refused["origin"], refused["meta"]["text"]) == ("prediction-changed", ["not tracked: no luck"])
-    back = parse(asked_again(refused))
-    assert back.items == corrected.items
+    back = parse_region(asked_again(refused))
+    assert back.keyframes == corrected.keyframes
     assert cuts(back) == cuts(corrected)
     assert back.is_asked
 
@@ -230,9 +240,11 @@ def test_what_a_person_keeps_with_a_region_comes_back_with_it() -> None:
     note["value"] = {"choices": ["sitting"], "sequence": [keyframe(1)], "framesCount": 100, "duration": 4}
     line = {**note, "type": "textarea", "from_name": "region_prompt", "value": {"text": ["both"]}}
     meta = {"text": ["looks odd", "track 3 · stub"], "imported": 7, "partial": {"done": 1, "total": 2}}
-    asked = parse(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line], {"region_prompt"})
+    asked = parse_region(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line], {"region_prompt"})
     assert asked.line == "both"
-    result, beside = answer(asked, asked.items, framerate=25, labels=["Car"], track_id=3, engine="stub", score=None)
+    result, beside = build_results(
+        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=3, engine="stub", score=None
+    )
     assert (result["parentID"], result["locked"]) == ("other", True)
     assert result["meta"]["text"] == ["looks odd", "track 3 · stub"]
     assert result["meta"]["imported"] == 7

@@ -1,26 +1,26 @@
 import pytest
 
 from backend.errors import BackendError, BadRequest
-from backend.labelstudio.label_config import parse as parse_config
-from backend.labelstudio.request import Interaction, parse
+from backend.labelstudio.label_config import parse_label_config as parse_config
+from backend.labelstudio.request import PredictRequest, parse_request
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
 
 
-def read(request: dict) -> Interaction:
-    return parse(request["tasks"], request["params"]["context"], parse_config(request["label_config"]))
+def read(request: dict) -> PredictRequest:
+    return parse_request(request["tasks"], request["params"]["context"], parse_config(request["label_config"]))
 
 
 def test_a_drawn_box_asks_for_itself() -> None:
     interaction = read(body(drawn(keyframe(1))))
-    assert [one.region.id for one in interaction.asked] == ["fDqJ3pfXOd"]
+    assert [one.region.id for one in interaction.region_prompts] == ["fDqJ3pfXOd"]
     assert (interaction.task, interaction.url, interaction.framerate) == ("7", "/data/upload/1/clip.mp4", 25)
-    assert [one.classes for one in interaction.asked] == [("Car",)]
+    assert [one.classes for one in interaction.region_prompts] == [("Car",)]
 
 
 def test_only_what_is_marked_or_new_is_asked_for() -> None:
     tracked = drawn(keyframe(1, fp="00000000"), id="quiet", origin="prediction", meta={"track_id": 4})
     interaction = read(body(tracked, drawn(keyframe(1), id="new"), asked_again(drawn(keyframe(9), id="marked"))))
-    assert [one.region.id for one in interaction.asked] == ["new", "marked"]
+    assert [one.region.id for one in interaction.region_prompts] == ["new", "marked"]
     assert interaction.track_ids == {4}
 
 
@@ -40,12 +40,12 @@ def test_track_numbers_are_seen_wherever_the_request_shows_them() -> None:
 
 
 def test_a_pressed_command_is_no_class() -> None:
-    assert [one.classes for one in read(body(drawn(keyframe(1), labels=("track (t)",)))).asked] == [("Car",)]
+    assert [one.classes for one in read(body(drawn(keyframe(1), labels=("track (t)",)))).region_prompts] == [("Car",)]
 
 
 def test_a_text_beside_a_region_belongs_to_it() -> None:
     text = drawn(keyframe(1)) | {"type": "textarea", "from_name": "region_prompt", "value": {"text": ["x"]}}
-    assert len(read(body(drawn(keyframe(1)), text)).asked) == 1
+    assert len(read(body(drawn(keyframe(1)), text)).region_prompts) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,10 @@ def test_a_region_that_cannot_be_read_costs_no_other_its_track() -> None:
     imported = drawn(id="imported", origin="prediction")
     truck = drawn(keyframe(1), id="truck", labels=("Truck",))
     flat = drawn(keyframe(1, width=0), id="flat")
-    assert [one.region.id for one in read(body(imported, truck, drawn(keyframe(1)), flat)).asked] == ["fDqJ3pfXOd"]
-    assert read(body(imported)).asked == ()
+    assert [one.region.id for one in read(body(imported, truck, drawn(keyframe(1)), flat)).region_prompts] == [
+        "fDqJ3pfXOd"
+    ]
+    assert read(body(imported)).region_prompts == ()
 
 
 @pytest.mark.parametrize("fps", [0, -5, 1e9, "nan"])

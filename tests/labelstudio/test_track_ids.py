@@ -8,25 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.keyframe import Item, ours
+from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.region import Region
-from backend.labelstudio.track_ids import Identity, Sight, identities, matched, overlaps, tracks
+from backend.labelstudio.track_ids import (
+    TrackIdentity,
+    TrackShape,
+    assign_identities,
+    match_shapes,
+    read_shapes,
+    shape_overlaps,
+)
 from tests.labelstudio.bodies import drawn, keyframe
 
 LENGTH = 10_000
 
 
-def track(lane: int, first: int = 1, last: int = LENGTH, *, shift: float = 0, step: int = 2_000) -> tuple[Item, ...]:
+def track(
+    lane: int, first: int = 1, last: int = LENGTH, *, shift: float = 0, step: int = 2_000
+) -> tuple[Keyframe, ...]:
     """An object in a lane of its own, which goes to and fro; `shift` in percent to the right, of a width of 8."""
     frames = sorted({first, *range(first, last, step), last})
     return tuple(
-        ours(Item(frame, frame != last, 10 + (frame // step) % 2 * 60 + shift, 9 * lane, 8, 8)) for frame in frames
+        mark_as_ours(Keyframe(frame, frame != last, 10 + (frame // step) % 2 * 60 + shift, 9 * lane, 8, 8))
+        for frame in frames
     )
 
 
-def sight(lane: int, *called: str, **more: float) -> Sight:
-    return Sight(track(lane, **more), frozenset(called))
+def sight(lane: int, *called: str, **more: float) -> TrackShape:
+    return TrackShape(track(lane, **more), frozenset(called))
 
 
 def region(lane: int, number: int | None = None, *, name: str = "", **more: float) -> Region:
@@ -34,8 +43,8 @@ def region(lane: int, number: int | None = None, *, name: str = "", **more: floa
     return Region(name or f"r{lane}", "box", "video", ("Car",), track(lane, **more), meta=meta)
 
 
-def overlap(a: Sequence[Item], b: Sequence[Item], *, is_tracked: bool = True) -> float:
-    return overlaps([Sight(a)], [Sight(b, is_tracked=is_tracked)])[0, 0]
+def overlap(a: Sequence[Keyframe], b: Sequence[Keyframe], *, is_tracked: bool = True) -> float:
+    return shape_overlaps([TrackShape(a)], [TrackShape(b, is_tracked=is_tracked)])[0, 0]
 
 
 def test_the_overlap_is_the_mean_iou_of_the_frames_where_both_show() -> None:
@@ -49,7 +58,7 @@ def test_the_overlap_is_the_mean_iou_of_the_frames_where_both_show() -> None:
 def test_few_frames_in_common_are_no_evidence() -> None:
     assert overlap(track(1, 1, 1_000), track(1, 996, 2_000)) == 0
     assert overlap(track(1, 1, 1_000), track(1, 801, 1_800, step=200)) == 0, "they are elsewhere"
-    still = [ours(Item(frame, frame in (1, 801), 10, 10, 8, 8)) for frame in (1, 1_000, 801, 1_800)]
+    still = [mark_as_ours(Keyframe(frame, frame in (1, 801), 10, 10, 8, 8)) for frame in (1, 1_000, 801, 1_800)]
     assert overlap(still[:2], still[2:]) == 1
 
 
@@ -58,28 +67,30 @@ def test_the_shortest_track_of_a_long_video_is_seen(first: int) -> None:
     assert overlap(track(1), _part(track(1), first, first + 2)) == pytest.approx(1, abs=0.01)
 
 
-def _part(items: Sequence[Item], first: int, last: int) -> list[Item]:
-    rows = sequence.at(items, np.arange(first, last + 1)).tolist()
-    return [ours(Item(first + at, first + at != last, *row)) for at, row in enumerate(rows)]
+def _part(items: Sequence[Keyframe], first: int, last: int) -> list[Keyframe]:
+    rows = boxes_at(items, np.arange(first, last + 1)).tolist()
+    return [mark_as_ours(Keyframe(first + at, first + at != last, *row)) for at, row in enumerate(rows)]
 
 
 def test_what_was_drawn_by_hand_is_judged_where_it_was_drawn() -> None:
-    hand = [Item(4_001, True, 10, 9, 8, 8)]
+    hand = [Keyframe(4_001, True, 10, 9, 8, 8)]
     assert overlap(track(1), hand, is_tracked=False) == 1
     assert overlap(track(1), hand) == 0, "a track that stays there is another one"
 
 
 def test_the_nearest_goes_first_and_of_those_as_near_the_one_of_the_same_name() -> None:
     new = {"a": sight(1, shift=1), "b": sight(1, shift=0.1)}
-    assert matched(new, {"x": sight(1)}) == {"b": "x"}
-    assert matched(new, {"x": sight(1), "y": sight(1, shift=1.5)}) == {"b": "x", "a": "y"}
+    assert match_shapes(new, {"x": sight(1)}) == {"b": "x"}
+    assert match_shapes(new, {"x": sight(1), "y": sight(1, shift=1.5)}) == {"b": "x", "a": "y"}
     named = {"a": sight(1, "person", "Person"), "b": sight(1, "car", "Car", shift=0.1)}
-    assert matched(named, {"x": sight(1, "car", "Car"), "y": sight(1, "person", "Person", shift=0.1)}) == {
+    assert match_shapes(named, {"x": sight(1, "car", "Car"), "y": sight(1, "person", "Person", shift=0.1)}) == {
         "b": "x",
         "a": "y",
     }
-    assert matched({"far": sight(1, "car", shift=2), "near": sight(1, "bus")}, {"x": sight(1, "car")}) == {"near": "x"}
-    assert matched({}, {"x": sight(1)}) == matched(new, {}) == {}
+    assert match_shapes({"far": sight(1, "car", shift=2), "near": sight(1, "bus")}, {"x": sight(1, "car")}) == {
+        "near": "x"
+    }
+    assert match_shapes({}, {"x": sight(1)}) == match_shapes(new, {}) == {}
 
 
 lanes = st.lists(st.integers(0, 9), unique=True)
@@ -92,9 +103,9 @@ def test_identities_do_not_depend_on_the_order_or_on_what_else_is_found(
     before = [region(lane, 10 + lane) for lane in there]
     both = list(dict.fromkeys([*there, *added]))
     chance.shuffle(both)
-    found = identities({f"n{lane}": sight(lane, shift=shift) for lane in both}, [before])
+    found = assign_identities({f"n{lane}": sight(lane, shift=shift) for lane in both}, [before])
     assert {name: found[name] for name in (f"n{lane}" for lane in there)} == {
-        f"n{lane}": Identity(f"r{lane}", 10 + lane) for lane in there
+        f"n{lane}": TrackIdentity(f"r{lane}", 10 + lane) for lane in there
     }
     new = [one for one in found.values() if one.id is None]
     assert [one.number for one in new] == [max([0, *(10 + lane for lane in there)]) + 1 + at for at in range(len(new))]
@@ -105,28 +116,28 @@ def test_tracks_that_are_all_near_are_matched_alike_in_any_order(order: list[int
     new = {f"n{at}": sight(1, shift=0.4 * at) for at in range(4)}
     old = {f"o{at}": sight(1, shift=0.4 * at + 0.2) for at in range(4)}
     shuffled = {f"n{at}": new[f"n{at}"] for at in order}, {f"o{at}": old[f"o{at}"] for at in others}
-    assert matched(*shuffled) == matched(new, old)
-    assert len(matched(new, old)) == 4
+    assert match_shapes(*shuffled) == match_shapes(new, old)
+    assert len(match_shapes(new, old)) == 4
 
 
 def test_numbers_that_were_ever_used_are_not_given_again() -> None:
-    found = identities({"a": sight(1), "b": sight(2)}, [[region(2, 3)]], {7})
-    assert found == {"a": Identity(None, 8), "b": Identity("r2", 3)}
-    assert identities({"a": sight(1)}, []) == {"a": Identity(None, 1)}
+    found = assign_identities({"a": sight(1), "b": sight(2)}, [[region(2, 3)]], {7})
+    assert found == {"a": TrackIdentity(None, 8), "b": TrackIdentity("r2", 3)}
+    assert assign_identities({"a": sight(1)}, []) == {"a": TrackIdentity(None, 1)}
 
 
 def test_the_first_that_knows_an_object_names_it() -> None:
     newest, older = [region(1, 1)], [region(1, 5, name="old"), region(2, 1, name="other"), region(3, name="drawn")]
-    found = identities({"a": sight(1), "b": sight(2), "c": sight(3), "d": sight(1, shift=0.5)}, [newest, older])
-    assert found["a"] == Identity("r1", 1)
-    assert found["b"] == Identity(None, 7), "number 1 is taken, and so that region is no use"
-    assert found["c"] == Identity("drawn", 6)
-    assert found["d"] == Identity("old", 5)
+    found = assign_identities({"a": sight(1), "b": sight(2), "c": sight(3), "d": sight(1, shift=0.5)}, [newest, older])
+    assert found["a"] == TrackIdentity("r1", 1)
+    assert found["b"] == TrackIdentity(None, 7), "number 1 is taken, and so that region is no use"
+    assert found["c"] == TrackIdentity("drawn", 6)
+    assert found["d"] == TrackIdentity("old", 5)
 
 
 def test_only_regions_of_the_video_that_can_be_read_are_tracks() -> None:
     good, other = drawn(keyframe(1)), drawn(keyframe(1), id="other") | {"to_name": "second"}
     results = [good, other, {"type": "textarea"}, {"type": "videorectangle"}, drawn(id="empty"), "nothing"]
-    assert [one.id for one in tracks(results)] == [good["id"], "other"]
-    assert [one.id for one in tracks(results, "video")] == [good["id"]]
-    assert tracks(None) == tracks({"a": 1}) == []
+    assert [one.id for one in read_shapes(results)] == [good["id"], "other"]
+    assert [one.id for one in read_shapes(results, "video")] == [good["id"]]
+    assert read_shapes(None) == read_shapes({"a": 1}) == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.labelstudio.keyframe import at, parse
+from backend.labelstudio.keyframe import boxes_at, parse_keyframes
 from backend.service import Service
 from tests.labelstudio.bodies import body, drawn, keyframe, moved
 
@@ -137,8 +137,8 @@ class Page:
 
     def shown(self, name: str, frame: int) -> list[float]:
         """The box that the page shows on a frame: x, y, width, height in percent, NaN where it shows none."""
-        items = parse(self.regions[name]["value"]["sequence"])
-        (box,) = at(items, np.array([frame])).tolist()
+        items = parse_keyframes(self.regions[name]["value"]["sequence"])
+        (box,) = boxes_at(items, np.array([frame])).tolist()
         return box
 
     def _beside(self, name: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from backend.labelstudio import keyframe as sequence
+from backend.labelstudio.keyframe import mark_as_ours, parse_keyframes
 from backend.settings import KeyframeSettings
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import keyframe
@@ -120,7 +120,7 @@ def test_what_is_still_to_come_keeps_its_keyframes_however_often_it_is_asked_for
     name = page.draw(1, x=20)
     rows = [keyframe(frame, x=float(round(20 + jitter[frame], 4))) for frame in range(2, 101, 7)]
     rows[-1]["enabled"] = False
-    page.regions[name]["value"]["sequence"] += [sequence.ours(one).written(25) for one in sequence.parse(rows)]
+    page.regions[name]["value"]["sequence"] += [mark_as_ours(one).to_json(25) for one in parse_keyframes(rows)]
     page.regions[name] |= {"origin": "prediction", "meta": {}}
     before = page.regions[name]["value"]["sequence"][1:]
     for until in (10, 11, 12):

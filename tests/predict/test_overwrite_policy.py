@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio.region import parse
+from backend.labelstudio.keyframe import parse_keyframes
+from backend.labelstudio.region import parse_region
 from tests.fakes import FakeVideo, StubEngine
 from tests.predict.page import Page
 
@@ -62,7 +62,7 @@ class Witness:
     def drag(self, number: int, frame: int, x: int) -> None:
         if name := self._name(number):
             self.page.drag(name, frame, x=x)
-            (item,) = sequence.parse([self.page.item(name, frame)])
+            (item,) = parse_keyframes([self.page.item(name, frame)])
             if item.is_corrected:
                 self.human.setdefault(name, {})[frame] = {"x": x}
 
@@ -118,7 +118,7 @@ class Witness:
         assert len(names) == len(set(names))
         for name in {*names} - asked:
             if name in before or name in self.deleted:
-                region = parse(saved[name])
+                region = parse_region(saved[name])
                 assert region.is_partial, "only what is unfinished goes on unasked"
                 assert region.is_untouched, "only what nobody has touched goes on unasked"
                 # What was done to it after the page was saved is the one thing that may be lost.

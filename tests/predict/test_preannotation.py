@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import request
 
-from backend.labelstudio.keyframe import parse
+from backend.labelstudio.keyframe import parse_keyframes
 from backend.service import Service
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
@@ -65,7 +65,7 @@ def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
     assert (prediction["task"], prediction["model_version"]) == (7, "stub-1")
     assert [region["value"]["labels"] for region in prediction["result"]] == [["Car"], ["Car"]]
     assert [region["meta"]["track_id"] for region in prediction["result"]] == [1, 2]
-    first = parse(prediction["result"][0]["value"]["sequence"])
+    first = parse_keyframes(prediction["result"][0]["value"]["sequence"])
     assert (first[0].frame, first[-1].frame, first[-1].enabled) == (6, 60, False)
     (job,) = service.tools.scheduler.jobs(9)
     assert (job.row.batch, job.state) == (True, "done")

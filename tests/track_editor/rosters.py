@@ -4,17 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from backend.formats.tasks import Controls
-from backend.labelstudio import keyframe as sequence
-from backend.labelstudio import label_config
-from backend.track_editor.track_table import Roster
+from backend.formats.tasks import ExportControls
+from backend.labelstudio.keyframe import boxes_at
+from backend.labelstudio.label_config import parse_label_config
+from backend.track_editor.track_table import TrackTable
 from tests.formats.made import FRAMES, chosen, task
 from tests.labelstudio.bodies import CONFIG, drawn, keyframe
 
 
-def roster(*results: dict[str, Any], config: str | None = None) -> Roster:
+def roster(*results: dict[str, Any], config: str | None = None) -> TrackTable:
     """Of one annotation of 100 frames, with the labels of a config or without one."""
-    return Roster.of(chosen(task(*results)), Controls.of(label_config.parse(config)) if config else Controls())
+    return TrackTable.from_annotation(
+        chosen(task(*results)), ExportControls.from_config(parse_label_config(config)) if config else ExportControls()
+    )
 
 
 def crossing() -> list[dict[str, Any]]:
@@ -35,11 +37,11 @@ def crossing() -> list[dict[str, Any]]:
     return [car, later, person, note]
 
 
-def boxes(roster: Roster) -> dict[int, list[list[float]]]:
+def boxes(roster: TrackTable) -> dict[int, list[list[float]]]:
     """What each frame shows, of all tracks, in an order of its own."""
     frames, found = np.arange(1, FRAMES + 1), dict[int, list[list[float]]]()
-    for entry in roster.entries:
-        for frame, row in zip(frames.tolist(), sequence.at(entry.items, frames).tolist(), strict=True):
+    for entry in roster.rows:
+        for frame, row in zip(frames.tolist(), boxes_at(entry.items, frames).tolist(), strict=True):
             if row[0] == row[0]:
                 found.setdefault(frame, []).append([round(value, 3) for value in row])
     return {frame: sorted(rows) for frame, rows in found.items()}

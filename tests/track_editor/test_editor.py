@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from backend.errors import BadRequest, SettingsError, StudioError
-from backend.labelstudio.client import Client
-from backend.track_editor.annotation import FileTask, StudioTask
-from backend.track_editor.editor import Desk
+from backend.labelstudio.client import LabelStudioClient
+from backend.track_editor.annotation import FileTask, LabelStudioTask
+from backend.track_editor.editor import Editor
 from backend.track_editor.edits import Edit
 from tests.formats.made import task
 from tests.labelstudio.studio import TOKEN, Studio
@@ -30,47 +30,47 @@ def studio() -> Iterator[Studio]:
 
 
 @pytest.fixture(params=["file", "studio"])
-def held(request: pytest.FixtureRequest, tmp_path: Path, studio: Studio) -> tuple[Desk, Callable[[], list[Any]]]:
+def held(request: pytest.FixtureRequest, tmp_path: Path, studio: Studio) -> tuple[Editor, Callable[[], list[Any]]]:
     """A desk, and what is annotated."""
     if request.param == "studio":
-        desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path / "versions")
+        desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path / "versions")
         return desk, lambda: studio.tasks[1]["annotations"][0]["result"]
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps([task(*crossing(), id=4), task(id=9)]))
-    return Desk(FileTask(file, 4), tmp_path / "versions"), lambda: json.loads(file.read_text())[0]["annotations"][0][
+    return Editor(FileTask(file, 4), tmp_path / "versions"), lambda: json.loads(file.read_text())[0]["annotations"][0][
         "result"
     ]
 
 
-def test_a_change_is_made_and_taken_back(held: tuple[Desk, Callable[[], list[Any]]]) -> None:
+def test_a_change_is_made_and_taken_back(held: tuple[Editor, Callable[[], list[Any]]]) -> None:
     desk, annotated = held
     before = annotated()
-    state = desk.look()
+    state = desk.read()
     assert state.undo is None
     state = desk.apply(RENAME, state.version)
-    assert state.roster.entry(3).label == "Person"
+    assert state.table.row(3).label == "Person"
     assert state.undo == "rename 3 to Person"
     state = desk.apply(MERGE, state.version)
-    assert len(state.roster.entries) == 2
+    assert len(state.table.rows) == 2
     state = desk.undo(state.version)
-    assert (len(state.roster.entries), state.undo) == (3, "rename 3 to Person")
+    assert (len(state.table.rows), state.undo) == (3, "rename 3 to Person")
     state = desk.undo(state.version)
     assert (annotated(), state.undo) == (before, None)
     with pytest.raises(BadRequest, match="no change to take back"):
         desk.undo(state.version)
 
 
-def test_a_preview_changes_nothing(held: tuple[Desk, Callable[[], list[Any]]]) -> None:
+def test_a_preview_changes_nothing(held: tuple[Editor, Callable[[], list[Any]]]) -> None:
     desk, annotated = held
     before = annotated()
     state, change = desk.preview(MERGE)
-    assert change.told == ("track 3, frames 60 to 90 → a part of track 1",)
-    assert (annotated(), desk.look().version) == (before, state.version)
+    assert change.description == ("track 3, frames 60 to 90 → a part of track 1",)
+    assert (annotated(), desk.read().version) == (before, state.version)
 
 
-def test_what_was_changed_meanwhile_is_looked_at_again_first(held: tuple[Desk, Callable[[], list[Any]]]) -> None:
+def test_what_was_changed_meanwhile_is_looked_at_again_first(held: tuple[Editor, Callable[[], list[Any]]]) -> None:
     desk, annotated = held
-    old = desk.look().version
+    old = desk.read().version
     desk.apply(RENAME, old)
     changed = annotated()
     for act in (lambda: desk.apply(MERGE, old), lambda: desk.undo(old)):
@@ -80,10 +80,10 @@ def test_what_was_changed_meanwhile_is_looked_at_again_first(held: tuple[Desk, C
 
 
 def test_a_change_that_somebody_worked_on_since_is_not_taken_back(studio: Studio, tmp_path: Path) -> None:
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
-    desk.apply(RENAME, desk.look().version)
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
+    desk.apply(RENAME, desk.read().version)
     studio.tasks[1]["annotations"][0]["result"].append({"type": "choices", "id": "n", "value": {}})
-    state = desk.look()
+    state = desk.read()
     assert state.undo is None
     with pytest.raises(BadRequest, match="by somebody since"):
         desk.undo(state.version)
@@ -93,27 +93,27 @@ def test_a_change_that_somebody_worked_on_since_is_not_taken_back(studio: Studio
 
 def test_a_draft_that_nobody_submitted_stops_it(studio: Studio, tmp_path: Path) -> None:
     studio.tasks[1]["drafts"] = [{"id": 1, "annotation": 12, "result": []}]
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
     with pytest.raises(BadRequest, match="annotation 12 has changes that nobody has submitted"):
-        desk.apply(RENAME, desk.look().version)
+        desk.apply(RENAME, desk.read().version)
     assert studio.tasks[1]["annotations"][0]["result"] == crossing()
 
 
 def test_a_change_that_label_studio_did_not_take_never_was(studio: Studio, tmp_path: Path) -> None:
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
-    version = desk.apply(RENAME, desk.look().version).version
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
+    version = desk.apply(RENAME, desk.read().version).version
     studio.failing = lambda: ("no", 500) if studio.seen[-1][0] == "PATCH" else None
     with pytest.raises(StudioError):
         desk.apply(MERGE, version)
     studio.failing = lambda: None
-    assert desk.look().undo == "rename 3 to Person"
+    assert desk.read().undo == "rename 3 to Person"
 
 
 def test_no_version_no_change(studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "versions").write_text("in the way")
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path / "versions")
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path / "versions")
     with pytest.raises(SettingsError, match="nothing was changed"):
-        desk.apply(RENAME, desk.look().version)
+        desk.apply(RENAME, desk.read().version)
     assert studio.tasks[1]["annotations"][0]["result"] == crossing()
 
 
@@ -121,18 +121,18 @@ def test_a_prediction_counts_where_nothing_is_submitted(studio: Studio, tmp_path
     work = studio.tasks[1]
     work["predictions"] = [{"id": 5, "model_version": "sam3-1", "result": crossing()}]
     work["annotations"] = []
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
-    state = desk.apply(RENAME, desk.look().version)
-    assert (state.of, state.by) == ("prediction 5", "sam3-1")
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
+    state = desk.apply(RENAME, desk.read().version)
+    assert (state.annotation_name, state.author) == ("prediction 5", "sam3-1")
     assert work["predictions"][0]["result"][1]["value"]["labels"] == ["Person"]
 
 
 def test_it_says_whose_it_is_and_what_to_do_where_there_is_none(studio: Studio, tmp_path: Path) -> None:
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
-    assert (desk.look().of, desk.look().by) == ("annotation 12", "anna@x.org, 2026-11-25 21:03")
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
+    assert (desk.read().annotation_name, desk.read().author) == ("annotation 12", "anna@x.org, 2026-11-25 21:03")
     studio.tasks[1]["annotations"] = []
     with pytest.raises(BadRequest, match="press Submit"):
-        desk.look()
+        desk.read()
 
 
 def test_a_file_of_several_tasks_asks_which(tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ def test_a_file_of_several_tasks_asks_which(tmp_path: Path) -> None:
 
 def test_only_so_many_versions_are_kept(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.track_editor.history._MOST", 3)
-    desk = Desk(StudioTask(Client(studio.url, TOKEN), 1), tmp_path)
+    desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
     for number in range(10, 16):
         state = desk.apply(
-            Edit("renumber", frozenset({desk.look().roster.entries[-1].number}), to=number), desk.look().version
+            Edit("renumber", frozenset({desk.read().table.rows[-1].number}), to=number), desk.read().version
         )
     for _ in range(3):
         state = desk.undo(state.version)

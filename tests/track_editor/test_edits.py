@@ -7,26 +7,26 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.formats.tasks import Chosen
-from backend.track_editor.edits import Edit, change
-from backend.track_editor.track_table import Roster
+from backend.formats.tasks import ChosenAnnotation
+from backend.track_editor.edits import Edit, apply_edit
+from backend.track_editor.track_table import TrackTable
 from tests.formats.made import FRAMES, regions
 from tests.track_editor.rosters import CONFIG, boxes, crossing, drawn, keyframe, roster
 
 
-def edited(roster: Roster, do: str, tracks: object, **more: Any) -> tuple[Roster, tuple[str, ...]]:
-    made = change(roster, Edit.parse({"do": do, "tracks": tracks, **more}))
-    return made.roster, made.told
+def edited(roster: TrackTable, do: str, tracks: object, **more: Any) -> tuple[TrackTable, tuple[str, ...]]:
+    made = apply_edit(roster, Edit.parse({"do": do, "tracks": tracks, **more}))
+    return made.table, made.description
 
 
-def listed(roster: Roster) -> list[tuple[int, str, tuple]]:
-    return [(entry.number, entry.label, entry.spans) for entry in roster.entries]
+def listed(roster: TrackTable) -> list[tuple[int, str, tuple]]:
+    return [(entry.number, entry.label, entry.spans) for entry in roster.rows]
 
 
 def test_a_track_gets_another_class() -> None:
     after, told = edited(roster(*crossing(), config=CONFIG), "rename", [3], label="Person")
     assert told == ("track 3: Car → Person",)
-    assert after.entry(3).result == {**crossing()[1], "value": crossing()[1]["value"] | {"labels": ["Person"]}}
+    assert after.row(3).result == {**crossing()[1], "value": crossing()[1]["value"] | {"labels": ["Person"]}}
 
 
 def test_a_part_with_another_class_becomes_a_track() -> None:
@@ -45,9 +45,9 @@ def test_a_class_that_the_project_lacks_is_refused() -> None:
 
 
 def test_all_tracks_of_a_class_are_meant_by_its_name() -> None:
-    assert len(change(roster(*crossing()), Edit("delete", "Car")).roster.entries) == 1
+    assert len(apply_edit(roster(*crossing()), Edit("delete", "Car")).table.rows) == 1
     with pytest.raises(BadRequest, match="no track of class Van"):
-        change(roster(*crossing()), Edit("delete", "Van"))
+        apply_edit(roster(*crossing()), Edit("delete", "Van"))
 
 
 def test_a_number_is_written_where_people_see_it() -> None:
@@ -59,7 +59,7 @@ def test_a_number_is_written_where_people_see_it() -> None:
 
 def test_all_are_numbered_as_they_appear() -> None:
     after, _ = edited(roster(*crossing()), "renumber", "all", to=11)
-    assert [(entry.number, entry.region.id) for entry in after.entries] == [(11, "a"), (12, "c"), (13, "b")]
+    assert [(entry.number, entry.region.id) for entry in after.rows] == [(11, "a"), (12, "c"), (13, "b")]
 
 
 def test_a_number_that_is_taken_joins_what_shares_no_frame() -> None:
@@ -83,9 +83,9 @@ def test_merged_tracks_keep_every_keyframe_and_hide_in_the_gap() -> None:
     before = roster(*crossing())
     after, told = edited(before, "merge", [1, 3])
     assert told == ("track 3, frames 60 to 90 → a part of track 1",)
-    merged = after.entry(1)
+    merged = after.row(1)
     assert merged.result["value"]["sequence"] == [
-        keyframe for number in (1, 3) for keyframe in before.entry(number).result["value"]["sequence"]
+        keyframe for number in (1, 3) for keyframe in before.row(number).result["value"]["sequence"]
     ]
     assert merged.region.id == "a"
     assert merged.region.score == pytest.approx((0.9 * 50 + 0.6 * 31) / 81, abs=1e-4)
@@ -93,7 +93,7 @@ def test_merged_tracks_keep_every_keyframe_and_hide_in_the_gap() -> None:
 
 def test_the_one_that_stays_can_be_said() -> None:
     after, told = edited(roster(*crossing()), "merge", [1, 3], to=3)
-    assert (after.entry(3).region.id, told) == ("b", ("track 1, frames 1 to 50 → a part of track 3",))
+    assert (after.row(3).region.id, told) == ("b", ("track 1, frames 1 to 50 → a part of track 3",))
     with pytest.raises(BadRequest, match="none of those"):
         edited(roster(*crossing()), "merge", [1, 3], to=2)
 
@@ -101,7 +101,7 @@ def test_the_one_that_stays_can_be_said() -> None:
 def test_both_parts_of_a_split_keep_what_was_said_of_the_whole() -> None:
     after, told = edited(roster(*crossing()), "split", [2], at=40)
     assert told == ("track 2, frames 40 to 100 → track 4, Person",)
-    first, second = after.entry(2), after.entry(4)
+    first, second = after.row(2), after.row(4)
     assert (first.region.id, first.spans, second.spans) == ("c", ((1, 39),), ((40, 100),))
     names = [one["id"] for one in after.results() if one["type"] == "choices"]
     assert sorted(names) == sorted(["c", second.region.id])
@@ -152,7 +152,7 @@ def test_every_track_keeps_its_number_from_the_first_change_on() -> None:
 )
 def test_what_cannot_be_done_says_what_can(edit: dict, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
-        change(roster(*crossing()), Edit.parse(edit))
+        apply_edit(roster(*crossing()), Edit.parse(edit))
 
 
 places = st.integers(1, FRAMES)
@@ -169,17 +169,17 @@ edits = st.one_of(
 @given(st.lists(regions(), min_size=1, max_size=4), edits, st.data())
 def test_no_box_is_lost_but_what_is_deleted(results: list[dict], edit: dict, data: st.DataObject) -> None:
     before = roster(*results)
-    numbers = [entry.number for entry in before.entries]
+    numbers = [entry.number for entry in before.rows]
     tracks = data.draw(st.just("all") | st.lists(st.sampled_from(numbers), min_size=1, unique=True))
     try:
-        after = change(before, Edit.parse({**edit, "tracks": tracks})).roster
+        after = apply_edit(before, Edit.parse({**edit, "tracks": tracks})).table
     except BadRequest:
         assume(False)
-    chosen = [entry for entry in before.entries if tracks == "all" or entry.number in tracks]
+    chosen = [entry for entry in before.rows if tracks == "all" or entry.number in tracks]
     expected = boxes(before)
     if edit["do"] == "delete":
         first, last = edit["frames"] or (1, FRAMES)
-        for frame, rows in boxes(before.with_entries(chosen, ())).items():
+        for frame, rows in boxes(before.with_rows(chosen, ())).items():
             if first <= frame <= last:
                 for row in rows:
                     expected[frame].remove(row)
@@ -190,8 +190,8 @@ def test_no_box_is_lost_but_what_is_deleted(results: list[dict], edit: dict, dat
     for frame, rows in shown.items():
         for row, other in zip(rows, expected[frame], strict=True):
             assert row == pytest.approx(other, abs=2e-3)
-    assert len({entry.number for entry in after.entries}) == len({entry.region.id for entry in after.entries})
+    assert len({entry.number for entry in after.rows}) == len({entry.region.id for entry in after.rows})
     # As it is kept it is read again, the same.
     entry = {"id": 1, "result": after.results()}
-    again = Roster.of(Chosen({"data": {}}, 7, "annotations", entry), before.controls)
+    again = TrackTable.from_annotation(ChosenAnnotation({"data": {}}, 7, "annotations", entry), before.controls)
     assert listed(again) == listed(after)

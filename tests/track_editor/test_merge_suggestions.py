@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backend.errors import MediaError
-from backend.track_editor.merge_suggestions import proposals
+from backend.track_editor.merge_suggestions import suggest_merges
 from tests.track_editor.rosters import drawn, keyframe, roster
 
 HEIGHT, WIDTH = 200, 300
@@ -31,7 +31,7 @@ def painted(*colours: tuple[int, tuple[int, int, int]]):
 
 
 def test_one_that_begins_where_another_would_be_is_proposed() -> None:
-    found = proposals(roster(moving("a", (1, 30), (10, 39)), moving("b", (41, 60), (50, 69))))
+    found = suggest_merges(roster(moving("a", (1, 30), (10, 39)), moving("b", (41, 60), (50, 69))))
     assert [(one.tracks, one.gap) for one in found] == [((1, 2), 10)]
     assert found[0].overlap > 0.9
     assert str(found[0]).startswith("2 begins 10 frames after 1 ends, where that would be")
@@ -40,7 +40,7 @@ def test_one_that_begins_where_another_would_be_is_proposed() -> None:
 @pytest.mark.parametrize("ways", [((10, 39), (50, 50)), ((39, 39), (49, 68))], ids=["it stops", "it starts"])
 def test_motion_on_either_side_tells_where_it_would_be(ways: tuple) -> None:
     before, after = ways
-    assert len(proposals(roster(moving("a", (1, 30), before), moving("b", (41, 60), after)))) == 1
+    assert len(suggest_merges(roster(moving("a", (1, 30), before), moving("b", (41, 60), after)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -53,37 +53,37 @@ def test_motion_on_either_side_tells_where_it_would_be(ways: tuple) -> None:
     ],
 )
 def test_others_are_not(other: dict) -> None:
-    assert proposals(roster(moving("a", (1, 30), (10, 39)), other)) == []
+    assert suggest_merges(roster(moving("a", (1, 30), (10, 39)), other)) == []
 
 
 def test_a_long_gap_says_nothing() -> None:
     far = drawn(keyframe(400, x=39), id="b")
-    assert proposals(roster(moving("a", (1, 30), (39, 39)), far)) == []
+    assert suggest_merges(roster(moving("a", (1, 30), (39, 39)), far)) == []
 
 
 def test_looks_decide() -> None:
     tracks = roster(moving("a", (1, 30), (10, 39)), moving("b", (41, 60), (50, 69)))
-    (same,) = proposals(tracks, painted((1, (250, 60, 30))))
+    (same,) = suggest_merges(tracks, painted((1, (250, 60, 30))))
     assert same.likeness is not None
     assert same.likeness > 0.9
     assert "looks alike" in str(same)
-    assert proposals(tracks, painted((1, (250, 60, 30)), (35, (20, 60, 240)))) == []
+    assert suggest_merges(tracks, painted((1, (250, 60, 30)), (35, (20, 60, 240)))) == []
 
 
 def test_looks_find_what_place_alone_would_not() -> None:
     tracks = roster(moving("a", (1, 30), (10, 10)), moving("b", (34, 60), (17, 17)))
-    assert proposals(tracks) == []
-    assert len(proposals(tracks, painted((1, (250, 60, 30))))) == 1
+    assert suggest_merges(tracks) == []
+    assert len(suggest_merges(tracks, painted((1, (250, 60, 30))))) == 1
 
 
 def test_without_the_video_places_tell_alone() -> None:
     def read(frame: int) -> np.ndarray:
         raise MediaError("gone")
 
-    (one,) = proposals(roster(moving("a", (1, 30), (10, 39)), moving("b", (41, 60), (50, 69))), read)
+    (one,) = suggest_merges(roster(moving("a", (1, 30), (10, 39)), moving("b", (41, 60), (50, 69))), read)
     assert one.likeness is None
 
 
 def test_an_end_has_one_beginning() -> None:
     tracks = roster(moving("a", (1, 30), (10, 39)), moving("b", (32, 60), (41, 69)), moving("c", (36, 60), (44, 60)))
-    assert [one.tracks for one in proposals(tracks)] == [(1, 2)]
+    assert [one.tracks for one in suggest_merges(tracks)] == [(1, 2)]

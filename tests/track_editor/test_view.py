@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from backend.errors import BadRequest, StudioError
-from backend.labelstudio.client import Client
-from backend.labelstudio.videos import Videos
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.track_editor.edits import Edit
-from backend.track_editor.view import Manager
+from backend.track_editor.view import TrackEditorView
 from tests.clips import write_clip
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 from tests.track_editor.rosters import CONFIG, crossing
@@ -32,12 +32,12 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 
 
 @pytest.fixture
-def manager(studio: Studio, tmp_path: Path) -> Manager:
-    client = Client(studio.url, TOKEN)
-    return Manager(tmp_path, Videos(Settings(data_dir=tmp_path)), lambda project: client)
+def manager(studio: Studio, tmp_path: Path) -> TrackEditorView:
+    client = LabelStudioClient(studio.url, TOKEN)
+    return TrackEditorView(tmp_path, TaskVideos(Settings(data_dir=tmp_path)), lambda project: client)
 
 
-def test_the_state_is_what_the_page_reads(manager: Manager, studio: Studio) -> None:
+def test_the_state_is_what_the_page_reads(manager: TrackEditorView, studio: Studio) -> None:
     state = manager.overview(1, "")
     assert state["url"] == f"{studio.url}/projects/{PROJECT}/data?task=1"
     assert (state["of"], state["frames"], state["rate"]) == ("annotation 12", 100, 25)
@@ -55,7 +55,7 @@ def test_the_state_is_what_the_page_reads(manager: Manager, studio: Studio) -> N
     assert state["proposals"][0]["likeness"] is None  # nobody waits for a video
 
 
-def test_a_change_is_shown_made_and_taken_back(manager: Manager) -> None:
+def test_a_change_is_shown_made_and_taken_back(manager: TrackEditorView) -> None:
     preview = manager.preview(1, "", RENAME)
     assert preview["changes"] == ["track 3: Car → Person"]
     assert [one["label"] for one in preview["tracks"]] == ["Car", "Person", "Person"]
@@ -72,14 +72,14 @@ def coloured(picture: bytes) -> int:
     return int((np.ptp(pixels, axis=2) > 60).sum())
 
 
-def test_a_picture_shows_the_boxes_of_its_frame(manager: Manager) -> None:
+def test_a_picture_shows_the_boxes_of_its_frame(manager: TrackEditorView) -> None:
     two, one = (coloured(manager.picture(1, "", frame)) for frame in (30, 55))
     assert 0 < 1.1 * one < two
     with pytest.raises(BadRequest, match="101"):
         manager.picture(1, "", 101)
 
 
-def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: Manager, studio: Studio) -> None:
+def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: TrackEditorView, studio: Studio) -> None:
     manager.overview(1, "")
     manager.picture(1, "", 1)  # fetches the video
     studio.seen.clear()
@@ -87,13 +87,13 @@ def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: Manager, stu
     assert studio.seen == []
 
 
-def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: Manager) -> None:
+def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: TrackEditorView) -> None:
     manager.picture(1, "", 1)
     # Cells that are black here and white there.
     assert all(one["likeness"] is not None for one in manager.overview(1, "")["proposals"])
 
 
 def test_without_a_label_studio_it_says_what_to_set(tmp_path: Path) -> None:
-    manager = Manager(tmp_path, Videos(Settings(data_dir=tmp_path)), lambda project: None)
+    manager = TrackEditorView(tmp_path, TaskVideos(Settings(data_dir=tmp_path)), lambda project: None)
     with pytest.raises(StudioError, match="LABEL_STUDIO_URL"):
         manager.overview(1, "")
