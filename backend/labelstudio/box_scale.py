@@ -1,4 +1,4 @@
-"""How much larger or smaller a person draws an object than the model does, and the model's boxes made that large."""
+"""How much larger or smaller a person draws an object than the model does, and boxes scaled accordingly."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,27 @@ import numpy as np
 from backend.tracks.geometry import Box, Boxes, box_iou
 
 _SAME = 0.5
-"""The least IoU of two boxes around one thing: a correction with less says that the model was on something else."""
+"""Minimum IoU of the person's and the model's box. Below it, the model was probably on another object."""
 _AGREE = 0.25
-"""Opposite edges agree where the one that is off less is off at least so much as the other."""
+"""Opposite edges agree if the smaller shift is at least this share of the larger one."""
 _DOUBT = 0.5
-"""So many corrections that say "no larger and no smaller" are added: people correct where the model is at its worst."""
+"""Weight of a prior for "same size", in corrections: people correct where the model is at its worst."""
 _LARGEST = 1.5
-"""A box becomes at most so many times as wide or high, or that part of it."""
+"""Largest factor for a box's width or height; its inverse is the smallest."""
 
 BoxScale = tuple[float | None, float | None]
-"""Natural logarithms of the factors for a box's width and height; None: nothing is known of it."""
+"""Natural logarithms of the factors for a box's width and height; None: unknown."""
 UNKNOWN: BoxScale = (None, None)
 
 
 def measure_scale(person: Box, model: Box) -> BoxScale:
-    """What a person's box says of the size of the model's on the same frame.
+    """Compare the size of a person's box with that of the model's on the same frame.
 
-    Opposite edges have to agree, both further out or both further in: a box that was moved says nothing of its size,
-    nor does one that a person drew on beyond the edge that something hides.
+    Opposite edges have to agree: both lie further out, or both further in. Otherwise the box was only moved, or the
+    person extended it behind something that hides the object, and the scale is unknown.
 
     Args:
-        person, model: in one unit.
+        person, model: boxes in the same unit.
     """
     drawn, seen = np.array(person), np.array(model)
     if not box_iou(drawn, seen) >= _SAME:
@@ -42,7 +42,7 @@ def measure_scale(person: Box, model: Box) -> BoxScale:
 
 
 def mean_scale(known: Sequence[BoxScale]) -> tuple[float, float]:
-    """What several corrections say together, the fewer the less; 0 where none says anything."""
+    """Mean scale of several corrections, closer to 0 the fewer there are; 0 if none is known."""
     said = [[one[axis] for one in known] for axis in range(2)]
     numbers = [[one for one in some if one is not None] for some in said]
     wide, high = (sum(some) / (len(some) + _DOUBT) for some in numbers)
@@ -50,7 +50,7 @@ def mean_scale(known: Sequence[BoxScale]) -> tuple[float, float]:
 
 
 def scale_boxes(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) -> Boxes:
-    """Boxes that grow about their centres, as far as the picture goes; by nothing: as they are, to the digit.
+    """Scale boxes about their centres, clipped to the picture. A scale of 0 returns them unchanged.
 
     Args:
         boxes: shape (n, 4), pixels; NaN stays NaN.
@@ -67,7 +67,7 @@ def scale_boxes(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) ->
 
 
 def parse_scales(value: object) -> dict[int, BoxScale]:
-    """Read what `written` wrote, by LS frame; what is none of it is left out."""
+    """Read the output of `scales_to_json`, by LS frame; invalid entries are skipped."""
     found: dict[int, BoxScale] = {}
     for frame, one in value.items() if isinstance(value, Mapping) else ():
         if re.fullmatch("[0-9]{1,9}", str(frame)) and isinstance(one, list) and len(one) == 2:
@@ -76,7 +76,7 @@ def parse_scales(value: object) -> dict[int, BoxScale]:
 
 
 def scales_to_json(known: Mapping[int, BoxScale]) -> dict[str, list[float | None]]:
-    """As JSON takes it."""
+    """Scales by LS frame as JSON."""
     return {str(frame): [one if one is None else round(one, 4) for one in known[frame]] for frame in sorted(known)}
 
 

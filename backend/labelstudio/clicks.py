@@ -1,5 +1,4 @@
-"""Clicks on the strip of frames: points of Label Studio's `keypointlabels`, on which LS frame each lies, and whether it
-says "this" or "not this"."""
+"""Clicks on the frame strip: Label Studio's `keypointlabels`, each with its LS frame and its sign."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ TYPE = "keypointlabels"
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """A point as the request shows it.
+    """A point of a request.
 
     Attributes:
         id: Label Studio's id of the point.
         frame: LS frame.
         x, y: percent of the picture.
-        positive: on the object; None: the request does not say, as after a page was loaded again (seen in 1.23.2).
+        positive: on the object (true) or not (false); None: unknown, as after a reload of the page (seen in 1.23.2).
     """
 
     id: str
@@ -32,7 +31,7 @@ class Click:
 
 @dataclass(frozen=True, slots=True)
 class ClickPrompt:
-    """All clicks of one object: those with one label of one control."""
+    """All clicks of one object: those with the same control and label."""
 
     control: str
     label: str
@@ -42,13 +41,13 @@ class ClickPrompt:
 def parse_click_prompts(
     results: Sequence[Mapping[str, Any]], controls: Mapping[str, PointsControl], data: Mapping[str, Any]
 ) -> list[ClickPrompt]:
-    """Read a request's points, those of each object together.
+    """Read a request's points, grouped by object.
 
     Args:
-        data: the task's.
+        data: the task's data.
 
     Raises:
-        BadRequest: a point belongs to no known control, or nobody can say on which frame it lies.
+        BadRequest: a point has an unknown control, no position or no known frame.
     """
     objects: dict[tuple[str, str], list[Click]] = {}
     for result in results:
@@ -70,7 +69,7 @@ def _click(
 ) -> Click:
     x, y = value.get("x"), value.get("y")
     if isinstance(x, bool) or isinstance(y, bool) or not isinstance(x, int | float) or not isinstance(y, int | float):
-        raise BadRequest("a point has no place: delete it and click again")
+        raise BadRequest("a point has no position: delete it and click again")
     if not (0 <= x <= 100 and 0 <= y <= 100):
         raise BadRequest("a point lies outside the picture: delete it and click on the object")
     positive = result.get("is_positive")

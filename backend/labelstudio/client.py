@@ -1,4 +1,4 @@
-"""One Label Studio: what we ask of it by REST, and who may see its token: its own origin, nobody else."""
+"""A client of Label Studio's REST API. It sends the token to Label Studio's own origin only."""
 
 import json
 import threading
@@ -19,29 +19,29 @@ REACHED = (
     "start the backend, give an address that Label Studio's machine reaches, and for a private one start Label Studio "
     "with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
 )
-"""What to do that Label Studio reaches its backend."""
-_REFUSED = "Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio"
+"""How to make Label Studio reach its backend."""
+_REFUSED = "Label Studio refused the key: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
 _LEGACY = (
     "Label Studio has legacy tokens disabled: set LABEL_STUDIO_API_KEY to a personal access token, or enable them "
     "under Organization → API Tokens Settings"
 )
 _TIMEOUT = (5.0, 30.0)
 _SHORT_TIMEOUT = (1.0, 10.0)
-"""Seconds until a backend is connected to, as Label Studio waits, and until it answers."""
+"""Seconds to connect to a backend (Label Studio waits as long), and to wait for its response."""
 _UPLOAD_TIMEOUT = (5.0, 600.0)
 _PAGE = 100
 _FILES = 50
-"""Of one request: Label Studio takes 100 at most."""
-# Label Studio's access tokens live for 300 s.
+"""Files per upload request; Label Studio accepts at most 100."""
+# Label Studio's access tokens are valid for 300 s.
 _ACCESS_LIFETIME = 240.0
 
 
 def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | None:
-    """What a backend says of itself; empty where that is nothing of ours, None where nothing answers.
+    """The response of a backend's `/health`; empty if it is not this backend, None if nothing answers.
 
     Args:
-        url: its address, as Label Studio has it.
-        user, password: what it wants to be sent, if anything.
+        url: the backend's address.
+        user, password: credentials for Basic authentication, if the backend requires them.
     """
     try:
         answer = requests.get(
@@ -59,11 +59,11 @@ def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mappin
 
 
 class LabelStudioClient:
-    """One Label Studio and a token for it.
+    """A Label Studio server and a token for it.
 
     Args:
-        url: its address, with the path below which it is served, if any.
-        token: a legacy token or a personal access token; empty: ask without one.
+        url: its address, including a path prefix if it is served below one.
+        token: a legacy token or a personal access token; empty: requests are sent without one.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -74,30 +74,30 @@ class LabelStudioClient:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The one that the settings name.
+        """A client for the address and key in the settings.
 
         Raises:
-            SettingsError: they name none.
+            SettingsError: the settings have no address.
         """
         if not settings.label_studio_url:
             raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return cls(settings.label_studio_url, settings.label_studio_api_key)
 
     def serves(self, url: str) -> bool:
-        """Whether `url` is of this Label Studio's own origin."""
+        """Whether `url` has the same origin as this Label Studio."""
         return _origin(url) == _origin(self.url)
 
     def authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the token to a request to this Label Studio; to any other address, nothing."""
+        """Add the token to a request, if it goes to this Label Studio."""
         if self._token and request.url and self.serves(request.url):
             request.headers["Authorization"] = self._credentials()
         return request
 
     def release(self) -> str:
-        """Its version, asked for without the token.
+        """Label Studio's version, requested without the token.
 
         Raises:
-            StudioError: nothing answers at the address, or something else.
+            StudioError: nothing answers at the address, or it is not Label Studio.
         """
         try:
             answer = requests.get(
@@ -106,23 +106,23 @@ class LabelStudioClient:
             return str(answer.json()["release"])
         except (ValueError, KeyError, TypeError) as error:
             raise StudioError(
-                "no Label Studio is there: set label_studio_url to its address, as http://localhost:8080"
+                "this is not Label Studio: set label_studio_url to its address, such as http://localhost:8080"
             ) from error
         except requests.RequestException as error:
             raise StudioError(
-                f"Label Studio does not answer ({type(error).__name__}): start it, or mend label_studio_url"
+                f"Label Studio does not answer ({type(error).__name__}): start it, or correct label_studio_url"
             ) from error
 
     def check_key(self) -> None:
-        """Ask for what needs a token, and for nothing else.
+        """Check that Label Studio accepts the token.
 
         Raises:
-            BackendError: it was refused.
+            BackendError: it does not.
         """
         self._call("GET", "/api/current-user/whoami")
 
     def has_legacy_tokens(self) -> bool | None:
-        """Whether legacy tokens are enabled; None: the key may not know."""
+        """Whether legacy tokens are enabled; None: the key has no permission to read this."""
         try:
             return bool(self._call("GET", "/api/jwt/settings")["legacy_api_tokens_enabled"])
         except (StudioError, KeyError, TypeError):
@@ -131,19 +131,19 @@ class LabelStudioClient:
     @property
     def is_personal(self) -> bool:
         """Whether the token is a personal access token; otherwise it is a legacy one."""
-        # A JWT, which is only good for asking for a short-lived one.
+        # A JWT, which can only be exchanged for a short-lived access token.
         return self._token.count(".") == 2
 
     def backends(self, project: int) -> list[dict[str, Any]]:
-        """A project's ML backends; Label Studio looks whether it reaches them."""
+        """A project's ML backends; on this call Label Studio checks whether it reaches them."""
         found: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
         return found
 
     def add_backend(self, project: int, url: str, user: str = "", password: str = "") -> None:
-        """Connect a project to an ML backend, which pages ask.
+        """Connect a project to an interactive ML backend.
 
         Args:
-            user, password: what the backend wants to be sent, if anything.
+            user, password: credentials for Basic authentication, if the backend requires them.
 
         Raises:
             StudioError: Label Studio does not reach it.
@@ -154,28 +154,28 @@ class LabelStudioClient:
         try:
             self._call("POST", "/api/ml", json=body)
         except StudioError as error:
-            self.check_key()  # an address that it refuses looks like a key that it refuses
+            self.check_key()  # Label Studio responds the same way to a bad address and to a bad key
             raise StudioError(f"Label Studio does not reach {url}, or refuses it: {REACHED}", is_final=True) from error
 
     def projects(self) -> Iterator[dict[str, Any]]:
-        """All projects that the key opens."""
+        """All projects that the key has access to."""
         return self._pages("/api/projects", {}, "results", "count")
 
     def add_project(self, title: str, xml: str) -> int:
-        """A new project's id."""
+        """Create a project and return its id."""
         return int(self._call("POST", "/api/projects", json={"title": title, "label_config": xml})["id"])
 
     def project(self, project: int) -> dict[str, Any]:
         """A project's fields.
 
         Raises:
-            StudioError: there is none, or Label Studio does not answer; as for everything below.
+            StudioError: there is no such project, or Label Studio does not answer; as for all methods below.
         """
         found: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
         return found
 
     def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
-        """All tasks of a project, or of a tab of its Data Manager, oldest first."""
+        """All tasks of a project, or of a tab (view) of its Data Manager, oldest first."""
         params: dict[str, Any] = {"project": project, "fields": "all", "ordering": "tasks:id"}
         return self._pages("/api/tasks", params | ({"view": view} if view else {}), "tasks", "total")
 
@@ -185,11 +185,11 @@ class LabelStudioClient:
         return found
 
     def add_task(self, project: int, data: Mapping[str, Any]) -> int:
-        """A new task's id."""
+        """Create a task and return its id."""
         return int(self._call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
 
     def set_data(self, task: int, data: Mapping[str, Any]) -> None:
-        """Replace a task's data; its annotations stay as they are."""
+        """Replace a task's data; annotations are not changed."""
         self._call("PATCH", f"/api/tasks/{task}", json={"data": dict(data)})
 
     def predictions(self, task: int) -> list[dict[str, Any]]:
@@ -199,25 +199,25 @@ class LabelStudioClient:
         return listed
 
     def add_prediction(self, task: int, prediction: Mapping[str, Any]) -> None:
-        """Give a task another prediction; its annotations and drafts stay as they are."""
+        """Add a prediction to a task; annotations and drafts are not changed."""
         self._call("POST", "/api/predictions", json={"task": task, **prediction}, timeout=_UPLOAD_TIMEOUT)
 
     def delete_prediction(self, number: int) -> None:
-        """Take a prediction away; annotations that were made from it stay (1.23.2)."""
+        """Delete a prediction; annotations that were made from it stay (seen in 1.23.2)."""
         self._call("DELETE", f"/api/predictions/{number}")
 
     def annotations(self, task: int) -> list[dict[str, Any]]:
-        """A task's annotations, without those that were skipped. Unlike `task`, it has nobody asked for predictions."""
+        """A task's annotations, without skipped ones. Unlike `task`, this requests no predictions from backends."""
         found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
         return found
 
     def drafts(self, task: int) -> list[dict[str, Any]]:
-        """Everybody's drafts of a task."""
+        """A task's drafts, of all users."""
         found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/drafts")
         return found
 
     def set_result(self, kind: str, number: int, result: Sequence[Mapping[str, Any]]) -> None:
-        """Replace what an annotation or a prediction holds.
+        """Replace the result of an annotation or a prediction.
 
         Args:
             kind: `annotations` or `predictions`.
@@ -225,18 +225,18 @@ class LabelStudioClient:
         self._call("PATCH", f"/api/{kind}/{number}/", json={"result": list(result)}, timeout=_UPLOAD_TIMEOUT)
 
     def uploads(self, project: int) -> list[dict[str, Any]]:
-        """What was uploaded to a project: `file`, its path, and `size` in bytes."""
+        """The files that were uploaded to a project: `file` is the path, `size` is in bytes."""
         found: list[dict[str, Any]] = self._call("GET", f"/api/projects/{project}/file-uploads", params={"all": "true"})
         return found
 
     def upload(self, project: int, files: Sequence[tuple[str, bytes | Path]]) -> list[str]:
-        """Keep files with a project, without making tasks of them.
+        """Upload files to a project without creating tasks.
 
         Args:
-            files: names, and what is in them.
+            files: names and contents.
 
         Returns:
-            Their addresses as a task's data has them, in the same order.
+            The addresses to use in a task's data, in the same order.
         """
         addresses = []
         for start in range(0, len(files), _FILES):
@@ -255,7 +255,7 @@ class LabelStudioClient:
         return addresses
 
     def _pages(self, path: str, params: Mapping[str, Any], key: str, total: str) -> Iterator[dict[str, Any]]:
-        """What a list has under `key`, page after page; under `total` it says how much there is."""
+        """The items of a paginated list: `key` is the field of the items, `total` that of their number."""
         page, seen, count = 1, 0, 1
         while seen < count:
             answer = self._call("GET", path, params={**params, "page": page, "page_size": _PAGE})
@@ -268,9 +268,13 @@ class LabelStudioClient:
                 method, self.url + path, auth=self.authorize, timeout=timeout, allow_redirects=False, **options
             )
         except (requests.RequestException, HTTPError) as error:
-            raise StudioError(f"Label Studio does not answer ({type(error).__name__}): is it up?") from error
-        except ValueError:  # it tells the header that cannot be sent, the token in it
-            raise StudioError("the key cannot be sent: set LABEL_STUDIO_API_KEY to one of this Label Studio") from None
+            raise StudioError(
+                f"Label Studio does not answer ({type(error).__name__}): check that it is running"
+            ) from error
+        except ValueError:  # requests puts the invalid header, and with it the token, into this error
+            raise StudioError(
+                "the key contains invalid characters: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
+            ) from None
         if answer.status_code in (401, 403):
             raise StudioError(_LEGACY if "legacy token" in answer.text else _REFUSED)
         if answer.status_code == 404:
@@ -281,7 +285,7 @@ class LabelStudioClient:
         try:
             return answer.json() if answer.content else None
         except ValueError as error:
-            raise StudioError("what answers is no Label Studio: check LABEL_STUDIO_URL") from error
+            raise StudioError("the response is not from Label Studio: check LABEL_STUDIO_URL") from error
 
     def _credentials(self) -> str:
         if not self.is_personal:
@@ -289,7 +293,7 @@ class LabelStudioClient:
         with self._lock:
             access, until = self._access
             if time.monotonic() >= until:
-                # No redirects, and an auth that does nothing: the token goes nowhere else, and no .netrc is read.
+                # No redirects, so that the token goes nowhere else; the empty auth keeps requests from reading .netrc.
                 answer = requests.post(
                     f"{self.url}/api/token/refresh",
                     json={"refresh": self._token},
@@ -308,7 +312,7 @@ class LabelStudioClient:
 
 @contextmanager
 def _opened(files: Sequence[tuple[str, bytes | Path]]) -> Iterator[list[tuple[str, tuple[str, Any]]]]:
-    """Files as a request sends them."""
+    """Open the files for a multipart request."""
     with ExitStack() as stack:
         yield [
             (f"file{at}", (name, stack.enter_context(what.open("rb")) if isinstance(what, Path) else what))

@@ -1,4 +1,4 @@
-"""What an annotator types: the line for words, and each region's own. Frames are Label Studio's, both included."""
+"""Parses what an annotator types: text prompts and commands of a region. Frame ranges are LS frames, both inclusive."""
 
 import re
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
 MARK = "▶ "
-"""How lines of ours begin."""
+"""Prefix of the lines that the backend writes."""
 COMMANDS = "back · both · to B · from A to B · N frames · stop · redo"
 
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """A line of words.
+    """A text prompt.
 
     Attributes:
-        phrases: what to find, each once.
-        at: the one frame to look at; None: track.
-        within: where to track.
-        redo: nothing that was found before counts.
+        phrases: what to find, without duplicates.
+        at: the only frame to search; None: track.
+        within: the frames to track.
+        redo: ignore earlier results.
     """
 
     phrases: tuple[str, ...]
@@ -31,14 +31,14 @@ class TextQuery:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A region's line. Digests of saved jobs contain its `repr`: do not rename the class or its fields.
+    """A region's command. Digests of saved jobs contain its `repr`: do not rename the class or its fields.
 
     Attributes:
-        direction: beyond the outer keyframes; None: as the settings say.
-        within: the frames to track; all others stay as they are.
-        frames: how far to go beyond the outer keyframes; None: as the settings say.
-        stop: track no more; what was computed stays.
-        redo: track everything between a person's keyframes anew.
+        direction: where to track beyond the outer keyframes; None: use the settings.
+        within: the frames to track; all others are not changed.
+        frames: how many frames to track beyond the outer keyframes; None: use the settings.
+        stop: stop tracking; computed frames stay.
+        redo: track all frames between a person's keyframes again.
     """
 
     direction: Direction | None = None
@@ -49,22 +49,22 @@ class Command:
 
     @property
     def is_limited(self) -> bool:
-        """It names the frames to track."""
+        """Whether the command limits the frames to track."""
         return self.frames is not None or self.within != ALL_FRAMES
 
 
 TRACK = Command()
-"""No line: what `t` says."""
+"""The default command, without a text: what the key `t` does."""
 
 _END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?((?:^|\s+)redo)?$", re.IGNORECASE)
 _COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?", re.IGNORECASE)
 
 
 def parse_text_query(line: str) -> TextQuery:
-    """Read a line of words: `PHRASE[, PHRASE…] [at F | from A to B] [redo]`.
+    """Read a text prompt: `PHRASE[, PHRASE…] [at F | from A to B] [redo]`.
 
     Raises:
-        BadRequest: it names nothing to find, or no frames.
+        BadRequest: a phrase is empty, or the frames are invalid.
     """
     found = _END.match(" ".join(line.split()))
     what, at, first, last, redo = found.groups() if found else (line, None, None, None, None)
@@ -77,16 +77,16 @@ def parse_text_query(line: str) -> TextQuery:
 
 
 def parse_command(line: str) -> Command:
-    """Read a region's line.
+    """Read a region's command.
 
     Raises:
-        BadRequest: it is none of the commands.
+        BadRequest: the command is unknown.
     """
     found = _COMMANDS.fullmatch(" ".join(line.split()))
     if not found:
-        raise BadRequest(f'"{line.strip()[:40]}" is no command; there are: {COMMANDS}')
+        raise BadRequest(f'"{line.strip()[:40]}" is not a command; use one of: {COMMANDS}')
     word, first, last, frames = found.groups()
-    match (word or "").casefold():  # "ſtop" is "stop" to the expression, too
+    match (word or "").casefold():  # the regular expression also matches "ſtop"
         case "back":
             return Command(direction="backward")
         case "both":
@@ -101,13 +101,13 @@ def parse_command(line: str) -> Command:
 
 
 def typed_lines(lines: object) -> str | None:
-    """What a text control asks: its last line, unless that is one of ours."""
+    """The prompt in a text control: its last line, unless the backend wrote it."""
     written = _written(lines)
     return written[-1] if written and not written[-1].startswith(MARK) else None
 
 
 def person_lines(lines: object) -> list[str]:
-    """A person's lines of a text control."""
+    """The lines of a text control that a person wrote."""
     return [line for line in _written(lines) if not line.startswith(MARK)]
 
 
@@ -126,5 +126,5 @@ def _frame(text: str) -> int:
 def _range(first: str, last: str) -> FrameRange:
     start, stop = _frame(first), _frame(last)
     if start > stop:
-        raise BadRequest(f"from {start} to {stop} holds no frame: write the smaller number first")
+        raise BadRequest(f"from {start} to {stop} contains no frame: write the smaller number first")
     return FrameRange(start, stop)

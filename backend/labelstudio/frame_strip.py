@@ -1,4 +1,4 @@
-"""The strip of frames that clicks are made on: which frames it holds, and signed addresses of frames that we serve."""
+"""The frame strip that people click on: its choice of frames, and signed addresses of the frames that we serve."""
 
 import base64
 import hashlib
@@ -18,10 +18,10 @@ _SIGNATURE_BYTES = 16
 
 
 def strip_frames(length: int, most: int) -> list[int]:
-    """LS frames of a strip: every n-th, the first and the last always, `most` at most (two at least).
+    """LS frames of a strip: every n-th frame, always with the first and the last; at most `most`, but at least two.
 
     Args:
-        length: LS frames of the video.
+        length: number of LS frames in the video.
     """
     if length == 1:
         return [1]
@@ -30,17 +30,17 @@ def strip_frames(length: int, most: int) -> list[int]:
 
 
 class SignedVideo(NamedTuple):
-    """What an address of ours shows frames of."""
+    """The video that a signed address shows frames of."""
 
     url: str
     framerate: float
 
 
 class Signer:
-    """Makes and reads keys that name a task's video and that nobody else can make.
+    """Signs and verifies keys that name a task's video.
 
     Args:
-        path: the secret, made when first needed. A new one there ends all keys that the old one signed.
+        path: file of the secret, created on first use. A new secret invalidates all keys signed with the old one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,19 +48,19 @@ class Signer:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The one whose secret is in `data_dir`."""
+        """A signer whose secret lies in `data_dir`."""
         return cls(settings.data_dir.expanduser() / "secret")
 
     def key(self, video: SignedVideo) -> str:
-        """For an address: letters, digits, `-` and `_` alone."""
+        """A signed key for use in a URL: letters, digits, `-` and `_`."""
         named = json.dumps(video, separators=(",", ":")).encode()
         return _text(self._signature(named) + named)
 
     def video(self, key: str) -> SignedVideo:
-        """What a key names.
+        """The video that a key names.
 
         Raises:
-            BadRequest: we did not sign it.
+            BadRequest: the signature is not valid.
         """
         try:
             raw = base64.urlsafe_b64decode(key + "=" * (-len(key) % 4))
@@ -69,7 +69,7 @@ class Signer:
                 raise ValueError("signature")
             return SignedVideo(*json.loads(named))
         except (ValueError, TypeError) as error:
-            raise BadRequest("the address is not signed here: run sam3-backend project prepare again") from error
+            raise BadRequest("the address has no valid signature: run sam3-backend project prepare again") from error
 
     def _signature(self, named: bytes) -> bytes:
         return hmac.new(self._secret(), named, hashlib.sha256).digest()[:_SIGNATURE_BYTES]
@@ -81,7 +81,7 @@ class Signer:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(_SECRET_BYTES))
             try:
-                os.link(part, self._path)  # of two that make one at once the first counts
+                os.link(part, self._path)  # if two processes create a secret at once, the first one wins
             except FileExistsError:
                 pass
             finally:

@@ -1,8 +1,8 @@
-"""One keyframe of a `videorectangle`'s sequence: percent of the picture, 1-based frames, and who set it.
+"""A keyframe of a `videorectangle`'s sequence: percent of the picture, 1-based frames, and who set it.
 
-Every keyframe that we write carries `fp`, a fingerprint of its own values. Label Studio hands keyframes back to the
-digit, copies extra keys into new neighbours and keeps them when a person moves a box (seen in 1.23.2). So one that fits
-says "as we wrote it", and one that is missing or does not fit says "a person set this".
+Every keyframe that we write carries `fp`, a fingerprint of its own values. Label Studio returns keyframes unchanged,
+copies extra keys into new neighbours and keeps them when a person moves a box (seen in 1.23.2). So a keyframe whose
+fingerprint matches is as we wrote it; one whose fingerprint is missing or differs was set by a person.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ _LARGEST = 1e6
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A keyframe as it came: percent, `rotation` in degrees clockwise about the upper left corner.
+    """A keyframe in percent; `rotation` is in degrees, clockwise about the upper left corner.
 
     Attributes:
-        enabled: false hides the box after this frame (on the frame itself it shows).
-        fp: the fingerprint that it carries, fitting or not.
-        human: it carries the mark that an earlier answer gave to a person's keyframe.
+        enabled: false hides the box after this frame (it is still shown on the frame itself).
+        fp: the fingerprint that came with it, matching or not.
+        human: an earlier response marked it as a person's keyframe.
     """
 
     frame: int
@@ -44,14 +44,14 @@ class Keyframe:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Eight hex digits over all values, each number to 4 decimals."""
-        # Adding 0.0 turns -0.0 into 0.0: JavaScript hands -0 back as 0.
+        """Eight hex digits: a hash of all values, numbers rounded to 4 decimals."""
+        # Adding 0.0 turns -0.0 into 0.0: JavaScript returns -0 as 0.
         numbers = "|".join(f"{round(getattr(self, name), 4) + 0.0:.4f}" for name in NUMBERS)
         return hashlib.sha256(f"{self.frame}|{int(self.enabled)}|{numbers}".encode()).hexdigest()[:8]
 
     @property
     def is_corrected(self) -> bool:
-        """A person set or changed it since our last answer."""
+        """A person set or changed it since our last response."""
         return self.fp != self.fingerprint
 
     @property
@@ -61,15 +61,15 @@ class Keyframe:
 
     @cached_property
     def is_toggled(self) -> bool:
-        """A person switched `enabled` and nothing else since our last answer."""
+        """A person changed only `enabled` since our last response."""
         return self.is_corrected and self.fp == replace(self, enabled=not self.enabled).fingerprint
 
     def to_json(self, framerate: float) -> dict[str, Any]:
-        """As an answer has it: a person's values to the digit, with the mark, and a fingerprint that fits."""
+        """For a response: the same values with a matching fingerprint, and the mark if a person set it."""
         return replace(self, fp=self.fingerprint, human=self.is_human).to_unchanged_json(framerate)
 
     def to_unchanged_json(self, framerate: float) -> dict[str, Any]:
-        """As it came, a correction still to be seen as one."""
+        """As received: a correction stays recognisable as one."""
         keyframe: dict[str, Any] = {"frame": self.frame, "enabled": self.enabled}
         keyframe |= {name: getattr(self, name) for name in NUMBERS} | {"time": self.frame / framerate}
         keyframe |= {} if self.fp is None else {"fp": self.fp}
@@ -82,10 +82,10 @@ class Keyframe:
 
 
 def parse_keyframes(sequence: object) -> tuple[Keyframe, ...]:
-    """Read a sequence, sorted by frame; of two keyframes on one frame the later counts.
+    """Read a sequence, sorted by frame; of two keyframes on one frame the later one is used.
 
     Raises:
-        BadRequest: it is no list of keyframes, a number is missing or infinite, or a box is empty.
+        BadRequest: it is not a list of keyframes, a number is missing or infinite, or a box is empty.
     """
     if not isinstance(sequence, list) or not sequence:
         raise BadRequest("the region has no keyframe: draw its box again")
@@ -118,12 +118,12 @@ def _parse_keyframe(keyframe: object) -> Keyframe:
 
 
 def mark_as_ours(item: Keyframe) -> Keyframe:
-    """The keyframe as one that we set."""
+    """A copy marked as set by the backend."""
     return replace(item, fp=item.fingerprint, human=False)
 
 
 def boxes_to_percent(boxes: Boxes, width: int, height: int) -> Boxes:
-    """Pixels `x0 y0 x1 y1` to percent `x y width height`, rounded as sent and never empty; shape (n, 4) both."""
+    """Convert pixels `x0 y0 x1 y1` to percent `x y width height`, rounded as sent, never empty; shape (n, 4) both."""
     scaled = np.asarray(boxes, float) * (100 / np.array([width, height, width, height]))
     scaled[:, 2:] -= scaled[:, :2]
     scaled[:, 2:] = np.maximum(scaled[:, 2:], 1e-4)
@@ -131,15 +131,15 @@ def boxes_to_percent(boxes: Boxes, width: int, height: int) -> Boxes:
 
 
 def percent_corners(boxes: Boxes) -> Boxes:
-    """Boxes `x y width height` as `x0 y0 x1 y1`, still percent: what IoUs are taken of; shape (n, 4) both."""
+    """Convert boxes `x y width height` to `x0 y0 x1 y1`, both in percent; shape (n, 4) both."""
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
 def boxes_at(items: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
-    """The boxes that the page shows of these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
+    """The boxes that the page shows for these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
 
-    Linear between keyframes, nothing before the first and after one with `enabled: false`, and the last one to the end
-    (Label Studio 1.23.2: getShape, isInLifespan).
+    As Label Studio 1.23.2 does (getShape, isInLifespan): linear between keyframes, nothing before the first one and
+    after one with `enabled: false`; the last one holds to the end.
     """
     rows, places = np.full((len(frames), 4), np.nan), np.array([item.frame for item in items])
     corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
@@ -152,6 +152,6 @@ def boxes_at(items: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
 
 
 def count_visible_frames(items: Sequence[Keyframe], stop: int) -> int:
-    """How many LS frames before `stop` show the box of these keyframes."""
+    """The number of LS frames before `stop` on which these keyframes show a box."""
     ends = [*(item.frame for item in items[1:]), stop]
     return sum(max(end - item.frame, 0) if item.enabled else 1 for item, end in zip(items, ends, strict=True))

@@ -135,13 +135,13 @@ def test_a_point_outside_the_picture_is_to_be_deleted(x: float, y: float) -> Non
 
 @pytest.mark.parametrize(("x", "y"), [(None, 5), (5, None), ("5", 5), (True, 5), (5, False), ([5], 5)])
 def test_a_point_without_a_place_is_to_be_deleted(x: object, y: object) -> None:
-    with pytest.raises(BadRequest, match="a point has no place: delete it"):
+    with pytest.raises(BadRequest, match="a point has no position: delete it"):
         parse_click_prompts([clicked(x=x, y=y)], CONTROLS, DATA)
 
 
 @pytest.mark.parametrize("value", [None, [], "x"])
 def test_a_point_without_a_value_has_no_place(value: object) -> None:
-    with pytest.raises(BadRequest, match="has no place"):
+    with pytest.raises(BadRequest, match="has no position"):
         parse_click_prompts([clicked(value=value)], CONTROLS, DATA)
 
 

@@ -147,8 +147,8 @@ def refused(client: LabelStudioClient, call: str = "project") -> str:
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (401, "Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio"),
-        (403, "Label Studio refused the key: set LABEL_STUDIO_API_KEY to one of this Label Studio"),
+        (401, "Label Studio refused the key: set LABEL_STUDIO_API_KEY to a key of this Label Studio"),
+        (403, "Label Studio refused the key: set LABEL_STUDIO_API_KEY to a key of this Label Studio"),
         (404, "check the number"),
         (400, "Label Studio answers 400 to "),
         (302, "Label Studio answers 302 to "),
@@ -189,7 +189,7 @@ def test_something_else_at_the_address_is_said_to_be_no_label_studio(
     studio: Studio, client: LabelStudioClient, body: str, call: str
 ) -> None:
     studio.failing = lambda: Response(body)
-    assert "no Label Studio" in refused(client, call)
+    assert "not from Label Studio" in refused(client, call)
 
 
 @pytest.mark.parametrize("token", ["5ecret\n0f1abe1", "5ecret-✓-0f1abe1"])
@@ -203,7 +203,7 @@ def test_a_token_that_no_request_can_hold_is_not_told(studio: Studio, token: str
 def test_a_label_studio_that_is_down_is_said_to_be() -> None:
     with Studio() as studio:
         client = LabelStudioClient(studio.url, TOKEN)
-    assert refused(client) == "Label Studio does not answer (ConnectionError): is it up?"
+    assert refused(client) == "Label Studio does not answer (ConnectionError): check that it is running"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://a..b", "nonsense", "ftp://127.0.0.1"])

@@ -76,7 +76,7 @@ def test_a_line_of_words_says_what_to_find_and_where(line: str, meant: TextQuery
         ("car at 100000001", "there is no frame 100000001"),
         ("car at " + "9" * 5000, "there is no frame 999999999999:"),
         ("car from 0 to 9", "there is no frame 0"),
-        ("car from 9 to 3", "from 9 to 3 holds no frame: write the smaller number first"),
+        ("car from 9 to 3", "from 9 to 3 contains no frame: write the smaller number first"),
     ],
 )
 def test_a_line_of_words_that_means_nothing_says_why(line: str, sentence: str) -> None:
@@ -112,11 +112,11 @@ def test_a_regions_line_is_one_of_the_commands(line: str, meant: Command) -> Non
 def test_what_is_no_command_is_told_which_there_are(line: str) -> None:
     with pytest.raises(BadRequest) as error:
         parse_command(line)
-    assert str(error.value) == f'"{line}" is no command; there are: {COMMANDS}'
+    assert str(error.value) == f'"{line}" is not a command; use one of: {COMMANDS}'
 
 
 def test_a_long_line_is_told_by_its_beginning() -> None:
-    with pytest.raises(BadRequest, match=f'^"{"x" * 40}" is no command'):
+    with pytest.raises(BadRequest, match=f'^"{"x" * 40}" is not a command'):
         parse_command("x" * 1000)
 
 
@@ -124,10 +124,10 @@ def test_a_long_line_is_told_by_its_beginning() -> None:
     ("line", "sentence"),
     [
         ("to 0", "there is no frame 0"),
-        ("0 frames", "is no command"),
+        ("0 frames", "is not a command"),
         ("from 0 to 5", "there is no frame 0"),
         ("to 999999999999999", "there is no frame 999999999999:"),
-        ("from 90 to 50", "from 90 to 50 holds no frame"),
+        ("from 90 to 50", "from 90 to 50 contains no frame"),
     ],
 )
 def test_a_command_that_names_no_frames_says_so(line: str, sentence: str) -> None:

@@ -170,7 +170,7 @@ def test_words_that_are_none_are_answered_in_the_region_and_change_nothing(page:
     assert page.command(name, "faster please") == [name]
     assert json.dumps(page.regions[name]["value"]) == before
     assert page.regions[name]["meta"]["text"][-1] == (
-        'not tracked: "faster please" is no command; there are: '
+        'not tracked: "faster please" is not a command; use one of: '
         "back · both · to B · from A to B · N frames · stop · redo"
     )
     assert page.told == ""

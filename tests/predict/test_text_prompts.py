@@ -264,7 +264,7 @@ def test_untouched_tracks_may_be_replaced_where_preserve_is_off(make_service) ->
     ("line", "sentence"),
     [
         ("car,", "not done: a phrase is empty"),
-        ("car from 9 to 3", "not done: from 9 to 3 holds no frame"),
+        ("car from 9 to 3", "not done: from 9 to 3 contains no frame"),
         ("car at 400", "not done: there is no frame 400: the video has 100"),
         ("unicorn", "unicorn: none"),
     ],
