@@ -9,7 +9,7 @@ from typing import Any
 
 from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
-from backend.errors import BackendError, BadRequest, StudioError, one_line
+from backend.errors import BackendError, BadRequest, one_line
 from backend.jobs.status import JobStatus
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.frame_strip import Signer
@@ -49,7 +49,7 @@ class Service:
         limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
         self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._task_url)
         self.track_editor = TrackEditorView(
-            settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.client
+            settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.require_client
         )
         # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
         self._worker.start()
@@ -119,10 +119,8 @@ class Service:
             threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
 
     def _annotate(self, project: int, xml: str, source: str) -> None:
-        client = self.tools.connections.client(str(project))
         try:
-            if client is None:
-                raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+            client = self.tools.connections.require_client(str(project))
             count = 0
             for task in client.tasks(project):
                 if not self.preannotation.has_prediction(

@@ -1,5 +1,6 @@
 """The Label Studios that ask: where each project's is, and what it gave us to fetch files with."""
 
+from backend.errors import StudioError
 from backend.jobs.store import Store
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
@@ -37,4 +38,15 @@ class Connections:
         if client is None and (known := self._store.connection(project)):
             client = LabelStudioClient(*known)
             self._clients.put(project, client)
+        return client
+
+    def require_client(self, project: str) -> LabelStudioClient:
+        """The client of a project.
+
+        Raises:
+            StudioError: its Label Studio is not known.
+        """
+        client = self.client(project)
+        if client is None:
+            raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return client

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.concurrency import ConcurrencyLimit
-from backend.errors import BackendError, StudioError
+from backend.errors import BackendError
 from backend.formats.video_tracks import folder_name
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.keyframe import Keyframe, boxes_at
@@ -37,10 +37,10 @@ class TrackEditorView:
 
     Args:
         data_dir: versions are kept below it.
-        client: a project's Label Studio, by the project; None where it is not known.
+        client: returns the client of a project; raises StudioError if its Label Studio is not known.
     """
 
-    def __init__(self, data_dir: Path, videos: TaskVideos, client: Callable[[str], LabelStudioClient | None]) -> None:
+    def __init__(self, data_dir: Path, videos: TaskVideos, client: Callable[[str], LabelStudioClient]) -> None:
         self._folder, self._videos, self._client = data_dir / "versions", videos, client
         self._changing = threading.Lock()
         self._pictures = ConcurrencyLimit(_PICTURES)
@@ -85,8 +85,6 @@ class TrackEditorView:
 
     def _open(self, task: int, project: str) -> tuple[LabelStudioClient, Editor]:
         client = self._client(project)
-        if client is None:
-            raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return client, Editor(LabelStudioTask(client, task), self._folder)
 
     def _shown(self, client: LabelStudioClient, state: EditorState, task: int, asked: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the page "Tracks of task N" is told."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from backend.errors import BadRequest, StudioError
+from backend.jobs.store import Store
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.videos import TaskVideos
+from backend.predict.connections import Connections
 from backend.settings import Settings
 from backend.track_editor.edits import Edit
 from backend.track_editor.view import TrackEditorView
@@ -94,6 +97,10 @@ def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: TrackEdit
 
 
 def test_without_a_label_studio_it_says_what_to_set(tmp_path: Path) -> None:
-    manager = TrackEditorView(tmp_path, TaskVideos(Settings(data_dir=tmp_path)), lambda project: None)
-    with pytest.raises(StudioError, match="LABEL_STUDIO_URL"):
-        manager.overview(1, "")
+    settings = Settings(data_dir=tmp_path)
+    store = Store(tmp_path / "jobs.sqlite3", settings.limits.store, settings.limits.retention_days)
+    with closing(store):
+        client = Connections(settings, store).require_client
+        manager = TrackEditorView(tmp_path, TaskVideos(settings), client)
+        with pytest.raises(StudioError, match="LABEL_STUDIO_URL"):
+            manager.overview(1, "")
