@@ -571,17 +571,18 @@ def test_label_studios_version_is_asked_for_without_the_key_and_the_key_is_tried
 )
 def test_what_is_no_label_studio_is_told(monkeypatch, status: int, body: bytes) -> None:
     answering(monkeypatch, status, body)
-    with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
+    with pytest.raises(StudioError, match="this is not Label Studio: set label_studio_url"):
         LabelStudioClient(URL, KEY).release()
 
 
 def test_an_address_without_http_is_no_label_studio() -> None:
-    with pytest.raises(StudioError, match="no Label Studio is there: set label_studio_url"):
+    with pytest.raises(StudioError, match="this is not Label Studio: set label_studio_url"):
         LabelStudioClient("localhost:8080", KEY).release()
 
 
 def test_a_label_studio_that_is_down_and_a_key_that_it_refuses(monkeypatch) -> None:
-    with pytest.raises(StudioError, match=r"does not answer \(ConnectionError\): start it, or mend label_studio_url"):
+    refusal = r"does not answer \(ConnectionError\): start it, or correct label_studio_url"
+    with pytest.raises(StudioError, match=refusal):
         LabelStudioClient("http://127.0.0.1:1", KEY).release()
     answering(monkeypatch, 401, b"{}")
     with pytest.raises(StudioError, match="refused the key: set LABEL_STUDIO_API_KEY"):
