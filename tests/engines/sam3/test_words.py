@@ -366,7 +366,7 @@ def test_a_state_goes_on_equally_in_another_process(opened, tmp_path):
     (tmp_path / "state").write_bytes(session.state())
     script = (
         "import sys; from pathlib import Path; from tests.engines.sam3.sessions import *\n"
-        "session = Sam3Session(scenes.engine().sam3, VIDEO, Path(sys.argv[1]).read_bytes())\n"
+        "session = Sam3Session(scenes.engine().model, VIDEO, Path(sys.argv[1]).read_bytes())\n"
         "print(repr(values(run(session, 2, 8))))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "state")]
