@@ -168,7 +168,7 @@ def _masks(file: Path, wanted: ExportOptions) -> Masks:
 
 def _left(masks: Masks, chosen: ChosenAnnotation) -> MaskSource:
     """Of a file's task."""
-    return SidecarMasks.from_file(masks, [str(one.get("id")) for one in chosen.results])
+    return SidecarMasks.for_regions(masks, [str(one.get("id")) for one in chosen.results])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
+from backend.formats.mot import write_sequence_info
 from backend.formats.rle import encode_rle
-from backend.formats.tables import write_sequence_info
 from backend.formats.video_tracks import VideoTracks, write_lines
 from backend.tracks.masks import Rle
 

@@ -59,7 +59,7 @@ class SidecarMasks:
     kept: Masks
 
     @classmethod
-    def from_file(cls, masks: Masks, regions: Iterable[str]) -> "SidecarMasks":
+    def for_regions(cls, masks: Masks, regions: Iterable[str]) -> "SidecarMasks":
         """For a task with these regions; one that has none of those that were kept is another video's."""
         return cls(masks if masks.keys() & {*regions} else {})
 

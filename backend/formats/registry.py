@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from backend.formats.coco import write_coco_vid, write_youtube_vis
+from backend.formats.csv_table import write_csv
 from backend.formats.mask_formats import write_davis, write_mots
-from backend.formats.tables import write_csv, write_mot, write_yolo
+from backend.formats.mot import write_mot
 from backend.formats.video_tracks import VideoTracks
+from backend.formats.yolo import write_yolo
 
 Writer = Callable[[Iterable[VideoTracks], Sequence[str], Path, bool], None]
 """Writes clips with these classes to a place, every frame or keyframes alone."""

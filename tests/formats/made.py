@@ -16,6 +16,8 @@ from tests.labelstudio.bodies import drawn, keyframe
 SIZE = (640, 360)
 FRAMES = 100
 """As `drawn` has it."""
+CAR = drawn(keyframe(1, 10), keyframe(50, 60, enabled=False), keyframe(70, 20), id="a", meta={"track_id": 3})
+OTHER = drawn(keyframe(20, 5, 60), keyframe(90, 70, 60, enabled=False), id="b", meta={"track_id": 1})
 
 
 def task(*results: dict[str, Any], id: int = 7, **more: Any) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from backend.formats.coco import write_coco_vid, write_youtube_vis
 from backend.formats.readers import read_coco_vid
 from backend.tracks.masks import Rle
 from tests.formats.judged import hota
-from tests.formats.made import FRAMES, SIZE, clip, several
-from tests.formats.test_tables import CAR, OTHER
+from tests.formats.made import CAR, FRAMES, OTHER, SIZE, clip, several
 
 # pycocotools 2.0.11 decodes with what numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

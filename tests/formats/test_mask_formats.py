@@ -14,8 +14,7 @@ from backend.formats import mask_formats
 from backend.formats.mask_formats import encode_png, write_davis, write_mots
 from backend.tracks.masks import Rle
 from tests.formats.judged import as_tracker, hota, in_sequence_folder
-from tests.formats.made import FRAMES, clip
-from tests.formats.test_tables import CAR, OTHER
+from tests.formats.made import CAR, FRAMES, OTHER, clip
 from tests.labelstudio.bodies import drawn, keyframe
 
 # pycocotools 2.0.11 decodes with what numpy 2 deprecates.

@@ -21,11 +21,11 @@ def test_masks_come_back_from_beside_their_tasks(tmp_path: Path) -> None:
 
 
 def test_they_are_those_of_a_task_that_has_some_of_the_regions_still() -> None:
-    source = SidecarMasks.from_file({"a": {3: MASK}, "b": {5: MASK}}, ["b", "new"])
+    source = SidecarMasks.for_regions({"a": {3: MASK}, "b": {5: MASK}}, ["b", "new"])
     assert [(key[2], masks) for key, masks in source.masks([])] == [("a", {3: MASK}), ("b", {5: MASK})]
     found = [(key[2], frames.tolist(), boxes.tolist()) for key, frames, boxes in source.boxes()]
     assert found == [("a", [3], [[0, 0, 4, 4]]), ("b", [5], [[0, 0, 4, 4]])]
-    assert list(SidecarMasks.from_file(source.kept, ["c"]).boxes()) == []
+    assert list(SidecarMasks.for_regions(source.kept, ["c"]).boxes()) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 3}', '{"a": {"x": {}}}', '{"a": {"0": {"size": [2, 2]}}}'])
