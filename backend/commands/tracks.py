@@ -171,7 +171,7 @@ def _page(frame: int, timing: FrameTiming) -> int:
     """The first LS frame that shows a source frame or a later one; beyond the last, for where a span stops."""
     if frame > timing.length:
         raise SettingsError(f"there is no frame {frame}: the video has {timing.length}, counted from 0")
-    return timing.last + 1 if frame == timing.length else math.ceil(float(timing.pages[frame]))
+    return timing.last + 1 if frame == timing.length else math.ceil(float(timing.ls_frames[frame]))
 
 
 def _listed(state: EditorState, timing: FrameTiming, video: Video | None) -> Iterator[str]:

@@ -12,29 +12,30 @@ from backend.formats.video_tracks import ExportTrack, VideoTracks, format_rows
 COLUMNS = ("task", "frame", "track", "label", "x0", "y0", "x1", "y1", "score", "human", "keyframe", "enabled")
 
 
-def write_csv(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
-    """CSV with a header: keyframes, or with `dense` every frame that shows a track; pixels, frames from 0 on.
+def write_csv(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
+    """Write a CSV with a header: keyframes, or with `dense` every frame that shows a track.
 
-    `keyframe`: somebody or something set this box, the others lie between; `human`: a person did. `enabled` 0: the
-    track is hidden on the frames after this one, until its next row; the last row's 1 says that it stays to the end.
+    Boxes are in pixels, and frames count from 0. `keyframe` is 1 for keyframes and 0 for interpolated boxes; `human`
+    is 1 if a person set the keyframe. `enabled` 0 hides the track from the next frame to its next row; 1 in the last
+    row shows it to the end of the video.
     """
     with out.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\n")
-        for clip in clips:
-            _ = clip.pixels
-            for trace in clip.tracks:
-                file.write(_rows(clip, trace, dense))
+        for video in videos:
+            _ = video.pixels  # raises if the size is unknown
+            for track in video.tracks:
+                file.write(_format_track(video, track, dense))
 
 
-def _rows(clip: VideoTracks, trace: ExportTrack, dense: bool) -> str:
-    chosen = np.arange(len(trace.frames)) if dense else trace.keys
-    marks = np.zeros((len(trace.frames), 3))
+def _format_track(video: VideoTracks, track: ExportTrack, dense: bool) -> str:
+    rows = np.arange(len(track.frames)) if dense else track.keys
+    marks = np.zeros((len(track.frames), 3))
     marks[:, 2] = 1
-    marks[trace.keys] = np.column_stack([trace.human, np.ones(len(trace.keys)), trace.enabled])
-    label = _quoted(trace.label).replace("%", "%%")
-    score = "" if trace.score is None else f"{trace.score:.4f}"
-    form = f"{clip.task},%d,{trace.id},{label},%.2f,%.2f,%.2f,%.2f,{score},%d,%d,%d\n"
-    return format_rows(form, trace.frames[chosen], trace.boxes[chosen], marks[chosen])
+    marks[track.keys] = np.column_stack([track.human, np.ones(len(track.keys)), track.enabled])
+    label = _quoted(track.label).replace("%", "%%")
+    score = "" if track.score is None else f"{track.score:.4f}"
+    template = f"{video.task},%d,{track.id},{label},%.2f,%.2f,%.2f,%.2f,{score},%d,%d,%d\n"
+    return format_rows(template, track.frames[rows], track.boxes[rows], marks[rows])
 
 
 def _quoted(text: str) -> str:

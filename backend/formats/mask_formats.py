@@ -1,6 +1,6 @@
-"""Formats of masks: MOTS in lines of text, DAVIS in pictures. Tracks without masks are left out.
+"""Mask formats: MOTS (lines of text) and DAVIS (pictures). Tracks without masks are left out.
 
-Both give a pixel to one object: where masks overlap, the smaller one lies in front.
+Both assign each pixel to one object. Where masks overlap, the smaller mask is in front.
 """
 
 import struct
@@ -21,29 +21,30 @@ from backend.tracks.masks import Rle
 
 _MOTS = {"car": 1, "person": 2, "pedestrian": 2}
 _IGNORED = 10
-"""The number that MOTS gives to regions that do not count."""
+"""MOTS uses this class number for ignored regions."""
 _OBJECTS = 254
-"""DAVIS has a byte for a pixel: 0 is the ground, and its readers take 255 for "unknown"."""
+"""Largest track id in DAVIS. A pixel is one byte: 0 is the background, and readers treat 255 as "unknown"."""
 
 
-def write_mots(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
-    """MOTS: `NAME/gt/gt.txt` of lines `frame id class height width rle`; beside them as for MOTChallenge.
+def write_mots(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
+    """Write MOTS: `NAME/gt/gt.txt` with lines `frame id class height width rle`, and `seqinfo.ini` and `seqmap.txt`.
 
-    Frames from 1 on; ids are class * 1000 + track. Car is class 1 and person 2, as MOTS and KITTI have them, other
-    labels come after: `classes.txt` has them all.
+    Frames count from 1. Ids are class * 1000 + track. As in MOTS and KITTI, car is class 1 and person is class 2;
+    other labels follow. `classes.txt` lists all classes.
     """
     classes, names = _mots_classes(labels), []
-    for clip in clips:
-        write_sequence_info(clip, out)
-        known = {trace.id: classes[trace.label] for trace in clip.masked}
-        factor = 10 ** max([3, *(len(str(track)) for track in known)])
+    for video in videos:
+        write_sequence_info(video, out)
+        class_numbers = {track.id: classes[track.label] for track in video.masked}
+        factor = 10 ** max([3, *(len(str(track_id)) for track_id in class_numbers)])
         texts = [
-            f"{frame + 1} {known[track] * factor + track} {known[track]} {mask.height} {mask.width} {encode_rle(mask)}"
-            for frame, masks in _by_frame(clip)
-            for track, mask in _apart(masks).items()
+            f"{frame + 1} {class_numbers[track_id] * factor + track_id} {class_numbers[track_id]} "
+            f"{mask.height} {mask.width} {encode_rle(mask)}"
+            for frame, masks in _by_frame(video)
+            for track_id, mask in _without_overlaps(masks).items()
         ]
-        write_lines(out / clip.name / "gt" / "gt.txt", texts)
-        names.append(clip.name)
+        write_lines(out / video.name / "gt" / "gt.txt", texts)
+        names.append(video.name)
     write_lines(out / "seqmap.txt", ["name", *names])
     write_lines(out / "classes.txt", [f"{number} {label}" for label, number in classes.items()])
 
@@ -53,48 +54,50 @@ def _mots_classes(labels: Sequence[str]) -> dict[str, int]:
     return {label: _MOTS.get(label.casefold()) or next(free) for label in labels}
 
 
-def write_davis(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
-    """DAVIS: `Annotations/NAME/FRAME.png` of every frame, a palette picture of track ids; `ImageSets/all.txt`.
+def write_davis(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
+    """Write DAVIS: `Annotations/NAME/FRAME.png`, a palette picture of track ids for each frame; `ImageSets/all.txt`.
 
     Raises:
-        BadRequest: a track's id does not fit into a byte.
+        BadRequest: a track id is above 254.
     """
     names = []
-    for clip in clips:
-        width, height = clip.pixels
-        if large := [trace.id for trace in clip.masked if trace.id > _OBJECTS]:
-            raise BadRequest(f"DAVIS holds track ids up to {_OBJECTS}, and it has {large[0]}: export it as mots")
-        folder = out / "Annotations" / clip.name
+    for video in videos:
+        width, height = video.pixels
+        if large := [track.id for track in video.masked if track.id > _OBJECTS]:
+            raise BadRequest(
+                f"DAVIS stores track ids up to {_OBJECTS}, and this video has track {large[0]}: export it as mots"
+            )
+        folder = out / "Annotations" / video.name
         folder.mkdir(parents=True, exist_ok=True)
-        nothing, masks = encode_png(np.zeros((height, width), np.uint8)), dict(_by_frame(clip))
-        for frame in range(clip.length):
-            picture = encode_png(_paint(masks[frame]).astype(np.uint8)) if frame in masks else nothing
+        empty, masks = encode_png(np.zeros((height, width), np.uint8)), dict(_by_frame(video))
+        for frame in range(video.length):
+            picture = encode_png(_paint(masks[frame]).astype(np.uint8)) if frame in masks else empty
             (folder / f"{frame:06d}.png").write_bytes(picture)
-        names.append(clip.name)
+        names.append(video.name)
     write_lines(out / "ImageSets" / "all.txt", names)
 
 
-def _by_frame(clip: VideoTracks) -> list[tuple[int, dict[int, Rle]]]:
-    """Masks by track, for every frame that has some.
+def _by_frame(video: VideoTracks) -> list[tuple[int, dict[int, Rle]]]:
+    """Masks by track id, for each frame that has masks.
 
     Raises:
-        BadRequest: one is of another size than the video.
+        BadRequest: a mask and the video differ in size.
     """
-    width, height = clip.pixels
-    found: defaultdict[int, dict[int, Rle]] = defaultdict(dict)
-    for trace in clip.masked:
-        for frame, mask in trace.masks.items():
+    width, height = video.pixels
+    masks: defaultdict[int, dict[int, Rle]] = defaultdict(dict)
+    for track in video.masked:
+        for frame, mask in track.masks.items():
             if (mask.width, mask.height) != (width, height):
                 raise BadRequest(
-                    f"its masks have {mask.width} x {mask.height} pixels, and its pictures {width} x {height}: "
+                    f"masks are {mask.width} x {mask.height} pixels and frames {width} x {height}: "
                     "leave out --size, or track it again"
                 )
-            found[frame][trace.id] = mask
-    return sorted(found.items())
+            masks[frame][track.id] = mask
+    return sorted(masks.items())
 
 
 def _paint(masks: Mapping[int, Rle]) -> NDArray[np.uint16]:
-    """The id of the foremost object at each pixel, 0 where none is; shape (height, width)."""
+    """The id of the foremost object at each pixel, 0 for the background; shape (height, width)."""
     first = next(iter(masks.values()))
     pixels = np.zeros(first.width * first.height, np.uint16)
     for number, mask in sorted(masks.items(), key=lambda item: -item[1].area):
@@ -104,17 +107,17 @@ def _paint(masks: Mapping[int, Rle]) -> NDArray[np.uint16]:
     return pixels.reshape(first.width, first.height).T
 
 
-def _apart(masks: Mapping[int, Rle]) -> Mapping[int, Rle]:
-    """The masks without what lies behind others; one that is hidden as a whole is left out."""
-    if len(masks) < 2 or not _overlap(masks.values()):
+def _without_overlaps(masks: Mapping[int, Rle]) -> Mapping[int, Rle]:
+    """Masks without the pixels that other masks cover; a mask that is fully covered is left out."""
+    if len(masks) < 2 or not _have_overlap(masks.values()):
         return masks
     places = dict(enumerate(masks, start=1))
-    painted = _paint({place: masks[track] for place, track in places.items()})
-    return {track: Rle.from_mask(painted == place) for place, track in places.items() if (painted == place).any()}
+    painted = _paint({place: masks[track_id] for place, track_id in places.items()})
+    return {track_id: Rle.from_mask(painted == place) for place, track_id in places.items() if (painted == place).any()}
 
 
-def _overlap(masks: Iterable[Rle]) -> bool:
-    """Whether some pixel belongs to two: where the runs of all, sorted, reach into each other."""
+def _have_overlap(masks: Iterable[Rle]) -> bool:
+    """Whether two masks share a pixel: then some of the sorted runs overlap."""
     runs = np.concatenate([np.cumsum(mask.counts, dtype=np.int64)[: len(mask.counts) // 2 * 2] for mask in masks])
     runs = runs.reshape(-1, 2)
     runs = runs[runs[:, 0].argsort(kind="stable")]
@@ -122,13 +125,13 @@ def _overlap(masks: Iterable[Rle]) -> bool:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture of palette colours; no other library here writes one.
+    """Encode a palette PNG, which no library among our dependencies writes.
 
     Args:
-        pixels: shape (height, width), numbers of colours.
+        pixels: shape (height, width), palette indices.
     """
     height, width = pixels.shape
-    raw = np.zeros((height, width + 1), np.uint8)  # each row begins with the number of its filter: none
+    raw = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type: 0, none
     raw[:, 1:] = pixels
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     parts = ((b"IHDR", header), (b"PLTE", _PALETTE), (b"IDAT", zlib.compress(raw.tobytes(), 1)), (b"IEND", b""))
@@ -138,7 +141,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _palette() -> bytes:
-    """The 256 colours of PASCAL VOC and DAVIS: a number's bits in turn are red's, green's and blue's highest."""
+    """The 256 colours of PASCAL VOC and DAVIS: an index's bits fill red, green, blue in turn, high bits first."""
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):

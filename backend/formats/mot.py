@@ -8,31 +8,31 @@ from backend.formats.video_tracks import VideoTracks, format_rows, number_labels
 _BOX = "%.2f,%.2f,%.2f,%.2f"
 
 
-def write_mot(clips: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
-    """MOTChallenge's ground truth: `NAME/gt/gt.txt`, `NAME/seqinfo.ini`; beside them `seqmap.txt`, `labels.txt`.
+def write_mot(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
+    """Write MOTChallenge ground truth: `NAME/gt/gt.txt`, `NAME/seqinfo.ini`, `seqmap.txt` and `labels.txt`.
 
-    Frames from 1 on. A class is the number of its line in `labels.txt`; trackeval takes the first for pedestrians.
+    Frames count from 1. A class number is a line number in `labels.txt`; trackeval takes class 1 for pedestrians.
     """
     classes, names = number_labels(labels), []
-    for clip in clips:
-        write_sequence_info(clip, out)
+    for video in videos:
+        write_sequence_info(video, out)
         texts = [
             format_rows(
-                f"%d,{trace.id},{_BOX},1,{classes[trace.label]},1\n",
-                trace.frames + 1,
-                to_xywh(trace.boxes),
+                f"%d,{track.id},{_BOX},1,{classes[track.label]},1\n",
+                track.frames + 1,
+                to_xywh(track.boxes),
             )
-            for trace in clip.tracks
+            for track in video.tracks
         ]
-        write_lines(out / clip.name / "gt" / "gt.txt", ["".join(texts).rstrip("\n")] if any(texts) else [])
-        names.append(clip.name)
+        write_lines(out / video.name / "gt" / "gt.txt", ["".join(texts).rstrip("\n")] if any(texts) else [])
+        names.append(video.name)
     write_lines(out / "seqmap.txt", ["name", *names])
     write_lines(out / "labels.txt", labels)
 
 
-def write_sequence_info(clip: VideoTracks, out: Path) -> None:
-    """What MOTChallenge and its readers know of a sequence."""
-    width, height = clip.pixels
-    info = {"name": clip.name, "imDir": "img1", "frameRate": f"{clip.rate:g}", "seqLength": clip.length}
+def write_sequence_info(video: VideoTracks, out: Path) -> None:
+    """Write `seqinfo.ini`, which describes a sequence to MOTChallenge's readers."""
+    width, height = video.pixels
+    info = {"name": video.name, "imDir": "img1", "frameRate": f"{video.rate:g}", "seqLength": video.length}
     info |= {"imWidth": width, "imHeight": height, "imExt": ".jpg"}
-    write_lines(out / clip.name / "seqinfo.ini", ["[Sequence]", *(f"{key}={value}" for key, value in info.items())])
+    write_lines(out / video.name / "seqinfo.ini", ["[Sequence]", *(f"{key}={value}" for key, value in info.items())])

@@ -1,4 +1,4 @@
-"""The formats by name: who writes each, into what, and what it needs."""
+"""Export formats by name: their writers, and what each needs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,17 @@ from backend.formats.video_tracks import VideoTracks
 from backend.formats.yolo import write_yolo
 
 Writer = Callable[[Iterable[VideoTracks], Sequence[str], Path, bool], None]
-"""Writes clips with these classes to a place, every frame or keyframes alone."""
+"""Writes videos with these classes to a path: every frame if `dense`, else keyframes where the format has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format.
+    """An export format.
 
     Attributes:
-        needs: what its tracks have to have: the size of the pictures, or masks too.
-        has_masks: it holds masks where there are some.
+        is_folder: it writes a folder, not a file.
+        needs: what the tracks must have: the video's size in pixels, or that and masks.
+        has_masks: it stores masks where tracks have them.
     """
 
     write: Writer
@@ -32,7 +33,7 @@ class Format:
 
 
 LABELSTUDIO = "labelstudio"
-"""The one that is written from tasks, not from clips."""
+"""Label Studio's own format, written from tasks and not from `VideoTracks`."""
 FORMATS: Mapping[str, Format] = {
     "mot": Format(write_mot, is_folder=True),
     "mots": Format(write_mots, is_folder=True, needs="masks", has_masks=True),

@@ -169,7 +169,7 @@ def read_video_tracks(
     draws = [(region, _draw(region, timing, size)) for region in drawn]
     seen = [(region, drawing) for region, drawing in draws if len(drawing.frames)]
     ids = assign_track_numbers([(region.track_id, int(drawing.frames[0])) for region, drawing in seen])
-    traces = [
+    tracks = [
         ExportTrack(
             number,
             controls.label(region.labels),
@@ -184,7 +184,7 @@ def read_video_tracks(
     ]
     name = folder_name(chosen.number, controls.video(chosen.data))
     return VideoTracks(
-        chosen.number, name, timing.length, timing.rate, size, tuple(sorted(traces, key=lambda one: one.id))
+        chosen.number, name, timing.length, timing.rate, size, tuple(sorted(tracks, key=lambda one: one.id))
     )
 
 
@@ -197,19 +197,19 @@ class _Drawing:
 
 
 def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
-    """A region's frames, boxes and keyframes, as of a `Trace`."""
+    """A region's frames, boxes and keyframes, as in `ExportTrack`."""
     places = np.array([item.frame for item in region.keyframes])
     within = places <= timing.last
-    pages, frames = timing.pages.copy(), timing.frames(places[within])
+    ls_frames, frames = timing.ls_frames.copy(), timing.frames(places[within])
     # Of LS frames that show the same picture, a keyframe's counts.
-    pages[frames] = places[within]
-    percent = boxes_at(region.keyframes, pages)  # type: ignore[arg-type]
+    ls_frames[frames] = places[within]
+    percent = boxes_at(region.keyframes, ls_frames)  # type: ignore[arg-type]
     keyed = dict(zip(frames.tolist(), region.keyframes, strict=False))
     if not within.all() and not np.isnan(percent[-1, 0]) and timing.length - 1 not in keyed:
         # The track goes on to a keyframe after the last frame: what it is there stands for that.
         keyed[timing.length - 1] = mark_as_ours(Keyframe(timing.last, True, *percent[-1].tolist()))
     seen = np.flatnonzero(~np.isnan(percent[:, 0]))
-    turns = np.interp(pages[seen], places, [item.rotation for item in region.keyframes])
+    turns = np.interp(ls_frames[seen], places, [item.rotation for item in region.keyframes])
     return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
 
 

@@ -1,4 +1,4 @@
-"""Frames of the file and of the page: where the video is at hand by its clock, else LS frame k is frame k - 1."""
+"""Map source frames to Label Studio (LS) frames: by the video's timestamps, else LS frame k is source frame k - 1."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,54 +14,54 @@ from backend.video.frame_clock import FrameClock
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameTiming:
-    """Which LS frame each frame is.
+    """The LS frame of each source frame.
 
     Attributes:
-        pages: shape (length,), the first LS frame that shows each; a fraction where none does, since the page counts
-            fewer frames than there are.
-        last: the last LS frame that is one of them.
+        ls_frames: shape (length,), the first LS frame that shows each source frame; a fraction if none does,
+            because the page counts fewer frames than the video has.
+        last: the last LS frame of the video.
         rate: frames per second.
     """
 
-    pages: NDArray[np.float64]
+    ls_frames: NDArray[np.float64]
     last: int
     rate: float
     _clock: FrameClock | None = None
 
     @classmethod
     def from_video(cls, video_info: VideoInfo, framerate: float) -> "FrameTiming":
-        """By the video's own times.
+        """From the video's timestamps.
 
         Args:
-            framerate: what the page counts with.
+            framerate: frames per second of the LS frames.
 
         Raises:
-            BadRequest: it cannot be right.
+            BadRequest: the frame rate does not fit the video.
         """
         clock = FrameClock(video_info.times, video_info.end, framerate)
         shown = clock.source_frames(range(1, clock.length + 1))
-        pages = video_info.times * framerate + 1
-        # From the last to the first, so that the first one that shows a picture stays.
-        pages[shown[::-1]] = np.arange(clock.length, 0, -1)
-        return cls(pages, clock.length, video_info.rate, clock)
+        ls_frames = video_info.times * framerate + 1
+        # In reverse, so that the first LS frame that shows a source frame wins.
+        ls_frames[shown[::-1]] = np.arange(clock.length, 0, -1)
+        return cls(ls_frames, clock.length, video_info.rate, clock)
 
     @classmethod
     def from_counts(cls, length: int, framerate: float) -> "FrameTiming":
-        """Without the video: as many frames as the page counts."""
+        """Without the video: one source frame for each LS frame."""
         return cls(np.arange(1.0, length + 1), length, framerate)
 
     @property
     def length(self) -> int:
-        """How many frames there are."""
-        return len(self.pages)
+        """Number of source frames."""
+        return len(self.ls_frames)
 
-    def frames(self, pages: Frames) -> Frames:
-        """The frame that each LS frame shows."""
-        return pages - 1 if self._clock is None else self._clock.source_frames(pages)
+    def frames(self, ls_frames: Frames) -> Frames:
+        """The source frame that each LS frame shows."""
+        return ls_frames - 1 if self._clock is None else self._clock.source_frames(ls_frames)
 
 
 def read_rate(data: Mapping[str, Any]) -> float | None:
-    """The frame rate in a task's data, by our config's name for it."""
+    """The frame rate in a task's data, `fps` in our label config; None if it is missing or out of range."""
     try:
         rate = float(str(data.get("fps")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What every format is written from: one task's tracks on all frames of its video. Plain values, no Label Studio."""
+"""Input of every export format: one task's tracks on all frames of its video, independent of Label Studio."""
 
 import re
 import shutil
@@ -19,23 +19,23 @@ Frames = NDArray[np.int64]
 Size = tuple[int, int]
 """Width and height in pixels."""
 UNNAMED = "object"
-"""The class of a region without one."""
+"""The class of regions without a label."""
 _FOREIGN = re.compile(r"[^-\w.]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportTrack:
-    """One track.
+    """A track to export.
 
     Attributes:
-        id: the number that people see, unique within the clip.
-        score: as the region has it, 0..1.
-        frames: shape (n,), those that show it, ascending.
-        boxes: shape (n, 4), pixels; parts of the picture, 0..1, where its size is unknown.
-        keys: shape (m,), the rows that are keyframes.
-        enabled: shape (m,), false: after this keyframe it is hidden until the next one.
-        human: shape (m,), whether a person set it.
-        masks: by frame, on some of the frames that show it.
+        id: the track's number, unique within the video.
+        score: the region's score, 0..1.
+        frames: shape (n,), the frames that show it, ascending.
+        boxes: shape (n, 4), pixels; fractions of the picture, 0..1, if its size is unknown.
+        keys: shape (m,), indices of the keyframes in `frames`.
+        enabled: shape (m,); false hides the track after this keyframe until the next.
+        human: shape (m,), whether a person set the keyframe.
+        masks: by frame; some frames may have none.
     """
 
     id: int
@@ -51,13 +51,13 @@ class ExportTrack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoTracks:
-    """One task's video.
+    """The video of a task and its tracks.
 
     Attributes:
-        name: of its folder, unique in an export.
-        length: frames.
+        name: folder name, unique in an export.
+        length: number of frames.
         rate: frames per second.
-        size: of its pictures; None: unknown.
+        size: None if unknown.
     """
 
     task: int
@@ -69,58 +69,58 @@ class VideoTracks:
 
     @property
     def pixels(self) -> Size:
-        """Its pictures' size.
+        """Width and height in pixels.
 
         Raises:
-            SettingsError: it is unknown.
+            SettingsError: the size is unknown.
         """
         if self.size is None:
-            raise SettingsError("the size of its pictures is unknown: give it as --size 1920x1080")
+            raise SettingsError("the video's size is unknown: give it as --size 1920x1080")
         return self.size
 
     @property
     def masked(self) -> list[ExportTrack]:
         """The tracks that have masks."""
-        return [trace for trace in self.tracks if trace.masks]
+        return [track for track in self.tracks if track.masks]
 
 
 def folder_name(task: int, video: str) -> str:
-    """A clip's name: the task's number, and the video file's name without its ending."""
+    """A folder's name: the task number and the video's file name without its extension."""
     stem = _FOREIGN.sub("_", Path(video.partition("?")[0]).stem).strip("._")
     return f"{task}-{stem[:80]}" if stem else str(task)
 
 
 def number_labels(labels: Sequence[str]) -> dict[str, int]:
-    """Classes by name, from 1 on."""
+    """Class numbers by label, counting from 1."""
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
-def format_rows(form: str, *columns: Any) -> str:
-    """A line of text a row, all at once.
+def format_rows(template: str, *columns: Any) -> str:
+    """Format all rows of a table at once, a line of text for each.
 
     Args:
-        form: with a % for each column.
-        columns: numbers, each of shape (n,) or (n, k).
+        template: the text of a row, with a % placeholder for each column.
+        columns: arrays of shape (n,) or (n, k).
     """
     table = np.column_stack([np.asarray(column, float) for column in columns])
-    text: str = form * len(table) % tuple(table.ravel().tolist())
+    text: str = template * len(table) % tuple(table.ravel().tolist())
     return text
 
 
 def to_xywh(boxes: Boxes) -> Boxes:
-    """Boxes `x0 y0 x1 y1` as `x y width height`; shape (n, 4) both."""
+    """Convert boxes `x0 y0 x1 y1` to `x y width height`; both shape (n, 4)."""
     return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-def write_lines(path: Path, texts: Iterable[str]) -> None:
-    """Write a text file, and the folders that it lies in."""
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write what comes into place when it is complete, and not at all after an error."""
+    """Yield a temporary path that replaces `path` on success; after an error, `path` is unchanged."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -74,28 +74,28 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """What an edit makes of a roster, and how that is told."""
+    """The table after an edit, and a description of the changes."""
 
     table: TrackTable
     description: tuple[str, ...]
 
 
-def apply_edit(roster: TrackTable, edit: Edit) -> EditResult:
+def apply_edit(table: TrackTable, edit: Edit) -> EditResult:
     """What becomes of the tracks.
 
     Raises:
         BadRequest: it cannot be done without two tracks of one number on a frame, or there is no such track, class or
             frame, or nothing would change.
     """
-    entries, told = _VERBS[edit.do](roster, edit, _meant(roster, edit.tracks))
+    entries, told = _VERBS[edit.do](table, edit, _meant(table, edit.tracks))
     if not told:
         raise BadRequest("this would change nothing")
     twice = [number for number, times in Counter(entry.number for entry in entries).items() if times > 1]
     if twice:
         raise BadRequest(f"two tracks would have the number {twice[0]}: renumber one of them first")
-    others, lost = _related(roster.others, entries)
+    others, lost = _related(table.others, entries)
     told += [f"{lost} relation{'s' * (lost > 1)} to what is deleted go{'es' * (lost == 1)} with it"] if lost else []
-    return EditResult(roster.with_rows(entries, others), tuple(told))
+    return EditResult(table.with_rows(entries, others), tuple(told))
 
 
 def _related(others: Sequence[Result], entries: Sequence[TrackRow]) -> tuple[list[Result], int]:
@@ -113,10 +113,10 @@ def _related(others: Sequence[Result], entries: Sequence[TrackRow]) -> tuple[lis
     return kept, lost
 
 
-def _meant(roster: TrackTable, tracks: Tracks) -> list[TrackRow]:
+def _meant(table: TrackTable, tracks: Tracks) -> list[TrackRow]:
     if isinstance(tracks, frozenset):
-        return [roster.row(number) for number in sorted(tracks)]
-    found = [entry for entry in roster.rows if tracks in (ALL, entry.label)]
+        return [table.row(number) for number in sorted(tracks)]
+    found = [entry for entry in table.rows if tracks in (ALL, entry.label)]
     if not found:
         raise BadRequest("there are no tracks" if tracks == ALL else f"there is no track of class {tracks}")
     return found
@@ -126,29 +126,29 @@ Done = tuple[list[TrackRow], list[str]]
 """All tracks as they become, and what is told of it."""
 
 
-def _rename(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
-    known = roster.labels
-    if roster.controls.config and edit.label not in known:
+def _rename(table: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
+    known = table.labels
+    if table.controls.config and edit.label not in known:
         raise BadRequest(f"there is no class {edit.label}: the project has {', '.join(known)}")
-    entries, told = _rest(roster, meant), list[str]()
+    entries, told = _rest(table, meant), list[str]()
     for entry in meant:
-        inside, outside = _carved(roster, entry, edit.frames) if entry.label != edit.label else (None, entry)
+        inside, outside = _carved(table, entry, edit.frames) if entry.label != edit.label else (None, entry)
         if inside and outside:
-            inside = replace(inside, number=_free(roster, entries))
+            inside = replace(inside, number=_free(table, entries))
             told.append(f"track {entry.number}, {_on(inside)} → track {inside.number}, {edit.label}")
         elif inside:
             told.append(f"track {entry.number}: {entry.label} → {edit.label}")
         entries += [outside] if outside else []
-        entries += [_labelled(roster, inside, edit.label)] if inside else []
+        entries += [_labelled(table, inside, edit.label)] if inside else []
     return entries, told
 
 
-def _renumber(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
+def _renumber(table: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     to = edit.to or 1
-    entries, told = _rest(roster, meant), list[str]()
+    entries, told = _rest(table, meant), list[str]()
     taken = {entry.number: entry for entry in entries}
     for number, entry in enumerate(sorted(meant, key=lambda one: (one.spans, one.number)), start=to):
-        inside, outside = _carved(roster, entry, edit.frames)
+        inside, outside = _carved(table, entry, edit.frames)
         if outside:
             entries.append(outside)
         if inside is None or (outside is None and number == entry.number):
@@ -170,7 +170,7 @@ def _renumber(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done
     return entries, told
 
 
-def _merge(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
+def _merge(table: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     if len(meant) < 2:
         raise BadRequest("say at least two tracks to merge")
     first = min(meant, key=lambda entry: entry.spans)
@@ -184,25 +184,25 @@ def _merge(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
         for entry in ordered
         if entry is not into
     ]
-    return [*_rest(roster, meant), _merged(ordered, into)], told
+    return [*_rest(table, meant), _merged(ordered, into)], told
 
 
-def _split(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
+def _split(table: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
     if len(meant) != 1 or edit.at is None:
         raise BadRequest("say one track, and the frame with which its second part begins")
     (entry,) = meant
-    second, first = _carved(roster, entry, (edit.at, max(edit.at, roster.length)))
+    second, first = _carved(table, entry, (edit.at, max(edit.at, table.length)))
     if not (first and second):
         raise BadRequest(f"track {entry.number} does not show on both sides of frame {edit.at}")
-    second = replace(second, number=roster.free_number)
+    second = replace(second, number=table.free_number)
     told = f"track {entry.number}, {_on(second)} → track {second.number}, {entry.label}"
-    return [*_rest(roster, meant), first, second], [told]
+    return [*_rest(table, meant), first, second], [told]
 
 
-def _delete(roster: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
-    entries, told = _rest(roster, meant), list[str]()
+def _delete(table: TrackTable, edit: Edit, meant: Sequence[TrackRow]) -> Done:
+    entries, told = _rest(table, meant), list[str]()
     for entry in meant:
-        inside, outside = _carved(roster, entry, edit.frames)
+        inside, outside = _carved(table, entry, edit.frames)
         entries += [outside] if outside else []
         if inside:
             told.append(f"track {entry.number}, {entry.label}, {_on(inside)}: deleted")
@@ -218,12 +218,12 @@ _VERBS: Mapping[Verb, Callable[[TrackTable, Edit, Sequence[TrackRow]], Done]] = 
 }
 
 
-def _rest(roster: TrackTable, meant: Sequence[TrackRow]) -> list[TrackRow]:
-    return [entry for entry in roster.rows if entry not in meant]
+def _rest(table: TrackTable, meant: Sequence[TrackRow]) -> list[TrackRow]:
+    return [entry for entry in table.rows if entry not in meant]
 
 
-def _free(roster: TrackTable, entries: Iterable[TrackRow]) -> int:
-    return max([roster.free_number - 1, *(entry.number for entry in entries)]) + 1
+def _free(table: TrackTable, entries: Iterable[TrackRow]) -> int:
+    return max([table.free_number - 1, *(entry.number for entry in entries)]) + 1
 
 
 def _on(entry: TrackRow) -> str:
@@ -232,18 +232,18 @@ def _on(entry: TrackRow) -> str:
     return f"frame {first}" if first == last else f"frames {first} to {last}"
 
 
-def _carved(roster: TrackTable, entry: TrackRow, frames: Span | None) -> tuple[TrackRow | None, TrackRow | None]:
+def _carved(table: TrackTable, entry: TrackRow, frames: Span | None) -> tuple[TrackRow | None, TrackRow | None]:
     """The part of a track on these frames, and the rest of it; None: there is nothing of it.
 
     Where both are something, the part is a new region, and the rest stays the one that it was.
     """
     if frames is None:
         return entry, None
-    first, last = frames[0], frames[1] if frames[1] < roster.length else None
+    first, last = frames[0], frames[1] if frames[1] < table.length else None
     inside, outside = cut_span(entry.items, first, last), remove_span(entry.items, first, last)
     if not (inside and outside):
         return (entry, None) if inside else (None, entry)
-    return _cut_off(_with_items(roster, entry, inside)), _with_items(roster, entry, outside)
+    return _cut_off(_with_items(table, entry, inside)), _with_items(table, entry, outside)
 
 
 def _cut_off(entry: TrackRow) -> TrackRow:
@@ -255,11 +255,11 @@ def _cut_off(entry: TrackRow) -> TrackRow:
     return replace(entry, region=parse_region(result), result=result, linked_results=beside)
 
 
-def _with_items(roster: TrackTable, entry: TrackRow, items: Sequence[Keyframe]) -> TrackRow:
+def _with_items(table: TrackTable, entry: TrackRow, items: Sequence[Keyframe]) -> TrackRow:
     """A track with other keyframes; those that stay are as they were, to the digit."""
     given = {int(keyframe["frame"]): keyframe for keyframe in entry.result["value"]["sequence"]}
     before = {item.frame: item for item in entry.items}
-    rate = entry.region.framerate or roster.rate
+    rate = entry.region.framerate or table.rate
     sequence = [
         given[item.frame] if before.get(item.frame) == item else item.to_json(rate)
         for item in sorted(items, key=lambda one: one.frame)
@@ -267,7 +267,7 @@ def _with_items(roster: TrackTable, entry: TrackRow, items: Sequence[Keyframe]) 
     meta = _meta([entry], {item.frame for item in items})
     result = {**entry.result, "value": {**entry.result["value"], "sequence": sequence}, "meta": meta}
     region = parse_region(result)
-    return replace(entry, region=region, result=result, spans=tuple(visible_spans(region.keyframes, roster.length)))
+    return replace(entry, region=region, result=result, spans=tuple(visible_spans(region.keyframes, table.length)))
 
 
 def _meta(parts: Sequence[TrackRow], frames: Set[int]) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def _merged(parts: Sequence[TrackRow], into: TrackRow) -> TrackRow:
     return replace(into, region=parse_region(result), result=result, spans=found, absorbed=absorbed)
 
 
-def _labelled(roster: TrackTable, entry: TrackRow, label: str) -> TrackRow:
+def _labelled(table: TrackTable, entry: TrackRow, label: str) -> TrackRow:
     value = entry.result["value"]
     result = {**entry.result, "value": {**value, "labels": [label]}}
     return replace(entry, label=label, region=parse_region(result), result=result)

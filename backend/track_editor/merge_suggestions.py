@@ -48,17 +48,17 @@ class MergeSuggestion:
         return f"{second} begins {when} {first} ends, where that would be (overlap {self.overlap:.2f}){looks}"
 
 
-def suggest_merges(roster: TrackTable, read: FrameReader | None = None) -> list[MergeSuggestion]:
+def suggest_merges(table: TrackTable, read: FrameReader | None = None) -> list[MergeSuggestion]:
     """What may be merged, the likeliest first; a track ends, and begins, in one of them at most.
 
     Args:
         read: gives pictures; None: only places tell. Where it fails, they do, too.
     """
-    found = [one for a, b in permutations(roster.rows, 2) if (one := _placed(a, b, roster.rate))]
+    found = [one for a, b in permutations(table.rows, 2) if (one := _placed(a, b, table.rate))]
     found.sort(key=lambda one: -one.overlap)
     if read:
         with suppress(BackendError):  # the video cannot be had: places tell alone
-            found = [_seen(one, roster, read) for one in found[:_LOOKED]] + found[_LOOKED:]
+            found = [_seen(one, table, read) for one in found[:_LOOKED]] + found[_LOOKED:]
     likely = [one for one in found if _is_likely(one)]
     likely.sort(key=lambda one: -(one.overlap + (one.likeness or 0.0)))
     chosen, ended, begun = list[MergeSuggestion](), set[int](), set[int]()
@@ -103,9 +103,9 @@ def _step(boxes: Boxes) -> Boxes:
     return np.asarray([*moved[:2], 0.0, 0.0])
 
 
-def _seen(one: MergeSuggestion, roster: TrackTable, read: FrameReader) -> MergeSuggestion:
+def _seen(one: MergeSuggestion, table: TrackTable, read: FrameReader) -> MergeSuggestion:
     """With how alike the end of the first and the beginning of the second look."""
-    (a, b) = (roster.row(number) for number in one.tracks)
+    (a, b) = (table.row(number) for number in one.tracks)
     looks = [_look(entry, frame, read) for entry, frame in ((a, a.spans[-1][1]), (b, b.spans[0][0]))]
     return replace(one, likeness=round(compute_similarity(looks[0], looks[1:]), 4))
 

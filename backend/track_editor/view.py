@@ -52,33 +52,33 @@ class TrackEditorView:
         Raises:
             BackendError: there is none, or it cannot be had; as for everything below.
         """
-        client, desk = self._open(task, project)
-        return self._shown(client, desk.read(), task, project)
+        client, editor = self._open(task, project)
+        return self._shown(client, editor.read(), task, project)
 
     def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
         """What an edit would make of it."""
-        _, desk = self._open(task, project)
-        state, change = desk.preview(edit)
+        _, editor = self._open(task, project)
+        state, change = editor.preview(edit)
         return {"changes": [*change.description], "tracks": _tracks(change.table), "version": state.version}
 
     def apply(self, task: int, project: str, edit: Edit, version: str) -> dict[str, Any]:
         """Make an edit to the state of this version; the new state."""
-        client, desk = self._open(task, project)
+        client, editor = self._open(task, project)
         with self._changing:
-            return self._shown(client, desk.apply(edit, version), task, project)
+            return self._shown(client, editor.apply(edit, version), task, project)
 
     def undo(self, task: int, project: str, version: str) -> dict[str, Any]:
         """Take the last edit back; the new state."""
-        client, desk = self._open(task, project)
+        client, editor = self._open(task, project)
         with self._changing:
-            return self._shown(client, desk.undo(version), task, project)
+            return self._shown(client, editor.undo(version), task, project)
 
     def picture(self, task: int, project: str, frame: int) -> bytes:
         """An LS frame with the tracks' boxes and numbers, as JPEG."""
-        client, desk = self._open(task, project)
+        client, editor = self._open(task, project)
         with self._pictures:
             # As the page shows it: a cursor that moves is not to ask Label Studio for the task each time.
-            state = self._shown_last.get((task, project)) or desk.read()
+            state = self._shown_last.get((task, project)) or editor.read()
             with self._videos.look(_url(state), client) as video:
                 picture = frame_reader(video, state.table.rate)(frame)
             return encode_jpeg(_drawn(state.table, frame, picture), _WIDTH)
@@ -90,7 +90,7 @@ class TrackEditorView:
     def _shown(self, client: LabelStudioClient, state: EditorState, task: int, asked: str) -> dict[str, Any]:
         """The state as the page reads it; `asked` is the project as it was asked for, which may be empty."""
         self._shown_last.put((task, asked), state)
-        chosen, roster = state.chosen, state.table
+        chosen, table = state.chosen, state.table
         project = chosen.task["project"]
         return {
             "task": chosen.number,
@@ -100,10 +100,10 @@ class TrackEditorView:
             "of": state.annotation_name,
             "by": state.author,
             "version": state.version,
-            "frames": roster.length,
-            "rate": roster.rate,
-            "labels": [*roster.labels],
-            "tracks": _tracks(roster),
+            "frames": table.length,
+            "rate": table.rate,
+            "labels": [*table.labels],
+            "tracks": _tracks(table),
             "proposals": [
                 {"tracks": [*one.tracks], "gap": one.gap, "likeness": one.likeness, "why": str(one)}
                 for one in self._proposals(client, state)
@@ -126,9 +126,9 @@ def _url(state: EditorState) -> str:
     return state.table.controls.video(state.chosen.data)
 
 
-def _drawn(roster: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _drawn(table: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size, tracks = picture.shape[1::-1], dict[str, Track]()
-    for entry in roster.rows:
+    for entry in table.rows:
         (row,) = boxes_at(entry.items, np.array([frame])).tolist()
         if not np.isnan(row[0]):
             box = Keyframe(frame, True, *row).box(*size)
@@ -136,8 +136,8 @@ def _drawn(roster: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArra
     return overlay.draw_frame(picture, frame, tracks, numbered=True)
 
 
-def _tracks(roster: TrackTable) -> list[dict[str, Any]]:
-    return [_track(entry) for entry in roster.rows]
+def _tracks(table: TrackTable) -> list[dict[str, Any]]:
+    return [_track(entry) for entry in table.rows]
 
 
 def _track(entry: TrackRow) -> dict[str, Any]:

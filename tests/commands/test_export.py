@@ -98,7 +98,7 @@ def test_only_formats_of_masks_read_them(tmp_path: Path, capsys, form: str) -> N
     sidecar_path(file).write_text("{")
     is_masked = form in ("mots", "davis", "coco-vid", "youtube-vis")
     assert export(file, form, tmp_path / "out", "--size", "640x360") == is_masked
-    assert ("tasks.masks.json holds no masks as track writes them" in capsys.readouterr().err) == is_masked
+    assert ("tasks.masks.json is not a file of masks written by track" in capsys.readouterr().err) == is_masked
 
 
 def test_masks_of_a_project_come_from_the_jobs_of_a_server_at_work(

@@ -119,7 +119,9 @@ def test_masks_of_another_size_are_told(tmp_path: Path, write) -> None:
 
 @given(st.lists(arrays(bool, (7, 5)), min_size=1, max_size=5))
 def test_masks_that_were_taken_apart_share_no_pixel_and_lose_none(pictures: list[np.ndarray]) -> None:
-    apart = mask_formats._apart({number: Rle.from_mask(mask) for number, mask in enumerate(pictures, start=300)})
+    apart = mask_formats._without_overlaps(
+        {number: Rle.from_mask(mask) for number, mask in enumerate(pictures, start=300)}
+    )
     total = np.sum([mask.to_mask() for mask in apart.values()], axis=0)
     assert (total <= 1).all()
     assert (total == np.any(pictures, axis=0)).all()
