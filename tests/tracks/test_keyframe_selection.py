@@ -94,7 +94,22 @@ def test_what_comes_changes_only_the_end_of_what_takes_no_time(
     whole, before = select_fewest(run, bound, px, 0), select_fewest(part, bound, px, 0)
     same = len([None for a, b in zip(whole, before, strict=False) if a == b])
     assert whole[:same] == before[:same]
-    assert len(whole) == same or whole[same - 1] + 2 * (whole[same] - whole[same - 1]) + 2 >= len(part.boxes)
+    # A part that a single line keeps takes two keyframes, also where the search would have broken it up.
+    is_one_line = before == sorted({0, len(part.boxes) - 1})
+    assert (
+        is_one_line
+        or len(whole) == same
+        or whole[same - 1] + 2 * (whole[same] - whole[same - 1]) + 2 >= len(part.boxes)
+    )
+
+
+def test_a_part_that_one_line_keeps_takes_two_keyframes_whatever_comes() -> None:
+    boxes = np.tile([10.0, 10, 30, 30], (40, 1))
+    boxes[7] -= [6, 0, 6, 0]
+    boxes[8] += [6, 0, 6, 0]
+    boxes[25:] += [100, 0, 100, 0]
+    assert select_fewest(BoxRun.from_boxes(boxes[:20]), 0.5, max_checks=0) == [0, 19]
+    assert select_fewest(BoxRun.from_boxes(boxes), 0.5, max_checks=0) == [0, 7, 8, 24, 25, 39]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 100, 1000])
