@@ -46,7 +46,7 @@ class Service:
         self._cache = ResponseCache(self.tools.store)
         self._pictures = ConcurrencyLimit(_PICTURES)
         self.preannotation = Preannotation(self.tools)
-        limits = VideoLimits(settings.limits.pixels, settings.limits.frames)
+        limits = VideoLimits.from_settings(settings)
         self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._task_url)
         self.track_editor = TrackEditorView(
             settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.require_client

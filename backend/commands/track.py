@@ -61,7 +61,7 @@ def run(
     """
     _check(path, output, drawn)
     settings = replace(settings, show_masks=settings.show_masks and (output or drawn) is not None)
-    with Video(path, VideoLimits(settings.limits.pixels, settings.limits.frames)) as video:
+    with Video(path, VideoLimits.from_settings(settings)) as video:
         propagations = _propagations(video, targets, searches, settings, span)
         # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
         engine = engines.load_engine(settings)

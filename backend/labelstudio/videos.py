@@ -36,7 +36,7 @@ class TaskVideos:
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
         self._media = MediaCache(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
-        self.limits = VideoLimits(pixels=limits.pixels, frames=limits.frames)
+        self.limits = VideoLimits.from_settings(settings)
         self._held = SharedVideo(self.limits)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from backend.errors import BadVideo
+from backend.settings import Settings
 
 _PROBED_FRAMES = 8  # frames decoded on opening to verify the time stamps
 _REORDER = 32  # places by which B-frames may move a frame between decoding and showing; codecs allow 16
@@ -32,6 +33,11 @@ class VideoLimits:
 
     pixels: int = 8192**2
     frames: int = 1_000_000
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "VideoLimits":
+        """The limits that are set."""
+        return cls(settings.limits.pixels, settings.limits.frames)
 
 
 @dataclass(frozen=True, slots=True)
