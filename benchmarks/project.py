@@ -66,7 +66,7 @@ def work(url: str, folder: str) -> None:
     settings = Settings(label_studio_url=url, label_studio_api_key=TOKEN, data_dir=Path(folder))
     make: Any = partial(sleeping_engine, SECONDS)
     device = WorkerClient(process_launcher(make, "warning"), "stub", "1", 600)
-    sys.exit(annotate.run(settings, PROJECT, ("car",), device=device))
+    sys.exit(annotate.run(settings, PROJECT, ("car",), worker=device))
 
 
 def started(studio: Studio, folder: Path) -> subprocess.Popen[bytes]:
@@ -151,7 +151,7 @@ def exports(folder: Path, tracks: int = 50, frames: int = 10_000) -> dict[str, f
     write_sidecar(file, {one["id"]: discs(one, frames // 50) for one in results})
     found = {}
     for name, dense in ways():
-        wanted = ExportOptions(name, folder / f"{name}{dense}", dense, size=SIZE, looks=False)
+        wanted = ExportOptions(name, folder / f"{name}{dense}", dense, size=SIZE, read_videos=False)
         began = time.monotonic()
         if export(Settings(), file, wanted, say=lambda _: None):
             raise SystemExit(f"{name} is not exported")

@@ -28,7 +28,7 @@ What `--help` says; written by `make readme`. [Back to the README](../README.md#
 
 def parsers(parser: argparse.ArgumentParser | None = None) -> Iterator[argparse.ArgumentParser]:
     """The parser of every command, that of the whole first."""
-    parser = parser or cli._parser()
+    parser = parser or cli.build_parser()
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -206,7 +206,7 @@ def _docker(words: list[str]) -> None:
 
 
 def _ours(words: list[str]) -> None:
-    cli._parser().parse_args([word for word in words if not re.fullmatch(r"\[.*…\]", word)])
+    cli.build_parser().parse_args([word for word in words if not re.fullmatch(r"\[.*…\]", word)])
 
 
 LOOKED_AT: dict[str, Callable[[list[str]], None]] = {

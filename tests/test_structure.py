@@ -11,7 +11,7 @@ MODULES = sorted((ROOT / "backend").rglob("*.py"))
 MAX_LINES = 400
 SHARED_NAMES = {"main"}
 """Every module that is started has one."""
-COMMAND_NAMES = {"add_arguments", "run", "main"}
+COMMAND_NAMES = {"add_parser", "run"}
 """What each module of `commands/` has."""
 LONG_FILES: set[str] = set()
 """Files that are still too long. Add none."""

@@ -1,1 +1,1 @@
-"""What each command of `sam3-backend` does; the words that it takes are in `cli`."""
+"""The commands of `sam3-backend`, one module each: `add_parser` defines its arguments, `run` does its work."""

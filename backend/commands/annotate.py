@@ -1,9 +1,10 @@
-"""`sam3-backend project annotate`: a project's videos gone through by words, and what is found becomes predictions.
+"""`sam3-backend project annotate`: find objects by text in a project's videos and add them as predictions.
 
-Every task is a job on disk: broken off at any moment, the same command goes on where it was, and gives nothing twice.
-With other words, what it finds takes the place of what it has given, and what was there keeps its number.
+Each task is a job on disk: if the command is interrupted, run it again to continue, and no prediction is added twice.
+With other phrases, the new prediction replaces the old one, and objects found before keep their ids and numbers.
 """
 
+import argparse
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
@@ -11,7 +12,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.commands.console import tell
+from backend.commands.arguments import (
+    Subparsers,
+    add_command,
+    add_model_options,
+    add_settings_options,
+    load_settings,
+    parse_task_ids,
+)
+from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_client import WorkerClient
@@ -20,7 +29,49 @@ from backend.predict.preannotation import PhraseSource
 from backend.service import Service
 from backend.settings import Settings
 
-_LOOK = 0.2
+_POLL_SECONDS = 0.2
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "annotate",
+        _run,
+        summary="find objects by text in a project's videos, as predictions",
+        examples=(
+            'sam3-backend project annotate --project 1 --text "red car, person"',
+            "sam3-backend project annotate --project 1 --tasks 1,2,5..9 --dry-run",
+        ),
+    )
+    parser.add_argument("--project", type=int, required=True, metavar="N", help="number of the project")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--labels", action="store_true", help="search for the project's labels (default)")
+    source.add_argument("--text", metavar='"A, B"', help="search for these phrases")
+    source.add_argument("--field", metavar="F", help="search for the phrases in this field of each task's data")
+    tasks = parser.add_mutually_exclusive_group()
+    tasks.add_argument("--tasks", type=parse_task_ids, default=(), metavar="1,2,5..9", help="only these tasks")
+    tasks.add_argument("--view", type=int, metavar="V", help="only the tasks of this tab of the Data Manager")
+    parser.add_argument("--limit", type=int, metavar="M", help="maximum number of tasks")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    add_model_options(parser)
+    add_settings_options(parser, "folder for videos and jobs; no server may use it at the same time")
+
+
+def _run(options: argparse.Namespace) -> None:
+    texts = (options.text or "").split(",")
+    phrases = tuple(phrase for text in texts if (phrase := " ".join(text.split())))
+    failed = run(
+        load_settings(options, "engine", "model_path", "device", "data_dir"),
+        options.project,
+        phrases or options.field or "labels",
+        tasks=options.tasks,
+        view=options.view,
+        limit=options.limit,
+        dry_run=options.dry_run,
+    )
+    if failed:
+        raise BackendError(f"{failed} tasks failed: see above")
 
 
 def run(
@@ -32,41 +83,41 @@ def run(
     view: int | None = None,
     limit: int | None = None,
     dry_run: bool = False,
-    say: Callable[[str], None] = tell,
-    device: WorkerClient | None = None,
+    say: Callable[[str], None] = print_message,
+    worker: WorkerClient | None = None,
 ) -> int:
     """Annotate the tasks of a project.
 
     Args:
-        source: what to look for.
-        tasks: their numbers; none: all.
-        view: a tab of the Data Manager whose tasks are meant.
-        limit: how many tasks at most.
-        dry_run: only tell what would be done.
-        say: is told what was done.
-        device: what jobs run on; None: what the settings name.
+        source: what to search for.
+        tasks: numbers of the tasks; empty: all.
+        view: a tab of the Data Manager; only its tasks are annotated.
+        limit: maximum number of tasks.
+        dry_run: only print what would be done.
+        say: prints what was done.
+        worker: runs the jobs; None: one with the engine of the settings.
 
     Returns:
-        How many tasks have failed.
+        The number of tasks that failed.
 
     Raises:
-        BackendError: Label Studio cannot be asked, or the engine cannot run.
+        BackendError: Label Studio does not answer, or the engine cannot run.
     """
     client = LabelStudioClient.from_settings(settings)
     xml = str(client.project(project).get("label_config") or "")
     chosen = [task for task in client.tasks(project, view) if not tasks or task["id"] in tasks]
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):
-        raise SettingsError(f"project {project} has no task {missing[0]}: give numbers of its own tasks")
-    with closing(Service(settings, device)) as service:
+        raise SettingsError(f"project {project} has no task {missing[0]}: check --tasks")
+    with closing(Service(settings, worker)) as service:
         todo = [task for task in chosen if not _is_done(service, client, task, xml, source)][:limit]
-        say(f"{len(chosen)} tasks, {len(chosen) - len(todo)} left out or done, {len(todo)} to do")
+        say(f"{len(chosen)} tasks: {len(chosen) - len(todo)} done or skipped, {len(todo)} to do")
         if dry_run:
             for task in todo:
                 say(f"task {task['id']}: to do")
             return 0
         failed: dict[int, str] = {}
-        jobs = _queued(service, todo, xml, str(project), source, failed)
-        _watched(service, jobs)
+        jobs = _queue_jobs(service, todo, xml, str(project), source, failed)
+        _wait(service, jobs)
         failed |= {number: str(job.error) for number, job in jobs.items() if job.error}
         failed |= {number: "cancelled" for number, job in jobs.items() if job.state == "cancelled"}
         say(f"{len(jobs) - len(failed.keys() & jobs.keys())} tasks annotated")
@@ -81,7 +132,7 @@ def _is_done(
     return service.preannotation.has_prediction(client, task["id"], service.preannotation.phrases(task, xml, source))
 
 
-def _queued(
+def _queue_jobs(
     service: Service,
     tasks: Sequence[Mapping[str, Any]],
     xml: str,
@@ -100,8 +151,8 @@ def _queued(
     return jobs
 
 
-def _watched(service: Service, jobs: Mapping[int, Job]) -> None:
-    """Show how far they are until all have ended and are posted."""
+def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
+    """Show the progress of jobs until all have ended and their predictions are sent."""
     numbers, left = {job.number for job in jobs.values()}, set(jobs)
     with tqdm(total=len(jobs), unit="task", smoothing=0) as bar:
         while left:
@@ -115,7 +166,7 @@ def _watched(service: Service, jobs: Mapping[int, Job]) -> None:
                     f"task {running.row.spec.task}: {done}/{total}, {running.throughput.fps:.1f} frames/s"
                 )
             if left:
-                time.sleep(_LOOK)
-        while numbers & {kept.number for kept in service.tools.store.unposted()}:
-            bar.set_postfix_str("waiting for Label Studio to take them")
-            time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)
+        while numbers & {row.number for row in service.tools.store.unposted()}:
+            bar.set_postfix_str("sending predictions to Label Studio")
+            time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What commands tell the person at the terminal."""
+"""Output of the commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,28 +10,36 @@ from backend.errors import BackendError, where
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
-def tell(sentence: str) -> None:
-    """A line on standard error, where it mixes with no result."""
-    print(f"sam3-backend: {sentence}", file=sys.stderr)
+def print_message(message: str) -> None:
+    """Print a line to standard error, so that standard output has results only."""
+    print(f"sam3-backend: {message}", file=sys.stderr)
 
 
 class Report:
-    """The lines of `doctor`. `failed`: how many of them are failures."""
+    """The lines of `doctor`.
+
+    Attributes:
+        failed: number of failed checks.
+    """
 
     def __init__(self) -> None:
         self.failed = 0
 
     @contextmanager
     def check(self, name: str) -> Iterator[Callable[..., None]]:
-        """A check, given what tells of it: a sentence, and a mark unless it is ok. What is raised is its failure."""
-        say = partial(self._say, name)
+        """Run a check; an error makes it fail.
+
+        Yields:
+            A function that prints a line of the check: its text, and a mark if it is not OK.
+        """
+        say = partial(self._print, name)
         try:
             yield say
         except BackendError as error:
             say(str(error), FAIL)
         except Exception as error:
-            say(f"broken off by a fault of the backend's own, {where(error)}: report this line to its authors", FAIL)
+            say(f"internal error, {where(error)}: please report this line", FAIL)
 
-    def _say(self, name: str, sentence: str, mark: str = OK) -> None:
+    def _print(self, name: str, text: str, mark: str = OK) -> None:
         self.failed += mark == FAIL
-        print(f"{mark:<4}  {name}: {' '.join(sentence.split())}", flush=True)
+        print(f"{mark:<4}  {name}: {' '.join(text.split())}", flush=True)

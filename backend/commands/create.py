@@ -1,14 +1,49 @@
-"""`sam3-backend project create`: a project of Label Studio that is ready to be worked in, made once."""
+"""`sam3-backend project create`: create a Label Studio project that is ready to use."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backend.commands import prepare
-from backend.commands.console import tell
-from backend.errors import SettingsError
+from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings
+from backend.commands.console import print_message
+from backend.errors import BackendError, SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import parse_label_config
 from backend.settings import Settings
+
+_DESCRIPTION = """
+Create a project with a label config, connect it to this backend and prepare its videos.
+
+If a project with this title exists, only what is missing is added.
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "create",
+        _run,
+        summary="create a project that is ready to use",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend project create Cars clip.mp4 --label-config label_config.xml",
+            "sam3-backend project create Cars --label-config label_config.xml --backend http://localhost:9090",
+        ),
+    )
+    parser.add_argument("title", metavar="TITLE", help="title of the project")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="a file to upload, or a URL")
+    parser.add_argument("--label-config", type=Path, required=True, metavar="FILE", help="for example label_config.xml")
+    parser.add_argument("--backend", metavar="URL", help="connect the project to this backend, at this URL")
+    add_settings_options(parser)
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = load_settings(options, "data_dir")
+    failed = run(settings, options.title, options.label_config, options.backend, options.videos)
+    if failed:
+        raise BackendError(f"{failed} tasks were not prepared: see above")
 
 
 def run(
@@ -17,49 +52,50 @@ def run(
     config: Path,
     backend: str | None,
     videos: Sequence[str],
-    say: Callable[[str], None] = tell,
+    say: Callable[[str], None] = print_message,
 ) -> int:
-    """Make a project, connect it and prepare its videos; what is there already is left as it is.
+    """Create a project, connect it and prepare its videos, unless this was done before.
 
-    Once a project has more tasks than these videos, people work in it: then only its connection is looked after.
+    A project with more tasks than these videos is in use: its tasks are not prepared.
 
     Args:
-        title: by which the project is known again.
-        config: a file with its label config.
-        backend: the address at which Label Studio reaches this backend; None: connect none.
-        videos: as for `prepare.run`.
-        say: is told what was done.
+        title: identifies an existing project.
+        config: file with the label config.
+        backend: URL at which Label Studio reaches this backend; None: connect no backend.
+        videos: see `prepare.run`.
+        say: prints what was done.
 
     Returns:
-        How many tasks could not be prepared.
+        The number of tasks that were not prepared.
 
     Raises:
-        BackendError: Label Studio cannot be asked, it does not reach the backend, or the config cannot be prompted.
+        BackendError: Label Studio does not answer or cannot reach the backend, or the label config is not supported.
     """
-    client, xml = LabelStudioClient.from_settings(settings), _read(config)
-    project = next((one["id"] for one in client.projects() if one.get("title") == title), None)
+    client, xml = LabelStudioClient.from_settings(settings), _read_config(config)
+    project = next((known["id"] for known in client.projects() if known.get("title") == title), None)
     if project is None:
         project = client.add_project(title, xml)
         say(f"{title}: project {project}")
     else:
-        say(f"{title}: there already, project {project}")
-    if backend and backend.rstrip("/") not in {str(one.get("url")).rstrip("/") for one in client.backends(project)}:
+        say(f"{title}: already exists, project {project}")
+    connected = {str(known.get("url")).rstrip("/") for known in client.backends(project)} if backend else set()
+    if backend and backend.rstrip("/") not in connected:
         client.add_backend(project, backend, settings.basic_auth_user, settings.basic_auth_pass)
         say(f"connected to {backend}")
     failed, tasks = 0, sum(1 for _ in client.tasks(project))
     if tasks <= len(videos):
         failed = prepare.run(settings, project, videos, say)
     else:
-        say(f"it has {tasks} tasks, which are left as they are: sam3-backend project prepare --project {project} VIDEO")
+        say(f"its {tasks} tasks are unchanged; to add a video: sam3-backend project prepare --project {project} VIDEO")
     say(f"open {client.url}/projects/{project}")
     return failed
 
 
-def _read(config: Path) -> str:
-    """A label config that can be prompted.
+def _read_config(config: Path) -> str:
+    """A label config that this backend supports.
 
     Raises:
-        SettingsError: there is none.
+        BackendError: the file cannot be read, or its label config is not supported.
     """
     try:
         xml = config.read_text(encoding="utf-8")

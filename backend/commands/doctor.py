@@ -1,89 +1,126 @@
-"""`sam3-backend doctor`: what works, what does not, and what mends it, a line each."""
+"""`sam3-backend doctor`: check the installation, and print a fix for each failure."""
 
+import argparse
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from backend import engines
 from backend.commands import doctor_checks
-from backend.commands.console import OK, WARN, Report, tell
+from backend.commands.arguments import Subparsers, add_command, add_config_option, add_model_options, load_settings
+from backend.commands.console import OK, WARN, Report, print_message
 from backend.engines.base import FAILED_PREFIX, Engine, watch_status
-from backend.errors import MediaError, SettingsError
+from backend.errors import BackendError, MediaError, SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import NUMBERS, parse_label_config
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import Video
 
-_ROOM = 2 * 2**30
-"""Free bytes below which the next video may not fit."""
-_LOOK = 0.5
-"""Seconds between two looks at a model that is loading."""
+_MIN_FREE_BYTES = 2 * 2**30
+"""With less, the next video may not fit."""
+_POLL_SECONDS = 0.5
+"""Interval at which the status of a loading model is checked."""
+_DESCRIPTION = """
+Check the settings, the model, the folders and Label Studio, and print a fix for each
+failure. With --task or --url, also check a task or a video.
+"""
 
 
-def run(load: Callable[[], Settings], task: int | None = None, url: str | None = None) -> int:
-    """Look at everything, and tell on standard output.
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "doctor",
+        _run,
+        summary="check the installation, Label Studio, and a task or a video",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend doctor --config configs/default.yaml",
+            "sam3-backend doctor --task 1",
+        ),
+    )
+    subject = parser.add_mutually_exclusive_group()
+    subject.add_argument("--task", type=int, metavar="N", help="also check this task in Label Studio")
+    subject.add_argument("--url", metavar="U", help="also check the video at this URL")
+    add_config_option(parser)
+    add_model_options(parser)
+
+
+def _run(options: argparse.Namespace) -> None:
+    failed = run(partial(load_settings, options, "engine", "model_path", "device"), options.task, options.url)
+    if failed:
+        raise BackendError(f"{failed} checks failed")
+
+
+def run(read_settings: Callable[[], Settings], task: int | None = None, url: str | None = None) -> int:
+    """Run all checks, and print their results to standard output.
 
     Args:
-        load: reads the settings.
-        task: the number of a task to look at, too.
-        url: the address of a video to look at, too.
+        read_settings: reads the settings.
+        task: number of a task to check, too.
+        url: URL of a video to check, too.
 
     Returns:
-        How many checks failed.
+        The number of failed checks.
     """
     report = Report()
     with report.check("settings") as say:
-        settings = load()
-        say(_named(settings))
+        settings = read_settings()
+        say(_describe_settings(settings))
     if report.failed:
         return report.failed
     with report.check("model") as say:
         engine = engines.load_engine(settings)
-        say(_ready(engine))
+        say(_wait_for_model(engine))
         if engine.name == "sam3":
             with report.check("device") as say:
-                say(*doctor_checks.device(settings, engine))
+                say(*doctor_checks.check_device(settings, engine))
     with report.check("data_dir") as say:
-        say(*_room(settings.data_dir.expanduser()))
+        say(*_check_folder(settings.data_dir.expanduser()))
     with report.check("environment") as say:
-        say(doctor_checks.opencv())
+        say(doctor_checks.check_opencv())
     with report.check("server") as say:
-        say(*doctor_checks.server(settings))
+        say(*doctor_checks.check_server(settings))
     client = (
         LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key)
         if settings.label_studio_url
         else None
     )
-    is_reached = _look_at_studio(report, client, task)
+    is_reached = _check_label_studio(report, client, task)
     if client and is_reached and task is not None:
-        _look_at_task(report, settings, client, task)
+        _check_task(report, settings, client, task)
     if url is not None:
         with report.check("video") as say, TaskVideos(settings).open(url, client) as video:
-            say(_described(video))
+            say(_describe_video(video))
     return report.failed
 
 
-def _named(settings: Settings) -> str:
+def _describe_settings(settings: Settings) -> str:
     if settings.engine == "opencv":
-        return "engine opencv, a stand-in that needs no model and knows no words"
-    toy = ", a toy that knows coloured shapes" if settings.model_path == "shapes" else ""
-    return f"engine {settings.engine}, model {settings.shown()['model_path']}{toy}, device {settings.device}"
+        return "engine opencv (no model, no text prompts)"
+    demo = " (demo model for coloured shapes)" if settings.model_path == "shapes" else ""
+    return f"engine {settings.engine}, model {settings.shown()['model_path']}{demo}, device {settings.device}"
 
 
-def _ready(engine: Engine) -> str:
-    """Wait for the model; a SettingsError says why it could not be loaded."""
-    for status in watch_status(engine, _LOOK):
+def _wait_for_model(engine: Engine) -> str:
+    """Wait until the model is ready.
+
+    Raises:
+        SettingsError: it cannot be loaded.
+    """
+    for status in watch_status(engine, _POLL_SECONDS):
         if status.startswith(FAILED_PREFIX):
             raise SettingsError(status.removeprefix(FAILED_PREFIX))
         if status != "ready":
-            tell(f"{engine.name} is {status}")
+            print_message(f"{engine.name} is {status}")
     return f"{engine.name}-{engine.version} is ready"
 
 
-def _room(folder: Path) -> tuple[str, str]:
-    """What is told of a folder that can be written, and the mark."""
+def _check_folder(folder: Path) -> tuple[str, str]:
+    """The text for a writable folder, and the mark."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:
@@ -91,44 +128,46 @@ def _room(folder: Path) -> tuple[str, str]:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise SettingsError(
-            f"it cannot be written ({error.strerror}): set data_dir to a folder that the backend may write to"
+            f"not writable ({error.strerror}): set data_dir to a folder that the backend may write to"
         ) from error
-    told = f"can be written, {free / 2**30:.1f} GiB are free"
-    return (f"{told}: make room, downloaded videos are kept there", WARN) if free < _ROOM else (told, OK)
+    text = f"writable, {free / 2**30:.1f} GiB free"
+    if free < _MIN_FREE_BYTES:
+        return f"{text}: free some space, because downloaded videos are stored there", WARN
+    return text, OK
 
 
-def _look_at_studio(report: Report, client: LabelStudioClient | None, task: int | None) -> bool:
-    """Whether it can be asked for more."""
+def _check_label_studio(report: Report, client: LabelStudioClient | None, task: int | None) -> bool:
+    """Whether Label Studio answers and accepts the key."""
     before = report.failed
-    mend = "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+    fix = "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
     with report.check("Label Studio") as say:
         if client:
             say(f"version {client.release()} answers")
             client.check_key()
-            say(f"it accepts the key, {_kind(client)}")
+            say(f"accepts the key, {_describe_key(client)}")
             if task is None:
                 with report.check("connection") as say:
-                    say("whether Label Studio reaches this server is a project's: give --task N to look at one", WARN)
+                    say("not checked: add --task N to check whether Label Studio reaches this server", WARN)
         elif task is None:
-            say(f"label_studio_url is not set: {mend}, or have legacy tokens enabled, which its pages then send", WARN)
+            say(f"label_studio_url is not set: {fix}, or enable legacy tokens, which Label Studio then sends", WARN)
         else:
-            raise SettingsError(f"label_studio_url is not set: {mend}")
+            raise SettingsError(f"label_studio_url is not set: {fix}")
     return report.failed == before
 
 
-def _kind(client: LabelStudioClient) -> str:
-    """The key's kind, and whether Label Studio would take the other one."""
+def _describe_key(client: LabelStudioClient) -> str:
+    """The kind of key, and whether Label Studio accepts legacy tokens."""
     legacy = client.has_legacy_tokens() if client.is_personal else None
-    told = {True: "; legacy ones are enabled, too", False: "; legacy ones are disabled, which does no harm", None: ""}
-    return f"a {'personal access' if client.is_personal else 'legacy'} token{told[legacy]}"
+    remark = {True: "; legacy tokens are enabled, too", False: "; legacy tokens are disabled, which is fine", None: ""}
+    return f"a {'personal access' if client.is_personal else 'legacy'} token{remark[legacy]}"
 
 
-def _look_at_task(report: Report, settings: Settings, client: LabelStudioClient, number: int) -> None:
+def _check_task(report: Report, settings: Settings, client: LabelStudioClient, number: int) -> None:
     before = report.failed
     with report.check("task") as say:
         task = client.task(number)
         project = client.project(task["project"])
-        say(f"{number}, of project {task['project']}")
+        say(f"{number} in project {task['project']}")
         with report.check("label config") as say:
             config = parse_label_config(str(project.get("label_config") or ""))
             for line in config.describe():
@@ -138,31 +177,36 @@ def _look_at_task(report: Report, settings: Settings, client: LabelStudioClient,
     with report.check("connection") as say:
         backends = client.backends(task["project"])
         if not backends:
-            raise doctor_checks.none_connected(task["project"])
-        for one in backends:
+            raise doctor_checks.no_model_error(task["project"])
+        for model in backends:
             with report.check("connection") as say:
-                say(*doctor_checks.connection(one, task["project"], settings, client.url))
+                say(*doctor_checks.check_connection(model, task["project"], settings, client.url))
     tag, strip, videos = config.video, config.strip, TaskVideos(settings)
     with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
-        say(_described(video))
+        say(_describe_video(video))
         with report.check("frame rate") as say:
-            say(doctor_checks.rate(task, tag, video))
+            say(doctor_checks.check_frame_rate(task, tag, video))
         if strip.startswith("$"):
             with report.check("frames") as say:
-                pictures = doctor_checks.pictures(task, strip[1:], tag, video)
-                say(f"{len(pictures)} to click on, {_tried(pictures[0], client, videos, doctor_checks.prepare(task))}")
+                pictures = doctor_checks.check_pictures(task, strip[1:], tag, video)
+                fix = doctor_checks.prepare_command(task)
+                say(f"{len(pictures)} to click on, {_try_picture(pictures[0], client, videos, fix)}")
 
 
-def _described(video: Video) -> str:
+def _describe_video(video: Video) -> str:
     return f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
 
 
-def _tried(picture: str, client: LabelStudioClient, videos: TaskVideos, mend: str) -> str:
-    """What came of fetching a picture of the strip."""
+def _try_picture(picture: str, client: LabelStudioClient, videos: TaskVideos, fix: str) -> str:
+    """Fetch a picture to click on, and describe the result.
+
+    Raises:
+        MediaError: it cannot be fetched.
+    """
     if not (picture.startswith("/") or client.serves(picture)):
-        return "which Label Studio does not keep: not fetched"
+        return "not stored in Label Studio, so not fetched"
     try:
         videos.try_picture(picture, client)
     except MediaError as error:
-        raise MediaError(f"the first cannot be fetched: delete {NUMBERS} from the task's data, then {mend}") from error
-    return "of which the first was fetched"
+        raise MediaError(f"the first cannot be fetched: delete {NUMBERS} from the task's data, then {fix}") from error
+    return "the first was fetched"

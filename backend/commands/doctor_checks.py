@@ -1,4 +1,4 @@
-"""What `doctor` looks for beyond what runs: each told, or an error that mends it."""
+"""Checks of `doctor`: each returns what to print, or raises an error that says how to fix the problem."""
 
 from collections.abc import Mapping
 from importlib.metadata import packages_distributions
@@ -17,157 +17,157 @@ from backend.video import Video
 from backend.video.frame_clock import FrameClock, same_rate
 
 
-def opencv() -> str:
-    """Which OpenCV there is.
+def check_opencv() -> str:
+    """Find the package that OpenCV comes from.
 
     Raises:
-        SettingsError: several are installed over each other.
+        SettingsError: several packages install OpenCV in the same place.
     """
-    found = sorted(set(packages_distributions().get("cv2", ())))
-    if len(found) > 1:
+    packages = sorted(set(packages_distributions().get("cv2", ())))
+    if len(packages) > 1:
         raise SettingsError(
-            f"{' and '.join(found)} are installed over each other: pip uninstall {' '.join(found)}, then pip install "
+            f"{' and '.join(packages)} overwrite each other: pip uninstall {' '.join(packages)}, then pip install "
             "opencv-contrib-python-headless"
         )
-    return f"one OpenCV, of {found[0] if found else 'an unknown package'}"
+    return f"one OpenCV, from {packages[0] if packages else 'an unknown package'}"
 
 
-def device(settings: Settings, engine: Engine) -> tuple[str, str]:
-    """Where SAM3 computes, and the mark."""
+def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
+    """The device of SAM3, and the mark."""
     from backend.engines.sam3.device import select_device  # torch
 
     name, memory = str(select_device(settings.device)), engine.memory()
     if name == "cpu" and settings.model_path != "shapes":
-        return "cpu, which takes over a minute a frame: set device: cuda on a machine with a GPU", WARN
+        return "cpu, which takes over a minute per frame: set device: cuda on a machine with a GPU", WARN
     if name.startswith("cuda") and memory:
-        held, total = memory
-        return f"{name}, {(total - held) / 2**30:.1f} of {total / 2**30:.1f} GiB are free", OK
+        used, total = memory
+        return f"{name}, {(total - used) / 2**30:.1f} of {total / 2**30:.1f} GiB free", OK
     return name, OK
 
 
-def server(settings: Settings) -> tuple[str, str]:
-    """What answers where the settings have `serve` listen, and the mark.
+def check_server(settings: Settings) -> tuple[str, str]:
+    """The server at the address in the settings, and the mark.
 
     Raises:
-        SettingsError: it is of no use to Label Studio.
+        SettingsError: another program uses the port, or the server's model failed to load.
     """
     listens_everywhere = not settings.host.strip("0.:")
     host = "localhost" if listens_everywhere else f"[{settings.host}]" if ":" in settings.host else settings.host
-    told = fetch_backend_health(f"http://{host}:{settings.port}", settings.basic_auth_user, settings.basic_auth_pass)
-    where = f"port {settings.port}"
-    if told is None:
-        return f"nothing answers on {where}: start it with sam3-backend serve, and these settings", WARN
-    if told.get("model_class") != "Sam3Backend":
+    health = fetch_backend_health(f"http://{host}:{settings.port}", settings.basic_auth_user, settings.basic_auth_pass)
+    port = f"port {settings.port}"
+    if health is None:
+        return f"no server on {port}: start sam3-backend serve with the same settings", WARN
+    if health.get("model_class") != "Sam3Backend":
         raise SettingsError(
-            f"what answers on {where} is no sam3-backend, or has another user and password: give both the same "
-            "settings, or set another port"
+            f"{port} is used by another program, or by a sam3-backend with another user and password: use the same "
+            "settings for both, or set another port"
         )
-    model, status = told.get("model_version"), str(told.get("model"))
+    model, status = health.get("model_version"), str(health.get("model"))
     if status.startswith(FAILED_PREFIX):
-        raise SettingsError(f"{model} on {where}: {status.removeprefix(FAILED_PREFIX)}")
-    return f"{model} on {where} is {status}", OK
+        raise SettingsError(f"{model} on {port}: {status.removeprefix(FAILED_PREFIX)}")
+    return f"{model} on {port} is {status}", OK
 
 
-def connection(one: Mapping[str, Any], project: int, settings: Settings, studio: str) -> tuple[str, str]:
-    """What Label Studio says of a model that a project is connected to, and the mark.
+def check_connection(model: Mapping[str, Any], project: int, settings: Settings, studio_url: str) -> tuple[str, str]:
+    """What Label Studio reports about a connected model, and the mark.
 
     Args:
-        one: the model, as Label Studio lists it.
-        studio: Label Studio's address.
+        model: an entry of Label Studio's list of models.
 
     Raises:
-        StudioError: Label Studio does not reach it, or pages do not ask it.
+        StudioError: Label Studio does not reach the model, or interactive preannotations are off.
     """
-    parts = urlsplit(str(one.get("url")))
-    url, edit = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), f"{_models(project)} → Edit"
-    if one.get("state") != "CO":
-        raise StudioError(_unreached(one, url, edit, settings))
-    if not one.get("is_interactive"):
-        raise StudioError(f"pages do not ask {url}: {edit} → Interactive preannotations on")
-    says = f"Label Studio reaches {url}, and pages ask it"
-    host, near = parts.hostname or "", _is_near(urlsplit(studio).hostname or "")
-    if not (near and (_is_near(host) or host == settings.host)):
-        return f"{says}; whether that is this server cannot be known from here", OK
+    parts = urlsplit(str(model.get("url")))
+    url, edit = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), f"{_model_page(project)} → Edit"
+    if model.get("state") != "CO":
+        raise StudioError(_unreachable_reason(model, url, edit, settings))
+    if not model.get("is_interactive"):
+        raise StudioError(f"prompts are not sent to {url}: {edit} → turn on Interactive preannotations")
+    text = f"Label Studio reaches {url} and sends prompts to it"
+    host, is_local = parts.hostname or "", _is_local(urlsplit(studio_url).hostname or "")
+    if not (is_local and (_is_local(host) or host == settings.host)):
+        return f"{text}; doctor cannot tell whether it is this server", OK
     if (parts.port or 80) != settings.port:
-        return f"{says}; the settings have this server listen on port {settings.port}: is it that one?", WARN
-    return says, OK
+        return f"{text}; but this server's port is {settings.port}: is the address right?", WARN
+    return text, OK
 
 
-def _unreached(one: Mapping[str, Any], url: str, edit: str, settings: Settings) -> str:
-    if one.get("state") == "ER":
-        return f"Label Studio reaches {url}, which answers: {str(one.get('error_message'))[:200]}: look into its log"
-    says = f"Label Studio says {one.get('readable_state')} of {url}"
+def _unreachable_reason(model: Mapping[str, Any], url: str, edit: str, settings: Settings) -> str:
+    if model.get("state") == "ER":
+        return f"Label Studio reaches {url}, which fails with: {str(model.get('error_message'))[:200]}: see its log"
+    text = f"Label Studio reports {model.get('readable_state')} for {url}"
     if fetch_backend_health(url) is None:
-        return f"{says}, and nothing answers there here, either: start sam3-backend serve, or mend the address: {edit}"
-    if settings.basic_auth_user and one.get("auth_method") != "BASIC_AUTH":
-        return f"{says}, which wants a user and a password: {edit} → Basic Authentication"
-    mend = "give an address that Label Studio's machine reaches"
+        return f"{text}, and it does not answer here, either: start sam3-backend serve, or correct the address: {edit}"
+    if settings.basic_auth_user and model.get("auth_method") != "BASIC_AUTH":
+        return f"{text}, which needs a user and a password: {edit} → Basic Authentication"
+    fix = "use an address that Label Studio's machine can reach"
     if _is_private(urlsplit(url).hostname or ""):
-        mend = f"start Label Studio with ML_BLOCK_LOCAL_IP=false, since the address is a private one, or {mend}"
-    return f"{says}, which answers here: {mend}"
+        fix = f"start Label Studio with ML_BLOCK_LOCAL_IP=false, because the address is private, or {fix}"
+    return f"{text}, which answers here: {fix}"
 
 
-def none_connected(project: int) -> StudioError:
-    """Where a project has no model."""
-    return StudioError(f"none is connected: {_models(project)} → Connect Model, with this server's address")
+def no_model_error(project: int) -> StudioError:
+    """The error for a project without a connected model."""
+    return StudioError(f"no model is connected: {_model_page(project)} → Connect Model, with this server's address")
 
 
-def _models(project: int) -> str:
+def _model_page(project: int) -> str:
     return f"Project {project} → Settings → Model"
 
 
-def _is_near(host: str) -> bool:
-    """Whether it is the machine that asks."""
+def _is_local(host: str) -> bool:
+    """Whether the host is this machine."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _is_private(host: str) -> bool:
-    """Whether Label Studio counts it as private; of a name with dots nobody here knows."""
+    """Whether Label Studio treats the host as private; a name with dots is assumed to be public."""
     try:
         return not ip_address(host).is_global
     except ValueError:
         return "." not in host
 
 
-def prepare(task: Mapping[str, Any]) -> str:
-    """The command that gives a task what it lacks."""
+def prepare_command(task: Mapping[str, Any]) -> str:
+    """The fix for a task that lacks something."""
     return f"run sam3-backend project prepare --project {task['project']}"
 
 
-def rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
-    """The frame rate that Label Studio counts by.
+def check_frame_rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
+    """The frame rate that Label Studio uses.
 
     Raises:
-        BadRequest: it is missing, or it is not the file's own.
+        BadRequest: it is missing, or differs from the file's.
     """
-    given, counted, mend = tag.framerate or "", tag.rate(task["data"]), prepare(task)
-    name, wrong = given.removeprefix("$"), f"{counted:g}, but the file has {video.rate:g} frames/s"
-    if given.startswith("$") and read_field(given, task["data"]) in (None, ""):
-        raise BadRequest(f"{name} is missing: {mend}")
-    if same_rate(counted, video.rate):
-        return f"{counted:g}, as in the file"
-    if not given.startswith("$"):
-        raise BadRequest(f'the label config counts {wrong}: write framerate="$fps" into it, then {mend}')
+    attribute, ls_rate, fix = tag.framerate or "", tag.rate(task["data"]), prepare_command(task)
+    name, wrong = attribute.removeprefix("$"), f"{ls_rate:g}, but the file has {video.rate:g} frames/s"
+    if attribute.startswith("$") and read_field(attribute, task["data"]) in (None, ""):
+        raise BadRequest(f"{name} is missing: {fix}")
+    if same_rate(ls_rate, video.rate):
+        return f"{ls_rate:g}, as in the file"
+    if not attribute.startswith("$"):
+        raise BadRequest(f'the label config gives {wrong}: set framerate="$fps" in it, then {fix}')
     if is_worked_on(task):
-        raise BadRequest(f"{name} is {wrong}, and boxes were made by that: import it as a new task, then {mend}")
-    raise BadRequest(f"{name} is {wrong}: {mend}")
+        raise BadRequest(f"{name} is {wrong}, and existing boxes depend on it: import it as a new task, then {fix}")
+    raise BadRequest(f"{name} is {wrong}: {fix}")
 
 
-def pictures(task: Mapping[str, Any], name: str, tag: VideoTag, video: Video) -> list[str]:
-    """The addresses in a task's strip, at least one.
+def check_pictures(task: Mapping[str, Any], name: str, tag: VideoTag, video: Video) -> list[str]:
+    """The URLs of the frames to click on, at least one.
 
     Args:
-        name: the field that holds them.
+        name: field of the task's data that has them.
 
     Raises:
-        BadRequest: it is missing, or is not told which of the video's frames it shows.
+        BadRequest: they are missing, or their frame numbers are missing or wrong.
     """
-    held, numbers = task["data"].get(name), task["data"].get(NUMBERS)
-    if not (isinstance(held, list) and isinstance(numbers, list) and held and numbers):
-        raise BadRequest(f"{name} or {NUMBERS} is missing: {prepare(task)}")
-    if len(held) != len(numbers):
-        raise BadRequest(f"{name} holds {len(held)} pictures, {NUMBERS} {len(numbers)} numbers: {prepare(task)}")
+    fix = prepare_command(task)
+    urls, numbers = task["data"].get(name), task["data"].get(NUMBERS)
+    if not (isinstance(urls, list) and isinstance(numbers, list) and urls and numbers):
+        raise BadRequest(f"{name} or {NUMBERS} is missing: {fix}")
+    if len(urls) != len(numbers):
+        raise BadRequest(f"{name} has {len(urls)} pictures, {NUMBERS} has {len(numbers)} numbers: {fix}")
     length = FrameClock(video.times, video.end, tag.rate(task["data"])).length
     if numbers != sorted({number for number in numbers if isinstance(number, int) and 1 <= number <= length}):
-        raise BadRequest(f"{NUMBERS} are not of this video, which has 1 to {length}: {prepare(task)}")
-    return [str(picture) for picture in held]
+        raise BadRequest(f"{NUMBERS} do not fit the video, which has frames 1 to {length}: {fix}")
+    return [str(picture) for picture in urls]

@@ -1,5 +1,6 @@
-"""`sam3-backend project export`: a project's tracks, or a file's, in the formats that others read."""
+"""`sam3-backend project export`: write the tracks of a project or a file in other tools' formats."""
 
+import argparse
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.console import tell
+from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
+from backend.commands.console import print_message
 from backend.errors import BackendError, BadRequest, SettingsError
 from backend.formats.labelstudio_json import write_labelstudio
 from backend.formats.mask_matching import Key, MaskSource, attach_masks
 from backend.formats.mask_sidecar import Masks, SidecarMasks, read_sidecar
-from backend.formats.registry import FORMATS, LABELSTUDIO, Format
+from backend.formats.registry import FORMATS, LABELSTUDIO, NAMES, Format
 from backend.formats.tasks import (
     ChosenAnnotation,
     ExportControls,
@@ -35,17 +37,26 @@ from backend.tracks.masks import Rle
 from backend.tracks.track import ResultBlock
 from backend.video import VideoInfo
 
+_DESCRIPTION = """
+Write the tracks of a project, or of a JSON file of tasks, in another format.
+
+For each task, the ground truth is exported, or else the annotation submitted last.
+Frames are numbered from 0 (from 1 in mot and mots) as in the video file. If the video
+cannot be read, Label Studio's frame k becomes frame k - 1. csv and labelstudio contain
+keyframes (with --dense, every frame); the other formats contain every frame.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """What to write.
 
     Attributes:
-        output: a file, or a folder that is empty or not there yet.
-        dense: every frame, where the format may hold keyframes alone.
-        predictions: tasks without a submitted annotation give their newest prediction.
-        size: of all pictures, where neither the video nor the tasks tell it.
-        looks: videos are opened, so that frames are the file's own.
+        output: a file, or a folder that is empty or does not exist.
+        dense: write every frame, also in formats that may contain keyframes only.
+        predictions: use the newest prediction of tasks without a submitted annotation.
+        size: of the video, used if neither the video nor the task gives it.
+        read_videos: open the videos, so that frames are numbered as in the files.
     """
 
     format: str
@@ -53,250 +64,290 @@ class ExportOptions:
     dense: bool = False
     predictions: bool = False
     size: Size | None = None
-    looks: bool = True
+    read_videos: bool = True
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "export",
+        _run,
+        summary="write tracks in other tools' formats",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend project export --project 1 --format coco-vid -o tracks.json",
+            "sam3-backend project export tasks.json --predictions --format csv -o tracks.csv",
+        ),
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", nargs="?", type=Path, metavar="FILE", help="JSON from Label Studio or from track -o")
+    source.add_argument("--project", type=int, metavar="N", help="number of the project")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=NAMES,
+        help="mot, mots, yolo and davis write a folder, the others a file; mots and davis need masks",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or a new folder")
+    parser.add_argument("--dense", action="store_true", help="write every frame in csv and labelstudio, too")
+    parser.add_argument(
+        "--predictions", action="store_true", help="use the newest prediction of tasks without a submitted annotation"
+    )
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="size of videos whose size is unknown")
+    parser.add_argument("--no-video", action="store_true", help="number frames as Label Studio does; open no video")
+    add_settings_options(parser)
+
+
+def _run(options: argparse.Namespace) -> None:
+    export_options = ExportOptions(
+        options.format, options.output, options.dense, options.predictions, options.size, not options.no_video
+    )
+    source = options.file if options.project is None else options.project
+    failed = run(load_settings(options, "data_dir"), source, export_options)
+    if failed:
+        raise BackendError(f"{failed} tasks were not exported: see above")
 
 
 def run(
     settings: Settings,
     source: Path | int,
-    wanted: ExportOptions,
-    say: Callable[[str], None] = tell,
+    options: ExportOptions,
+    say: Callable[[str], None] = print_message,
 ) -> int:
-    """Export the tasks of a file, or of a project of Label Studio.
+    """Export the tasks of a file or of a Label Studio project.
 
-    Masks are those that `track` left beside the file, or those of the project's jobs in `data_dir`.
+    Masks come from the sidecar that `track` writes next to the file, or from the project's jobs in `data_dir`.
 
     Args:
         source: a JSON file of tasks, or a project's number.
-        say: is told what was done, and of each task that is left out or counts frames without its video.
+        say: prints what was done, and each task that is skipped or whose video cannot be read.
 
     Returns:
-        How many tasks could not be exported.
+        The number of tasks that were not exported.
 
     Raises:
-        BackendError: nothing can be, or the tasks cannot be had.
+        BackendError: no task can be exported, or the tasks cannot be read.
     """
-    _check(wanted)
-    keeps: Keeps
+    _check_output(options)
+    mask_source: MaskSourceFactory
     if isinstance(source, Path):
-        found, controls, look = load_tasks(source), ExportControls(), _beside(TaskVideos(settings))
-        keeps = partial(_left, _masks(source, wanted))
+        tasks, controls, read_info = load_tasks(source), ExportControls(), partial(_read_local, TaskVideos(settings))
+        mask_source = partial(_sidecar_masks, _read_masks(source, options))
     else:
         client = LabelStudioClient.from_settings(settings)
-        found, controls = _project(client, source)
-        look = partial(_fetched, TaskVideos(settings), client)
-        keeps = partial(_Stored, settings.data_dir.expanduser() / "jobs.sqlite3", str(source), controls)
-    chosen = _chosen(found, wanted.predictions, say)
-    exporter = Exporter(controls, wanted, look, keeps, say)
-    exporter.write(chosen)
+        tasks, controls = _read_project(client, source)
+        read_info = partial(_fetch_info, TaskVideos(settings), client)
+        mask_source = partial(_JobMasks, settings.data_dir.expanduser() / "jobs.sqlite3", str(source), controls)
+    annotations = _choose_annotations(tasks, options.predictions, say)
+    exporter = Exporter(controls, options, read_info, mask_source, say)
+    exporter.write(annotations)
     return exporter.failed
 
 
-def _check(wanted: ExportOptions) -> None:
-    """Say what is wrong with the place before anything is read."""
-    output, is_folder = wanted.output, wanted.format != LABELSTUDIO and FORMATS[wanted.format].is_folder
+def _check_output(options: ExportOptions) -> None:
+    """Reject a bad output path before anything is read."""
+    output, is_folder = options.output, options.format != LABELSTUDIO and FORMATS[options.format].is_folder
     if not output.absolute().parent.is_dir():
-        raise SettingsError(f"{output.name} cannot be written: give a place in a folder that is there")
+        raise SettingsError(f"{output.name} cannot be written: choose a path in an existing folder")
     if is_folder and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise SettingsError(f"{output.name} is not an empty folder: give a new one for {wanted.format}")
+        raise SettingsError(f"{output.name} is not an empty folder: choose a new one for {options.format}")
     if not is_folder and output.is_dir():
-        raise SettingsError(f"{output.name} is a folder: {wanted.format} is one file, give its name")
+        raise SettingsError(f"{output.name} is a folder, but {options.format} is a file: add a file name")
 
 
-def _project(client: LabelStudioClient, project: int) -> tuple[list[Mapping[str, Any]], ExportControls]:
-    """All tasks, whole ones."""
+def _read_project(client: LabelStudioClient, project: int) -> tuple[list[Mapping[str, Any]], ExportControls]:
     config = parse_label_config(str(client.project(project).get("label_config") or ""))
-    # A list of tasks may come with annotations that lack their results (a feature flag of 1.23's).
-    found = (task if _is_whole(task) else client.task(task["id"]) for task in client.tasks(project))
-    return list(found), ExportControls.from_config(config)
+    # With a feature flag of Label Studio 1.23, the list of tasks has annotations without their results.
+    tasks = (task if _is_complete(task) else client.task(task["id"]) for task in client.tasks(project))
+    return list(tasks), ExportControls.from_config(config)
 
 
-def _is_whole(task: Mapping[str, Any]) -> bool:
-    return all("result" in one for one in task.get("annotations") or () if isinstance(one, Mapping))
+def _is_complete(task: Mapping[str, Any]) -> bool:
+    annotations = task.get("annotations") or ()
+    return all("result" in annotation for annotation in annotations if isinstance(annotation, Mapping))
 
 
-def _chosen(
-    found: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]
+def _choose_annotations(
+    tasks: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]
 ) -> list[ChosenAnnotation]:
-    """Of each task what counts.
+    """The annotation of each task that has one.
 
     Raises:
-        SettingsError: of no task anything does.
+        SettingsError: no task has one.
         BadRequest: two tasks have the same number.
     """
-    each = [choose_annotation(task, number, predictions) for number, task in enumerate(found, start=1)]
-    chosen = [one for one in each if one]
-    twice = [number for number, times in Counter(one.number for one in chosen).items() if times > 1]
-    if twice:
-        raise BadRequest(f"two tasks have the number {twice[0]}: export the project anew, as one file")
-    mend = "" if predictions else ", --predictions takes what was predicted there"
-    if not chosen:
-        raise SettingsError(f"no task has a submitted annotation: submit some{mend}")
-    if left := len(found) - len(chosen):
-        say(f"{left} tasks have no submitted annotation, and are left out{mend}")
-    return chosen
+    choices = [choose_annotation(task, number, predictions) for number, task in enumerate(tasks, start=1)]
+    annotations = [choice for choice in choices if choice]
+    counts = Counter(annotation.number for annotation in annotations)
+    if duplicates := [number for number, count in counts.items() if count > 1]:
+        raise BadRequest(f"two tasks have the number {duplicates[0]}: export the project again, as one file")
+    if not annotations:
+        fix = "" if predictions else ", or add --predictions to export predictions"
+        raise SettingsError(f"no task has a submitted annotation: submit one{fix}")
+    if skipped := len(tasks) - len(annotations):
+        fix = "" if predictions else "; --predictions exports their predictions"
+        say(f"{skipped} tasks have no submitted annotation and are skipped{fix}")
+    return annotations
 
 
-Look = Callable[[str], VideoInfo]
-"""What the video at an address tells, or a BackendError: it cannot be had or decoded."""
+InfoReader = Callable[[str], VideoInfo]
+"""Reads the video at an address; raises a BackendError if it cannot be fetched or decoded."""
 
 
-def _fetched(videos: TaskVideos, client: LabelStudioClient, address: str) -> VideoInfo:
-    """Of a project's video."""
+def _fetch_info(videos: TaskVideos, client: LabelStudioClient, address: str) -> VideoInfo:
     with videos.open(address, client) as video:
         return VideoInfo.from_video(video)
 
 
-def _beside(videos: TaskVideos) -> Look:
-    """Of videos that a file names by their paths on this machine, as `track` does; nothing is fetched for a file."""
-
-    def look(address: str) -> VideoInfo:
-        with videos.local(address) as video:
-            return VideoInfo.from_video(video)
-
-    return look
+def _read_local(videos: TaskVideos, address: str) -> VideoInfo:
+    """Tasks of a file name their videos by path, as `track` writes them; nothing is downloaded."""
+    with videos.local(address) as video:
+        return VideoInfo.from_video(video)
 
 
-Keeps = Callable[[ChosenAnnotation], MaskSource]
-"""The masks that were kept of a task's video."""
+MaskSourceFactory = Callable[[ChosenAnnotation], MaskSource]
+"""Finds the masks of a task's video."""
 
 
-def _masks(file: Path, wanted: ExportOptions) -> Masks:
-    """Those beside a file, where the format holds some."""
-    return read_sidecar(file) if wanted.format != LABELSTUDIO and FORMATS[wanted.format].has_masks else {}
+def _read_masks(file: Path, options: ExportOptions) -> Masks:
+    """The masks next to a file, if the format stores masks."""
+    return read_sidecar(file) if options.format != LABELSTUDIO and FORMATS[options.format].has_masks else {}
 
 
-def _left(masks: Masks, chosen: ChosenAnnotation) -> MaskSource:
-    """Of a file's task."""
-    return SidecarMasks.for_regions(masks, [str(one.get("id")) for one in chosen.results])
+def _sidecar_masks(masks: Masks, annotation: ChosenAnnotation) -> MaskSource:
+    return SidecarMasks.for_regions(masks, [str(result.get("id")) for result in annotation.results])
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """What the jobs of a project's task have kept, in the file that a server may be working in."""
+class _JobMasks:
+    """The masks of a project's task, from the database of jobs; a server may be using it at the same time."""
 
     path: Path
     project: str
     controls: ExportControls
-    chosen: ChosenAnnotation
+    annotation: ChosenAnnotation
 
     def boxes(self) -> Iterator[tuple[Key, Frames, Boxes]]:
-        """As the tracks had them."""
-        for job, way, block in self._blocks(()):
+        """The boxes as tracked."""
+        for job, direction, block in self._read_blocks(()):
             frames = np.array(block.frames)
             for name, rows in zip(block.tracks, block.rows, strict=True):
-                yield (job, way, name), frames, rows[:, :4].astype(float)
+                yield (job, direction, name), frames, rows[:, :4].astype(float)
 
     def masks(self, wanted: Collection[Key]) -> Iterator[tuple[Key, Mapping[int, Rle]]]:
-        """Of the jobs that are wanted."""
-        for job, way, block in self._blocks({job for job, _, _ in wanted}):
+        """The masks of these jobs."""
+        for job, direction, block in self._read_blocks({job for job, _, _ in wanted}):
             for name, masks in block.masks.items():
-                yield (job, way, name), masks
+                yield (job, direction, name), masks
 
-    def _blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, ResultBlock]]:
-        # The same numbers may be another Label Studio's; its video has another address.
-        url = self.controls.video(self.chosen.data)
-        return read_mask_blocks(self.path, str(self.chosen.number), self.project, url, masks)
+    def _read_blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, ResultBlock]]:
+        # Another Label Studio may use the same numbers, but its video has another address.
+        url = self.controls.video(self.annotation.data)
+        return read_mask_blocks(self.path, str(self.annotation.number), self.project, url, masks)
 
 
 @dataclass(slots=True)
 class Exporter:
-    """Writes tasks, and tells what could not be done.
+    """Writes tasks and reports what could not be exported.
 
     Attributes:
-        failed: tasks that are not in what was written.
+        failed: number of tasks that were not exported.
     """
 
     controls: ExportControls
-    wanted: ExportOptions
-    look: Look
-    keeps: Keeps
+    options: ExportOptions
+    read_info: InfoReader
+    mask_source: MaskSourceFactory
     say: Callable[[str], None]
     failed: int = 0
-    _at: int = field(default=0, init=False)
+    _task: int = field(default=0, init=False)
     _tracks: int = field(default=0, init=False)
-    _unmasked: int = field(default=0, init=False)
-    _gaps: int = field(default=0, init=False)
-    _counted: int = field(default=0, init=False)
-    _blind: str = field(default="", init=False)
+    _tracks_without_masks: int = field(default=0, init=False)
+    _boxes_without_masks: int = field(default=0, init=False)
+    _unread_videos: int = field(default=0, init=False)
+    _unread_reason: str = field(default="", init=False)
 
-    def write(self, chosen: Sequence[ChosenAnnotation]) -> None:
-        """Write all of them; nothing stays where none can be.
+    def write(self, annotations: Sequence[ChosenAnnotation]) -> None:
+        """Write all tasks. If none can be written, no output is left behind.
 
         Raises:
-            BackendError: none can be written.
+            BackendError: no task can be written.
         """
-        wanted = self.wanted
-        with written_whole(wanted.output) as part:
+        options = self.options
+        with written_whole(options.output) as part:
             try:
-                if wanted.format == LABELSTUDIO:
-                    write_labelstudio(self._each(chosen), self.controls, part, wanted.dense)
+                if options.format == LABELSTUDIO:
+                    write_labelstudio(self._iterate(annotations), self.controls, part, options.dense)
                 else:
-                    self._write(chosen, FORMATS[wanted.format], part)
+                    self._write(annotations, FORMATS[options.format], part)
             except BackendError as error:
-                raise type(error)(f"task {self._at}: {error}" if self._at else str(error)) from error
-        told = "" if wanted.format == LABELSTUDIO else f", {self._tracks} tracks"
-        self.say(f"{wanted.output.name}: {len(chosen) - self.failed} tasks{told}")
-        if self._blind:
+                raise type(error)(f"task {self._task}: {error}" if self._task else str(error)) from error
+        tracks = "" if options.format == LABELSTUDIO else f", {self._tracks} tracks"
+        self.say(f"{options.output.name}: {len(annotations) - self.failed} tasks{tracks}")
+        if self._unread_videos:
             self.say(
-                f"frames of {self._counted} tasks are Label Studio's, less one: the video is not read ({self._blind})"
+                f"{self._unread_videos} tasks have Label Studio's frame numbers less one, because their video cannot "
+                f"be read ({self._unread_reason})"
             )
-        if self._unmasked:
-            self.say(f"{self._unmasked} tracks have no masks, and are left out of {wanted.format}")
-        if self._gaps:
-            self.say(f"{self._gaps} boxes of the others have no mask that fits, and are left out: track them anew")
+        if self._tracks_without_masks:
+            self.say(f"{self._tracks_without_masks} tracks have no masks and are not in {options.format}")
+        if self._boxes_without_masks:
+            self.say(f"{self._boxes_without_masks} other boxes have no matching mask and are skipped: track them again")
 
-    def _write(self, chosen: Sequence[ChosenAnnotation], form: Format, part: Path) -> None:
-        clips = self._clips(chosen, form)
-        first = next(clips, None)
-        self._at = 0
+    def _write(self, annotations: Sequence[ChosenAnnotation], export_format: Format, part: Path) -> None:
+        videos = self._read_tracks(annotations, export_format)
+        first = next(videos, None)
+        self._task = 0
         if first is None:
             raise SettingsError("no task can be exported: see above")
-        if form.is_folder:
+        if export_format.is_folder:
             part.mkdir()
-        form.write(chain([first], clips), used_labels(chosen, self.controls), part, self.wanted.dense)
+        labels = used_labels(annotations, self.controls)
+        export_format.write(chain([first], videos), labels, part, self.options.dense)
 
-    def _each(self, chosen: Sequence[ChosenAnnotation]) -> Iterator[ChosenAnnotation]:
-        for one in chosen:
-            self._at = one.number
-            yield one
+    def _iterate(self, annotations: Sequence[ChosenAnnotation]) -> Iterator[ChosenAnnotation]:
+        for annotation in annotations:
+            self._task = annotation.number
+            yield annotation
 
-    def _clips(self, chosen: Sequence[ChosenAnnotation], form: Format) -> Iterator[VideoTracks]:
-        """What can be written of them, one by one."""
-        for one in self._each(chosen):
+    def _read_tracks(self, annotations: Sequence[ChosenAnnotation], export_format: Format) -> Iterator[VideoTracks]:
+        """The tracks of each task that can be exported, read one at a time."""
+        for annotation in self._iterate(annotations):
             try:
-                clip = read_video_tracks(one, self.controls, self._video_info(one), self.wanted.size)
-                clip = self._checked(clip, form, self.keeps(one))
+                info = self._read_info(annotation)
+                video = read_video_tracks(annotation, self.controls, info, self.options.size)
+                video = self._add_masks(video, export_format, self.mask_source(annotation))
             except BackendError as error:
                 self.failed += 1
-                self.say(f"task {one.number}: not exported: {error}")
+                self.say(f"task {annotation.number}: not exported: {error}")
                 continue
-            self._tracks += len(clip.tracks)
-            if form.needs == "masks":
-                self._unmasked += len(clip.tracks) - len(clip.masked)
-                self._gaps += sum(len(trace.frames) - len(trace.masks) for trace in clip.masked)
-            yield clip
+            self._tracks += len(video.tracks)
+            if export_format.needs == "masks":
+                self._tracks_without_masks += len(video.tracks) - len(video.masked)
+                self._boxes_without_masks += sum(len(track.frames) - len(track.masks) for track in video.masked)
+            yield video
 
-    def _checked(self, clip: VideoTracks, form: Format, kept: MaskSource) -> VideoTracks:
-        """The clip with its masks; refused is what would be written without its tracks, as if there were none.
+    def _add_masks(self, video: VideoTracks, export_format: Format, source: MaskSource) -> VideoTracks:
+        """The video with its masks.
 
         Raises:
-            BackendError: the format needs what it has not, or what was kept cannot be read.
+            BackendError: the format needs a size or masks that the video lacks, or the masks cannot be read.
         """
-        if form.needs != "nothing":
-            _ = clip.pixels
-        clip = attach_masks(clip, kept) if form.has_masks and clip.tracks else clip
-        if form.needs == "masks" and clip.tracks and not clip.masked:
+        if export_format.needs != "nothing":
+            _ = video.pixels
+        video = attach_masks(video, source) if export_format.has_masks and video.tracks else video
+        if export_format.needs == "masks" and video.tracks and not video.masked:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
-        return clip
+        return video
 
-    def _video_info(self, chosen: ChosenAnnotation) -> VideoInfo | None:
-        """What a task's video tells; None: it cannot be had, and frames are counted as the page counts them."""
-        if not self.wanted.looks:
+    def _read_info(self, annotation: ChosenAnnotation) -> VideoInfo | None:
+        """The task's video; None if it is not read, so that Label Studio's frame numbers are used."""
+        if not self.options.read_videos:
             return None
         try:
-            return self.look(self.controls.video(chosen.data))
+            return self.read_info(self.controls.video(annotation.data))
         except BackendError as error:
-            self._blind = self._blind or f"task {chosen.number}: {error}"
-            self._counted += 1
+            self._unread_reason = self._unread_reason or f"task {annotation.number}: {error}"
+            self._unread_videos += 1
             return None

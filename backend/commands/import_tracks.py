@@ -1,5 +1,6 @@
-"""`sam3-backend project import`: tracks of other tools become predictions of a project's tasks, each once."""
+"""`sam3-backend project import`: add the tracks of other tools to a project's tasks as predictions."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.console import tell
+from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
+from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.formats.readers import READERS, ImportedVideo
 from backend.formats.to_predictions import build_prediction, scale_tracks
@@ -18,15 +20,22 @@ from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import VideoInfo
 
+_DESCRIPTION = """
+Add the tracks of a file to tasks as predictions. Importing a file again adds nothing.
+
+Without --task, the task of each video is found by the name of its video, or by the name
+of the folder that export writes.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
     """What to read, and for which task.
 
     Attributes:
-        task: its number; None: tasks are found by the names of their videos.
-        label: the class of all tracks; None: as the file names them.
-        size: of the pictures that the file's boxes are in, where neither it nor the video tells.
+        task: number of the task; None: find tasks by the names of their videos.
+        label: class of all tracks; None: the classes in the file.
+        size: of the video, used if neither the file nor the video gives it.
     """
 
     path: Path
@@ -36,100 +45,129 @@ class ImportOptions:
     size: Size | None = None
 
 
-def run(settings: Settings, given: ImportOptions, project: int, say: Callable[[str], None] = tell) -> int:
-    """Give tasks the tracks of a file as predictions.
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "import",
+        _run,
+        summary="add tracks of other tools to tasks as predictions",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend project import gt.txt --project 1 --task 7 --format mot --label Person",
+            "sam3-backend project import tracks.json --project 1 --format coco-vid",
+        ),
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="gt.txt, a folder of sequences, or a COCO-VID file")
+    parser.add_argument("--project", type=int, required=True, metavar="N", help="number of the project")
+    parser.add_argument("--task", type=int, metavar="N", help="number of the task; the file must have one video")
+    parser.add_argument("--format", required=True, choices=tuple(READERS), help="format of the file")
+    parser.add_argument("--label", metavar="L", help="class of all tracks (default: the classes in the file)")
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="size of videos whose size is unknown")
+    add_settings_options(parser)
+
+
+def _run(options: argparse.Namespace) -> None:
+    import_options = ImportOptions(options.file, options.format, options.task, options.label, options.size)
+    failed = run(load_settings(options, "data_dir"), import_options, options.project)
+    if failed:
+        raise BackendError(f"{failed} videos were not imported: see above")
+
+
+def run(settings: Settings, options: ImportOptions, project: int, say: Callable[[str], None] = print_message) -> int:
+    """Add the tracks of a file to tasks as predictions.
 
     Args:
-        say: is told what was done, a sentence for each video of the file.
+        say: prints what was done, one line for each video of the file.
 
     Returns:
-        How many videos of the file could not be imported.
+        The number of videos that were not imported.
 
     Raises:
-        BackendError: the file cannot be read, or Label Studio not be asked.
+        BackendError: the file cannot be read, or Label Studio does not answer.
     """
     client = LabelStudioClient.from_settings(settings)
-    recordings: list[ImportedVideo] = READERS[given.format](given.path)
-    if given.task is not None and len(recordings) > 1:
-        names = ", ".join(one.name for one in recordings[:5])
+    videos: list[ImportedVideo] = READERS[options.format](options.path)
+    if options.task is not None and len(videos) > 1:
+        names = ", ".join(video.name for video in videos[:5])
         raise SettingsError(
-            f"{given.path.name} holds {len(recordings)} videos ({names}): give one, or leave out --task"
+            f"{options.path.name} has {len(videos)} videos ({names}): import them one by one, or leave out --task"
         )
     config = parse_label_config(str(client.project(project).get("label_config") or ""))
-    tasks = [client.task(given.task)] if given.task is not None else list(client.tasks(project))
-    loader, failed = Loader(settings, client, config, given), 0
-    for recording in recordings:
+    tasks = [client.task(options.task)] if options.task is not None else list(client.tasks(project))
+    importer, failed = Importer(settings, client, config, options), 0
+    for video in videos:
         try:
-            task = tasks[0] if given.task is not None else _task(recording, tasks, config)
-            say(f"{recording.name}: {loader.load(recording, task)}")
+            task = tasks[0] if options.task is not None else _find_task(video, tasks, config)
+            say(f"{video.name}: {importer.add(video, task)}")
         except StudioError:
             raise
         except BackendError as error:
             failed += 1
-            say(f"{recording.name}: not imported: {error}")
+            say(f"{video.name}: not imported: {error}")
     return failed
 
 
-def _task(recording: ImportedVideo, tasks: Sequence[Mapping[str, Any]], config: LabelConfig) -> Mapping[str, Any]:
-    """The task of a recording, by the name that our export gives it, or by its video's.
+def _find_task(video: ImportedVideo, tasks: Sequence[Mapping[str, Any]], config: LabelConfig) -> Mapping[str, Any]:
+    """The task whose video, or whose folder in an export, has this name.
 
     Raises:
-        SettingsError: there is none, or several.
+        SettingsError: there is no such task, or there are several.
     """
     field, names = config.video.value.removeprefix("$"), list[set[str]]()
     for task in tasks:
         stem = folder_name(0, str(task["data"].get(field) or "")).partition("-")[2]
-        # Label Studio puts eight hex digits before the name of an upload.
+        # Label Studio puts eight hex digits and a hyphen before the name of an upload.
         names.append({folder_name(task["id"], stem), stem, stem[9:] if stem[8:9] == "-" else stem})
-    found = [task for task, known in zip(tasks, names, strict=True) if recording.name in known]
-    if len(found) != 1:
-        says = f"{len(found)} tasks have a video of this name" if found else "no task has a video of this name"
-        raise SettingsError(f"{says}: say which by --task N")
-    return found[0]
+    matches = [task for task, known in zip(tasks, names, strict=True) if video.name in known]
+    if len(matches) != 1:
+        count = f"{len(matches)} tasks have" if matches else "no task has"
+        raise SettingsError(f"{count} a video of this name: choose the task with --task N")
+    return matches[0]
 
 
-class Loader:
-    """Makes predictions and posts them."""
+class Importer:
+    """Builds predictions and sends them to Label Studio."""
 
     def __init__(
-        self, settings: Settings, client: LabelStudioClient, config: LabelConfig, given: ImportOptions
+        self, settings: Settings, client: LabelStudioClient, config: LabelConfig, options: ImportOptions
     ) -> None:
-        self._client, self._config, self._given = client, config, given
+        self._client, self._config, self._options = client, config, options
         self._videos, self._settings = TaskVideos(settings), settings
 
-    def load(self, recording: ImportedVideo, task: Mapping[str, Any]) -> str:
-        """Give a task the tracks of a recording, unless it has them, and say so.
+    def add(self, video: ImportedVideo, task: Mapping[str, Any]) -> str:
+        """Add a video's tracks to a task unless it has them, and return what was done.
 
         Raises:
-            BackendError: they do not fit the task's video or the project's label config.
+            BackendError: the tracks do not fit the task's video or the project's label config.
         """
-        version = f"import-{self._given.path.stem}"
-        if any(one.get("model_version") == version for one in self._client.predictions(task["id"])):
-            return f"task {task['id']} has the prediction {version} already: left, delete that to import it anew"
+        version = f"import-{self._options.path.stem}"
+        if any(prediction.get("model_version") == version for prediction in self._client.predictions(task["id"])):
+            return f"task {task['id']} already has the prediction {version}: delete it to import again"
         framerate = self._config.video.rate(task["data"])
-        video_info, told = self._video_info(recording, task, framerate)
-        result = build_prediction(recording, video_info, framerate, self._config, self._settings, self._given.label)
-        scores = [track.score for track in recording.tracks if track.score is not None]
+        video_info, remark = self._video_info(video, task, framerate)
+        result = build_prediction(video, video_info, framerate, self._config, self._settings, self._options.label)
+        scores = [track.score for track in video.tracks if track.score is not None]
         score = {"score": round(float(np.mean(scores)), 4)} if scores else {}
         self._client.add_prediction(task["id"], {"model_version": version, **score, "result": result})
-        return f"task {task['id']} has {len(recording.tracks)} tracks as the prediction {version}{told}"
+        return f"{len(video.tracks)} tracks added to task {task['id']} as the prediction {version}{remark}"
 
-    def _video_info(self, recording: ImportedVideo, task: Mapping[str, Any], framerate: float) -> tuple[VideoInfo, str]:
-        """What is known of the video, and a remark where that is only what the file tells.
+    def _video_info(self, video: ImportedVideo, task: Mapping[str, Any], framerate: float) -> tuple[VideoInfo, str]:
+        """The task's video, or what the file says of it, with a remark in the second case.
 
         Raises:
-            SettingsError: the pictures' size is unknown.
+            SettingsError: the video's size is unknown.
         """
-        size = recording.size or self._given.size
+        size = video.size or self._options.size
         try:
-            with self._videos.open(self._config.video.url(task["data"]), self._client) as video:
-                return scale_tracks(VideoInfo.from_video(video), size), ""
+            with self._videos.open(self._config.video.url(task["data"]), self._client) as file:
+                return scale_tracks(VideoInfo.from_video(file), size), ""
         except StudioError:
             raise
         except BackendError as error:
             if size is None:
                 raise SettingsError(
-                    f"the size of its pictures is unknown, give it as --size 1920x1080: {error}"
+                    f"the size of the video is unknown, give it as --size 1920x1080: {error}"
                 ) from error
-            told = f"; its video is not read, frames are taken for Label Studio's, less one: {error}"
-            return VideoInfo.evenly_spaced(recording.length, framerate, size), told
+            remark = f"; frames are Label Studio's frame numbers less one, because the video cannot be read: {error}"
+            return VideoInfo.evenly_spaced(video.length, framerate, size), remark

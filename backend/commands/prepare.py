@@ -1,12 +1,14 @@
-"""`sam3-backend project prepare`: tasks from videos, and what existing tasks lack; no annotation is touched."""
+"""`sam3-backend project prepare`: create tasks for videos and complete existing tasks; annotations never change."""
 
+import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backend.commands.console import tell
+from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings
+from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
@@ -17,30 +19,58 @@ from backend.video import Video, encode_jpeg
 from backend.video.frame_clock import FrameClock, same_rate
 
 _WORK = ("total_annotations", "cancelled_annotations", "total_predictions", "draft_exists", "drafts")
-"""A task's fields that tell of work on it, which went by the frame rate that it had."""
-_BEFORE = len("12345678-")
-"""Letters that Label Studio puts before the name of an upload."""
-_LONGEST, _BEHIND = 100, len("_1234567")
-"""Letters of an upload's path at most, and those that stand at the end of a name that was cut."""
+"""Fields of a task that show that somebody worked on it, with the frame rate it had."""
+_PREFIX = len("12345678-")
+"""Length of what Label Studio puts before the name of an upload."""
+_MAX_PATH, _SUFFIX = 100, len("_1234567")
+"""Maximum length of an upload's path, and length of the end of a shortened name."""
+_DESCRIPTION = """
+Create a task for each new video, and add what the project's tasks lack for prompts: the
+frame rate, and the frames to click on. Annotations are never changed.
+"""
 
 
 def is_worked_on(task: Mapping[str, Any]) -> bool:
-    """Somebody's work on the task counts by its frame rate and by its pictures."""
+    """Whether the task has work that depends on its frame rate and its frames to click on."""
     return any(task.get(work) for work in _WORK)
 
 
-def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[str], None] = tell) -> int:
-    """Prepare all tasks of a project, and new ones of these videos.
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "prepare",
+        _run,
+        summary="create tasks for videos, and complete tasks for prompts",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend project prepare --project 1",
+            "sam3-backend project prepare --project 1 clip.mp4 https://example.com/other.mp4",
+        ),
+    )
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="a file to upload, or a URL")
+    parser.add_argument("--project", type=int, required=True, metavar="N", help="number of the project")
+    add_settings_options(parser)
+
+
+def _run(options: argparse.Namespace) -> None:
+    failed = run(load_settings(options, "data_dir"), options.project, options.videos)
+    if failed:
+        raise BackendError(f"{failed} tasks were not prepared: see above")
+
+
+def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[str], None] = print_message) -> int:
+    """Create tasks for these videos, and prepare all tasks of the project.
 
     Args:
-        videos: files on this machine, which are uploaded, or addresses.
-        say: is told what was done, a sentence for each video and task.
+        videos: files to upload, or URLs.
+        say: prints what was done, one line for each video and task.
 
     Returns:
-        How many tasks could not be prepared.
+        The number of tasks that were not prepared.
 
     Raises:
-        BackendError: Label Studio cannot be asked, or the project's label config cannot be prompted.
+        BackendError: Label Studio does not answer, or the project's label config is not supported.
     """
     client = LabelStudioClient.from_settings(settings)
     config = parse_label_config(str(client.project(project).get("label_config") or ""))
@@ -62,7 +92,7 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
 
 
 class Preparer:
-    """Measures videos and writes what tasks lack."""
+    """Creates tasks, and adds what tasks lack."""
 
     def __init__(self, settings: Settings, client: LabelStudioClient, project: int, config: LabelConfig) -> None:
         self._settings, self._client, self._project = settings, client, project
@@ -70,7 +100,7 @@ class Preparer:
         self._tag, self._strip = config.video, config.strip
 
     def add(self, video: str) -> str:
-        """Make a task of a video, unless the project has one of it, and say so."""
+        """Create a task for a video unless the project has one, and return what was done."""
         if "://" in video:
             known, address = video in self._addresses, video
         else:
@@ -80,98 +110,97 @@ class Preparer:
             known = self._is_uploaded(path)
             address = "" if known else self._client.upload(self._project, [(path.name, path)])[0]
         if known:
-            return f"{Path(video).name}: the project has it"
+            return f"{Path(video).name}: already in the project"
         self._addresses.add(address)
         added = self._client.add_task(self._project, {self._tag.value.removeprefix("$"): address})
         return f"{Path(video).name}: task {added}"
 
     @cached_property
     def _addresses(self) -> set[str]:
-        """Of the videos that the project has tasks of."""
+        """The videos of the project's tasks."""
         name = self._tag.value.removeprefix("$")
         return {str(task["data"].get(name)) for task in self._client.tasks(self._project)}
 
     def _is_uploaded(self, path: Path) -> bool:
         size = path.stat().st_size
-        kept = {
-            f"/data/{one['file']}"
-            for one in self._client.uploads(self._project)
-            if one["size"] == size and _is_named(one["file"], path.name)
+        uploads = {
+            f"/data/{upload['file']}"
+            for upload in self._client.uploads(self._project)
+            if upload["size"] == size and _has_name(upload["file"], path.name)
         }
-        return bool(kept & self._addresses)
+        return bool(uploads & self._addresses)
 
     def prepare(self, task: Mapping[str, Any]) -> str:
-        """Give a task what it lacks, and say what that was.
+        """Add what a task lacks, and return what was done.
 
         Raises:
-            BackendError: its video cannot be had or decoded.
+            BackendError: its video cannot be fetched or decoded.
         """
-        data, told = dict(task["data"]), []
+        data, remarks = dict(task["data"]), []
         with self._videos.open(self._tag.url(data), self._client) as video:
-            told += self._rate(task, data, video)
-            told += self._pictures(task, data, video)
+            remarks += self._set_rate(task, data, video)
+            remarks += self._set_pictures(task, data, video)
         if data != task["data"]:
             self._client.set_data(task["id"], data)
-        return ", ".join(told) or "has everything"
+        return ", ".join(remarks) or "nothing to do"
 
-    def _rate(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
-        """The frame rate: written where it lacks, mended where it is wrong and nobody has worked by it."""
-        given, rate = self._tag.framerate or "", round(video.rate, 6)
-        known = read_field(given, data)
-        if not given.startswith("$"):
-            wrong = not same_rate(self._tag.rate(data), rate)
-            counts = given or f"{self._tag.rate(data):g} by default"
-            return (
-                [f'it has {rate:g} frames/s, but the config counts {counts}: write framerate="$fps"'] if wrong else []
-            )
-        name, counted, is_missing = given[1:], self._tag.rate(data), known is None or known == ""
-        if not same_rate(counted, rate) and is_worked_on(task):
-            says = f"missing, which counts as {counted:g}" if is_missing else f"{counted:g}"
-            return [f"{name} is {says}, but the video has {rate:g}: left, since it was annotated by that"]
+    def _set_rate(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
+        """Add a missing frame rate, and correct a wrong one unless somebody worked with it."""
+        attribute, rate = self._tag.framerate or "", round(video.rate, 6)
+        current, ls_rate = read_field(attribute, data), self._tag.rate(data)
+        is_right, is_missing = same_rate(ls_rate, rate), current is None or current == ""
+        if not attribute.startswith("$"):
+            config = f"the label config says {attribute}" if attribute else f"Label Studio assumes {ls_rate:g}"
+            fix = 'set framerate="$fps" in the label config'
+            return [] if is_right else [f"the video has {rate:g} frames/s, but {config}: {fix}"]
+        name = attribute[1:]
+        if not is_right and is_worked_on(task):
+            value = f"missing, so Label Studio assumes {ls_rate:g}" if is_missing else f"{ls_rate:g}"
+            return [f"{name} is {value}, but the video has {rate:g}: unchanged, because existing work depends on it"]
         if is_missing:
             data[name] = rate
-            return [f"{name} {rate:g} written"]
-        if same_rate(counted, rate):
+            return [f"{name} set to {rate:g}"]
+        if is_right:
             return []
         data[name] = rate
-        return [f"{name} was {counted:g}, mended to {rate:g}"]
+        return [f"{name} corrected from {ls_rate:g} to {rate:g}"]
 
-    def _pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
+    def _set_pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):
             return []
         clock = FrameClock(video.times, video.end, self._tag.rate(data))
         numbers = strip_frames(clock.length, self._settings.frames_per_strip)
-        name, known = self._strip[1:], data.get(self._strip[1:])
-        served = self._served(data, numbers) if self._settings.public_url else None
-        was_served = isinstance(known, list) and "/frames/" in "".join(map(str, known[:1]))
-        if data.get(NUMBERS) == numbers and isinstance(known, list) and len(known) == len(numbers):
-            if known == served if served else not was_served:
+        name, current = self._strip[1:], data.get(self._strip[1:])
+        served = self._picture_urls(data, numbers) if self._settings.public_url else None
+        was_served = isinstance(current, list) and "/frames/" in "".join(map(str, current[:1]))
+        if data.get(NUMBERS) == numbers and isinstance(current, list) and len(current) == len(numbers):
+            if current == served if served else not was_served:
                 return []
-        elif known and is_worked_on(task):
-            return [f"its pictures are others than {name} would get: left, since points on them count by their order"]
-        elif known and NUMBERS not in data:
-            return [f"{name} holds pictures of your own: left, add {NUMBERS} to it or take it out"]
+        elif current and is_worked_on(task):
+            return [f"{name} has other pictures than it would get now: unchanged, because points refer to their order"]
+        elif current and NUMBERS not in data:
+            return [f"{name} has your own pictures: unchanged; add {NUMBERS} to the task's data, or remove {name}"]
         if served:
             data[name] = served
         else:
-            made = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source_frame(number)))) for number in numbers]
-            data[name] = self._client.upload(self._project, made)
+            files = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source_frame(number)))) for number in numbers]
+            data[name] = self._client.upload(self._project, files)
         data[NUMBERS] = numbers
         return [f"{len(numbers)} frames to click on"]
 
-    def _served(self, data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
+    def _picture_urls(self, data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
         key = self._signer.key(SignedVideo(self._tag.url(data), self._tag.rate(data)))
         return [f"{self._settings.public_url.rstrip('/')}/frames/{key}/{number}.jpg" for number in numbers]
 
 
-def _is_named(upload: str, name: str) -> bool:
-    """Whether a file of this name is kept under the path of this upload (seen in 1.23.2).
+def _has_name(upload: str, name: str) -> bool:
+    """Whether an upload's path is that of a file with this name.
 
-    Label Studio writes eight letters before the name and takes out what it will not have in one. A path that gets too
-    long is cut to the most letters, with seven others at the name's end.
+    Label Studio 1.23.2 puts eight letters and a hyphen before the name and removes special characters. It shortens a
+    path that is too long, and puts an underscore and seven letters at the end of the name.
     """
-    kept, ours = Path(upload).name[_BEFORE:], re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
-    if len(upload) - len(kept) + len(ours) <= _LONGEST:
-        return kept == ours
-    is_cut = len(upload) == _LONGEST
-    return is_cut and ours.startswith(Path(kept).stem[:-_BEHIND]) and ours.endswith(Path(kept).suffix)
+    stored, clean = Path(upload).name[_PREFIX:], re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+    if len(upload) - len(stored) + len(clean) <= _MAX_PATH:
+        return stored == clean
+    is_cut = len(upload) == _MAX_PATH
+    return is_cut and clean.startswith(Path(stored).stem[:-_SUFFIX]) and clean.endswith(Path(stored).suffix)

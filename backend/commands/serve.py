@@ -1,5 +1,6 @@
-"""`sam3-backend serve`: the ML backend over HTTP, until it is told to stop."""
+"""`sam3-backend serve`: run the ML backend as an HTTP server."""
 
+import argparse
 import logging
 import signal
 import threading
@@ -8,6 +9,7 @@ from types import FrameType
 from waitress.server import create_server
 
 from backend import __version__
+from backend.commands.arguments import Subparsers, add_command, add_model_options, add_settings_options, load_settings
 from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.http.app import create_app
 from backend.jobs.worker_client import WorkerClient
@@ -15,26 +17,49 @@ from backend.service import Service
 from backend.settings import Settings
 
 _THREADS = 96
-"""A waiting request holds a thread; /health must always find one."""
+"""A waiting request occupies a thread, and /health must always find a free one."""
 _CONNECTIONS = 1000
-_LOOK = 0.5
-"""Seconds between two looks at a model that is loading."""
+_POLL_SECONDS = 0.5
+"""Interval at which the status of a loading model is checked."""
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, device: WorkerClient | None = None) -> None:
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "serve",
+        _run,
+        summary="run the server for Label Studio",
+        description="Run the HTTP server that Label Studio connects to, until Ctrl+C or SIGTERM.",
+        examples=(
+            "sam3-backend serve --engine opencv",
+            "sam3-backend serve --config configs/default.yaml --device cuda:0 --host 0.0.0.0",
+        ),
+    )
+    add_model_options(parser)
+    parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="P", help="port to listen on (default: 9090)")
+    add_settings_options(parser, "folder for videos and jobs; only one server may use it at a time")
+
+
+def _run(options: argparse.Namespace) -> None:
+    run(load_settings(options, "engine", "model_path", "device", "host", "port", "data_dir"))
+
+
+def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        device: what jobs run on; None: what the settings name.
+        worker: runs the jobs; None: one with the engine of the settings.
 
     Raises:
-        SettingsError: the settings' engine cannot run here.
+        SettingsError: the engine cannot run on this machine.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    service = Service(settings, device)
-    threading.Thread(target=tell_status, args=(service,), name="status", daemon=True).start()
+    service = Service(settings, worker)
+    threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
     server = create_server(
         create_app(service),
         host=settings.host,
@@ -42,22 +67,22 @@ def run(settings: Settings, device: WorkerClient | None = None) -> None:
         threads=_THREADS,
         max_request_body_size=settings.limits.body,
         ident=None,
-        # Idle connections count too, and at the limit nobody gets in, /health included.
+        # Idle connections count, and at the limit new ones are refused, even for /health.
         connection_limit=_CONNECTIONS,
         asyncore_use_poll=True,
         channel_timeout=30,
     )
-    # SIGINT too: Python leaves it ignored where a shell started us in the background.
+    # A process started in the background by a shell ignores SIGINT unless a handler is set.
     closing = threading.Thread(target=service.close, name="closing")
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if not closing.ident:
-            closing.start()  # at once: the server takes some seconds to see off those who wait for an answer
+            closing.start()  # now, because the server takes some seconds to end waiting requests
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    # A host name with several addresses has several sockets, all on the port that was asked for.
+    # A host name with several addresses has several sockets and no effective port.
     port = getattr(server, "effective_port", settings.port)
     print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)
     try:
@@ -68,7 +93,7 @@ def run(settings: Settings, device: WorkerClient | None = None) -> None:
         closing.join()
 
 
-def tell_status(service: Service, seconds: float = _LOOK) -> None:
+def log_status(service: Service, seconds: float = _POLL_SECONDS) -> None:
     """Log every change of the model's status until it is ready or has failed."""
     for status in watch_status(service, seconds):
         level = logging.ERROR if status.startswith(FAILED_PREFIX) else logging.INFO

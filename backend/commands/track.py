@@ -1,5 +1,6 @@
-"""`sam3-backend track`: prompts to tracks without Label Studio, into a file that it imports and a video to look at."""
+"""`sam3-backend track`: track objects in a file, and write tasks for Label Studio and a video of the tracks."""
 
+import argparse
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,16 @@ import numpy as np
 from tqdm import tqdm
 
 from backend import engines
-from backend.commands.console import tell
+from backend.commands.arguments import (
+    Subparsers,
+    add_command,
+    add_config_option,
+    add_model_options,
+    load_settings,
+    parse_span,
+)
+from backend.commands.console import print_message
+from backend.commands.track_prompts import add_prompt_options, parse_prompts
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
 from backend.formats.mask_sidecar import sidecar_path, write_sidecar
@@ -24,11 +34,59 @@ from backend.labelstudio.region import Region, build_results, new_region_id
 from backend.labelstudio.segments import segments_between
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings
-from backend.tracks import overlay
+from backend.tracks.overlay import draw_tracks
 from backend.tracks.prompts import Phrase, Target, TextSearch
 from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
 from backend.video.frame_clock import FrameClock
+
+_DESCRIPTION = """
+Track objects in a video file, without Label Studio. The result is a JSON file of tasks
+that Label Studio can import, and optionally a video with the tracks drawn in.
+
+--track and --label apply to the prompts that follow them.
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "track",
+        _run,
+        summary="track objects in a file, without Label Studio",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend track clip.mp4 --label Car --box 20,60,40,40@0 -o tasks.json --overlay out.mp4",
+            'sam3-backend track clip.mp4 --text "red car, person" --span 0..250 -o tasks.json',
+        ),
+    )
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video file")
+    add_prompt_options(parser)
+    parser.add_argument("--span", type=parse_span, metavar="A..B", help="source frames to track in, B excluded")
+    directions = ("forward", "backward", "both")
+    parser.add_argument("--direction", choices=directions, help="direction to track in from the prompts")
+    add_model_options(parser)
+    add_config_option(parser)
+    parser.add_argument("--video-url", metavar="URL", help="value of data.video in the tasks (default: the path)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="tasks.json", help="file for the tasks (default: standard output)"
+    )
+    parser.add_argument("--overlay", type=Path, metavar="out.mp4", help="also write a video with the tracks drawn in")
+
+
+def _run(options: argparse.Namespace) -> None:
+    targets, searches = parse_prompts(options.prompts, options.track)
+    run(
+        options.video,
+        targets,
+        searches,
+        load_settings(options, "engine", "model_path", "device", "direction"),
+        span=options.span,
+        url=options.video_url,
+        output=options.output,
+        overlay=options.overlay,
+    )
 
 
 def run(
@@ -40,74 +98,77 @@ def run(
     span: range | None,
     url: str | None,
     output: Path | None,
-    drawn: Path | None,
+    overlay: Path | None,
 ) -> None:
-    """Track every target, and everything that answers to the words, and write what came of it.
+    """Track all targets and all objects that fit the phrases, and write the result.
 
-    With `show_masks` the masks lie beside the output, as `backend.formats.mask_sidecar` has them.
+    With `show_masks`, masks are written to a file next to the output (see `backend.formats.mask_sidecar`).
 
     Args:
         path: the video.
-        targets: by the track's name.
-        searches: what to find by words; no two with the same.
-        span: source frames that are not left; None: the whole video.
-        url: what the task's `data.video` gets; None: the path.
-        output: the JSON file of tasks with predictions; None: standard output. Where it is there and of this video,
-            objects that it has keep their ids and numbers.
-        drawn: an mp4 with the tracks drawn in; None: none.
+        targets: by name of the track.
+        searches: phrases to search for, each once.
+        span: source frames to track in; None: the whole video.
+        url: value of `data.video` in the task; None: the path.
+        output: JSON file of tasks with predictions; None: standard output. If the file exists and is of this video,
+            its objects keep their ids and numbers.
+        overlay: video file with the tracks drawn in; None: write none.
 
     Raises:
-        BackendError: the video cannot be decoded, or a prompt is not for this video or engine.
+        BackendError: the video cannot be decoded, or a prompt does not fit the video or the engine.
     """
-    _check(path, output, drawn)
-    settings = replace(settings, show_masks=settings.show_masks and (output or drawn) is not None)
+    _check_files(path, output, overlay)
+    settings = replace(settings, show_masks=settings.show_masks and (output or overlay) is not None)
     with Video(path, VideoLimits.from_settings(settings)) as video:
-        propagations = _propagations(video, targets, searches, settings, span)
-        # No sooner: a model that loads in the background is not easily stopped where a prompt is refused.
+        propagation = _propagation(video, targets, searches, settings, span)
+        # Loaded after the prompts are checked, because a model that loads in the background is hard to stop.
         engine = engines.load_engine(settings)
-        _propagate(propagations, engine, video, settings.show_masks)
-        tracks = propagations.tracks()
-        labels = _labels(tracks, targets, searches, propagations.track_phrases)
+        _propagate(propagation, engine, video, settings.show_masks)
+        tracks = propagation.tracks()
+        labels = _labels(tracks, targets, searches, propagation.track_phrases)
         url = url or str(path)
-        task, ids = _task(video, tracks, targets, labels, settings, engine, propagations, url, _before(output, url))
+        task, ids = _task(
+            video, tracks, targets, labels, settings, engine, propagation, url, _read_regions(output, url)
+        )
         text = json.dumps([task], indent=1, ensure_ascii=False)
         if output:
             output.write_text(text + "\n", encoding="utf-8")
-            # Those of an earlier run would be taken for this one's.
+            # Otherwise the masks of an earlier run would be taken for this one's.
             sidecar_path(output).unlink(missing_ok=True)
             if settings.show_masks:
                 write_sidecar(output, {region: tracks[name].masks for name, region in ids.items()})
         else:
             print(text)
-        if drawn:
-            pictures = overlay.draw_tracks(video.frames(range(len(video))), {name: tracks[name] for name in ids})
-            write_video(drawn, pictures, video.rate)
+        if overlay:
+            pictures = draw_tracks(video.frames(range(len(video))), {name: tracks[name] for name in ids})
+            write_video(overlay, pictures, video.rate)
 
 
-def _check(path: Path, *outputs: Path | None) -> None:
-    """Say what is wrong with the files before anything is computed."""
+def _check_files(path: Path, *outputs: Path | None) -> None:
+    """Reject bad paths before anything is computed."""
     if not path.is_file():
         raise SettingsError(f"there is no file {path.name}: give the path of a video")
     for output in outputs:
         if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
-            raise SettingsError(f"{output.name} cannot be written: give a file in a folder that is there")
+            raise SettingsError(f"{output.name} cannot be written: choose a file in an existing folder")
 
 
-def _propagations(
+def _propagation(
     video: Video, targets: Mapping[str, Target], searches: Sequence[TextSearch], settings: Settings, span: range | None
 ) -> PropagationRun:
-    """What is to be done.
+    """The propagation of all prompts.
 
     Raises:
-        BadRequest: the span lies outside the video, or a prompt outside the span.
+        BadRequest: the span is outside the video, or a prompt is outside the span.
     """
-    part = range(len(video))[span.start : span.stop] if span else range(len(video))
-    if span and not part:
-        raise BadRequest(f"the span {span.start}..{span.stop} lies outside the video of {len(video)} frames")
-    phrases = _phrases(searches, part, settings)
-    frames = [frame for target in targets.values() for frame in target.prompts] + [one.frame for one in phrases]
-    if outside := [frame for frame in frames if frame not in part]:
-        raise BadRequest(f"the prompt on frame {outside[0]} lies outside the span {part.start}..{part.stop}")
+    frames = range(len(video))[span.start : span.stop] if span else range(len(video))
+    if span and not frames:
+        raise BadRequest(f"the span {span.start}..{span.stop} is outside the video, which has {len(video)} frames")
+    phrases = _phrases(searches, frames, settings)
+    prompted = [frame for target in targets.values() for frame in target.prompts]
+    prompted += [phrase.frame for phrase in phrases]
+    if outside := [frame for frame in prompted if frame not in frames]:
+        raise BadRequest(f"the prompt on frame {outside[0]} is outside the span {frames.start}..{frames.stop}")
     return PropagationRun(
         len(video),
         {name: intervals_between(sorted(target.prompts), settings.direction) for name, target in targets.items()},
@@ -115,32 +176,37 @@ def _propagations(
         phrases,
         settings.direction,
         max_frames=settings.max_frames,
-        span=part,
+        span=frames,
     )
 
 
-def _propagate(propagations: PropagationRun, engine: Engine, video: Video, masks: bool) -> None:
+def _propagate(propagation: PropagationRun, engine: Engine, video: Video, masks: bool) -> None:
     if engine.status != "ready":
-        tell(f"the model is {engine.status}")
-    for _ in tqdm(propagations.run(engine, video, masks), total=propagations.total, unit="frame"):
+        print_message(f"the model is {engine.status}")
+    for _ in tqdm(propagation.run(engine, video, masks), total=propagation.total, unit="frame"):
         pass
 
 
 def _labels(
-    tracks: Iterable[str], targets: Mapping[str, Target], searches: Sequence[TextSearch], found: Mapping[str, str]
+    tracks: Iterable[str], targets: Mapping[str, Target], searches: Sequence[TextSearch], phrases: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """Classes by track; words that found none are told."""
-    classes = {one.text: one.label or one.text for one in searches}
-    answered = {found[name] for name in tracks if name in found}
-    better = ", or other words name it better" if len(classes) > 1 else ""
-    for missing in (text for text in classes if text not in answered):
-        tell(f"nothing answers to {missing}{better}")
-    return {name: classes[found[name]] if name in found else targets[name].label for name in tracks}
+    """Classes by track; prints the phrases that found nothing.
+
+    Args:
+        phrases: by track, for those that a phrase found.
+    """
+    classes = {search.text: search.label or search.text for search in searches}
+    matched = {phrases[name] for name in tracks if name in phrases}
+    reason = ", or another phrase fits it better" if len(classes) > 1 else ""
+    for text in classes:
+        if text not in matched:
+            print_message(f"nothing found for {text}{reason}")
+    return {name: classes[phrases[name]] if name in phrases else targets[name].label for name in tracks}
 
 
 def _phrases(searches: Sequence[TextSearch], span: range, settings: Settings) -> list[Phrase]:
     start = span.stop - 1 if settings.direction == "backward" else span.start
-    return [Phrase(one.text, start if one.frame is None else one.frame) for one in searches]
+    return [Phrase(search.text, start if search.frame is None else search.frame) for search in searches]
 
 
 def _task(
@@ -150,45 +216,46 @@ def _task(
     labels: Mapping[str, str | None],
     settings: Settings,
     engine: Engine,
-    propagations: PropagationRun,
+    propagation: PropagationRun,
     url: str,
     before: Sequence[Region],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The task to import, and the ids of its regions by track.
 
     Args:
-        targets: what was given, by the id of its region.
-        propagations: what was done.
-        before: the regions of an earlier run; what is not among them gets a new number, and what words found a new id.
+        targets: by the id of their region.
+        propagation: the finished propagation.
+        before: regions of an earlier run. Other objects get a new number, and those that a phrase found a new id.
     """
     clock = FrameClock(video.times, video.end, video.rate)
-    humans = {name: _humans(target, clock, video) for name, target in targets.items()}
+    human = {name: _human_keyframes(target, clock, video) for name, target in targets.items()}
     size = (video.width, video.height)
-    made, result, ids = dict[str, KeyframeSet](), [], {}
+    keyframe_sets, result, ids = dict[str, KeyframeSet](), [], {}
     for name, track in tracks.items():
-        looked = propagations.processed_frames(name)
-        seen = partial(sample_track, track=track, looked=looked, clock=clock, size=size, length=clock.length)
-        given = humans.get(name, [])
+        processed = propagation.processed_frames(name)
+        sample = partial(sample_track, track=track, looked=processed, clock=clock, size=size, length=clock.length)
+        fixed = human.get(name, [])
         prompted = [clock.first_frame(source) for source in targets[name].prompts] if name in targets else []
-        ours = choose_keyframes(segments_between(given), seen, settings, size, prompted)
-        if given or ours.keyframes:
-            made[name] = replace(ours, keyframes=sorted([*given, *ours.keyframes], key=lambda item: item.frame))
-    classes = {name: [label] if (label := labels[name]) else [] for name in made}
-    sights = {name: TrackShape(one.keyframes, frozenset(classes[name])) for name, one in made.items()}
-    known = assign_identities(sights, [before])
-    for name, one in made.items():
+        chosen = choose_keyframes(segments_between(fixed), sample, settings, size, prompted)
+        if fixed or chosen.keyframes:
+            keyframes = sorted([*fixed, *chosen.keyframes], key=lambda keyframe: keyframe.frame)
+            keyframe_sets[name] = replace(chosen, keyframes=keyframes)
+    classes = {name: [label] if (label := labels[name]) else [] for name in keyframe_sets}
+    shapes = {name: TrackShape(chosen.keyframes, frozenset(classes[name])) for name, chosen in keyframe_sets.items()}
+    known = assign_identities(shapes, [before])
+    for name, chosen in keyframe_sets.items():
         track, same = tracks[name], known[name].id
-        ids[name] = name if name in humans else same if same and same not in humans else new_region_id()
+        ids[name] = name if name in human else same if same and same not in human else new_region_id()
         result.extend(
             build_results(
-                _region(ids[name], classes[name], humans.get(name, []), video),
-                one.keyframes,
+                _region(ids[name], classes[name], human.get(name, []), video),
+                chosen.keyframes,
                 framerate=video.rate,
                 labels=classes[name],
                 track_id=known[name].number,
                 engine=engine.name,
                 score=float(np.nanmean(track.scores)) if len(track.scores) else None,
-                iou=one.iou,
+                iou=chosen.iou,
             )
         )
     scores = [region["score"] for region in result if "score" in region]
@@ -200,39 +267,39 @@ def _task(
     return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}, ids
 
 
-def _before(output: Path | None, url: str) -> list[Region]:
-    """The tracks that the file has of this video; nothing where it is of another, or cannot be read."""
+def _read_regions(output: Path | None, url: str) -> list[Region]:
+    """The regions of this video in an existing output; none if it is of another video or cannot be read."""
     try:
         tasks = json.loads(output.read_text(encoding="utf-8")) if output else []
     except (OSError, ValueError):
         return []
-    found = []
+    regions = []
     for task in tasks if isinstance(tasks, list) else []:
         match task:
             case {"data": {"video": video}, "predictions": [{"result": result}, *_]} if video == url:
-                found += read_shapes(result)
-    return found
+                regions += read_shapes(result)
+    return regions
 
 
-def _humans(target: Target, clock: FrameClock, video: Video) -> list[Keyframe]:
-    """The boxes that were given, as the person's own keyframes."""
-    items = {}
+def _human_keyframes(target: Target, clock: FrameClock, video: Video) -> list[Keyframe]:
+    """The box prompts, as keyframes set by a person."""
+    keyframes = {}
     for source, prompt in sorted(target.prompts.items()):
         if prompt.box is not None:
             (row,) = boxes_to_percent(np.array([prompt.box]), video.width, video.height).tolist()
-            # With a variable frame rate two pictures may share an LS frame, which shows the later one.
+            # With a variable frame rate, two pictures may share an LS frame, which shows the later one.
             frame = clock.first_frame(source)
-            items[frame] = Keyframe(frame, True, *row)
-    return list(items.values())
+            keyframes[frame] = Keyframe(frame, True, *row)
+    return list(keyframes.values())
 
 
-def _region(region_id: str, labels: Sequence[str], humans: Sequence[Keyframe], video: Video) -> Region:
+def _region(region_id: str, labels: Sequence[str], human: Sequence[Keyframe], video: Video) -> Region:
     return Region(
         id=region_id,
         from_name="box",
         to_name="video",
         labels=tuple(labels),
-        keyframes=tuple(humans),
+        keyframes=tuple(human),
         frames_count=round(video.duration * video.rate),
         duration=video.duration,
     )

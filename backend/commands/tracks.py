@@ -1,6 +1,8 @@
-"""`sam3-backend project tracks`: the tracks of one annotation listed, and changed in ways that can be taken back."""
+"""`sam3-backend project tracks`: list and edit the tracks of an annotation; every edit can be undone."""
 
+import argparse
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,6 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.commands.arguments import (
+    Subparsers,
+    add_command,
+    add_settings_options,
+    load_settings,
+    parse_span,
+    suggest,
+)
 from backend.errors import BackendError, SettingsError
 from backend.formats.timing import FrameTiming
 from backend.labelstudio.client import LabelStudioClient
@@ -29,8 +39,8 @@ ACTIONS = {
     "delete": "TRACKS",
     "undo": "",
 }
-"""What each is followed by."""
-_RANGED = ("rename", "renumber", "delete")
+"""Actions, and the words that follow each."""
+_SPAN_ACTIONS = ("rename", "renumber", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,167 +48,228 @@ class TracksOptions:
     """What to do.
 
     Attributes:
-        file: of tasks; None: Label Studio's.
-        task: its number.
-        action: one of `list`, `rename` and so on.
-        rest: what follows it.
-        span: source frames that it is about; None: all.
-        into: of tracks that are merged, the one that stays.
-        looks: the video is opened, so that frames are the file's own.
+        file: JSON file of tasks; None: the task is in Label Studio.
+        task: number of the task.
+        action: one of `ACTIONS`.
+        words: what follows the action.
+        span: source frames to change; None: all.
+        into: number that merged tracks get.
+        read_video: open the video, so that frames are numbered as in the file.
     """
 
     file: Path | None
     task: int | None
     action: str
-    rest: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     span: range | None = None
     into: int | None = None
-    looks: bool = True
+    read_video: bool = True
 
 
-def run(settings: Settings, asked: TracksOptions, sure: Callable[[], bool], say: Callable[[str], None] = print) -> None:
-    """List or change tracks.
+_DESCRIPTION = """
+List or edit the tracks of a task's annotation: the ground truth, or else the annotation
+submitted last, or else the newest prediction. ACTION is one of:
+
+  list                     list the tracks
+  rename TRACKS LABEL      change the class
+  renumber TRACKS NUMBER   change the number
+  merge TRACKS             make one track of several
+  split TRACK FRAME        make two tracks, the second from FRAME on
+  delete TRACKS            delete tracks
+  undo                     undo the last edit
+
+TRACKS are numbers (3,7), a class, or all. Frames count from 0. Edits are shown and must
+be confirmed; the previous version is kept in data_dir.
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command's arguments."""
+    parser = add_command(
+        subparsers,
+        "tracks",
+        _run,
+        summary="list and edit tracks: rename, renumber, merge, split, delete, undo",
+        usage="sam3-backend project tracks [FILE] [--task N] ACTION [...]",
+        description=_DESCRIPTION,
+        examples=(
+            "sam3-backend project tracks --task 7 list",
+            "sam3-backend project tracks tasks.json merge 1,3 --yes",
+        ),
+    )
+    parser.add_argument("words", nargs="+", metavar="[FILE] ACTION [...]", help="FILE is a JSON file of tasks")
+    parser.add_argument("--task", type=int, metavar="N", help="number of the task, in Label Studio or in FILE")
+    parser.add_argument("--span", type=parse_span, metavar="A..B", help="change only these source frames, B excluded")
+    parser.add_argument("--into", type=int, metavar="N", help="the track that merged tracks become part of")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument("--no-video", action="store_true", help="number frames as Label Studio does; open no video")
+    add_settings_options(parser, "folder for previous versions and videos; use the one of serve")
+
+
+def _run(options: argparse.Namespace) -> None:
+    words = list(options.words)
+    file = Path(words.pop(0)) if words[0] not in ACTIONS else None
+    if not words or words[0] not in ACTIONS:
+        unknown = words[0] if words else options.words[0]
+        if hint := suggest(unknown, tuple(ACTIONS)):
+            raise SettingsError(f"unknown action {unknown}: {hint}")
+        raise SettingsError(f"no action given: use one of {', '.join(ACTIONS)}")
+    if file is None and options.task is None:
+        raise SettingsError("no task given: add --task N, or a JSON file of tasks before the action")
+    tracks_options = TracksOptions(
+        file, options.task, words[0], tuple(words[1:]), options.span, options.into, not options.no_video
+    )
+    run(load_settings(options, "data_dir"), tracks_options, (lambda: True) if options.yes else _confirm)
+
+
+def _confirm() -> bool:
+    """Ask the user to confirm."""
+    if not sys.stdin.isatty():
+        raise SettingsError("nothing changed: add --yes to apply the edit")
+    return input("Apply? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def run(
+    settings: Settings, options: TracksOptions, confirm: Callable[[], bool], say: Callable[[str], None] = print
+) -> None:
+    """List or edit tracks.
 
     Args:
-        sure: whether a change that was told is to be made.
-        say: is told what there is and what would change, line by line.
+        confirm: returns whether to apply the edit that was shown.
+        say: prints a line.
 
     Raises:
-        BackendError: it cannot be done; nothing was changed.
+        BackendError: the action failed and nothing was changed.
     """
-    _check(asked)
-    client = LabelStudioClient.from_settings(settings) if asked.file is None else None
-    source = LabelStudioTask(client, asked.task or 0) if client else FileTask(asked.file or Path(), asked.task)
-    desk = Editor(source, settings.data_dir.expanduser() / "versions")
-    state = desk.read()
-    with _video(settings, client, state, asked, say) as video:
+    _check_options(options)
+    client = LabelStudioClient.from_settings(settings) if options.file is None else None
+    source = LabelStudioTask(client, options.task or 0) if client else FileTask(options.file or Path(), options.task)
+    editor = Editor(source, settings.data_dir.expanduser() / "versions")
+    state = editor.read()
+    with _open_video(settings, client, state, options, say) as video:
         timing = _timing(state, video)
-        if asked.action == "list":
-            for line in _listed(state, timing, video):
+        if options.action == "list":
+            for line in _list_tracks(state, timing, video):
                 say(line)
             return
-    edit = None if asked.action == "undo" else _edit(asked, timing)
+    edit = None if options.action == "undo" else _parse_edit(options, timing)
     if edit:
-        say("in frames as Label Studio counts them, from 1 on:")
-        for line in desk.preview(edit)[1].description:
+        say("changes, in Label Studio's frame numbers:")
+        for line in editor.preview(edit)[1].description:
             say(f"  {line}")
     elif state.undo:
-        say(f"take back: {state.undo}")
+        say(f"undo: {state.undo}")
     else:
         raise SettingsError(NOTHING)
-    if not sure():
-        say("nothing is changed")
+    if not confirm():
+        say("nothing changed")
         return
-    state = desk.apply(edit, state.version) if edit else desk.undo(state.version)
-    say(f"{state.annotation_name} is changed" + ("" if asked.file else ": load the task's page anew to see it"))
+    state = editor.apply(edit, state.version) if edit else editor.undo(state.version)
+    say(f"{state.annotation_name} changed" + ("" if options.file else ": reload the task's page to see it"))
 
 
-def _check(asked: TracksOptions) -> None:
-    """Say what is wrong with the words before anything is read."""
-    wanted = ACTIONS[asked.action]
-    if len(asked.rest) != len(wanted.split()):
-        raise SettingsError(f"write it as: {asked.action} {wanted}".strip())
-    if asked.span and asked.action not in _RANGED:
-        raise SettingsError(f"--span goes with {', '.join(_RANGED)}")
-    if asked.into is not None and asked.action != "merge":
-        raise SettingsError("--into goes with merge")
+def _check_options(options: TracksOptions) -> None:
+    """Reject wrong arguments before anything is read."""
+    form = ACTIONS[options.action]
+    if len(options.words) != len(form.split()):
+        raise SettingsError(f"write it as: {options.action} {form}".strip())
+    if options.span and options.action not in _SPAN_ACTIONS:
+        raise SettingsError(f"--span works only with {', '.join(_SPAN_ACTIONS)}")
+    if options.into is not None and options.action != "merge":
+        raise SettingsError("--into works only with merge")
 
 
 @contextmanager
-def _video(
+def _open_video(
     settings: Settings,
     client: LabelStudioClient | None,
     state: EditorState,
-    asked: TracksOptions,
+    options: TracksOptions,
     say: Callable[[str], None],
 ) -> Iterator[Video | None]:
-    """The task's video, where it can be had; fetched for a task of Label Studio, for a file only from this machine."""
+    """The task's video if it can be read: downloaded for a task of Label Studio, a local file for a file of tasks."""
     url = state.table.controls.video(state.chosen.data)
     with ExitStack() as opened:
-        video, why = None, "as --no-video says"
-        if asked.looks and (client or asked.action != "undo"):
+        video, reason = None, "--no-video"
+        if options.read_video and (client or options.action != "undo"):
             try:
                 videos = TaskVideos(settings)
                 video = opened.enter_context(videos.open(url, client) if client else videos.local(url))
             except BackendError as error:
-                why = str(error)
-        if video is None and asked.action != "undo":
-            say(f"frames are Label Studio's, less one: the video is not read ({why})")
+                reason = str(error)
+        if video is None and options.action != "undo":
+            say(f"frames are Label Studio's frame numbers less one, because the video is not read ({reason})")
         yield video
 
 
 def _timing(state: EditorState, video: Video | None) -> FrameTiming:
-    roster = state.table
-    return (
-        FrameTiming.from_video(VideoInfo.from_video(video), roster.rate)
-        if video
-        else FrameTiming.from_counts(roster.length, roster.rate)
-    )
+    if video:
+        return FrameTiming.from_video(VideoInfo.from_video(video), state.table.rate)
+    return FrameTiming.from_counts(state.table.length, state.table.rate)
 
 
-def _edit(asked: TracksOptions, timing: FrameTiming) -> Edit:
-    """The change, in LS frames.
+def _parse_edit(options: TracksOptions, timing: FrameTiming) -> Edit:
+    """The edit, in LS frames.
 
     Raises:
-        SettingsError: a number is none, or a frame lies outside the video.
+        SettingsError: a number is not a number, or a frame is outside the video.
     """
-    first = asked.rest[0]
+    first = options.words[0]
     numbers = first.split(",")
-    tracks = frozenset(map(int, numbers)) if all(one.strip().isdecimal() for one in numbers) else first
+    tracks = frozenset(map(int, numbers)) if all(number.strip().isdecimal() for number in numbers) else first
     frames = None
-    if asked.span:
-        frames = _page(asked.span.start, timing), _page(asked.span.stop, timing) - 1
-    match asked.action, asked.rest[1:]:
+    if options.span:
+        frames = _ls_frame(options.span.start, timing), _ls_frame(options.span.stop, timing) - 1
+    match options.action, options.words[1:]:
         case "rename", (label,):
             return Edit("rename", tracks, frames, label=label)
         case "renumber", (number,):
-            return Edit("renumber", tracks, frames, to=_number(number))
+            return Edit("renumber", tracks, frames, to=_parse_number(number))
         case "merge", ():
-            return Edit("merge", tracks, to=asked.into)
+            return Edit("merge", tracks, to=options.into)
         case "split", (frame,):
-            return Edit("split", tracks, at=_page(_number(frame), timing))
+            return Edit("split", tracks, at=_ls_frame(_parse_number(frame), timing))
         case _:
             return Edit("delete", tracks, frames)
 
 
-def _number(text: str) -> int:
+def _parse_number(text: str) -> int:
     if not text.isdecimal():
-        raise SettingsError(f"{text} is no number")
+        raise SettingsError(f"{text} is not a number")
     return int(text)
 
 
-def _page(frame: int, timing: FrameTiming) -> int:
-    """The first LS frame that shows a source frame or a later one; beyond the last, for where a span stops."""
+def _ls_frame(frame: int, timing: FrameTiming) -> int:
+    """The first LS frame that shows this source frame or a later one; the end of a span may be the video's length."""
     if frame > timing.length:
-        raise SettingsError(f"there is no frame {frame}: the video has {timing.length}, counted from 0")
+        raise SettingsError(f"there is no frame {frame}: the video has frames 0 to {timing.length - 1}")
     return timing.last + 1 if frame == timing.length else math.ceil(float(timing.ls_frames[frame]))
 
 
-def _listed(state: EditorState, timing: FrameTiming, video: Video | None) -> Iterator[str]:
-    """The tracks, a line each, and what may be one."""
-    by = f" ({state.author})" if state.author else ""
+def _list_tracks(state: EditorState, timing: FrameTiming, video: Video | None) -> Iterator[str]:
+    """One line per track, and one per pair that may be the same object."""
+    author = f" ({state.author})" if state.author else ""
     count = len(state.table.rows)
-    yield f"task {state.chosen.number}, {state.annotation_name}{by}: {count} tracks on {timing.length} frames"
+    yield f"task {state.chosen.number}, {state.annotation_name}{author}: {count} tracks on {timing.length} frames"
     rows = [("track", "class", "score", "frames", "where")]
-    for entry in state.table.rows:
-        score = "" if entry.region.score is None else f"{entry.region.score:.2f}"
-        spans = _shown(entry, timing)
+    for track in state.table.rows:
+        score = "" if track.region.score is None else f"{track.region.score:.2f}"
+        spans = _source_spans(track, timing)
         count = sum(stop - first for first, stop in spans)
         places = ", ".join(f"{first}..{stop}" for first, stop in spans)
-        rows.append((str(entry.number), entry.label, score, str(count), places))
+        rows.append((str(track.number), track.label, score, str(count), places))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows if len(rows) > 1 else ():
         number, label, score, frames, where = row
-        told = f"{number:>{widths[0]}}  {label:<{widths[1]}}  {score:>{widths[2]}}  {frames:>{widths[3]}}  {where}"
-        yield told.rstrip()
+        line = f"{number:>{widths[0]}}  {label:<{widths[1]}}  {score:>{widths[2]}}  {frames:>{widths[3]}}  {where}"
+        yield line.rstrip()
     read = frame_reader(video, state.table.rate) if video else None
-    for one in suggest_merges(state.table, read):
-        a, b = one.tracks
-        yield f"{a} and {b} may be one: {one}. If so: merge {a},{b}"
+    for suggestion in suggest_merges(state.table, read):
+        a, b = suggestion.tracks
+        yield f"{a} and {b} may be the same object: {suggestion}. If so: merge {a},{b}"
 
 
-def _shown(entry: TrackRow, timing: FrameTiming) -> list[tuple[int, int]]:
-    """Spans of source frames, half-open."""
-    ends = np.minimum(np.array(entry.spans).ravel(), timing.last)
-    shown = timing.frames(ends).reshape(-1, 2)
-    return [(first, last + 1) for first, last in shown.tolist()]
+def _source_spans(track: TrackRow, timing: FrameTiming) -> list[tuple[int, int]]:
+    """Half-open spans of source frames in which the track is visible."""
+    ends = np.minimum(np.array(track.spans).ravel(), timing.last)
+    return [(first, last + 1) for first, last in timing.frames(ends).reshape(-1, 2).tolist()]

@@ -40,8 +40,8 @@ def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:
         settings = Settings(label_studio_url=studio.url, label_studio_api_key=TOKEN, data_dir=tmp_path / "data")
         said: list[str] = []
-        device = thread_worker(engine or StubEngine(answering=FOUND))
-        failed = annotate.run(settings, PROJECT, source, say=said.append, device=device, **options)
+        worker = thread_worker(engine or StubEngine(answering=FOUND))
+        failed = annotate.run(settings, PROJECT, source, say=said.append, worker=worker, **options)
         return failed, said
 
     return run
@@ -53,12 +53,12 @@ def add(studio: Studio, count: int, **data: Any) -> list[int]:
 
 def test_every_task_gets_one_prediction_and_never_another(studio: Studio, annotated) -> None:
     add(studio, 5)
-    assert annotated() == (0, ["5 tasks, 0 left out or done, 5 to do", "5 tasks annotated"])
+    assert annotated() == (0, ["5 tasks: 0 done or skipped, 5 to do", "5 tasks annotated"])
     assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3, 4, 5]
     assert {one["model_version"] for one in studio.predictions} == {"stub-1"}
     (region,) = studio.predictions[0]["result"]
     assert (region["value"]["labels"], region["meta"]["phrase"]) == (["Car"], "car")
-    assert annotated()[1][0] == "5 tasks, 5 left out or done, 0 to do"
+    assert annotated()[1][0] == "5 tasks: 5 done or skipped, 0 to do"
     assert len(studio.predictions) == 5
 
 
@@ -71,7 +71,7 @@ def known(studio: Studio, version: str = "stub-1") -> dict[str, tuple[str, int]]
 def test_with_another_phrase_it_runs_anew_and_what_was_there_keeps_its_identity(studio: Studio, annotated) -> None:
     add(studio, 1)
     answering = {"dog": {"z": range(40)}, "car": {"x": range(5, 30), "y": range(40)}}
-    assert annotated(("car",), StubEngine(answering=answering))[1][0] == "1 tasks, 0 left out or done, 1 to do"
+    assert annotated(("car",), StubEngine(answering=answering))[1][0] == "1 tasks: 0 done or skipped, 1 to do"
     first = known(studio)
     assert sorted(first.values()) == [("car", 1), ("car", 2)]
     assert annotated(("dog", "car"), dry_run=True)[1][1:] == ["task 1: to do"]
@@ -80,7 +80,7 @@ def test_with_another_phrase_it_runs_anew_and_what_was_there_keeps_its_identity(
     assert first.items() <= more.items()
     assert [one for name, one in more.items() if name not in first] == [("dog", 3)]
     for same in (("dog", "car"), ("car", "dog")):
-        assert annotated(same)[1][0] == "1 tasks, 1 left out or done, 0 to do"
+        assert annotated(same)[1][0] == "1 tasks: 1 done or skipped, 0 to do"
     annotated(("car",), StubEngine(answering=answering))
     assert known(studio) == first
     annotated(("dog",), StubEngine(answering=answering))
@@ -92,7 +92,7 @@ def test_a_phrase_that_found_nothing_is_not_looked_for_again(studio: Studio, ann
     annotated(("person",))
     assert [one["result"] for one in studio.predictions] == [[]]
     shutil.rmtree(tmp_path / "data")
-    assert annotated(("person",))[1][0] == "1 tasks, 1 left out or done, 0 to do"
+    assert annotated(("person",))[1][0] == "1 tasks: 1 done or skipped, 0 to do"
     annotated(("person", "dog"))
     assert [*known(studio).values()] == [("dog", 1)]
 
@@ -203,7 +203,7 @@ def test_what_to_look_for_and_where(studio: Studio, annotated) -> None:
 
 def test_a_dry_run_does_nothing(studio: Studio, annotated) -> None:
     add(studio, 2)
-    assert annotated(dry_run=True)[1] == ["2 tasks, 0 left out or done, 2 to do", "task 1: to do", "task 2: to do"]
+    assert annotated(dry_run=True)[1] == ["2 tasks: 0 done or skipped, 2 to do", "task 1: to do", "task 2: to do"]
     assert studio.predictions == []
 
 

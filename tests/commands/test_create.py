@@ -66,7 +66,7 @@ def test_a_second_time_changes_nothing(studio: Studio, create: Creating, clip: P
     create(clip)
     assert create(clip, backend=f"{BACKEND}/") == 0
     assert studio.changes == []
-    assert create.told[0] == f"try: there already, project {PROJECT}"
+    assert create.told[0] == f"try: already exists, project {PROJECT}"
 
 
 def test_what_a_broken_off_first_time_has_left_out_is_done(studio: Studio, create: Creating, clip: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_project_that_is_worked_in_is_only_connected(studio: Studio, create: C
         studio.add_task({"video": f"http://video.example/{number}.mp4"})
     assert create(clip) == 0
     assert studio.changes == [("POST", "/api/ml")]
-    assert "2 tasks, which are left as they are" in create.told[-2]
+    assert "its 2 tasks are unchanged" in create.told[-2]
 
 
 def test_label_studio_is_told_what_the_backend_wants_to_be_sent(studio: Studio, create: Creating) -> None:

@@ -80,7 +80,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(engines, "load_engine", lambda settings: StubEngine())
     monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: {"cv2": ["opencv-contrib-python-headless"]})
     monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda url, *_: SERVED if url == HERE else None)
-    monkeypatch.setattr(doctor, "_LOOK", 0)
+    monkeypatch.setattr(doctor, "_POLL_SECONDS", 0)
     return tmp_path
 
 
@@ -135,7 +135,7 @@ def told(capsys: pytest.CaptureFixture[str], places: Path) -> Callable[..., list
         assert all(line[:6] in ("ok    ", "warn  ", "FAIL  ") for line in lines)
         failures = sum(line.startswith("FAIL") for line in lines)
         assert code == (1 if failures else 0)
-        assert (f"{failures} of these checks failed" in err) == (failures > 0)
+        assert (f"{failures} checks failed" in err) == (failures > 0)
         for secret in (KEY, str(places), "Traceback"):
             assert secret not in out + err
         return lines
@@ -145,26 +145,26 @@ def told(capsys: pytest.CaptureFixture[str], places: Path) -> Callable[..., list
 
 def test_with_nothing_to_look_at_it_tells_of_the_model_the_folder_and_the_missing_label_studio(told) -> None:
     assert told("--model", "shapes", "--device", "cpu") == [
-        "ok    settings: engine auto, model shapes, a toy that knows coloured shapes, device cpu",
+        "ok    settings: engine auto, model shapes (demo model for coloured shapes), device cpu",
         "ok    model: stub-1 is ready",
-        "ok    data_dir: can be written, 5.0 GiB are free",
-        "ok    environment: one OpenCV, of opencv-contrib-python-headless",
+        "ok    data_dir: writable, 5.0 GiB free",
+        "ok    environment: one OpenCV, from opencv-contrib-python-headless",
         "ok    server: stub-1 on port 9090 is ready",
-        "warn  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or have "
-        "legacy tokens enabled, which its pages then send",
+        "warn  Label Studio: label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or "
+        "enable legacy tokens, which Label Studio then sends",
     ]
 
 
 def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
     assert told("--task", "3")[5:] == [
         "ok    Label Studio: version 1.23.2 answers",
-        "ok    Label Studio: it accepts the key, a legacy token",
-        "ok    task: 3, of project 7",
+        "ok    Label Studio: accepts the key, a legacy token",
+        "ok    task: 3 in project 7",
         *UNDERSTOOD,
-        "ok    connection: Label Studio reaches http://127.0.0.1:9090, and pages ask it",
+        "ok    connection: Label Studio reaches http://127.0.0.1:9090 and sends prompts to it",
         VIDEO,
         "ok    frame rate: 25, as in the file",
-        "ok    frames: 2 to click on, of which the first was fetched",
+        "ok    frames: 2 to click on, the first was fetched",
     ]
     assert [path.name for path in (places / "data" / "media").iterdir()] == ["clip.mp4"]
 
@@ -176,10 +176,7 @@ def test_settings_that_cannot_be_read_end_it(told, tmp_path: Path) -> None:
 
 
 def test_opencv_has_no_model_and_a_models_folder_is_not_shown(told, tmp_path: Path) -> None:
-    assert (
-        told("--engine", "opencv")[0]
-        == "ok    settings: engine opencv, a stand-in that needs no model and knows no words"
-    )
+    assert told("--engine", "opencv")[0] == "ok    settings: engine opencv (no model, no text prompts)"
     assert told("--model", str(tmp_path / "sam3.pt"))[0] == "ok    settings: engine auto, model sam3.pt, device auto"
 
 
@@ -198,7 +195,7 @@ def test_a_model_that_loads_is_waited_for(told, monkeypatch: pytest.MonkeyPatch)
         (SettingsError("set engine: opencv"), "set engine: opencv"),
         (
             OSError("/home/me/sam3.pt"),
-            "broken off by a fault of the backend's own, OSError at backend.commands.doctor:",
+            "internal error, OSError at backend.commands.doctor:",
         ),
         (None, "set model_path"),
     ],
@@ -218,12 +215,12 @@ def test_a_model_that_cannot_be_loaded(told, monkeypatch, failure: Exception | N
 
 def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(told, monkeypatch, places) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * 2**30 - 1))
-    room = "can be written, 2.0 GiB are free: make room, downloaded videos are kept there"
+    room = "writable, 2.0 GiB free: free some space, because downloaded videos are stored there"
     assert told()[2] == f"warn  data_dir: {room}"
     (places / "data").rmdir()
     (places / "data").write_text("a file")
     assert told()[2] == (
-        "FAIL  data_dir: it cannot be written (File exists): set data_dir to a folder that the backend may write to"
+        "FAIL  data_dir: not writable (File exists): set data_dir to a folder that the backend may write to"
     )
 
 
@@ -231,13 +228,13 @@ def test_a_second_opencv_fails(told, monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"cv2": ["opencv-python", "opencv-python-headless", "opencv-python"]}
     monkeypatch.setattr(doctor_checks, "packages_distributions", lambda: both)
     assert told()[3] == (
-        "FAIL  environment: opencv-python and opencv-python-headless are installed over each other: pip uninstall "
+        "FAIL  environment: opencv-python and opencv-python-headless overwrite each other: pip uninstall "
         "opencv-python opencv-python-headless, then pip install opencv-contrib-python-headless"
     )
 
 
 EDIT = "Project 7 → Settings → Model → Edit"
-REACHES = "give an address that Label Studio's machine reaches"
+REACHES = "use an address that Label Studio's machine can reach"
 AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
 
 
@@ -246,36 +243,36 @@ AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
     [
         (
             {"url": "http://127.0.0.1:9091"},
-            "warn  connection: Label Studio reaches http://127.0.0.1:9091, and pages ask it; the settings have this "
-            "server listen on port 9090: is it that one?",
+            "warn  connection: Label Studio reaches http://127.0.0.1:9091 and sends prompts to it; but this "
+            "server's port is 9090: is the address right?",
         ),
         (
             {"url": "http://user:very-secret-key@backend:9090/"},
-            "ok    connection: Label Studio reaches http://backend:9090/, and pages ask it; whether that is this "
-            "server cannot be known from here",
+            "ok    connection: Label Studio reaches http://backend:9090/ and sends prompts to it; doctor "
+            "cannot tell whether it is this server",
         ),
         (
             {"is_interactive": False},
-            f"FAIL  connection: pages do not ask {HERE}: {EDIT} → Interactive preannotations on",
+            f"FAIL  connection: prompts are not sent to {HERE}: {EDIT} → turn on Interactive preannotations",
         ),
         (
             {"state": "ER", "readable_state": "Error", "error_message": "500 Server Error"},
-            f"FAIL  connection: Label Studio reaches {HERE}, which answers: 500 Server Error: look into its log",
+            f"FAIL  connection: Label Studio reaches {HERE}, which fails with: 500 Server Error: see its log",
         ),
         (
             AWAY | {"error_message": "of an hour ago"},
-            f"FAIL  connection: Label Studio says Disconnected of {HERE}, which answers here: start Label Studio with "
-            f"ML_BLOCK_LOCAL_IP=false, since the address is a private one, or {REACHES}",
+            f"FAIL  connection: Label Studio reports Disconnected for {HERE}, which answers here: start Label Studio "
+            f"with ML_BLOCK_LOCAL_IP=false, because the address is private, or {REACHES}",
         ),
         (
             AWAY | {"url": "http://backend.example.com"},
-            "FAIL  connection: Label Studio says Disconnected of http://backend.example.com, which answers here: "
+            "FAIL  connection: Label Studio reports Disconnected for http://backend.example.com, which answers here: "
             f"{REACHES}",
         ),
         (
             AWAY | {"url": "http://127.0.0.1:1"},
-            "FAIL  connection: Label Studio says Disconnected of http://127.0.0.1:1, and nothing answers there here, "
-            f"either: start sam3-backend serve, or mend the address: {EDIT}",
+            "FAIL  connection: Label Studio reports Disconnected for http://127.0.0.1:1, and it does not answer here, "
+            f"either: start sam3-backend serve, or correct the address: {EDIT}",
         ),
     ],
 )
@@ -304,15 +301,15 @@ def test_every_model_of_a_project_has_its_line_and_none_is_a_failure(told, studi
     ]
     studio.backends = []
     assert (
-        "FAIL  connection: none is connected: Project 7 → Settings → Model → Connect Model, with this server's address"
-        in told("--task", "3")
+        "FAIL  connection: no model is connected: Project 7 → Settings → Model → Connect Model, with this server's "
+        "address" in told("--task", "3")
     )
 
 
 def test_from_afar_no_address_is_known_to_be_this_server(told, studio: Studio, monkeypatch) -> None:
-    monkeypatch.setattr(doctor_checks, "_is_near", lambda host: host == "127.0.0.1")  # Label Studio is no longer
+    monkeypatch.setattr(doctor_checks, "_is_local", lambda host: host == "127.0.0.1")  # Label Studio is no longer
     (line,) = (line for line in told("--task", "3") if "connection" in line)
-    assert line.endswith("whether that is this server cannot be known from here")
+    assert line.endswith("doctor cannot tell whether it is this server")
 
 
 def test_a_connection_that_gives_no_password(told, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,27 +317,27 @@ def test_a_connection_that_gives_no_password(told, studio: Studio, monkeypatch: 
     monkeypatch.setenv("BASIC_AUTH_PASS", KEY)
     studio.backends[0] |= AWAY
     assert (
-        f"FAIL  connection: Label Studio says Disconnected of {HERE}, which wants a user and a password: {EDIT} → "
+        f"FAIL  connection: Label Studio reports Disconnected for {HERE}, which needs a user and a password: {EDIT} → "
         "Basic Authentication" in told("--task", "3")
     )
 
 
 def test_without_a_task_no_connection_is_known(told, studio: Studio) -> None:
     assert told()[7:] == [
-        "warn  connection: whether Label Studio reaches this server is a project's: give --task N to look at one"
+        "warn  connection: not checked: add --task N to check whether Label Studio reaches this server"
     ]
 
 
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        (None, "warn  server: nothing answers on port 9090: start it with sam3-backend serve, and these settings"),
+        (None, "warn  server: no server on port 9090: start sam3-backend serve with the same settings"),
         (SERVED | {"model": "loading"}, "ok    server: stub-1 on port 9090 is loading"),
         (SERVED | {"model": "failed: set device: cpu"}, "FAIL  server: stub-1 on port 9090: set device: cpu"),
         (
             {},
-            "FAIL  server: what answers on port 9090 is no sam3-backend, or has another user and password: give both "
-            "the same settings, or set another port",
+            "FAIL  server: port 9090 is used by another program, or by a sam3-backend with another user and "
+            "password: use the same settings for both, or set another port",
         ),
     ],
 )
@@ -356,7 +353,7 @@ def test_what_answers_where_the_server_listens(told, monkeypatch, answer: dict |
 def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, host: str, asked: str) -> None:
     seen = []
     monkeypatch.setattr(doctor_checks, "fetch_backend_health", lambda *words: seen.append(words))
-    doctor_checks.server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
+    doctor_checks.check_server(Settings(host=host, basic_auth_user="ann", basic_auth_pass="pass"))
     assert seen == [(f"http://{asked}:9090", "ann", "pass")]
 
 
@@ -368,9 +365,9 @@ def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, hos
             "facebook/sam3",
             "cpu",
             (1, 2),
-            "warn  device: cpu, which takes over a minute a frame: set device: cuda on a machine with a GPU",
+            "warn  device: cpu, which takes over a minute per frame: set device: cuda on a machine with a GPU",
         ),
-        ("facebook/sam3", "cuda:1", (2**30, 24 * 2**30), "ok    device: cuda:1, 23.0 of 24.0 GiB are free"),
+        ("facebook/sam3", "cuda:1", (2**30, 24 * 2**30), "ok    device: cuda:1, 23.0 of 24.0 GiB free"),
         ("facebook/sam3", "mps", None, "ok    device: mps"),
     ],
 )
@@ -390,12 +387,12 @@ def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: 
 
 @pytest.mark.parametrize(
     ("legacy", "more"),
-    [(True, "; legacy ones are enabled, too"), (False, "; legacy ones are disabled, which does no harm"), (None, "")],
+    [(True, "; legacy tokens are enabled, too"), (False, "; legacy tokens are disabled, which is fine"), (None, "")],
 )
 def test_the_kind_of_key_is_told(told, studio: Studio, monkeypatch, legacy: bool | None, more: str) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "ey.very-secret-key.sig")
     studio.legacy = legacy
-    assert f"ok    Label Studio: it accepts the key, a personal access token{more}" in told()
+    assert f"ok    Label Studio: accepts the key, a personal access token{more}" in told()
 
 
 def test_a_task_needs_label_studio(told) -> None:
@@ -455,15 +452,15 @@ def test_a_video_that_cannot_be_had(told, studio: Studio, files: dict[str, bytes
             "$fps",
             30,
             {"total_annotations": 1},
-            "FAIL  frame rate: fps is 30, but the file has 25 frames/s, and boxes were made by that: import it as a "
-            f"new task, then {PREPARE}",
+            "FAIL  frame rate: fps is 30, but the file has 25 frames/s, and existing boxes depend on it: import it as "
+            f"a new task, then {PREPARE}",
         ),
         (
             "",
             25,
             {},
-            "FAIL  frame rate: the label config counts 24, but the file has 25 frames/s: write "
-            f'framerate="$fps" into it, then {PREPARE}',
+            "FAIL  frame rate: the label config gives 24, but the file has 25 frames/s: set "
+            f'framerate="$fps" in it, then {PREPARE}',
         ),
     ],
 )
@@ -480,18 +477,18 @@ def test_the_frame_rate(told, studio: Studio, framerate: str, fps: object, more:
     [
         ({"frames": None}, f"FAIL  frames: frames or frame_numbers is missing: {PREPARE}"),
         ({"frame_numbers": []}, f"FAIL  frames: frames or frame_numbers is missing: {PREPARE}"),
-        ({"frame_numbers": [1]}, f"FAIL  frames: frames holds 2 pictures, frame_numbers 1 numbers: {PREPARE}"),
+        ({"frame_numbers": [1]}, f"FAIL  frames: frames has 2 pictures, frame_numbers has 1 numbers: {PREPARE}"),
         (
             {"frame_numbers": [20, 1]},
-            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+            f"FAIL  frames: frame_numbers do not fit the video, which has frames 1 to 20: {PREPARE}",
         ),
         (
             {"frame_numbers": [1, 21]},
-            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+            f"FAIL  frames: frame_numbers do not fit the video, which has frames 1 to 20: {PREPARE}",
         ),
         (
             {"frame_numbers": ["1", 2]},
-            f"FAIL  frames: frame_numbers are not of this video, which has 1 to 20: {PREPARE}",
+            f"FAIL  frames: frame_numbers do not fit the video, which has frames 1 to 20: {PREPARE}",
         ),
         (
             {"frames": PICTURES[::-1]},
@@ -503,7 +500,7 @@ def test_the_frame_rate(told, studio: Studio, framerate: str, fps: object, more:
         ),
         (
             {"frames": ["http://backend:9090/frames/key/1.jpg"] * 2},
-            "ok    frames: 2 to click on, which Label Studio does not keep: not fetched",
+            "ok    frames: 2 to click on, not stored in Label Studio, so not fetched",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_the_frame_rate_is_written_where_it_is_missing(studio, prepare, clip: Pa
     task = task_of(studio, clip, data)
     assert prepare() == 0
     assert task["data"]["fps"] == 25
-    assert prepare.told == ["task 1: fps 25 written, 12 frames to click on"]
+    assert prepare.told == ["task 1: fps set to 25, 12 frames to click on"]
 
 
 def test_the_rate_of_broadcasts_is_written_exactly_enough(studio: Studio, prepare, tmp_path: Path) -> None:
@@ -91,7 +91,8 @@ def test_a_wrong_frame_rate_is_mended_where_nobody_works_by_it(studio: Studio, p
     task = task_of(studio, clip, {"fps": fps})
     assert prepare() == 0
     assert task["data"]["fps"] == 25
-    assert "mended to 25" in prepare.told[0]
+    assert "fps corrected from" in prepare.told[0]
+    assert "to 25," in prepare.told[0]
 
 
 @pytest.mark.parametrize("fps", [25, 25.0, "25", 25.0001])
@@ -112,7 +113,7 @@ def test_a_wrong_frame_rate_that_somebody_worked_by_is_left_and_told(studio, pre
     assert prepare() == 0
     assert task["data"]["fps"] == 50
     assert prepare.told == [
-        "task 1: fps is 50, but the video has 25: left, since it was annotated by that, 24 frames to click on"
+        "task 1: fps is 50, but the video has 25: unchanged, because existing work depends on it, 24 frames to click on"
     ]
     assert task["data"]["frame_numbers"] == list(range(1, 25))
     # two frames of the page's show one picture of the file
@@ -126,9 +127,11 @@ def test_a_missing_frame_rate_counts_as_24_and_is_left_where_somebody_worked_by_
     same = task_of(studio, write_clip(tmp_path / "a.mp4", frames=5, rate=24).path, total_annotations=1)
     assert prepare() == 0
     assert "fps" not in other["data"]
-    assert prepare.told[0].startswith("task 1: fps is missing, which counts as 24, but the video has 25: left, since ")
+    assert prepare.told[0].startswith(
+        "task 1: fps is missing, so Label Studio assumes 24, but the video has 25: unchanged, because "
+    )
     assert same["data"]["fps"] == 24
-    assert prepare.told[1] == "task 2: fps 24 written, 5 frames to click on"
+    assert prepare.told[1] == "task 2: fps set to 24, 5 frames to click on"
 
 
 @pytest.mark.parametrize(
@@ -171,14 +174,14 @@ def test_a_strip_that_points_may_be_on_is_left_and_told(studio: Studio, prepare,
     before = repr(task["data"])
     assert prepare(frames_per_strip=2) == 0
     assert repr(task["data"]) == before
-    assert "left, since points on them count by their order" in prepare.told[-1]
+    assert "unchanged, because points refer to their order" in prepare.told[-1]
 
 
 def test_pictures_of_a_persons_own_are_left_and_told(studio: Studio, prepare, clip: Path) -> None:
     task = task_of(studio, clip, {"frames": ["/mine.jpg"]})
     assert prepare() == 0
     assert task["data"]["frames"] == ["/mine.jpg"]
-    assert "pictures of your own" in prepare.told[-1]
+    assert "your own pictures: unchanged" in prepare.told[-1]
 
 
 def test_without_the_public_address_label_studio_keeps_them_again(studio: Studio, prepare, clip: Path) -> None:
@@ -197,7 +200,7 @@ def test_the_second_time_nothing_is_changed(studio: Studio, prepare, clip: Path)
     assert prepare(clip) == 0
     assert studio.changes == []
     assert repr((studio.tasks, studio.files)) == before
-    assert prepare.told[1] == "task 1: has everything"
+    assert prepare.told[1] == "task 1: nothing to do"
 
 
 def test_annotations_stay_as_they_are(studio: Studio, prepare, clip: Path) -> None:
@@ -298,10 +301,10 @@ def test_a_file_is_uploaded_once(studio: Studio, prepare, clip: Path, tmp_path: 
     video = tmp_path / name
     video.write_bytes(clip.read_bytes())
     assert prepare(video) == 0
-    assert prepare.told == [f"{name}: task 1", "task 1: fps 25 written, 12 frames to click on"]
+    assert prepare.told == [f"{name}: task 1", "task 1: fps set to 25, 12 frames to click on"]
     assert studio.read(studio.tasks[1]["data"]["video"]) == clip.read_bytes()
     assert prepare(video, video) == 0
-    assert prepare.told == [f"{name}: the project has it"] * 2 + ["task 1: has everything"]
+    assert prepare.told == [f"{name}: already in the project"] * 2 + ["task 1: nothing to do"]
     assert (len(studio.tasks), len(studio.files)) == (1, 13)
 
 
@@ -327,7 +330,7 @@ def test_of_an_address_one_task_is_made(studio: Studio, prepare, clip: Path) -> 
     address = f"{studio.url}/films/clip.mp4"
     assert prepare(address, address) == 0
     assert prepare(address) == 0
-    assert prepare.told == ["clip.mp4: the project has it", "task 1: has everything"]
+    assert prepare.told == ["clip.mp4: already in the project", "task 1: nothing to do"]
     assert studio.tasks[1]["data"]["video"] == address
     assert studio.tasks[1]["data"]["fps"] == 25
     assert len(studio.tasks) == 1
@@ -355,15 +358,18 @@ def test_without_a_strip_in_the_config_only_the_frame_rate_is_written(studio: St
     task = task_of(studio, clip)
     assert prepare() == 0
     assert set(task["data"]) == {"video", "fps"}
-    assert prepare.told == ["task 1: fps 25 written"]
+    assert prepare.told == ["task 1: fps set to 25"]
 
 
 @pytest.mark.parametrize(
     ("framerate", "told"),
     [
-        ('framerate="25"', "has everything"),
-        ('framerate="30"', 'it has 25 frames/s, but the config counts 30: write framerate="$fps"'),
-        ("", 'it has 25 frames/s, but the config counts 24 by default: write framerate="$fps"'),
+        ('framerate="25"', "nothing to do"),
+        (
+            'framerate="30"',
+            'the video has 25 frames/s, but the label config says 30: set framerate="$fps" in the label config',
+        ),
+        ("", 'the video has 25 frames/s, but Label Studio assumes 24: set framerate="$fps" in the label config'),
     ],
 )
 def test_a_rate_in_the_config_is_looked_at_and_no_task_is_changed(
@@ -418,11 +424,11 @@ def test_from_the_command_line_it_tells_what_it_did_and_how_it_went(
     assert told.out == ""
     assert told.err.splitlines() == [
         "sam3-backend: clip.mp4: task 1",
-        "sam3-backend: task 1: fps 25 written, 12 frames to click on",
+        "sam3-backend: task 1: fps set to 25, 12 frames to click on",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"media"}
     studio.add_task({"video": "/data/gone.mp4"})
     assert main(words) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "sam3-backend: 1 tasks are not prepared: see above"
+    assert capsys.readouterr().err.splitlines()[-1] == "sam3-backend: 1 tasks were not prepared: see above"
     assert main([*words, str(tmp_path / "gone.mp4")]) == 2
     assert TOKEN not in capsys.readouterr().err

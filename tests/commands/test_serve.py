@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from backend.cli import main
-from backend.commands.serve import tell_status
+from backend.commands.serve import log_status
 from backend.settings import Settings
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
@@ -114,7 +114,7 @@ class Loading:
 )
 def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[str], last: tuple) -> None:
     with caplog.at_level(logging.INFO):
-        tell_status(Loading(*told), seconds=0)
+        log_status(Loading(*told), seconds=0)
     records = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert records[-1] == last
     assert [message for _, message in records] == [f"stub-1: {status}" for status in dict.fromkeys(told)]

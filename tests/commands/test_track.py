@@ -100,19 +100,19 @@ def test_span_and_direction_are_kept_to(clip: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        ("", 2, "nothing is prompted"),
+        ("", 2, "no prompt: add --box"),
         ("--box 1,2,3@0", 2, "write it as X,Y,W,H@F"),
-        ("--box 1,2,3,4", 2, "say on which source frame, as in X,Y,W,H@F"),
+        ("--box 1,2,3,4", 2, "the source frame is missing: write it as X,Y,W,H@F"),
         ("--box 1,2,0,4@0", 2, "is empty"),
         ("--point a,b@0", 2, "write it as X,Y@F"),
         ("--not 5,5@0", 1, "add a positive point"),
-        ("--mask gone.png@0", 2, "gone.png is no picture"),
+        ("--mask gone.png@0", 2, "gone.png cannot be read as an image"),
         ("--text dog", 1, "by words"),
-        ("--text dog@99", 1, "frame 99 lies outside the span 0..40"),
+        ("--text dog@99", 1, "frame 99 is outside the span 0..40"),
         ("--text dog@x", 2, "write it as PHRASE"),
         ("--text dog,", 2, "write it as PHRASE"),
         ("--text @3", 2, "write it as PHRASE"),
-        ("--text dog,cat --text cat@3", 2, "cat is looked for twice"),
+        ("--text dog,cat --text cat@3", 2, "the phrase cat is given twice"),
         ("--box 1,2,30,40@400", 1, "frame 400"),
         ("--box 20,60,40,40@5 --span 10..20", 1, "outside the span 10..20"),
         ("--box 1000,60,40,40@5", 1, "outside the picture"),
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(
     engine = StubEngine()
     stubbed(monkeypatch, engine)
     assert main(["track", str(clip), "--box", "20,60,40,40@0", flag, str(tmp_path / name)]) == 2
-    assert "cannot be written: give a file in a folder that is there" in capsys.readouterr().err
+    assert "cannot be written: choose a file in an existing folder" in capsys.readouterr().err
     assert engine.frames == []
 
 
@@ -228,7 +228,7 @@ def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> 
 def test_words_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}, "dog": {}}))
     assert spans(track(clip, "--text", "dog, car")) == [("car", 1, 40)]
-    assert "nothing answers to dog" in capsys.readouterr().err
+    assert "nothing found for dog" in capsys.readouterr().err
 
 
 def test_the_flags_of_the_model_reach_the_engine_and_loading_is_told(clip: Path, monkeypatch, capsys) -> None:
@@ -311,7 +311,7 @@ def test_of_another_video_nothing_is_kept(clip: Path, monkeypatch) -> None:
 def test_a_track_that_nothing_shows_is_refused(clip: Path, monkeypatch, capsys, words: str, unused: str) -> None:
     loaded = stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}}))
     assert main(["track", str(clip), *words.split()]) == 2
-    assert f"--track {unused}: no box, click or mask follows" in capsys.readouterr().err
+    assert f"--track {unused} has no --box, --point or --mask after it" in capsys.readouterr().err
     assert not loaded
 
 
@@ -324,9 +324,9 @@ def test_words_between_a_track_and_its_box_are_fine(clip: Path, monkeypatch) -> 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--box 20,60,40,40@5 --span 10..20", "frame 5 lies outside the span 10..20"),
-        ("--text car --span 50..60", "the span 50..60 lies outside the video of 40 frames"),
-        ("--text car@40", "frame 40 lies outside the span 0..40"),
+        ("--box 20,60,40,40@5 --span 10..20", "frame 5 is outside the span 10..20"),
+        ("--text car --span 50..60", "the span 50..60 is outside the video, which has 40 frames"),
+        ("--text car@40", "frame 40 is outside the span 0..40"),
     ],
 )
 def test_no_model_is_loaded_for_frames_that_are_not_there(clip, monkeypatch, capsys, words: str, sentence: str) -> None:

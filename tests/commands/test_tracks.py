@@ -41,7 +41,7 @@ def test_the_list_says_what_there_is_and_what_may_be_one(file: Path, capsys) -> 
         "    3  Car      0.60      31  59..90",
         told[-1],
     ]
-    assert told[-1].startswith("1 and 3 may be one: 3 begins 9 frames after 1 ends")
+    assert told[-1].startswith("1 and 3 may be the same object: 3 begins 9 frames after 1 ends")
     assert told[-1].endswith("If so: merge 1,3")
 
 
@@ -64,7 +64,7 @@ def test_a_person_at_the_terminal_is_asked(file: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert tracks(file, "delete", "1") == 0
         assert len(results(file)) == count
-    assert capsys.readouterr().out.count("nothing is changed") == 2
+    assert capsys.readouterr().out.count("nothing changed") == 2
 
 
 def test_frames_count_from_0_and_a_span_does_not_hold_its_end(file: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_task_of_label_studio_counts_the_frames_of_its_video(studio: Studio, t
     assert tracks("--task", 1, "split", 2, 20, "--yes") == 0
     said = capsys.readouterr().out
     assert "  track 2, frames 11 to 100 → track 4, Person" in said
-    assert "annotation 12 is changed: load the task's page anew" in said
+    assert "annotation 12 changed: reload the task's page" in said
     assert tracks("list", "--task", 1) == 0
     assert "    2  Person             19  0..19" in capsys.readouterr().out
 
@@ -93,14 +93,16 @@ def test_a_task_of_label_studio_counts_the_frames_of_its_video(studio: Studio, t
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["list"], "say of which task"),
-        (["tasks.json"], "say what to do"),
-        (["tasks.json", "paint"], "say what to do"),
+        (["list"], "no task given: add --task N"),
+        (["tasks.json"], "no action given: use one of list, rename"),
+        (["tasks.json", "paint"], "no action given: use one of list, rename"),
+        (["tasks.json", "renam", "1", "Car"], "unknown action renam: did you mean rename?"),
+        (["lst", "--task", "7"], "unknown action lst: did you mean list?"),
         (["tasks.json", "rename", "1"], "write it as: rename TRACKS LABEL"),
-        (["tasks.json", "merge", "1,3", "--span", "1..2"], "--span goes with"),
-        (["tasks.json", "delete", "1", "--into", "1"], "--into goes with merge"),
+        (["tasks.json", "merge", "1,3", "--span", "1..2"], "--span works only with rename"),
+        (["tasks.json", "delete", "1", "--into", "1"], "--into works only with merge"),
         (["none.json", "list"], "none.json cannot be read"),
-        (["tasks.json", "renumber", "1", "x"], "x is no number"),
+        (["tasks.json", "renumber", "1", "x"], "x is not a number"),
         (["tasks.json", "undo"], "no change to take back"),
     ],
 )
