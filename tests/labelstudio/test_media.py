@@ -85,7 +85,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
     both = Server(), Server()
     both[0].other, both[1].other = both[1].url, both[0].url
     for server in both:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield both
     for server in both:
         server.shutdown()
