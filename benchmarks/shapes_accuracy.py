@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from multiprocessing import get_context
@@ -351,9 +352,12 @@ PARTS: dict[str, tuple[Callable[[int, Recipe, str, str, bool], Scores], Recipe]]
 }
 
 
-def measure(part: str, seeds: Sequence[int], model: str, jobs: int = 1, full: bool = True) -> list[Scores]:
+def measure(
+    part: str, seeds: Sequence[int], model: str, jobs: int = 1, full: bool = True, frames: int = EASY.frames
+) -> list[Scores]:
     """A part's scores, clip by clip."""
     work, recipe = PARTS[part]
+    recipe = replace(recipe, frames=frames)
     if jobs == 1:
         return [work(seed, recipe, part, model, full) for seed in seeds]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
@@ -394,14 +398,15 @@ def main() -> None:
     parser.add_argument("--model", default="shapes", help="model_path of what is measured")
     parser.add_argument("--weak", default=str(WEAK) if WEAK.is_dir() else "", help="model_path of another to compare")
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
-    parser.add_argument("--quick", action="store_true", help="one clip of each kind, one checkpoint")
+    parser.add_argument("--quick", action="store_true", help="one clip of 24 frames of each kind, one checkpoint")
     options = parser.parse_args()
     if options.quick:
-        options.clips, options.weak = 1, ""
+        options.clips, options.weak, options.jobs = 1, "", 1
+    frames = 24 if options.quick else EASY.frames
     seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.clips)
     found = {}
     for part in PARTS:
-        found[part] = measure(part, seeds, options.model, options.jobs)
+        found[part] = measure(part, seeds, options.model, options.jobs, frames=frames)
         print(
             part,
             {key: mean(found[part], key) for key in sorted({key for one in found[part] for key in one})},
