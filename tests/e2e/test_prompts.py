@@ -144,7 +144,7 @@ def test_each_regions_own_line(page: LabelingPage) -> None:
         assert overlap(page.shown(name, frame), "Circle", frame) >= GOOD, frame
     assert humans(region) == {40}
     page.command("sideways")
-    assert "no command" in page.region(name)["meta"]["text"][-1]
+    assert "is not a command" in page.region(name)["meta"]["text"][-1]
     page.shot("16-no-command")
     page.command("stop")
     assert humans(page.region(name)) == {40}
