@@ -229,17 +229,8 @@ def _task(
     """
     clock = FrameClock(video.times, video.end, video.rate)
     human = {name: _human_keyframes(target, clock, video) for name, target in targets.items()}
-    size = (video.width, video.height)
-    keyframe_sets, result, ids = dict[str, KeyframeSet](), [], {}
-    for name, track in tracks.items():
-        processed = propagation.processed_frames(name)
-        sample = partial(sample_track, track=track, looked=processed, clock=clock, size=size, length=clock.length)
-        fixed = human.get(name, [])
-        prompted = [clock.first_frame(source) for source in targets[name].prompts] if name in targets else []
-        chosen = choose_keyframes(segments_between(fixed), sample, settings, size, prompted)
-        if fixed or chosen.keyframes:
-            keyframes = sorted([*fixed, *chosen.keyframes], key=lambda keyframe: keyframe.frame)
-            keyframe_sets[name] = replace(chosen, keyframes=keyframes)
+    keyframe_sets = _choose_keyframe_sets(video, clock, tracks, targets, human, settings, propagation)
+    result, ids = [], {}
     classes = {name: [label] if (label := labels[name]) else [] for name in keyframe_sets}
     shapes = {name: TrackShape(chosen.keyframes, frozenset(classes[name])) for name, chosen in keyframe_sets.items()}
     known = assign_identities(shapes, [before])
@@ -265,6 +256,28 @@ def _task(
         "result": result,
     }
     return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}, ids
+
+
+def _choose_keyframe_sets(
+    video: Video,
+    clock: FrameClock,
+    tracks: Mapping[str, Track],
+    targets: Mapping[str, Target],
+    human: Mapping[str, list[Keyframe]],
+    settings: Settings,
+    propagation: PropagationRun,
+) -> dict[str, KeyframeSet]:
+    """The keyframes of each track that has some, with those set by a person."""
+    size, keyframe_sets = (video.width, video.height), {}
+    for name, track in tracks.items():
+        processed, fixed = propagation.processed_frames(name), human.get(name, [])
+        sample = partial(sample_track, track=track, looked=processed, clock=clock, size=size, length=clock.length)
+        prompted = [clock.first_frame(source) for source in targets[name].prompts] if name in targets else []
+        chosen = choose_keyframes(segments_between(fixed), sample, settings, size, prompted)
+        if fixed or chosen.keyframes:
+            keyframes = sorted([*fixed, *chosen.keyframes], key=lambda keyframe: keyframe.frame)
+            keyframe_sets[name] = replace(chosen, keyframes=keyframes)
+    return keyframe_sets
 
 
 def _read_regions(output: Path | None, url: str) -> list[Region]:
