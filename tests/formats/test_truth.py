@@ -94,7 +94,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         for bound in (BOUND, 1.0):
             settings, tasks = Settings(keyframes=KeyframeSettings(iou=bound, px=0)), folder / f"{bound}.json"
             words = [TextSearch("Shape", "star")]
-            track.run(video, clicked, words, settings, span=None, url=None, output=tasks, drawn=None)
+            track.run(video, clicked, words, settings, span=None, url=None, output=tasks, overlay=None)
             exports[bound] = folder / f"{bound}"
             export.run(settings, tasks, export.ExportOptions("mot", exports[bound], predictions=True))
     drawn = [dict(enumerate(frame.boxes)) for frame in film.frames_drawn]
