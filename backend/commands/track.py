@@ -30,7 +30,8 @@ from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import intervals_between
 from backend.labelstudio.keyframe import Keyframe, boxes_to_percent
 from backend.labelstudio.keyframes import KeyframeSet, choose_keyframes, sample_track
-from backend.labelstudio.region import Region, build_results, new_region_id
+from backend.labelstudio.region import Region, new_region_id
+from backend.labelstudio.region_results import build_results
 from backend.labelstudio.segments import segments_between
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings

@@ -10,9 +10,10 @@ import numpy as np
 
 from backend.formats.tasks import ChosenAnnotation, ExportControls
 from backend.formats.video_tracks import format_rows
-from backend.labelstudio.commands import person_lines
+from backend.labelstudio.json_values import read_lines
 from backend.labelstudio.keyframe import boxes_at
-from backend.labelstudio.region import TYPE, Region, parse_region, read_notes
+from backend.labelstudio.notes import person_lines, read_notes
+from backend.labelstudio.region import TYPE, Region, parse_region
 
 
 def write_labelstudio(chosen: Iterable[ChosenAnnotation], controls: ExportControls, out: Path, dense: bool) -> None:
@@ -53,7 +54,7 @@ def _clean(result: Mapping[str, Any], controls: ExportControls) -> dict[str, Any
     if not isinstance(value, Mapping) or (kind == "textarea" and result.get("from_name") in controls.texts):
         return None
     if kind == "textarea":
-        lines = _lines(value.get("text"))
+        lines = read_lines(value.get("text"))
         notes = person_lines(lines)
         return {**result, "value": {**value, "text": notes}} if notes or not lines else None
     labelled = _labelled(value, controls)
@@ -77,11 +78,6 @@ def _untold(meta: Mapping[str, Any]) -> dict[str, Any]:
         return dict(meta)
     others, notes = {key: value for key, value in meta.items() if key != "text"}, read_notes(meta["text"])
     return others | ({"text": notes} if notes else {})
-
-
-def _lines(text: object) -> list[str]:
-    listed = text if isinstance(text, list) else [text]
-    return [line for line in listed if isinstance(line, str)]
 
 
 def _filled(result: Mapping[str, Any], chosen: ChosenAnnotation, controls: ExportControls) -> str:

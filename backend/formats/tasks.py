@@ -13,6 +13,7 @@ import numpy as np
 from backend.errors import BadRequest, SettingsError
 from backend.formats.timing import FrameTiming, read_rate
 from backend.formats.video_tracks import UNNAMED, ExportTrack, Size, VideoTracks, folder_name
+from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
 from backend.labelstudio.region import TYPE, Region, parse_region
@@ -80,7 +81,7 @@ class ChosenAnnotation:
     @property
     def results(self) -> list[Mapping[str, Any]]:
         """What is annotated."""
-        return _objects(self.entry.get("result"))
+        return read_mappings(self.entry.get("result"))
 
     def boxes(self, controls: ExportControls) -> list[Mapping[str, Any]]:
         """The results that are boxes on the video."""
@@ -117,10 +118,10 @@ def choose_annotation(task: Mapping[str, Any], number: int, predictions: bool) -
         predictions: where nothing was submitted, the newest prediction counts.
     """
     number = task_number(task, number)
-    submitted = [one for one in _objects(task.get("annotations")) if not one.get("was_cancelled")]
+    submitted = [one for one in read_mappings(task.get("annotations")) if not one.get("was_cancelled")]
     if submitted:
         return ChosenAnnotation(task, number, "annotations", max(submitted, key=_age))
-    predicted = _objects(task.get("predictions")) if predictions else []
+    predicted = read_mappings(task.get("predictions")) if predictions else []
     return ChosenAnnotation(task, number, "predictions", max(predicted, key=_age)) if predicted else None
 
 
@@ -134,10 +135,6 @@ def _age(entry: Mapping[str, Any]) -> tuple[bool, str, int]:
     number = entry.get("id")
     when = entry.get("updated_at") or entry.get("created_at") or ""
     return entry.get("ground_truth") is True, str(when), number if isinstance(number, int) else 0
-
-
-def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def used_labels(chosen: Sequence[ChosenAnnotation], controls: ExportControls) -> list[str]:

@@ -11,7 +11,8 @@ from backend.formats.readers import ImportedTrack, ImportedVideo, renumber_track
 from backend.formats.video_tracks import UNNAMED, Size
 from backend.labelstudio.keyframes import choose_keyframes, sample_track
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region, build_results, new_region_id
+from backend.labelstudio.region import Region, new_region_id
+from backend.labelstudio.region_results import build_results
 from backend.labelstudio.segments import segments_between
 from backend.settings import Settings
 from backend.tracks.track import Track

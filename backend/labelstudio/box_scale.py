@@ -1,10 +1,12 @@
 """How much larger or smaller a person draws an object than the model does, and boxes scaled accordingly."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from backend.labelstudio.json_values import read_number
 from backend.tracks.geometry import Box, Boxes, box_iou
 
 _SAME = 0.5
@@ -69,18 +71,13 @@ def scale_boxes(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) ->
 def parse_scales(value: object) -> dict[int, BoxScale]:
     """Read the output of `scales_to_json`, by LS frame; invalid entries are skipped."""
     found: dict[int, BoxScale] = {}
+    limit = math.log(_LARGEST) + 1e-3
     for frame, one in value.items() if isinstance(value, Mapping) else ():
         if re.fullmatch("[0-9]{1,9}", str(frame)) and isinstance(one, list) and len(one) == 2:
-            found[int(frame)] = _number(one[0]), _number(one[1])
+            found[int(frame)] = read_number(one[0], limit), read_number(one[1], limit)
     return found
 
 
 def scales_to_json(known: Mapping[int, BoxScale]) -> dict[str, list[float | None]]:
     """Scales by LS frame as JSON."""
     return {str(frame): [one if one is None else round(one, 4) for one in known[frame]] for frame in sorted(known)}
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= np.log(_LARGEST) + 1e-3:
-        return None
-    return float(value)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import BadRequest
+from backend.labelstudio.json_values import is_number, read_frame
 from backend.labelstudio.label_config import NUMBERS, PointsControl, read_field
-from backend.tracks.frame_range import LAST_FRAME
 
 TYPE = "keypointlabels"
 
@@ -68,7 +68,7 @@ def _click(
     result: Mapping[str, Any], value: Mapping[str, Any], control: PointsControl, data: Mapping[str, Any]
 ) -> Click:
     x, y = value.get("x"), value.get("y")
-    if isinstance(x, bool) or isinstance(y, bool) or not isinstance(x, int | float) or not isinstance(y, int | float):
+    if not is_number(x) or not is_number(y):
         raise BadRequest("a point has no position: delete it and click again")
     if not (0 <= x <= 100 and 0 <= y <= 100):
         raise BadRequest("a point lies outside the picture: delete it and click on the object")
@@ -89,7 +89,7 @@ def _frame(index: object, control: PointsControl, data: Mapping[str, Any]) -> in
             f"the task does not say which frames its pictures are ({NUMBERS}): run sam3-backend project prepare"
         )
     known = isinstance(index, int) and 0 <= index < len(numbers)
-    frame = numbers[index] if known and isinstance(index, int) else None
-    if isinstance(frame, bool) or not isinstance(frame, int) or not 1 <= frame <= LAST_FRAME:
+    frame = read_frame(numbers[index]) if known and isinstance(index, int) else None
+    if frame is None:
         raise BadRequest(f"the task names no frame for picture {index}: run sam3-backend project prepare")
     return frame

@@ -7,8 +7,6 @@ from backend.errors import BadRequest
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
-MARK = "▶ "
-"""Prefix of the lines that the backend writes."""
 COMMANDS = "back · both · to B · from A to B · N frames · stop · redo"
 
 
@@ -98,22 +96,6 @@ def parse_command(line: str) -> Command:
     if frames:
         return Command(frames=_frame(frames))
     return Command(within=_range(first or "1", last))
-
-
-def typed_lines(lines: object) -> str | None:
-    """The prompt in a text control: its last line, unless the backend wrote it."""
-    written = _written(lines)
-    return written[-1] if written and not written[-1].startswith(MARK) else None
-
-
-def person_lines(lines: object) -> list[str]:
-    """The lines of a text control that a person wrote."""
-    return [line for line in _written(lines) if not line.startswith(MARK)]
-
-
-def _written(lines: object) -> list[str]:
-    listed = lines if isinstance(lines, list) else [lines]
-    return [line for line in listed if isinstance(line, str)]
 
 
 def _frame(text: str) -> int:

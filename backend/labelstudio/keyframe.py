@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
-from backend.tracks.frame_range import LAST_FRAME
+from backend.labelstudio.json_values import read_frame, read_number
 from backend.tracks.geometry import Box, Boxes
 
 NUMBERS = ("x", "y", "width", "height", "rotation")
@@ -99,17 +99,17 @@ def _parse_keyframe(keyframe: object) -> Keyframe:
     frame, fp = keyframe.get("frame"), keyframe.get("fp")
     if isinstance(frame, float) and frame.is_integer():
         frame = int(frame)
-    if isinstance(frame, bool) or not isinstance(frame, int) or not 1 <= frame <= LAST_FRAME:
+    number = read_frame(frame)
+    if number is None:
         raise BadRequest(f"there is no frame {repr(frame)[:20]}: Label Studio's frames start at 1")
     numbers = {"rotation": 0} | {name: keyframe[name] for name in NUMBERS if name in keyframe}
     for name in NUMBERS:
-        value = numbers.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        if read_number(numbers.get(name), _LARGEST) is None:
             raise BadRequest(f"the keyframe on frame {frame} has no number for {name}: draw its box again")
     if numbers["width"] <= 0 or numbers["height"] <= 0:
         raise BadRequest(f"the box on frame {frame} is empty: draw it larger")
     return Keyframe(
-        frame=frame,
+        frame=number,
         enabled=keyframe.get("enabled", True) is not False,
         fp=fp if isinstance(fp, str) else None,
         human=keyframe.get("human") is True,

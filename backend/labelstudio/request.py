@@ -7,8 +7,10 @@ from typing import Any
 
 from backend.errors import BadRequest
 from backend.labelstudio.clicks import ClickPrompt, parse_click_prompts
-from backend.labelstudio.commands import MARK, TRACK, Command, parse_command, person_lines, typed_lines
+from backend.labelstudio.commands import TRACK, Command, parse_command
+from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.notes import MARK, person_lines, typed_lines
 from backend.labelstudio.region import TYPE, Region, new_region_id, parse_region, read_texts, read_track_id
 from backend.video.frame_clock import check_framerate
 
@@ -232,13 +234,11 @@ def _task(tasks: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mappin
 
 
 def _holders(task: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
-    listed = [one for key in keys for one in (task[key] if isinstance(task.get(key), list) else [])]
-    return [one for one in listed if isinstance(one, Mapping)]
+    return [holder for key in keys for holder in read_mappings(task.get(key))]
 
 
 def _results(holder: object) -> Results:
-    results = holder.get("result") if isinstance(holder, Mapping) else None
-    return [result for result in results if isinstance(result, Mapping)] if isinstance(results, list) else []
+    return read_mappings(holder.get("result")) if isinstance(holder, Mapping) else []
 
 
 def _check_kinds(results: Iterable[Mapping[str, Any]]) -> None:

@@ -10,7 +10,8 @@ from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.commands import TRACK, Command
 from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.keyframes import KeyframeSet
-from backend.labelstudio.region import TYPE, Region, build_refusal, build_unchanged, parse_region
+from backend.labelstudio.region import TYPE, Region, parse_region
+from backend.labelstudio.region_results import build_refusal, build_unchanged
 from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy

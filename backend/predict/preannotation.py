@@ -21,8 +21,10 @@ from backend.jobs.job import Job
 from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.label_config import LabelConfig, parse_label_config
-from backend.labelstudio.region import Region, build_results, read_track_id
+from backend.labelstudio.region import Region, read_track_id
+from backend.labelstudio.region_results import build_results
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.predict.request_context import Results, Tools
 from backend.predict.text_results import TextResult
@@ -53,13 +55,13 @@ class _TaskHistory:
     @classmethod
     def from_task(cls, predictions: object, annotations: object, drafts: object, video: str) -> Self:
         """As Label Studio lists them; what it does not tell is none."""
-        newest = sorted(_mappings(predictions), key=_number, reverse=True)
-        submitted = [one for one in _mappings(annotations) if not one.get("was_cancelled")]
+        newest = sorted(read_mappings(predictions), key=_number, reverse=True)
+        submitted = [one for one in read_mappings(annotations) if not one.get("was_cancelled")]
         submitted.sort(key=lambda one: str(one.get("updated_at") or ""))
         tracks = [[one for one in read_shapes(each.get("result"), video) if one.track_id] for each in newest]
         tracks += [read_shapes(each.get("result"), video) for each in submitted[-1:]]
-        holders = [*newest, *_mappings(annotations), *_mappings(drafts)]
-        results = [one for each in holders for one in _mappings(each.get("result"))]
+        holders = [*newest, *read_mappings(annotations), *read_mappings(drafts)]
+        results = [one for each in holders for one in read_mappings(each.get("result"))]
         numbers = {number for one in results if (number := read_track_id(one.get("meta")))}
         numbers |= {last for each in newest if isinstance(last := _made_of(each).get("last"), int)}
         return cls(tracks, frozenset(numbers))
@@ -293,10 +295,6 @@ def _made_of(prediction: Mapping[str, Any]) -> Mapping[str, Any]:
 def _number(prediction: Mapping[str, Any]) -> int:
     number = prediction.get("id")
     return number if isinstance(number, int) else 0
-
-
-def _mappings(given: object) -> list[Mapping[str, Any]]:
-    return [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
 
 
 def _new_id(name: str, number: int, taken: set[str]) -> str:

@@ -18,7 +18,8 @@ from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.region import Region, build_results
+from backend.labelstudio.region import Region
+from backend.labelstudio.region_results import build_results
 from backend.labelstudio.request import PredictRequest
 from backend.labelstudio.videos import TaskVideos
 from backend.predict.connections import Connections

@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 
 from backend.errors import BadRequest
 from backend.labelstudio.keyframe import Keyframe
-from backend.labelstudio.region import MEASURED, new_region_id, parse_region
+from backend.labelstudio.region import new_region_id, parse_region
+from backend.labelstudio.region_results import MEASURED
 from backend.track_editor.track_table import Result, TrackRow, TrackTable
 from backend.track_editor.trim import Span, cut_span, overlap_frames, remove_span, visible_spans
 from backend.tracks.frame_range import LAST_FRAME

@@ -7,7 +7,8 @@ from typing import Any, Self
 from backend.errors import BadRequest
 from backend.formats.tasks import ChosenAnnotation, ExportControls, assign_track_numbers
 from backend.labelstudio.keyframe import Keyframe
-from backend.labelstudio.region import Region, parse_region, renumber_notes
+from backend.labelstudio.notes import renumber_notes
+from backend.labelstudio.region import Region, parse_region
 from backend.track_editor.trim import Span, visible_spans
 
 Result = Mapping[str, Any]

@@ -7,7 +7,8 @@ import pytest
 
 from backend.labelstudio.keyframe import boxes_to_percent
 from backend.labelstudio.keyframes import SampledTrack, choose_keyframes
-from backend.labelstudio.region import Region, build_results
+from backend.labelstudio.region import Region
+from backend.labelstudio.region_results import build_results
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes, box_iou

@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 from backend.errors import BadRequest
 from backend.labelstudio.commands import (
     COMMANDS,
-    MARK,
     TRACK,
     Command,
     TextQuery,
     parse_command,
     parse_text_query,
-    person_lines,
-    typed_lines,
 )
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 
@@ -177,29 +174,3 @@ def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], f
     within = parse_text_query(f"{words} from {first} to {stop}{last}")
     assert within == TextQuery(tuple(phrases), within=FrameRange(first, stop), redo=redo)
     assert parse_command(f"from {first} to {stop}") == Command(within=FrameRange(first, stop))
-
-
-@pytest.mark.parametrize(
-    ("lines", "asks", "theirs"),
-    [
-        (["red car"], "red car", ["red car"]),
-        (["person", "red car"], "red car", ["person", "red car"]),
-        (["red car", f"{MARK}2 found"], None, ["red car"]),
-        ([f"{MARK}2 found"], None, []),
-        ([f"{MARK}2 found", "person"], "person", ["person"]),
-        (["person", f"{MARK}2 found", "red car"], "red car", ["person", "red car"]),
-        (["the ▶ sign"], "the ▶ sign", ["the ▶ sign"]),
-        ("red car", "red car", ["red car"]),
-        (f"{MARK}2 found", None, []),
-        ([], None, []),
-        ([3, None], None, []),
-        (["red car", 3], "red car", ["red car"]),
-        (None, None, []),
-        ({"text": "red car"}, None, []),
-    ],
-)
-def test_the_last_line_asks_unless_it_is_ours_and_all_others_stay(
-    lines: object, asks: str | None, theirs: list[str]
-) -> None:
-    assert typed_lines(lines) == asks
-    assert person_lines(lines) == theirs

@@ -1,8 +1,9 @@
 import pytest
 
 from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
-from backend.labelstudio.region import Region, build_refusal, build_results, parse_region
+from backend.labelstudio.region import Region, parse_region
 from backend.labelstudio.region import fingerprint_keyframes as region_seal
+from backend.labelstudio.region_results import build_refusal, build_results
 from backend.labelstudio.segments import cut_segments
 from tests.labelstudio.bodies import asked_again, drawn, keyframe
 
