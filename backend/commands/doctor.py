@@ -157,9 +157,9 @@ def _check_label_studio(report: Report, client: LabelStudioClient | None, task: 
 
 def _describe_key(client: LabelStudioClient) -> str:
     """The kind of key, and whether Label Studio accepts legacy tokens."""
-    legacy = client.has_legacy_tokens() if client.is_personal else None
+    legacy = client.has_legacy_tokens() if client.auth.is_personal else None
     remark = {True: "; legacy tokens are enabled, too", False: "; legacy tokens are disabled, which is fine", None: ""}
-    return f"a {'personal access' if client.is_personal else 'legacy'} token{remark[legacy]}"
+    return f"a {'personal access' if client.auth.is_personal else 'legacy'} token{remark[legacy]}"
 
 
 def _check_task(report: Report, settings: Settings, client: LabelStudioClient, number: int) -> None:
@@ -203,7 +203,7 @@ def _try_picture(picture: str, client: LabelStudioClient, videos: TaskVideos, fi
     Raises:
         MediaError: it cannot be fetched.
     """
-    if not (picture.startswith("/") or client.serves(picture)):
+    if not (picture.startswith("/") or client.auth.serves(picture)):
         return "not stored in Label Studio, so not fetched"
     try:
         videos.try_picture(picture, client)

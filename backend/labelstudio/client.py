@@ -1,18 +1,16 @@
 """A client of Label Studio's REST API. It sends the token to Label Studio's own origin only."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from backend.errors import MediaError, SettingsError, StudioError
+from backend.errors import SettingsError, StudioError
+from backend.labelstudio.auth import TokenAuth, no_auth
 from backend.settings import Settings
 
 REACHED = (
@@ -32,8 +30,6 @@ _UPLOAD_TIMEOUT = (5.0, 600.0)
 _PAGE = 100
 _FILES = 50
 """Files per upload request; Label Studio accepts at most 100."""
-# Label Studio's access tokens are valid for 300 s.
-_ACCESS_LIFETIME = 240.0
 
 
 def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mapping[str, Any] | None:
@@ -46,7 +42,7 @@ def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mappin
     try:
         answer = requests.get(
             f"{url.rstrip('/')}/health",
-            auth=(user, password) if user else lambda request: request,
+            auth=(user, password) if user else no_auth,
             timeout=_SHORT_TIMEOUT,
             allow_redirects=False,
         )
@@ -68,9 +64,7 @@ class LabelStudioClient:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._token = token.strip()
-        self._access = ("", 0.0)
-        self._lock = threading.Lock()
+        self.auth = TokenAuth(self.url, token)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -83,16 +77,6 @@ class LabelStudioClient:
             raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return cls(settings.label_studio_url, settings.label_studio_api_key)
 
-    def serves(self, url: str) -> bool:
-        """Whether `url` has the same origin as this Label Studio."""
-        return _origin(url) == _origin(self.url)
-
-    def authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the token to a request, if it goes to this Label Studio."""
-        if self._token and request.url and self.serves(request.url):
-            request.headers["Authorization"] = self._credentials()
-        return request
-
     def release(self) -> str:
         """Label Studio's version, requested without the token.
 
@@ -100,9 +84,7 @@ class LabelStudioClient:
             StudioError: nothing answers at the address, or it is not Label Studio.
         """
         try:
-            answer = requests.get(
-                f"{self.url}/api/version/", auth=lambda request: request, timeout=_TIMEOUT, allow_redirects=False
-            )
+            answer = requests.get(f"{self.url}/api/version/", auth=no_auth, timeout=_TIMEOUT, allow_redirects=False)
             return str(answer.json()["release"])
         except (ValueError, KeyError, TypeError) as error:
             raise StudioError(
@@ -127,12 +109,6 @@ class LabelStudioClient:
             return bool(self._call("GET", "/api/jwt/settings")["legacy_api_tokens_enabled"])
         except (StudioError, KeyError, TypeError):
             return None
-
-    @property
-    def is_personal(self) -> bool:
-        """Whether the token is a personal access token; otherwise it is a legacy one."""
-        # A JWT, which can only be exchanged for a short-lived access token.
-        return self._token.count(".") == 2
 
     def backends(self, project: int) -> list[dict[str, Any]]:
         """A project's ML backends; on this call Label Studio checks whether it reaches them."""
@@ -265,7 +241,7 @@ class LabelStudioClient:
     def _call(self, method: str, path: str, timeout: tuple[float, float] = _TIMEOUT, **options: Any) -> Any:
         try:
             answer = requests.request(
-                method, self.url + path, auth=self.authorize, timeout=timeout, allow_redirects=False, **options
+                method, self.url + path, auth=self.auth, timeout=timeout, allow_redirects=False, **options
             )
         except (requests.RequestException, HTTPError) as error:
             raise StudioError(
@@ -287,28 +263,6 @@ class LabelStudioClient:
         except ValueError as error:
             raise StudioError("the response is not from Label Studio: check LABEL_STUDIO_URL") from error
 
-    def _credentials(self) -> str:
-        if not self.is_personal:
-            return f"Token {self._token}"
-        with self._lock:
-            access, until = self._access
-            if time.monotonic() >= until:
-                # No redirects, so that the token goes nowhere else; the empty auth keeps requests from reading .netrc.
-                answer = requests.post(
-                    f"{self.url}/api/token/refresh",
-                    json={"refresh": self._token},
-                    timeout=_TIMEOUT,
-                    allow_redirects=False,
-                    auth=lambda request: request,
-                )
-                if answer.status_code != 200:
-                    raise MediaError(
-                        "Label Studio refused the personal access token: set LABEL_STUDIO_API_KEY to a new one"
-                    )
-                access = answer.json()["access"]
-                self._access = access, time.monotonic() + _ACCESS_LIFETIME
-            return f"Bearer {access}"
-
 
 @contextmanager
 def _opened(files: Sequence[tuple[str, bytes | Path]]) -> Iterator[list[tuple[str, tuple[str, Any]]]]:
@@ -318,8 +272,3 @@ def _opened(files: Sequence[tuple[str, bytes | Path]]) -> Iterator[list[tuple[st
             (f"file{at}", (name, stack.enter_context(what.open("rb")) if isinstance(what, Path) else what))
             for at, (name, what) in enumerate(files)
         ]
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)

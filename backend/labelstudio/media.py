@@ -14,6 +14,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from backend.errors import MediaError
+from backend.labelstudio.auth import no_auth
 from backend.labelstudio.client import LabelStudioClient
 
 _CHUNK = 1 << 20
@@ -92,7 +93,7 @@ class MediaCache:
         """The answer to GET, redirects followed by hand so that each hop decides anew about the token."""
         for _ in range(_REDIRECTS + 1):
             answer = requests.get(
-                url, auth=client.authorize if client else _nobody, stream=True, timeout=_TIMEOUT, allow_redirects=False
+                url, auth=client.auth if client else no_auth, stream=True, timeout=_TIMEOUT, allow_redirects=False
             )
             if answer.status_code == 200:
                 return answer
@@ -122,11 +123,6 @@ class MediaCache:
             file.write(chunk)
         if announced and count < announced and "Content-Encoding" not in answer.headers:
             raise MediaError("the video's server broke off: ask again")
-
-
-def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No token; an auth of its own also keeps requests from reading a .netrc."""
-    return request
 
 
 def _whole(url: str, client: LabelStudioClient | None) -> str:

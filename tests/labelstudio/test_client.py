@@ -244,4 +244,4 @@ def test_it_serves_its_own_origin_alone() -> None:
         "http://studio.example.org/": False,
         "http://studio.example@evil.org/": False,
     }.items():
-        assert client.serves(url) is ours
+        assert client.auth.serves(url) is ours
