@@ -1,4 +1,4 @@
-"""The label config: what can be prompted, which labels it offers, where the video's url and framerate come from."""
+"""Reads a label config: its controls for prompts, its labels, and the video's url and framerate."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from defusedxml.ElementTree import fromstring
 from backend.errors import BadRequest
 
 COMMAND_CONTROL = "cmd"
-"""The control whose labels are keys to press, not classes."""
+"""The control whose labels are keys to press instead of classes."""
 WORDS, LINE = "text_prompt", "region_prompt"
-"""Our names of the line for words and of each region's line for commands. Where a config has them, other text controls
-are the annotators' own; where it has not, any text control of the video is taken for one."""
+"""Names of the text controls for text prompts and for each region's commands. If a config contains them, its other text
+controls are the annotators' own; if not, every text control of the video is used for prompts."""
 ALL = "all"
-"""The phrase that stands for every label's."""
+"""The phrase that stands for those of all labels."""
 
 DEFAULT_FRAMERATE = 24.0
-"""What Label Studio counts with where neither the tag nor the task says otherwise."""
+"""Label Studio's framerate if neither the tag nor the task sets it."""
 NUMBERS = "frame_numbers"
-"""The task's field that tells which LS frame each picture of its strip is."""
+"""The task's field with the LS frame of each picture of its strip."""
 
 
 def read_field(value: str, data: Mapping[str, Any]) -> Any:
-    """What a tag's attribute says for a task: "$name" stands for a field of the task's data."""
+    """The value of a tag's attribute for a task: "$name" refers to a field of the task's data."""
     return data.get(value[1:]) if value.startswith("$") else value
 
 
 @dataclass(frozen=True, slots=True)
 class VideoTag:
-    """The object tag `<Video>`: `value` and `framerate` as written, "$name" standing for a field of the task."""
+    """The object tag `<Video>`: `value` and `framerate` as written; "$name" refers to a field of the task."""
 
     name: str
     value: str
@@ -50,7 +50,7 @@ class VideoTag:
         return url
 
     def rate(self, data: Mapping[str, Any]) -> float:
-        """Frames per second that Label Studio counts with, from the tag or the task's data, else its default."""
+        """Frames per second that Label Studio counts with: from the tag or the task's data, or the default."""
         try:
             return float(str(read_field(self.framerate or "", data)))
         except ValueError:
@@ -63,7 +63,7 @@ class PointsControl:
 
     Attributes:
         pictures: the strip's `valueList` (or `value`) as written.
-        classes: the class that a label's objects get, for labels that say so: `<Label value="object 1" class="Car"/>`.
+        classes: the class of a label's objects, for labels that set it: `<Label value="object 1" class="Car"/>`.
     """
 
     pictures: str
@@ -72,19 +72,19 @@ class PointsControl:
 
 @dataclass(frozen=True, slots=True)
 class LabelConfig:
-    """What of a label config matters here.
+    """The parts of a label config that the backend uses.
 
     Attributes:
         videos: the Video tags by name.
-        rectangles: the name of each VideoRectangle, and of the Video that it draws on.
-        labels: for each Video's name, the classes that its Labels controls offer, in their order.
-        commands: labels of the control "cmd": keys to press, never a class.
-        dynamic: names of Videos whose labels come, at least in part, from the tasks.
-        words: the name of each line for words, and of its Video.
-        lines: names of each region's lines for commands.
+        rectangles: the name of each VideoRectangle and of its Video.
+        labels: the classes of each Video's Labels controls, in their order, by the Video's name.
+        commands: labels of the control "cmd": keys to press, never classes.
+        dynamic: names of Videos that take some or all of their labels from the tasks.
+        words: the name of each text control for text prompts and of its Video.
+        lines: names of the per-region text controls for commands.
         points: the controls for clicks, by name.
-        phrases: by class, the words that stand for it.
-        notes: what in the config cannot be prompted, and why: sentences.
+        phrases: the phrase to search for, by class.
+        notes: sentences about what cannot be prompted, and why.
     """
 
     videos: Mapping[str, VideoTag]
@@ -100,25 +100,25 @@ class LabelConfig:
 
     @property
     def video(self) -> VideoTag:
-        """The Video that boxes are drawn on; of several the first."""
+        """The Video that boxes are drawn on; the first one if there are several."""
         return self.videos[next(iter(self.rectangles.values()))]
 
     @property
     def strip(self) -> str:
-        """The strip of frames that clicks are made on, as written; empty: there is none."""
+        """The frame strip for clicks, as written; empty: there is none."""
         return next((control.pictures for control in self.points.values()), "")
 
-    def classes(self, given: tuple[str, ...], video: str) -> tuple[str, ...]:
-        """The classes among a region's labels; where none is set, the config's first.
+    def classes(self, labels: tuple[str, ...], video: str) -> tuple[str, ...]:
+        """The classes among a region's labels; if there are none, the config's first class.
 
-        Label Studio would keep the command's label on a box without a class, and from then on pressing that key on it
-        sends nothing, since the box carries no other label (seen in 1.23.2).
+        Without a class, Label Studio would keep the command's label on the box; as its only label, pressing that key
+        again would send no request (seen in 1.23.2).
 
         Raises:
             BadRequest: a label is not in the config.
         """
         offered = self.labels.get(video, ())
-        classes = tuple(label for label in given if label not in self.commands)
+        classes = tuple(label for label in labels if label not in self.commands)
         for label in classes:
             if label not in offered and video not in self.dynamic:
                 raise BadRequest(
@@ -127,32 +127,32 @@ class LabelConfig:
         return classes or offered[:1]
 
     def click_classes(self, control: str, label: str, video: str) -> tuple[str, ...]:
-        """The class of what is clicked with a label of a control for clicks: what it says, itself, or the first."""
-        says = self.points[control].classes.get(label, label)
+        """The class of an object clicked with a label: the label's `class`, the label itself, or the first class."""
+        name = self.points[control].classes.get(label, label)
         offered = self.labels.get(video, ())
-        return (says,) if says in offered else offered[:1]
+        return (name,) if name in offered else offered[:1]
 
     def classes_of_phrase(self, phrase: str, video: str) -> tuple[str, ...]:
-        """The class that a phrase means: the one whose words it is, or the only one whose words it ends with."""
+        """The class of a phrase: the class whose phrase or name it is, or the only one with which it ends."""
         offered = [label for label in self.labels.get(video, ()) if label in self.phrases]
         words = phrase.casefold().split()
         known = {label: [self.phrases[label].casefold().split(), label.casefold().split()] for label in offered}
-        exact = [label for label, ways in known.items() if words in ways]
-        ends = [label for label, ways in known.items() if any(words[-len(way) :] == way for way in ways if way)]
+        exact = [label for label, names in known.items() if words in names]
+        ends = [label for label, names in known.items() if any(words[-len(name) :] == name for name in names if name)]
         return tuple(exact[:1] or (ends if len(ends) == 1 else ()))
 
     def region_control(self, video: str) -> str:
-        """The VideoRectangle that new regions of a video belong to."""
-        return next(name for name, of in self.rectangles.items() if of == video)
+        """The VideoRectangle of a video's new regions."""
+        return next(name for name, target in self.rectangles.items() if target == video)
 
     def describe(self) -> list[str]:
-        """How the config was understood, a sentence each; what cannot be prompted comes last."""
-        told = [f"boxes: {', '.join(self.rectangles)}"]
-        told += [f"words: {', '.join(self.words)}"] if self.words else ["no words: there is no TextArea on the video"]
-        told += [f"commands of a region: {', '.join(self.lines)}"] if self.lines else []
-        told += [f"clicks: {', '.join(self.points)}"] if self.points else ["no clicks: there is no strip of frames"]
-        told += [f"track key: {', '.join(sorted(self.commands))}"] if self.commands else []
-        return told + list(self.notes)
+        """The controls that the backend recognised, a line each; what cannot be prompted comes last."""
+        lines = [f"boxes: {', '.join(self.rectangles)}"]
+        lines += [f"words: {', '.join(self.words)}"] if self.words else ["no words: there is no TextArea on the video"]
+        lines += [f"commands of a region: {', '.join(self.lines)}"] if self.lines else []
+        lines += [f"clicks: {', '.join(self.points)}"] if self.points else ["no clicks: there is no strip of frames"]
+        lines += [f"track key: {', '.join(sorted(self.commands))}"] if self.commands else []
+        return lines + list(self.notes)
 
 
 @lru_cache(maxsize=64)
@@ -186,7 +186,7 @@ def parse_label_config(xml: str) -> LabelConfig:
     dynamic: set[str] = set()
     phrases: dict[str, str] = {}
     for control in root.iter("Labels"):
-        # A label with an alias is known by it in all that Label Studio sends.
+        # Label Studio sends a label's alias instead of its value.
         labels = {_name(label): _phrase(label) for label in control.iter("Label")}
         if control.get("name") == COMMAND_CONTROL:
             commands.update(labels)
@@ -218,13 +218,13 @@ def _name(label: Element) -> str:
 
 
 def _phrase(label: Element) -> str:
-    """The words that stand for a label. Label Studio takes attributes that it does not know (seen in 1.23.2)."""
-    given = (label.get(name, "").strip() for name in ("phrase", "predicted_values"))
-    return next((words for words in given if words), _name(label).lower())
+    """The phrase to search for. Label Studio accepts attributes that it does not know (seen in 1.23.2)."""
+    phrases = (label.get(name, "").strip() for name in ("phrase", "predicted_values"))
+    return next((phrase for phrase in phrases if phrase), _name(label).lower())
 
 
 def _ours(name: str, controls: Iterable[Element]) -> list[Element]:
-    """The control of our name, or where there is none all of them."""
+    """The control with this name, or all controls if there is none."""
     controls = list(controls)
     return [tag for tag in controls if tag.get("name") == name] or controls
 
@@ -249,14 +249,14 @@ def _notes(root: Element, videos: Mapping[str, VideoTag]) -> Iterable[str]:
                 'at <Image name="frames" valueList="$frames"/>'
             )
         elif tag.get("smart") == "false":
-            yield f'clicks of "{tag.get("name")}" ask for nothing: remove its smart="false"'
+            yield f'clicks of "{tag.get("name")}" send no requests: remove its smart="false"'
     for kind in ("VideoVector", "ReactCode", "CustomInterface"):
         if root.find(f".//{kind}") is not None:
-            yield f"{kind} is of Label Studio Enterprise: the page will not open with it"
+            yield f"{kind} exists only in Label Studio Enterprise: the page cannot open with it"
     for kind in ("VideoRectangle", "TextArea"):
         for tag in root.iter(kind):
             if tag.get("toName") in videos and tag.get("smart") == "false":
-                yield f'"{tag.get("name")}" asks for nothing: replace its smart="false" by smartOnly="true"'
+                yield f'"{tag.get("name")}" sends no requests: replace its smart="false" by smartOnly="true"'
     for video in videos.values():
         if not video.framerate:
             yield (

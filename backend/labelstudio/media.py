@@ -1,4 +1,4 @@
-"""A task's video as a local file: streamed into a cache, in place only when whole."""
+"""A cache of the files that tasks refer to. A file appears in it only when its download is complete."""
 
 import hashlib
 import threading
@@ -26,9 +26,9 @@ class MediaCache:
     """A folder of downloaded files, one for each address.
 
     Args:
-        folder: where they are kept; made when first needed.
-        max_bytes: the largest file that is fetched.
-        max_seconds: the longest that one download may take.
+        folder: created on first use.
+        max_bytes: the largest file to download.
+        max_seconds: the longest time for one download.
     """
 
     def __init__(self, folder: Path, max_bytes: int, max_seconds: float) -> None:
@@ -38,17 +38,17 @@ class MediaCache:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
-        """The file behind a task's url, downloaded unless it is here; one download at a time for each file.
+        """The file at a task's url, downloaded if it is not in the cache; each file is downloaded by one thread only.
 
         Args:
-            url: http(s), or a path of Label Studio's own.
-            client: the task's Label Studio; its token goes to its own origin alone.
-            cancelled: asked often; where it says so, the download is given up.
+            url: http(s), or a path on Label Studio.
+            client: the task's Label Studio; its token is sent to its own origin only.
+            cancelled: called often during the download, which stops once this returns true.
 
         Raises:
-            MediaError: it cannot be had: why, and what mends it.
+            MediaError: the download failed.
         """
-        url = _whole(url, client)
+        url = _absolute_url(url, client)
         path = self._path(url)
         with self._locks[path.name]:
             if not path.exists():
@@ -56,18 +56,18 @@ class MediaCache:
         return path
 
     def has(self, url: str, client: LabelStudioClient | None) -> bool:
-        """Whether a file is here already.
+        """Whether a file is in the cache.
 
         Raises:
-            MediaError: its address cannot be one.
+            MediaError: the url is not valid.
         """
-        return self._path(_whole(url, client)).exists()
+        return self._path(_absolute_url(url, client)).exists()
 
     def _path(self, url: str) -> Path:
         return self._folder / hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]
 
     def forget(self, path: Path) -> None:
-        """Fetch a file anew next time: what came was not what the task meant."""
+        """Remove a file, for instance one that is not a video; the next `fetch` downloads it again."""
         path.unlink(missing_ok=True)
 
     def _download(self, url: str, client: LabelStudioClient | None, path: Path, cancelled: Callable[[], bool]) -> None:
@@ -75,8 +75,8 @@ class MediaCache:
         deadline = time.monotonic() + self._max_seconds
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._open(url, client) as answer, part.open("wb") as file:
-                self._copy(answer, file, deadline, cancelled)
+            with self._open(url, client) as response, part.open("wb") as file:
+                self._copy(response, file, deadline, cancelled)
             part.replace(path)
         except requests.RequestException as error:
             raise MediaError(f"the video could not be fetched ({type(error).__name__}): is its server up?") from error
@@ -85,57 +85,61 @@ class MediaCache:
                 f"the video could not be fetched ({type(error).__name__}): check the task's url"
             ) from error
         except OSError as error:
-            raise MediaError(f"the video could not be kept ({error.strerror}): make room in data_dir") from error
+            raise MediaError(f"the video could not be saved ({error.strerror}): make room in data_dir") from error
         finally:
             part.unlink(missing_ok=True)
 
     def _open(self, url: str, client: LabelStudioClient | None) -> requests.Response:
-        """The answer to GET, redirects followed by hand so that each hop decides anew about the token."""
+        """The response to GET. Follows redirects itself, so that every hop decides whether to send the token."""
         for _ in range(_REDIRECTS + 1):
-            answer = requests.get(
+            response = requests.get(
                 url, auth=client.auth if client else no_auth, stream=True, timeout=_TIMEOUT, allow_redirects=False
             )
-            if answer.status_code == 200:
-                return answer
-            answer.close()
-            if not answer.is_redirect:
+            if response.status_code == 200:
+                return response
+            response.close()
+            if not response.is_redirect:
                 break
-            url = urljoin(url, answer.headers["Location"])
+            url = urljoin(url, response.headers["Location"])
             if not _is_http(url):
                 raise MediaError("the video's server redirects to an address that is not http: correct the task's url")
         mend = (
-            "set LABEL_STUDIO_API_KEY to a valid token" if answer.status_code in (401, 403) else "check the task's url"
+            "set LABEL_STUDIO_API_KEY to a valid token"
+            if response.status_code in (401, 403)
+            else "check the task's url"
         )
-        raise MediaError(f"the video's server answered {answer.status_code}: {mend}")
+        raise MediaError(f"the video's server answered {response.status_code}: {mend}")
 
-    def _copy(self, answer: requests.Response, file: BinaryIO, deadline: float, cancelled: Callable[[], bool]) -> None:
-        announced = int(answer.headers.get("Content-Length") or 0)
+    def _copy(
+        self, response: requests.Response, file: BinaryIO, deadline: float, cancelled: Callable[[], bool]
+    ) -> None:
+        announced = int(response.headers.get("Content-Length") or 0)
         count = 0
-        # read1 hands over what has come: a server that drips must not outlive the deadline within one chunk.
-        while chunk := answer.raw.read1(_CHUNK, decode_content=True):
+        # read1 returns whatever has arrived, so that a slow server cannot exceed the deadline within one chunk.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
             count += len(chunk)
             if max(count, announced) > self._max_bytes:
                 raise MediaError(f"the video is larger than {self._max_bytes >> 20} MiB: raise limits.bytes")
             if time.monotonic() > deadline:
                 raise MediaError(f"the video did not arrive in {self._max_seconds:g} s: raise limits.seconds")
             if cancelled():
-                raise MediaError("nobody waits for the video any more: ask again")
+                raise MediaError("the download was cancelled: send the request again")
             file.write(chunk)
-        if announced and count < announced and "Content-Encoding" not in answer.headers:
-            raise MediaError("the video's server broke off: ask again")
+        if announced and count < announced and "Content-Encoding" not in response.headers:
+            raise MediaError("the video's server closed the connection too early: try again")
 
 
-def _whole(url: str, client: LabelStudioClient | None) -> str:
-    """A task's url with the place that it is at."""
+def _absolute_url(url: str, client: LabelStudioClient | None) -> str:
+    """A task's url, with Label Studio's address before a path."""
     if url.startswith("/"):
         if client is None:
             raise MediaError(
-                "the video is kept by Label Studio, whose address is unknown here: set LABEL_STUDIO_URL and "
+                "the video is stored in Label Studio, whose address is unknown: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY, or open the project's page once"
             )
         url = client.url + url
     if not _is_http(url):
-        raise MediaError("the video's address cannot be fetched: use http or https")
+        raise MediaError("the video's address is not valid: use http or https")
     return url
 
 

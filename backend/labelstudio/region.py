@@ -22,12 +22,12 @@ _ID_LETTERS = string.ascii_letters + string.digits
 
 @dataclass(frozen=True)
 class Region:
-    """A region as the request shows it; `id` is the track's identity.
+    """A region as a request contains it; its `id` identifies the track.
 
     Attributes:
-        beside: what other per-region controls hold for it, as results of their own.
-        line: what the person wrote last into its line for commands.
-        rest: whatever else Label Studio keeps with the region, a parent or a lock.
+        linked_results: results of other per-region controls, with the same id.
+        line: the command that a person typed into the region's text control; None: it has none.
+        other_fields: further fields of the result, such as a parent or a lock.
     """
 
     id: str
@@ -47,101 +47,101 @@ class Region:
 
     @property
     def track_id(self) -> int | None:
-        """The number that people see, where an earlier answer gave one."""
+        """The number that people see; None: no earlier response has set it."""
         return read_track_id(self.meta)
 
     @cached_property
     def is_tracked(self) -> bool:
-        """An earlier answer wrote some of its keyframes."""
-        return any(not item.is_corrected for item in self.keyframes)
+        """Whether an earlier response wrote some of its keyframes."""
+        return any(not keyframe.is_corrected for keyframe in self.keyframes)
 
     @property
     def iou(self) -> float | None:
-        """The least IoU of what the page shows with what was tracked, as an earlier answer knew it."""
-        known = read_number(self.meta.get("iou"))
-        return known if known is not None and 0 <= known <= 1 else None
+        """Minimum IoU of the boxes that the page shows with the tracked ones; None: unknown."""
+        iou = read_number(self.meta.get("iou"))
+        return iou if iou is not None and 0 <= iou <= 1 else None
 
     @property
     def is_asked(self) -> bool:
-        """The person asked for it: marked by Label Studio as changed, or drawn by hand and not tracked yet."""
+        """Whether the request asks to track it: it was changed, or drawn by hand and not tracked yet."""
         return self.origin == "prediction-changed" or (self.origin == "manual" and not self.is_tracked)
 
     @property
     def is_partial(self) -> bool:
-        """The last answer to it lacked frames."""
+        """Whether the last response did not cover all frames."""
         return "partial" in self.meta
 
     @cached_property
     def humans(self) -> tuple[Keyframe, ...]:
-        """A person's keyframes. Where every one was deleted from an unfinished track, its first one stands in."""
-        humans = tuple(item for item in self.keyframes if item.is_human)
+        """A person's keyframes. If an unfinished track has none left, its first keyframe is used instead."""
+        humans = tuple(keyframe for keyframe in self.keyframes if keyframe.is_human)
         return humans or (self.keyframes[:1] if self.is_partial else ())
 
     def anchors(self, *, is_commanded: bool) -> tuple[Keyframe, ...]:
-        """What a track is made between: a person's keyframes, or its own first one where a command needs one."""
+        """The keyframes to track from: a person's, or if there are none and a command was typed, the first one."""
         return self.humans or (self.keyframes[:1] if is_commanded else ())
 
     @cached_property
     def is_untouched(self) -> bool:
-        """Its keyframes are as we answered them: nobody set one or deleted one."""
-        return not any(item.is_human for item in self.keyframes) and self.meta.get("seal") == fingerprint_keyframes(
-            self.keyframes
-        )
+        """Whether nobody has set, changed or deleted a keyframe since the last response."""
+        return not any(keyframe.is_human for keyframe in self.keyframes) and self.meta.get(
+            "seal"
+        ) == fingerprint_keyframes(self.keyframes)
 
     @cached_property
     def deleted(self) -> frozenset[int]:
-        """Frames on which the last answer knew a human keyframe that is gone."""
-        return _frames(self.meta.get("human")) - {item.frame for item in self.keyframes}
+        """Frames of human keyframes that were deleted since the last response."""
+        return _frames(self.meta.get("human")) - {keyframe.frame for keyframe in self.keyframes}
 
     @cached_property
     def corrections(self) -> Mapping[int, BoxScale]:
-        """LS frames on which a person set the box of a track that was there, and what is known of its size from them.
+        """Scales of the boxes with which a person corrected an existing track, by LS frame.
 
-        What the track was first made of is none: people draw that roughly.
+        The boxes that the track was started from do not count: people draw them roughly.
         """
-        humans = {item.frame for item in self.keyframes if item.is_human}
-        before = parse_scales(self.meta.get("corrected"))
-        changed = {item.frame for item in self.keyframes if item.is_corrected and not item.is_toggled}
-        found = {frame: one for frame, one in before.items() if frame in humans}
-        # As it was changed since, nothing is known of it yet.
-        return found | {frame: UNKNOWN for frame in changed if self.is_tracked or frame in found}
+        humans = {keyframe.frame for keyframe in self.keyframes if keyframe.is_human}
+        changed = {keyframe.frame for keyframe in self.keyframes if keyframe.is_corrected and not keyframe.is_toggled}
+        scales = parse_scales(self.meta.get("corrected"))
+        scales = {frame: scale for frame, scale in scales.items() if frame in humans}
+        # A box that was changed since has no measured scale yet.
+        return scales | {frame: UNKNOWN for frame in changed if self.is_tracked or frame in scales}
 
-    def hides(self, item: Keyframe) -> bool:
-        """A person said that the object is gone after `item`, one of their keyframes.
+    def hides(self, keyframe: Keyframe) -> bool:
+        """Whether a person marked the object as absent after `keyframe`, which is theirs.
 
-        `enabled: false` alone does not say so: Label Studio keeps it when the end of a track is dragged, and hands it
-        on to keyframes that are added after the end.
+        `enabled: false` alone does not mean this: Label Studio keeps it when a person drags the end of a track, and
+        copies it to keyframes that they add after the end.
         """
-        if item.enabled or item.frame in self._ends:
+        if keyframe.enabled or keyframe.frame in self._ends:
             return False
-        return item.is_toggled or not item.is_corrected or item.frame not in self._after_hidden
+        return keyframe.is_toggled or not keyframe.is_corrected or keyframe.frame not in self._after_hidden
 
     @cached_property
     def _ends(self) -> frozenset[int]:
-        """Frames whose `enabled: false` the last answer did not take for the person's."""
+        """Frames with an `enabled: false` that the last response did not attribute to a person."""
         return _frames(self.meta.get("ends"))
 
     @cached_property
     def _after_hidden(self) -> frozenset[int]:
-        return frozenset(item.frame for previous, item in pairwise(self.keyframes) if not previous.enabled)
+        return frozenset(keyframe.frame for before, keyframe in pairwise(self.keyframes) if not before.enabled)
 
 
 def new_region_id() -> str:
-    """As Label Studio makes them."""
+    """A random id of the form that Label Studio generates."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(10))
 
 
 def parse_region(
-    result: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (), lines: Container[str] = ()
+    result: Mapping[str, Any], linked_results: Sequence[Mapping[str, Any]] = (), lines: Container[str] = ()
 ) -> Region:
     """Read one result of type `videorectangle`.
 
     Args:
-        beside: the request's other results with the same id.
-        lines: names of the controls in which regions take commands: what they hold is no person's note.
+        linked_results: the request's other results with the same id.
+        lines: names of the text controls for commands; their results become `Region.line`.
 
     Raises:
-        BadRequest: it has no id, no tag names or no sequence that can be read.
+        BadRequest: the id, a tag name or the sequence is missing or invalid.
     """
     value, meta = result.get("value"), result.get("meta")
     names = {key: result.get(key) for key in ("id", "from_name", "to_name")}
@@ -158,29 +158,31 @@ def parse_region(
         frames_count=_whole(value.get("framesCount")),
         duration=read_number(value.get("duration")),
         framerate=_framerate(value["sequence"]),
-        linked_results=tuple(one for one in beside if one.get("from_name") not in lines),
-        line=next((typed_lines(read_texts(one)) for one in beside if one.get("from_name") in lines), None),
-        other_fields={key: kept for key, kept in result.items() if key not in _WRITTEN},
+        linked_results=tuple(linked for linked in linked_results if linked.get("from_name") not in lines),
+        line=next(
+            (typed_lines(read_texts(linked)) for linked in linked_results if linked.get("from_name") in lines), None
+        ),
+        other_fields={key: content for key, content in result.items() if key not in _WRITTEN},
     )
 
 
 def read_texts(result: Mapping[str, Any]) -> object:
-    """What a text control holds, as the request has it."""
+    """The text of a text control's result, as received."""
     value = result.get("value")
     return value.get("text") if isinstance(value, Mapping) else None
 
 
 def read_track_id(meta: object) -> int | None:
-    """The number that an earlier answer gave to the track with this `meta`."""
+    """The track id in a region's `meta`; None: no response has set it."""
     return _whole(meta.get("track_id")) if isinstance(meta, Mapping) else None
 
 
-def fingerprint_keyframes(items: Iterable[Keyframe]) -> str:
-    """A fingerprint of all keyframes: that a person deleted one shows in it.
+def fingerprint_keyframes(keyframes: Iterable[Keyframe]) -> str:
+    """A fingerprint of all keyframes, which also changes when a person deletes one.
 
-    Not of the class: Label Studio gives an active one to all that is answered, and it stays as the page has it.
+    The class is not part of it: Label Studio sets the class that is selected on every region of a response.
     """
-    return hashlib.sha256("|".join(item.fingerprint for item in items).encode()).hexdigest()[:8]
+    return hashlib.sha256("|".join(keyframe.fingerprint for keyframe in keyframes).encode()).hexdigest()[:8]
 
 
 def _whole(value: object) -> int | None:
@@ -189,12 +191,11 @@ def _whole(value: object) -> int | None:
 
 
 def _frames(value: object) -> frozenset[int]:
-    listed = value if isinstance(value, list) else []
-    return frozenset(frame for frame in listed if isinstance(frame, int))
+    return frozenset(frame for frame in value if isinstance(frame, int)) if isinstance(value, list) else frozenset()
 
 
 def _framerate(keyframes: Sequence[Mapping[str, Any]]) -> float | None:
-    """Label Studio writes `time` = frame / framerate into every keyframe."""
+    """The framerate, from `time` = frame / framerate, which Label Studio writes into every keyframe."""
     for keyframe in keyframes:
         seconds = read_number(keyframe.get("time"))
         if seconds:

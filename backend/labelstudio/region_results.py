@@ -15,7 +15,7 @@ MEASURED = ("score", "iou", "interpolated")
 
 def build_results(
     region: Region,
-    items: Sequence[Keyframe],
+    keyframes: Sequence[Keyframe],
     *,
     framerate: float,
     labels: Sequence[str],
@@ -26,25 +26,29 @@ def build_results(
     iou: float | None = None,
     made_of: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """The region as it is answered, under its own id, so that it replaces what the page shows; and what is beside it.
+    """A tracked region, which replaces the one on the page by its id, and its linked results.
 
     Args:
-        items: all keyframes of the track.
+        keyframes: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
-        partial: frames done and to do, where some are missing.
-        iou: the least of what the page shows between keyframes with what was tracked; None: not known.
-        made_of: what it was made of, where that was no box: kept in `meta` to know it again.
+        partial: the number of tracked frames and of all, if some are missing.
+        iou: minimum IoU of the boxes that the page shows with the tracked ones; None: unknown.
+        made_of: further fields of `meta` for a track that was not started from a box, to recognise it later.
     """
-    items = sorted(items, key=lambda item: item.frame)
-    meta = {**region.meta, "track_id": track_id, "human": [item.frame for item in items if item.is_human]}
-    meta["ends"] = [item.frame for item in items if not (item.enabled or (item.is_human and region.hides(item)))]
+    keyframes = sorted(keyframes, key=lambda keyframe: keyframe.frame)
+    meta = {**region.meta, "track_id": track_id, "human": [key.frame for key in keyframes if key.is_human]}
+    meta["ends"] = [key.frame for key in keyframes if not (key.enabled or (key.is_human and region.hides(key)))]
     for key in ("partial", "at", "corrected", *MEASURED):
         meta.pop(key, None)
     if region.corrections:
         meta["corrected"] = scales_to_json(region.corrections)
-    meta |= {"seal": fingerprint_keyframes(items), "interpolated": _interpolated(region, items), **(made_of or {})}
+    meta |= {
+        "seal": fingerprint_keyframes(keyframes),
+        "interpolated": _interpolated(region, keyframes),
+        **(made_of or {}),
+    }
     meta |= {} if score is None else {"score": round(score, 4)}
-    # Rounded down, so that it holds.
+    # Rounded down: it is a minimum.
     meta |= {} if iou is None else {"iou": math.floor(iou * 1e4) / 1e4}
     details = []
     if partial:
@@ -53,35 +57,35 @@ def build_results(
         meta["partial"] = {"done": done, "total": total}
     details += [engine] if score is None else [engine, f"{score:.2f}"]
     if labels and not set(labels) & set(region.labels):
-        details.append("given without a class: check its label")
+        details.append("no class was set: check its label")
     meta["text"] = note_track(region.meta, track_id, details)
-    return _results(region, [item.to_json(framerate) for item in items], labels, meta, "prediction", score)
+    return _results(region, [keyframe.to_json(framerate) for keyframe in keyframes], labels, meta, "prediction", score)
 
 
 def build_refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
-    """The region as it came, corrections still unanswered, with the reason where the person can read it."""
+    """The region as received, so that its corrections count in the next request, with the reason in its Info panel."""
     meta = {**region.meta, "text": note_refusal(region.meta, reason)}
-    return _as_it_came(region, labels, framerate, meta, region.origin)
+    return _as_received(region, labels, framerate, meta, region.origin)
 
 
 def build_unchanged(
     region: Region, labels: Sequence[str], framerate: float, reason: str | None = None, *, is_partial: bool = True
 ) -> list[dict[str, Any]]:
-    """The region as it came and not asked for any more, with a reason where there is one.
+    """The region as received, but no longer marked as changed, with a reason in its Info panel if there is one.
 
     Args:
-        is_partial: more of it may come, where it lacks frames.
+        is_partial: keep the mark that frames are missing.
     """
-    told = {"text": note_refusal(region.meta, reason)} if reason else {}
-    meta = {key: known for key, known in region.meta.items() if is_partial or key != "partial"}
-    return _as_it_came(region, labels, framerate, meta | told, "prediction")
+    notes = {"text": note_refusal(region.meta, reason)} if reason else {}
+    meta = {key: value for key, value in region.meta.items() if is_partial or key != "partial"}
+    return _as_received(region, labels, framerate, meta | notes, "prediction")
 
 
-def _as_it_came(
+def _as_received(
     region: Region, labels: Sequence[str], framerate: float, meta: Mapping[str, Any], origin: str
 ) -> list[dict[str, Any]]:
     return _results(
-        region, [item.to_unchanged_json(framerate) for item in region.keyframes], labels, meta, origin, region.score
+        region, [key.to_unchanged_json(framerate) for key in region.keyframes], labels, meta, origin, region.score
     )
 
 
@@ -100,17 +104,17 @@ def _results(
     result: dict[str, Any] = {"id": region.id, "type": TYPE, "from_name": region.from_name, "to_name": region.to_name}
     result |= {**region.other_fields, "origin": origin, "meta": meta, "value": value}
     result |= {"score": round(score, 4)} if score is not None else {}
-    # Label Studio replaces the whole region: what is not said again is gone. Its copies of the box are not needed.
+    # Label Studio replaces the whole region, so linked results have to be sent again; their copies of the box do not.
     copies = {"sequence", "framesCount", "duration"}
-    beside = [
-        {**one, "value": {key: kept for key, kept in one["value"].items() if key not in copies}}
-        for one in region.linked_results
-        if isinstance(one.get("value"), Mapping)
+    linked_results = [
+        {**linked, "value": {key: content for key, content in linked["value"].items() if key not in copies}}
+        for linked in region.linked_results
+        if isinstance(linked.get("value"), Mapping)
     ]
-    return [result, *beside]
+    return [result, *linked_results]
 
 
-def _interpolated(region: Region, items: Sequence[Keyframe]) -> float:
-    """The share of the frames that show the box on which no keyframe is; a last one that is enabled goes to the end."""
-    stop = max(region.frames_count or 0, items[-1].frame) + 1
-    return round(1 - len(items) / count_visible_frames(items, stop), 4)
+def _interpolated(region: Region, keyframes: Sequence[Keyframe]) -> float:
+    """The share of frames with a box but without a keyframe; an enabled last keyframe lasts to the end of the video."""
+    stop = max(region.frames_count or 0, keyframes[-1].frame) + 1
+    return round(1 - len(keyframes) / count_visible_frames(keyframes, stop), 4)

@@ -1,4 +1,4 @@
-"""Tasks' videos: fetched into `data_dir` if need be, and opened within the limits."""
+"""Downloads tasks' videos into `data_dir` and opens them, within the limits of the settings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from backend.video import Picture, SharedVideo, Video, VideoLimits
 from backend.video.frame_clock import FrameClock
 
 FrameReader = Callable[[int], Picture]
-"""The picture that an LS frame shows, or a BadRequest: there is no such frame."""
+"""Returns the picture that an LS frame shows; raises BadRequest if there is no such frame."""
 
 
 def frame_reader(video: Video, framerate: float) -> FrameReader:
-    """Pictures of an open video.
+    """A reader of an open video.
 
     Args:
-        framerate: what the page counts with.
+        framerate: frames per second that Label Studio counts with.
     """
     clock = FrameClock(video.times, video.end, framerate)
 
@@ -31,38 +31,38 @@ def frame_reader(video: Video, framerate: float) -> FrameReader:
 
 
 class TaskVideos:
-    """All that one process opens."""
+    """The videos that one process opens."""
 
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
         self._media = MediaCache(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
         self.limits = VideoLimits.from_settings(settings)
-        self._held = SharedVideo(self.limits)
+        self._shared = SharedVideo(self.limits)
 
     def close(self) -> None:
-        """Close what is held open."""
-        self._held.close()
+        """Close the shared video."""
+        self._shared.close()
 
     def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool]) -> Path:
-        """A task's file; as for `Media.fetch`."""
+        """A task's file; see `MediaCache.fetch`."""
         return self._media.fetch(url, client, cancelled)
 
     def has(self, url: str, client: LabelStudioClient | None) -> bool:
-        """Whether a task's file is here already; as for `Media.has`."""
+        """Whether a task's file is in the cache; see `MediaCache.has`."""
         return self._media.has(url, client)
 
     def forget(self, path: Path) -> None:
-        """Fetch a file anew next time."""
+        """Remove a file from the cache."""
         self._media.forget(path)
 
     def open(self, url: str, client: LabelStudioClient | None) -> Video:
-        """A task's video; a file that is none is not kept.
+        """Open a task's video. A file that is not a video is removed from the cache.
 
         Args:
-            url, client: as for `Media.fetch`.
+            url, client: see `MediaCache.fetch`.
 
         Raises:
-            BackendError: it cannot be had or decoded.
+            BackendError: the video cannot be downloaded or decoded.
         """
         path = self._media.fetch(url, client)
         try:
@@ -73,29 +73,29 @@ class TaskVideos:
 
     @contextmanager
     def look(self, url: str, client: LabelStudioClient | None) -> Iterator[Video]:
-        """As `open`, for who looks again and again: the video stays open, and one looks at a time."""
+        """As `open`, for repeated use: the video stays open, and one thread uses it at a time."""
         path = self._media.fetch(url, client)
         try:
-            with self._held.open(path) as video:
+            with self._shared.open(path) as video:
                 yield video
         except BadVideo:
             self._media.forget(path)
             raise
 
     def local(self, path: str) -> Video:
-        """A video that a file of tasks names by its path on this machine.
+        """Open a video by its path on this machine, for tasks read from a file.
 
         Raises:
-            BackendError: it is not there, or cannot be decoded.
+            BackendError: the file does not exist, or cannot be decoded.
         """
         if not path or "://" in path or not Path(path).is_file():
-            raise MediaError("it is not on this machine, --project or --task fetches it")
+            raise MediaError("the video is not on this machine: use --project or --task to download it")
         return Video(Path(path), self.limits)
 
     def try_picture(self, url: str, client: LabelStudioClient | None) -> None:
-        """Fetch a picture, and keep nothing.
+        """Check that a picture can be downloaded, without keeping it.
 
         Raises:
-            MediaError: it cannot be had.
+            MediaError: the download failed.
         """
         self._media.forget(self._media.fetch(url, client))

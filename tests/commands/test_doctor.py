@@ -416,7 +416,7 @@ def test_a_task_that_is_not_there(told, studio: Studio) -> None:
 
 def test_what_cannot_be_prompted_is_a_warning(told, studio: Studio) -> None:
     studio.config = CONFIG.replace("<VideoRectangle", '<VideoRectangle smart="false"')
-    assert 'warn  label config: "box" asks for nothing: replace its smart="false" by smartOnly="true"' in told(
+    assert 'warn  label config: "box" sends no requests: replace its smart="false" by smartOnly="true"' in told(
         "--task", "3"
     )
 

@@ -386,7 +386,7 @@ def test_what_the_config_cannot_do_is_told_first(studio: Studio, prepare, clip: 
     studio.label_config = CONFIG.replace('smart="true"', 'smart="false"')
     task_of(studio, clip)
     assert prepare() == 0
-    assert prepare.told[0] == 'clicks of "points" ask for nothing: remove its smart="false"'
+    assert prepare.told[0] == 'clicks of "points" send no requests: remove its smart="false"'
 
 
 def test_a_config_without_boxes_ends_it_before_anything_is_made(studio: Studio, prepare, clip: Path) -> None:

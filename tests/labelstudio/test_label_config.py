@@ -229,15 +229,15 @@ def test_a_phrase_that_could_mean_two_classes_means_none_unless_it_is_ones_own_w
         ('<KeyPointLabels name="dots" toName="video" smart="false"/>', '"dots" breaks the page'),
         (
             STRIP + '<KeyPointLabels name="dots" toName="frames" smart="false"/>',
-            'clicks of "dots" ask for nothing: remove its smart="false"',
+            'clicks of "dots" send no requests: remove its smart="false"',
         ),
         (
             '<TextArea name="find" toName="video" smart="false"/>',
-            '"find" asks for nothing: replace its smart="false" by smartOnly="true"',
+            '"find" sends no requests: replace its smart="false" by smartOnly="true"',
         ),
-        ('<VideoRectangle name="rect" toName="video" smart="false"/>', '"rect" asks for nothing'),
-        ('<View><VideoVector name="v" toName="video"/></View>', "VideoVector is of Label Studio Enterprise"),
-        ('<ReactCode name="r" toName="video"/>', "ReactCode is of Label Studio Enterprise"),
+        ('<VideoRectangle name="rect" toName="video" smart="false"/>', '"rect" sends no requests'),
+        ('<View><VideoVector name="v" toName="video"/></View>', "VideoVector exists only in Label Studio Enterprise"),
+        ('<ReactCode name="r" toName="video"/>', "ReactCode exists only in Label Studio Enterprise"),
         (
             '<Video name="film" value="$film"/>',
             'counted at 24 a second: add framerate="\\$fps" to the Video "film", and fps to the tasks',

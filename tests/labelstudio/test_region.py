@@ -223,7 +223,7 @@ def test_a_class_that_was_assumed_is_said_to_be() -> None:
     (result,) = build_results(
         asked, asked.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
     )
-    assert "given without a class: check its label" in result["meta"]["text"][0]
+    assert "no class was set: check its label" in result["meta"]["text"][0]
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:
