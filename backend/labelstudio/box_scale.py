@@ -39,15 +39,14 @@ def measure_scale(person: Box, model: Box) -> BoxScale:
     less, more = np.sort(np.abs(outwards), axis=0)
     agree = (np.prod(np.sign(outwards), axis=0) > 0) & (less >= _AGREE * more)
     factors = np.clip((drawn[2:] - drawn[:2]) / (seen[2:] - seen[:2]), 1 / _LARGEST, _LARGEST)
-    wide, high = (float(one) if known else None for one, known in zip(np.log(factors), agree, strict=True))
+    wide, high = (float(scale) if is_known else None for scale, is_known in zip(np.log(factors), agree, strict=True))
     return wide, high
 
 
 def mean_scale(known: Sequence[BoxScale]) -> tuple[float, float]:
     """Mean scale of several corrections, closer to 0 the fewer there are; 0 if none is known."""
-    said = [[one[axis] for one in known] for axis in range(2)]
-    numbers = [[one for one in some if one is not None] for some in said]
-    wide, high = (sum(some) / (len(some) + _DOUBT) for some in numbers)
+    axes = [[value for scale in known if (value := scale[axis]) is not None] for axis in range(2)]
+    wide, high = (sum(values) / (len(values) + _DOUBT) for values in axes)
     return wide, high
 
 
@@ -70,14 +69,16 @@ def scale_boxes(boxes: Boxes, by: tuple[float, float], size: tuple[int, int]) ->
 
 def parse_scales(value: object) -> dict[int, BoxScale]:
     """Read the output of `scales_to_json`, by LS frame; invalid entries are skipped."""
-    found: dict[int, BoxScale] = {}
+    scales: dict[int, BoxScale] = {}
     limit = math.log(_LARGEST) + 1e-3
-    for frame, one in value.items() if isinstance(value, Mapping) else ():
-        if re.fullmatch("[0-9]{1,9}", str(frame)) and isinstance(one, list) and len(one) == 2:
-            found[int(frame)] = read_number(one[0], limit), read_number(one[1], limit)
-    return found
+    for frame, pair in value.items() if isinstance(value, Mapping) else ():
+        if re.fullmatch("[0-9]{1,9}", str(frame)) and isinstance(pair, list) and len(pair) == 2:
+            scales[int(frame)] = read_number(pair[0], limit), read_number(pair[1], limit)
+    return scales
 
 
 def scales_to_json(known: Mapping[int, BoxScale]) -> dict[str, list[float | None]]:
     """Scales by LS frame as JSON."""
-    return {str(frame): [one if one is None else round(one, 4) for one in known[frame]] for frame in sorted(known)}
+    return {
+        str(frame): [None if scale is None else round(scale, 4) for scale in known[frame]] for frame in sorted(known)
+    }

@@ -40,18 +40,18 @@ def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mappin
         user, password: credentials for Basic authentication, if the backend requires them.
     """
     try:
-        answer = requests.get(
+        response = requests.get(
             f"{url.rstrip('/')}/health",
             auth=(user, password) if user else no_auth,
             timeout=_SHORT_TIMEOUT,
             allow_redirects=False,
         )
-        told = answer.json()
+        health = response.json()
     except ValueError:
         return {}
     except requests.RequestException:
         return None
-    return told if isinstance(told, Mapping) and answer.ok else {}
+    return health if isinstance(health, Mapping) and response.ok else {}
 
 
 class LabelStudioClient:
@@ -84,8 +84,8 @@ class LabelStudioClient:
             StudioError: nothing answers at the address, or it is not Label Studio.
         """
         try:
-            answer = requests.get(f"{self.url}/api/version/", auth=no_auth, timeout=_TIMEOUT, allow_redirects=False)
-            return str(answer.json()["release"])
+            response = requests.get(f"{self.url}/api/version/", auth=no_auth, timeout=_TIMEOUT, allow_redirects=False)
+            return str(response.json()["release"])
         except (ValueError, KeyError, TypeError) as error:
             raise StudioError(
                 "this is not Label Studio: set label_studio_url to its address, such as http://localhost:8080"
@@ -112,8 +112,8 @@ class LabelStudioClient:
 
     def backends(self, project: int) -> list[dict[str, Any]]:
         """A project's ML backends; on this call Label Studio checks whether it reaches them."""
-        found: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
-        return found
+        backends: list[dict[str, Any]] = self._call("GET", "/api/ml", params={"project": project})
+        return backends
 
     def add_backend(self, project: int, url: str, user: str = "", password: str = "") -> None:
         """Connect a project to an interactive ML backend.
@@ -147,8 +147,8 @@ class LabelStudioClient:
         Raises:
             StudioError: there is no such project, or Label Studio does not answer; as for all methods below.
         """
-        found: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
-        return found
+        fields: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
+        return fields
 
     def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
         """All tasks of a project, or of a tab (view) of its Data Manager, oldest first."""
@@ -157,8 +157,8 @@ class LabelStudioClient:
 
     def task(self, task: int) -> dict[str, Any]:
         """One task."""
-        found: dict[str, Any] = self._call("GET", f"/api/tasks/{task}")
-        return found
+        fields: dict[str, Any] = self._call("GET", f"/api/tasks/{task}")
+        return fields
 
     def add_task(self, project: int, data: Mapping[str, Any]) -> int:
         """Create a task and return its id."""
@@ -170,9 +170,9 @@ class LabelStudioClient:
 
     def predictions(self, task: int) -> list[dict[str, Any]]:
         """A task's predictions."""
-        found = self._call("GET", "/api/predictions", params={"task": task})
-        listed: list[dict[str, Any]] = found["results"] if isinstance(found, dict) else found
-        return listed
+        response = self._call("GET", "/api/predictions", params={"task": task})
+        predictions: list[dict[str, Any]] = response["results"] if isinstance(response, dict) else response
+        return predictions
 
     def add_prediction(self, task: int, prediction: Mapping[str, Any]) -> None:
         """Add a prediction to a task; annotations and drafts are not changed."""
@@ -184,13 +184,13 @@ class LabelStudioClient:
 
     def annotations(self, task: int) -> list[dict[str, Any]]:
         """A task's annotations, without skipped ones. Unlike `task`, this requests no predictions from backends."""
-        found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
-        return found
+        annotations: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
+        return annotations
 
     def drafts(self, task: int) -> list[dict[str, Any]]:
         """A task's drafts, of all users."""
-        found: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/drafts")
-        return found
+        drafts: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/drafts")
+        return drafts
 
     def set_result(self, kind: str, number: int, result: Sequence[Mapping[str, Any]]) -> None:
         """Replace the result of an annotation or a prediction.
@@ -202,8 +202,10 @@ class LabelStudioClient:
 
     def uploads(self, project: int) -> list[dict[str, Any]]:
         """The files that were uploaded to a project: `file` is the path, `size` is in bytes."""
-        found: list[dict[str, Any]] = self._call("GET", f"/api/projects/{project}/file-uploads", params={"all": "true"})
-        return found
+        uploads: list[dict[str, Any]] = self._call(
+            "GET", f"/api/projects/{project}/file-uploads", params={"all": "true"}
+        )
+        return uploads
 
     def upload(self, project: int, files: Sequence[tuple[str, bytes | Path]]) -> list[str]:
         """Upload files to a project without creating tasks.
@@ -218,29 +220,29 @@ class LabelStudioClient:
         for start in range(0, len(files), _FILES):
             part = files[start : start + _FILES]
             with _opened(part) as streams:
-                kept = self._call(
+                ids = self._call(
                     "POST",
                     f"/api/projects/{project}/import",
                     params={"commit_to_project": "false"},
                     files=streams,
                     timeout=_UPLOAD_TIMEOUT,
                 )["file_upload_ids"]
-            listed = self._call("GET", f"/api/projects/{project}/file-uploads", params={"ids": json.dumps(kept)})
-            paths = {one["id"]: one["file"] for one in listed}
-            addresses += [f"/data/{paths[number]}" for number in kept]
+            uploads = self._call("GET", f"/api/projects/{project}/file-uploads", params={"ids": json.dumps(ids)})
+            paths = {upload["id"]: upload["file"] for upload in uploads}
+            addresses += [f"/data/{paths[file_id]}" for file_id in ids]
         return addresses
 
     def _pages(self, path: str, params: Mapping[str, Any], key: str, total: str) -> Iterator[dict[str, Any]]:
         """The items of a paginated list: `key` is the field of the items, `total` that of their number."""
         page, seen, count = 1, 0, 1
         while seen < count:
-            answer = self._call("GET", path, params={**params, "page": page, "page_size": _PAGE})
-            yield from answer[key]
-            page, seen, count = page + 1, seen + _PAGE, answer[total]
+            response = self._call("GET", path, params={**params, "page": page, "page_size": _PAGE})
+            yield from response[key]
+            page, seen, count = page + 1, seen + _PAGE, response[total]
 
     def _call(self, method: str, path: str, timeout: tuple[float, float] = _TIMEOUT, **options: Any) -> Any:
         try:
-            answer = requests.request(
+            response = requests.request(
                 method, self.url + path, auth=self.auth, timeout=timeout, allow_redirects=False, **options
             )
         except (requests.RequestException, HTTPError) as error:
@@ -251,15 +253,15 @@ class LabelStudioClient:
             raise StudioError(
                 "the key contains invalid characters: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
             ) from None
-        if answer.status_code in (401, 403):
-            raise StudioError(_LEGACY if "legacy token" in answer.text else _REFUSED)
-        if answer.status_code == 404:
+        if response.status_code in (401, 403):
+            raise StudioError(_LEGACY if "legacy token" in response.text else _REFUSED)
+        if response.status_code == 404:
             raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number", is_final=True)
-        if not answer.ok or answer.is_redirect:
-            is_final = answer.status_code in range(400, 500) and answer.status_code not in (408, 429)
-            raise StudioError(f"Label Studio answers {answer.status_code} to {method} {path}", is_final)
+        if not response.ok or response.is_redirect:
+            is_final = response.status_code in range(400, 500) and response.status_code not in (408, 429)
+            raise StudioError(f"Label Studio answers {response.status_code} to {method} {path}", is_final)
         try:
-            return answer.json() if answer.content else None
+            return response.json() if response.content else None
         except ValueError as error:
             raise StudioError("the response is not from Label Studio: check LABEL_STUDIO_URL") from error
 

@@ -64,8 +64,8 @@ def parse_text_query(line: str) -> TextQuery:
     Raises:
         BadRequest: a phrase is empty, or the frames are invalid.
     """
-    found = _END.match(" ".join(line.split()))
-    what, at, first, last, redo = found.groups() if found else (line, None, None, None, None)
+    match = _END.match(" ".join(line.split()))
+    what, at, first, last, redo = match.groups() if match else (line, None, None, None, None)
     phrases = tuple(dict.fromkeys(phrase.strip() for phrase in what.split(",")))
     if not all(phrases):
         raise BadRequest("a phrase is empty: write what to find, as in: red car, person")
@@ -80,10 +80,10 @@ def parse_command(line: str) -> Command:
     Raises:
         BadRequest: the command is unknown.
     """
-    found = _COMMANDS.fullmatch(" ".join(line.split()))
-    if not found:
+    command = _COMMANDS.fullmatch(" ".join(line.split()))
+    if not command:
         raise BadRequest(f'"{line.strip()[:40]}" is not a command; use one of: {COMMANDS}')
-    word, first, last, frames = found.groups()
+    word, first, last, frames = command.groups()
     match (word or "").casefold():  # the regular expression also matches "ſtop"
         case "back":
             return Command(direction="backward")

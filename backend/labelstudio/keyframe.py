@@ -89,8 +89,8 @@ def parse_keyframes(sequence: object) -> tuple[Keyframe, ...]:
     """
     if not isinstance(sequence, list) or not sequence:
         raise BadRequest("the region has no keyframe: draw its box again")
-    items = {item.frame: item for item in map(_parse_keyframe, sequence)}
-    return tuple(items[frame] for frame in sorted(items))
+    keyframes = {keyframe.frame: keyframe for keyframe in map(_parse_keyframe, sequence)}
+    return tuple(keyframes[frame] for frame in sorted(keyframes))
 
 
 def _parse_keyframe(keyframe: object) -> Keyframe:
@@ -117,9 +117,9 @@ def _parse_keyframe(keyframe: object) -> Keyframe:
     )
 
 
-def mark_as_ours(item: Keyframe) -> Keyframe:
+def mark_as_ours(keyframe: Keyframe) -> Keyframe:
     """A copy marked as set by the backend."""
-    return replace(item, fp=item.fingerprint, human=False)
+    return replace(keyframe, fp=keyframe.fingerprint, human=False)
 
 
 def boxes_to_percent(boxes: Boxes, width: int, height: int) -> Boxes:
@@ -135,15 +135,15 @@ def percent_corners(boxes: Boxes) -> Boxes:
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
-def boxes_at(items: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
+def boxes_at(keyframes: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
     """The boxes that the page shows for these keyframes on k LS frames: shape (k, 4), percent; NaN where it shows none.
 
     As Label Studio 1.23.2 does (getShape, isInLifespan): linear between keyframes, nothing before the first one and
     after one with `enabled: false`; the last one holds to the end.
     """
-    rows, places = np.full((len(frames), 4), np.nan), np.array([item.frame for item in items])
-    corners = np.array([[item.x, item.y, item.width, item.height] for item in items], float)
-    enabled = np.array([item.enabled for item in items])
+    rows, places = np.full((len(frames), 4), np.nan), np.array([key.frame for key in keyframes])
+    corners = np.array([[key.x, key.y, key.width, key.height] for key in keyframes], float)
+    enabled = np.array([key.enabled for key in keyframes])
     last = np.searchsorted(places, frames, side="right") - 1
     there = (last >= 0) & (enabled[last] | (places[last] == frames))
     for axis in range(4):
@@ -151,7 +151,7 @@ def boxes_at(items: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
     return np.round(rows, 4)
 
 
-def count_visible_frames(items: Sequence[Keyframe], stop: int) -> int:
+def count_visible_frames(keyframes: Sequence[Keyframe], stop: int) -> int:
     """The number of LS frames before `stop` on which these keyframes show a box."""
-    ends = [*(item.frame for item in items[1:]), stop]
-    return sum(max(end - item.frame, 0) if item.enabled else 1 for item, end in zip(items, ends, strict=True))
+    ends = [*(key.frame for key in keyframes[1:]), stop]
+    return sum(max(end - key.frame, 0) if key.enabled else 1 for key, end in zip(keyframes, ends, strict=True))

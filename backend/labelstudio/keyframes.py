@@ -1,4 +1,4 @@
-"""From a track's boxes on every frame to a region's keyframes, and back to what the page shows of them."""
+"""Converts a track's boxes on every frame to a region's keyframes, and keyframes back to boxes."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +21,12 @@ from backend.video.frame_clock import FrameClock
 
 
 class SampledTrack(NamedTuple):
-    """What is known of a segment, a row for each of its LS frames.
+    """A track in a segment, with a row for each of its n LS frames.
 
     Attributes:
-        boxes: shape (n, 4), percent `x y width height` rounded as sent; NaN where the object is not there, or was not
-            looked for.
-        looked: shape (n,), where it was looked for.
-        keyed: LS frames that stay keyframes, since the boxes around them are what the page shows between these.
+        boxes: shape (n, 4), percent `x y width height` rounded as sent; NaN if the object is absent or not tracked.
+        looked: shape (n,), whether the object was tracked on the frame.
+        keyed: LS frames that stay keyframes: the boxes between them were interpolated from them.
     """
 
     boxes: Boxes
@@ -40,8 +39,8 @@ class KeyframeSet:
     """Keyframes of a region.
 
     Attributes:
-        iou: the least IoU of what the page shows with what was tracked, of boxes that are not within the setting's
-            `px`; None: nothing was tracked.
+        iou: minimum IoU of the boxes that the page shows with the tracked ones, without boxes that differ by less than
+            the setting `px`; None: nothing was tracked.
     """
 
     keyframes: Sequence[Keyframe]
@@ -57,44 +56,44 @@ def choose_keyframes(
     *,
     is_whole: bool = True,
 ) -> KeyframeSet:
-    """All keyframes of ours in a region: those that are kept, and as few as the settings allow for what was tracked.
+    """The backend's keyframes of a region: the kept ones, and the minimum number that the settings allow for the rest.
 
     Args:
-        seen: what is known of a segment.
-        size: width and height of the picture in pixels; None: nothing passes for being some pixels off.
-        prompted: LS frames on which a person has shown the object.
-        is_whole: nothing is missing any more, so that the fewest are worth the time.
+        seen: returns the track in a segment.
+        size: width and height of the picture in pixels; None: the setting `px` is not used.
+        prompted: LS frames on which a person prompted the object.
+        is_whole: the track is complete; otherwise the search for the minimum is shorter.
     """
-    items: list[Keyframe] = []
+    keyframes: list[Keyframe] = []
     stretches: list[_Stretch] = []
     for segment in segments:
         if segment.kept is not None:
-            items += segment.kept
+            keyframes += segment.kept
             continue
-        known = seen(segment)
-        rows = _rows(segment, known, settings, prompted)
-        items += [*_hidden_rows(segment, rows), *segment.set_aside]
+        sampled = seen(segment)
+        rows = _rows(segment, sampled, settings, prompted)
+        keyframes += [*_hidden_rows(segment, rows), *segment.set_aside]
         for span in gaps.find_spans(rows):
-            stretches += _stretches(segment, rows, span, known.keyed, settings.keyframes)
-    anchors = [item for segment in segments for item in (segment.before, segment.after) if item]
-    spent = len({item.frame for item in (*items, *anchors)}) - sum(one.given for one in stretches)
+            stretches += _stretches(segment, rows, span, sampled.keyed, settings.keyframes)
+    anchors = [anchor for segment in segments for anchor in (segment.before, segment.after) if anchor]
+    spent = len({keyframe.frame for keyframe in (*keyframes, *anchors)}) - sum(part.fixed for part in stretches)
     px = (settings.keyframes.px * 100 / size[0], settings.keyframes.px * 100 / size[1]) if size else (0.0, 0.0)
-    runs = [one.run for one in stretches]
+    runs = [stretch.run for stretch in stretches]
     chosen = select_keyframes(runs, settings.keyframes, px, spent, MAX_CHECKS if is_whole else MAX_CHECKS_UNFINISHED)
-    items += [item for one, rows in zip(stretches, chosen, strict=True) for item in one.items(rows)]
-    kept_to = [min_kept_iou(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
-    return KeyframeSet(items, min(kept_to, default=None))
+    keyframes += [key for stretch, rows in zip(stretches, chosen, strict=True) for key in stretch.keyframes(rows)]
+    ious = [min_kept_iou(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
+    return KeyframeSet(keyframes, min(ious, default=None))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Consecutive LS frames on which the object is there, from one given keyframe to the next where there are any.
+    """Consecutive LS frames with the object, between fixed keyframes if there are any.
 
     Attributes:
         first: the LS frame of the first row.
-        ours: the rows that are not given: anchors, or the last row of the stretch before.
-        rows: shape (n, 4), what keyframes set, percent `x y width height`.
-        ends: the box is hidden after the last row.
+        ours: rows whose keyframes can be chosen; the others are anchors or belong to the stretch before.
+        rows: shape (n, 4), the boxes for keyframes, percent `x y width height`.
+        ends: whether the box is hidden after the last row.
     """
 
     first: int
@@ -104,12 +103,12 @@ class _Stretch:
     ends: bool
 
     @property
-    def given(self) -> int:
-        """How many of its rows are keyframes already."""
+    def fixed(self) -> int:
+        """The number of rows that are keyframes already."""
         return len(self.rows) - len(self.ours)
 
-    def items(self, chosen: Sequence[int]) -> list[Keyframe]:
-        """Keyframes of ours on these rows."""
+    def keyframes(self, chosen: Sequence[int]) -> list[Keyframe]:
+        """The backend's keyframes on these rows."""
         last = len(self.rows) - 1 if self.ends else None
         return [
             mark_as_ours(Keyframe(self.first + row, row != last, *self.rows[row].tolist()))
@@ -121,49 +120,49 @@ class _Stretch:
 def _stretches(
     segment: Segment, rows: Boxes, span: range, keyed: Collection[int], rule: KeyframeSettings
 ) -> list[_Stretch]:
-    """The rows of a span, between an anchor before it and one behind it, cut at keyframes that stay."""
+    """The rows of a span between two anchors, cut at keyframes that stay."""
     first, last = span.start, span.stop - 1
     inside = [row for frame in keyed if (row := frame - segment.first + 1) in span]
-    found = []
+    stretches = []
     for start, stop in pairwise(sorted({first, last, *inside})) if last > first else [(first, last)]:
         boxes = rows[start : stop + 1]
         keys = _smooth_boxes(boxes, rule.smooth, rule.iou) if rule.smooth else boxes
         ours = range(int(start == 0 or start > first), len(boxes) - int(stop == len(rows) - 1))
         run = BoxRun(percent_corners(boxes), percent_corners(keys))
-        found.append(_Stretch(segment.first - 1 + start, ours, keys, run, ends=stop == last))
-    return found
+        stretches.append(_Stretch(segment.first - 1 + start, ours, keys, run, ends=stop == last))
+    return stretches
 
 
 def _smooth_boxes(boxes: Boxes, frames: int, bound: float) -> Boxes:
-    """Boxes smoothed over some frames to either side, percent `x y width height` rounded as sent."""
-    true = percent_corners(boxes)
-    moved = boxes_to_percent(smooth_boxes(true, frames, bound), 100, 100)
-    stays = box_iou(percent_corners(moved), true) < bound  # by rounding
-    stays[[0, -1]] = True  # a person's keyframe may be there, to all its digits
+    """Boxes smoothed over `frames` to either side, percent `x y width height` rounded as sent."""
+    tracked = percent_corners(boxes)
+    moved = boxes_to_percent(smooth_boxes(tracked, frames, bound), 100, 100)
+    stays = box_iou(percent_corners(moved), tracked) < bound  # rounding may reduce the IoU
+    stays[[0, -1]] = True  # these may be a person's keyframes, which must not change
     moved[stays] = boxes[stays]
     return moved
 
 
 def _rows(segment: Segment, seen: SampledTrack, settings: Settings, prompted: Collection[int]) -> Boxes:
-    """A segment's boxes between its anchors, as they are to be shown: drop-outs bridged, ghosts gone."""
+    """A segment's boxes with its anchors: short gaps are bridged, ghosts and brief text detections removed."""
     before, after, boxes = segment.before, segment.after, seen.boxes
     rows = np.vstack([_anchor(before) if before and before.enabled else _NOTHING, boxes, _anchor(after)])
     looked = np.concatenate([[False], seen.looked, [False]])
     human = {frame - segment.first + 1 for frame in prompted}
-    human |= {row for row, item in ((0, before), (len(boxes) + 1, after)) if item and item.is_human}
+    human |= {row for row, anchor in ((0, before), (len(boxes) + 1, after)) if anchor and anchor.is_human}
     rows = gaps.bridge_gaps(rows, looked, settings.bridge_frames, human)
     if settings.min_track_frames > 1:
         rows = gaps.remove_ghosts(rows, looked, human)
-    is_found = not (before or after or prompted)  # by words: nobody has shown it
+    is_found = not (before or after or prompted)  # by a text prompt
     if is_found and gaps.is_brief(rows, looked, settings.min_track_frames):
         rows[:] = np.nan
     return rows
 
 
 def _hidden_rows(segment: Segment, rows: Boxes) -> list[Keyframe]:
-    """A twin of an anchor on the next frame, where the object is not there: the anchor stays as the person set it."""
+    """A hidden copy of an anchor on the next frame if the object is absent there; the anchor itself does not change."""
     before = segment.before
-    is_followed = any(item.frame < segment.within.first for item in segment.set_aside)
+    is_followed = any(keyframe.frame < segment.within.first for keyframe in segment.set_aside)
     if not before or not before.enabled or len(rows) < 3 or not np.isnan(rows[1, 0]) or is_followed:
         return []
     return [mark_as_ours(replace(before, frame=before.frame + 1, enabled=False))]
@@ -172,12 +171,12 @@ def _hidden_rows(segment: Segment, rows: Boxes) -> list[Keyframe]:
 def sample_track(
     segment: Segment, track: Track, looked: IsTracked, clock: FrameClock, size: tuple[int, int], length: int
 ) -> SampledTrack:
-    """Every LS frame gets the box of the picture that it shows, whatever the two frame rates are.
+    """A track in a segment: every LS frame gets the box of the picture that it shows.
 
     Args:
-        looked: shape (pictures,), the source frames on which the object was looked for.
-        track: in pixels of a picture of `size` = (width, height).
-        length: how many LS frames there are.
+        looked: shape (pictures,), whether the object was tracked on each source frame.
+        track: boxes in pixels of a picture of `size` = (width, height).
+        length: the number of LS frames.
     """
     frames = np.asarray(segment.frames(length))
     sources, inside = clock.source_frames(frames), _inside(segment, frames)
@@ -186,28 +185,28 @@ def sample_track(
     return SampledTrack(boxes_to_percent(boxes, *size), looked[sources] & inside)
 
 
-def sample_shown(segment: Segment, items: Sequence[Keyframe], length: int) -> SampledTrack:
-    """What the page shows of these keyframes, as far as they are ours, where a segment is made anew.
+def sample_shown(segment: Segment, keyframes: Sequence[Keyframe], length: int) -> SampledTrack:
+    """The boxes that the page shows in a segment, up to the last keyframe of the backend.
 
-    Nothing after the last keyframe of ours, though the page may show a person's to the end of the video.
+    The page may show a person's keyframe after it to the end of the video; this is no tracked box.
     """
     frames = np.asarray(segment.frames(length))
     nothing = np.zeros(len(frames), bool)
-    keyed = [item.frame for item in items if not item.is_human and item.frame in segment.frames(length)]
+    keyed = [key.frame for key in keyframes if not key.is_human and key.frame in segment.frames(length)]
     if not keyed:
         return SampledTrack(np.full((len(frames), 4), np.nan), nothing)
-    rows = boxes_at(items, frames)
+    rows = boxes_at(keyframes, frames)
     rows[(frames > max(keyed)) | ~_inside(segment, frames)] = np.nan
     return SampledTrack(rows, nothing, keyed)
 
 
 def fill_unlooked(segment: Segment, new: SampledTrack, old: SampledTrack) -> SampledTrack:
-    """What was tracked, and where that is still to come, what the page shows, by the very keyframes that it has."""
+    """The tracked boxes; frames not tracked yet get the boxes that the page shows, with their keyframes."""
     boxes = np.where(new.looked[:, None], new.boxes, old.boxes)
     edges = np.flatnonzero(np.diff(np.concatenate([[True], new.looked, [True]])))
-    lacking = {row for edge in edges.reshape(-1, 2).tolist() for row in (edge[0], edge[1] - 1)}
+    missing = {row for edge in edges.reshape(-1, 2).tolist() for row in (edge[0], edge[1] - 1)}
     keyed = {frame for frame in old.keyed if not new.looked[frame - segment.first]}
-    return SampledTrack(boxes, new.looked, keyed | {segment.first + row for row in lacking})
+    return SampledTrack(boxes, new.looked, keyed | {segment.first + row for row in missing})
 
 
 def _inside(segment: Segment, frames: NDArray[np.int64]) -> IsTracked:
@@ -217,8 +216,8 @@ def _inside(segment: Segment, frames: NDArray[np.int64]) -> IsTracked:
 _NOTHING = np.full((1, 4), np.nan)
 
 
-def _anchor(item: Keyframe | None) -> Boxes:
-    """A human keyframe to interpolate with; none where it is rotated: Label Studio would turn our boxes with it."""
-    if item is None or item.rotation:
+def _anchor(keyframe: Keyframe | None) -> Boxes:
+    """An anchor's box, shape (1, 4). NaN if it is rotated: Label Studio would rotate boxes interpolated with it."""
+    if keyframe is None or keyframe.rotation:
         return _NOTHING
-    return np.array([[item.x, item.y, item.width, item.height]], float)
+    return np.array([[keyframe.x, keyframe.y, keyframe.width, keyframe.height]], float)

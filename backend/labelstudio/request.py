@@ -1,8 +1,8 @@
-"""A request of Label Studio's to /predict: what was prompted, on which frames, and what the page holds beside it."""
+"""Reads Label Studio's requests to /predict: the prompts, their frames, and the rest of the annotation."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import BadRequest
@@ -22,12 +22,12 @@ Results = list[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class RegionPrompt:
-    """One region that is asked for.
+    """A region that the request asks to track.
 
     Attributes:
-        classes: the classes that it carries.
-        command: what its line says.
-        error: why it is not tracked; the region is answered as it came.
+        classes: the region's classes.
+        command: the region's command.
+        error: why it cannot be tracked; the response then returns the region as received.
     """
 
     region: Region
@@ -38,14 +38,14 @@ class RegionPrompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptField:
-    """The line for words, as far as the request shows it.
+    """The text control for text prompts, as far as the request contains it.
 
     Attributes:
-        control, video: its names.
-        id: of the annotation's text, which is its own in every annotation; None: not seen yet.
+        control, video: names of the control and of its Video.
+        id: id of its result, which differs between annotations; None: not known yet.
         own: a person's lines.
-        is_marked: one of ours stands in it.
-        asked: what it asks now; None: nothing.
+        is_marked: whether it contains a line of the backend.
+        text: the text prompt of this request; None: there is none.
     """
 
     control: str
@@ -56,7 +56,7 @@ class PromptField:
     text: str | None = None
 
     def to_result(self, sentence: str | None) -> dict[str, Any]:
-        """The line as it is answered: a person's own lines, and ours behind its mark."""
+        """The result for a response: a person's lines, and the backend's sentence after its mark."""
         lines = [*self.own, *([f"{MARK}{sentence}"] if sentence else [])]
         names = {"from_name": self.control, "to_name": self.video, "type": TEXT}
         return {"id": self.id or new_region_id(), **names, "value": {"text": lines}}
@@ -64,20 +64,20 @@ class PromptField:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """One person's request on one video.
+    """A person's request about one video.
 
     Attributes:
         task: Label Studio's id of the task.
-        url: the video's address as the task has it.
-        video: the name of its Video tag.
-        framerate: frames per second that the page counts with.
-        asked: the regions that are asked for.
-        clicked: the objects that were clicked on.
-        line: the line for words; None: the config has none.
-        context: ids of the regions that the request is about; of these, those that are asked for are ours to touch.
-        page: what the annotation holds beside them, by id, as it was last saved: it may be 5 s old.
-        others: ids of everybody's annotations.
-        track_ids: the numbers of all tracks that the request shows.
+        url: the video's address in the task's data.
+        video: the name of the Video tag.
+        framerate: frames per second that Label Studio counts with.
+        region_prompts: the regions to track.
+        click_prompts: the objects that were clicked on.
+        prompt_field: the control for text prompts; None: the config has none.
+        context: ids of the results in the request; only regions to track may be changed.
+        page: the annotation's other regions, by id, as last saved; they may be 5 s old.
+        others: ids of the results in all saved annotations and drafts, without those in `context`.
+        track_ids: numbers of all tracks in the request.
     """
 
     task: str
@@ -99,38 +99,39 @@ def parse_request(
     """Read an interactive request.
 
     Raises:
-        BadRequest: it has no task, or nothing in it can be prompted.
+        BadRequest: it has no task, or no prompt in it is valid.
     """
     task, data = _task(tasks)
     results = _results(context)
     saved = _saved(task, results)
-    line = _line(results, saved, config)
-    asked = _asked(results, config)
-    clicked = parse_click_prompts(results, config.points, data)
-    if not (asked or clicked or (line and line.text)):
-        _check_kinds(results)
-    videos = {one.region.to_name for one in asked}
+    prompt_field = _prompt_field(results, saved, config)
+    region_prompts = _region_prompts(results, config)
+    click_prompts = parse_click_prompts(results, config.points, data)
+    if not (region_prompts or click_prompts or (prompt_field and prompt_field.text)):
+        _check_types(results)
+    videos = {prompt.region.to_name for prompt in region_prompts}
     if len(videos) > 1:
-        raise BadRequest(f"boxes on {len(videos)} videos at once: ask for the boxes of one video at a time")
-    name = next(iter(videos), line.video if line and line.text else config.video.name)
+        raise BadRequest(f"the request has boxes on {len(videos)} videos: track the boxes of one video at a time")
+    text_video = prompt_field.video if prompt_field and prompt_field.text else config.video.name
+    name = next(iter(videos), text_video)
     page = _page(saved, name, config)
     video = config.videos[name]
-    known = [one.region for one in asked] + list(page.values())
-    framerate = next((region.framerate for region in known if region.framerate), None) or video.rate(data)
+    regions = [prompt.region for prompt in region_prompts] + list(page.values())
+    framerate = next((region.framerate for region in regions if region.framerate), None) or video.rate(data)
     check_framerate(framerate)
     ids = frozenset(str(result.get("id")) for result in results)
-    everybody = [result for holder in _holders(task, "drafts", "annotations") for result in _results(holder)]
+    all_saved = [result for entry in _entries(task, "drafts", "annotations") for result in _results(entry)]
     return PredictRequest(
         task=str(task.get("id", "")),
         url=video.url(data),
         video=name,
         framerate=framerate,
-        region_prompts=tuple(asked),
-        click_prompts=tuple(clicked),
-        prompt_field=line,
+        region_prompts=tuple(region_prompts),
+        click_prompts=tuple(click_prompts),
+        prompt_field=prompt_field,
         context=ids,
         page={key: region for key, region in page.items() if key not in ids},
-        others=frozenset(str(result.get("id")) for result in everybody) - ids,
+        others=frozenset(str(result.get("id")) for result in all_saved) - ids,
         track_ids=frozenset(_track_ids(task, context)),
     )
 
@@ -138,15 +139,15 @@ def parse_request(
 def parse_prompt_field(
     tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
 ) -> PromptField | None:
-    """The line for words alone, of a request that may be wrong otherwise: errors are told there."""
+    """Only the control for text prompts, to show errors in it: the rest of the request may be invalid."""
     task = tasks[0] if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping) else {}
     results = _results(context)
-    return _line(results, _saved(task, results), config)
+    return _prompt_field(results, _saved(task, results), config)
 
 
-def _line(results: Results, saved: Results, config: LabelConfig) -> PromptField | None:
-    for is_asked, shown in ((True, results), (False, saved)):
-        for result in shown:
+def _prompt_field(results: Results, saved: Results, config: LabelConfig) -> PromptField | None:
+    for is_prompt, candidates in ((True, results), (False, saved)):
+        for result in candidates:
             control, lines = str(result.get("from_name")), read_texts(result)
             if result.get("type") == TEXT and control in config.words:
                 own = person_lines(lines)
@@ -156,20 +157,20 @@ def _line(results: Results, saved: Results, config: LabelConfig) -> PromptField 
                     id=str(result.get("id")),
                     own=tuple(own),
                     is_marked=isinstance(lines, list) and len(own) < len(lines),
-                    text=typed_lines(lines) if is_asked else None,
+                    text=typed_lines(lines) if is_prompt else None,
                 )
     return next((PromptField(control, video, None) for control, video in config.words.items()), None)
 
 
-def _asked(results: Results, config: LabelConfig) -> list[RegionPrompt]:
-    """The regions that are asked for, and their classes.
+def _region_prompts(results: Results, config: LabelConfig) -> list[RegionPrompt]:
+    """The regions to track.
 
-    One that cannot be read costs no other its track: it stays as the page shows it.
+    Invalid regions are skipped, so that the others are still tracked; the page keeps them.
 
     Raises:
-        BadRequest: none of those that are asked for can be read.
+        BadRequest: all of them are invalid.
     """
-    asked, error = [], None
+    prompts, first_error = [], None
     for result in results:
         if result.get("type") != TYPE or result.get("origin") == "prediction":
             continue
@@ -177,40 +178,40 @@ def _asked(results: Results, config: LabelConfig) -> list[RegionPrompt]:
             _check_control(result, config)
             region = _region(result, results, config)
             if region.is_asked:
-                asked.append(_commanded(RegionPrompt(region, config.classes(region.labels, region.to_name))))
-        except BadRequest as bad:
-            log.warning("a region is left as it is: %s", bad)
-            error = error or bad
-    if error and not asked:
-        raise error
-    return asked
+                prompts.append(_region_prompt(region, config.classes(region.labels, region.to_name)))
+        except BadRequest as error:
+            log.warning("a region is skipped: %s", error)
+            first_error = first_error or error
+    if first_error and not prompts:
+        raise first_error
+    return prompts
 
 
-def _commanded(one: RegionPrompt) -> RegionPrompt:
-    if one.region.line is None:
-        return one
+def _region_prompt(region: Region, classes: tuple[str, ...]) -> RegionPrompt:
+    if region.line is None:
+        return RegionPrompt(region, classes)
     try:
-        return replace(one, command=parse_command(one.region.line))
+        return RegionPrompt(region, classes, parse_command(region.line))
     except BadRequest as error:
-        return replace(one, error=error)
+        return RegionPrompt(region, classes, error=error)
 
 
 def _region(result: Mapping[str, Any], results: Results, config: LabelConfig) -> Region:
-    beside = [one for one in results if one.get("id") == result.get("id") and one.get("type") != TYPE]
-    return parse_region(result, beside, config.lines)
+    linked = [other for other in results if other.get("id") == result.get("id") and other.get("type") != TYPE]
+    return parse_region(result, linked, config.lines)
 
 
 def _saved(task: Mapping[str, Any], context: Results) -> Results:
-    """The annotation that the person has open, as it was last saved.
+    """The annotation that the person has open, as last saved.
 
-    Drafts are the asker's own. A request names no annotation: it is the one that holds what the request is about, else
-    the newest draft. Of annotations that nothing points to nobody knows whose they are.
+    The request does not name it: it is the draft or annotation that contains a result of the request, or else the
+    newest draft. A request contains only its sender's drafts; annotations may be anyone's, so they need such a match.
     """
     ids = {str(result.get("id")) for result in context}
-    drafts = sorted(_holders(task, "drafts"), key=lambda draft: str(draft.get("updated_at", "")), reverse=True)
-    pages = [_results(holder) for holder in (*drafts, *_holders(task, "annotations"))]
-    held = (page for page in pages if ids & {str(result.get("id")) for result in page})
-    return next(held, pages[0] if drafts else [])
+    drafts = sorted(_entries(task, "drafts"), key=lambda draft: str(draft.get("updated_at", "")), reverse=True)
+    pages = [_results(entry) for entry in (*drafts, *_entries(task, "annotations"))]
+    matches = (page for page in pages if ids & {str(result.get("id")) for result in page})
+    return next(matches, pages[0] if drafts else [])
 
 
 def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
@@ -219,7 +220,7 @@ def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
         if result.get("type") == TYPE and result.get("to_name") == video:
             try:
                 page[str(result.get("id"))] = _region(result, saved, config)
-            except BadRequest:  # nobody asks for it
+            except BadRequest:  # it is not to be tracked, so this is no error of the request
                 continue
     return page
 
@@ -233,30 +234,30 @@ def _task(tasks: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mappin
     return tasks[0], data
 
 
-def _holders(task: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
-    return [holder for key in keys for holder in read_mappings(task.get(key))]
+def _entries(task: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
+    return [entry for key in keys for entry in read_mappings(task.get(key))]
 
 
-def _results(holder: object) -> Results:
-    return read_mappings(holder.get("result")) if isinstance(holder, Mapping) else []
+def _results(entry: object) -> Results:
+    return read_mappings(entry.get("result")) if isinstance(entry, Mapping) else []
 
 
-def _check_kinds(results: Iterable[Mapping[str, Any]]) -> None:
-    """Say what to do instead where nothing can be prompted; a person's notes are theirs."""
-    kinds = {str(result.get("type")) for result in results} - {TEXT}
-    if kinds and TYPE not in kinds:
-        raise BadRequest(f"regions of type {', '.join(sorted(kinds))} cannot be tracked: draw a VideoRectangle box")
+def _check_types(results: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a request whose regions are all of types that cannot be tracked; text is ignored."""
+    types = {str(result.get("type")) for result in results} - {TEXT}
+    if types and TYPE not in types:
+        raise BadRequest(f"regions of type {', '.join(sorted(types))} cannot be tracked: draw a VideoRectangle box")
 
 
 def _check_control(result: Mapping[str, Any], config: LabelConfig) -> None:
     name = str(result.get("from_name"))
     if config.rectangles.get(name) != result.get("to_name"):
-        known = ", ".join(f'"{one}"' for one in config.rectangles)
+        known = ", ".join(f'"{rectangle}"' for rectangle in config.rectangles)
         raise BadRequest(f'the region belongs to the control "{name}", but the boxes of the label config are {known}')
 
 
 def _track_ids(task: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[int]:
-    holders = [context, *_holders(task, "drafts", "annotations", "predictions")]
-    for result in (result for holder in holders for result in _results(holder)):
+    entries = [context, *_entries(task, "drafts", "annotations", "predictions")]
+    for result in (result for entry in entries for result in _results(entry)):
         if number := read_track_id(result.get("meta")):
             yield number

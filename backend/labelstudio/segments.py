@@ -1,4 +1,4 @@
-"""The stretches of a region between a person's keyframes: which stay as they are, which are tracked, and with what."""
+"""Cuts a region at a person's keyframes into segments, which are tracked or keep their keyframes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +15,17 @@ from backend.tracks.prompts import Direction
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The LS frames strictly between two neighbouring anchors, or before the first, or after the last.
+    """The LS frames strictly between two neighbouring anchors, before the first, or after the last.
 
-    Anchors are human keyframes; where only a part of the frames was asked for, also what the page shows beside it.
+    Anchors are human keyframes. If a command limits the frames to track, the boxes that the page shows next to these
+    frames are anchors, too.
 
     Attributes:
-        kept: the keyframes of ours that stay as they are; None: they are made anew.
-        goes: where they are made anew, whether the object is tracked there; if not, its box is hidden.
-        within: where they are made anew; on other frames of the segment nothing is said.
-        aside: keyframes of ours on those other frames, which stay as they are.
+        before, after: the anchors; None: the segment is the first or the last.
+        kept: the backend's keyframes, which do not change; None: they are computed again.
+        has_object: whether to track the object, if keyframes are computed; otherwise its box is hidden.
+        within: the frames on which keyframes are computed.
+        set_aside: the backend's keyframes on the segment's other frames, which do not change.
     """
 
     before: Keyframe | None
@@ -35,26 +37,26 @@ class Segment:
 
     @property
     def is_tracked(self) -> bool:
-        """There is something for an engine to do."""
+        """Whether an engine has to track the object in it."""
         return self.kept is None and self.has_object
 
     @property
     def first(self) -> int:
-        """Its first LS frame."""
+        """The first LS frame."""
         return self.before.frame + 1 if self.before else 1
 
     def frames(self, length: int) -> range:
-        """LS frames of the segment in a video of `length` LS frames."""
+        """The LS frames of the segment, in a video of `length` LS frames."""
         return range(self.first, self.after.frame if self.after else length + 1)
 
 
 def cut_segments(region: Region, direction: Direction, command: Command = TRACK) -> tuple[Segment, ...]:
-    """Cut a track at its human keyframes; what no correction and no command touches is kept to the digit.
+    """Cut a track at its human keyframes. Segments that no correction and no command affects keep their keyframes.
 
     Args:
-        direction: where to go beyond the first and the last human keyframe. A side that was tracked before is
-            tracked again when the keyframe beside it is corrected.
-        command: what the region's line says; its direction and frames are made anew, corrected or not.
+        direction: where to track beyond the first and the last human keyframe. A side that was tracked before is
+            tracked again if the keyframe next to it was corrected.
+        command: the region's command; the frames that it selects are tracked again, corrected or not.
     """
     anchors = region.anchors(is_commanded=command != TRACK)
     if not anchors:
@@ -68,25 +70,25 @@ def cut_segments(region: Region, direction: Direction, command: Command = TRACK)
             last + command.frames if direction != "backward" else last,
         )
     segments: list[Segment] = []
-    answered = [item for item in region.keyframes if not item.is_corrected]
+    unchanged = [keyframe for keyframe in region.keyframes if not keyframe.is_corrected]
     for (before, after), ours in zip(pairwise((None, *anchors, None)), inside, strict=True):
         segment = _segment(region, before, after, ours, direction, command)
         segments += (
-            _limited(segment, ours, within, answered) if segment.is_tracked and within != ALL_FRAMES else [segment]
+            _limited(segment, ours, within, unchanged) if segment.is_tracked and within != ALL_FRAMES else [segment]
         )
     return tuple(segments)
 
 
 def click_direction(region: Region, clicked: Collection[int], direction: Direction) -> Direction:
-    """Where a track goes beyond its clicks: where it is led, and where it has gone before."""
-    ahead = direction != "backward" or any(item.frame > max(clicked) for item in region.keyframes)
-    back = direction != "forward" or any(item.frame < min(clicked) for item in region.keyframes)
+    """Where to track beyond the clicks: in `direction`, and where the track has keyframes already."""
+    ahead = direction != "backward" or any(keyframe.frame > max(clicked) for keyframe in region.keyframes)
+    back = direction != "forward" or any(keyframe.frame < min(clicked) for keyframe in region.keyframes)
     return "both" if ahead and back else "forward" if ahead else "backward"
 
 
 def segments_around_clicks(region: Region, clicked: Collection[int], direction: Direction) -> tuple[Segment, ...]:
-    """Cut a track that clicks on these LS frames make anew, at its human keyframes."""
-    humans = tuple(item for item in region.keyframes if item.is_human)
+    """Cut a track at its human keyframes, to track it again from clicks on these LS frames."""
+    humans = tuple(keyframe for keyframe in region.keyframes if keyframe.is_human)
     segments = []
     for before, after in pairwise((None, *humans, None)):
         outer = "forward" if after is None else "backward" if before is None else direction
@@ -97,25 +99,25 @@ def segments_around_clicks(region: Region, clicked: Collection[int], direction: 
 
 
 def segments_between(humans: Sequence[Keyframe]) -> list[Segment]:
-    """All stretches of a track that is made anew around these keyframes."""
+    """Segments to track a whole track again around these keyframes."""
     return [Segment(before, after) for before, after in pairwise((None, *humans, None))]
 
 
 def kept_keyframes(segments: Sequence[Segment]) -> list[Keyframe]:
-    """The keyframes of ours that stay as they are."""
-    return [item for segment in segments for item in segment.kept or ()]
+    """The backend's keyframes that do not change."""
+    return [keyframe for segment in segments for keyframe in segment.kept or ()]
 
 
-def _ours_between(items: Sequence[Keyframe], anchors: Sequence[Keyframe]) -> list[tuple[Keyframe, ...]]:
-    """Our keyframes before the first anchor, between every two of them, and after the last."""
-    places = {item.frame for item in anchors}
-    inside: list[list[Keyframe]] = [[]]
-    for item in items:
-        if item.frame in places:
-            inside.append([])
+def _ours_between(keyframes: Sequence[Keyframe], anchors: Sequence[Keyframe]) -> list[tuple[Keyframe, ...]]:
+    """The backend's keyframes before the first anchor, between neighbouring anchors, and after the last."""
+    anchor_frames = {anchor.frame for anchor in anchors}
+    parts: list[list[Keyframe]] = [[]]
+    for keyframe in keyframes:
+        if keyframe.frame in anchor_frames:
+            parts.append([])
         else:
-            inside[-1].append(item)
-    return [tuple(items) for items in inside]
+            parts[-1].append(keyframe)
+    return [tuple(part) for part in parts]
 
 
 def _segment(
@@ -130,8 +132,8 @@ def _segment(
         return Segment(before, after, ())
     first, last = before.frame if before else 0, after.frame if after else LAST_FRAME
     outer = "forward" if after is None else "backward" if before is None else direction
-    is_led = direction in (outer, "both")
-    touched = (
+    is_in_direction = direction in (outer, "both")
+    is_affected = (
         not region.is_tracked
         or region.is_partial
         or (before is not None and before.is_corrected)
@@ -139,47 +141,48 @@ def _segment(
         or any(first < frame < last for frame in region.deleted)
         or command.redo
         or (command.direction in (outer, "both") and (before is None or after is None))
-        or (command.is_limited and (is_led or bool(inside)))
+        or (command.is_limited and (is_in_direction or bool(inside)))
     )
-    if not touched:
+    if not is_affected:
         return Segment(before, after, inside)
-    if inside or is_led:
+    if inside or is_in_direction:
         return Segment(before, after)
-    # Label Studio shows nothing before a first keyframe, but a last one to the end of the video.
+    # Label Studio shows no box before the first keyframe, but shows the last one to the end of the video.
     return Segment(before, after, has_object=False) if after is None else Segment(before, after, ())
 
 
 def _limited(
-    segment: Segment, inside: tuple[Keyframe, ...], within: FrameRange, answered: Sequence[Keyframe]
+    segment: Segment, inside: tuple[Keyframe, ...], within: FrameRange, unchanged: Sequence[Keyframe]
 ) -> list[Segment]:
-    """A segment of which only these frames are made anew: from what was answered beside them, where something was.
+    """Cut a segment so that only the frames `within` are tracked, from the boxes of the last response next to them.
 
     Args:
-        answered: the region's keyframes that nobody changed since the last answer.
+        inside: the backend's keyframes in the segment.
+        unchanged: the region's keyframes that nobody has changed since the last response.
     """
     before, after = segment.before, segment.after
     frames = segment.frames(LAST_FRAME)
     first, last = max(frames.start, within.first), min(frames.stop - 1, within.last)
     if first > last:
         return [replace(segment, kept=inside)]
-    earlier = tuple(item for item in inside if item.frame < first)
-    later = tuple(item for item in inside if item.frame > last)
-    left = _answered_at(answered, first - 1) if first > frames.start else None
-    right = _answered_at(answered, last + 1) if last < frames.stop - 1 else None
+    earlier = tuple(keyframe for keyframe in inside if keyframe.frame < first)
+    later = tuple(keyframe for keyframe in inside if keyframe.frame > last)
+    left = _keyframe_at(unchanged, first - 1) if first > frames.start else None
+    right = _keyframe_at(unchanged, last + 1) if last < frames.stop - 1 else None
     parts = [Segment(before, left, (*_others(earlier, left), left))] if left else []
-    aside = (*(() if left else earlier), *(() if right else later))
-    parts.append(Segment(left or before, right or after, within=FrameRange(first, last), set_aside=aside))
+    set_aside = (*(() if left else earlier), *(() if right else later))
+    parts.append(Segment(left or before, right or after, within=FrameRange(first, last), set_aside=set_aside))
     return parts + ([Segment(right, after, (right, *_others(later, right)))] if right else [])
 
 
-def _answered_at(answered: Sequence[Keyframe], frame: int) -> Keyframe | None:
-    """What was answered for a frame, as a keyframe of ours; None: nothing."""
-    if not answered or frame > answered[-1].frame:
+def _keyframe_at(keyframes: Sequence[Keyframe], frame: int) -> Keyframe | None:
+    """The keyframe on a frame, or one of the backend with the box that the page shows there; None: it shows none."""
+    if not keyframes or frame > keyframes[-1].frame:
         return None
-    (row,) = boxes_at(answered, np.array([frame]))
-    there = next((item for item in answered if item.frame == frame), None)
-    return there or (None if np.isnan(row[0]) else mark_as_ours(Keyframe(frame, True, *row.tolist())))
+    (box,) = boxes_at(keyframes, np.array([frame]))
+    existing = next((keyframe for keyframe in keyframes if keyframe.frame == frame), None)
+    return existing or (None if np.isnan(box[0]) else mark_as_ours(Keyframe(frame, True, *box.tolist())))
 
 
-def _others(items: Sequence[Keyframe], but: Keyframe) -> tuple[Keyframe, ...]:
-    return tuple(item for item in items if item.frame != but.frame)
+def _others(keyframes: Sequence[Keyframe], excluded: Keyframe) -> tuple[Keyframe, ...]:
+    return tuple(keyframe for keyframe in keyframes if keyframe.frame != excluded.frame)

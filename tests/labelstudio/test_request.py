@@ -92,5 +92,5 @@ def test_boxes_on_two_videos_at_once_are_refused() -> None:
         '<VideoRectangle name="boxa" toName="a"/><VideoRectangle name="boxb" toName="b"/></View>'
     )
     both = [drawn(keyframe(1), from_name=f"box{v}", to_name=v, labels=()) for v in "ab"]
-    with pytest.raises(BadRequest, match="2 videos at once"):
+    with pytest.raises(BadRequest, match="boxes on 2 videos"):
         read({**body(*both), "label_config": config})
