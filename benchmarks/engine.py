@@ -73,9 +73,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load_engine
+from backend.engines.base import Session
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.session import Sam3Session
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Interval
 from backend.settings import Settings
@@ -139,7 +139,7 @@ def loaded(folder: Path, **changes: Any) -> Sam3Engine:
     return engine
 
 
-def clicked(session: Sam3Session, clicks: Clicks) -> None:
+def clicked(session: Session, clicks: Clicks) -> None:
     session.prompt([click(number, place) for number, place in enumerate(clicks)])
 
 
@@ -164,14 +164,14 @@ def ours(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> Seen:
         clicked(session, clicks)
         for result in session.propagate(range(len(video))):
             memories = [one.memory_bank.get(result.frame) for one in session._object_tracker.objects.values()]
-            logits.append(torch.stack([memory.logits for memory in memories]))
+            logits.append(torch.stack([memory.logits for memory in memories if memory and memory.logits is not None]))
             boxes.append([seen.box or [np.nan] * 4 for seen in result.tracks.values()])
     return Seen(torch.stack(logits), np.array(boxes, float))
 
 
 def theirs(engine: Sam3Engine, video: FakeVideo, clicks: Clicks, noise: float = 0.0) -> Seen:
     logits = list(stock.clicked(stock.alone(stock.model_of(engine)), video, clicks, noise))
-    boxes = [[stock.box_of(one, video) or [np.nan] * 4 for one in frame.split(1)] for frame in logits]
+    boxes = [[stock.box_of(one, video) or [np.nan] * 4 for one in torch.split(frame, 1)] for frame in logits]
     return Seen(torch.stack(logits), np.array(boxes, float))
 
 
@@ -477,7 +477,7 @@ def state_equal() -> bool:
         here = [contract.plain(result) for result in results]
         command = [sys.executable, "-m", "tests.engines.contract", "sam3", str(state), str(stop // 2), str(stop), "0"]
         there = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-    return json.loads(there) == json.loads(json.dumps(here))
+    return bool(json.loads(there) == json.loads(json.dumps(here)))
 
 
 def rounded(value: float) -> float:

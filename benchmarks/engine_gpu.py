@@ -51,6 +51,7 @@ from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video, write_video
+from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes, stock, tiny
 
 WIDTH, HEIGHT, SIDE = 1920, 1080, 168
@@ -71,7 +72,7 @@ def saved(folder: Path, is_tiny: bool) -> Path:
     if is_tiny:
         return tiny.save(folder)
     torch.manual_seed(0)
-    model = Sam3VideoModel(Sam3VideoConfig()).eval()
+    model = Sam3VideoModel(Sam3VideoConfig()).train(False)
     tiny.enliven(model)
     return tiny.written(model, folder)
 
@@ -186,8 +187,8 @@ def decoding(video: Video) -> float:
     return round((time.perf_counter() - begin) / len(video) * 1e3, 2)
 
 
-def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {"fps": {}, "share_of_peak": {}, "stages_ms": {}, "memory_gib": {}}
+def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, dict[int, Any]]:
+    found: dict[str, dict[int, Any]] = {"fps": {}, "share_of_peak": {}, "stages_ms": {}, "memory_gib": {}}
     for count in counts:
         engine.model.image_encoder.clear()
         if torch.cuda.is_available():
@@ -206,11 +207,12 @@ def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, d
 def theirs(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> tuple[dict[int, float], dict[int, float]]:
     """Frames a second, and milliseconds of a frame beside seeing it."""
     tracker = stock.alone(engine.model.image_encoder._model)
-    pictures = scenes.FakeVideo([picture for _, picture in video.frames(range(len(video)))])
+    pictures = FakeVideo([picture for _, picture in video.frames(range(len(video)))])
     fps, own = {}, {}
     for count in counts:
         with engine.model.inference():
             fps[count] = round(1 / frame_time(stock.clicked(tracker, pictures, clicks(count)), WARM), 2)
+            assert tracker.vision_encoder is not None
             watch, see = Stopwatch(), tracker.vision_encoder.forward
             with patch.object(tracker.vision_encoder, "forward", watch.around("seeing", see)):
                 results = stock.clicked(tracker, pictures, clicks(count))

@@ -122,7 +122,7 @@ def overhead(clip: Path, folder: Path, tasks: int) -> float:
     with Video(clip, VideoLimits()) as video:
         for _ in range(5):
             began = time.monotonic()
-            with sleeping_engine(SECONDS).open(video) as session:  # type: ignore[arg-type]
+            with sleeping_engine(SECONDS).open(video) as session:
                 session.prompt([Phrase("car")])
                 for _ in session.propagate(range(len(video))):
                     pass

@@ -135,7 +135,7 @@ def by_frame(prompts: Sequence[Prompt]) -> dict[int, list[Prompt]]:
 
 def track(film: Film, model: str, prompts: Sequence[Prompt]) -> list[Mapping[str, Observation]]:
     """What is found of every prompted object on every frame, from the first prompt's on."""
-    with engine(model).open(film) as session:  # type: ignore[arg-type]
+    with engine(model).open(film) as session:
         for _, together in sorted(by_frame(prompts).items()):
             session.prompt(together)
         first = min(prompt.frame for prompt in prompts)
@@ -180,7 +180,7 @@ def prompted(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Sc
 
 def corrected(film: Film, model: str, prompt: Prompt, row: int, failed: int) -> list[float]:
     """IoUs after the frame where an object is clicked on once more, on a track that has come so far."""
-    with engine(model).open(film) as session:  # type: ignore[arg-type]
+    with engine(model).open(film) as session:
         session.prompt([prompt])
         *_, last = session.propagate(range(prompt.frame, failed + 1))
         found = mask_of(last.tracks.get(prompt.track), film)
@@ -261,7 +261,7 @@ def worded(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scor
 
 
 def searched(film: Film, model: str, text: str) -> list[FrameResult]:
-    with engine(model).open(film) as session:  # type: ignore[arg-type]
+    with engine(model).open(film) as session:
         session.prompt([Phrase(text)])
         return list(session.propagate(range(len(film))))
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import settings
 
 from backend.labelstudio.media import MediaCache
-from backend.service import Service
 from backend.settings import Settings
-from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
+from tests.fakes import FakeVideo, Gate, StubEngine, StubService, fake_path
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
@@ -54,17 +53,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture
-def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable[..., Service]]:
+def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable[..., StubService]]:
     """Makes services over a stub engine and a video without a file; settings as keywords."""
-    made: list[Service] = []
+    made: list[StubService] = []
 
-    def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> Service:
+    def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> StubService:
         monkeypatch.setattr(MediaCache, "fetch", fake_path)
         monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: video or FakeVideo())
         engine = engine or StubEngine()
         # Each in a folder of its own: two cannot work in one.
-        service = Service(Settings(**{"data_dir": tmp_path / ("again" * len(made)), **values}), thread_worker(engine))
-        service.engine = engine  # for tests alone: the service knows only the device that it runs on
+        service = StubService(Settings(**{"data_dir": tmp_path / ("again" * len(made)), **values}), engine)
         made.append(service)
         while service.status != engine.status:  # until the worker has told it
             time.sleep(0.001)

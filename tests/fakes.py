@@ -17,13 +17,16 @@ import numpy as np
 from backend.errors import SettingsError, Unsupported
 from backend.jobs import worker
 from backend.jobs.worker_client import WorkerClient
+from backend.service import Service
+from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
+from backend.video import Video
 
 
-class FakeVideo:
+class FakeVideo(Video):
     """`count` black frames at `rate` frames a second."""
 
     def __init__(self, count: int = 100, rate: float = 25.0, width: int = 640, height: int = 360) -> None:
@@ -69,10 +72,10 @@ class StubEngine:
         self.prompted: list[Prompt] = []
         self.sessions = 0
 
-    def memory(self) -> None:
+    def memory(self) -> tuple[int, int] | None:
         return None
 
-    def open(self, video: FakeVideo, state: bytes | None = None) -> "StubSession":
+    def open(self, video: Video, state: bytes | None = None) -> "StubSession":
         if self.status.startswith("failed: "):
             raise SettingsError(self.status.removeprefix("failed: "))
         self.sessions += 1
@@ -155,6 +158,9 @@ class StubSession:
         box = self.prompts[track][at]
         return self._seen(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), 0.9)
 
+    def remove(self, track: str) -> None:
+        del self.prompts[track]
+
     def state(self) -> bytes:
         prompts = {name: list(some.items()) for name, some in self.prompts.items()}
         return json.dumps([prompts, self.phrases]).encode()
@@ -223,3 +229,11 @@ def thread_worker(engine: StubEngine, timeout: float = 600.0) -> WorkerClient:
         return ours, _WorkerThread(theirs, engine)
 
     return WorkerClient(launch, engine.name, engine.version, timeout)
+
+
+class StubService(Service):
+    """A service over a stub engine that tests can inspect; the service itself knows only the worker."""
+
+    def __init__(self, settings: Settings, engine: StubEngine) -> None:
+        super().__init__(settings, thread_worker(engine))
+        self.engine = engine

@@ -69,7 +69,7 @@ def test_the_image_is_made_as_images_should_be() -> None:
 
 @pytest.mark.parametrize("name", COMPOSE)
 def test_compose_understands_it(name: str) -> None:
-    words = ["--builtin-schema", "vendor.compose-spec", ROOT / name]
+    words = ["--builtin-schema", "vendor.compose-spec", str(ROOT / name)]
     done = subprocess.run([TOOLS / "check-jsonschema", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

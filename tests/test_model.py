@@ -36,11 +36,11 @@ class TwoLineBase:
 @pytest.fixture
 def hosted(monkeypatch: pytest.MonkeyPatch, make_service) -> Iterator[types.ModuleType]:
     fake = types.ModuleType("label_studio_ml.model")
-    fake.LabelStudioMLBase = TwoLineBase
+    monkeypatch.setattr(fake, "LabelStudioMLBase", TwoLineBase, raising=False)
     monkeypatch.setitem(sys.modules, "label_studio_ml", types.ModuleType("label_studio_ml"))
     monkeypatch.setitem(sys.modules, "label_studio_ml.model", fake)
     module = importlib.reload(model)
-    module._service = make_service()
+    monkeypatch.setattr(module, "_service", make_service())
     yield module
     monkeypatch.undo()
     importlib.reload(model)

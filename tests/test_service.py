@@ -16,7 +16,8 @@ from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
-from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, thread_worker
+from backend.video import Video
+from tests.fakes import FakeVideo, Gate, StubEngine, StubService, StubSession, fake_path, thread_worker
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_keyframes import shown
 
@@ -68,14 +69,14 @@ def test_a_model_that_failed_fetches_no_video_and_what_is_finished_is_answered(m
     assert again["value"]["sequence"] == first["value"]["sequence"]
 
 
-def test_a_model_that_fails_while_a_request_waits_answers_with_its_error(make_service) -> None:
+def test_a_model_that_fails_while_a_request_waits_answers_with_its_error(make_service, monkeypatch) -> None:
     engine = StubEngine()
     service = make_service(engine)
 
     def failing(*_: object) -> None:
         raise SettingsError("set model_path")
 
-    engine.open = failing
+    monkeypatch.setattr(engine, "open", failing)
     with pytest.raises(SettingsError, match="set model_path"):
         predict(service, body(drawn(keyframe(1))))
 
@@ -370,7 +371,7 @@ def test_one_bad_box_does_not_cost_the_others_their_tracks(make_service) -> None
 def test_batches_and_empty_contexts_have_nothing_to_say(make_service) -> None:
     service = make_service()
     request = body()
-    for context in (None, {}, {"result": []}):
+    for context in (None, {}, {"result": list[Any]()}):
         request["params"]["context"] = context
         assert predict(service, request) == []
 
@@ -432,9 +433,9 @@ def check(page: list[dict], answered: list[dict], human: list[dict]) -> None:
 @pytest.fixture
 def make_service_once(make_service):
     """One service for each direction; its stub's step changes from example to example."""
-    made: dict[str, Service] = {}
+    made: dict[str, StubService] = {}
 
-    def make(direction: str, step: float) -> Service:
+    def make(direction: str, step: float) -> StubService:
         if direction not in made:
             made[direction] = make_service(StubEngine(), FakeVideo(count=40), direction=direction)
         service = made[direction]
@@ -462,7 +463,7 @@ def test_direction_is_where_it_goes(make_service) -> None:
 class Trembling(StubEngine):
     """Ten pixels to and fro on every other frame."""
 
-    def open(self, video: FakeVideo, state: bytes | None = None) -> StubSession:
+    def open(self, video: Video, state: bytes | None = None) -> StubSession:
         session = StubSession(self, state)
         still = session._look
 
@@ -527,7 +528,7 @@ def test_the_settings_label_studio_counts_for_more_than_setups(make_service, mon
 
 
 def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
-    made = {}
+    made: dict[str, Any] = {}
 
     class SpyMedia:
         def __init__(self, folder, max_bytes, max_seconds) -> None:

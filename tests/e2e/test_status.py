@@ -95,7 +95,10 @@ def busy_board(image: bytes) -> FakeBoard:
         {"state": "done", "what": "Car", "kind": "box", "done": 300, "tracks": 1, "picture": 299},
     ]
     jobs = [job(40 - age, **end, ended=now - 200 * age, asked=now - 200 * age - 60) for age, end in enumerate(ends)]
-    waits = [{"what": "Star", "kind": "box", "task": "14"}, {"what": "a yellow hard hat", "task": "15"}]
+    waits: list[dict[str, Any]] = [
+        {"what": "Star", "kind": "box", "task": "14"},
+        {"what": "a yellow hard hat", "task": "15"},
+    ]
     waits.append({"what": "circle, star, square", "kind": "labels", "task": "16", "batch": True})
     jobs += [job(42 + place, **wait, asked=now - 30 + place) for place, wait in enumerate(waits)]
     board = FakeBoard(*jobs, running(41, asked=now - 25), image=image)

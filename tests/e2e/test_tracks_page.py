@@ -338,7 +338,7 @@ def test_a_task_that_cannot_be_loaded_says_why(street: Street) -> None:
 
 
 def test_the_page_works_below_a_proxys_path(street: Street) -> None:
-    app = DispatcherMiddleware(lambda *_: [], {"/sam3": make_app(street)})  # type: ignore[arg-type,dict-item]
+    app = DispatcherMiddleware(lambda *_: [], {"/sam3": make_app(street)})
     with visited(app, "sam3/tasks/7?project=1") as page:
         expect(page.locator("#look img")).to_be_visible()
         choose(page, 4)

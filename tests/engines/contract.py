@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from backend.engines.opencv.engine import OpenCVEngine
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.track import FrameResult
+from backend.video import Pictures, Video
 from tests.engines.sam3.tiny import save
 
 
@@ -49,14 +50,14 @@ UNTRAINED = {"sam3"}
 LENGTH, WIDTH, HEIGHT = 80, 160, 120
 
 
-class FakeVideo:
+class FakeVideo(Video):
     """Pictures in memory behind the part of `backend.video.Video` that engines use."""
 
     def __init__(self, pictures: Sequence[np.ndarray]) -> None:
         self.pictures = pictures
         self.height, self.width = pictures[0].shape[:2]
         self.open_generators = 0
-        self.key = object()
+        self.key = ("", id(self), 0)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -64,7 +65,7 @@ class FakeVideo:
     def read(self, index: int) -> np.ndarray:
         return self.pictures[index]
 
-    def frames(self, span: range, reverse: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, span: range, reverse: bool = False) -> Pictures:
         self.open_generators += 1
         try:
             for index in reversed(span) if reverse else span:

@@ -133,12 +133,12 @@ def test_two_runs_are_equal(engine, reverse):
 def test_a_saved_state_goes_on_equally(engine, reverse, boundary):
     with opened(engine, 68 if reverse else 60) as session:
         first, rest = ((boundary, 69), (60, boundary)) if reverse else ((60, boundary), (boundary, 69))
-        run(session, *first, reverse)
+        run(session, *first, reverse=reverse)
         state = session.state()
-        expected = run(session, *rest, reverse)
+        expected = run(session, *rest, reverse=reverse)
     assert isinstance(state, bytes)
     with opened(engine, state=state) as session:
-        assert run(session, *rest, reverse) == expected
+        assert run(session, *rest, reverse=reverse) == expected
 
 
 def test_a_state_of_a_restored_session_is_as_good(engine):

@@ -20,7 +20,7 @@ class Made:
 @pytest.fixture
 def sam3(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("backend.engines.sam3.engine")
-    module.Sam3Engine = Made
+    monkeypatch.setattr(module, "Sam3Engine", Made, raising=False)
     monkeypatch.setitem(sys.modules, "backend.engines.sam3.engine", module)
     monkeypatch.setattr(engines, "find_spec", lambda name: name)
 
@@ -34,7 +34,9 @@ def test_opencv_is_ready_at_once_and_only_by_its_name() -> None:
 @pytest.mark.parametrize("name", ["auto", "sam3"])
 def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
     settings = Settings(engine=name)
-    assert engines.load_engine(settings).settings is settings
+    made = engines.load_engine(settings)
+    assert isinstance(made, Made)
+    assert made.settings is settings
 
 
 @pytest.mark.parametrize("name", ["auto", "sam3"])

@@ -34,7 +34,7 @@ def filled(rows: list[dict[str, str]]) -> tuple[list[int], list[list[float]]]:
     """Frames and boxes as `enabled` tells them: linear up to the next row, hidden after a 0, to the end after a 1."""
     places = [int(row["frame"]) for row in rows]
     boxes = np.array([[float(row[name]) for name in ("x0", "y0", "x1", "y1")] for row in rows])
-    frames = []
+    frames: list[int] = []
     for row, place, stop in zip(rows, places, [*places[1:], FRAMES], strict=True):
         frames += range(place, stop) if row["enabled"] == "1" else [place]
     return frames, np.column_stack([np.interp(frames, places, side) for side in boxes.T]).tolist()

@@ -67,7 +67,7 @@ class Harness:
         self.scheduler.wait([job], 200)
         return job
 
-    def saved_results(self, job: Job) -> list[tuple[int, bool, tuple[str, ...], list[int], bytes]]:
+    def saved_results(self, job: Job) -> list[tuple[int, bool, set[tuple[str, ...]], list[int], list[bytes]]]:
         """By pass: direction, tracks, frames in the order of travel, and rows."""
         assert job.state == "done", job.error
         blocks = list(self.store.blocks(job.number))

@@ -89,8 +89,8 @@ def test_blocks_hold_the_results_they_are_built_from(parts: list[tuple[bool, int
         at += count
     joined = ResultBlock.from_results(results, reverse=False)
     assert [frame for block in joined for frame in block.frames] == list(range(at))
-    named = {frame: block.tracks for block in joined for frame in block.frames}
-    assert all(named[result.frame] == tuple(result.tracks) for result in results)
+    tracks_at = {frame: block.tracks for block in joined for frame in block.frames}
+    assert all(tracks_at[result.frame] == tuple(result.tracks) for result in results)
     assert all(not np.isnan(block.rows[0]).any() for block in joined)
 
 
@@ -188,7 +188,8 @@ def test_a_second_process_and_a_newer_file_are_refused(path: Path) -> None:
 
 
 def mask_blocks(path: Path, *job_of: str, masks: Container[int] = range(99)) -> list[tuple[int, int, ResultBlock]]:
-    return list(read_mask_blocks(path, *(job_of or (SPEC.task, SPEC.project, SPEC.url)), masks))
+    task, project, url = job_of or (SPEC.task, SPEC.project, SPEC.url)
+    return list(read_mask_blocks(path, task, project, url, masks))
 
 
 def test_masks_are_read_while_a_server_writes(path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_file_is_closed_when_it_is_uploaded(client: LabelStudioClient, tmp_pat
     plain = Path.open
 
     def noted(path: Path, mode: str) -> Any:
-        opened.append(plain(path, mode))  # type: ignore[arg-type]
+        opened.append(plain(path, mode))
         return opened[-1]
 
     monkeypatch.setattr(Path, "open", noted)

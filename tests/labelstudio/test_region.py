@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
@@ -237,8 +239,9 @@ def test_a_refused_region_is_still_to_be_answered() -> None:
 
 
 def test_what_a_person_keeps_with_a_region_comes_back_with_it() -> None:
-    note = {"id": "fDqJ3pfXOd", "type": "choices", "from_name": "pose", "to_name": "video", "origin": "manual"}
-    note["value"] = {"choices": ["sitting"], "sequence": [keyframe(1)], "framesCount": 100, "duration": 4}
+    value = {"choices": ["sitting"], "sequence": [keyframe(1)], "framesCount": 100, "duration": 4}
+    names = {"id": "fDqJ3pfXOd", "type": "choices", "from_name": "pose", "to_name": "video", "origin": "manual"}
+    note: dict[str, Any] = {**names, "value": value}
     line = {**note, "type": "textarea", "from_name": "region_prompt", "value": {"text": ["both"]}}
     meta = {"text": ["looks odd", "track 3 · stub"], "imported": 7, "partial": {"done": 1, "total": 2}}
     asked = parse_region(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line], {"region_prompt"})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backend.labelstudio.keyframe import boxes_at, parse_keyframes
-from backend.service import Service
+from tests.fakes import StubService
 from tests.labelstudio.bodies import body, drawn, keyframe, moved
 
 CONFIG = (Path(__file__).parent.parent.parent / "label_config.xml").read_text()
@@ -30,7 +30,7 @@ _serial = itertools.count()
 class Page:
     """One annotation, open in one tab."""
 
-    def __init__(self, service: Service, task: int = 7) -> None:
+    def __init__(self, service: StubService, task: int = 7) -> None:
         self.service, self.task = service, task
         self.name = f"page{next(_serial)}"
         self.regions: dict[str, dict[str, Any]] = {}

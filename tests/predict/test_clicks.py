@@ -25,7 +25,7 @@ def test_a_click_becomes_a_track_and_the_next_one_refines_it(page: Page, engine:
     assert (region["from_name"], region["to_name"], region["origin"]) == ("box", "video", "prediction")
     assert region["value"]["labels"] == ["Car"]
     assert (page.frames(name)[0], page.frames(name)[-1]) == (21, 100)
-    assert engine.prompted[-1].points == (Point(160, 180),)
+    assert [*engine.prompted[-1].points] == [Point(160, 180)]
     assert engine.prompted[-1].frame == 20
     assert page.click(2, 60, 60, positive=False) == [name]
     assert engine.prompted[-1].points == (Point(160, 180), Point(384, 216, positive=False))

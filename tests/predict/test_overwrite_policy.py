@@ -95,13 +95,13 @@ class Witness:
 
     def edit_while_waiting(self, number: int, frame: int, x: int) -> None:
         """Another region is dragged after a phrase was asked and before its answer is applied."""
-        service, predictions = self.page.service, []
+        service, answered = self.page.service, list[dict[str, Any]]()
         apply = self.page.apply
-        self.page.apply = lambda answer: predictions.extend(answer) or []  # type: ignore[method-assign]
+        self.page.apply = lambda predictions: answered.extend(predictions) or []
         self.page.type("person")
-        self.page.apply = apply  # type: ignore[method-assign]
+        self.page.apply = apply
         self.drag(number, frame, x)
-        self._answered(lambda: apply(predictions), set())
+        self._answered(lambda: apply(answered), set())
         assert service is self.page.service
 
     def _ask(self, number: int, do: Callable[[str], list[str]]) -> None:
@@ -124,9 +124,9 @@ class Witness:
                 # What was done to it after the page was saved is the one thing that may be lost.
                 self.human.pop(name, None)
                 self.deleted.discard(name)
-        for name, region in self.page.regions.items():
+        for name, shown in self.page.regions.items():
             if name not in names and name in before:
-                assert json.dumps(region) == json.dumps(before[name]), "what was not answered is as it was"
+                assert json.dumps(shown) == json.dumps(before[name]), "what was not answered is as it was"
         assert not self.deleted & {*self.page.regions}, "what was deleted stays so"
         for name, set_by_hand in self.human.items():
             for frame, box in set_by_hand.items():

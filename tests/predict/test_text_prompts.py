@@ -308,7 +308,7 @@ def test_requests_of_many_threads_number_all_tracks_differently(make_service) ->
 
 def test_an_answer_that_never_reached_the_page_is_given_again(page: Page, monkeypatch) -> None:
     monkeypatch.setattr("backend.predict.response_cache._UNSAVED", 0.0)
-    apply, page.apply = page.apply, lambda _: []  # overtaken by another request, or the page was loaded again
+    apply, page.apply = page.apply, lambda predictions: []  # overtaken by another request, or the page was loaded again
     page.type("car")
     page.apply = apply
     assert len(page.type("car")) == 2
@@ -420,7 +420,7 @@ def test_an_object_that_another_phrase_names_too_is_not_doubled(make_service) ->
     page.type("car at 30")
     page.save()
     twice = StubEngine(answering={"car": {"car 1": ALWAYS}})
-    twice.open = lambda video, state=None: Twice(twice, state)  # type: ignore[method-assign]
+    twice.open = lambda video, state=None: Twice(twice, state)
     page.service = make_service(twice)
     page.type("car")
     assert len(page.regions) == 2

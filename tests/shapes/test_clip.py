@@ -110,7 +110,7 @@ def test_equal_twins_look_alike_and_meet():
         one, other = clip.things[:2]
         assert (one.shape, one.colour, one.rgb, one.radius) == (other.shape, other.colour, other.rgb, other.radius)
         near = min(np.linalg.norm(one.centre(frame) - other.centre(frame)) for frame in range(len(clip)))
-        met += near < one.radius
+        met += bool(near < one.radius)
     assert met == 20
 
 

@@ -179,7 +179,7 @@ def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
 
 @given(st.lists(runs(20), min_size=1, max_size=3), TOLERANCES)
 def test_a_budget_gets_the_best_bound(several: list[BoxRun], px: Tolerance) -> None:
-    reached = []
+    reached: list[float] = []
     for count in range(0, sum(len(run.boxes) for run in several) + 2, 4):
         chosen = select_within_budget(several, count, px)
         bound = min(min_kept_iou(run, rows, px) for run, rows in zip(several, chosen, strict=True))

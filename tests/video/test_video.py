@@ -6,6 +6,7 @@ import threading
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -116,7 +117,7 @@ def test_hidden_packets_of_vp8_are_no_frames(clips: dict[str, Clip], tmp_path: P
     """A reference that is never shown, before the second key frame."""
     with av.open(str(clips["vp8"].path)) as source, av.open(str(tmp_path / "hidden.webm"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
+        packets: list[Any] = [packet for packet in source.demux(video=0) if packet.size]
         data = bytearray(bytes(packets[11]))
         data[0] &= ~0x10
         hidden = av.Packet(bytes(data))

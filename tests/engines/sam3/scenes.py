@@ -81,7 +81,7 @@ def film(shapes: tuple[Shape, ...], length: int, side: int = 168) -> FakeVideo:
     return FakeVideo(pictures)
 
 
-class Endless(Sequence):
+class Endless(Sequence[np.ndarray]):
     """A film there and back, over and over, to any length, in the memory of the film alone."""
 
     def __init__(self, pictures: Sequence[np.ndarray], length: int) -> None:
@@ -91,7 +91,7 @@ class Endless(Sequence):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self._pictures[index % len(self._pictures)]

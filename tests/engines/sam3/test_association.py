@@ -137,7 +137,7 @@ class Library:
             patch.setattr(model, name, value)
         self.session = Sam3VideoInferenceSession(dtype=torch.float32)
         self.session.prompts = {index: str(index) for index in range(phrases)}
-        self.session.get_frame = lambda _: torch.zeros(1)
+        self.session.get_frame = lambda frame_idx: torch.zeros(1)
         self.frame: Frame
         self.memory: Tensor | None = None
         self.plan: dict[str, Any] = {}
@@ -264,7 +264,7 @@ def test_decides_as_the_library(
 def test_one_way_is_as_good_as_the_other() -> None:
     ways = []
     for frames in (range(0, 48), range(48, 0, -1)):
-        world, ids, plans = World(1, 2), [], []
+        world, ids, plans = World(1, 2), list[int](), []
         association = Association(
             replace(Thresholds(), hotstart_frames=10, hotstart_unmatched=4, hotstart_duplicates=4), numbered()
         )

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from backend.engines.sam3.engine import Sam3Engine, engine_version
+from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.version import engine_version
 from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.tracks.geometry import Box
@@ -132,7 +133,10 @@ def seen(engine: Sam3Engine, stop: int = 3) -> Iterator[tuple[Box | None, float,
         session.prompt([A, B])
         for result in session.propagate(range(stop)):
             for name, one in result.tracks.items():
-                yield one.box, one.score, session._object_tracker.objects[name].memory_bank.get(result.frame).logits
+                memory = session._object_tracker.objects[name].memory_bank.get(result.frame)
+                assert memory
+                assert memory.logits is not None
+                yield one.box, one.score, memory.logits
 
 
 def test_in_bfloat16_it_sees_about_the_same(settings, folder):

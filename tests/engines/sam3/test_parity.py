@@ -74,7 +74,7 @@ def followed(both: SimpleNamespace, prompts: Sequence[Prompt], reverse: bool) ->
 
 def expected(both: SimpleNamespace, prompts: Sequence[Prompt], reverse: bool) -> dict[tuple[str, int], Tensor]:
     """The same from the library, object by object, each from its first prompt on."""
-    seen = {}
+    seen: dict[tuple[str, int], Tensor] = {}
     for name in dict.fromkeys(prompt.track for prompt in prompts):
         one, mine = both.alone(), [prompt for prompt in prompts if prompt.track == name]
         for prompt in mine:
@@ -152,7 +152,7 @@ def test_the_order_of_objects_does_not_matter(both):
 @pytest.mark.parametrize("both", ["random"], indirect=True)
 def test_objects_together_equal_objects_one_by_one(both):
     prompts = staggered(both.video, False)
-    apart = {}
+    apart: dict[tuple[str, int], Tensor] = {}
     for name in {prompt.track for prompt in prompts}:
         apart |= followed(both, [prompt for prompt in prompts if prompt.track == name], False)
     assert_equal(followed(both, prompts, False), apart)

@@ -1,6 +1,6 @@
 """A session over its scene: corrections, what is remembered, and what goes wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from backend.engines.sam3.tracker import Tracker
 from backend.errors import BadRequest, EngineError, Unsupported
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
+from backend.video import Pictures
 from tests.engines.contract import FakeVideo
 from tests.engines.sam3 import scenes
 from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, VIDEO, A, B, C, click, heard, kept, run, values
@@ -187,7 +188,7 @@ class Read(FakeVideo):
         self.read_frames.append(index)
         return super().read(index)
 
-    def frames(self, span: range, reverse: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, span: range, reverse: bool = False) -> Pictures:
         with closing(super().frames(span, reverse)) as pictures:
             for index, picture in pictures:
                 self.read_frames.append(index)

@@ -81,7 +81,8 @@ def test_held_back_results_are_all_there_at_the_end_of_the_span(opened, reverse,
 
 
 def test_a_track_that_proves_false_is_seen_in_no_result(opened):
-    ended, step = [], Association.step
+    ended: list[tuple[int, str]] = []
+    step = Association.step
 
     def spy(self, frame, *arguments):
         plan = step(self, frame, *arguments)
@@ -345,7 +346,7 @@ def test_words_go_on_after_closing_half_way_as_if_in_one_run(opened, count, reve
     at = LENGTH - 1 if reverse else 0
     one, other = (opened(Phrase("circle", at), Phrase("red ball", at)) for _ in range(2))
     first = heard(one, count, 0, LENGTH, reverse)
-    rest = run(one, *((0, LENGTH - count) if reverse else (count, LENGTH)), reverse)
+    rest = run(one, *((0, LENGTH - count) if reverse else (count, LENGTH)), reverse=reverse)
     assert values(first + rest) == values(run(other, 0, LENGTH, reverse))
 
 
@@ -356,7 +357,7 @@ def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
     heard(session, count, 0, LENGTH, reverse)
     restored = opened(state=session.state())
     rest = (0, LENGTH - count) if reverse else (count, LENGTH)
-    assert values(run(restored, *rest, reverse)) == values(run(session, *rest, reverse))
+    assert values(run(restored, *rest, reverse=reverse)) == values(run(session, *rest, reverse=reverse))
 
 
 @pytest.mark.slow
