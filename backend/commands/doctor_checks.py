@@ -11,7 +11,8 @@ from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.client import fetch_backend_health
-from backend.labelstudio.label_config import NUMBERS, VideoTag, read_field
+from backend.labelstudio.label_config import NUMBERS, VideoTag
+from backend.labelstudio.task_data import read_field
 from backend.settings import Settings
 from backend.video import Video
 from backend.video.frame_clock import FrameClock, same_rate
@@ -162,7 +163,7 @@ def check_pictures(task: Mapping[str, Any], name: str, tag: VideoTag, video: Vid
         BadRequest: they are missing, or their frame numbers are missing or wrong.
     """
     fix = prepare_command(task)
-    urls, numbers = task["data"].get(name), task["data"].get(NUMBERS)
+    urls, numbers = read_field(f"${name}", task["data"]), task["data"].get(NUMBERS)
     if not (isinstance(urls, list) and isinstance(numbers, list) and urls and numbers):
         raise BadRequest(f"{name} or {NUMBERS} is missing: {fix}")
     if len(urls) != len(numbers):

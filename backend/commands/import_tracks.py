@@ -114,9 +114,9 @@ def _find_task(video: ImportedVideo, tasks: Sequence[Mapping[str, Any]], config:
     Raises:
         SettingsError: there is no such task, or there are several.
     """
-    field, names = config.video.value.removeprefix("$"), list[set[str]]()
+    names = list[set[str]]()
     for task in tasks:
-        stem = folder_name(0, str(task["data"].get(field) or "")).partition("-")[2]
+        stem = folder_name(0, config.video.address(task["data"])).partition("-")[2]
         # Label Studio puts eight hex digits and a hyphen before the name of an upload.
         names.append({folder_name(task["id"], stem), stem, stem[9:] if stem[8:9] == "-" else stem})
     matches = [task for task, known in zip(tasks, names, strict=True) if video.name in known]

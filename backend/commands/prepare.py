@@ -12,7 +12,8 @@ from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
-from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config, read_field
+from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config
+from backend.labelstudio.task_data import read_field, write_field
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
 from backend.video import Video, encode_jpeg
@@ -112,14 +113,13 @@ class Preparer:
         if known:
             return f"{Path(video).name}: already in the project"
         self._addresses.add(address)
-        added = self._client.add_task(self._project, {self._tag.value.removeprefix("$"): address})
+        added = self._client.add_task(self._project, write_field(self._tag.value, {}, address))
         return f"{Path(video).name}: task {added}"
 
     @cached_property
     def _addresses(self) -> set[str]:
         """The videos of the project's tasks."""
-        name = self._tag.value.removeprefix("$")
-        return {str(task["data"].get(name)) for task in self._client.tasks(self._project)}
+        return {str(read_field(self._tag.value, task["data"])) for task in self._client.tasks(self._project)}
 
     def _is_uploaded(self, path: Path) -> bool:
         size = path.stat().st_size
@@ -158,11 +158,11 @@ class Preparer:
             value = f"missing, so Label Studio assumes {ls_rate:g}" if is_missing else f"{ls_rate:g}"
             return [f"{name} is {value}, but the video has {rate:g}: unchanged, because existing work depends on it"]
         if is_missing:
-            data[name] = rate
+            data |= write_field(attribute, data, rate)
             return [f"{name} set to {rate:g}"]
         if is_right:
             return []
-        data[name] = rate
+        data |= write_field(attribute, data, rate)
         return [f"{name} corrected from {ls_rate:g} to {rate:g}"]
 
     def _set_pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
@@ -170,7 +170,7 @@ class Preparer:
             return []
         clock = FrameClock(video.times, video.end, self._tag.rate(data))
         numbers = strip_frames(clock.length, self._settings.frames_per_strip)
-        name, current = self._strip[1:], data.get(self._strip[1:])
+        name, current = self._strip[1:], read_field(self._strip, data)
         served = self._picture_urls(data, numbers) if self._settings.public_url else None
         was_served = isinstance(current, list) and "/frames/" in "".join(map(str, current[:1]))
         if data.get(NUMBERS) == numbers and isinstance(current, list) and len(current) == len(numbers):
@@ -180,12 +180,10 @@ class Preparer:
             return [f"{name} has other pictures than it would get now: unchanged, because points refer to their order"]
         elif current and NUMBERS not in data:
             return [f"{name} has your own pictures: unchanged; add {NUMBERS} to the task's data, or remove {name}"]
-        if served:
-            data[name] = served
-        else:
+        if not served:
             files = [(f"frame-{number}.jpg", encode_jpeg(video.read(clock.source_frame(number)))) for number in numbers]
-            data[name] = self._client.upload(self._project, files)
-        data[NUMBERS] = numbers
+            served = self._client.upload(self._project, files)
+        data |= {**write_field(self._strip, data, served), NUMBERS: numbers}
         return [f"{len(numbers)} frames to click on"]
 
     def _picture_urls(self, data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from backend.errors import BadRequest
 from backend.labelstudio.json_values import is_number, read_frame
-from backend.labelstudio.label_config import NUMBERS, PointsControl, read_field
+from backend.labelstudio.label_config import NUMBERS, PointsControl
+from backend.labelstudio.task_data import read_field
 
 TYPE = "keypointlabels"
 

@@ -6,7 +6,7 @@ fingerprint matches is as we wrote it; one whose fingerprint is missing or diffe
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -81,15 +81,28 @@ class Keyframe:
         return Box.from_rotated(x, y, self.width * width / 100, self.height * height / 100, self.rotation)
 
 
-def parse_keyframes(sequence: object) -> tuple[Keyframe, ...]:
+def parse_keyframes(sequence: object, skipped: Callable[[str], None] = lambda reason: None) -> tuple[Keyframe, ...]:
     """Read a sequence, sorted by frame; of two keyframes on one frame the later one is used.
 
+    Args:
+        skipped: called with the reason for each item that is left out; the page shows no box for it.
+
     Raises:
-        BadRequest: it is not a list of keyframes, a number is missing or infinite, or a box is empty.
+        BadRequest: it is not a list, or nothing in it is a keyframe with a box.
     """
     if not isinstance(sequence, list) or not sequence:
         raise BadRequest("the region has no keyframe: draw its box again")
-    keyframes = {keyframe.frame: keyframe for keyframe in map(_parse_keyframe, sequence)}
+    keyframes, errors = dict[int, Keyframe](), list[BadRequest]()
+    for item in sequence:
+        try:
+            keyframe = _parse_keyframe(item)
+            keyframes[keyframe.frame] = keyframe
+        except BadRequest as error:
+            errors.append(error)
+    if errors and not keyframes:
+        raise errors[0]
+    for reason in map(str, errors):
+        skipped(reason)
     return tuple(keyframes[frame] for frame in sorted(keyframes))
 
 
@@ -110,7 +123,8 @@ def _parse_keyframe(keyframe: object) -> Keyframe:
         raise BadRequest(f"the box on frame {frame} is empty: draw it larger")
     return Keyframe(
         frame=number,
-        enabled=keyframe.get("enabled", True) is not False,
+        # As the page has it: where nothing is said, the box is shown on this frame only.
+        enabled=bool(keyframe.get("enabled")),
         fp=fp if isinstance(fp, str) else None,
         human=keyframe.get("human") is True,
         **numbers,

@@ -10,12 +10,13 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import BadRequest
+from backend.labelstudio.task_data import read_field, read_framerate
 
 COMMAND_CONTROL = "cmd"
 """The control whose labels are keys to press instead of classes."""
 WORDS, LINE = "text_prompt", "region_prompt"
-"""Names of the text controls for text prompts and for each region's commands. If a config contains them, its other text
-controls are the annotators' own; if not, every text control of the video is used for prompts."""
+"""Names of the text controls for text prompts and for each region's commands. If a config does not contain them, text
+controls that are made for prompts are used; all others are the annotators' own."""
 ALL = "all"
 """The phrase that stands for those of all labels."""
 
@@ -23,11 +24,6 @@ DEFAULT_FRAMERATE = 24.0
 """Label Studio's framerate if neither the tag nor the task sets it."""
 NUMBERS = "frame_numbers"
 """The task's field with the LS frame of each picture of its strip."""
-
-
-def read_field(value: str, data: Mapping[str, Any]) -> Any:
-    """The value of a tag's attribute for a task: "$name" refers to a field of the task's data."""
-    return data.get(value[1:]) if value.startswith("$") else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +40,23 @@ class VideoTag:
         Raises:
             BadRequest: the task has no such field.
         """
-        url = read_field(self.value, data)
-        if not isinstance(url, str) or not url:
+        url = self.address(data)
+        if not url:
             raise BadRequest(f'the task has no video: its data needs the field "{self.value.lstrip("$")}"')
         return url
 
+    def address(self, data: Mapping[str, Any]) -> str:
+        """As `url`; empty if the task has no such field."""
+        url = read_field(self.value, data)
+        return url if isinstance(url, str) else ""
+
+    def given_rate(self, data: Mapping[str, Any]) -> float | None:
+        """Frames per second that the tag or the task's data sets; None: neither does."""
+        return read_framerate(read_field(self.framerate or "", data))
+
     def rate(self, data: Mapping[str, Any]) -> float:
         """Frames per second that Label Studio counts with: from the tag or the task's data, or the default."""
-        try:
-            return float(str(read_field(self.framerate or "", data)))
-        except ValueError:
-            return DEFAULT_FRAMERATE
+        return self.given_rate(data) or DEFAULT_FRAMERATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,11 @@ class LabelConfig:
     def describe(self) -> list[str]:
         """The controls that the backend recognised, a line each; what cannot be prompted comes last."""
         lines = [f"boxes: {', '.join(self.rectangles)}"]
-        lines += [f"words: {', '.join(self.words)}"] if self.words else ["no words: there is no TextArea on the video"]
+        lines += (
+            [f"words: {', '.join(self.words)}"]
+            if self.words
+            else [f'no words: no TextArea of the video is named "{WORDS}"']
+        )
         lines += [f"commands of a region: {', '.join(self.lines)}"] if self.lines else []
         lines += [f"clicks: {', '.join(self.points)}"] if self.points else ["no clicks: there is no strip of frames"]
         lines += [f"track key: {', '.join(sorted(self.commands))}"] if self.commands else []
@@ -168,14 +174,15 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise BadRequest(
             "the label config is not valid XML: open the project's labeling interface and save it again"
         ) from error
+    _lower_names(root)
     videos = {
         tag.get("name", ""): VideoTag(tag.get("name", ""), tag.get("value", ""), tag.get("framerate"))
-        for tag in root.iter("Video")
+        for tag in root.iter("video")
     }
     if not videos:
         raise BadRequest('the label config has no Video tag: add <Video name="video" value="$video" framerate="$fps"/>')
     rectangles = {
-        tag.get("name", ""): tag.get("toName", "") for tag in root.iter("VideoRectangle") if tag.get("toName") in videos
+        tag.get("name", ""): tag.get("toname", "") for tag in root.iter("videorectangle") if tag.get("toname") in videos
     }
     if not rectangles:
         raise BadRequest(
@@ -185,32 +192,41 @@ def parse_label_config(xml: str) -> LabelConfig:
     commands: set[str] = set()
     dynamic: set[str] = set()
     phrases: dict[str, str] = {}
-    for control in root.iter("Labels"):
+    for control in root.iter("labels"):
         # Label Studio sends a label's alias instead of its value.
-        labels = {_name(label): _phrase(label) for label in control.iter("Label")}
+        labels = {_name(label): _phrase(label) for label in control.iter("label")}
         if control.get("name") == COMMAND_CONTROL:
             commands.update(labels)
             continue
-        for video in videos.keys() & control.get("toName", "").split(","):
+        for video in videos.keys() & control.get("toname", "").split(","):
             classes[video] = (*classes.get(video, ()), *labels)
             phrases |= labels
             if control.get("value", "").startswith("$"):
                 dynamic.add(video)
-    texts = [tag for tag in root.iter("TextArea") if tag.get("toName") in rectangles.values()]
-    words = _ours(WORDS, (tag for tag in texts if tag.get("perRegion") != "true"))
-    lines = _ours(LINE, (tag for tag in texts if tag.get("perRegion") == "true"))
+    texts = [tag for tag in root.iter("textarea") if tag.get("toname") in rectangles.values()]
+    words = _ours(WORDS, (tag for tag in texts if tag.get("perregion") != "true"))
+    lines = _ours(LINE, (tag for tag in texts if tag.get("perregion") == "true"))
     return LabelConfig(
         videos=videos,
         rectangles=rectangles,
         labels=classes,
         commands=frozenset(commands),
         dynamic=frozenset(dynamic),
-        words={tag.get("name", ""): tag.get("toName", "") for tag in words},
+        words={tag.get("name", ""): tag.get("toname", "") for tag in words},
         lines=frozenset(tag.get("name", "") for tag in lines),
         points=_points(root),
         phrases=phrases,
-        notes=tuple(_notes(root, videos)),
+        notes=tuple(_notes(root, videos, (*words, *lines))),
     )
+
+
+def _lower_names(root: Element) -> None:
+    """Lower-case the names of tags and attributes, as Label Studio's page does (seen in 1.23.2)."""
+    for tag in root.iter():
+        tag.tag = tag.tag.lower()
+        attributes = {name.lower(): value for name, value in tag.attrib.items()}
+        tag.attrib.clear()
+        tag.attrib.update(attributes)
 
 
 def _name(label: Element) -> str:
@@ -224,26 +240,31 @@ def _phrase(label: Element) -> str:
 
 
 def _ours(name: str, controls: Iterable[Element]) -> list[Element]:
-    """The control with this name, or all controls if there is none."""
+    """The control with this name, or if there is none, those that are made for prompts."""
     controls = list(controls)
-    return [tag for tag in controls if tag.get("name") == name] or controls
+    return [tag for tag in controls if tag.get("name") == name] or [tag for tag in controls if _is_for_prompts(tag)]
+
+
+def _is_for_prompts(control: Element) -> bool:
+    """Whether it exists for an ML backend alone, or is called a prompt as in Label Studio's own examples."""
+    return control.get("smartonly") == "true" or "prompt" in control.get("name", "").lower()
 
 
 def _points(root: Element) -> dict[str, PointsControl]:
-    pictures = {tag.get("name", ""): tag.get("valueList", "") or tag.get("value", "") for tag in root.iter("Image")}
+    pictures = {tag.get("name", ""): tag.get("valuelist", "") or tag.get("value", "") for tag in root.iter("image")}
     return {
         control.get("name", ""): PointsControl(
-            pictures[control.get("toName", "")],
-            {_name(label): label.get("class", "") for label in control.iter("Label") if label.get("class")},
+            pictures[control.get("toname", "")],
+            {_name(label): label.get("class", "") for label in control.iter("label") if label.get("class")},
         )
-        for control in root.iter("KeyPointLabels")
-        if control.get("toName") in pictures
+        for control in root.iter("keypointlabels")
+        if control.get("toname") in pictures
     }
 
 
-def _notes(root: Element, videos: Mapping[str, VideoTag]) -> Iterable[str]:
-    for tag in root.iter("KeyPointLabels"):
-        if tag.get("toName") in videos:
+def _notes(root: Element, videos: Mapping[str, VideoTag], prompts: Iterable[Element]) -> Iterable[str]:
+    for tag in root.iter("keypointlabels"):
+        if tag.get("toname") in videos:
             yield (
                 f'"{tag.get("name")}" breaks the page: Label Studio has no KeyPointLabels on a Video, point its toName '
                 'at <Image name="frames" valueList="$frames"/>'
@@ -251,12 +272,11 @@ def _notes(root: Element, videos: Mapping[str, VideoTag]) -> Iterable[str]:
         elif tag.get("smart") == "false":
             yield f'clicks of "{tag.get("name")}" send no requests: remove its smart="false"'
     for kind in ("VideoVector", "ReactCode", "CustomInterface"):
-        if root.find(f".//{kind}") is not None:
+        if root.find(f".//{kind.lower()}") is not None:
             yield f"{kind} exists only in Label Studio Enterprise: the page cannot open with it"
-    for kind in ("VideoRectangle", "TextArea"):
-        for tag in root.iter(kind):
-            if tag.get("toName") in videos and tag.get("smart") == "false":
-                yield f'"{tag.get("name")}" sends no requests: replace its smart="false" by smartOnly="true"'
+    for tag in (*root.iter("videorectangle"), *prompts):
+        if tag.get("toname") in videos and tag.get("smart") == "false":
+            yield f'"{tag.get("name")}" sends no requests: replace its smart="false" by smartOnly="true"'
     for video in videos.values():
         if not video.framerate:
             yield (

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import string
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,12 +12,14 @@ from typing import Any
 
 from backend.errors import BadRequest
 from backend.labelstudio.box_scale import UNKNOWN, BoxScale, parse_scales
-from backend.labelstudio.json_values import read_number
+from backend.labelstudio.json_values import read_mappings, read_number
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.labelstudio.notes import typed_lines
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
+_FRAME_TOLERANCE = 0.25
+"""How far a keyframe's time may lie from its frame, in frames: times may be rounded."""
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -26,7 +29,10 @@ class Region:
 
     Attributes:
         linked_results: results of other per-region controls, with the same id.
+        framerate: frames per second that the times of its keyframes agree on; None: they do not, or there are none.
         line: the command that a person typed into the region's text control; None: it has none.
+        skipped: why some of its keyframes are left out.
+        unmarked: frames of keyframes without `enabled`, which other tools leave out.
         other_fields: further fields of the result, such as a parent or a lock.
     """
 
@@ -43,6 +49,8 @@ class Region:
     framerate: float | None = None
     linked_results: tuple[Mapping[str, Any], ...] = ()
     line: str | None = None
+    skipped: tuple[str, ...] = ()
+    unmarked: frozenset[object] = frozenset()
     other_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,7 +120,7 @@ class Region:
         `enabled: false` alone does not mean this: Label Studio keeps it when a person drags the end of a track, and
         copies it to keyframes that they add after the end.
         """
-        if keyframe.enabled or keyframe.frame in self._ends:
+        if keyframe.enabled or keyframe.frame in self._ends or keyframe.frame in self.unmarked:
             return False
         return keyframe.is_toggled or not keyframe.is_corrected or keyframe.frame not in self._after_hidden
 
@@ -141,29 +149,72 @@ def parse_region(
         lines: names of the text controls for commands; their results become `Region.line`.
 
     Raises:
-        BadRequest: the id, a tag name or the sequence is missing or invalid.
+        BadRequest: a tag name or the sequence is missing or invalid.
     """
     value, meta = result.get("value"), result.get("meta")
-    names = {key: result.get(key) for key in ("id", "from_name", "to_name")}
+    names = {key: result.get(key) for key in ("from_name", "to_name")}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in names.values()):
-        raise BadRequest("a region of the request lacks its id, tag names or value: reload the page and try again")
-    labels = value.get("labels")
+        raise BadRequest("a region of the request lacks its tag names or value: reload the page and try again")
+    labels, others = _merge_labels(value, linked_results)
+    skipped: list[str] = []
+    keyframes = parse_keyframes(value.get("sequence"), skipped.append)
+    texts = [linked for linked in linked_results if linked.get("from_name") in lines]
     return Region(
+        # The page gives a random id to a region without one, too.
+        id=read_id(result) or new_region_id(),
         **{key: str(name) for key, name in names.items()},
-        labels=tuple(map(str, labels)) if isinstance(labels, list) else (),
-        keyframes=parse_keyframes(value.get("sequence")),
+        labels=labels,
+        keyframes=keyframes,
         origin=str(result.get("origin", "manual")),
         meta=meta if isinstance(meta, Mapping) else {},
         score=read_number(result.get("score")),
         frames_count=_whole(value.get("framesCount")),
         duration=read_number(value.get("duration")),
-        framerate=_framerate(value["sequence"]),
-        linked_results=tuple(linked for linked in linked_results if linked.get("from_name") not in lines),
-        line=next(
-            (typed_lines(read_texts(linked)) for linked in linked_results if linked.get("from_name") in lines), None
-        ),
+        framerate=_framerate(value),
+        linked_results=tuple(linked for linked in others if linked not in texts),
+        line=next((typed_lines(read_texts(linked)) for linked in texts), None),
+        skipped=tuple(skipped),
+        unmarked=frozenset(item.get("frame") for item in read_mappings(value["sequence"]) if "enabled" not in item),
         other_fields={key: content for key, content in result.items() if key not in _WRITTEN},
     )
+
+
+def find_linked(result: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The other results of a region: those with its id."""
+    region_id = read_id(result)
+    return [other for other in results if region_id and read_id(other) == region_id and other.get("type") != TYPE]
+
+
+def read_id(result: Mapping[str, Any]) -> str | None:
+    """A result's id; None: it has none."""
+    region_id = result.get("id")
+    return region_id if isinstance(region_id, str) and region_id else None
+
+
+def agreed_framerate(regions: Iterable[Region]) -> float | None:
+    """Frames per second that most regions agree on; None: none of them tells any."""
+    rates = [region.framerate for region in regions if region.framerate]
+    return Counter(rates).most_common(1)[0][0] if rates else None
+
+
+def _merge_labels(
+    value: Mapping[str, Any], linked_results: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
+    """The region's labels, and the linked results without the one that they come from.
+
+    Label Studio also reads labels from a result of their own; it writes them into the region itself (seen in 1.23.2).
+    """
+    if labels := _labels(value):
+        return labels, [*linked_results]
+    for linked in linked_results:
+        if linked.get("type") == "labels" and (labels := _labels(linked.get("value"))):
+            return labels, [other for other in linked_results if other is not linked]
+    return (), [*linked_results]
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    labels = value.get("labels") if isinstance(value, Mapping) else None
+    return tuple(map(str, labels)) if isinstance(labels, list) else ()
 
 
 def read_texts(result: Mapping[str, Any]) -> object:
@@ -194,10 +245,28 @@ def _frames(value: object) -> frozenset[int]:
     return frozenset(frame for frame in value if isinstance(frame, int)) if isinstance(value, list) else frozenset()
 
 
-def _framerate(keyframes: Sequence[Mapping[str, Any]]) -> float | None:
-    """The framerate, from `time` = frame / framerate, which Label Studio writes into every keyframe."""
-    for keyframe in keyframes:
-        seconds = read_number(keyframe.get("time"))
-        if seconds:
-            return float(keyframe["frame"]) / seconds
-    return None
+def _framerate(value: Mapping[str, Any]) -> float | None:
+    """The framerate that all keyframes agree on.
+
+    Label Studio writes `time` = frame / framerate into every keyframe; other tools write (frame - 1) / framerate. If
+    both fit, `framesCount` and `duration` decide.
+    """
+    times = [
+        (frame, seconds)
+        for item in read_mappings(value.get("sequence"))
+        if (frame := read_number(item.get("frame"))) and (seconds := read_number(item.get("time"))) is not None
+    ]
+    if not times:
+        return None
+    last, end = max(times)
+    rates = [(last - first) / end for first in (0, 1) if end > 0 and last > first]
+    fitting = [
+        rate
+        for first, rate in enumerate(rates)
+        if all(abs(seconds * rate - (frame - first)) < _FRAME_TOLERANCE for frame, seconds in times)
+    ]
+    count, duration = read_number(value.get("framesCount")), read_number(value.get("duration"))
+    if count and duration and duration > 0:
+        fitting.sort(key=lambda rate: abs(rate * duration - count) > 1)
+    # 7 / 0.28 is a little less than 25.
+    return round(fitting[0], 9) if fitting else None

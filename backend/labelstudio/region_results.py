@@ -106,12 +106,15 @@ def _results(
     result |= {"score": round(score, 4)} if score is not None else {}
     # Label Studio replaces the whole region, so linked results have to be sent again; their copies of the box do not.
     copies = {"sequence", "framesCount", "duration"}
-    linked_results = [
-        {**linked, "value": {key: content for key, content in linked["value"].items() if key not in copies}}
-        for linked in region.linked_results
-        if isinstance(linked.get("value"), Mapping)
-    ]
+    linked_results = [_without(linked, copies) for linked in region.linked_results]
     return [result, *linked_results]
+
+
+def _without(linked: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    value = linked.get("value")
+    if isinstance(value, Mapping):
+        return {**linked, "value": {key: content for key, content in value.items() if key not in keys}}
+    return dict(linked)
 
 
 def _interpolated(region: Region, keyframes: Sequence[Keyframe]) -> float:

@@ -9,9 +9,18 @@ from backend.errors import BadRequest
 from backend.labelstudio.clicks import ClickPrompt, parse_click_prompts
 from backend.labelstudio.commands import TRACK, Command, parse_command
 from backend.labelstudio.json_values import read_mappings
-from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LabelConfig
 from backend.labelstudio.notes import MARK, person_lines, typed_lines
-from backend.labelstudio.region import TYPE, Region, new_region_id, parse_region, read_texts, read_track_id
+from backend.labelstudio.region import (
+    TYPE,
+    Region,
+    agreed_framerate,
+    find_linked,
+    new_region_id,
+    parse_region,
+    read_texts,
+    read_track_id,
+)
 from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
@@ -116,8 +125,8 @@ def parse_request(
     name = next(iter(videos), text_video)
     page = _page(saved, name, config)
     video = config.videos[name]
-    regions = [prompt.region for prompt in region_prompts] + list(page.values())
-    framerate = next((region.framerate for region in regions if region.framerate), None) or video.rate(data)
+    asked = [prompt.region for prompt in region_prompts]
+    framerate = video.given_rate(data) or agreed_framerate(asked or page.values()) or DEFAULT_FRAMERATE
     check_framerate(framerate)
     ids = frozenset(str(result.get("id")) for result in results)
     all_saved = [result for entry in _entries(task, "drafts", "annotations") for result in _results(entry)]
@@ -197,8 +206,10 @@ def _region_prompt(region: Region, classes: tuple[str, ...]) -> RegionPrompt:
 
 
 def _region(result: Mapping[str, Any], results: Results, config: LabelConfig) -> Region:
-    linked = [other for other in results if other.get("id") == result.get("id") and other.get("type") != TYPE]
-    return parse_region(result, linked, config.lines)
+    region = parse_region(result, find_linked(result, results), config.lines)
+    for reason in region.skipped:
+        log.warning("a keyframe is skipped: %s", reason)
+    return region
 
 
 def _saved(task: Mapping[str, Any], context: Results) -> Results:
@@ -219,7 +230,8 @@ def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
     for result in saved:
         if result.get("type") == TYPE and result.get("to_name") == video:
             try:
-                page[str(result.get("id"))] = _region(result, saved, config)
+                region = _region(result, saved, config)
+                page[region.id] = region
             except BadRequest:  # it is not to be tracked, so this is no error of the request
                 continue
     return page

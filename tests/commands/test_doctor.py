@@ -447,7 +447,7 @@ def test_a_video_that_cannot_be_had(told, studio: Studio, files: dict[str, bytes
         ("$fps", None, {}, f"FAIL  frame rate: fps is missing: {PREPARE}"),
         ("$fps", "", {}, f"FAIL  frame rate: fps is missing: {PREPARE}"),
         ("$fps", 30, {}, f"FAIL  frame rate: fps is 30, but the file has 25 frames/s: {PREPARE}"),
-        ("$fps", "nan", {}, f"FAIL  frame rate: fps is nan, but the file has 25 frames/s: {PREPARE}"),
+        ("$fps", "nan", {}, f"FAIL  frame rate: fps is 24, but the file has 25 frames/s: {PREPARE}"),
         (
             "$fps",
             30,
@@ -510,7 +510,7 @@ def test_the_strip_of_frames(told, studio: Studio, changed: dict[str, Any], line
 
 
 def test_a_frame_rate_that_cannot_be_is_told_of_the_frames_too(told, studio: Studio) -> None:
-    studio.data["fps"] = 0
+    studio.data["fps"] = -5
     assert [line[:16] for line in told("--task", "3")[-2:]] == ["FAIL  frame rate", "FAIL  frames: th"]
 
 

@@ -140,7 +140,7 @@ def test_a_valid_config_is_said_to_be(client: FlaskClient) -> None:
         "status": "ok",
         "understood": [
             "boxes: box",
-            "no words: there is no TextArea on the video",
+            'no words: no TextArea of the video is named "text_prompt"',
             "no clicks: there is no strip of frames",
             "track key: track (t)",
         ],

@@ -65,6 +65,17 @@ def test_a_label_is_known_by_its_alias_and_one_from_the_task_is_not_refused() ->
         ('framerate="$fps"', {}, 24),
         ('framerate="fast"', {}, 24),
         ("", {"fps": 25}, 24),
+        ('frameRate="$fps"', {"fps": 30}, 30),
+        ('FRAMERATE="12"', {}, 12),
+        ('framerate="$meta.fps"', {"meta": {"fps": 50}}, 50),
+        ('framerate="$meta.fps"', {"meta.fps": 15, "meta": {"fps": 50}}, 15),
+        ('framerate="$rates[1]"', {"rates": [10, 12.5]}, 12.5),
+        ('framerate="$rates[9]"', {"rates": [10, 12.5]}, 24),
+        ('framerate="0.04"', {}, 25),
+        ('framerate="$fps"', {"fps": 0}, 24),
+        ('framerate="$fps"', {"fps": None}, 24),
+        ('framerate="$fps"', {"fps": " 25 "}, 25),
+        ('framerate="nan"', {}, 24),
     ],
 )
 def test_the_framerate_is_the_one_the_page_counts_with(framerate: str, data: dict, rate: float) -> None:
@@ -72,6 +83,19 @@ def test_the_framerate_is_the_one_the_page_counts_with(framerate: str, data: dic
         f'<View><Video name="v" value="$video" {framerate}/><VideoRectangle name="b" toName="v"/></View>'
     )
     assert config.videos["v"].rate(data) == rate
+
+
+def test_tags_and_attributes_may_be_written_in_any_case() -> None:
+    mine = parse_label_config(
+        '<View><LABELS NAME="kind" TONAME="clip"><label Value="Cat"/></LABELS>'
+        '<video Name="clip" Value="$media.files[0].url"/><videoRectangle name="rect" toname="clip"/>'
+        '<textarea name="text_prompt" toname="clip"/><keypointlabels name="dots" toname="stills"/>'
+        '<image name="stills" valuelist="$stills"/></View>'
+    )
+    assert (mine.rectangles, mine.labels, mine.words) == ({"rect": "clip"}, {"clip": ("Cat",)}, {"text_prompt": "clip"})
+    assert mine.points["dots"].pictures == "$stills"
+    assert mine.video.url({"media": {"files": [{"url": "/data/cat.mp4"}]}}) == "/data/cat.mp4"
+    assert mine.video.address({"media": {"files": []}}) == ""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,8 @@ def test_the_shipped_config_is_understood_whole() -> None:
 def test_everything_may_have_other_names() -> None:
     mine = parse_label_config(
         '<View><Video name="film" value="$clip" framerate="$rate"/><VideoRectangle name="rect" toName="film"/>'
-        '<TextArea name="find" toName="film"/><TextArea name="order" toName="film" perRegion="true"/>'
+        '<TextArea name="find" toName="film" smartOnly="true"/>'
+        '<TextArea name="order" toName="film" perRegion="true" smartOnly="true"/>'
         '<KeyPointLabels name="dots" toName="stills"><Label value="this"/></KeyPointLabels>'
         '<Image name="stills" valueList="$stills"/></View>'
     )
@@ -128,7 +153,7 @@ def test_everything_may_have_other_names() -> None:
     assert mine.describe() == ["boxes: rect", "words: find", "commands of a region: order", "clicks: dots"]
 
 
-def test_where_our_lines_are_other_texts_are_the_annotators() -> None:
+def test_a_text_is_ours_by_name_or_purpose_and_all_others_are_the_annotators() -> None:
     notes = '<TextArea name="remarks" toName="video"/><TextArea name="look" toName="video" perRegion="true"/>'
     ours = (
         '<TextArea name="text_prompt" toName="video"/><TextArea name="region_prompt" toName="video" perRegion="true"/>'
@@ -136,13 +161,19 @@ def test_where_our_lines_are_other_texts_are_the_annotators() -> None:
     both = config(notes, ours)
     assert (both.words, both.lines) == ({"text_prompt": "video"}, {"region_prompt"})
     alone = config(notes, '<TextArea name="more" toName="video"/>')
-    assert (alone.words, alone.lines) == ({"remarks": "video", "more": "video"}, {"look"})
+    assert (alone.words, alone.lines) == ({}, frozenset())
+    named = config(notes, '<TextArea name="Prompt" toName="video"/>')
+    assert (named.words, named.lines) == ({"Prompt": "video"}, frozenset())
+    made = config(notes, '<TextArea name="ask" toName="video" smartOnly="true" perRegion="true"/>')
+    assert (made.words, made.lines) == ({}, {"ask"})
 
 
 def test_a_text_of_a_video_that_has_no_boxes_is_no_line() -> None:
-    other = config('<Video name="film" value="$film" framerate="$fps"/><TextArea name="find" toName="film"/>', STRIP)
+    other = config(
+        '<Video name="film" value="$film" framerate="$fps"/><TextArea name="text_prompt" toName="film"/>', STRIP
+    )
     assert (other.words, other.lines) == ({}, frozenset())
-    assert config(STRIP, '<TextArea name="find" toName="frames"/>').words == {}
+    assert config(STRIP, '<TextArea name="text_prompt" toName="frames"/>').words == {}
 
 
 @pytest.mark.parametrize("picture", ['valueList="$frames"', 'value="$frames"'])
@@ -232,8 +263,8 @@ def test_a_phrase_that_could_mean_two_classes_means_none_unless_it_is_ones_own_w
             'clicks of "dots" send no requests: remove its smart="false"',
         ),
         (
-            '<TextArea name="find" toName="video" smart="false"/>',
-            '"find" sends no requests: replace its smart="false" by smartOnly="true"',
+            '<TextArea name="prompt" toName="video" smart="false"/>',
+            '"prompt" sends no requests: replace its smart="false" by smartOnly="true"',
         ),
         ('<VideoRectangle name="rect" toName="video" smart="false"/>', '"rect" sends no requests'),
         ('<View><VideoVector name="v" toName="video"/></View>', "VideoVector exists only in Label Studio Enterprise"),
@@ -255,7 +286,8 @@ def test_what_cannot_be_prompted_is_noted_last(tags: str, sentence: str) -> None
 @pytest.mark.parametrize(
     "tags",
     [
-        '<TextArea name="find" toName="video" smart="true"/>',
+        '<TextArea name="text_prompt" toName="video" smart="true"/>',
+        '<TextArea name="remarks" toName="video" smart="false"/>',
         '<TextArea name="remarks" toName="frames" smart="false"/>' + STRIP,
         STRIP + '<KeyPointLabels name="dots" toName="frames" smart="true"/>',
         '<Labels name="kind" toName="video" smart="false"/>',
@@ -268,6 +300,6 @@ def test_nothing_is_noted_of_what_works(tags: str) -> None:
 def test_what_is_missing_is_said() -> None:
     assert config().describe() == [
         "boxes: box",
-        "no words: there is no TextArea on the video",
+        'no words: no TextArea of the video is named "text_prompt"',
         "no clicks: there is no strip of frames",
     ]

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
-from backend.labelstudio.region import Region, parse_region
+from backend.labelstudio.region import Region, agreed_framerate, find_linked, parse_region
 from backend.labelstudio.region import fingerprint_keyframes as region_seal
 from backend.labelstudio.region_results import build_refusal, build_results
 from backend.labelstudio.segments import cut_segments
@@ -254,3 +254,63 @@ def test_what_a_person_keeps_with_a_region_comes_back_with_it() -> None:
     assert result["meta"]["imported"] == 7
     assert "partial" not in result["meta"]
     assert beside == {**note, "value": {"choices": ["sitting"]}}
+
+
+@pytest.mark.parametrize(
+    ("first", "rounded", "more", "rate"),
+    [
+        (0, 9, {}, 12.5),
+        (1, 9, {"framesCount": 50, "duration": 4.0}, 12.5),
+        (0, 2, {"framesCount": 50, "duration": 4.0}, 12.5),
+        (0, 9, {"framesCount": 500, "duration": 4.0}, 12.5),
+    ],
+)
+def test_the_framerate_is_what_all_keyframes_agree_on(first: int, rounded: int, more: dict, rate: float) -> None:
+    items = [keyframe(frame, time=round((frame - first) / 12.5, rounded)) for frame in (1, 7, 30, 45)]
+    box = drawn(*items)
+    box["value"] |= {"framesCount": None, "duration": None, **more}
+    assert parse_region(box).framerate == pytest.approx(rate, rel=1e-3)
+
+
+def test_times_that_contradict_each_other_tell_no_framerate() -> None:
+    assert parse_region(drawn(keyframe(10, time=1.0), keyframe(20, time=1.1), keyframe(30, time=9.0))).framerate is None
+    assert agreed_framerate([]) is None
+    odd, even = parse_region(drawn(keyframe(10, time=1.0))), parse_region(drawn(keyframe(9)))
+    assert agreed_framerate([odd, even, even]) == 25
+
+
+def test_a_keyframe_that_cannot_be_read_costs_no_other() -> None:
+    items = [keyframe(1), keyframe(2, width=0), {"frame": 3}, "no keyframe", keyframe(0), keyframe(9)]
+    box = parse_region(drawn(*items))
+    assert [item.frame for item in box.keyframes] == [1, 9]
+    assert [reason.partition(":")[0] for reason in box.skipped] == [
+        "the box on frame 2 is empty",
+        "the keyframe on frame 3 has no number for x",
+        "a keyframe of the region is not an object",
+        "there is no frame 0",
+    ]
+
+
+def test_a_class_may_stand_in_a_result_of_its_own() -> None:
+    box = {**drawn(keyframe(1)), "value": {"sequence": [keyframe(1)]}}
+    named = {**box, "type": "labels", "from_name": "kind", "value": {"labels": ["Person"]}}
+    colour = {**named, "from_name": "colour", "value": {"labels": ["red"]}}
+    found = parse_region(box, [named, colour])
+    assert (found.labels, found.linked_results) == (("Person",), (colour,))
+    both = parse_region(drawn(keyframe(1)), [colour])
+    assert (both.labels, both.linked_results) == (("Car",), (colour,))
+
+
+def test_a_region_without_an_id_gets_one_and_is_linked_to_nothing() -> None:
+    nameless = {key: value for key, value in drawn(keyframe(1)).items() if key != "id"}
+    text = {"type": "textarea", "from_name": "note", "value": {"text": ["x"]}}
+    assert find_linked(nameless, [nameless, text]) == []
+    assert parse_region(nameless).id != parse_region(nameless).id
+
+
+def test_a_box_without_enabled_is_shown_on_its_frame_alone_and_can_be_tracked() -> None:
+    bare = {key: value for key, value in keyframe(10).items() if key != "enabled"}
+    box = parse_region(drawn(bare))
+    assert [item.enabled for item in box.keyframes] == [False]
+    assert cuts(box) == [(None, 10, []), (10, None, None)]
+    assert cuts(parse_region(drawn(keyframe(10, enabled=False)))) == [(None, 10, []), (10, None, [])]
