@@ -1,7 +1,7 @@
-"""A shortest way along the frames of a track, from one to a later one where a straight line keeps all between.
+"""The shortest path through the frames of a track. Two frames are connected if a straight line keeps all between them.
 
-That is the fewest keyframes there can be (Imai and Iri 1988). Compiled by numba on its first call, which takes seconds
-the first time on a machine, as plain numpy needs ten times as long for a track; so this is imported where it is called.
+Its nodes are the fewest possible keyframes (Imai and Iri 1988). Compiled by numba, because plain numpy takes ten times
+as long for a track. The first call on a machine compiles for seconds, so import this module only where it is called.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def _compiled(function: F) -> F:
 
 @_compiled
 def find_break(problem: LineProblem, start: int, stop: int, first: int, last: int) -> int:
-    """Find the last row from `first` to `last` that the line from `start` to `stop` does not keep; -1: none."""
+    """Find the last row in `first`..`last` that the line from `start` to `stop` does not keep; -1: all kept."""
     if first > last:
         return -1
     keys, true = problem.keys, problem.boxes
@@ -71,13 +71,13 @@ def find_break(problem: LineProblem, start: int, stop: int, first: int, last: in
 
 @_compiled
 def keeps(problem: LineProblem, start: int, stop: int) -> bool:
-    """Whether the line from `start` to `stop` keeps all rows between."""
+    """Whether the line from `start` to `stop` keeps all rows in between."""
     return find_break(problem, start, stop, start + 1, stop - 1) < 0
 
 
 @_compiled
 def greedy_path(problem: LineProblem, start: int) -> list[int]:
-    """Few rows from `start` to the last: each is sought ahead of the one before, by doubling and bisection."""
+    """Few rows from `start` to the last one. Each is found from the one before, by doubling and bisection."""
     last, path = len(problem.keys) - 1, [start]
     while path[-1] < last:
         start, step = path[-1], 2
@@ -101,18 +101,18 @@ def greedy_path(problem: LineProblem, start: int) -> list[int]:
 
 @_compiled
 def shortest_path(problem: LineProblem, off: Floats, room: float, max_checks: int) -> list[int]:
-    """The fewest rows from the first to the last; where more than `most` has to be looked at, a part of them.
+    """The fewest rows from the first to the last; only the first part of them if that takes more than `max_checks`.
 
-    Breadth first. Lines from a row are first bounded by a cone. With how far off the four edges are as shares of the
-    true box, IoU >= bound implies that their absolute values add up to at most 1 / bound - 1. So each of the eight sums
-    with signs (up to a common one) is linear along a line and within that of every true box, and so is its slope: the
-    slopes left are an interval per sum, which narrows with every row and, once empty, ends the search. No line that
-    holds is outside, and nearly all inside hold.
+    A breadth-first search. A cone first limits the lines that start at a row: divide the errors of the four edges by
+    the size of the true box. IoU >= bound implies that their absolute values add up to at most 1 / bound - 1. So each
+    of the eight signed sums (up to a common sign) is linear along a line and within that limit at every true box. This
+    limits its slope to an interval, which narrows with every row; the search from this row ends when it is empty. Every
+    valid line lies inside the cone, and nearly all lines inside are valid.
 
     Args:
-        off: shape (n,), how far off the edges of each row may be in all, as a share of its box.
-        room: for errors of floating point, in the same share of the smallest box.
-        most: lines, and rows of them that are checked.
+        off: shape (n,), the maximum sum of the errors of each row's edges, as a share of its box.
+        room: allowance for rounding errors, as a share of the smallest box.
+        max_checks: the maximum number of lines, and of rows on them, to check.
     """
     keys, true, size = problem.keys, problem.boxes, problem.size
     last, checks = len(keys) - 1, 0
@@ -132,7 +132,7 @@ def shortest_path(problem: LineProblem, off: Floats, room: float, max_checks: in
                 x, y = across * per, along * per
                 if previous[row] < 0:
                     slopes = _slopes(keys[row], origin, x, y)
-                    # What broke the line to another row mostly breaks this one, too.
+                    # The row that broke the last line usually breaks this one too.
                     if (_ordered(lows, slopes) and _ordered(slopes, highs)) and (
                         last_break < 0 or find_break(problem, start, row, last_break, last_break) < 0
                     ):

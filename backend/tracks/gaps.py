@@ -1,7 +1,7 @@
 """Cleans up the presence of an object: bridges short gaps and removes isolated boxes.
 
-Boxes have shape (n, 4), one row per frame, NaN where the object is absent. `looked` has shape (n,): whether the frame
-was tracked at all. `human` contains the rows with a person's box or click.
+Boxes have shape (n, 4), one row per frame, NaN where the object is absent. `is_tracked` has shape (n,): whether the
+frame was tracked at all. `human` contains the rows with a person's box or click.
 """
 
 from collections.abc import Collection
@@ -23,9 +23,9 @@ def find_spans(boxes: Boxes) -> list[range]:
 
 
 def bridge_gaps(boxes: Boxes, is_tracked: IsTracked, max_rows: int, human: Collection[int] = ()) -> Boxes:
-    """Fill gaps of at most `most` rows by linear interpolation, rounded to 4 decimals.
+    """Fill gaps of at most `max_rows` rows by linear interpolation, rounded to 4 decimals.
 
-    A gap that was not tracked completely, or with a human row in it or next to it, stays.
+    Gaps that were not tracked completely stay, as do those with a human row in them or next to them.
     """
     filled = boxes.copy()
     for before, after in pairwise(find_spans(boxes)):
@@ -47,7 +47,7 @@ def remove_ghosts(boxes: Boxes, is_tracked: IsTracked, human: Collection[int] = 
 
 
 def is_brief(boxes: Boxes, is_tracked: IsTracked, min_rows: int) -> bool:
-    """Whether it is present on fewer than `least` rows, with tracked rows before and after."""
+    """Whether the object is present on fewer than `min_rows` rows, with tracked rows before and after."""
     seen = find_spans(boxes)
     return (
         bool(seen) and sum(map(len, seen)) < min_rows and _is_enclosed(range(seen[0].start, seen[-1].stop), is_tracked)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Boxes = NDArray[np.float64]
-"""Shape (n, 4), columns x0 y0 x1 y1. A row of NaN stands for "not there"."""
+"""Shape (n, 4), columns x0 y0 x1 y1. A row of NaN: the object is absent."""
 
 
 class Box(NamedTuple):
@@ -43,7 +43,7 @@ class Box(NamedTuple):
         return max(self.width, 0.0) * max(self.height, 0.0)
 
     def clip(self, width: float, height: float) -> "Box":
-        """The part of the box inside a picture of `width` x `height` pixels; empty where there is none."""
+        """The part of the box inside a picture of `width` x `height` pixels; empty if it lies outside."""
         x0, x1 = np.clip([self.x0, self.x1], 0, width)
         y0, y1 = np.clip([self.y0, self.y1], 0, height)
         return Box(float(x0), float(y0), float(x1), float(y1))

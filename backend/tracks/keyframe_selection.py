@@ -13,14 +13,14 @@ Tolerance = tuple[float, float]
 _EXACT: Tolerance = (0.0, 0.0)
 
 MAX_CHECKS = 2**28
-"""Lines, and frames of them, that are looked at for the fewest keyframes of a run: some two seconds. 16,000 frames
-hardly ever have more, and an hour of a usual track has a tenth of it."""
+"""Maximum number of lines, and of frames on them, to check for the fewest keyframes of a run: about two seconds. Runs
+of 16,000 frames rarely need more; an hour of a usual track needs a tenth."""
 MAX_CHECKS_UNFINISHED = MAX_CHECKS // 16
-"""As many while more is to come: all of 4,000 frames."""
+"""The same while a track is still being computed: enough for 4,000 frames."""
 _STEPS = 4096
-"""How finely the best bound is sought for a given number of keyframes."""
+"""Steps between 0 and 1 at which the best bound for a budget is searched."""
 _PROBES = 16
-"""Bounds that are tried for it, at a guess."""
+"""Estimated number of bounds tried in that search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class BoxRun:
     def __post_init__(self) -> None:
         if not (self.boxes.shape == self.keyframe_boxes.shape == (len(self.boxes), 4) and len(self.boxes)):
             raise ValueError(
-                f"boxes of shape {self.boxes.shape}, keys {self.keyframe_boxes.shape}: expected (n, 4) both, n > 0"
+                f"boxes {self.boxes.shape}, keyframe_boxes {self.keyframe_boxes.shape}: both must be (n, 4), n > 0"
             )
 
     @classmethod
@@ -54,12 +54,12 @@ def select_fewest(run: BoxRun, bound: float, px: Tolerance = _EXACT, max_checks:
     within rounding error of the bound counts as not kept.
 
     Args:
-        bound: 0..1; at 1 only boxes that stay to the digit are left out.
-        most: how much may be looked at. From where that ends on, each keyframe is only sought ahead of the one before:
-            a few more, in no time. With 0 that is all, and what comes later changes nothing but the last of them.
+        bound: 0..1; at 1 only boxes that interpolation reproduces exactly are left out.
+        max_checks: limits the search for the fewest. The rest of the run is searched greedily: fast, with a few
+            more keyframes. With 0 all of it is; frames added later then change only the last keyframe.
 
     Returns:
-        Sorted row numbers: the first, the last, and as few others as can be.
+        Sorted row numbers: the first, the last, and as few others as possible.
     """
     line, last = _LineCheck(run, bound, px), len(run.boxes) - 1
     if line.keeps(0, last):
@@ -75,12 +75,12 @@ def select_fewest(run: BoxRun, bound: float, px: Tolerance = _EXACT, max_checks:
 def select_within_budget(
     runs: Sequence[BoxRun], budget: int, px: Tolerance = _EXACT, max_checks: int = MAX_CHECKS
 ) -> list[list[int]]:
-    """Keyframes for several runs, at most `budget` in all, that keep one bound for all of them which is the highest.
+    """Select at most `budget` keyframes for several runs, such that all runs keep the same bound, as high as possible.
 
-    Their first and last rows are chosen even where they are more.
+    The first and last row of each run are always selected, even if they exceed the budget.
 
     Args:
-        most: how much may be looked at, as for `thin`.
+        max_checks: as for `select_fewest`.
     """
     best = [sorted({0, len(run.boxes) - 1}) for run in runs]
     if sum(map(len, best)) >= budget:
@@ -88,7 +88,7 @@ def select_within_budget(
     if sum(len(run.boxes) for run in runs) <= budget:
         return [list(range(len(run.boxes))) for run in runs]
     reached = 0
-    # First without looking for the fewest; then from there on upwards: the higher a bound, the less is looked at.
+    # Greedily first, then from there upwards: the higher a bound, the fewer checks it takes.
     for effort in sorted({0, max_checks // (_PROBES * len(runs))}):
         above, step = _STEPS + 1, 1
         while above - reached > 1:
@@ -107,8 +107,8 @@ def select_keyframes(
     """Select the keyframes of each run by the rule in the settings.
 
     Args:
-        used: keyframes of the budget that are already used.
-        most: how much may be looked at, as for `thin`.
+        used: how much of the budget is already used.
+        max_checks: as for `select_fewest`.
     """
     if rule.mode == "exact":
         return [list(range(len(run.boxes))) for run in runs]
@@ -121,7 +121,7 @@ def min_kept_iou(run: BoxRun, rows: Sequence[int], px: Tolerance = _EXACT) -> fl
     """The minimum IoU of an interpolated box with the tracked one, of those not within `px`; 1 if all are."""
     places = np.arange(len(run.boxes))
     shown = np.stack([np.interp(places, rows, run.keyframe_boxes[rows, axis]) for axis in range(4)], axis=1)
-    # A straight line is off by a last bit.
+    # Interpolation rounds in the last bit.
     is_off = (np.abs(shown - run.boxes) > np.array(px * 2) + 1e-9).any(axis=1)
     return float(box_iou(shown[is_off], run.boxes[is_off]).min(initial=1.0))
 
@@ -132,27 +132,27 @@ def compile_selection() -> None:
 
 
 class _LineCheck:
-    """Straight lines along a run, and whether they keep the boxes between."""
+    """Straight lines between rows of a run, and whether they keep the boxes in between."""
 
     def __init__(self, run: BoxRun, bound: float, px: Tolerance) -> None:
-        from backend.tracks import _shortest_path  # what compiles it takes half a second to import
+        from backend.tracks import _shortest_path  # importing numba takes half a second
 
         self._path = _shortest_path
-        keys, boxes = (np.ascontiguousarray(given, float) for given in (run.keyframe_boxes, run.boxes))
+        keys, boxes = (np.ascontiguousarray(values, float) for values in (run.keyframe_boxes, run.boxes))
         size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-12)
         farthest, smallest = np.abs(boxes).max(), size.min(axis=1)
-        # Whoever reads the rule in another order of additions may not find a frame below it.
+        # With a margin, so that no other order of additions finds a frame below the bound.
         least = bound + 1e-9 + 2.0**-46 * farthest / smallest if bound > 0 else np.full(len(size), -1.0)
         self._problem = _shortest_path.LineProblem(keys, boxes, size, least, np.array(px) - 2.0**-46 * farthest)
         self._off = np.maximum(1 / max(bound, 1e-9) - 1, 2 * (np.array(px) / size).sum(axis=1)) * (1 + 1e-6) + 1e-6
         self._room = float(2.0**-40 * farthest / smallest.min())
 
     def keeps(self, start: int, stop: int) -> bool:
-        """Whether the line between two rows keeps all between."""
+        """Whether the line between two rows keeps all in between."""
         return self._path.keeps(self._problem, start, stop)
 
     def fewest(self, max_checks: int) -> list[int]:
-        """From the first row to the last, or as far as that goes."""
+        """The fewest rows from the first to the last, or as far as `max_checks` allow."""
         return self._path.shortest_path(self._problem, self._off, self._room, max_checks)
 
     def greedy(self, start: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Masks as run lengths. Tensors and logits stay in the engines."""
+"""Masks as run lengths. Tensors and logits stay inside the engines."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rle:
-    """One mask as COCO's uncompressed run lengths, some hundred numbers for a picture of two million pixels.
+    """One mask as COCO's uncompressed run lengths: about a hundred numbers for a picture of two million pixels.
 
-    The format is that of the COCO API, https://github.com/cocodataset/cocoapi, before its compression to text.
+    The format is that of the COCO API, https://github.com/cocodataset/cocoapi, before compression to text.
 
     Attributes:
         height: rows of the picture.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from backend.tracks.track import Track
 
-# Okabe and Ito's colours, told apart by colour-blind people too (RGB).
+# Okabe and Ito's colours (RGB), which colour-blind people can distinguish.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 

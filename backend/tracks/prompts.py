@@ -1,6 +1,6 @@
-"""What a person gave: plain values in pixels and source frames.
+"""Prompts: plain values in pixels and source frames.
 
-Not here: who gave it, in which region, and what came of it.
+They do not say who set them, in which region, or what was tracked from them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,21 +21,21 @@ class _OnFrame(Protocol):
 F = TypeVar("F", bound=_OnFrame)
 
 
-def group_by_frame(shown: Iterable[F]) -> dict[int, list[F]]:
-    """What lies on each frame."""
+def group_by_frame(items: Iterable[F]) -> dict[int, list[F]]:
+    """The items of each frame."""
     frames: dict[int, list[F]] = {}
-    for one in shown:
-        frames.setdefault(one.frame, []).append(one)
+    for item in items:
+        frames.setdefault(item.frame, []).append(item)
     return frames
 
 
 Direction = Literal["forward", "backward", "both"]
-"""Where to carry a prompt beyond the first and the last prompted frame."""
+"""In which direction to track beyond the first and the last prompted frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A click in pixels; a negative one says "this is not part of the object"."""
+    """A click in pixels; a negative one marks what is not part of the object."""
 
     x: float
     y: float
@@ -44,15 +44,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a person showed of one object on one frame.
+    """What a person marked of one object on one frame.
 
     Attributes:
         track: the object's id; prompts with the same id are one object.
         frame: 0-based source frame.
         box: around the object, in pixels.
-        points: clicks on the object and beside it; with `box` they refine it. Negative ones alone say of a frame
-            that is tracked already "this part is not it"; engines that cannot take them say so.
-        mask: shape (height, width) of the picture, true on the object; stands alone.
+        points: clicks on the object and outside it; with `box` they refine it. Negative points alone remove a part of
+            the object on a frame that is already tracked; engines that do not support them raise Unsupported.
+        mask: shape (height, width) of the picture, true on the object; excludes `box` and `points`.
     """
 
     track: str
@@ -67,13 +67,13 @@ class Prompt:
         if self.box is None and not self.points and self.mask is None:
             raise ValueError("a prompt needs a box, points or a mask")
         if self.mask is not None and (self.box is not None or self.points):
-            raise ValueError("a mask stands alone: give no box and no points with it")
+            raise ValueError("a mask cannot be combined with a box or points: give one or the other")
         if self.box is not None and not 0 < self.box.area < float("inf"):
-            raise ValueError(f"the box {tuple(self.box)} is empty or has no end")
+            raise ValueError(f"the box {tuple(self.box)} is empty or infinite")
 
     @property
     def is_negative(self) -> bool:
-        """Whether it only says what the object is not: negative points alone."""
+        """Whether it has negative points alone, which only mark what the object is not."""
         return self.box is None and self.mask is None and not any(point.positive for point in self.points)
 
 
@@ -87,10 +87,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that every instance of some kind of object answers to, looked for from one frame on.
+    """A text prompt: finds every object that the words describe, from one frame on.
 
     Attributes:
-        text: the words, as they were given.
+        text: the words as entered.
         frame: 0-based source frame where the search starts, in whichever direction it goes.
     """
 
@@ -104,12 +104,12 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class TextSearch:
-    """Every object of one kind to find and track.
+    """A search for all objects of one kind, which are then tracked.
 
     Attributes:
-        label: the class of what is found; None: the words themselves.
+        label: the class of the objects found; None: the words themselves.
         text: the words.
-        frame: 0-based source frame where the search starts; None: where the frames to track start.
+        frame: 0-based source frame where the search starts; None: the first of the frames to track.
     """
 
     label: str | None

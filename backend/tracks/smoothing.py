@@ -11,7 +11,7 @@ def smooth_boxes(boxes: Boxes, frames: int, bound: float) -> Boxes:
     """Replace each box by the mean of up to `frames` boxes before it, as many after it, and itself.
 
     The window is symmetric, so straight motion and the first and last box do not change. A mean that violates the bound
-    is moved half-way towards the box a few times, then all the way.
+    is moved half-way towards the box a few times; if that is not enough, the box stays.
 
     Args:
         boxes: shape (n, 4), corners of one object on consecutive frames, no NaN.

@@ -38,8 +38,8 @@ class FrameResult:
 
 
 Rows = NDArray[np.float32]
-"""Shape (…, 5): x0 y0 x1 y1 score, NaN where an object is not there. Single precision: a ten-thousandth of a percent
-even at 8192 pixels, in half the memory."""
+"""Shape (…, 5): x0 y0 x1 y1 score, NaN where an object is absent. Single precision halves the memory and is exact to a
+ten-thousandth of a percent even at 8192 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class ResultBlock:
     """An engine's results for consecutive frames with the same tracks.
 
     Attributes:
-        frames: source frames, from the lowest.
-        reverse: they were processed from the highest.
+        frames: source frames, in ascending order.
+        reverse: they were processed in descending order.
         rows: shape (tracks, frames, 5), by source frame.
-        phrases: as of a `FrameResult`.
+        phrases: as in `FrameResult`.
         masks: by track and source frame.
     """
 
@@ -68,7 +68,7 @@ class ResultBlock:
 
     @classmethod
     def from_results(cls, results: Iterable[FrameResult], reverse: bool, masks: bool = False) -> list[Self]:
-        """Group consecutive results into as few blocks as possible, in order; with masks if `masks`."""
+        """Group consecutive results into as few blocks as possible, in order; `masks`: include masks."""
         same = groupby(results, key=lambda result: (tuple(result.tracks), dict(result.phrases)))
         return [cls._from_same_tracks(tracks, phrases, list(part), reverse, masks) for (tracks, phrases), part in same]
 
@@ -102,7 +102,7 @@ class ResultBlock:
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Self]) -> Self:
-        """Join consecutive blocks, in the order in which they came."""
+        """Join consecutive blocks, in the order in which they were processed."""
         if len(blocks) == 1:
             return blocks[0]
         one, ordered = blocks[0], blocks[::-1] if blocks[0].reverse else blocks
@@ -119,7 +119,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object through a video, from the frame where it is first seen to the one where it is last.
+    """One object through a video, from the first frame on which it is present to the last.
 
     Attributes:
         start: source frame of the first row.
@@ -141,13 +141,13 @@ class Track:
 
     @classmethod
     def from_rows(cls, boxes: Boxes, scores: Scores, masks: Mapping[int, Rle]) -> Self:
-        """Make a track of rows for all frames of a video; rows before and after it are dropped."""
+        """Make a track from rows for all frames of a video; absent rows before and after it are dropped."""
         seen = np.flatnonzero(~np.isnan(scores))
         start, stop = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
         return cls(start, boxes[start:stop].copy(), scores[start:stop].copy(), masks)
 
     def at(self, frames: NDArray[np.int64]) -> tuple[Boxes, Scores]:
-        """On k source frames: boxes of shape (k, 4) and scores of shape (k,), NaN where it is not there."""
+        """On k source frames: boxes of shape (k, 4) and scores of shape (k,), NaN where the object is absent."""
         rows = frames - self.start
         known = (rows >= 0) & (rows < len(self.scores))
         boxes, scores = np.full((len(rows), 4), np.nan), np.full(len(rows), np.nan)
@@ -156,10 +156,10 @@ class Track:
 
 
 def fuse_directions(forward: tuple[Boxes, Scores], backward: tuple[Boxes, Scores]) -> tuple[Boxes, Scores]:
-    """Merge two tracks that start at either end of the same frames.
+    """Merge two tracks over the same frames, one tracked from each end.
 
-    Where both have a box, they are blended, weighted by the distance to their starts; where these disagree (IoU < 0.5),
-    the box of the nearer start is used; where only one has a box, that one is.
+    Where both have a box, they are blended, weighted by the distance to their starts. Where they disagree (IoU < 0.5),
+    the box of the nearer start is used. Where only one has a box, it is used.
 
     Args:
         forward: boxes (n, 4) and scores (n,), started at row 0.

@@ -16,14 +16,14 @@ from backend.video.index import VideoIndex, VideoLimits, bad_video, decode_frame
 Picture = NDArray[np.uint8]
 """Shape (height, width, 3), RGB, as displayed."""
 
-_MAX_DECODED_AHEAD = 8  # frames up to a key frame that are decoded rather than skipped by a seek
+_MAX_DECODED_AHEAD = 8  # up to so many frames before a key frame are decoded instead of skipped by a seek
 
 
 class Decoder:
     """Reads frames by number, in any order. Not thread-safe."""
 
     _last: tuple[int, av.VideoFrame] | None
-    _pending: tuple[int, av.VideoFrame] | None  # decoded, and too far ahead to be the last
+    _pending: tuple[int, av.VideoFrame] | None  # already decoded, after the frame that was asked for
 
     def __init__(self, path: Path, index: VideoIndex, limits: VideoLimits) -> None:
         self._path, self._index, self._limits = path, index, limits
@@ -35,10 +35,10 @@ class Decoder:
         """Close the file and end the codec's threads."""
         self._begin(None)
         self._container.close()
-        del self._frames, self._stream  # they hold the codec, whose threads end with it
+        del self._frames, self._stream  # they keep the codec and its threads alive
 
     def frame(self, number: int) -> av.VideoFrame:
-        """Frame `number`; if it is damaged, the one before it, as players show."""
+        """Frame `number`; if it is damaged, the one before it, which players keep showing."""
         if not self._is_near(number):
             self._seek(number)
         while self._last is None or self._last[0] < number:
@@ -57,14 +57,14 @@ class Decoder:
         return np.ascontiguousarray(np.rot90(coded, self._index.quarter_turns), np.uint8)
 
     def _is_near(self, number: int) -> bool:
-        """Whether `number` is reached without a seek: it is ahead, and no key frame far ahead comes before it."""
+        """Whether decoding on reaches `number` sooner than a seek would."""
         here = self._last[0] if self._last else 0
         key = self._index.keys.searchsorted(self._index.stamps[number], "right") - 1
         near = key < 0 or self._index.stamps.searchsorted(self._index.keys[key]) <= here + _MAX_DECODED_AHEAD
         return bool(here <= number and near)
 
     def _seek(self, number: int) -> None:
-        """Move to the last key frame before `number`, or to an earlier one, or to the start."""
+        """Seek to the last key frame before `number`; if that fails, to an earlier one or to the start."""
         keys = self._index.keys[: self._index.keys.searchsorted(self._index.stamps[number], "right")]
         for key in keys[::-1][:8].tolist():
             try:

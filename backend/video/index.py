@@ -22,7 +22,7 @@ from backend.errors import BadVideo
 from backend.settings import Settings
 
 _PROBED_FRAMES = 8  # frames decoded on opening to verify the time stamps
-_REORDER = 32  # places by which B-frames may move a frame between decoding and showing; codecs allow 16
+_REORDER = 32  # how many places B-frames may move a frame between decoding and display; codecs allow 16
 # FFmpeg guesses the format by content: a text file named evil.mp4 may be a playlist that reads other local files.
 _OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
 
@@ -36,7 +36,7 @@ class VideoLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "VideoLimits":
-        """The limits that are set."""
+        """The limits of the settings."""
         return cls(settings.limits.pixels, settings.limits.frames)
 
 
@@ -47,7 +47,7 @@ class VideoIndex:
     stamps: NDArray[np.int64]  # (n,), ascending
     keys: NDArray[np.int64]  # time stamps at which decoding may begin, ascending; none if frames are counted
     is_counted: bool  # time stamps in the file are wrong: frames are identified by their order
-    cut_position: int | None  # byte position of a last packet that the end of the file cuts off
+    cut_position: int | None  # byte position of the last packet if the file ends within it
     quarter_turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
     frame_bytes: int  # of one decoded frame
     times: NDArray[np.float64]
@@ -57,17 +57,17 @@ class VideoIndex:
 
 
 def bad_video(reason: str) -> BadVideo:
-    """The error, with what to do about it."""
+    """The error, with a way to fix it."""
     return BadVideo(f"this file holds no video that can be decoded: {reason}; save it as MP4 with H.264 and try again")
 
 
 def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoStream]:
     """Open a file, which the caller closes, and find its first video stream."""
-    bounds = {"max_pixels": str(limits.pixels)}  # holds in the decoder, too: the size may change on the way
+    bounds = {"max_pixels": str(limits.pixels)}  # also for the decoder, because the size may change within the file
     try:
         container = av.open(str(path.absolute()), options=_OPTIONS | bounds)
     except (av.FFmpegError, ValueError):
-        raise bad_video("it is damaged, empty or of a kind that is not read here") from None
+        raise bad_video("it is damaged, empty or in an unsupported format") from None
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     width, height = (streams[0].width, streams[0].height) if streams and streams[0].codec_context else (0, 0)
     if 0 < width * height <= limits.pixels:
@@ -76,12 +76,12 @@ def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoSt
         return container, streams[0]
     container.close()
     if width * height:
-        raise bad_video(f"its pictures of {width} x {height} are larger than {limits.pixels} pixels")
-    raise bad_video("its codec is unknown or its pictures have no size" if streams else "it has no moving picture")
+        raise bad_video(f"its frames of {width} x {height} have more than {limits.pixels} pixels")
+    raise bad_video("its codec is unknown or its frames have no size" if streams else "it has no moving picture")
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[Any]"]:
-    """All packets, and an empty one that flushes the decoder; a damaged part ends the file."""
+    """All packets, then an empty one that flushes the decoder; the file ends at a damaged part."""
     try:
         yield from container.demux(stream)
     except av.FFmpegError:
@@ -93,10 +93,10 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Pac
 def decode_frames(
     container: InputContainer, stream: VideoStream, cut: int | None, key: int | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Frames in order of showing, from the key frame stamped `key` on, or from where the file stands.
+    """Frames in display order, from the key frame with time stamp `key`, or from the file's current position.
 
-    Nothing comes where the file stands behind that key frame: a seek may land anywhere, and a decoder that is fed from
-    the middle of a group invents pictures, as it may those shown before the key frame: read only what comes after.
+    Yields nothing if the position is after that key frame. A seek may land anywhere, and a decoder that starts in the
+    middle of a group invents pictures. It may also invent those displayed before the key frame, so use only later ones.
     """
     begun = key is None
     for packet in _packets(container, stream):
@@ -109,17 +109,17 @@ def decode_frames(
         try:
             frames = stream.decode(packet)
         except av.FFmpegError:
-            continue  # as players do: damage costs the frames that it hits
+            continue  # like players: only damaged frames are lost
         yield from frames
 
 
 def _sort_stamps(stamps: list[int | None]) -> NDArray[np.int64] | None:
-    """The time stamps sorted; None where one is missing, double, or too far from its place."""
+    """The sorted time stamps; None if one is missing, duplicate, or too far from its place."""
     if None in stamps or len(set(stamps)) < len(stamps):
         return None
-    given = np.array(stamps, np.int64)
-    order = given.argsort()
-    return None if np.abs(order - np.arange(len(order))).max(initial=0) > _REORDER else given[order]
+    unsorted = np.array(stamps, np.int64)
+    order = unsorted.argsort()
+    return None if np.abs(order - np.arange(len(order))).max(initial=0) > _REORDER else unsorted[order]
 
 
 def _scan(path: Path, limits: VideoLimits) -> tuple[list[tuple[int | None, int]], set[int], int | None]:
@@ -134,7 +134,7 @@ def _scan(path: Path, limits: VideoLimits) -> tuple[list[tuple[int | None, int]]
                 continue
             if packet.is_keyframe and packet.pts is not None:
                 keys.add(packet.pts)
-            # VP8 stores pictures that are only referred to, never shown, as packets of their own
+            # VP8 stores reference frames that are never shown as separate packets
             hidden = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10
             cut = packet.pos if packet.is_corrupt else None
             if not packet.is_discard and not hidden:
@@ -154,11 +154,11 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
         frames = decode_frames(container, stream, cut)
         head = list(islice(frames, _PROBED_FRAMES))
         if not head:
-            raise bad_video("not one picture comes out of it")
+            raise bad_video("none of its frames can be decoded")
         shown = [frame.pts for frame in head]
         stamps = _sort_stamps([stamp for stamp, _ in scanned])
         if stamps is not None and shown[0] is not None:
-            stamps = stamps[stamps.searchsorted(shown[0]) :]  # frames before it refer to others that are not there
+            stamps = stamps[stamps.searchsorted(shown[0]) :]  # earlier frames refer to frames that are missing
         counted = stamps is None or stamps[: len(shown)].tolist() != shown
         if counted:
             shown += [frame.pts for frame in islice(frames, limits.frames)]
@@ -170,7 +170,7 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
         end = float(times[-1]) + float(last * unit)
         rate = len(times) / (end - float(times[0]))
         if stream.average_rate and abs(stream.average_rate / rate - 1) < 0.01:
-            rate = float(stream.average_rate)  # exact, where time stamps are rounded
+            rate = float(stream.average_rate)  # exact, unlike the rounded time stamps
         duration = max((container.duration or 0) / av.time_base, end)
         begin = np.array([] if counted else sorted(keys), np.int64)
         size = sum(plane.buffer_size for plane in head[0].planes)
@@ -178,7 +178,7 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
 
 
 def _start_time(container: InputContainer) -> float:
-    """What a player calls 0. Chromium keeps a late start and undoes a negative one; the rest it cannot play."""
+    """The time stamp that a player shows as 0. Chromium keeps a late start and shifts a negative one to 0."""
     starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
     start = float(min(starts, default=0))
     played = {"mp4", "webm", "ogg"} & set(container.format.name.split(","))

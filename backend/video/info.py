@@ -1,4 +1,4 @@
-"""What is known of a video once it was opened, without its file."""
+"""Timing and size of a video, kept after its file is closed."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -10,7 +10,7 @@ from backend.video.decoder import Decoder, Picture
 from backend.video.index import VideoLimits, build_index
 
 Pictures = Generator[tuple[int, Picture]]
-"""Numbers of frames, and the frames."""
+"""Frame numbers and pictures."""
 
 _QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
 _WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
@@ -63,10 +63,10 @@ class Video:
         duration: seconds of the container, at least `end`; Label Studio's length is round(duration * framerate).
         rate: average frames per second.
         width: pixels, as displayed, like `height`.
-        key: names the file as it is now, among all of this process.
+        key: identifies the file and its current content.
 
     Raises:
-        BadVideo: no picture can be decoded, or the file is beyond the limits.
+        BadVideo: no frame can be decoded, or the file exceeds the limits.
     """
 
     def __init__(self, path: Path, limits: VideoLimits | None = None) -> None:
@@ -100,7 +100,7 @@ class Video:
             ahead.close()
 
     def read(self, index: int) -> Picture:
-        """Frame `index`, any order. Where damage took it, the one before it, which players go on showing.
+        """Frame `index`, in any order; if it is damaged, the one before it, which players keep showing.
 
         Raises:
             IndexError: `index` is outside 0..len-1.
@@ -110,10 +110,10 @@ class Video:
             return self._decoder.picture(self._decoder.frame(index))
 
     def frames(self, span: range, reverse: bool = False) -> Pictures:
-        """Number and picture of every frame of `span`, decoded ahead by a thread that ends when this is closed.
+        """Number and picture of each frame of `span`. A thread decodes ahead; it ends when the generator is closed.
 
         Raises:
-            IndexError: `span` reaches beyond 0..len-1.
+            IndexError: `span` is not within 0..len-1.
             ValueError: its step is not 1.
         """
         self._check(span)
@@ -123,9 +123,9 @@ class Video:
         if self._closed:
             raise ValueError("the video is closed")
         if span.step != 1:
-            raise ValueError(f"the step must be 1, is {span.step}")
+            raise ValueError(f"the step is {span.step}, but must be 1")
         if span and not 0 <= span.start < span.stop <= len(self):
-            raise IndexError(f"frames {span.start} to {span.stop - 1} asked for, 0 to {len(self) - 1} are there")
+            raise IndexError(f"there are no frames {span.start} to {span.stop - 1}: the video has 0 to {len(self) - 1}")
 
     def _run(self, span: range, reverse: bool) -> Pictures:
         with self._lock:
@@ -148,18 +148,18 @@ class Video:
             decoder.close()
 
     def _backward(self, span: range) -> Pictures:
-        """Read windows from the end, each decoded forward; a window starts at a key frame if memory allows."""
+        """Read windows from the last to the first, each decoded forward, from a key frame if memory allows."""
         decoder = Decoder(self._path, self._index, self._limits)
-        most = max(1, _WINDOW_BYTES // self._index.frame_bytes)
+        max_frames = max(1, _WINDOW_BYTES // self._index.frame_bytes)
         begins = self._index.stamps.searchsorted(self._index.keys)
         stop = span.stop
         try:
             while stop > span.start:
-                start = max(span.start, stop - most)
+                start = max(span.start, stop - max_frames)
                 if start > span.start:
                     start = int(min(begins[(begins >= start) & (begins < stop)], default=start))
                 window = [(number, decoder.frame(number)) for number in range(start, stop)]
-                while window:  # emptied on the way, for memory
+                while window:  # emptied as we go, to free memory
                     number, frame = window.pop()
                     yield number, decoder.picture(frame)
                 stop = start

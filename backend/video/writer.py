@@ -1,4 +1,4 @@
-"""Pictures to a file that browsers play."""
+"""Writes pictures to a video file that browsers play."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,12 +12,12 @@ from backend.video.decoder import Picture
 
 
 def write_video(path: Path, frames: Iterable[Picture], rate: float) -> None:
-    """Write pictures as H.264 in MP4 that browsers play, and seek in before all of it is loaded.
+    """Write pictures as H.264 in MP4, which browsers can play and seek in before it is loaded completely.
 
     Args:
-        path: overwritten; gone if anything fails.
-        frames: all of one size. H.264 in 4:2:0 has no odd sizes: they grow by one pixel that repeats the right or
-            the lower edge.
+        path: overwritten; deleted if writing fails.
+        frames: all of one size. H.264 in 4:2:0 has only even sizes, so an odd side grows by one pixel, a copy of
+            the edge.
         rate: frames per second.
 
     Raises:

@@ -217,7 +217,7 @@ def test_what_is_shown_at_keyframes_counts_for_the_bound_too() -> None:
 
 @pytest.mark.parametrize("shapes", [((0, 4), (0, 4)), ((3, 4), (2, 4)), ((3, 3), (3, 3))])
 def test_a_run_is_boxes_and_as_many_keys(shapes: tuple) -> None:
-    with pytest.raises(ValueError, match=r"expected \(n, 4\) both, n > 0"):
+    with pytest.raises(ValueError, match=r"both must be \(n, 4\), n > 0"):
         BoxRun(*map(np.zeros, shapes))
 
 

@@ -11,7 +11,7 @@ from backend.tracks.prompts import Point, Prompt
         ({"frame": -1, "box": Box(0, 0, 1, 1)}, "frames start at 0"),
         ({"frame": 0}, "needs a box"),
         ({"frame": 0, "box": Box(5, 5, 5, 9)}, "is empty"),
-        ({"frame": 0, "mask": np.ones((2, 2), bool), "box": Box(0, 0, 1, 1)}, "stands alone"),
+        ({"frame": 0, "mask": np.ones((2, 2), bool), "box": Box(0, 0, 1, 1)}, "cannot be combined"),
     ],
 )
 def test_a_prompt_that_says_nothing_is_refused(prompt: dict, sentence: str) -> None:

@@ -328,7 +328,7 @@ def test_audio_alone_is_refused(tmp_path: Path) -> None:
 
 def test_limits_hold_before_decoding(clips: dict[str, Clip], monkeypatch) -> None:
     monkeypatch.setattr(index, "decode_frames", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(BadVideo, match="192 x 128 are larger than 24575 pixels"):
+    with pytest.raises(BadVideo, match="192 x 128 have more than 24575 pixels"):
         Video(clips["constant"].path, VideoLimits(pixels=192 * 128 - 1))
     with pytest.raises(BadVideo, match="more than 59 frames"):
         Video(clips["constant"].path, VideoLimits(frames=59))

@@ -1,4 +1,4 @@
-"""The original sam3.pt in the names of transformers: one table of modules, and the few tensors that change shape."""
+"""Converts the original sam3.pt to the names of transformers: a table of modules, and a few changes of shape."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ModuleMapping(NamedTuple):
-    """Where a module of the original lives in transformers, and how the names inside it change, rule after rule."""
+    """The name of an original module in transformers, and the rules that rename its tensors, applied in order."""
 
     original: str
     transformers: str
@@ -17,9 +17,9 @@ class ModuleMapping(NamedTuple):
 
 
 MLP = {r"^layers\.0\.": "layer1.", r"^layers\.1\.": "layer2.", r"^layers\.2\.": "layer3."}
-"""A perceptron of the detector; the layers are numbered from 1."""
+"""A perceptron of the detector; transformers numbers its layers from 1."""
 PROJECTIONS = {r"^layers\.0\.": "proj_in.", r"^layers\.1\.": "layers.0.", r"^layers\.2\.": "proj_out."}
-"""A perceptron of the tracker: its ends are named, what lies between is numbered."""
+"""A perceptron of the tracker; transformers names the first and last layer and numbers the others."""
 ATTENTION = {r"\.out_proj\.": ".o_proj."}
 LAYER = {r"\.cross_attn_image\.": ".cross_attn.", r"\.linear": ".mlp.fc", r"\.norm": ".layer_norm", **ATTENTION}
 NECK = {
@@ -67,7 +67,7 @@ MODULES = (
         "detector_model.detr_decoder.layers",
         {
             r"\.linear": ".mlp.fc",
-            # The norms are numbered in the order of training: pictures, words between, queries, perceptron.
+            # The original order: image, text (without a number), queries, perceptron.
             r"\.norm1\.": ".vision_cross_attn_layer_norm.",
             r"\.catext_norm\.": ".text_cross_attn_layer_norm.",
             r"\.norm2\.": ".self_attn_layer_norm.",
@@ -194,13 +194,13 @@ MODULES = (
     ModuleMapping("tracker.no_obj_embed_spatial", "tracker_model.occlusion_spatial_embedding_parameter", {}),
     ModuleMapping("tracker.mask_downsample", "tracker_model.mask_downsample", {}),
 )
-"""The first that fits a name is taken, so the parts of a module come before the module."""
+"""The first match counts, so the parts of a module come before the module."""
 
 UNUSED = re.compile(
     r"^detector\.backbone\.vision_backbone\.trunk\.blocks\.\d+\.attn\.freqs_cis$"  # computed, not learnt
-    r"|^detector\.geometry_encoder\.points_(direct|pool|pos_enc)_project\."  # the detector is asked by no points
+    r"|^detector\.geometry_encoder\.points_(direct|pool|pos_enc)_project\."  # the detector gets no points
 )
-"""What transformers has no place for, and the model no use."""
+"""Tensors that transformers does not have and the model does not need."""
 
 POSITIONS = "detector_model.vision_encoder.backbone.embeddings.position_embeddings"
 TEXT_PROJECTION = "detector_model.text_encoder.text_projection.weight"
@@ -208,34 +208,34 @@ POINTS = "tracker_model.prompt_encoder.point_embed"
 
 
 def is_original(names: Iterable[str]) -> bool:
-    """Whether the names of a checkpoint's tensors are those of the original sam3.pt."""
+    """Whether tensor names are those of the original sam3.pt."""
     return any(name.startswith(("detector.", "tracker.")) for name in names)
 
 
 def convert_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the original under the names, and in the shapes, of `transformers.Sam3VideoModel`.
+    """Convert the original's tensors to the names and shapes of `transformers.Sam3VideoModel`.
 
-    Where a shape changes the result is a view, but for the four point embeddings (one table of four rows). A name that
-    the table does not know stays as it is, so that whoever loads the result finds it left over.
+    Reshaped tensors are views, except the four point embeddings, which become one table of four rows. Unknown names
+    stay unchanged; loading the result then reports them as left over.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not UNUSED.match(name):
             result |= _split_qkv(rename_tensor(name), tensor)
     if POSITIONS in result and result[POSITIONS].ndim == 3:
-        result[POSITIONS] = result[POSITIONS][:, 1:]  # the first was the class token's, which SAM3 does not have
+        result[POSITIONS] = result[POSITIONS][:, 1:]  # the first belongs to the class token, which SAM3 does not have
     if TEXT_PROJECTION in result and result[TEXT_PROJECTION].ndim == 2:
         result[TEXT_PROJECTION] = result[TEXT_PROJECTION].T
     rows = [result.pop(f"{POINTS}.{n}.weight", None) for n in range(4)]
     found = [row for row in rows if row is not None]
     if found:
-        # Of fewer than four the table is too short, and loading says so.
+        # With fewer than four, the table is too short, and loading reports it.
         result[f"{POINTS}.weight"] = torch.cat(found)
     return result
 
 
 def rename_tensor(name: str) -> str:
-    """A name of the original as transformers has it, before tensors are split; an unknown one as it is."""
+    """The name that transformers uses, before tensors are split; an unknown name stays unchanged."""
     for module in MODULES:
         if name == module.original:
             return module.transformers
@@ -248,7 +248,7 @@ def rename_tensor(name: str) -> str:
 
 
 def _split_qkv(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Queries, keys and values, which the original keeps in one tensor, one upon the other."""
+    """Split queries, keys and values, which the original stacks in one tensor."""
     packed = re.search(r"\b(qkv\.|in_proj_)(weight|bias)$", name)
     if packed is None:
         return {name: tensor}

@@ -1,4 +1,4 @@
-"""Phrases as the token ids that SAM3's text encoder reads: CLIP's vocabulary, 32 tokens a phrase."""
+"""Encodes phrases for SAM3's text encoder: CLIP's vocabulary, 32 tokens per phrase."""
 
 import gzip
 import html
@@ -18,34 +18,36 @@ from backend.errors import BadRequest, SettingsError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 32
-"""Tokens that the released SAM3 reads of a phrase, its start and end among them."""
+"""Tokens per phrase of the released SAM3, including start and end."""
 VOCABULARY_SIZE = 49408
-"""Entries of CLIP's vocabulary: two for each byte, one for each merge, the start and the end."""
+"""Entries of CLIP's vocabulary: two per byte, one per merge, the start and the end."""
 QUOTED_LETTERS = 40
-"""Letters of a phrase that an error quotes."""
+"""Maximum number of characters of a phrase that an error quotes."""
 
 
 class Tokenizer:
-    """Turns phrases into token ids; made by `from_folder` or `from_bpe`.
+    """Converts phrases to token ids; created by `from_folder` or `from_bpe`.
 
     Args:
-        tokens: the library's tokenizer, which puts the start and the end around a phrase.
-        context: how many tokens the model reads of a phrase, the start and the end among them.
-        padding: the token that fills up a phrase; the attention mask hides it.
+        tokens: the library's tokenizer, which adds the start and end tokens to a phrase.
+        context: tokens per phrase, including start and end.
+        padding: the token that pads a phrase; the attention mask hides it.
 
     Raises:
-        SettingsError: the tokenizer knows no start or no end, or does not put them around a phrase.
+        SettingsError: the tokenizer has no start or end token, or does not add them to a phrase.
     """
 
     def __init__(self, tokens: tokenizers.Tokenizer, context: int = CONTEXT_LENGTH, padding: str = END) -> None:
-        # `cleaned` has done this, as CLIP does; a second normalisation would join what CLIP leaves apart.
+        # `clean_phrase` normalises as CLIP does; a second normalisation would join what CLIP keeps separate.
         tokens.normalizer = None
         tokens.no_truncation()
         tokens.no_padding()
         around = tokens.encode("a").ids
         pad = tokens.token_to_id(padding)
         if around[:1] != [tokens.token_to_id(START)] or around[-1:] != [tokens.token_to_id(END)] or pad is None:
-            raise SettingsError(f"the tokenizer is not CLIP's: it puts no {START} and {END} around a phrase")
+            raise SettingsError(
+                f"the tokenizer is not CLIP's: it does not add {START} and {END} to a phrase; copy it again"
+            )
         self._tokens, self._pad = tokens, pad
         self.context = context
         self.size = tokens.get_vocab_size()
@@ -68,14 +70,14 @@ class Tokenizer:
             tokens = _build_clip(_read_json(vocabulary), _parse_merges(_read_lines(merges)[1:], merges))
         else:
             raise SettingsError(
-                f"the folder {folder.name} holds no tokenizer.json (nor vocab.json with merges.txt): "
+                f"the folder {folder.name} contains no tokenizer.json, nor vocab.json with merges.txt: "
                 "copy it there from the hub"
             )
         return cls(tokens, context, padding)
 
     @classmethod
     def from_bpe(cls, path: Path, context: int = CONTEXT_LENGTH) -> Self:
-        """Read bpe_simple_vocab_16e6.txt.gz, which comes with the original sam3.pt; unpacked will do too.
+        """Read bpe_simple_vocab_16e6.txt.gz, which comes with the original sam3.pt, also unpacked.
 
         Raises:
             SettingsError: the file is missing or broken.
@@ -88,14 +90,14 @@ class Tokenizer:
         return cls(_build_clip({word: number for number, word in enumerate(words)}, merges), context)
 
     def encode(self, phrases: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids of phrases, filled up to the model's context.
+        """Encode phrases as token ids, padded to the model's context.
 
         Returns:
             ids (n, context) int64, and the attention mask (n, context) int64: 1 from the start to the end of a phrase,
-            0 where it is filled up.
+            0 on padding.
 
         Raises:
-            BadRequest: a phrase is empty, or has more tokens than fit: none is ever cut short in silence.
+            BadRequest: a phrase is empty, or has too many tokens. Phrases are never truncated.
         """
         ids = torch.full((len(phrases), self.context), self._pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -108,18 +110,18 @@ class Tokenizer:
     def _encode_phrase(self, phrase: str) -> list[int]:
         text = clean_phrase(phrase)
         if not text:
-            raise BadRequest('a phrase is empty: name what to find, such as "person"')
+            raise BadRequest('a phrase is empty: enter what to find, such as "person"')
         found: list[int] = self._tokens.encode(text).ids
         if len(found) > self.context:
             quoted = text if len(text) <= QUOTED_LETTERS else f"{text[:QUOTED_LETTERS]}…"
             raise BadRequest(
-                f'the phrase "{quoted}" has {len(found) - 2} tokens and at most {self.context - 2} fit: shorten it'
+                f'the phrase "{quoted}" has {len(found) - 2} tokens, and the maximum is {self.context - 2}: shorten it'
             )
         return found
 
 
 def clean_phrase(phrase: str) -> str:
-    """A phrase as CLIP saw its training texts: mended, entities resolved, single spaces, lower case; may be empty."""
+    """Clean a phrase like CLIP's training texts: repaired Unicode, no HTML entities, single spaces, lower case."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(phrase))).split()).lower()
 
 
@@ -127,7 +129,7 @@ def _build_clip(vocabulary: dict[str, int], merges: list[Any]) -> tokenizers.Tok
     try:
         return CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
     except Exception as error:  # The library raises no narrower class.
-        raise SettingsError("the tokenizer's vocabulary and merges do not fit together: copy both again") from error
+        raise SettingsError("the tokenizer's vocabulary and merges do not match: copy both again") from error
 
 
 def _parse_merges(lines: Sequence[str], path: Path) -> list[tuple[str, str]]:
@@ -138,7 +140,7 @@ def _parse_merges(lines: Sequence[str], path: Path) -> list[tuple[str, str]]:
 
 
 def _read_padding(path: Path) -> str:
-    """The padding token that a tokenizer_config.json names, as a text or as an object with `content`."""
+    """The padding token in tokenizer_config.json: a string, or an object with `content`."""
     named: Any = _read_json(path).get("pad_token") if path.is_file() else None
     return str((named.get("content") if isinstance(named, dict) else named) or END)
 
@@ -155,14 +157,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise SettingsError(f"there is no file {path.name}: give the path of a copy of it")
+        raise SettingsError(f"there is no file {path.name}: set bpe_path to a copy of it")
     try:
-        packed = path.read_bytes()
-        text = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
+        data = path.read_bytes()
+        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         return text.decode("utf-8").split("\n")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _broken_file(path) from error
 
 
 def _broken_file(path: Path) -> SettingsError:
-    return SettingsError(f"{path.name} is broken or is no tokenizer file of CLIP: copy it again")
+    return SettingsError(f"{path.name} is broken or not a tokenizer file of CLIP: copy it again")

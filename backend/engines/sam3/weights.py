@@ -1,4 +1,4 @@
-"""SAM3 off the disk or the hub: every weight in its place, or an error that names the one that is not."""
+"""Loads SAM3 from the disk or the hub. All weights must fit; an error names those that do not."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
-"""A file of weights, which no repository is called."""
+"""The suffix of a weights file; no repository has it."""
 HUB_FILES = (
     "config.json",
     "model*.safetensors",
@@ -35,39 +35,39 @@ HUB_FILES = (
     "vocab.json",
     "merges.txt",
 )
-"""What is fetched from the hub; the same repository holds sam3.pt too, another 3.4 GB."""
+"""The files to fetch from the hub. The same repository also contains sam3.pt, another 3.4 GB."""
 TIED_NAMES = (
     "tracker_model.shared_image_embedding.positional_embedding",
     "tracker_model.prompt_encoder.shared_embedding.positional_embedding",
 )
-"""One table under two names: the original has it once, and a folder saved with the two tied leaves one out."""
+"""One table under two names. The original contains it once, and so do folders that were saved with the two tied."""
 ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
-"""Keys of a config that say how it was saved; a dtype there would also round what is computed, not loaded."""
+"""Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
 DOUBLE_PREFIX = "tracker_model.tracker_model."
-"""How `save_pretrained` of transformers 5 writes the tracker's names, unlike the hub's files; it reads both."""
+"""The prefix of the tracker's names as `save_pretrained` of transformers 5 writes them; the hub's files differ."""
 MAX_NAMES = 5
-"""So many names an error or a warning lists."""
+"""Maximum number of names in an error or a warning."""
 FINGERPRINT_SAMPLES = 8
-"""Numbers of each tensor that the fingerprint reads."""
+"""Approximate number of values of each tensor in the fingerprint."""
 
 
 def load_model(
     model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0
 ) -> tuple[Sam3VideoModel, Tokenizer]:
-    """Load the model, on the CPU in float32 and for inference, and the tokenizer of its phrases.
+    """Load the model for inference, on the CPU in float32, and its tokenizer.
 
-    The weights stay mapped to their file, so that they are in memory once.
+    The weights stay memory-mapped, so they are in memory once.
 
     Args:
         model_path: a repository of the hub ("facebook/sam3"), a folder in its layout, the original sam3.pt, or
             "shapes".
-        bpe_path: bpe_simple_vocab_16e6.txt.gz; sam3.pt needs it, elsewhere it replaces the folder's tokenizer.
-        model_dir: where the hub's files are kept; None: the hub library's own cache. Used without a network too.
-        image_size: pixels that a side of the model's input has, a multiple of its patches (14); 0: the model's own.
+        bpe_path: bpe_simple_vocab_16e6.txt.gz. Required with sam3.pt; otherwise it replaces the folder's tokenizer.
+        model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
+        image_size: side of the model's input in pixels, a multiple of the patch size (14); 0: the model's own.
 
     Raises:
-        SettingsError: a file is missing, broken or another model's, a weight is missing or has the wrong shape, the
-            hub cannot be reached or refuses, or `image_size` does not fit.
+        SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
+            hub is unreachable or denies access, or `image_size` does not fit.
     """
     path = resolve_model_path(model_path)
     if path.is_file():
@@ -83,10 +83,12 @@ def load_model(
     if tokens is None:
         tokens = Tokenizer.from_bpe(Path(bpe_path).expanduser(), _context_length(config))
     if tokens.size > (known := _detector_config(config).text_config.vocab_size):
-        raise SettingsError(f"the tokenizer has {tokens.size} tokens and the model knows {known}: give its own")
+        raise SettingsError(
+            f"the tokenizer has {tokens.size} tokens, but the model knows {known}: use the model's own tokenizer"
+        )
     if image_size:
         _set_image_size(config, image_size)
-    # Made without values but for what is computed (rope's tables, the grids of positions): those no file holds.
+    # Created without values, except for computed ones (rope tables, position grids), which no file contains.
     with no_init_weights():
         model = Sam3VideoModel(config)
     _fill_model(model, tensors)
@@ -97,7 +99,7 @@ def load_model(
 def fingerprint(model: Sam3VideoModel) -> str:
     """Eight hex digits that change with the model's weights or configuration; a sample of each tensor is read.
 
-    Taken right after `load`: a model in another precision has another fingerprint.
+    Call it right after `load_model`: in another precision a model has another fingerprint.
     """
     config = _strip_origin(json.loads(model.config.to_json_string(use_diff=False)))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
@@ -109,7 +111,7 @@ def fingerprint(model: Sam3VideoModel) -> str:
 
 
 def _download(repository: str, model_dir: Path | None) -> Path:
-    """The folder of a repository's files; those on disk do where the hub cannot be reached or refuses."""
+    """The folder of a repository's files; the copy on disk if the hub is unreachable or denies access."""
     if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
         raise SettingsError(
             f"there is no file or folder {Path(repository).name}: set model_path to facebook/sam3, to a folder in the "
@@ -124,7 +126,7 @@ def _download(repository: str, model_dir: Path | None) -> Path:
             )
         except Exception:
             raise _hub_error(repository, error) from error
-        log.warning("the hub gives no answer (%s): %s is loaded as kept on disk", type(error).__name__, repository)
+        log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", type(error).__name__, repository)
         return Path(kept)
 
 
@@ -136,7 +138,7 @@ def _hub_error(repository: str, error: BaseException) -> SettingsError:
         cause = cause.__cause__
     if status in (401, 403):
         return SettingsError(
-            f"the hub does not give {repository} to you: ask for access at huggingface.co/{repository}, then set "
+            f"you have no access to {repository}: request it at huggingface.co/{repository}, then set "
             "HF_TOKEN to your token (huggingface.co/settings/tokens)"
         )
     if status == 404:
@@ -152,11 +154,11 @@ def _read_config(folder: Path) -> Sam3VideoConfig:
     values = _read_json(path)
     kind = values.get("model_type")
     if kind != "sam3_video":
-        raise SettingsError(f"{path.name} is of a {kind} model: this engine needs one of model_type sam3_video")
+        raise SettingsError(f"{path.name} has model_type {kind}: use the folder of a model with model_type sam3_video")
     try:
         return Sam3VideoConfig.from_dict(_strip_origin(values))
     except Exception as error:  # The library raises no narrower class.
-        raise SettingsError(f"{path.name} is not one of SAM3 ({type(error).__name__}): copy it again") from error
+        raise SettingsError(f"{path.name} is not a config of SAM3 ({type(error).__name__}): copy it again") from error
 
 
 def _context_length(config: Sam3VideoConfig) -> int:
@@ -164,7 +166,7 @@ def _context_length(config: Sam3VideoConfig) -> int:
 
 
 def _detector_config(config: Sam3VideoConfig) -> Any:
-    """The detector's part, which the library declares as anything it may be made of."""
+    """The detector's config, which the library declares with a type too wide to use."""
     return config.detector_config
 
 
@@ -175,21 +177,21 @@ def _strip_origin(values: Any) -> Any:
 
 
 def _set_image_size(config: Sam3VideoConfig, image_size: int) -> None:
-    """Let a config take pictures of another size; no weight depends on it."""
+    """Change the input size in a config; no weight depends on it."""
     vision = _detector_config(config).vision_config
     patch = int(vision.backbone_config.patch_size)
     grid, rest = divmod(image_size, patch)
     if rest or grid < 2:
         near = max(2, round(image_size / patch)) * patch
-        raise SettingsError(f"image_size is {image_size}: give a multiple of {patch}, such as {near}, or 0")
-    # Reaches the backbones, the prompt encoder, the memory's rope and the tracker's feature sizes, but not the rest.
+        raise SettingsError(f"image_size is {image_size}: set a multiple of {patch}, such as {near}, or 0")
+    # Sets the backbones, the prompt encoder, the memory's rope and the tracker's feature sizes, but not these two.
     config.image_size = image_size
     vision.backbone_feature_sizes = [[scale * grid, scale * grid] for scale in (4, 2, 1)]
     config.low_res_mask_size = 4 * grid
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder in the hub's layout: one safetensors file, several with an index, or a pickle."""
+    """Read a folder in the hub's layout: one safetensors file, several with an index, or a pickle."""
     index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
     single = folder / "model.safetensors"
     if single.is_file():
@@ -205,22 +207,22 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         }
     if pickled.is_file():
         return _read_tensors(pickled)
-    raise SettingsError(f"the folder {folder.name} holds no model.safetensors: copy it there, or give sam3.pt itself")
+    raise SettingsError(f"the folder {folder.name} contains no model.safetensors: copy it there, or use sam3.pt itself")
 
 
 def _read_original(path: Path, bpe_path: str) -> dict[str, Tensor]:
     if not bpe_path:
-        raise SettingsError(f"{path.name} comes without a tokenizer: set bpe_path to bpe_simple_vocab_16e6.txt.gz")
+        raise SettingsError(f"{path.name} contains no tokenizer: set bpe_path to bpe_simple_vocab_16e6.txt.gz")
     tensors = _read_tensors(path)
     if not is_original(tensors):
         raise SettingsError(
-            f"{path.name} is not the original sam3.pt: give that, or the folder that holds {path.name} and config.json"
+            f"{path.name} is not the original sam3.pt: use that file, or the folder that contains {path.name} and config.json"
         )
     return convert_checkpoint(tensors)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file by name, mapped to it where the format allows."""
+    """Read the tensors of one file by name, memory-mapped if the format allows."""
     if not path.is_file():
         raise SettingsError(f"{path.name} is missing: copy the model's folder again")
     try:
@@ -230,18 +232,18 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # The libraries raise no narrower class.
         raise SettingsError(
-            f"{path.name} is broken, or holds more than weights ({type(error).__name__}): copy it again"
+            f"{path.name} is broken or contains more than weights ({type(error).__name__}): copy it again"
         ) from error
     for key in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict):
-        raise SettingsError(f"{path.name} holds no weights: copy it again")
+        raise SettingsError(f"{path.name} contains no weights: copy it again")
     return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
 def _fill_model(model: Sam3VideoModel, tensors: dict[str, Tensor]) -> None:
-    """Put the weights in their places: all of them, or none."""
+    """Load the weights into the model: all of them, or none."""
     places = model.state_dict()
     for name, twin in (TIED_NAMES, TIED_NAMES[::-1]):
         if name not in tensors and twin in tensors:
@@ -254,9 +256,9 @@ def _fill_model(model: Sam3VideoModel, tensors: dict[str, Tensor]) -> None:
         elif not tensor.is_floating_point():
             wrong.append(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats")
     if wrong:
-        raise SettingsError(f"the weights do not fit SAM3: {_format_names(wrong, '; ')}: give those of facebook/sam3")
+        raise SettingsError(f"the weights do not fit SAM3: {_format_names(wrong, '; ')}: use those of facebook/sam3")
     if left := sorted(tensors.keys() - places.keys()):
-        log.warning("SAM3 has no place for %d of the weights: %s", len(left), _format_names(left))
+        log.warning("%d of the weights are not part of SAM3 and are ignored: %s", len(left), _format_names(left))
     fitting = {name: tensors[name].to(torch.float32).contiguous() for name in places}
     model.load_state_dict(fitting, strict=True, assign=True)
 
@@ -273,7 +275,7 @@ def _format_names(names: Sequence[str], between: str = ", ") -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SettingsError(
-            f"the folder {path.parent.name} holds no {path.name}: copy it there, or give sam3.pt itself"
+            f"the folder {path.parent.name} contains no {path.name}: copy it there, or use sam3.pt itself"
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

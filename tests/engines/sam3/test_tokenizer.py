@@ -109,7 +109,7 @@ def test_phrases_are_cleaned_as_clip_does(phrase, clean):
 
 @pytest.mark.parametrize("phrase", ["", "  \n", "&nbsp;", "\u200b"[:0]])
 def test_an_empty_phrase_is_refused(tokens, phrase):
-    with pytest.raises(BadRequest, match="a phrase is empty: name what to find"):
+    with pytest.raises(BadRequest, match="a phrase is empty: enter what to find"):
         tokens.encode(["dog", phrase])
 
 
@@ -117,7 +117,7 @@ def test_a_phrase_that_does_not_fit_is_refused_and_never_cut(tokens):
     ids, mask = tokens.encode(["dog " * 30])
     assert ids[0, -1] == LAST
     assert mask.all()
-    with pytest.raises(BadRequest, match="has 31 tokens and at most 30 fit: shorten it") as caught:
+    with pytest.raises(BadRequest, match="has 31 tokens, and the maximum is 30: shorten it") as caught:
         tokens.encode(["dog " * 31])
     assert len(str(caught.value)) < 120
 
@@ -129,7 +129,7 @@ def test_no_phrases_are_no_rows(tokens):
 def test_files_that_are_missing_are_named(tmp_path):
     with pytest.raises(SettingsError, match=r"no file bpe\.txt\.gz"):
         Tokenizer.from_bpe(tmp_path / "bpe.txt.gz")
-    with pytest.raises(SettingsError, match=r"holds no tokenizer\.json"):
+    with pytest.raises(SettingsError, match=r"contains no tokenizer\.json"):
         Tokenizer.from_folder(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_a_broken_file_of_a_folder_is_named(small, file):
 
 def test_merges_of_another_vocabulary_are_refused(small):
     (small / "merges.txt").write_text("#version: 0.2\nx y\n")
-    with pytest.raises(SettingsError, match="do not fit together"):
+    with pytest.raises(SettingsError, match="do not match"):
         Tokenizer.from_folder(small)
 
 

@@ -158,7 +158,7 @@ def test_a_table_that_is_there_once_serves_under_both_names(original, folder):
 
 def test_a_missing_weight_is_named(folder):
     respoiled(folder, **{WEIGHT: None})
-    with pytest.raises(SettingsError, match=rf"do not fit SAM3: {WEIGHT} is missing: give"):
+    with pytest.raises(SettingsError, match=rf"do not fit SAM3: {WEIGHT} is missing: use"):
         load_model(str(folder))
 
 
@@ -171,7 +171,7 @@ def test_weights_of_a_wrong_shape_or_kind_are_named(folder):
 
 def test_many_missing_weights_are_counted(folder):
     save_file({WEIGHT: torch.zeros(10, tiny.WIDTH)}, folder / "model.safetensors")
-    with pytest.raises(SettingsError, match=r"is missing; and 58\d more: give") as caught:
+    with pytest.raises(SettingsError, match=r"is missing; and 58\d more: use") as caught:
         load_model(str(folder))
     assert str(caught.value).count("is missing") == weights.MAX_NAMES
 
@@ -182,7 +182,7 @@ def test_left_over_weights_are_listed(original, folder, caplog):
         model, _ = load_model(str(folder))
     assert same(model, original)
     assert [record.getMessage() for record in caplog.records if record.name == weights.log.name] == [
-        "SAM3 has no place for 7 of the weights: extra.0, extra.1, extra.2, extra.3, extra.4, and 2 more"
+        "7 of the weights are not part of SAM3 and are ignored: extra.0, extra.1, extra.2, extra.3, extra.4, and 2 more"
     ]
 
 
@@ -194,14 +194,14 @@ def test_nothing_is_said_where_all_is_well(saved, caplog):
 @pytest.mark.parametrize(
     ("file", "content", "mend"),
     [
-        ("config.json", None, r"folder sam3 holds no config\.json"),
+        ("config.json", None, r"folder sam3 contains no config\.json"),
         ("config.json", "{", r"config\.json cannot be read as JSON"),
         ("config.json", "[]", r"config\.json cannot be read as JSON"),
-        ("config.json", '{"model_type": "sam2_video"}', "of a sam2_video model.*sam3_video"),
-        ("config.json", '{"model_type": "sam3_video", "detector_config": 3}', r"config\.json is not one of SAM3"),
-        ("model.safetensors", None, r"holds no model\.safetensors"),
+        ("config.json", '{"model_type": "sam2_video"}', "has model_type sam2_video.*sam3_video"),
+        ("config.json", '{"model_type": "sam3_video", "detector_config": 3}', r"config\.json is not a config of SAM3"),
+        ("model.safetensors", None, r"contains no model\.safetensors"),
         ("model.safetensors", "nonsense", r"model\.safetensors is broken"),
-        ("vocab.json", None, r"holds no tokenizer\.json"),
+        ("vocab.json", None, r"contains no tokenizer\.json"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(folder, file, content, mend):
@@ -216,12 +216,12 @@ def test_what_is_wrong_with_a_folder_is_said(folder, file, content, mend):
 def test_a_pickle_that_would_run_code_is_refused(folder):
     (folder / "model.safetensors").unlink()
     torch.save({"model": os.getcwd}, folder / "pytorch_model.bin")
-    with pytest.raises(SettingsError, match=r"pytorch_model\.bin is broken, or holds more than weights"):
+    with pytest.raises(SettingsError, match=r"pytorch_model\.bin is broken or contains more than weights"):
         load_model(str(folder))
 
 
 def test_another_tokenizer_may_be_given_and_must_fit(saved):
-    with pytest.raises(SettingsError, match="has 49408 tokens and the model knows 512"):
+    with pytest.raises(SettingsError, match="has 49408 tokens, but the model knows 512"):
         load_model(str(saved), bpe_path=str(bpe.path()))
 
 
@@ -245,7 +245,7 @@ def test_its_own_size_changes_nothing(original, saved):
 
 @pytest.mark.parametrize(("size", "near"), [(100, 98), (14, 28), (-14, 28), (1000, 994)])
 def test_a_size_that_does_not_fit_is_refused(saved, size, near):
-    with pytest.raises(SettingsError, match=f"image_size is {size}: give a multiple of 14, such as {near}, or 0"):
+    with pytest.raises(SettingsError, match=f"image_size is {size}: set a multiple of 14, such as {near}, or 0"):
         load_model(str(saved), image_size=size)
 
 
@@ -295,7 +295,7 @@ def test_what_the_original_lacks_or_has_beyond_is_named(on_meta, file, caplog):
     on_meta.update(listed())
     on_meta["detector.dreams.weight"] = torch.empty(1, device="meta")
     load_model(str(file), bpe_path=str(bpe.path()))
-    assert "SAM3 has no place for 1 of the weights: detector.dreams.weight" in caplog.text
+    assert "1 of the weights are not part of SAM3 and are ignored: detector.dreams.weight" in caplog.text
     del on_meta["tracker.sam_prompt_encoder.point_embeddings.2.weight"]
     del on_meta["detector.backbone.vision_backbone.trunk.blocks.9.attn.qkv.bias"]
     with pytest.raises(SettingsError) as caught:
@@ -305,7 +305,7 @@ def test_what_the_original_lacks_or_has_beyond_is_named(on_meta, file, caplog):
 
 
 def test_the_original_needs_its_vocabulary(file):
-    with pytest.raises(SettingsError, match=r"sam3\.pt comes without a tokenizer: set bpe_path to bpe_simple_vocab"):
+    with pytest.raises(SettingsError, match=r"sam3\.pt contains no tokenizer: set bpe_path to bpe_simple_vocab"):
         load_model(str(file))
 
 
@@ -326,7 +326,7 @@ def test_a_file_that_is_not_the_original_is_refused(saved, tmp_path):
     with pytest.raises(SettingsError, match=r"sam3\.pt is broken"):
         load_model(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
     torch.save([1, 2], tmp_path / "sam3.pt")
-    with pytest.raises(SettingsError, match=r"sam3\.pt holds no weights"):
+    with pytest.raises(SettingsError, match=r"sam3\.pt contains no weights"):
         load_model(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
 
 
@@ -371,9 +371,9 @@ def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
 @pytest.mark.parametrize(
     ("error", "mend"),
     [
-        (answer(GatedRepoError, 401), r"ask for access at huggingface\.co/facebook/sam3, then set HF_TOKEN"),
-        (answer(GatedRepoError, 403), r"ask for access at huggingface\.co/facebook/sam3, then set HF_TOKEN"),
-        (answer(HfHubHTTPError, 403), r"ask for access"),
+        (answer(GatedRepoError, 401), r"request it at huggingface\.co/facebook/sam3, then set HF_TOKEN"),
+        (answer(GatedRepoError, 403), r"request it at huggingface\.co/facebook/sam3, then set HF_TOKEN"),
+        (answer(HfHubHTTPError, 403), r"request it at"),
         (answer(RepositoryNotFoundError, 404), "the hub has no facebook/sam3"),
         (answer(HfHubHTTPError, 503), "could not be fetched"),
         (ConnectionError("hf_secret"), "could not be fetched"),
@@ -403,4 +403,4 @@ def test_a_refusal_does_not_matter_where_the_files_are_kept(monkeypatch, origina
 
     monkeypatch.setattr(weights, "snapshot_download", refuse)
     assert same(load_model("facebook/sam3")[0], original)
-    assert "facebook/sam3 is loaded as kept on disk" in caplog.text
+    assert "loading the copy of facebook/sam3 on disk" in caplog.text
