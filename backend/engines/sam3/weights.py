@@ -216,7 +216,7 @@ def _read_original(path: Path, bpe_path: str) -> dict[str, Tensor]:
     tensors = _read_tensors(path)
     if not is_original(tensors):
         raise SettingsError(
-            f"{path.name} is not the original sam3.pt: use that file, or the folder that contains {path.name} and config.json"
+            f"{path.name} is not the original sam3.pt: use that, or the folder with {path.name} and config.json"
         )
     return convert_checkpoint(tensors)
 
