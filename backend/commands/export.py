@@ -322,6 +322,8 @@ class Exporter:
                 self.failed += 1
                 self.say(f"task {annotation.number}: not exported: {error}")
                 continue
+            for reason in video.skipped:
+                self.say(f"task {annotation.number}: {reason}")
             self._tracks += len(video.tracks)
             if export_format.needs == "masks":
                 self._tracks_without_masks += len(video.tracks) - len(video.masked)

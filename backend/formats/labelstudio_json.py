@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from backend.errors import BadRequest
 from backend.formats.tasks import ChosenAnnotation, ExportControls
 from backend.formats.video_tracks import format_rows
-from backend.labelstudio.json_values import read_lines
+from backend.labelstudio.json_values import read_lines, read_mappings
 from backend.labelstudio.keyframe import boxes_at
 from backend.labelstudio.notes import person_lines, read_notes
 from backend.labelstudio.region import TYPE, Region, parse_region
@@ -81,10 +82,18 @@ def _untold(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(result: Mapping[str, Any], chosen: ChosenAnnotation, controls: ExportControls) -> str:
-    """A region with a keyframe on every frame that shows its box, JSON: its own to the digit, between them ours."""
-    region = parse_region(result)
-    given = {int(keyframe["frame"]): _json(keyframe) for keyframe in result["value"]["sequence"]}
-    between = _between(region, given, controls.rate(region, chosen.data))
+    """A region with a keyframe on every frame that shows its box, JSON: its own to the digit, between them ours.
+
+    A region that cannot be read is as it was.
+    """
+    try:
+        region = parse_region(result)
+    except BadRequest:
+        return _json(result)
+    frames = {keyframe.frame for keyframe in region.keyframes}
+    sequence = [item for item in read_mappings(result["value"]["sequence"]) if item.get("frame") in frames]
+    given = {int(keyframe["frame"]): _json(keyframe) for keyframe in sequence}
+    between = _between(region, given, controls.rate([region], chosen.data))
     texts = [text for _, text in sorted((given | between).items())]
     value = {key: one for key, one in result["value"].items() if key != "sequence"}
     others = {key: one for key, one in result.items() if key != "value"}

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any, Self
 import numpy as np
 
 from backend.errors import BadRequest, SettingsError
-from backend.formats.timing import FrameTiming, read_rate
+from backend.formats.text_files import read_text
+from backend.formats.timing import FrameTiming
 from backend.formats.video_tracks import UNNAMED, ExportTrack, Size, VideoTracks, folder_name
 from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
-from backend.labelstudio.region import TYPE, Region, parse_region
+from backend.labelstudio.region import TYPE, Region, agreed_framerate, find_linked, parse_region, read_id
+from backend.labelstudio.task_data import read_framerate
 from backend.tracks.geometry import Boxes
 from backend.video import VideoInfo
 
@@ -48,15 +50,12 @@ class ExportControls:
 
     def video(self, data: Mapping[str, Any]) -> str:
         """The video's address in a task's data; empty: it has none."""
-        name = self.config.video.value.removeprefix("$") if self.config else "video"
-        return str(data.get(name) or "")
+        return self.config.video.address(data) if self.config else str(data.get("video") or "")
 
-    def rate(self, region: Region | None, data: Mapping[str, Any]) -> float:
-        """Frames per second that the page counts with: as its keyframes tell, else the task, else its default."""
-        told = region.framerate if region else None
-        rate = told or (self.config.video.rate(data) if self.config else read_rate(data)) or DEFAULT_FRAMERATE
-        # 7 / 0.28 is a little less than 25.
-        return round(rate, 9)
+    def rate(self, regions: Iterable[Region], data: Mapping[str, Any]) -> float:
+        """Frames per second that the page counts with: from the task, else what the keyframes agree on."""
+        given = self.config.video.given_rate(data) if self.config else read_framerate(data.get("fps"))
+        return given or agreed_framerate(regions) or DEFAULT_FRAMERATE
 
     def label(self, labels: Sequence[str]) -> str:
         """The class among a region's labels."""
@@ -88,6 +87,33 @@ class ChosenAnnotation:
         names = {controls.config.video.name} if controls.config else None
         return [one for one in self.results if one.get("type") == TYPE and (not names or one.get("to_name") in names)]
 
+    def regions(self, controls: ExportControls) -> "ReadRegions":
+        """The regions on the video."""
+        found, skipped = list[tuple[Mapping[str, Any], Region]](), list[str]()
+        for number, result in enumerate(self.boxes(controls), start=1):
+            name = f"region {read_id(result) or number}"
+            try:
+                region = parse_region(result, find_linked(result, self.results))
+            except BadRequest as error:
+                skipped.append(f"{name} is skipped: {error}")
+                continue
+            found.append((result, region))
+            skipped += [f"{name}: a keyframe is skipped: {reason}" for reason in region.skipped]
+        return ReadRegions(tuple(found), tuple(skipped))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRegions:
+    """The regions of an annotation.
+
+    Attributes:
+        found: those that can be read, each with its result.
+        skipped: a sentence for each region or keyframe that cannot be read.
+    """
+
+    found: tuple[tuple[Mapping[str, Any], Region], ...]
+    skipped: tuple[str, ...]
+
 
 def load_tasks(path: Path) -> list[Mapping[str, Any]]:
     """The tasks in a file.
@@ -97,7 +123,7 @@ def load_tasks(path: Path) -> list[Mapping[str, Any]]:
         BadRequest: it holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except OSError as error:
         raise SettingsError(f"{path.name} cannot be read: give a JSON export of Label Studio") from error
     except ValueError as error:
@@ -139,9 +165,7 @@ def _age(entry: Mapping[str, Any]) -> tuple[bool, str, int]:
 
 def used_labels(chosen: Sequence[ChosenAnnotation], controls: ExportControls) -> list[str]:
     """All classes: in the config's order, then by name."""
-    results = [result.get("value") for one in chosen for result in one.boxes(controls)]
-    listed = [value.get("labels") for value in results if isinstance(value, Mapping)]
-    found = {controls.label([str(label) for label in one] if isinstance(one, list) else ()) for one in listed}
+    found = {controls.label(region.labels) for one in chosen for _, region in one.regions(controls).found}
     config = controls.config
     known = config.labels.get(config.video.name, ()) if config else ()
     return [*known, *sorted(found - {*known})]
@@ -157,10 +181,13 @@ def read_video_tracks(
         size: of its pictures, where it was given.
 
     Raises:
-        BadRequest: a region cannot be read.
+        BadRequest: the annotation has regions, but none can be read.
     """
-    drawn = [parse_region(result) for result in chosen.boxes(controls)]
-    rate = controls.rate(next((one for one in drawn if one.framerate), None), chosen.data)
+    regions = chosen.regions(controls)
+    drawn = [region for _, region in regions.found]
+    if regions.skipped and not drawn:
+        raise BadRequest(regions.skipped[0])
+    rate = controls.rate(drawn, chosen.data)
     timing = FrameTiming.from_video(video_info, rate) if video_info else FrameTiming.from_counts(_length(drawn), rate)
     size = size or (video_info.size if video_info else _size(chosen))
     draws = [(region, _draw(region, timing, size)) for region in drawn]
@@ -181,7 +208,13 @@ def read_video_tracks(
     ]
     name = folder_name(chosen.number, controls.video(chosen.data))
     return VideoTracks(
-        chosen.number, name, timing.length, timing.rate, size, tuple(sorted(tracks, key=lambda one: one.id))
+        chosen.number,
+        name,
+        timing.length,
+        timing.rate,
+        size,
+        tuple(sorted(tracks, key=lambda one: one.id)),
+        regions.skipped,
     )
 
 
@@ -206,7 +239,9 @@ def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
         # The track goes on to a keyframe after the last frame: what it is there stands for that.
         keyed[timing.length - 1] = mark_as_ours(Keyframe(timing.last, True, *percent[-1].tolist()))
     seen = np.flatnonzero(~np.isnan(percent[:, 0]))
-    turns = np.interp(ls_frames[seen], places, [item.rotation for item in region.keyframes])
+    # The page turns a box the shorter way.
+    rotations = np.unwrap([item.rotation for item in region.keyframes], period=360)
+    turns = np.interp(ls_frames[seen], places, rotations)
     return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
 
 

@@ -1,8 +1,6 @@
 """Map source frames to Label Studio (LS) frames: by the video's timestamps, else LS frame k is source frame k - 1."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,12 +56,3 @@ class FrameTiming:
     def frames(self, ls_frames: Frames) -> Frames:
         """The source frame that each LS frame shows."""
         return ls_frames - 1 if self._clock is None else self._clock.source_frames(ls_frames)
-
-
-def read_rate(data: Mapping[str, Any]) -> float | None:
-    """The frame rate in a task's data, `fps` in our label config; None if it is missing or out of range."""
-    try:
-        rate = float(str(data.get("fps")))
-    except ValueError:
-        return None
-    return rate if 0.1 <= rate <= 1000 else None

@@ -58,6 +58,7 @@ class VideoTracks:
         length: number of frames.
         rate: frames per second.
         size: None if unknown.
+        skipped: a sentence for each region or keyframe that could not be read.
     """
 
     task: int
@@ -66,6 +67,7 @@ class VideoTracks:
     rate: float
     size: Size | None
     tracks: tuple[ExportTrack, ...]
+    skipped: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> Size:

@@ -8,7 +8,7 @@ from backend.errors import BadRequest
 from backend.formats.tasks import ChosenAnnotation, ExportControls, assign_track_numbers
 from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.notes import renumber_notes
-from backend.labelstudio.region import Region, parse_region
+from backend.labelstudio.region import Region
 from backend.track_editor.trim import Span, visible_spans
 
 Result = Mapping[str, Any]
@@ -64,19 +64,18 @@ class TrackTable:
 
     @classmethod
     def from_annotation(cls, chosen: ChosenAnnotation, controls: ExportControls) -> Self:
-        """Of what counts of a task.
+        """Of what counts of a task. Regions that cannot be read are left as they are.
 
         Raises:
-            BadRequest: a region cannot be read.
+            BadRequest: two regions have the same id.
         """
-        boxes = chosen.boxes(controls)
-        found = [(result, parse_region(result)) for result in boxes]
+        found = chosen.regions(controls).found
         if len({region.id for _, region in found}) < len(found):
             raise BadRequest("two regions have the same id: delete one of them in Label Studio")
         length = max((max(region.frames_count or 0, region.keyframes[-1].frame) for _, region in found), default=1)
-        rate = controls.rate(next((region for _, region in found if region.framerate), None), chosen.data)
+        rate = controls.rate([region for _, region in found], chosen.data)
         numbers = assign_track_numbers([(region.track_id, region.keyframes[0].frame) for _, region in found])
-        own, names = {id(result) for result in boxes}, {region.id for _, region in found}
+        own, names = {id(result) for result, _ in found}, {region.id for _, region in found}
         rest = [result for result in chosen.results if id(result) not in own]
         entries = [
             TrackRow(

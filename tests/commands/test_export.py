@@ -221,11 +221,18 @@ def test_tasks_that_cannot_be_exported_are_told_and_the_others_written(tmp_path:
     assert export(file, "csv", tmp_path / "a.csv", "--size", "640x360") == 1
     told = capsys.readouterr().err
     assert "1 tasks have no submitted annotation" in told
-    assert "task 3: not exported: the region has no keyframe" in told
+    assert "task 3: not exported: region fDqJ3pfXOd is skipped: the region has no keyframe" in told
     assert {row["task"] for row in rows(tmp_path / "a.csv")} == {"4"}
 
 
-@pytest.mark.parametrize("form", ["csv", "mot", "labelstudio"])
+def test_a_region_that_cannot_be_read_is_named_and_the_others_are_written(tmp_path: Path, capsys) -> None:
+    file = kept(tmp_path, task(drawn(id="gone"), REGION))
+    assert export(file, "csv", tmp_path / "a.csv", "--size", "640x360") == 0
+    assert "task 7: region gone is skipped: the region has no keyframe" in capsys.readouterr().err
+    assert len(rows(tmp_path / "a.csv")) == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "mot"])
 def test_nothing_is_left_behind_where_nothing_can_be_exported(tmp_path: Path, capsys, form: str) -> None:
     file = kept(tmp_path, task(drawn()))
     assert export(file, form, tmp_path / "out", "--dense") != 0

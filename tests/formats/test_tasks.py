@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float
     first, last = round(10 * step) + 1, round(20 * step) + 1
     sequence = [keyframe(first, 10), keyframe(last, 30, enabled=False)]
     sequence = [{**one, "time": one["frame"] / page} for one in sequence]
-    (trace,) = clip(drawn(*sequence), video_info=video_info).tracks
+    (trace,) = clip(drawn(*sequence), video_info=video_info, data={"fps": page}).tracks
     assert trace.frames.tolist() == list(range(10, 21))
     assert trace.boxes[:, 0] / 6.4 == pytest.approx(np.linspace(10, 30, 11), abs=0.01)
     assert trace.frames[trace.keys].tolist() == [10, 20]
@@ -111,7 +112,7 @@ def test_frames_are_the_videos_own_where_it_is_at_hand(page: float, video: float
 
 def test_a_keyframe_on_the_second_page_of_a_picture_begins_the_track_there() -> None:
     sequence = [{**keyframe(frame, enabled=frame < 30), "time": frame / 50} for frame in (22, 30)]
-    (trace,) = clip(drawn(*sequence), video_info=VideoInfo.evenly_spaced(50, 25, SIZE)).tracks
+    (trace,) = clip(drawn(*sequence), video_info=VideoInfo.evenly_spaced(50, 25, SIZE), data={"fps": 50}).tracks
     assert trace.frames.tolist() == [10, 11, 12, 13, 14]
     assert trace.frames[trace.keys].tolist() == [10, 14]
 
@@ -177,3 +178,53 @@ def test_other_results_are_no_tracks() -> None:
 )
 def test_names_of_folders_are_safe_and_tell_the_task(video: str, name: str) -> None:
     assert folder_name(7, video) == name
+
+
+def test_a_region_or_keyframe_that_cannot_be_read_costs_no_other_and_is_named() -> None:
+    nothing = drawn(id="nothing")
+    half = drawn(keyframe(2), {"frame": 5}, keyframe(8, enabled=False), id="half")
+    found = clip(nothing, half, {**drawn(keyframe(1)), "value": None}, drawn(keyframe(1), id="whole"))
+    assert [len(track.frames) for track in found.tracks] == [100, 7]
+    assert [reason.partition(":")[0] for reason in found.skipped] == [
+        "region nothing is skipped",
+        "region half",
+        "region fDqJ3pfXOd is skipped",
+    ]
+    with pytest.raises(BadRequest, match="region nothing is skipped: the region has no keyframe"):
+        clip(nothing)
+
+
+def test_a_class_in_a_result_of_its_own_is_exported() -> None:
+    box = {**drawn(keyframe(1)), "value": {"sequence": [keyframe(1)]}}
+    named = {**box, "type": "labels", "from_name": "kind", "value": {"labels": ["Person"]}}
+    assert [track.label for track in clip(box, named).tracks] == ["Person"]
+    assert used_labels([chosen(task(box, named))], ExportControls()) == ["Person"]
+
+
+def test_a_keyframe_without_enabled_is_shown_on_its_frame_alone() -> None:
+    bare = [{key: value for key, value in keyframe(frame).items() if key != "enabled"} for frame in (4, 9)]
+    assert clip(drawn(*bare)).tracks[0].frames.tolist() == [3, 8]
+
+
+def test_times_that_disagree_with_the_rate_do_not_bend_a_track() -> None:
+    video = VideoInfo.evenly_spaced(50, 25, SIZE)
+    sequence = [keyframe(frame, x=frame, time=(frame - 1) / 25) for frame in range(1, 51)]
+    (track,) = clip(drawn(*sequence), video_info=video).tracks
+    assert track.boxes[:, 0] / 6.4 == pytest.approx(np.arange(1, 51))
+    (track,) = clip(drawn(*sequence), video_info=video, data={"video": "clip.mp4"}).tracks
+    assert track.boxes[:, 0] / 6.4 == pytest.approx(np.arange(1, 51))
+
+
+def test_a_box_turns_the_shorter_way() -> None:
+    sequence = [keyframe(1, 50, 50, 10, 10, rotation=170), keyframe(21, 50, 50, 10, 10, rotation=-170)]
+    (track,) = clip(drawn(*sequence)).tracks
+    # Upside down half-way: the corner that it turns about is now the lower right one.
+    assert track.boxes[10] == pytest.approx([320 - 64, 180 - 36, 320, 180])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tasks_may_be_saved_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([task(id=3, note="größe")], ensure_ascii=False), encoding=encoding)
+    (found,) = load_tasks(path)
+    assert (found["id"], found["note"]) == (3, "größe")
