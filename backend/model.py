@@ -45,7 +45,7 @@ class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]
             str(getattr(self, name, None) or "") for name in ("label_config", "project_id", "hostname", "access_token")
         )
         # Only the 1.x line hands on what Label Studio said at /setup; under 2.x the settings have to say it.
-        shared_service().connect(project, hostname, token)
+        shared_service().connections.connect(project, hostname, token)
         return shared_service().predict(tasks, context, xml, project)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

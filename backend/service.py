@@ -1,81 +1,107 @@
-"""What one process serves: its engine and runner, the Label Studios that ask, and an answer to each request."""
+"""Builds everything that one process serves, and answers the requests of the HTTP routes and of label-studio-ml."""
 
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError, BadRequest, one_line
+from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import JobSpec
 from backend.jobs.status import JobStatus
+from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.label_config import parse_label_config
+from backend.labelstudio.region_results import format_prediction
 from backend.labelstudio.request import parse_prompt_field, parse_request
-from backend.labelstudio.videos import frame_reader
+from backend.labelstudio.videos import TaskVideos, frame_reader
+from backend.predict.connections import Connections
 from backend.predict.handler import PredictHandler
-from backend.predict.preannotation import OFF, Preannotation
-from backend.predict.request_context import RequestContext, Tools
+from backend.predict.preannotation import Preannotation
+from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResponseCache
 from backend.settings import Settings
 from backend.track_editor.view import TrackEditorView
 from backend.tracks import keyframe_selection
-from backend.video import VideoLimits, encode_jpeg
+from backend.video import encode_jpeg
 
 log = logging.getLogger(__name__)
 
-_PICTURES = 8
-"""How many pictures of strips are made at once."""
+_MAX_PICTURES = 8
+"""How many pictures of frame strips are made at once."""
 
 
 class Service:
-    """One per process: the engine, its runner, and what is known of the Label Studios that ask.
+    """One per process: it owns the worker, the jobs and the videos.
 
     Raises:
-        SettingsError: the engine that the settings name cannot run here.
+        SettingsError: the engine cannot run here, or jobs cannot be kept in `data_dir`.
     """
 
     def __init__(self, settings: Settings, worker: WorkerClient | None = None) -> None:
         self.settings = settings
         self._signer = Signer.from_settings(settings)
         self._worker = worker or _worker_client(settings)
-        self.tools = Tools(settings, self._worker)
-        self._cache = ResponseCache(self.tools.store)
-        self._pictures = ConcurrencyLimit(_PICTURES)
-        self.preannotation = Preannotation(self.tools)
-        limits = VideoLimits.from_settings(settings)
-        self.job_status = JobStatus(self.tools.scheduler, self._worker, self.tools.metrics, limits, self._task_url)
-        self.track_editor = TrackEditorView(
-            settings.data_dir.expanduser(), self.tools.videos, self.tools.connections.require_client
+        self.model_version = self._worker.model_version
+        self._videos = TaskVideos(settings)
+        data_dir, limits = settings.data_dir.expanduser(), settings.limits
+        self.store = Store(data_dir / "jobs.sqlite3", limits.store, limits.retention_days)
+        self.connections = Connections(settings, self.store)
+        self._metrics = Metrics()
+        self._post_due = threading.Event()
+        self.scheduler = Scheduler(
+            self._worker,
+            self.store,
+            self._fetch_video,
+            self._videos.forget,
+            self._videos.limits,
+            queue=limits.queue,
+            metrics=self._metrics,
+            masks=settings.show_masks,
+            on_done=self._handle_done,
         )
-        # The model loads at once, and what is compiled is: the first annotator is not to wait for it.
+        self._cache = ResponseCache(self.store)
+        self._pictures = ConcurrencyLimit(_MAX_PICTURES)
+        self.preannotation = Preannotation(
+            settings, self._worker, self.store, self.scheduler, self.connections, self._post_due
+        )
+        self.job_status = JobStatus(
+            self.scheduler, self._worker, self._metrics, self._videos.limits, self.connections.task_url
+        )
+        self.track_editor = TrackEditorView(data_dir, self._videos, self.connections.require_client)
+        # Load the model and compile now, so that the first annotator does not wait for it.
         self._worker.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
-        self.model_version = self.tools.model_version
 
     def close(self) -> None:
-        """Save what runs and end the worker."""
+        """Save the running job, end the worker and close all files."""
         self.preannotation.close()
-        self.tools.scheduler.close()
+        self.scheduler.close()
         self.job_status.close()
-        self.tools.videos.close()
+        self._videos.close()
 
-    def _task_url(self, project: str, task: str) -> str | None:
-        """A task's page, for who may reach Label Studio as we do."""
-        client = self.tools.connections.client(project)
-        known = client is not None and project.isdecimal() and task.isdecimal()
-        return f"{client.url}/projects/{project}/data?task={task}" if client and known else None
+    def _fetch_video(self, spec: JobSpec, cancelled: Callable[[], bool]) -> Path:
+        return self._videos.fetch(spec.url, self.connections.client(spec.project), cancelled)
+
+    def _handle_done(self, job: Job) -> None:
+        if job.row.post:
+            self._post_due.set()
 
     @property
     def status(self) -> str:
-        """How far the model is; see the contract of engines."""
+        """The engine's status, as `backend.engines.base` defines it."""
         return self._worker.status
 
     def health(self) -> dict[str, Any]:
-        """What runs, and with which settings."""
+        """The model, its status, the number of jobs, and the settings without secrets."""
         return {
             "status": "UP",
             "model_class": "Sam3Backend",
@@ -83,27 +109,23 @@ class Service:
             "model_version": self.model_version,
             "engine": self._worker.name,
             "model": self._worker.status,
-            "jobs": self.tools.scheduler.counts(),
+            "jobs": self.scheduler.counts(),
             "settings": self.settings.shown(),
         }
 
-    def connect(self, project: str, hostname: str, token: str) -> None:
-        """Take note of a project's Label Studio; without an address, of nothing. Settings count for more than this."""
-        self.tools.connections.connect(project, hostname, token)
-
     def setup(self, project: str, xml: str, hostname: str, token: str) -> str:
-        """A project connects: as `connect`, and the log says what of its config can be prompted.
+        """Connect a project, and log what can be prompted with its label config.
 
         Args:
             project: its id.
-            xml: its label config; empty: none yet.
-            hostname: Label Studio's address as it knows it.
-            token: what it gives us to fetch files with.
+            xml: its label config; empty: there is none yet.
+            hostname: Label Studio's address.
+            token: Label Studio's token to fetch files with.
 
         Returns:
             The model version.
         """
-        self.connect(project, hostname, token)
+        self.connections.connect(project, hostname, token)
         try:
             config = parse_label_config(xml)
             log.info("project %s can be prompted with %s", project, "; ".join(config.describe()))
@@ -111,63 +133,44 @@ class Service:
             log.warning("project %s: %s", project, error)
         return self.model_version
 
-    def train(self, project: Mapping[str, Any]) -> None:
-        """Somebody pressed "Start training": the project's tasks are annotated ahead, where `pre_annotate` says so."""
-        number, source = project.get("id"), self.settings.pre_annotate
-        if isinstance(number, int) and source != OFF:
-            xml = str(project.get("label_config") or "")
-            threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
-
-    def _annotate(self, project: int, xml: str, source: str) -> None:
-        try:
-            client = self.tools.connections.require_client(str(project))
-            count = 0
-            for task in client.tasks(project):
-                if not self.preannotation.has_prediction(
-                    client, task["id"], self.preannotation.phrases(task, xml, source)
-                ):
-                    count += self.preannotation.try_queue(task, xml, str(project), source) is not None
-            log.info("project %d: %d tasks are annotated ahead", project, count)
-        except BackendError as error:
-            log.warning("project %d is not annotated ahead: %s", project, one_line(error))
-
     def frame(self, key: str, number: int) -> bytes:
-        """An LS frame of the video that a signed key names, as JPEG.
+        """An LS frame, as JPEG, of the video that a signed key names.
 
         Raises:
-            BackendError: the key is not ours, or the video cannot be had or has no such frame.
-            Busy: too many are asked for.
+            BackendError: the key is invalid, the video cannot be fetched, or it has no such frame.
+            Busy: too many pictures are requested at once.
         """
         url, framerate = self._signer.video(key)
-        with self._pictures, self.tools.videos.open(url, self.tools.connections.default_client) as video:
+        with self._pictures, self._videos.open(url, self.connections.default_client) as video:
             return encode_jpeg(frame_reader(video, framerate)(number))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
     ) -> list[Any]:
-        """Answer one request within `response_timeout` seconds with what is known by then.
+        """Answer a request within `response_timeout` seconds, with the results that are computed by then.
 
-        Label Studio shows nobody an error: where the config has a line for words, what went wrong is answered there.
+        Label Studio does not show errors to annotators: if the label config has a control for text prompts, the error
+        is written into it.
 
         Args:
-            tasks: as Label Studio sends them; with a context it sends one.
-            context: what the person did, or None for pre-annotation.
+            tasks: as Label Studio sends them; an interactive request has one.
+            context: what the annotator did; None: a request for predictions.
             xml: the label config.
             project: the project's id.
 
         Returns:
-            Predictions for the tasks; empty where there is nothing to say, as is the place of a single task.
+            One prediction per task; empty if there are none. A task without a prediction has an empty list.
 
         Raises:
-            BackendError: none of what was asked for can be done, and there is no line to say so.
+            BackendError: nothing of the request can be done, and the config has no control for text prompts.
         """
         deadline = time.monotonic() + self.settings.response_timeout
         if not context:
             return self.preannotation.predict(tasks, xml, project)
-        with self.tools.metrics.predict_seconds.time():
-            return self._interactive(tasks, context, xml, project, deadline)
+        with self._metrics.predict_seconds.time():
+            return self._predict_interactive(tasks, context, xml, project, deadline)
 
-    def _interactive(
+    def _predict_interactive(
         self,
         tasks: Sequence[Mapping[str, Any]],
         context: Mapping[str, Any],
@@ -176,20 +179,18 @@ class Service:
         deadline: float,
     ) -> list[dict[str, Any]]:
         config = parse_label_config(xml)
+        prompt_field = parse_prompt_field(tasks, context, config)
         try:
-            interaction = parse_request(tasks, context, config)
-            result = PredictHandler(RequestContext(self.tools, self._cache, interaction, config, project)).handle(
-                deadline
-            )
+            request = parse_request(tasks, context, config, prompt_field)
+            results = PredictHandler(
+                RequestContext(self.settings, self._worker, self.scheduler, self._cache, request, config, project)
+            ).handle(deadline)
         except BackendError as error:
-            line = parse_prompt_field(tasks, context, config)
-            if line is None:
+            if prompt_field is None:
                 raise
-            log.warning("told in the line for words: %s", one_line(error))
-            result = [line.to_result(f"not done: {error}")]
-        scores = [one["score"] for one in result if "score" in one]
-        score = sum(scores) / len(scores) if scores else 0.0
-        return [{"result": result, "score": round(score, 4), "model_version": self.model_version}] if result else []
+            log.warning("the control for text prompts shows an error: %s", one_line(error))
+            results = [prompt_field.to_result(f"not done: {error}")]
+        return [format_prediction(results, self.model_version)] if results else []
 
 
 def _worker_client(settings: Settings) -> WorkerClient:

@@ -238,7 +238,7 @@ def test_a_model_that_is_loading_is_named_as_what_is_waited_for(make_service) ->
 def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
     service = make_service(StubEngine(masks=True), show_masks=kept)
     predict(service, body(drawn(keyframe(1))))
-    (job,) = service.tools.scheduler.jobs(9)
+    (job,) = service.scheduler.jobs(9)
     assert len(job.resolved.propagation.tracks()["object"].masks) == (100 if kept else 0)
 
 
@@ -521,7 +521,7 @@ def test_the_settings_label_studio_counts_for_more_than_setups(make_service, mon
         "backend.labelstudio.media.MediaCache.fetch",
         lambda _self, url, client, _: seen.append(client.url) or fake_path(),
     )
-    service.connect("3", "http://theirs:8080", "other")
+    service.connections.connect("3", "http://theirs:8080", "other")
     predict(service, body(drawn(keyframe(1))))
     assert seen == ["http://ours:8080"]
 

@@ -109,7 +109,7 @@ def run(
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):
         raise SettingsError(f"project {project} has no task {missing[0]}: check --tasks")
     with closing(Service(settings, worker)) as service:
-        todo = [task for task in chosen if not _is_done(service, client, task, xml, source)][:limit]
+        todo = [task for task in chosen if not service.preannotation.is_annotated(client, task, xml, source)][:limit]
         say(f"{len(chosen)} tasks: {len(chosen) - len(todo)} done or skipped, {len(todo)} to do")
         if dry_run:
             for task in todo:
@@ -124,12 +124,6 @@ def run(
         for number, why in sorted(failed.items()):
             say(f"task {number}: failed: {' '.join(why.split())}")
     return len(failed)
-
-
-def _is_done(
-    service: Service, client: LabelStudioClient, task: Mapping[str, Any], xml: str, source: PhraseSource
-) -> bool:
-    return service.preannotation.has_prediction(client, task["id"], service.preannotation.phrases(task, xml, source))
 
 
 def _queue_jobs(
@@ -167,6 +161,6 @@ def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
                 )
             if left:
                 time.sleep(_POLL_SECONDS)
-        while numbers & {row.number for row in service.tools.store.unposted()}:
+        while numbers & {row.number for row in service.store.unposted()}:
             bar.set_postfix_str("sending predictions to Label Studio")
             time.sleep(_POLL_SECONDS)

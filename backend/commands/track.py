@@ -31,7 +31,7 @@ from backend.jobs.schedule import intervals_between
 from backend.labelstudio.keyframe import Keyframe, boxes_to_percent
 from backend.labelstudio.keyframes import KeyframeSet, choose_keyframes, sample_track
 from backend.labelstudio.region import Region, new_region_id
-from backend.labelstudio.region_results import build_results
+from backend.labelstudio.region_results import build_region, format_prediction, format_region
 from backend.labelstudio.segments import segments_between
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings
@@ -231,31 +231,22 @@ def _task(
     clock = FrameClock(video.times, video.end, video.rate)
     human = {name: _human_keyframes(target, clock, video) for name, target in targets.items()}
     keyframe_sets = _choose_keyframe_sets(video, clock, tracks, targets, human, settings, propagation)
-    result, ids = [], {}
+    result, ids = list[dict[str, Any]](), dict[str, str]()
     classes = {name: [label] if (label := labels[name]) else [] for name in keyframe_sets}
     shapes = {name: TrackShape(chosen.keyframes, frozenset(classes[name])) for name, chosen in keyframe_sets.items()}
     known = assign_identities(shapes, [before])
     for name, chosen in keyframe_sets.items():
         track, same = tracks[name], known[name].id
         ids[name] = name if name in human else same if same and same not in human else new_region_id()
-        result.extend(
-            build_results(
-                _region(ids[name], classes[name], human.get(name, []), video),
-                chosen.keyframes,
-                framerate=video.rate,
-                labels=classes[name],
-                track_id=known[name].number,
-                engine=engine.name,
-                score=float(np.nanmean(track.scores)) if len(track.scores) else None,
-                iou=chosen.iou,
-            )
+        region = build_region(
+            _region(ids[name], classes[name], human.get(name, []), video),
+            chosen,
+            track_id=known[name].number,
+            engine=engine.name,
+            score=float(np.nanmean(track.scores)) if len(track.scores) else None,
         )
-    scores = [region["score"] for region in result if "score" in region]
-    prediction = {
-        "model_version": f"{engine.name}-{engine.version}",
-        "score": float(np.mean(scores or 0)),
-        "result": result,
-    }
+        result += format_region(region, video.rate)
+    prediction = format_prediction(result, f"{engine.name}-{engine.version}")
     return {"data": {"video": url, "fps": video.rate}, "predictions": [prediction]}, ids
 
 

@@ -12,7 +12,7 @@ from backend.formats.video_tracks import UNNAMED, Size
 from backend.labelstudio.keyframes import choose_keyframes, sample_track
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region, new_region_id
-from backend.labelstudio.region_results import build_results
+from backend.labelstudio.region_results import build_region, format_region
 from backend.labelstudio.segments import segments_between
 from backend.settings import Settings
 from backend.tracks.track import Track
@@ -67,16 +67,8 @@ def build_prediction(
             duration=video_info.duration,
         )
         if made.keyframes:
-            results += build_results(
-                region,
-                made.keyframes,
-                framerate=framerate,
-                labels=classes,
-                track_id=ids[found.id],
-                engine=_BY,
-                score=found.score,
-                iou=made.iou,
-            )
+            region = build_region(region, made, track_id=ids[found.id], engine=_BY, score=found.score)
+            results += format_region(region, framerate)
     return results
 
 

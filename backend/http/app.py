@@ -83,7 +83,7 @@ def _add_routes(app: Flask, service: Service) -> None:
         body = serving.json_body()
         action, project = _text(body, "action"), body.get("project")
         if action == "START_TRAINING" and isinstance(project, Mapping):
-            service.train(project)
+            service.preannotation.train(project)
         return jsonify({"status": "ok", "action": action})
 
 

@@ -4,6 +4,7 @@ Threads: those of requests; some that fetch videos; and `scheduler`, which alone
 Locks, in the only order in which one is taken under another: `Scheduler._changed`, the worker client's, the store's.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, where
@@ -32,6 +34,8 @@ _IDLE_SECONDS = 1.0
 """How often an idle worker is checked."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
+_MAX_WAITS = 64
+"""How many calls of `wait` may last at once."""
 _PRUNE_EVERY = 64
 """The store is pruned after so many ended jobs."""
 
@@ -42,9 +46,6 @@ FetchVideo = Callable[[JobSpec, Callable[[], bool]], Path]
 class Scheduler:
     """Runs jobs one at a time: first those that a request waits for, batch jobs last.
 
-    Attributes:
-        on_done: called with every job that is done.
-
     Args:
         worker, store: used by no other scheduler.
         fetch: gets a job's video.
@@ -53,6 +54,7 @@ class Scheduler:
         queue: how many jobs may wait.
         masks: keep masks.
         max_recent: how many jobs are kept in memory for requests to join.
+        on_done: called with every job that is done.
     """
 
     def __init__(
@@ -72,8 +74,8 @@ class Scheduler:
         self._worker, self._store, self._metrics = worker, store, metrics
         self._fetch, self._forget_file = fetch, forget
         self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
-        self._model = f"{worker.name}-{worker.version}"
-        self.on_done = on_done
+        self._on_done = on_done
+        self._waits = threading.Semaphore(_MAX_WAITS)
         self._changed = threading.Condition()
         self._queue = JobQueue(queue, max_recent)
         self._fetching: set[int] = set()
@@ -90,6 +92,11 @@ class Scheduler:
             threading.Thread(target=self._fetch_loop, name="fetch", daemon=True).start()
 
     # For requests
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """A digest of a prompt and the model. Labels are no part of it: they do not change how an object is tracked."""
+        text = "|".join(map(str, [self._worker.model_version, *parts]))
+        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
     def submit(
         self, key: Sequence[str], digest: str, spec: JobSpec, *, batch: bool = False, post: str | None = None
@@ -117,7 +124,9 @@ class Scheduler:
                 if row:  # a job that was cancelled or failed continues where it stopped
                     self._store.set_state(row.number, "queued")
                     row = self._store.job(row.number)
-                job = self._enqueue(row or self._store.add(name, digest, spec, self._model, batch=batch, post=post))
+                job = self._enqueue(
+                    row or self._store.add(name, digest, spec, self._worker.model_version, batch=batch, post=post)
+                )
             for other in replaced:
                 self._cancel(other)
             return job
@@ -138,8 +147,13 @@ class Scheduler:
             self._store.forget(name)
 
     def wait(self, jobs: Iterable[Job], seconds: float) -> None:
-        """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority."""
+        """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority.
+
+        Returns at once if too many calls are waiting.
+        """
         jobs, deadline = list(jobs), time.monotonic() + seconds
+        if not self._waits.acquire(blocking=False):
+            return
         self._change_waiters(jobs, 1)
         try:
             for job in jobs:
@@ -147,6 +161,7 @@ class Scheduler:
                     return
         finally:
             self._change_waiters(jobs, -1)
+            self._waits.release()
 
     def _change_waiters(self, jobs: Iterable[Job], change: int) -> None:
         with self._changed:
@@ -207,7 +222,7 @@ class Scheduler:
     def _enqueue(self, row: JobRow) -> Job:
         job = self._load(row)
         self._queue.remember(job)
-        if row.model != self._model:
+        if row.model != self._worker.model_version:
             self._end(job, "failed", BackendError("the job was started with another model: ask for it again"))
         else:
             job.enter_phase("waiting")
@@ -351,7 +366,7 @@ class Scheduler:
                 job.enter_phase("waiting")
                 self._queue.waiting.append(job)
         if state == "done":
-            self.on_done(job)
+            self._on_done(job)
 
 
 def _key_text(key: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ class JobStatus:
         return {
             "version": __version__,
             "engine": worker.name,
-            "model": f"{worker.name}-{worker.version}",
+            "model": worker.model_version,
             "status": worker.status,
             "memory": memory,
             **self._scheduler.counts(),

@@ -122,6 +122,20 @@ class WorkerClient:
         """The engine's status, as `backend.engines.base` defines it."""
         return self._status
 
+    @property
+    def model_version(self) -> str:
+        """The engine and its version, as Label Studio and saved jobs have it."""
+        return f"{self.name}-{self.version}"
+
+    def describe_engine(self) -> str:
+        """The engine's name, with its status unless it is ready."""
+        return self.name if self._status == "ready" else f"{self.name} is {self._status}"
+
+    def check_engine(self) -> None:
+        """Raises SettingsError if the model could not be loaded."""
+        if self._status.startswith(FAILED_PREFIX):
+            raise SettingsError(self._status.removeprefix(FAILED_PREFIX))
+
     def start(self) -> None:
         """Start a worker unless one runs.
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +64,13 @@ class Keyframe:
         """A person changed only `enabled` since our last response."""
         return self.is_corrected and self.fp == replace(self, enabled=not self.enabled).fingerprint
 
+    def seal(self) -> Self:
+        """The same values with a matching fingerprint, and the mark if a person set it."""
+        return replace(self, fp=self.fingerprint, human=self.is_human)
+
     def to_json(self, framerate: float) -> dict[str, Any]:
-        """For a response: the same values with a matching fingerprint, and the mark if a person set it."""
-        return replace(self, fp=self.fingerprint, human=self.is_human).to_unchanged_json(framerate)
+        """For a response."""
+        return self.seal().to_unchanged_json(framerate)
 
     def to_unchanged_json(self, framerate: float) -> dict[str, Any]:
         """As received: a correction stays recognisable as one."""

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backend.labelstudio.box_scale import scales_to_json
 from backend.labelstudio.keyframe import Keyframe, count_visible_frames
+from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.notes import note_refusal, note_track
 from backend.labelstudio.region import TYPE, Region, fingerprint_keyframes
 
@@ -13,29 +15,28 @@ MEASURED = ("score", "iou", "interpolated")
 """Keys of `meta` that describe how a track was computed; they are valid only for its keyframes."""
 
 
-def build_results(
+def build_region(
     region: Region,
-    keyframes: Sequence[Keyframe],
+    track: KeyframeSet,
     *,
-    framerate: float,
-    labels: Sequence[str],
     track_id: int,
     engine: str,
     score: float | None,
+    labels: Sequence[str] | None = None,
     partial: tuple[int, int] | None = None,
-    iou: float | None = None,
-    made_of: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    """A tracked region, which replaces the one on the page by its id, and its linked results.
+    extra_meta: Mapping[str, Any] | None = None,
+) -> Region:
+    """A tracked region, which replaces the one on the page by its id.
 
     Args:
-        keyframes: all keyframes of the track.
+        track: all keyframes of the track.
         score: mean over the frames where the object is present, 0..1.
+        labels: the region's classes; None: its labels.
         partial: the number of tracked frames and of all, if some are missing.
-        iou: minimum IoU of the boxes that the page shows with the tracked ones; None: unknown.
-        made_of: further fields of `meta` for a track that was not started from a box, to recognise it later.
+        extra_meta: further fields of `meta` for a track that was not started from a box, to recognise it later.
     """
-    keyframes = sorted(keyframes, key=lambda keyframe: keyframe.frame)
+    labels = region.labels if labels is None else labels
+    keyframes = sorted(track.keyframes, key=lambda keyframe: keyframe.frame)
     meta = {**region.meta, "track_id": track_id, "human": [key.frame for key in keyframes if key.is_human]}
     meta["ends"] = [key.frame for key in keyframes if not (key.enabled or (key.is_human and region.hides(key)))]
     for key in ("partial", "at", "corrected", *MEASURED):
@@ -45,11 +46,11 @@ def build_results(
     meta |= {
         "seal": fingerprint_keyframes(keyframes),
         "interpolated": _interpolated(region, keyframes),
-        **(made_of or {}),
+        **(extra_meta or {}),
     }
     meta |= {} if score is None else {"score": round(score, 4)}
     # Rounded down: it is a minimum.
-    meta |= {} if iou is None else {"iou": math.floor(iou * 1e4) / 1e4}
+    meta |= {} if track.iou is None else {"iou": math.floor(track.iou * 1e4) / 1e4}
     details = []
     if partial:
         done, total = partial
@@ -59,51 +60,51 @@ def build_results(
     if labels and not set(labels) & set(region.labels):
         details.append("no class was set: check its label")
     meta["text"] = note_track(region.meta, track_id, details)
-    return _results(region, [keyframe.to_json(framerate) for keyframe in keyframes], labels, meta, "prediction", score)
+    return replace(
+        region,
+        labels=tuple(labels),
+        keyframes=tuple(keyframe.seal() for keyframe in keyframes),
+        origin="prediction",
+        meta=meta,
+        score=score,
+    )
 
 
-def build_refusal(region: Region, labels: Sequence[str], framerate: float, reason: str) -> list[dict[str, Any]]:
+def build_refusal(region: Region, labels: Sequence[str], reason: str) -> Region:
     """The region as received, so that its corrections count in the next request, with the reason in its Info panel."""
     meta = {**region.meta, "text": note_refusal(region.meta, reason)}
-    return _as_received(region, labels, framerate, meta, region.origin)
+    return replace(region, labels=tuple(labels), meta=meta)
 
 
 def build_unchanged(
-    region: Region, labels: Sequence[str], framerate: float, reason: str | None = None, *, is_partial: bool = True
-) -> list[dict[str, Any]]:
+    region: Region, labels: Sequence[str], reason: str | None = None, *, is_partial: bool = True
+) -> Region:
     """The region as received, but no longer marked as changed, with a reason in its Info panel if there is one.
 
     Args:
         is_partial: keep the mark that frames are missing.
     """
     notes = {"text": note_refusal(region.meta, reason)} if reason else {}
-    meta = {key: value for key, value in region.meta.items() if is_partial or key != "partial"}
-    return _as_received(region, labels, framerate, meta | notes, "prediction")
+    meta = {key: value for key, value in region.meta.items() if is_partial or key != "partial"} | notes
+    return replace(region, labels=tuple(labels), meta=meta, origin="prediction")
 
 
-def _as_received(
-    region: Region, labels: Sequence[str], framerate: float, meta: Mapping[str, Any], origin: str
-) -> list[dict[str, Any]]:
-    return _results(
-        region, [key.to_unchanged_json(framerate) for key in region.keyframes], labels, meta, origin, region.score
-    )
+def format_prediction(results: list[dict[str, Any]], model_version: str) -> dict[str, Any]:
+    """A prediction: results, and the mean of their scores."""
+    scores = [result["score"] for result in results if "score" in result]
+    score = round(sum(scores) / len(scores), 4) if scores else 0.0
+    return {"result": results, "score": score, "model_version": model_version}
 
 
-def _results(
-    region: Region,
-    keyframes: Sequence[Mapping[str, Any]],
-    labels: Sequence[str],
-    meta: Mapping[str, Any],
-    origin: str,
-    score: float | None,
-) -> list[dict[str, Any]]:
-    value: dict[str, Any] = {"sequence": keyframes}
-    value |= {"labels": list(labels)} if labels else {}
+def format_region(region: Region, framerate: float) -> list[dict[str, Any]]:
+    """The results of a built region: the region itself and its linked results."""
+    value: dict[str, Any] = {"sequence": [key.to_unchanged_json(framerate) for key in region.keyframes]}
+    value |= {"labels": list(region.labels)} if region.labels else {}
     value |= {"framesCount": region.frames_count} if region.frames_count else {}
     value |= {"duration": region.duration} if region.duration else {}
     result: dict[str, Any] = {"id": region.id, "type": TYPE, "from_name": region.from_name, "to_name": region.to_name}
-    result |= {**region.other_fields, "origin": origin, "meta": meta, "value": value}
-    result |= {"score": round(score, 4)} if score is not None else {}
+    result |= {**region.other_fields, "origin": region.origin, "meta": region.meta, "value": value}
+    result |= {"score": round(region.score, 4)} if region.score is not None else {}
     # Label Studio replaces the whole region, so linked results have to be sent again; their copies of the box do not.
     copies = {"sequence", "framesCount", "duration"}
     linked_results = [_without(linked, copies) for linked in region.linked_results]

@@ -103,9 +103,15 @@ class PredictRequest:
 
 
 def parse_request(
-    tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
+    tasks: Sequence[Mapping[str, Any]],
+    context: Mapping[str, Any],
+    config: LabelConfig,
+    prompt_field: PromptField | None,
 ) -> PredictRequest:
     """Read an interactive request.
+
+    Args:
+        prompt_field: its control for text prompts, as `parse_prompt_field` reads it.
 
     Raises:
         BadRequest: it has no task, or no prompt in it is valid.
@@ -113,7 +119,6 @@ def parse_request(
     task, data = _task(tasks)
     results = _results(context)
     saved = _saved(task, results)
-    prompt_field = _prompt_field(results, saved, config)
     region_prompts = _region_prompts(results, config)
     click_prompts = parse_click_prompts(results, config.points, data)
     if not (region_prompts or click_prompts or (prompt_field and prompt_field.text)):
@@ -148,14 +153,10 @@ def parse_request(
 def parse_prompt_field(
     tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
 ) -> PromptField | None:
-    """Only the control for text prompts, to show errors in it: the rest of the request may be invalid."""
+    """Read the control for text prompts. The rest of the request may be invalid: the control shows the error."""
     task = tasks[0] if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping) else {}
     results = _results(context)
-    return _prompt_field(results, _saved(task, results), config)
-
-
-def _prompt_field(results: Results, saved: Results, config: LabelConfig) -> PromptField | None:
-    for is_prompt, candidates in ((True, results), (False, saved)):
+    for is_prompt, candidates in ((True, results), (False, _saved(task, results))):
         for result in candidates:
             control, lines = str(result.get("from_name")), read_texts(result)
             if result.get("type") == TEXT and control in config.words:

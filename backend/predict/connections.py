@@ -1,4 +1,4 @@
-"""The Label Studios that ask: where each project's is, and what it gave us to fetch files with."""
+"""The clients of all Label Studios that have connected, by project."""
 
 from backend.errors import StudioError
 from backend.jobs.store import Store
@@ -6,37 +6,36 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from backend.table import Table
 
-_CLIENTS = 1024
-"""How many projects' are held at hand; those of the others are on disk."""
+_MAX_CLIENTS = 1024
+"""How many projects' clients are kept in memory; the others are on disk."""
 
 
 class Connections:
-    """One per process. What the settings say counts for more than what a project said when it connected."""
+    """One per process. The Label Studio of the settings takes precedence over what a project sent when it connected.
+
+    Attributes:
+        default_client: of the Label Studio of the settings; None: they name none.
+    """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         url, key = settings.label_studio_url, settings.label_studio_api_key
-        self._set = LabelStudioClient(url, key) if url else None
+        self.default_client = LabelStudioClient(url, key) if url else None
         self._store = store
-        self._clients: Table[LabelStudioClient] = Table(_CLIENTS)
+        self._clients: Table[LabelStudioClient] = Table(_MAX_CLIENTS)
 
     def connect(self, project: str, hostname: str, token: str) -> None:
-        """Take note of a project's Label Studio; without an address, of nothing."""
+        """Save the address and token of a project's Label Studio; without an address, do nothing."""
         if hostname and self._store.connection(project) != (hostname, token):
             self._store.put_connection(project, hostname, token)
             self._clients.put(project, LabelStudioClient(hostname, token))
 
-    @property
-    def default_client(self) -> LabelStudioClient | None:
-        """The one that the settings name."""
-        return self._set
-
     def client(self, project: str) -> LabelStudioClient | None:
-        """A project's, where it is known."""
-        if self._set:
-            return self._set
+        """The client of a project; None: its Label Studio is unknown."""
+        if self.default_client:
+            return self.default_client
         client = self._clients.get(project)
-        if client is None and (known := self._store.connection(project)):
-            client = LabelStudioClient(*known)
+        if client is None and (connection := self._store.connection(project)):
+            client = LabelStudioClient(*connection)
             self._clients.put(project, client)
         return client
 
@@ -44,9 +43,15 @@ class Connections:
         """The client of a project.
 
         Raises:
-            StudioError: its Label Studio is not known.
+            StudioError: its Label Studio is unknown.
         """
         client = self.client(project)
         if client is None:
             raise StudioError("Label Studio's address is unknown: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return client
+
+    def task_url(self, project: str, task: str) -> str | None:
+        """The address of a task's page in Label Studio; None: it is unknown."""
+        client = self.client(project)
+        is_numbered = project.isdecimal() and task.isdecimal()
+        return f"{client.url}/projects/{project}/data?task={task}" if client and is_numbered else None

@@ -1,11 +1,11 @@
-"""Tracks before anybody asks: a task's objects found by words, answered from what is kept, posted when they are done.
+"""Annotates tasks before anybody opens them: finds their objects by text and adds them to Label Studio as predictions.
 
-Label Studio asks for a task when it is opened, and for many with "Retrieve predictions"; its page waits for the answer,
-so that is never more than what is there.
+Label Studio requests a prediction when a task is opened, and many with "Retrieve predictions". Its page waits for the
+response, so that contains only what is computed already.
 
-A task has one prediction of a model, for the phrases that were asked for last. Label Studio keeps with it which these
-were, in `neighbors`: any JSON, which it hands back and uses for nothing, also where nothing was found (1.23.2). Another
-one for other phrases is posted before the old one goes: broken off in between, the next time finds both.
+A task has one prediction of a model, for the phrases that were searched last. Its `neighbors` contain them: Label
+Studio returns any JSON there and does not use it, even if nothing was found (seen in 1.23.2). A prediction for other
+phrases is added before the old one is deleted, so that an interruption loses neither.
 """
 
 import hashlib
@@ -19,15 +19,19 @@ from typing import Any, Self
 from backend.errors import BackendError, BadRequest, StudioError, one_line, where
 from backend.jobs.job import Job
 from backend.jobs.rows import JobRow
+from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec
+from backend.jobs.store import Store
+from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.label_config import LabelConfig, parse_label_config
 from backend.labelstudio.region import Region, read_track_id
-from backend.labelstudio.region_results import build_results
+from backend.labelstudio.region_results import build_region, format_prediction, format_region
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
-from backend.predict.request_context import Results, Tools
-from backend.predict.text_results import TextResult
+from backend.predict.connections import Connections
+from backend.predict.results import TextResult
+from backend.settings import Settings
 from backend.tracks.frame_range import ALL_FRAMES
 from backend.video.frame_clock import check_framerate
 
@@ -35,141 +39,183 @@ log = logging.getLogger(__name__)
 
 OFF, LABELS = "off", "labels"
 PhraseSource = str | tuple[str, ...]
-"""Where phrases come from: "labels", for those of all labels; the name of a task's field; or they themselves."""
+"""Where phrases come from: "labels" for all labels, the name of a field of the task's data, or the phrases."""
 _RETRY_SECONDS = 60.0
-"""Seconds until a Label Studio that did not take an answer is asked again."""
+"""Time until a Label Studio that refused a prediction gets it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _TaskHistory:
-    """What a task had before it is given a prediction.
+    """The tracks that a task has.
 
     Attributes:
-        known: the tracks of its predictions, newest first, and of its newest annotation.
-        numbers: all that any track of the task ever had, as far as it is told.
+        track_lists: of each prediction, newest first, and of the newest annotation.
+        track_ids: all track ids that the task has used, as far as they are known.
     """
 
     track_lists: Sequence[Sequence[Region]]
-    numbers: frozenset[int]
+    track_ids: frozenset[int]
 
     @classmethod
     def from_task(cls, predictions: object, annotations: object, drafts: object, video: str) -> Self:
-        """As Label Studio lists them; what it does not tell is none."""
-        newest = sorted(read_mappings(predictions), key=_number, reverse=True)
-        submitted = [one for one in read_mappings(annotations) if not one.get("was_cancelled")]
-        submitted.sort(key=lambda one: str(one.get("updated_at") or ""))
-        tracks = [[one for one in read_shapes(each.get("result"), video) if one.track_id] for each in newest]
-        tracks += [read_shapes(each.get("result"), video) for each in submitted[-1:]]
-        holders = [*newest, *read_mappings(annotations), *read_mappings(drafts)]
-        results = [one for each in holders for one in read_mappings(each.get("result"))]
-        numbers = {number for one in results if (number := read_track_id(one.get("meta")))}
-        numbers |= {last for each in newest if isinstance(last := _made_of(each).get("last"), int)}
-        return cls(tracks, frozenset(numbers))
+        """Read lists of Label Studio; missing and invalid ones count as empty."""
+        newest = sorted(read_mappings(predictions), key=_prediction_id, reverse=True)
+        submitted = [annotation for annotation in read_mappings(annotations) if not annotation.get("was_cancelled")]
+        submitted.sort(key=lambda annotation: str(annotation.get("updated_at") or ""))
+        track_lists = [
+            [region for region in read_shapes(prediction.get("result"), video) if region.track_id]
+            for prediction in newest
+        ]
+        track_lists += [read_shapes(annotation.get("result"), video) for annotation in submitted[-1:]]
+        entries = [*newest, *read_mappings(annotations), *read_mappings(drafts)]
+        results = [result for entry in entries for result in read_mappings(entry.get("result"))]
+        track_ids = {track_id for result in results if (track_id := read_track_id(result.get("meta")))}
+        track_ids |= {last for entry in newest if isinstance(last := _prediction_info(entry).get("last"), int)}
+        return cls(track_lists, frozenset(track_ids))
 
 
 class Preannotation:
-    """One per process."""
+    """One per process.
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
+    Args:
+        post_due: set whenever a job is done whose prediction is to be posted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: WorkerClient,
+        store: Store,
+        scheduler: Scheduler,
+        connections: Connections,
+        post_due: threading.Event,
+    ) -> None:
+        self._settings, self._worker, self._store = settings, worker, store
+        self._scheduler, self._connections, self._post_due = scheduler, connections, post_due
+        # Numbers of jobs whose predictions Label Studio refused: a request for a prediction returns them.
         self._refused: set[int] = set()
-        """Jobs that Label Studio did not take: they are answered where they are asked for."""
-        self._wake = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._post_all, name="poster", daemon=True)
-        tools.scheduler.on_done = self._on_done
-        self._wake.set()  # what an earlier process has left
+        self._thread = threading.Thread(target=self._post_loop, name="poster", daemon=True)
+        self._post_due.set()  # for jobs of an earlier process
         self._thread.start()
 
     def close(self) -> None:
-        """Post no more; what is left is posted when the store is next opened."""
+        """Stop posting; the rest is posted after the next start."""
         self._closed.set()
-        self._wake.set()
+        self._post_due.set()
         self._thread.join(1.0)
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], xml: str, project: str) -> list[Any]:
-        """For each task the prediction that is kept, or nothing: then it is made, where `pre_annotate` asks for it.
+        """The finished predictions of tasks; the others are queued if the setting `pre_annotate` says so.
 
         Returns:
-            One entry a task, an empty list where there is nothing to say; or nothing at all.
+            One entry per task, an empty list where there is none; empty if there are none at all.
         """
-        source = self._tools.settings.pre_annotate
+        source = self._settings.pre_annotate
         if source == OFF:
             return []
         answers = [self._predict_task(task, xml, project, source) for task in tasks if isinstance(task, Mapping)]
         return answers if any(answers) else []
 
     def _predict_task(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Any:
-        job = self.try_queue(task, xml, project, source)
-        if job is None:
-            return []
-        # What can be posted is not answered, too: Label Studio would have it twice.
-        is_to_come = self._tools.connections.client(project) and job.number not in self._refused
-        if job.state != "done" or is_to_come:
+        job = self._try_queue(task, xml, project, source)
+        # A prediction that will be posted is not returned: Label Studio would have it twice.
+        if (
+            job is None
+            or job.state != "done"
+            or (self._connections.client(project) and job.number not in self._refused)
+        ):
             return []
         config = parse_label_config(xml)
-        before = _TaskHistory.from_task(
+        history = _TaskHistory.from_task(
             task.get("predictions"), task.get("annotations"), task.get("drafts"), config.video.name
         )
-        return self._prediction(job, config, before)
+        return self._prediction(job, config, history)
 
-    def try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job | None:
-        """As `queue`; None: the log says why not."""
+    def train(self, project: Mapping[str, Any]) -> None:
+        """Annotate all tasks of a project if the setting `pre_annotate` says so; someone pressed "Start training".
+
+        Args:
+            project: as Label Studio sends it to its webhook.
+        """
+        number, source = project.get("id"), self._settings.pre_annotate
+        if isinstance(number, int) and source != OFF:
+            xml = str(project.get("label_config") or "")
+            threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
+
+    def _annotate(self, project: int, xml: str, source: PhraseSource) -> None:
+        try:
+            client = self._connections.require_client(str(project))
+            count = 0
+            for task in client.tasks(project):
+                if not self.is_annotated(client, task, xml, source):
+                    count += self._try_queue(task, xml, str(project), source) is not None
+            log.info("project %d: %d tasks are queued for pre-annotation", project, count)
+        except BackendError as error:
+            log.warning("project %d is not pre-annotated: %s", project, one_line(error))
+
+    def _try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job | None:
+        """As `queue`, but logs an error and returns None."""
         try:
             return self.queue(task, xml, project, source)
         except BackendError as error:
-            log.warning("task %s is not annotated ahead: %s", task.get("id"), one_line(error))
+            log.warning("task %s is not pre-annotated: %s", task.get("id"), one_line(error))
             return None
 
     def queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job:
-        """The job that annotates a task: one that is there, or a new one, which waits until nobody else wants anything.
+        """The job that annotates a task: an existing one, or a new one with the lowest priority.
 
         Args:
-            task: as Label Studio has it.
+            task: as Label Studio sends it.
             xml: the project's label config.
-            source: what to look for.
+            source: what to search for.
 
         Raises:
-            BackendError: the task has no video, no words, or cannot be taken now.
+            BackendError: the task has no video or no phrases, or no job can be started now.
         """
-        recipe = self._job_spec(task, parse_label_config(xml), project, source)
-        parts = [recipe.url, recipe.framerate, recipe.max_frames, recipe.phrases]
+        spec = self._job_spec(task, parse_label_config(xml), project, source)
+        digest = self._scheduler.digest(["batch", spec.url, spec.framerate, spec.max_frames, spec.phrases])
         post = json.dumps({"config": xml, "task": task.get("id")})
-        key = (recipe.task, "batch", "")
-        job = self._tools.submit(key, self._tools.digest(["batch", *parts]), recipe, batch=True, post=post)
-        if job.state == "done":  # it is asked for, so Label Studio may have lost it
-            self._tools.store.set_unposted(job.number)
-            self._wake.set()
+        self._worker.check_engine()
+        job = self._scheduler.submit((spec.task, "batch", ""), digest, spec, batch=True, post=post)
+        if job.state == "done":  # it is requested again, so Label Studio may have lost it
+            self._store.set_unposted(job.number)
+            self._post_due.set()
         return job
 
-    def has_prediction(self, client: LabelStudioClient, task: int, phrases: Sequence[str] | None = None) -> bool:
-        """Whether a task has a prediction of this model, for these phrases and no others; None: for any.
+    def is_annotated(self, client: LabelStudioClient, task: Mapping[str, Any], xml: str, source: PhraseSource) -> bool:
+        """Whether a task has a prediction of this model for these phrases, or for any if it names none.
 
         Raises:
             StudioError: Label Studio does not answer.
         """
-        right, stale = self._split_predictions(client.predictions(task), phrases)
-        return bool(right) and not stale
-
-    def phrases(self, task: Mapping[str, Any], xml: str, source: PhraseSource) -> tuple[str, ...] | None:
-        """What is to be looked for in a task; None: that cannot be told."""
         try:
-            return _phrases(task.get("data") or {}, parse_label_config(xml), source)
+            phrases = _phrases(task.get("data") or {}, parse_label_config(xml), source)
         except BadRequest:
-            return None
+            phrases = None
+        return self.has_prediction(client, task["id"], phrases)
+
+    def has_prediction(self, client: LabelStudioClient, task: int, phrases: Sequence[str] | None = None) -> bool:
+        """Whether a task has a prediction of this model for these phrases and none for others; None: for any.
+
+        Raises:
+            StudioError: Label Studio does not answer.
+        """
+        current, outdated = self._split_predictions(client.predictions(task), phrases)
+        return bool(current) and not outdated
 
     def _split_predictions(
         self, predictions: Iterable[Mapping[str, Any]], phrases: Sequence[str] | None
     ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        """The predictions of this model: those for these phrases, and those that are known to be for others."""
-        ours = [one for one in predictions if str(one.get("model_version")) == self._tools.model_version]
-        made = [_made_of(one).get("phrases") for one in ours]
-        stale = [
-            one
-            for one, its in zip(ours, made, strict=True)
-            if phrases is not None and isinstance(its, list) and {*map(str, its)} != {*phrases}
-        ]
-        return [one for one in ours if one not in stale], stale
+        """The predictions of this model: those for these phrases, and those for others."""
+        current: list[Mapping[str, Any]] = []
+        outdated: list[Mapping[str, Any]] = []
+        for prediction in predictions:
+            if str(prediction.get("model_version")) == self._worker.model_version:
+                searched = _prediction_info(prediction).get("phrases")
+                is_current = phrases is None or not isinstance(searched, list) or {*map(str, searched)} == {*phrases}
+                (current if is_current else outdated).append(prediction)
+        return current, outdated
 
     def _job_spec(self, task: Mapping[str, Any], config: LabelConfig, project: str, source: PhraseSource) -> JobSpec:
         data, video = task.get("data"), config.video
@@ -182,137 +228,128 @@ class Preannotation:
             project=project,
             url=video.url(data),
             framerate=framerate,
-            max_frames=self._tools.settings.max_frames,
+            max_frames=self._settings.max_frames,
             phrases=_phrases(data, config, source),
             ranges=(ALL_FRAMES,),
         )
 
-    def _prediction(self, job: Job, config: LabelConfig, before: _TaskHistory) -> dict[str, Any]:
-        """A prediction, the same whenever it is made of the same: new ids are made of the job's."""
-        video, settings = config.video.name, self._tools.settings
-        found = TextResult(job, settings).detections()
-        classes = {name: config.classes_of_phrase(one.phrase, video) for name, one in found.items()}
-        sights = {
-            name: TrackShape(one.made.keyframes, frozenset({one.phrase, *classes[name]})) for name, one in found.items()
+    def _prediction(self, job: Job, config: LabelConfig, history: _TaskHistory) -> dict[str, Any]:
+        """The prediction of a job; the same job and history always give the same one."""
+        video, row = config.video.name, job.row
+        detections = TextResult(job, self._settings).detections()
+        classes = {name: config.classes_of_phrase(found.phrase, video) for name, found in detections.items()}
+        shapes = {
+            name: TrackShape(found.track.keyframes, frozenset({found.phrase, *classes[name]}))
+            for name, found in detections.items()
         }
-        known = assign_identities(sights, before.track_lists, before.numbers)
-        taken = {region.id for tracks in before.track_lists for region in tracks}
-        result: Results = []
-        scores = []
-        for name, one in found.items():
-            labels, number = classes[name], known[name].number
-            own = known[name].id or _new_id(f"{job.row.digest}|{job.row.key}|{name}", number, taken)
-            region = Region(own, config.region_control(video), video, labels, (), origin="prediction")
-            result += build_results(
-                region,
-                one.made.keyframes,
-                framerate=job.row.spec.framerate,
-                labels=labels,
+        identities = assign_identities(shapes, history.track_lists, history.track_ids)
+        taken = {region.id for regions in history.track_lists for region in regions}
+        results: list[dict[str, Any]] = []
+        for name, detection in detections.items():
+            number = identities[name].number
+            region_id = identities[name].id or _new_id(f"{row.digest}|{row.key}|{name}", number, taken)
+            region = build_region(
+                Region(region_id, config.region_control(video), video, classes[name], (), origin="prediction"),
+                detection.track,
                 track_id=number,
-                engine=self._tools.worker.name,
-                score=one.score,
-                iou=one.made.iou,
-                made_of={"phrase": one.phrase},
+                engine=self._worker.name,
+                score=detection.score,
+                extra_meta={"phrase": detection.phrase},
             )
-            scores.append(one.score)
-        score = sum(scores) / len(scores) if scores else 0.0
-        last = max([0, *before.numbers, *(one.number for one in known.values())])
-        made = {"phrases": list(job.row.spec.phrases), "last": last}
-        version = self._tools.model_version
-        return {"result": result, "score": round(score, 4), "model_version": version, "neighbors": made}
+            results += format_region(region, row.spec.framerate)
+        last = max([0, *history.track_ids, *(identity.number for identity in identities.values())])
+        info = {"phrases": list(row.spec.phrases), "last": last}
+        return format_prediction(results, self._worker.model_version) | {"neighbors": info}
 
     # Posting
 
-    def _on_done(self, job: Job) -> None:
-        if job.row.post:
-            self._wake.set()
-
-    def _post_all(self) -> None:
-        left = 0
+    def _post_loop(self) -> None:
+        is_retry_due = False
         while True:
-            self._wake.wait(_RETRY_SECONDS if left else None)
-            self._wake.clear()
+            self._post_due.wait(_RETRY_SECONDS if is_retry_due else None)
+            self._post_due.clear()
             try:
-                left = 0
-                for kept in self._tools.store.unposted():
+                is_retry_due = False
+                for row in self._store.unposted():
                     if self._closed.is_set():
                         return
-                    left += not self._post(kept)
+                    is_retry_due |= not self._post(row)
             except Exception as error:  # a full disk, for instance
-                log.error("what is to be posted cannot be read: %s", where(error))
-                left = 1
+                log.error("the predictions to post cannot be read: %s", where(error))
+                is_retry_due = True
             if self._closed.is_set():
                 return
 
-    def _post(self, kept: JobRow) -> bool:
-        """Give a job's answer to Label Studio, unless it has it, instead of one for other phrases. False: later."""
-        job, client = self._tools.scheduler.job(kept.number), self._tools.connections.client(kept.spec.project)
+    def _post(self, row: JobRow) -> bool:
+        """Post a job's prediction unless the task has it, and delete outdated ones. False: try again later."""
+        job, client = self._scheduler.job(row.number), self._connections.client(row.spec.project)
         if job is None or client is None:
-            return True  # it is answered from the store, when it is asked for
-        posted = json.loads(kept.post or "{}")
+            return True  # a request for a prediction returns it
+        target = json.loads(row.post or "{}")
         try:
-            task = int(posted["task"])
-            config = parse_label_config(posted["config"])
+            task = int(target["task"])
+            config = parse_label_config(target["config"])
             predictions = client.predictions(task)
-            right, stale = self._split_predictions(predictions, kept.spec.phrases)
-            if not right:
-                before = _TaskHistory.from_task(
+            current, outdated = self._split_predictions(predictions, row.spec.phrases)
+            if not current:
+                history = _TaskHistory.from_task(
                     predictions, client.annotations(task), client.drafts(task), config.video.name
                 )
-                client.add_prediction(task, self._prediction(job, config, before))
+                client.add_prediction(task, self._prediction(job, config, history))
         except BackendError as error:
-            self._refused.add(kept.number)
-            log.warning("job %d is not posted: %s", kept.number, one_line(error))
+            self._refused.add(row.number)
+            log.warning("job %d is not posted: %s", row.number, one_line(error))
             if not (isinstance(error, StudioError) and error.is_final):
                 return False
         except Exception as error:
-            log.error("job %d cannot be posted: %s", kept.number, where(error))
+            log.error("job %d cannot be posted: %s", row.number, where(error))
         else:
-            self._refused.discard(kept.number)
-            if not _delete_predictions(client, stale):
+            self._refused.discard(row.number)
+            if not _delete_predictions(client, outdated):
                 return False
-        self._tools.store.set_posted(kept.number)
+        self._store.set_posted(row.number)
         return True
 
 
-def _delete_predictions(client: LabelStudioClient, stale: Iterable[Mapping[str, Any]]) -> bool:
-    """Take predictions away. False: later."""
+def _delete_predictions(client: LabelStudioClient, predictions: Iterable[Mapping[str, Any]]) -> bool:
+    """Delete predictions. False: try again later."""
     try:
-        for one in stale:
-            client.delete_prediction(int(one["id"]))
+        for prediction in predictions:
+            client.delete_prediction(int(prediction["id"]))
     except StudioError as error:
-        log.warning("a prediction for other words is not taken away: %s", one_line(error))
+        log.warning("a prediction for other phrases is not deleted: %s", one_line(error))
         return error.is_final
     return True
 
 
-def _made_of(prediction: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What one of ours was made of: `phrases`, and `last`, the last number that its task had used."""
-    made = prediction.get("neighbors")
-    return made if isinstance(made, Mapping) else {}
+def _prediction_info(prediction: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a prediction of the backend contains about itself: `phrases`, and `last`, the task's largest track id."""
+    info = prediction.get("neighbors")
+    return info if isinstance(info, Mapping) else {}
 
 
-def _number(prediction: Mapping[str, Any]) -> int:
+def _prediction_id(prediction: Mapping[str, Any]) -> int:
     number = prediction.get("id")
     return number if isinstance(number, int) else 0
 
 
 def _new_id(name: str, number: int, taken: set[str]) -> str:
-    """An id that no track had before."""
-    ways = (hashlib.sha256(way.encode(errors="replace")).hexdigest()[:10] for way in (name, f"{name}|{number}"))
-    return next(way for way in ways if way not in taken)
+    """A region id that is not taken, the same for the same track."""
+    seeds = (name, f"{name}|{number}")
+    ids = (hashlib.sha256(seed.encode(errors="replace")).hexdigest()[:10] for seed in seeds)
+    return next(region_id for region_id in ids if region_id not in taken)
 
 
 def _phrases(data: Mapping[str, Any], config: LabelConfig, source: PhraseSource) -> tuple[str, ...]:
     if not isinstance(source, str):
-        given: Iterable[Any] = source
+        texts: Iterable[Any] = source
     elif source == LABELS:
-        given = [config.phrases[label] for label in config.labels.get(config.video.name, ())]
+        texts = [config.phrases[label] for label in config.labels.get(config.video.name, ())]
     else:
-        held = data.get(source)
-        given = held if isinstance(held, list) else str(held or "").split(",")
-    phrases = tuple(dict.fromkeys(phrase for one in given if (phrase := " ".join(str(one).split()))))
+        content = data.get(source)
+        texts = content if isinstance(content, list) else str(content or "").split(",")
+    phrases = tuple(dict.fromkeys(phrase for text in texts if (phrase := " ".join(str(text).split()))))
     if not phrases:
-        where_to = "give the label config some labels" if source == LABELS else f"write them into its field {source}"
-        raise BadRequest(f"the task has no words to look for: {where_to}")
+        fix = "give the label config some labels" if source == LABELS else f"write them into its field {source}"
+        raise BadRequest(f"the task has no phrases to search for: {fix}")
     return phrases

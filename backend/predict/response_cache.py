@@ -1,8 +1,8 @@
-"""What is remembered of earlier answers, for what a request does not show: the saved page may be five seconds old, and
-Label Studio forgets which clicks were negative. The page holds as much as it can itself: a restart costs little.
+"""What a request does not contain of earlier responses.
 
-Everything is kept by the ids that Label Studio gives to points, regions and texts: no two annotations share one, so no
-annotator ever meets another's.
+The saved page may be 5 s old, and Label Studio forgets which clicks were negative. As much as possible is stored in the
+regions themselves, so that little is lost when the server restarts. Everything is kept by Label Studio's ids of points,
+regions and texts: no two annotations share one, so annotators never see each other's.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from typing import Any
 from backend.jobs.store import Store
 from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import Region
-from backend.predict.results import RegionResult
-from backend.predict.text_results import TextResult
+from backend.predict.results import RegionResult, TextResult
 from backend.table import Table
 
-_MOST = 4096
-_JOBS = 512
-_UNSAVED = 10.0
-"""Seconds after which what was answered is on the saved page, or was deleted: the page is saved every 5 s."""
+_MAX_ENTRIES = 4096
+_MAX_SOURCES = 512
+_SAVE_SECONDS = 10.0
+"""After this time a region of a response is on the saved page, or was deleted: the page is saved every 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,108 +31,127 @@ class ResultSource:
     """Where a region's track comes from.
 
     Attributes:
-        view: of the job that makes it.
-        name: of the track, where the job has several.
-        stays: what was answered as it came.
-        made: what it is made of, where that is no box.
+        result: of the job that computes it.
+        track_name: the track's name in a job that has several.
+        fixed: keyframes that are returned unchanged.
+        extra_meta: further fields of `meta`, if the track was not started from a box.
     """
 
     result: RegionResult | TextResult
     track_name: str | None = None
     fixed: Sequence[Keyframe] = ()
-    origin: Mapping[str, Any] | None = None
+    extra_meta: Mapping[str, Any] | None = None
+
+    def read(self) -> tuple[KeyframeSet, float | None] | None:
+        """Keyframes and score so far; None: the job has no track of this name any more."""
+        if isinstance(self.result, RegionResult):
+            return self.result.read()
+        detection = self.result.detections().get(self.track_name or "")
+        return (detection.track, detection.score) if detection else None
 
 
 class ResponseCache:
-    """One per process. The signs of clicks are kept in the store: nothing else tells them after a restart."""
+    """One per process. Whether clicks are positive is saved in the store, because nothing else keeps it.
+
+    Attributes:
+        sources: by the key of the region's jobs.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._numbers: Table[dict[str, int]] = Table(_MOST)
-        self._clicked: Table[tuple[str, str]] = Table(_MOST)
-        self._owned: Table[tuple[str, ...]] = Table(_MOST)
-        self._answered: Table[CachedRegion] = Table(_MOST)
-        self._lines: Table[PromptFieldCache] = Table(_MOST)
-        self.sources: Table[ResultSource] = Table(_JOBS)
-        """By task and region."""
+        self._track_ids: Table[dict[str, int]] = Table(_MAX_ENTRIES)
+        self._clicked: Table[tuple[str, str]] = Table(_MAX_ENTRIES)
+        self._person_lines: Table[tuple[str, ...]] = Table(_MAX_ENTRIES)
+        self._regions: Table[CachedRegion] = Table(_MAX_ENTRIES)
+        self._prompt_fields: Table[PromptFieldCache] = Table(_MAX_ENTRIES)
+        self.sources: Table[ResultSource] = Table(_MAX_SOURCES)
 
-    def assign_track_id(self, task: str, region: Region, seen: Iterable[int]) -> int:
-        """The region's number, or the next one that the task has not seen."""
+    def assign_track_id(self, task: str, region: Region, used: Iterable[int]) -> int:
+        """The region's track id, or the next one that the task has not used.
+
+        Args:
+            used: track ids in the request.
+        """
         with self._lock:
-            known = self._numbers.get(task) or {}
-            others = {number for name, number in known.items() if name != region.id}
+            track_ids = self._track_ids.get(task) or {}
+            others = {track_id for region_id, track_id in track_ids.items() if region_id != region.id}
             if region.track_id is not None and region.track_id not in others:
-                known[region.id] = region.track_id
-            elif region.id not in known:
-                known[region.id] = 1 + max([0, *others, *seen])
-            self._numbers.put(task, known)
-            return known[region.id]
+                track_ids[region.id] = region.track_id
+            elif region.id not in track_ids:
+                track_ids[region.id] = 1 + max([0, *others, *used])
+            self._track_ids.put(task, track_ids)
+            return track_ids[region.id]
 
     def sign_clicks(self, task: str, clicks: Iterable[Click], page: Mapping[str, Region]) -> list[Click]:
-        """The clicks, each positive or negative: as the request says, or an earlier one did; else positive."""
-        told = {click.id: click.positive for region in page.values() for click in parse_clicks(region)}
+        """The clicks, each positive or negative: as this or an earlier request says, otherwise positive."""
+        page_signs = {click.id: click.positive for region in page.values() for click in parse_clicks(region)}
         signed = []
         for click in clicks:
             if click.positive is not None:
                 self._store.put_click(task, click.id, click.positive)
             sign = self._store.is_click_positive(task, click.id) if click.positive is None else click.positive
-            signed.append(replace(click, positive=told.get(click.id, True) if sign is None else sign))
+            signed.append(replace(click, positive=page_signs.get(click.id, True) if sign is None else sign))
         return signed
 
-    def region_id(self, task: str, clicked: ClickPrompt, page: Mapping[str, Region]) -> str:
-        """The id of the region that an object's clicks make: the one that some of them made before, or its own.
+    def region_id(self, task: str, prompt: ClickPrompt, page: Mapping[str, Region]) -> str:
+        """The id of the region of an object's clicks: the one that some of them prompted before, or a new one.
 
-        A point that was given another label belongs to another object from then on.
+        A click that gets another label belongs to another object from then on.
         """
-        names, label = [click.id for click in clicked.clicks], clicked.label
-        before = (self._clicked.get((task, name)) for name in names)
-        known = next((region for region, of in filter(None, before) if of == label), None)
+        click_ids, label = [click.id for click in prompt.clicks], prompt.label
+        earlier = filter(None, (self._clicked.get((task, click_id)) for click_id in click_ids))
         on_page = (
             region.id
             for region in page.values()
-            if region.meta.get("object") == label and {click.id for click in parse_clicks(region)} & set(names)
+            if region.meta.get("object") == label and {click.id for click in parse_clicks(region)} & set(click_ids)
         )
-        known = known or next(on_page, None)
-        known = known or "p" + hashlib.sha256(f"{task}|{label}|{names[0]}".encode(errors="replace")).hexdigest()[:9]
-        for name in names:
-            self._clicked.put((task, name), (known, label))
-        return known
+        name = next((region_id for region_id, earlier_label in earlier if earlier_label == label), None)
+        name = name or next(on_page, None)
+        name = name or "p" + hashlib.sha256(f"{task}|{label}|{click_ids[0]}".encode(errors="replace")).hexdigest()[:9]
+        for click_id in click_ids:
+            self._clicked.put((task, click_id), (name, label))
+        return name
 
-    def person_lines(self, task: str, text: str, shown: tuple[str, ...], *, is_now: bool) -> tuple[str, ...]:
-        """A person's lines of a text: as shown now, or as a request has shown them before, else as they were saved."""
-        if is_now:
-            self._owned.put((task, text), shown)
-        return self._owned.get((task, text)) or shown
+    def person_lines(self, task: str, text_id: str, lines: tuple[str, ...], *, is_current: bool) -> tuple[str, ...]:
+        """A person's lines of a text.
 
-    def record(self, task: str, answer: Iterable[Region]) -> None:
-        """These regions are answered together, like this."""
-        arrival = Delivery()
-        for region in answer:
-            earlier = self._answered.get((task, region.id))
-            # A region that has been on the page can only be gone because a person deleted it.
-            has_arrived = earlier.arrival if earlier and earlier.arrival.is_seen else arrival
-            self._answered.put((task, region.id), CachedRegion(region, time.monotonic(), has_arrived))
+        Args:
+            lines: in the request, or on the saved page.
+            is_current: they are in the request; otherwise lines of an earlier request take precedence.
+        """
+        if is_current:
+            self._person_lines.put((task, text_id), lines)
+        return self._person_lines.get((task, text_id)) or lines
 
-    def mark_seen(self, task: str, names: Iterable[str]) -> None:
-        """A request shows these regions: their answers have reached the page."""
-        for name in names:
-            if answered := self._answered.get((task, name)):
-                answered.arrival.is_seen = True
+    def record(self, task: str, regions: Iterable[Region]) -> None:
+        """Record the regions of one response."""
+        delivery = Delivery()
+        for region in regions:
+            earlier = self._regions.get((task, region.id))
+            # If a region was on the page once, only a person can have deleted it.
+            current = earlier.delivery if earlier and earlier.delivery.is_seen else delivery
+            self._regions.put((task, region.id), CachedRegion(region, time.monotonic(), current))
 
-    def prompt_field(self, task: str, text: str | None) -> "PromptFieldCache":
-        """What a line for words was answered, by the id of its text."""
+    def mark_seen(self, task: str, region_ids: Iterable[str]) -> None:
+        """Record that a request contains these regions: their responses have reached the page."""
+        for region_id in region_ids:
+            if cached := self._regions.get((task, region_id)):
+                cached.delivery.is_seen = True
+
+    def prompt_field(self, task: str, text_id: str | None) -> "PromptFieldCache":
+        """The cache for the control for text prompts of one annotation, by the id of its text."""
         with self._lock:
-            answers = self._lines.get((task, text)) or PromptFieldCache(task, self._answered)
-            self._lines.put((task, text), answers)
-            return answers
+            cache = self._prompt_fields.get((task, text_id)) or PromptFieldCache(task, self._regions)
+            self._prompt_fields.put((task, text_id), cache)
+            return cache
 
 
 @dataclass(slots=True)
 class Delivery:
-    """Whether an answer has reached the page: some request has shown a region of it since.
+    """Whether a response has reached the page, which a later request shows.
 
-    Label Studio drops answers that come late or that another request has overtaken, and tells nobody.
+    Label Studio drops responses that come late or that another request has overtaken, without a message.
     """
 
     is_seen: bool = False
@@ -140,62 +159,66 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class CachedRegion:
-    """A region as it was answered last, and when, of the monotonic clock."""
+    """A region of the last response that contained it, and the time of that response, of the monotonic clock."""
 
     region: Region
-    at: float
-    arrival: Delivery
+    time: float
+    delivery: Delivery
 
 
 class PromptFieldCache:
-    """What one annotation's line for words was answered.
+    """What the text prompts of one annotation have found.
+
+    Attributes:
+        planning: locked while new regions get ids, so that two requests with the same prompt give the same ids.
+        unfinished: the digest of the last prompt if its response lacked frames.
 
     Args:
-        answered: by task and region.
+        regions: of earlier responses, by task and region id.
     """
 
-    def __init__(self, task: str, answered: Table[CachedRegion]) -> None:
-        self._task, self._answered = task, answered
+    def __init__(self, task: str, regions: Table[CachedRegion]) -> None:
+        self._task, self._regions = task, regions
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], str] = {}
         self.planning = threading.Lock()
-        """Held while new regions get their ids: of two requests for the same words both give the same."""
         self.unfinished: str | None = None
-        """The key of the question whose last answer lacked frames."""
 
-    def id_of(self, key: str, name: str) -> str | None:
-        """The region that an object became, by the question's key and the object's name there."""
+    def region_id(self, digest: str, name: str) -> str | None:
+        """The id of an object's region, by the prompt's digest and the object's name in its job."""
         with self._lock:
-            return self._ids.get((key, name))
+            return self._ids.get((digest, name))
 
-    def note(self, key: str, name: str, region: str) -> None:
-        """An object became this region, or is one that was there."""
+    def note(self, digest: str, name: str, region_id: str) -> None:
+        """Record the region of an object."""
         with self._lock:
-            self._ids[key, name] = region
+            self._ids[digest, name] = region_id
 
-    def forget(self, key: str) -> None:
-        """What was asked is asked anew."""
+    def forget(self, digest: str) -> None:
+        """Forget the regions of a prompt's objects."""
         with self._lock:
-            self._ids = {known: region for known, region in self._ids.items() if known[0] != key}
+            self._ids = {key: region_id for key, region_id in self._ids.items() if key[0] != digest}
 
     def regions(self, page: Mapping[str, Region], since: float) -> "PageRegions":
-        """The page's regions, with what is known of them beside the page as it was saved.
+        """The page's regions, with those of earlier responses that it does not show.
 
         Args:
-            since: when the page was shown to us, of the monotonic clock.
+            page: as last saved, by region id.
+            since: when the request came, of the monotonic clock.
         """
         with self._lock:
-            names = {*self._ids.values()}
-        given = {name: kept for name in (*names, *page) if (kept := self._answered.get((self._task, name)))}
-        lacking = {name: one for name, one in given.items() if name not in page}
-        # What was answered after this request was sent has been overtaken by it.
-        unsaved = {name: one.region for name, one in lacking.items() if 0 <= since - one.at < _UNSAVED}
+            ids = {*self._ids.values()}
+        cached = {name: entry for name in (*ids, *page) if (entry := self._regions.get((self._task, name)))}
+        missing = {name: entry for name, entry in cached.items() if name not in page}
+        # Responses after this request was sent do not count: the page drops them.
+        unsaved = {name: entry.region for name, entry in missing.items() if 0 <= since - entry.time < _SAVE_SECONDS}
+        gone = {name: entry for name, entry in missing.items() if name not in unsaved}
         return PageRegions(
             page=page,
             shown={**unsaved, **page},
-            answered={name: one.region for name, one in given.items()},
-            deleted={name: one.region for name, one in lacking.items() if name not in unsaved and one.arrival.is_seen},
-            lost={name: one.region for name, one in lacking.items() if name not in unsaved and not one.arrival.is_seen},
+            answered={name: entry.region for name, entry in cached.items()},
+            deleted={name: entry.region for name, entry in gone.items() if entry.delivery.is_seen},
+            lost={name: entry.region for name, entry in gone.items() if not entry.delivery.is_seen},
         )
 
 
@@ -204,11 +227,11 @@ class PageRegions:
     """The regions of a page, by id.
 
     Attributes:
-        page: as it was saved.
-        shown: those that are there; what was answered too lately to be saved as it was answered.
-        answered: as they were answered last, before a person edited them.
+        page: as last saved.
+        shown: those that the page shows, also if it has not saved them yet.
+        answered: as in the last response, before a person edited them.
         deleted: those that a person has deleted.
-        lost: those that no saved page has shown: their answers came too late, or the page cannot be saved.
+        lost: those that no saved page has contained: their response came too late, or the page cannot be saved.
     """
 
     page: Mapping[str, Region]
@@ -218,24 +241,24 @@ class PageRegions:
     lost: Mapping[str, Region]
 
     def is_saved(self, region: Region) -> bool:
-        """The page was saved since the region was answered last, as far as that is remembered."""
+        """Whether the page was saved since the last response with this region, as far as that is known."""
         answered = self.answered.get(region.id)
         is_newest = answered is None or answered.meta.get("seal") == region.meta.get("seal")
         return region.id in self.page and is_newest
 
 
-def clicks_origin(clicked: ClickPrompt, clicks: Iterable[Click]) -> dict[str, Any]:
-    """What a region of clicks keeps in its `meta`, so that they are known again from the page alone."""
+def clicks_meta(prompt: ClickPrompt, clicks: Iterable[Click]) -> dict[str, Any]:
+    """Fields of a region's `meta` that contain the clicks that prompted it; `parse_clicks` reads them."""
     points = {click.id: [click.frame, click.x, click.y, click.positive is not False] for click in clicks}
-    return {"object": clicked.label, "points": points}
+    return {"object": prompt.label, "points": points}
 
 
 def parse_clicks(region: Region) -> list[Click]:
-    """The clicks that made a region, as its `meta` has them."""
+    """The clicks that prompted a region, from its `meta`."""
     points: Any = region.meta.get("points")
     clicks = []
-    for name, point in points.items() if isinstance(points, Mapping) else ():
+    for click_id, point in points.items() if isinstance(points, Mapping) else ():
         match point:
             case [int(frame), int() | float() as x, int() | float() as y, bool(positive)] if frame >= 1:
-                clicks.append(Click(str(name), frame, float(x), float(y), positive))
+                clicks.append(Click(str(click_id), frame, float(x), float(y), positive))
     return clicks

@@ -1,7 +1,10 @@
-"""One region's job, and what has come of it as keyframes; a person's stay, and what is missing is as it was shown."""
+"""Turns what jobs have computed into keyframes of regions, also while they run.
+
+A person's keyframes never change. Frames that are not computed yet keep the boxes that the page shows.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,13 +31,18 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
 
+_WHOLE_VIDEO = Segment(None, None)
+
 
 def frame_prompts(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[FramePrompts, ...]:
-    """The prompts of the segments that are tracked: the keyframes beside them, and the clicks."""
+    """The prompts of the segments that are tracked: the keyframes next to them, and the clicks by LS frame."""
     tracked = [segment for segment in segments if segment.is_tracked]
-    anchors = {item.frame: item for one in tracked for item in (one.before, one.after) if item}
-    points = {frame: [(one.x, one.y, one.positive is not False) for one in clicks] for frame, clicks in clicked.items()}
-    boxes = {frame: (one.x, one.y, one.width, one.height, one.rotation) for frame, one in anchors.items()}
+    anchors = {key.frame: key for segment in tracked for key in (segment.before, segment.after) if key}
+    points = {
+        frame: [(click.x, click.y, click.positive is not False) for click in clicks]
+        for frame, clicks in clicked.items()
+    }
+    boxes = {frame: (key.x, key.y, key.width, key.height, key.rotation) for frame, key in anchors.items()}
     frames = sorted({*boxes, *points})
     return tuple(FramePrompts(frame, boxes.get(frame), tuple(points.get(frame, ()))) for frame in frames)
 
@@ -42,12 +50,13 @@ def frame_prompts(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Cl
 def tracked_intervals(
     segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]], direction: Direction
 ) -> tuple[tuple[int | None, int | None], ...]:
-    """LS frames from one prompt to the next in the segments that are tracked.
+    """LS frames from one prompt to the next in the segments that are tracked; None: the start or end of the video.
 
     Args:
-        direction: where to go beyond the first and the last click of a segment.
+        clicked: the clicks by LS frame.
+        direction: where to track beyond the first and the last click of a segment.
     """
-    found: list[tuple[int | None, int | None]] = []
+    intervals: list[tuple[int | None, int | None]] = []
     for segment in segments:
         if not segment.is_tracked:
             continue
@@ -59,8 +68,8 @@ def tracked_intervals(
             pairs = pairs[1:]
         if inside and after is None and direction == "backward":
             pairs = pairs[:-1]
-        found += pairs
-    return tuple(found)
+        intervals += pairs
+    return tuple(intervals)
 
 
 def tracked_ranges(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
@@ -69,7 +78,7 @@ def tracked_ranges(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
 
 
 class RegionResult:
-    """A region and the job that makes it anew; the job goes on meanwhile."""
+    """The keyframes of a region that a job tracks."""
 
     def __init__(self, job: Job, region: Region, segments: Sequence[Segment], settings: Settings) -> None:
         self.job = job
@@ -78,75 +87,140 @@ class RegionResult:
         self._settings = settings
 
     def progress(self) -> tuple[int, int]:
-        """Frames done and to do; before the file is open, what Label Studio says that there are."""
+        """Frames done and in total; before the video is open, Label Studio's number of frames."""
         done, total = self.job.progress()
         return done, total or self._region.frames_count or 1
 
-    def answer(self) -> tuple[KeyframeSet, float | None]:
-        """Our keyframes as far as they are known, and the mean score of the frames where the object is present.
-
-        Frames that are still to be done again stay as the region showed them: a correction makes nothing vanish.
-        """
-        # Asked before the plan: it may end in between, and then its plan lacks nothing.
+    def read(self) -> tuple[KeyframeSet, float | None]:
+        """The backend's keyframes so far, and the mean score of the frames where the object is present."""
+        # Read before the results: if the job ends in between, they are complete all the same.
         is_whole = self.job.state == "done"
-        plan = self.job.resolved
+        resolved = self.job.resolved
         region, segments = self._region, self._segments
-        length = min(plan.clock.length if plan else LAST_FRAME, region.frames_count or LAST_FRAME)
-        if plan is None:
-            if length == LAST_FRAME:  # nobody knows yet how long the video is
+        length = min(resolved.clock.length if resolved else LAST_FRAME, region.frames_count or LAST_FRAME)
+        if resolved is None:
+            if length == LAST_FRAME:  # the length of the video is not known yet
                 return KeyframeSet(kept_keyframes(segments), region.iou), region.score
-            return self._made(lambda one: sample_shown(one, region.keyframes, length)), region.score
-        target = plan.propagation.target(OBJECT_TRACK)
-        track, looked = self._calibrated(target.track(), plan), target.processed_frames()
+            return self._choose(lambda segment: sample_shown(segment, region.keyframes, length)), region.score
+        buffer = resolved.propagation.target(OBJECT_TRACK)
+        track, processed = self._scale(buffer.track(), resolved), buffer.processed_frames()
 
-        def seen(segment: Segment) -> SampledTrack:
-            new = sample_track(segment, track, looked, plan.clock, plan.size, length)
+        def sample(segment: Segment) -> SampledTrack:
+            new = sample_track(segment, track, processed, resolved.clock, resolved.size, length)
             return new if is_whole else fill_unlooked(segment, new, sample_shown(segment, region.keyframes, length))
 
-        return self._made(seen, plan.size, is_whole=is_whole), self._score(track, plan)
+        return self._choose(sample, resolved.size, is_whole=is_whole), self._score(track, resolved)
 
-    def _made(
-        self, seen: Callable[[Segment], SampledTrack], size: tuple[int, int] | None = None, *, is_whole: bool = False
+    def _choose(
+        self, sample: Callable[[Segment], SampledTrack], size: tuple[int, int] | None = None, *, is_whole: bool = False
     ) -> KeyframeSet:
-        prompted = [one.frame for one in self.job.row.spec.prompts]
-        made = choose_keyframes(self._segments, seen, self._settings, size, prompted, is_whole=is_whole)
+        prompted = [prompts.frame for prompts in self.job.row.spec.prompts]
+        chosen = choose_keyframes(self._segments, sample, self._settings, size, prompted, is_whole=is_whole)
         if is_whole and not any(segment.kept or segment.set_aside for segment in self._segments):
-            return made
-        # What stays keeps what it kept.
-        known = [one for one in (made.iou, self._region.iou) if one is not None]
-        return replace(made, iou=min(known, default=None))
+            return chosen
+        ious = [iou for iou in (chosen.iou, self._region.iou) if iou is not None]
+        return replace(chosen, iou=min(ious, default=None))
 
-    def learned(self) -> dict[str, Any]:
-        """What the region's `meta` is to keep of its corrections, beyond what it knows itself."""
-        plan = self.job.resolved
-        if plan is None or not self._region.corrections:
+    def corrections_meta(self) -> dict[str, Any]:
+        """Fields of the region's `meta` with the scales of its corrections, measured on the track."""
+        resolved = self.job.resolved
+        if resolved is None or not self._region.corrections:
             return {}
-        return {"corrected": scales_to_json(self._growths(plan.propagation.target(OBJECT_TRACK).track(), plan))}
+        track = resolved.propagation.target(OBJECT_TRACK).track()
+        return {"corrected": scales_to_json(self._scales(track, resolved))}
 
-    def _growths(self, track: Track, plan: ResolvedJob) -> dict[int, BoxScale]:
-        """What is known of corrections, by LS frame, with those that the job was prompted with."""
-        known = dict(self._region.corrections)
-        for item in (item for item in self._region.keyframes if item.frame in known):
-            (model,), _ = track.at(plan.clock.source_frames(range(item.frame, item.frame + 1)))
-            if not np.isnan(model[0]):
-                person = item.box(*plan.size).clip(*plan.size)
-                known[item.frame] = UNKNOWN if item.rotation else measure_scale(person, Box(*model.tolist()))
-        return known
+    def _scales(self, track: Track, resolved: ResolvedJob) -> dict[int, BoxScale]:
+        """The scales of all corrections by LS frame, with those that prompted the job."""
+        scales = dict(self._region.corrections)
+        for key in (key for key in self._region.keyframes if key.frame in scales):
+            (tracked,), _ = track.at(resolved.clock.source_frames(range(key.frame, key.frame + 1)))
+            if not np.isnan(tracked[0]):
+                box = key.box(*resolved.size).clip(*resolved.size)
+                scales[key.frame] = UNKNOWN if key.rotation else measure_scale(box, Box(*tracked.tolist()))
+        return scales
 
-    def _calibrated(self, track: Track, plan: ResolvedJob) -> Track:
-        """The track with boxes as large as a person's, as far as corrections say how large these are."""
+    def _scale(self, track: Track, resolved: ResolvedJob) -> Track:
+        """The track with boxes as large as a person draws them, as far as corrections show that."""
         if not self._region.corrections:
             return track
-        by = mean_scale(list(self._growths(track, plan).values()))
-        return replace(track, boxes=scale_boxes(track.boxes, by, plan.size))
+        scale = mean_scale(list(self._scales(track, resolved).values()))
+        return replace(track, boxes=scale_boxes(track.boxes, scale, resolved.size))
 
-    def _score(self, track: Track, plan: ResolvedJob) -> float | None:
-        """What was tracked now, and the region's earlier score for the frames that were kept."""
+    def _score(self, track: Track, resolved: ResolvedJob) -> float | None:
+        """The mean of the tracked frames' scores, and of the region's earlier score for frames that are kept."""
         scores = track.scores[~np.isnan(track.scores)]
-        count = 0
+        kept_count = 0
         if self._region.score is not None:
-            stay = [segment for segment in self._segments if segment.kept]
-            length = plan.clock.length
-            count = sum(count_visible_frames(one.kept or (), one.frames(length).stop) for one in stay)
-        total = float(scores.sum()) + count * (self._region.score or 0.0)
-        return total / (len(scores) + count) if len(scores) + count else self._region.score
+            length = resolved.clock.length
+            kept_count = sum(
+                count_visible_frames(segment.kept, segment.frames(length).stop)
+                for segment in self._segments
+                if segment.kept
+            )
+        total, count = float(scores.sum()) + kept_count * (self._region.score or 0.0), len(scores) + kept_count
+        return total / count if count else self._region.score
+
+
+@dataclass(frozen=True, slots=True)
+class TextDetection:
+    """An object that a text prompt has found.
+
+    Attributes:
+        phrase: the phrase that it fits.
+        track: its keyframes so far.
+        score: mean over the frames where it is present.
+    """
+
+    phrase: str
+    track: KeyframeSet
+    score: float
+
+
+class TextResult:
+    """The objects that the job of a text prompt has found."""
+
+    def __init__(self, job: Job, settings: Settings) -> None:
+        self.job = job
+        self._settings = settings
+
+    @property
+    def length(self) -> int | None:
+        """LS frames of the video, once it is open."""
+        resolved = self.job.resolved
+        return resolved.clock.length if resolved else None
+
+    def progress(self) -> tuple[int, int]:
+        """Frames done and in total."""
+        done, total = self.job.progress()
+        return done, total or 1
+
+    def last_frame(self) -> int:
+        """The last LS frame that was searched; `LAST_FRAME` if the search reached the end of the video."""
+        is_whole, resolved = self.job.state == "done", self.job.resolved
+        if resolved is None or (newest := resolved.propagation.newest_frame) is None:
+            return 0
+        clock = resolved.clock
+        return LAST_FRAME if is_whole and newest == clock.picture_count - 1 else clock.first_frame(newest)
+
+    def detections(self) -> dict[str, TextDetection]:
+        """The objects that were found so far, by names that do not change while the job runs."""
+        # Read before the results: if the job ends in between, they are complete all the same.
+        is_whole, resolved = self.job.state == "done", self.job.resolved
+        if resolved is None:
+            return {}
+        tracks = resolved.propagation.tracks()
+        phrases = resolved.propagation.track_phrases
+        detections = {
+            name: self._detection(name, track, phrases[name], resolved, is_whole) for name, track in tracks.items()
+        }
+        return {name: detection for name, detection in detections.items() if detection.track.keyframes}
+
+    def _detection(self, name: str, track: Track, phrase: str, resolved: ResolvedJob, is_whole: bool) -> TextDetection:
+        """An object; it has no keyframes while it is brief, because it may be a mistake."""
+        processed, length = resolved.propagation.processed_frames(name), resolved.clock.length
+        sample = sample_track(_WHOLE_VIDEO, track, processed, resolved.clock, resolved.size, length)
+        is_brief = np.count_nonzero(~np.isnan(sample.boxes[:, 0])) < self._settings.min_track_frames
+        if is_brief and not is_whole:
+            return TextDetection(phrase, KeyframeSet([]), 0.0)
+        chosen = choose_keyframes([_WHOLE_VIDEO], lambda _: sample, self._settings, resolved.size, is_whole=is_whole)
+        return TextDetection(phrase, chosen, float(np.nanmean(track.scores)))

@@ -1,26 +1,30 @@
-"""From what words have found to regions: which are new, which go on, and which the page has already."""
+"""One text prompt: the job that searches for its objects, the regions of these objects, and the status line."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from backend.labelstudio.commands import TextQuery
+from backend.errors import BadRequest
+from backend.labelstudio.commands import TextQuery, parse_text_query
+from backend.labelstudio.label_config import ALL, LabelConfig
 from backend.labelstudio.region import Region, new_region_id
 from backend.labelstudio.track_ids import TrackShape, match_shapes, shape_overlaps
 from backend.predict import overwrite_policy
-from backend.predict.response_cache import PageRegions, PromptFieldCache
-from backend.predict.text_results import TextDetection
+from backend.predict.request_context import RequestContext
+from backend.predict.response_cache import PageRegions, PromptFieldCache, ResultSource
+from backend.predict.results import TextDetection, TextResult
+from backend.tracks.frame_range import FrameRange
 
 
 @dataclass(frozen=True, slots=True)
 class TextMatches:
-    """What becomes of the objects that were found, by their names.
+    """What becomes of the objects that were found; all keys are the objects' names.
 
     Attributes:
-        new: those that the page does not have, and the ids that they get.
-        going_on: those that go on with a region of an earlier answer.
-        there: how many the page has already.
-        fresh: how many of these were answered so lately that the page was not saved since. A person may have edited
-            them, so they go on only when they are asked for once more.
+        new: ids of the objects' new regions.
+        continued: regions of earlier responses that are continued.
+        existing: how many other objects the page has already.
+        fresh: how many of these were in a response that the page has not saved yet. They are not continued until the
+            page is saved, because a person may have edited them.
     """
 
     new: Mapping[str, str]
@@ -29,93 +33,213 @@ class TextMatches:
     fresh: int
 
 
+class TextPrompt:
+    """A text prompt whose job is submitted.
+
+    Attributes:
+        job: searches for the objects.
+
+    Raises:
+        BackendError: the prompt has no phrase, or no job can be started now.
+    """
+
+    def __init__(self, context: RequestContext, field_id: str | None, query: TextQuery) -> None:
+        request, scheduler = context.request, context.scheduler
+        self._context = context
+        self._query = query = replace(query, phrases=_class_names(query, context.config, request.video))
+        search_range = query.within if query.at is None else FrameRange(query.at, query.at)
+        parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
+        key, self._digest = context.key(field_id or "", "words"), scheduler.digest(parts)
+        self._cache = context.cache.prompt_field(request.task, field_id)
+        # If the last response to a `redo` lacked frames, the same prompt continues its job.
+        if query.redo and self._cache.unfinished != self._digest:
+            scheduler.forget(key)
+            self._cache.forget(self._digest)
+        self.job = context.submit(key, self._digest, phrases=query.phrases, ranges=(search_range,))
+        self._result = TextResult(self.job, context.settings)
+
+    def build_regions(self) -> tuple[list[Region], str]:
+        """Regions of the objects that were found so far, and the status line.
+
+        Raises:
+            BackendError: the job has failed.
+        """
+        job, context, query, result = self.job, self._context, self._query, self._result
+        if job.error:
+            raise job.error
+        is_partial = job.state != "done"
+        # In this order, because the job may continue in between.
+        progress = result.progress()
+        last_frame = result.last_frame()
+        detections = result.detections()
+        self._cache.unfinished = self._digest if is_partial else None
+        with self._cache.planning:
+            matches = match_regions(
+                detections,
+                context.request.page,
+                self._cache,
+                self._digest,
+                query,
+                since=context.start_time,
+                last_frame=last_frame,
+                preserve=context.settings.preserve,
+            )
+        partial = (1, result.length or 1) if query.at else progress if is_partial else None
+        regions: list[Region] = []
+        for name, detection in detections.items():
+            region = matches.continued.get(name)
+            if region is None:
+                if name not in matches.new:
+                    continue
+                classes = context.config.classes_of_phrase(detection.phrase, context.request.video)
+                region = context.new_region(matches.new[name], classes)
+            extra_meta = {"phrase": detection.phrase, **({"at": query.at} if query.at else {})}
+            regions.append(context.build_region(region, detection.track, detection.score, partial, extra_meta))
+            if name in matches.continued:
+                self._cache.note(self._digest, name, region.id)
+            context.cache.sources.put(context.key(region.id), ResultSource(result, name, (), extra_meta))
+        return regions, self._status_line(detections.values(), matches, progress if is_partial else None)
+
+    def _status_line(
+        self, detections: Collection[TextDetection], matches: TextMatches, progress: tuple[int, int] | None
+    ) -> str:
+        """What was found, for the control for text prompts; `progress` is None once the job is done."""
+        context, query = self._context, self._query
+        counts = dict.fromkeys(query.phrases, 0)
+        for detection in detections:
+            counts[detection.phrase] = counts.get(detection.phrase, 0) + 1
+        parts = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
+        if matches.existing:
+            parts.append(f"{matches.existing} there already")
+        if matches.fresh:
+            parts.append(f"{matches.fresh} not saved by the page yet: ask again in five seconds")
+        classes = {phrase: context.config.classes_of_phrase(phrase, context.request.video) for phrase in counts}
+        if nameless := sorted(phrase for phrase, count in counts.items() if count and not classes[phrase]):
+            parts.append(f"no class is called {', '.join(nameless)}: select and press a class key")
+        if matches.new:
+            parts.append("an active class overrides theirs")
+        if query.at:
+            parts.append(f"on frame {query.at} only: delete what is wrong, then t on a box, or ask without at")
+        if progress and self._result.length is None:
+            parts = [f"{', '.join(query.phrases)}: opening the video, ask again"]
+        elif progress and not query.at:
+            hotstart = context.settings.hotstart_frames
+            delay = f", new ones {hotstart} later" if hotstart else ""
+            engine = context.worker.describe_engine()
+            parts.append(f"{progress[0]} of {progress[1]} frames so far{delay} ({engine}): ask again")
+        return " · ".join(parts)
+
+
+def submit_text_prompt(context: RequestContext) -> TextPrompt | None:
+    """Submit the request's text prompt; None: it has none."""
+    field = context.request.prompt_field
+    return TextPrompt(context, field.id, parse_text_query(field.text)) if field and field.text else None
+
+
 def match_regions(
-    found: Mapping[str, TextDetection],
+    detections: Mapping[str, TextDetection],
     page: Mapping[str, Region],
-    answers: PromptFieldCache,
-    key: str,
-    question: TextQuery,
+    cache: PromptFieldCache,
+    digest: str,
+    query: TextQuery,
     *,
     since: float,
-    until: int,
+    last_frame: int,
     preserve: bool,
 ) -> TextMatches:
-    """Match objects with what the page shows. What a person has deleted stays away, unless it is asked for anew.
+    """Match objects with the regions on the page. Regions that a person deleted stay deleted, unless the query redoes.
 
     Args:
-        page: as it was last saved.
-        answers: what this line was answered before.
-        key: of the question.
-        since: when the page was shown to us, of the monotonic clock.
-        until: the last LS frame that was looked at. What an earlier answer shows beyond it is not shortened.
+        page: the annotation's regions as last saved, by id.
+        cache: earlier responses to this prompt field.
+        digest: of the query.
+        since: when the request came, of the monotonic clock.
+        last_frame: the last LS frame that was searched. Regions that go further are not shortened.
     """
-    known = answers.regions(page, since)
-    deleted = {} if question.redo else known.deleted
-    ids = {name: answers.id_of(key, name) for name in found}
-    on_page = _on_page(found, ids, known)
-    unknown = {name: one for name, one in found.items() if name not in on_page and not ids[name]}
-    doubled = _alike(unknown, known.shown.values())
-    gone = _alike(unknown, deleted.values(), of_one_phrase=True)
-    lost = match_shapes(_sights(unknown), _seen(known.lost))
-    new, going_on, there, fresh = dict[str, str](), dict[str, Region](), 0, 0
-    for name, one in found.items():
-        match = on_page.get(name)
+    known = cache.regions(page, since)
+    deleted = {} if query.redo else known.deleted
+    ids = {name: cache.region_id(digest, name) for name in detections}
+    on_page = _match_page(detections, ids, known)
+    unknown = {name: detection for name, detection in detections.items() if name not in on_page and not ids[name]}
+    duplicates = _overlapping(unknown, known.shown.values())
+    unwanted = _overlapping(unknown, deleted.values(), same_phrase=True)
+    lost = match_shapes(_detection_shapes(unknown), _region_shapes(known.lost))
+    new, continued, existing, fresh = dict[str, str](), dict[str, Region](), 0, 0
+    for name, detection in detections.items():
+        match, earlier_id = on_page.get(name), ids[name]
         is_saved = match is not None and known.is_saved(match)
-        is_free = match and is_saved and question.at is None and match not in going_on.values()
+        is_free = match and is_saved and query.at is None and match not in continued.values()
         if (
             match
             and is_free
-            and match.keyframes[-1].frame <= until
-            and overwrite_policy.may_extend(match, one.phrase, preserve=preserve)
+            and match.keyframes[-1].frame <= last_frame
+            and overwrite_policy.may_extend(match, detection.phrase, preserve=preserve)
         ):
-            going_on[name] = match
-        elif match or name in doubled:
-            there += 1
+            continued[name] = match
+        elif match or name in duplicates:
+            existing += 1
             fresh += match is not None and not is_saved and match.is_partial and match.is_untouched
-        elif earlier := ids[name]:
-            if earlier not in deleted:
-                new[name] = earlier  # that answer has not reached the page
-        elif not (_waits(one, known.shown.values(), until) or name in gone):
+        elif earlier_id:
+            if earlier_id not in deleted:
+                new[name] = earlier_id  # that response has not reached the page
+        elif name not in unwanted and not _may_appear_later(detection, known.shown.values(), last_frame):
             new[name] = lost.get(name) or new_region_id()
-        if became := new.get(name) or (match.id if match else None):
-            answers.note(key, name, became)
-    return TextMatches(new, going_on, there, fresh)
+        if region_id := new.get(name) or (match.id if match else None):
+            cache.note(digest, name, region_id)
+    return TextMatches(new, continued, existing, fresh)
 
 
-def _on_page(
-    found: Mapping[str, TextDetection], ids: Mapping[str, str | None], known: PageRegions
+def _match_page(
+    detections: Mapping[str, TextDetection], ids: Mapping[str, str | None], known: PageRegions
 ) -> dict[str, Region]:
-    """The region on the page of each object: the one that it became, or one like it, as it is or was answered."""
-    placed = {name: known.shown[earlier] for name, earlier in ids.items() if earlier and earlier in known.shown}
-    for shown in (known.shown, known.answered):
-        taken = {region.id for region in placed.values()}
-        free = {name: one for name, one in shown.items() if name in known.shown and name not in taken}
-        rest = {name: one for name, one in found.items() if name not in placed}
-        placed |= {name: known.shown[same] for name, same in match_shapes(_sights(rest), _seen(free)).items()}
-    return placed
+    """The region on the page of each object: that of an earlier response, or one that overlaps, as it is or was."""
+    matches = {name: known.shown[earlier] for name, earlier in ids.items() if earlier and earlier in known.shown}
+    for regions in (known.shown, known.answered):
+        taken = {region.id for region in matches.values()}
+        free = {name: region for name, region in regions.items() if name in known.shown and name not in taken}
+        rest = {name: detection for name, detection in detections.items() if name not in matches}
+        same = match_shapes(_detection_shapes(rest), _region_shapes(free))
+        matches |= {name: known.shown[region_id] for name, region_id in same.items()}
+    return matches
 
 
-def _alike(found: Mapping[str, TextDetection], shown: Iterable[Region], *, of_one_phrase: bool = False) -> set[str]:
-    """The objects that look like one of these regions, whether another one does, too."""
-    shown = list(shown)
-    overlaps = shape_overlaps([*_sights(found).values()], [TrackShape.from_region(region) for region in shown])
+def _overlapping(
+    detections: Mapping[str, TextDetection], regions: Iterable[Region], *, same_phrase: bool = False
+) -> set[str]:
+    """The objects that overlap any of these regions, also one that another object matches better."""
+    regions = list(regions)
+    shapes = [*_detection_shapes(detections).values()]
+    overlaps = shape_overlaps(shapes, [TrackShape.from_region(region) for region in regions])
     return {
         name
-        for (name, one), row in zip(found.items(), overlaps, strict=True)
-        for overlap, region in zip(row, shown, strict=True)
-        if overlap and (not of_one_phrase or region.meta.get("phrase") == one.phrase)
+        for (name, detection), row in zip(detections.items(), overlaps, strict=True)
+        for overlap, region in zip(row, regions, strict=True)
+        if overlap and (not same_phrase or region.meta.get("phrase") == detection.phrase)
     }
 
 
-def _sights(found: Mapping[str, TextDetection]) -> dict[str, TrackShape]:
-    return {name: TrackShape(one.made.keyframes, frozenset({one.phrase})) for name, one in found.items()}
+def _detection_shapes(detections: Mapping[str, TextDetection]) -> dict[str, TrackShape]:
+    return {
+        name: TrackShape(detection.track.keyframes, frozenset({detection.phrase}))
+        for name, detection in detections.items()
+    }
 
 
-def _seen(regions: Mapping[str, Region]) -> dict[str, TrackShape]:
+def _region_shapes(regions: Mapping[str, Region]) -> dict[str, TrackShape]:
     return {name: TrackShape.from_region(region) for name, region in regions.items()}
 
 
-def _waits(one: TextDetection, shown: Iterable[Region], until: int) -> bool:
-    """It may be one that was shown on a single frame, which has not been reached yet."""
-    ats = [region.meta.get("at") for region in shown if region.meta.get("phrase") == one.phrase]
-    return any(isinstance(at, int) and at > until for at in ats)
+def _may_appear_later(detection: TextDetection, regions: Iterable[Region], last_frame: int) -> bool:
+    """Whether the object may be one that was found on a single frame (`at`) which the search has not reached yet."""
+    frames = [region.meta.get("at") for region in regions if region.meta.get("phrase") == detection.phrase]
+    return any(isinstance(frame, int) and frame > last_frame for frame in frames)
+
+
+def _class_names(query: TextQuery, config: LabelConfig, video: str) -> tuple[str, ...]:
+    """The phrases, with those of all labels in place of "all"."""
+    labels = [config.phrases[label] for label in config.labels.get(video, ())]
+    parts = [labels if phrase.casefold() == ALL else [phrase] for phrase in query.phrases]
+    phrases = tuple(dict.fromkeys(phrase for part in parts for phrase in part))
+    if not phrases:
+        raise BadRequest("the label config has no labels to search for: write what to find")
+    return phrases

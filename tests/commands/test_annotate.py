@@ -196,7 +196,7 @@ def test_what_to_look_for_and_where(studio: Studio, annotated) -> None:
     assert [one["task"] for one in studio.predictions] == [2, 1]
     failed, said = annotated("nothing", limit=1)
     assert failed == 1
-    assert said[-1] == "task 3: failed: the task has no words to look for: write them into its field nothing"
+    assert said[-1] == "task 3: failed: the task has no phrases to search for: write them into its field nothing"
     with pytest.raises(SettingsError, match="has no task 9"):
         annotated(tasks={9})
 

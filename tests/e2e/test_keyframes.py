@@ -8,7 +8,7 @@ import pytest
 from backend.labelstudio.keyframe import boxes_to_percent
 from backend.labelstudio.keyframes import SampledTrack, choose_keyframes
 from backend.labelstudio.region import Region
-from backend.labelstudio.region_results import build_results
+from backend.labelstudio.region_results import build_region, format_region
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes, box_iou
@@ -42,8 +42,7 @@ def region(name: str, number: int) -> dict:
     seen = SampledTrack(tracked(), np.ones(clip.FRAMES, bool))
     made = choose_keyframes([Segment(None, None)], lambda _: seen, Settings(keyframes=RULES[name]), SIZE)
     blank = Region(name, "box", "video", ("Circle",), (), frames_count=clip.FRAMES)
-    told = {"labels": ["Circle"], "track_id": number, "engine": name, "score": None, "iou": made.iou}
-    (answer,) = build_results(blank, made.keyframes, framerate=clip.FPS, **told)
+    (answer,) = format_region(build_region(blank, made, track_id=number, engine=name, score=None), clip.FPS)
     return answer
 
 

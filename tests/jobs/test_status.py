@@ -19,7 +19,7 @@ def ask(service, **task):
 def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatch) -> None:
     gate = Gate(30)
     service = make_service(StubEngine(gate=gate, masks=True), response_timeout=0.3, show_masks=True)
-    service.connect("3", "http://studio.example", "t0ken")
+    service.connections.connect("3", "http://studio.example", "t0ken")
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
     monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: clip)
     ask(service)
@@ -37,7 +37,7 @@ def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatc
     assert plain.std() > 5, "something is drawn"
     assert service.job_status.cancel(1)
     gate.open()
-    while not service.tools.scheduler.job(1).has_ended:
+    while not service.scheduler.job(1).has_ended:
         time.sleep(0.01)
     job = service.job_status.job(1)
     assert (job["state"], job["phase"], job["picture"], job["error"]) == ("cancelled", "", None, None)

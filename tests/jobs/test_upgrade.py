@@ -38,10 +38,10 @@ def test_an_old_database_opens_and_its_jobs_are_continued(make_service, tmp_path
     file.close()
     service = make_service(StubEngine(answering={"car": {"x": range(5, 60)}}), response_timeout=10)
     text, command, box = (ask(service, request) for request in requests())
-    assert [job.state for job in service.tools.scheduler.jobs(9)] == ["done"] * 3, "every request joined its job"
+    assert [job.state for job in service.scheduler.jobs(9)] == ["done"] * 3, "every request joined its job"
     assert service.engine.frames == list(range(41, 100)), "the box goes on where it stopped; the rest is on disk"
     assert [region["value"]["sequence"][-1]["frame"] for region in (*text[:1], *command[:1], *box)] == [60, 60, 100]
-    boxes, _ = service.tools.scheduler.job(3).resolved.propagation.tracks()["object"].at(np.arange(100))
+    boxes, _ = service.scheduler.job(3).resolved.propagation.tracks()["object"].at(np.arange(100))
     assert boxes[:, 0].tolist() == [64 + frame for frame in range(100)]
-    store = service.tools.store
+    store = service.store
     assert (store.is_click_positive("7", "p"), store.connection("3")) == (False, ("http://studio.example", "t0ken"))

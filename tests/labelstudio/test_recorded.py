@@ -9,7 +9,7 @@ import pytest
 from backend.http.app import create_app
 from backend.labelstudio.commands import Command
 from backend.labelstudio.label_config import parse_label_config as parse_config
-from backend.labelstudio.request import PredictRequest, parse_request
+from backend.labelstudio.request import PredictRequest, parse_prompt_field, parse_request
 from backend.labelstudio.segments import cut_segments
 from backend.predict.response_cache import ResponseCache
 from backend.tracks.frame_range import FrameRange
@@ -25,7 +25,8 @@ def recorded(name: str) -> dict[str, Any]:
 
 def read(name: str) -> PredictRequest:
     body = recorded(name)
-    return parse_request(body["tasks"], body["params"]["context"], parse_config(body["label_config"]))
+    parts = body["tasks"], body["params"]["context"], parse_config(body["label_config"])
+    return parse_request(*parts, parse_prompt_field(*parts))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_clicks_are_read_with_their_frames_and_signs() -> None:
 
 def test_a_page_that_was_loaded_again_still_says_which_clicks_were_negative(make_service) -> None:
     interaction = read("clicked_after_reload")
-    memory = ResponseCache(make_service().tools.store)
+    memory = ResponseCache(make_service().store)
     clicks = memory.sign_clicks(interaction.task, interaction.click_prompts[0].clicks, interaction.page)
     assert [click.positive for click in clicks] == [True, False, True, True]
     assert memory.region_id(interaction.task, interaction.click_prompts[0], interaction.page) in interaction.page

@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 
 from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
+from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import Region, agreed_framerate, find_linked, parse_region
 from backend.labelstudio.region import fingerprint_keyframes as region_seal
-from backend.labelstudio.region_results import build_refusal, build_results
+from backend.labelstudio.region_results import build_refusal, build_region, format_region
 from backend.labelstudio.segments import cut_segments
 from tests.labelstudio.bodies import asked_again, drawn, keyframe
 
@@ -149,8 +150,8 @@ def test_who_is_asked_for(origin: str, keyframes: list, asked: bool) -> None:
 
 def test_how_much_is_interpolated_counts_to_the_end_where_nothing_ends_it() -> None:
     asked = parse_region(drawn(keyframe(1)))
-    (result,) = build_results(
-        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    (result,) = format_region(
+        build_region(asked, KeyframeSet(asked.keyframes), labels=["Car"], track_id=1, engine="stub", score=None), 25
     )
     assert result["meta"]["interpolated"] == 0.99
     assert not {"iou", "score"} & result["meta"].keys()
@@ -165,12 +166,14 @@ def test_which_ends_were_ours_is_known_the_next_time() -> None:
     off = keyframe(30) | {"enabled": False}
     asked = region(keyframe(1), off)
     items = [*asked.keyframes, *parse_sequence([ours(20, enabled=False)])]
-    (result,) = build_results(asked, items, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None)
+    (result,) = format_region(
+        build_region(asked, KeyframeSet(items), labels=["Car"], track_id=1, engine="stub", score=None), 25
+    )
     assert result["meta"]["ends"] == [20]
     assert cuts(parse_region(asked_again(result)))[-1] == (30, None, [])
     dragged = region(human(1), ours(30, enabled=False) | {"x": 50}, meta={"ends": [30]})
-    (result,) = build_results(
-        dragged, dragged.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    (result,) = format_region(
+        build_region(dragged, KeyframeSet(dragged.keyframes), labels=["Car"], track_id=1, engine="stub", score=None), 25
     )
     assert result["meta"]["ends"] == [30]
     again = parse_region(asked_again(result))
@@ -180,8 +183,8 @@ def test_which_ends_were_ours_is_known_the_next_time() -> None:
 def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> None:
     asked = parse_region(drawn(keyframe(1, x=3.046875, width=18.055555555555554)))
     items = [*asked.keyframes, *parse_sequence([ours(20), ours(100, enabled=False)])]
-    (result,) = build_results(
-        asked, items, framerate=25, labels=["Car"], track_id=7, engine="opencv", score=0.934, iou=0.95129
+    (result,) = format_region(
+        build_region(asked, KeyframeSet(items, 0.95129), labels=["Car"], track_id=7, engine="opencv", score=0.934), 25
     )
     assert {key: result[key] for key in ("id", "from_name", "to_name", "type", "origin", "score")} == {
         "id": "fDqJ3pfXOd",
@@ -211,8 +214,11 @@ def test_an_answer_keeps_id_tags_labels_and_human_values_and_gives_marks() -> No
 
 def test_a_partial_answer_says_so() -> None:
     asked = parse_region(drawn(keyframe(1)))
-    (result,) = build_results(
-        asked, asked.keyframes, framerate=25, labels=[], track_id=1, engine="stub", score=None, partial=(30, 100)
+    (result,) = format_region(
+        build_region(
+            asked, KeyframeSet(asked.keyframes), labels=[], track_id=1, engine="stub", score=None, partial=(30, 100)
+        ),
+        25,
     )
     assert result["meta"]["partial"] == {"done": 30, "total": 100}
     assert "30 of 100" in result["meta"]["text"][0]
@@ -222,15 +228,15 @@ def test_a_partial_answer_says_so() -> None:
 
 def test_a_class_that_was_assumed_is_said_to_be() -> None:
     asked = parse_region(drawn(keyframe(1), labels=("track (t)",)))
-    (result,) = build_results(
-        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=1, engine="stub", score=None
+    (result,) = format_region(
+        build_region(asked, KeyframeSet(asked.keyframes), labels=["Car"], track_id=1, engine="stub", score=None), 25
     )
     assert "no class was set: check its label" in result["meta"]["text"][0]
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:
     corrected = region(human(1), keyframe(40), ours(60))
-    (refused,) = build_refusal(corrected, ["Car"], 25, "no luck")
+    (refused,) = format_region(build_refusal(corrected, ["Car"], "no luck"), 25)
     assert (refused["origin"], refused["meta"]["text"]) == ("prediction-changed", ["not tracked: no luck"])
     back = parse_region(asked_again(refused))
     assert back.keyframes == corrected.keyframes
@@ -246,8 +252,8 @@ def test_what_a_person_keeps_with_a_region_comes_back_with_it() -> None:
     meta = {"text": ["looks odd", "track 3 · stub"], "imported": 7, "partial": {"done": 1, "total": 2}}
     asked = parse_region(drawn(keyframe(1), meta=meta, parentID="other", locked=True), [note, line], {"region_prompt"})
     assert asked.line == "both"
-    result, beside = build_results(
-        asked, asked.keyframes, framerate=25, labels=["Car"], track_id=3, engine="stub", score=None
+    result, beside = format_region(
+        build_region(asked, KeyframeSet(asked.keyframes), labels=["Car"], track_id=3, engine="stub", score=None), 25
     )
     assert (result["parentID"], result["locked"]) == ("other", True)
     assert result["meta"]["text"] == ["looks odd", "track 3 · stub"]

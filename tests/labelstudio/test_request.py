@@ -2,12 +2,13 @@ import pytest
 
 from backend.errors import BackendError, BadRequest
 from backend.labelstudio.label_config import parse_label_config as parse_config
-from backend.labelstudio.request import PredictRequest, parse_request
+from backend.labelstudio.request import PredictRequest, parse_prompt_field, parse_request
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe
 
 
 def read(request: dict) -> PredictRequest:
-    return parse_request(request["tasks"], request["params"]["context"], parse_config(request["label_config"]))
+    parts = request["tasks"], request["params"]["context"], parse_config(request["label_config"])
+    return parse_request(*parts, parse_prompt_field(*parts))
 
 
 def test_a_drawn_box_asks_for_itself() -> None:

@@ -133,7 +133,7 @@ def test_a_later_click_cancels_the_work_of_the_earlier_one(make_service) -> None
     gate = Gate(5)
     page = Page(make_service(StubEngine(gate=gate), response_timeout=0.1))
     (name,) = page.click(0, 25, 50)
-    old = page.service.tools.scheduler.newest(("7", "region", name))
+    old = page.service.scheduler.newest(("7", "region", name))
     page.click(0, 60, 60, positive=False)
     assert old.is_cancelled
     gate.open()

@@ -139,11 +139,11 @@ def test_stop_keeps_what_is_there(make_service) -> None:
     page.press(name)
     assert page.command(name, "stop") == [name]
     gate.open()
-    job = page.service.tools.scheduler.newest(("7", "region", name))
+    job = page.service.scheduler.newest(("7", "region", name))
     assert job.is_cancelled
     assert page.frames(name)[-1] == 30
     assert page.regions[name]["meta"]["partial"]["done"] == 30
-    page.service.tools.scheduler.wait([job], 10)
+    page.service.scheduler.wait([job], 10)
     page.press(name)
     page.press(name)
     assert page.frames(name)[-1] == 100

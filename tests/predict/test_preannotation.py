@@ -49,7 +49,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_off_it_says_and_does_nothing(serving) -> None:
     service = serving(pre_annotate="off")
     assert asked(service) == []
-    assert service.tools.scheduler.jobs(9) == []
+    assert service.scheduler.jobs(9) == []
 
 
 def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
@@ -67,7 +67,7 @@ def test_it_is_queued_once_and_posted_once(serving, studio: Studio) -> None:
     assert [region["meta"]["track_id"] for region in prediction["result"]] == [1, 2]
     first = parse_keyframes(prediction["result"][0]["value"]["sequence"])
     assert (first[0].frame, first[-1].frame, first[-1].enabled) == (6, 60, False)
-    (job,) = service.tools.scheduler.jobs(9)
+    (job,) = service.scheduler.jobs(9)
     assert (job.row.batch, job.state) == (True, "done")
     # Asked for again it is not answered, too: Label Studio would have it twice. Deleted there, it is given once more.
     assert asked(service) == []
@@ -84,7 +84,7 @@ def test_what_label_studio_will_never_take_is_not_offered_for_ever_but_answered(
     service = serving()
     studio.failing = lambda: ("no", status) if request.method == "POST" else None
     asked(service)
-    until(lambda: service.tools.store.latest(1)[0].posted)
+    until(lambda: service.store.latest(1)[0].posted)
     ((answer),) = asked(service)
     assert len(answer["result"]) == 2
 
@@ -92,11 +92,11 @@ def test_what_label_studio_will_never_take_is_not_offered_for_ever_but_answered(
 def test_tasks_are_answered_in_their_places(serving, studio: Studio) -> None:
     service = serving()
     asked(service, task(7))
-    until(lambda: studio.predictions and service.tools.store.latest(1)[0].posted)
+    until(lambda: studio.predictions and service.store.latest(1)[0].posted)
     studio.failing = lambda: ("no", 400) if request.method == "POST" else None
     studio.predictions.clear()
     asked(service, task(7))
-    until(lambda: service.tools.store.latest(1)[0].posted)
+    until(lambda: service.store.latest(1)[0].posted)
     nothing, found, broken = asked(service, task(8), task(7), {"id": 9, "data": {}})
     assert (nothing, broken) == ([], [])
     assert len(found["result"]) == 2
@@ -114,7 +114,7 @@ def test_a_label_studio_that_has_it_already_gets_no_other(serving, studio: Studi
     studio.predictions.append({"task": 7, "model_version": "stub-1", "result": []})
     service = serving()
     asked(service)
-    until(lambda: service.tools.scheduler.jobs(1)[0].state == "done" and not service.tools.store.unposted())
+    until(lambda: service.scheduler.jobs(1)[0].state == "done" and not service.store.unposted())
     assert len(studio.predictions) == 1
 
 
@@ -133,7 +133,7 @@ def test_what_was_accepted_is_posted_by_the_next_process(serving, studio: Studio
     gate = Gate(50)
     service = serving(gate, data_dir=tmp_path / "same")
     asked(service)
-    until(lambda: service.tools.scheduler.jobs(1)[0].progress()[0] == 50)
+    until(lambda: service.scheduler.jobs(1)[0].progress()[0] == 50)
     gate.open()
     service.close()
     serving(data_dir=tmp_path / "same")
@@ -145,7 +145,7 @@ def test_who_asks_goes_first(serving, studio: Studio) -> None:
     gate = Gate(50)
     service = serving(gate)
     asked(service, task(8))
-    until(lambda: service.tools.scheduler.jobs(1)[0].progress()[0] == 50)
+    until(lambda: service.scheduler.jobs(1)[0].progress()[0] == 50)
     gate.open()
     request = body(drawn(keyframe(1)))
     (answer,) = service.predict(request["tasks"], request["params"]["context"], CONFIG, "3")
@@ -158,17 +158,17 @@ def test_start_training_annotates_the_whole_project_once(serving, studio: Studio
         studio.add_task({"video": f"/data/{number}.mp4", "fps": 25})
     service = serving()
     for _ in range(2):
-        service.train({"id": PROJECT, "label_config": CONFIG})
+        service.preannotation.train({"id": PROJECT, "label_config": CONFIG})
         until(lambda: len(studio.predictions) == 3)
     time.sleep(0.1)
     assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3]
     off = serving(pre_annotate="off")
-    off.train({"id": PROJECT, "label_config": CONFIG})
-    assert off.tools.scheduler.jobs(9) == []
+    off.preannotation.train({"id": PROJECT, "label_config": CONFIG})
+    assert off.scheduler.jobs(9) == []
 
 
 def posted(service: Service, studio: Studio) -> None:
-    until(lambda: studio.predictions and not service.tools.store.unposted())
+    until(lambda: studio.predictions and not service.store.unposted())
 
 
 def replaced(prediction: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
@@ -232,12 +232,12 @@ def test_a_prediction_of_this_model_that_is_not_known_to_be_for_other_words_is_l
     asked(service)
     posted(service, studio)
     studio.predictions[0]["neighbors"] = None
-    assert service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",))
+    assert service.preannotation.has_prediction(service.connections.client("3"), 7, ("dog",))
     studio.predictions[0]["neighbors"] = {"phrases": ["car"]}
-    assert not service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",))
-    assert service.preannotation.has_prediction(service.tools.connections.client("3"), 7)
+    assert not service.preannotation.has_prediction(service.connections.client("3"), 7, ("dog",))
+    assert service.preannotation.has_prediction(service.connections.client("3"), 7)
     studio.predictions.append(studio.predictions[0] | {"neighbors": {"phrases": ["dog"]}})
-    assert not service.preannotation.has_prediction(service.tools.connections.client("3"), 7, ("dog",)), (
+    assert not service.preannotation.has_prediction(service.connections.client("3"), 7, ("dog",)), (
         "the other is still to go"
     )
 
@@ -252,6 +252,6 @@ def test_a_stale_prediction_that_cannot_be_taken_away_now_goes_later(serving, st
     assert len(studio.predictions) == 2
     assert asked(service) == [], "Label Studio has it, so it is not answered"
     studio.failing = lambda: None
-    until(lambda: len(studio.predictions) == 1 and not service.tools.store.unposted())
+    until(lambda: len(studio.predictions) == 1 and not service.store.unposted())
     assert studio.predictions[0]["neighbors"]["phrases"] == ["car", "person"]
     assert sum(method == "POST" for method, _ in studio.changes) == 1

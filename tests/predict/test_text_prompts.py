@@ -67,7 +67,7 @@ def test_a_backend_that_knows_nothing_of_it_does_not_double_either(page: Page, m
 
 
 def test_what_a_person_deleted_stays_away_until_it_is_asked_for_anew(page: Page, monkeypatch) -> None:
-    monkeypatch.setattr("backend.predict.response_cache._UNSAVED", 0.0)
+    monkeypatch.setattr("backend.predict.response_cache._SAVE_SECONDS", 0.0)
     first, second = page.type("car")
     page.delete(first)
     page.save()
@@ -142,7 +142,7 @@ def test_a_moment_that_may_go_on_is_held_back_until_it_does(make_service) -> Non
     page = Page(make_service(engine, response_timeout=0.3))
     assert page.type("car") == []
     gate.open()
-    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.scheduler.wait([page.service.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     assert [page.frames(name) for name in page.type("car")] == [[31, 90]]
 
 
@@ -154,7 +154,7 @@ def test_a_track_that_was_shown_and_came_to_nothing_says_so(make_service) -> Non
     before = page.regions[name]["value"]
     assert page.frames(name) == [31], "it may go on"
     gate.open()
-    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.scheduler.wait([page.service.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     assert page.press(name) == [name]
     assert page.regions[name]["value"] == before
     assert "partial" not in page.regions[name]["meta"]
@@ -195,7 +195,7 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
     assert page.frames(first[0])[-1] == 50
     assert "50 of 100 frames so far" in page.told
     gate.open()
-    page.service.tools.scheduler.wait([page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
+    page.service.scheduler.wait([page.service.scheduler.newest(("7", "words", f"{page.name}-line"))], 30)
     (by_t,) = page.press(first[1])
     assert page.frames(by_t)[-1] == 100
     page.save()
@@ -216,7 +216,7 @@ def test_the_fewest_keyframes_are_sought_when_nothing_is_missing_any_more(make_s
     assert {*efforts} == {MAX_CHECKS_UNFINISHED}
     efforts.clear()
     gate.open()
-    page.service.tools.scheduler.wait(page.service.tools.scheduler.jobs(9), 30)
+    page.service.scheduler.wait(page.service.scheduler.jobs(9), 30)
     page.save()
     page.type("car")
     assert {*efforts} == {MAX_CHECKS}
@@ -237,7 +237,7 @@ def test_a_later_question_of_the_same_line_cancels_the_running_one(make_service)
     engine = StubEngine(answering={**CARS, "person": {"person 1": ALWAYS}}, gate=gate)
     page = Page(make_service(engine, response_timeout=0.2))
     page.type("car")
-    old = page.service.tools.scheduler.newest(("7", "words", f"{page.name}-line"))
+    old = page.service.scheduler.newest(("7", "words", f"{page.name}-line"))
     page.type("person")
     assert old.is_cancelled
     gate.open()
@@ -307,7 +307,7 @@ def test_requests_of_many_threads_number_all_tracks_differently(make_service) ->
 
 
 def test_an_answer_that_never_reached_the_page_is_given_again(page: Page, monkeypatch) -> None:
-    monkeypatch.setattr("backend.predict.response_cache._UNSAVED", 0.0)
+    monkeypatch.setattr("backend.predict.response_cache._SAVE_SECONDS", 0.0)
     apply, page.apply = page.apply, lambda predictions: []  # overtaken by another request, or the page was loaded again
     page.type("car")
     page.apply = apply
@@ -407,7 +407,7 @@ def test_after_a_restart_unfinished_tracks_go_on_under_their_ids_and_numbers(mak
 
 
 def test_what_no_saved_page_has_shown_keeps_its_identity_when_a_phrase_is_added(page: Page, monkeypatch) -> None:
-    monkeypatch.setattr("backend.predict.response_cache._UNSAVED", 0.0)
+    monkeypatch.setattr("backend.predict.response_cache._SAVE_SECONDS", 0.0)
     page.type("car")
     first = identity(page)
     page.type("person, car")
