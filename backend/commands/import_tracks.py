@@ -11,7 +11,8 @@ import numpy as np
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
 from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.formats.readers import READERS, ImportedVideo
+from backend.formats.imported_tracks import ImportedVideo
+from backend.formats.readers import READERS
 from backend.formats.to_predictions import build_prediction, scale_tracks
 from backend.formats.video_tracks import Size, folder_name
 from backend.labelstudio.client import LabelStudioClient
@@ -87,7 +88,7 @@ def run(settings: Settings, options: ImportOptions, project: int, say: Callable[
         BackendError: the file cannot be read, or Label Studio does not answer.
     """
     client = LabelStudioClient.from_settings(settings)
-    videos: list[ImportedVideo] = READERS[options.format](options.path)
+    videos = READERS[options.format](options.path, say)
     if options.task is not None and len(videos) > 1:
         names = ", ".join(video.name for video in videos[:5])
         raise SettingsError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BadRequest
-from backend.formats.readers import ImportedTrack, ImportedVideo, renumber_tracks
+from backend.formats.imported_tracks import ImportedTrack, ImportedVideo, renumber_tracks
 from backend.formats.video_tracks import UNNAMED, Size
 from backend.labelstudio.keyframes import choose_keyframes, sample_track
 from backend.labelstudio.label_config import LabelConfig

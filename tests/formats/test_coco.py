@@ -9,7 +9,7 @@ from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
 from backend.formats.coco import write_coco_vid, write_youtube_vis
-from backend.formats.readers import read_coco_vid
+from backend.formats.coco_reader import read_coco_vid
 from backend.tracks.masks import Rle
 from tests.formats.judged import hota
 from tests.formats.made import CAR, FRAMES, OTHER, SIZE, clip, several

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from backend.errors import SettingsError
 from backend.formats.mot import write_mot
-from backend.formats.readers import read_mot
+from backend.formats.mot_reader import read_mot
 from tests.formats.judged import as_tracker, hota, in_sequence_folder
 from tests.formats.made import CAR, FRAMES, OTHER, SIZE, clip, several
 

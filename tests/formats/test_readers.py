@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 from hypothesis import given
 
 from backend.errors import BackendError, BadRequest
-from backend.formats.readers import ImportedTrack, ImportedVideo, read_coco_vid, read_mot, renumber_tracks
+from backend.formats.coco_reader import read_coco_vid
+from backend.formats.imported_tracks import ImportedTrack, ImportedVideo, renumber_tracks
+from backend.formats.mot_reader import read_mot
 from backend.formats.to_predictions import build_prediction, scale_tracks
 from backend.labelstudio.keyframe import boxes_at, parse_keyframes
 from backend.labelstudio.label_config import parse_label_config
@@ -68,16 +71,69 @@ def test_a_trackers_file_is_read_too(tmp_path: Path) -> None:
     [
         ("a,b\n", "no MOT file"),
         ("1,2,3\n", "no MOT file"),
-        (LINE + "1,2\n", "no MOT file"),
         ("1,1,nan,1,1,1,1,1,1\n", "no MOT file"),
-        (LINE + LINE, "a frame twice"),
-        (LINE.replace("1,4", "0,4"), "before the first"),
-        ("1,4,10,20,0,40,1,1,1\n", "an empty box"),
     ],
 )
 def test_what_is_no_mot_is_told(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
         read_mot(sequence(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1,2\n", "seq: 1 lines of gt.txt are skipped, such as line 2"),
+        ("2,4,10,20,x,40\n", "seq: 1 lines of gt.txt are skipped, such as line 2"),
+        (LINE, "track 4 of seq: 1 boxes are skipped: it is twice on frame 0"),
+        (LINE.replace("1,4", "-3,4"), "track 4 of seq: 1 boxes are skipped, with a frame before the first"),
+        ("2,4,10,20,0,40,1,1,1\n", "track 4 of seq: 1 boxes are skipped, with an empty box, as on frame 1"),
+        ("1,5,10,20,0,40,1,1,1\n", "track 5 of seq is skipped: it has no box"),
+        ("1,-1,10,20,9,40,1,1,1\n", "track -1 of seq is skipped: .* detections"),
+    ],
+)
+def test_what_cannot_be_read_costs_no_other_and_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    skipped: list[str] = []
+    (found,) = read_mot(sequence(tmp_path, LINE + text), skipped.append)
+    assert [(track.id, track.frames.tolist()) for track in found.tracks] == [(4, [0])]
+    assert re.match(reason, skipped[-1])
+
+
+def test_a_sequence_that_cannot_be_read_costs_no_other_and_is_named(tmp_path: Path) -> None:
+    for name, text in (("good", LINE), ("bad", "no numbers\n")):
+        (tmp_path / "train" / name / "gt").mkdir(parents=True)
+        (tmp_path / "train" / name / "gt" / "gt.txt").write_text(text)
+    (tmp_path / "train" / "good" / "seqinfo.ini").write_text("seqLength=9\n")
+    skipped: list[str] = []
+    assert [video.name for video in read_mot(tmp_path, skipped.append)] == ["good"]
+    assert [reason.partition(" is skipped")[0] for reason in skipped] == ["bad", "good: seqinfo.ini"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ", ", ";", "\t", " "])
+def test_mot_of_other_programs_is_read(tmp_path: Path, encoding: str, separator: str) -> None:
+    lines = ["7,2,1.5,2,3,4,1,2,1.0", "8,2,1.5,2,3,4,1,2,1.0"]
+    file = sequence(tmp_path, "")
+    file.write_text("\r\n".join(line.replace(",", separator) for line in lines), encoding=encoding)
+    (file.parent / "labels.txt").write_text("Auto\nMädchen\n", encoding=encoding)
+    (file.parent.parent / "seqinfo.ini").write_text("[sequence]\nseqlength=20\nframerate=12.5\n", encoding=encoding)
+    (found,) = read_mot(tmp_path)
+    assert [(track.label, track.frames.tolist()) for track in found.tracks] == [("Mädchen", [6, 7])]
+    assert (found.length, found.rate) == (20, 12.5)
+
+
+def test_a_header_and_short_lines_are_read(tmp_path: Path) -> None:
+    skipped: list[str] = []
+    text = "frame_id,track_id,x,y,w,h\n1,3,1,2,3,4\n2,3,1,2,3,4,1,1,0.5,0\n"
+    (found,) = read_mot(sequence(tmp_path, text), skipped.append)
+    assert (found.tracks[0].frames.tolist(), skipped) == ([0, 1], [])
+
+
+def test_a_trackers_results_from_frame_0_with_scores(tmp_path: Path) -> None:
+    (tmp_path / "walk.txt").write_text("0,1,5,5,9,9,0.50,-1,-1,-1\n1,1,6,5,9,9,0.90,-1,-1,-1\n")
+    (tmp_path / "ride.txt").write_text("1,1,5,5,9,9,1,-1,-1,-1\n")
+    ride, walk = read_mot(tmp_path)
+    assert (walk.name, walk.tracks[0].frames.tolist(), walk.tracks[0].score) == ("walk", [0, 1], pytest.approx(0.7))
+    assert (ride.name, ride.tracks[0].frames.tolist(), ride.tracks[0].score) == ("ride", [0], None)
 
 
 @pytest.mark.parametrize("reader", [read_mot, read_coco_vid])
@@ -178,3 +234,52 @@ def test_what_was_exported_is_shown_again_within_the_bound(regions: list[dict]) 
         rows[:, 2:] += rows[:, :2]
         assert np.flatnonzero(~np.isnan(rows[:, 0])).tolist() == list(shown)
         assert (box_iou(rows[list(shown)], np.array([*shown.values()])) >= 0.949).all()
+
+
+def coco(folder: Path, images: list[dict], annotations: list[dict], **more: object) -> Path:
+    path = folder / "clip.json"
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "Dog"}], **more}
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    return path
+
+
+BOX = {"bbox": [1, 2, 3, 4], "category_id": 1}
+
+
+def test_coco_of_one_video_counts_by_its_pictures_names(tmp_path: Path) -> None:
+    images = [{"id": 5 - n, "file_name": f"frame_{n:06d}.PNG", "width": 64, "height": 36} for n in range(4)]
+    rows = [{**BOX, "image_id": 5 - n, "attributes": {"track_id": 7, "keyframe": True}} for n in (3, 1)]
+    skipped: list[str] = []
+    (video,) = read_coco_vid(coco(tmp_path, images, [*rows, {**BOX, "image_id": 5}]), skipped.append)
+    assert (video.name, video.length, video.size) == ("clip", 4, (64, 36))
+    assert [(track.id, track.label, track.frames.tolist()) for track in video.tracks] == [(7, "Dog", [1, 3])]
+    assert skipped == ["clip: 1 boxes are skipped: they have no instance_id or track_id"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_coco_may_count_frames_from_0_or_1_and_call_a_video_by_its_file(tmp_path: Path, first: int) -> None:
+    images = [{"id": n, "video_id": "1", "frame_id": n + first, "file_name": f"{n}.jpg"} for n in range(3)]
+    rows = [{**BOX, "id": n, "image_id": str(n), "track_id": "4"} for n in range(3)]
+    (video,) = read_coco_vid(coco(tmp_path, images, rows, videos=[{"id": 1, "file_name": "walk"}]))
+    assert (video.name, video.length) == ("walk", 3)
+    assert [(track.id, track.frames.tolist()) for track in video.tracks] == [(4, [0, 1, 2])]
+
+
+def test_a_coco_box_or_track_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    images = [{"id": n, "video_id": 1, "frame_id": n} for n in range(3)]
+    rows = [
+        {**BOX, "image_id": 0, "track_id": 1},
+        {**BOX, "image_id": 1, "track_id": 1, "bbox": None},
+        {**BOX, "image_id": 2, "track_id": 1, "bbox": [1, 1, 0, 5]},
+        {**BOX, "image_id": 0, "track_id": 2, "bbox": []},
+        {**BOX, "image_id": 99, "track_id": 1},
+    ]
+    skipped: list[str] = []
+    (video,) = read_coco_vid(coco(tmp_path, images, rows, videos=[{"id": 1, "name": "v"}]), skipped.append)
+    assert [(track.id, track.frames.tolist()) for track in video.tracks] == [(1, [0])]
+    assert [reason.partition(":")[0] for reason in skipped] == [
+        "1 boxes are skipped",
+        "track 1 of v",
+        "track 2 of v",
+        "track 2 of v is skipped",
+    ]

@@ -18,7 +18,7 @@ from trackeval.metrics import HOTA
 
 from backend import engines
 from backend.commands import export, track
-from backend.formats.readers import read_mot
+from backend.formats.mot_reader import read_mot
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes
 from backend.tracks.prompts import Phrase, Prompt, Target, TextSearch

@@ -1,0 +1,71 @@
+"""Tracks as other tools' files have them, and their checks."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.formats.video_tracks import Frames, Size
+from backend.tracks.geometry import Boxes
+
+Skip = Callable[[str], None]
+"""Called with a sentence for each box, track or sequence that is left out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedTrack:
+    """One track.
+
+    Attributes:
+        label: its class; empty: the file names none.
+        frames: shape (n,), from 0 on, ascending.
+        boxes: shape (n, 4), pixels.
+        score: mean of the scores in the file, 0..1; None: it has none.
+    """
+
+    id: int
+    label: str
+    frames: Frames
+    boxes: Boxes
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedVideo:
+    """One video's tracks; `length` and `rate` as far as the file tells them."""
+
+    name: str
+    length: int
+    rate: float | None
+    size: Size | None
+    tracks: tuple[ImportedTrack, ...]
+
+
+def check_boxes(name: str, frames: Frames, boxes: Boxes, skip: Skip) -> NDArray[np.int64]:
+    """The rows of a track that can be used, in the order of their frames.
+
+    Args:
+        name: of the track, for the sentences.
+        frames: shape (n,).
+        boxes: shape (n, 4), pixels `x0 y0 x1 y1`.
+    """
+    order = np.argsort(frames, kind="stable")
+    is_early = frames[order] < 0
+    is_empty = ~np.isfinite(boxes[order]).all(axis=1) | ~(boxes[order, 2:] > boxes[order, :2]).all(axis=1)
+    good = order[~is_early & ~is_empty]
+    is_double = np.diff(frames[good], prepend=-1) == 0
+    for is_bad, reason in ((is_early, "a frame before the first"), (~is_early & is_empty, "an empty box")):
+        if count := int(is_bad.sum()):
+            skip(f"{name}: {count} boxes are skipped, with {reason}, as on frame {frames[order[is_bad][0]]}")
+    if count := int(is_double.sum()):
+        skip(f"{name}: {count} boxes are skipped: it is twice on frame {frames[good[is_double][0]]}")
+    rows: NDArray[np.int64] = good[~is_double]
+    return rows
+
+
+def renumber_tracks(tracks: Iterable[ImportedTrack]) -> dict[int, int]:
+    """The ids that people see, from 1 on: those of the file, moved if it counts from 0."""
+    ids = [track.id for track in tracks]
+    first = min(ids, default=1)
+    return {number: number + (0 if first >= 1 else 1 - first) for number in ids}
