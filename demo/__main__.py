@@ -1,4 +1,4 @@
-"""Label Studio and the backend on this machine, with a clip to try them on: `make demo`, or `make demo CHECK=1`."""
+"""Starts Label Studio and the backend on this machine with a sample clip: `make demo`, or `make demo CHECK=1`."""
 
 import argparse
 import fcntl
@@ -44,7 +44,7 @@ Ctrl-C ends it.
 
 @dataclass
 class Setup:
-    """What an earlier start has made; it is used again."""
+    """What the first start created, for later starts to reuse."""
 
     label_studio_port: int = 8080
     backend_port: int = 9090
@@ -56,24 +56,24 @@ class Setup:
 
     @classmethod
     def load(cls, folder: Path) -> "Setup":
-        """The one kept in `folder`, or a new one."""
+        """The setup saved in `folder`, or a new one."""
         path = folder / "setup.json"
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def save(self, folder: Path) -> None:
-        """Keep it for the next start."""
+        """Save it for the next start."""
         (folder / "setup.json").write_text(json.dumps(asdict(self)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit code is 0, or 1 where something does not work."""
+    """Run the demo; the exit code is 0, or 1 if something fails."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--check", action="store_true", help="send one prompt, check the track, and end")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for all data")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
-        with ended_by_signals(), _alone(options.folder):
+        with ended_by_signals(), _locked(options.folder):
             _run(options.check, options.folder)
     except KeyboardInterrupt:
         if options.check:
@@ -133,7 +133,7 @@ def _healthy(url: str) -> bool:
 
 
 def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
-    """Make project, task and connection, or find those of an earlier start; other contents get a new project."""
+    """Create project, task and connection, or reuse those of an earlier start if the clip and config are the same."""
     video, config = folder / "clip.mp4", clip.label_config(SHIPPED.read_text(encoding="utf-8"))
     contents = hashlib.sha256(config.encode() + repr((clip.CLIP.seed, clip.CLIP.recipe)).encode()).hexdigest()
     if setup.contents != contents or not video.exists():
@@ -152,21 +152,23 @@ def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
 
 
 def _check(studio: LabelStudio, setup: Setup) -> None:
-    """Prompt once as the open page does, and judge the track that comes back.
+    """Prompt once, as the open page does, and check the returned track.
 
     Raises:
-        DemoError: it is not the circle's, or the check cannot tell.
+        DemoError: the track does not follow the circle, or the check would accept a wrong one.
     """
     boxes, size = clip.truth()["Circle"], (clip.WIDTH, clip.HEIGHT)
     prompt = check.drawn_region("demo-check", "Circle", Box(*boxes[0]), size, clip.FRAMES, clip.FPS)
     with _step("one prompt"):
         region, asked = studio.whole_track(setup.backend, setup.task, prompt)
     if found := check.faults(region, boxes, size):
-        raise DemoError(f"the track is not the circle's: {'; '.join(found)}")
+        raise DemoError(f"the track does not follow the circle: {'; '.join(found)}")
     half = (boxes[0, 2:] - boxes[0, :2]) / 2
     if not check.faults(region, boxes + np.tile(half, 2), size):
-        raise DemoError("the check accepts a track that is half a box beside the circle: it proves nothing")
-    print(f"  the track has {len(region['value']['sequence'])} keyframes, asked {asked} times, and follows the circle")
+        raise DemoError("the check is broken: it accepts a track that is half a box off the circle")
+    print(
+        f"  the track has {len(region['value']['sequence'])} keyframes, took {asked} requests, and follows the circle"
+    )
 
 
 @contextmanager
@@ -178,14 +180,14 @@ def _step(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two demos in one folder would share a database."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder: two demos in it would share a database."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoError("the demo runs already: end it first") from None
+            raise DemoError("the demo is already running: stop it first") from None
         yield
 
 

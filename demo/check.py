@@ -1,4 +1,4 @@
-"""Is a track that came back the object's? Judged on what Label Studio would show, against the clip's truth."""
+"""Checks whether a returned track follows its object: compares what Label Studio would show with the clip's boxes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from backend.tracks.geometry import Box, Boxes, box_iou
 
 Region = dict[str, Any]
-GOOD = 0.8  # intersection over union
-LOOKS = 10  # frames that are looked at
+MIN_IOU = 0.8
+CHECKED_FRAMES = 10
 
 
 def drawn_region(identity: str, label: str, box: Box, size: tuple[int, int], frames: int, rate: float) -> Region:
@@ -28,9 +28,9 @@ def drawn_region(identity: str, label: str, box: Box, size: tuple[int, int], fra
 
 
 def shown(sequence: Sequence[Mapping[str, Any]], frame: int) -> Box | None:
-    """The box in percent that Label Studio shows on its 1-based `frame`; None where it shows none.
+    """The box in percent that Label Studio shows on its 1-based `frame`; None if it shows none.
 
-    Written after getShape and isInLifespan of its region `videorectangle` (1.23.2).
+    Follows getShape and isInLifespan of its region `videorectangle` (1.23.2).
     """
     items = sorted(sequence, key=lambda item: item["frame"])
     before = [item for item in items if item["frame"] <= frame]
@@ -44,11 +44,11 @@ def shown(sequence: Sequence[Mapping[str, Any]], frame: int) -> Box | None:
 
 
 def faults(region: Region, truth: Boxes, size: tuple[int, int]) -> list[str]:
-    """What is wrong with a track, one line a frame; `truth` in pixels of a picture of `size`, row n for frame n + 1."""
+    """The errors of a track, one line per frame; `truth` in pixels of a picture of `size`, row n for frame n + 1."""
     found = []
-    for index in np.linspace(0, len(truth) - 1, LOOKS).round().astype(int):
+    for index in np.linspace(0, len(truth) - 1, CHECKED_FRAMES).round().astype(int):
         box = shown(region["value"]["sequence"], int(index) + 1)
         overlap = 0.0 if box is None else float(box_iou(np.array(box) / 100 * np.tile(size, 2), truth[index]))
-        if not overlap >= GOOD:
+        if not overlap >= MIN_IOU:
             found.append(f"frame {index + 1}: {'no box' if box is None else f'overlap {overlap:.2f}'}")
     return found

@@ -1,4 +1,4 @@
-"""The sample clip: one of the shapes clips that the model of the demo is measured on, so that every box is known."""
+"""The sample clip: one of the shapes clips on which the demo's model is measured, so all boxes are known."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +22,9 @@ CLIP = Clip(
         plain=True,
     ),
 )
-"""Three shapes that never touch and never leave. The light stays: so the stand-in engine can follow the circle, too."""
+"""Three shapes that never touch or leave, in constant light, so that the OpenCV engine can follow them too."""
 CLASSES = ("Circle", "Square", "Star")
-"""What the classes of the shipped label config are called for this clip."""
+"""Names for this clip of the classes in the shipped label config."""
 _SHIPPED = ("Car", "Person", "Ball")
 
 
@@ -35,14 +35,14 @@ def truth() -> dict[str, Boxes]:
 
 
 def make(path: Path) -> None:
-    """Write the clip; an unfinished file never stands under its name."""
+    """Write the clip; an unfinished file has another name."""
     unfinished = path.with_name(f"unfinished-{path.name}")
     CLIP.save(unfinished, FPS)
     unfinished.replace(path)
 
 
 def label_config(shipped: str, classes: Sequence[str] = CLASSES) -> str:
-    """The shipped label config with other classes, three at most."""
+    """The shipped label config with other classes, at most three."""
     for before, after in zip(_SHIPPED, classes, strict=False):
         shipped = shipped.replace(f'value="{before}"', f'value="{after}"')
     return shipped

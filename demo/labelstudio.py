@@ -1,4 +1,4 @@
-"""A Label Studio of one's own on loopback: its process, its account, and what we ask of it by REST.
+"""A private Label Studio on loopback: its process, its account, and the REST calls that the demo needs.
 
 with LabelStudio(Path(".venv-labelstudio"), folder) as studio:
     studio.start()
@@ -22,14 +22,14 @@ from demo.processes import DemoError, Process, free_port
 
 Json = Any
 QUIET = {"show_collab_predictions": False, "evaluate_predictions_automatically": False}
-"""Project settings under which opening a task asks the backend for nothing."""
+"""Project settings with which opening a task sends no request to the backend."""
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 _TIMEOUT = 30.0
 _PREDICT_TIMEOUT = 120.0
 _PATIENCE = 120.0
-"""Seconds until a whole track must be there."""
+"""Seconds to wait for a complete track."""
 _DATABASE = "label_studio.sqlite3"
 _SETTINGS = {
     "COLLECT_ANALYTICS": "false",
@@ -38,23 +38,23 @@ _SETTINGS = {
     "LATEST_VERSION_CHECK": "false",
     "DEBUG": "false",
     "DJANGO_DB": "sqlite",
-    # both refuse a backend on loopback otherwise: the one to connect it, the other to make its webhook
+    # otherwise Label Studio refuses to connect a backend on loopback, or to create its webhook
     "ML_BLOCK_LOCAL_IP": "false",
     "SSRF_PROTECTION_ENABLED": "false",
 }
 
 
 class LabelStudio:
-    """Label Studio out of the virtual environment `venv`, with everything it keeps in `folder`.
+    """Label Studio from the virtual environment `venv`, with all of its data in `folder`.
 
     Args:
-        settings: of its environment, without LABEL_STUDIO_ before them, beside those that it needs here.
+        settings: additional environment variables, without the prefix LABEL_STUDIO_.
 
     Attributes:
-        url: where it answers, once started.
-        email, password: of its one account.
-        token: the account's legacy token, which backends get too.
-        process: the child; its log is `folder`/log.txt.
+        url: its address, once started.
+        email, password: of its only account.
+        token: the account's legacy token, also for backends.
+        process: the child process; its log is `folder`/log.txt.
     """
 
     def __init__(self, venv: Path, folder: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -76,14 +76,14 @@ class LabelStudio:
 
     @property
     def takes_a_minute(self) -> bool:
-        """Whether `start` has to make a database first: once for each installation."""
+        """Whether `start` has to create a database first: once per installation."""
         return not (self._folder / _DATABASE).exists() and not _migrated(self._venv).exists()
 
     def start(self, port: int = 8080) -> None:
-        """Start it on `port`, or on another if that is taken, and wait until it answers to our account.
+        """Start it on `port`, or on a free one if that is taken, and wait until it accepts the account.
 
         Raises:
-            DemoError: it ended or did not answer.
+            DemoError: it exited or did not answer.
         """
         database = self._folder / _DATABASE
         if not database.exists():
@@ -102,16 +102,16 @@ class LabelStudio:
         self.process.wait_until(self._answers, 240)
 
     def stop(self) -> None:
-        """End it; what it keeps stays in its folder."""
+        """Stop it; its data stays in the folder."""
         self.process.stop()
 
     def create_project(self, title: str, label_config: str, **settings: Json) -> int:
-        """A new project's id; `settings` are fields of Label Studio's, `QUIET` unless they say otherwise."""
+        """Create a project and return its id; `settings` are fields of Label Studio's API that override `QUIET`."""
         body = {"title": title, "label_config": label_config, **QUIET, **settings}
         return int(self.call("POST", "/api/projects", json=body)["id"])
 
     def create_task(self, project: int, data: Mapping[str, Json]) -> int:
-        """A new task's id."""
+        """Create a task and return its id."""
         return int(self.call("POST", "/api/tasks", json={"project": project, "data": dict(data)})["id"])
 
     def task(self, task: int) -> dict[str, Json]:
@@ -120,19 +120,19 @@ class LabelStudio:
         return found
 
     def connect_backend(self, project: int, url: str, **settings: Json) -> int:
-        """The id of the project's new ML backend, which prompts from the open page go to."""
+        """Connect an ML backend, which gets the prompts of the open page, and return its id."""
         body = {"project": project, "url": url, "title": "SAM3 video", "is_interactive": True, **settings}
         return int(self.call("POST", "/api/ml", json=body)["id"])
 
     def move_backend(self, backend: int, url: str) -> None:
-        """The ML backend answers at another address now."""
+        """Change the address of an ML backend."""
         self.call("PATCH", f"/api/ml/{backend}", json={"url": url})
 
     def interactive(self, backend: int, task: int, regions: list[dict[str, Json]]) -> list[dict[str, Json]]:
-        """What a gesture on the open page does: the regions that the backend answers.
+        """Send regions as the open page does, and return the regions of the backend's answer.
 
         Raises:
-            DemoError: Label Studio tells of an error, or the answer holds no prediction.
+            DemoError: Label Studio reports an error, or the answer contains no prediction.
         """
         answer = self.call(
             "POST",
@@ -141,15 +141,15 @@ class LabelStudio:
             timeout=_PREDICT_TIMEOUT,
         )
         if answer.get("errors") or not answer.get("data"):
-            raise DemoError(f"the backend's answer did not get through Label Studio: {json.dumps(answer)[:300]}")
+            raise DemoError(f"Label Studio did not pass on the backend's answer: {json.dumps(answer)[:300]}")
         result: list[dict[str, Json]] = answer["data"]["result"]
         return result
 
     def whole_track(self, backend: int, task: int, prompt: dict[str, Json]) -> tuple[dict[str, Json], int]:
-        """Prompt with a region, and again as long as its track is not complete: the region, and how often it took.
+        """Prompt with a region until its track is complete; return the region and the number of requests.
 
         Raises:
-            DemoError: an answer does not hold the region, or the track takes too long.
+            DemoError: an answer does not contain the region, or the track takes too long.
         """
         region, asked, end = prompt, 0, time.monotonic() + _PATIENCE
         while asked == 0 or region.get("meta", {}).get("partial"):
@@ -158,23 +158,23 @@ class LabelStudio:
             answer = self.interactive(backend, task, [region])
             same = [item for item in answer if item["id"] == prompt["id"] and item["type"] == "videorectangle"]
             if len(same) != 1:
-                raise DemoError(f"the answer holds {len(same)} regions with the prompt's id instead of one")
+                raise DemoError(f"the answer contains {len(same)} regions with the prompt's id instead of one")
             region, asked = {**same[0], "origin": "prediction-changed"}, asked + 1
         return region, asked
 
     def task_url(self, project: int, task: int) -> str:
-        """The page on which the task is annotated."""
+        """The address of the page for annotating the task."""
         return f"{self.url}/projects/{project}/data?task={task}"
 
     def exists(self, path: str) -> bool:
-        """Whether Label Studio still has what the REST address `path` names."""
+        """Whether the REST resource `path` still exists."""
         return self._request("GET", path).status_code != 404
 
     def call(self, method: str, path: str, **options: Json) -> Json:
-        """One REST call; the answer's JSON, or None where it has no body.
+        """Make one REST call; return its JSON, or None if it has no body.
 
         Raises:
-            DemoError: Label Studio does not answer, or it refuses.
+            DemoError: Label Studio does not answer, or answers with an error.
         """
         response = self._request(method, path, **options)
         if not response.ok:
@@ -196,7 +196,7 @@ class LabelStudio:
 
 
 def _migrated(venv: Path) -> Path:
-    """An empty database that every new folder starts from: Label Studio's 261 migrations take most of a minute."""
+    """An empty database to copy into new folders, because Label Studio's 261 migrations take most of a minute."""
     return venv / "empty.sqlite3"
 
 
@@ -214,14 +214,14 @@ def _migrate(venv: Path) -> None:
 
 
 def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Ours, without what someone has set for a Label Studio of their own."""
+    """The environment for Label Studio, without variables that the user set for another one."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LABEL_STUDIO_", "HEARTEX_"))}
     ours = {**_SETTINGS, **settings, "BASE_DATA_DIR": str(folder), "DATABASE_NAME": str(folder / _DATABASE)}
     return {**kept, **{f"LABEL_STUDIO_{key}": value for key, value in ours.items()}, **NO_PROXY}
 
 
 def _account(path: Path) -> dict[str, str]:
-    """The account, invented at the first start and kept for the next."""
+    """The account, created on the first start and reused later."""
     if not path.exists():
         account = {"email": "demo@example.com", "password": secrets.token_hex(4), "token": secrets.token_hex(20)}
         path.touch(mode=0o600)

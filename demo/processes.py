@@ -1,4 +1,4 @@
-"""Children that end with the demo, whatever ends it."""
+"""Child processes that always end with the demo."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ PATIENCE = 10.0  # seconds between asking a child to end and killing it
 
 
 class DemoError(Exception):
-    """Something does not work; `str(error)` is a sentence for the person at the terminal."""
+    """Something failed; `str(error)` is a message for the user."""
 
 
 class Process:
-    """A child in a process group of its own, whose output goes to a log file."""
+    """A child process in its own process group, with its output in a log file."""
 
     def __init__(self, name: str, log: Path) -> None:
         self.name, self.log = name, log
@@ -33,7 +33,7 @@ class Process:
         self.stop()
 
     def start(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
-        """Start it in `environment`, which is all of it."""
+        """Start it with exactly the variables of `environment`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with uninterrupted(), self.log.open("wb") as log:
             self._child = subprocess.Popen(
@@ -46,28 +46,28 @@ class Process:
             )
 
     def check(self) -> None:
-        """Say so if it has ended by itself.
+        """Check that it is still running.
 
         Raises:
-            DemoError: with the end of its log.
+            DemoError: it has ended; the message contains the end of its log.
         """
         if self._child is not None and (code := self._child.poll()) is not None:
             end = self.log.read_text(errors="replace").strip().splitlines()[-5:]
             raise DemoError("\n  ".join([f"{self.name} ended with exit code {code}; its log is {self.log}:", *end]))
 
     def wait(self, timeout: float) -> None:
-        """Wait until it is done.
+        """Wait until it exits.
 
         Raises:
-            DemoError: it failed, or `timeout` seconds are over.
+            DemoError: it failed or takes longer than `timeout` seconds.
         """
         self.wait_until(lambda: self._child is None or self._child.poll() == 0, timeout)
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until it is ready for use.
+        """Wait until `ready` returns true.
 
         Raises:
-            DemoError: it ended, or `timeout` seconds are over.
+            DemoError: it ended, or is not ready after `timeout` seconds.
         """
         end = time.monotonic() + timeout
         while not ready():
@@ -77,7 +77,7 @@ class Process:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End it and everything that it started."""
+        """Stop it and everything that it started."""
         if self._child is None:
             return
         with uninterrupted():
@@ -91,14 +91,14 @@ class Process:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Every signal that asks for an end raises KeyboardInterrupt, also SIGINT in a shell's background; nohup holds."""
+    """All signals of `ENDS` raise KeyboardInterrupt, even in a shell's background; nohup still works."""
     with _handled(_interrupt):
         yield
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Signals that ask for an end wait for the end of the block: no child is started without being known."""
+    """Signals of `ENDS` wait for the end of the block, so that no child is left running."""
     asked: list[int] = []
     with _handled(lambda number, _frame: asked.append(number)):
         yield
@@ -107,7 +107,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there on 127.0.0.1, otherwise any free port."""
+    """`wanted` if it is free on 127.0.0.1, otherwise any free port."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,7 +117,7 @@ def free_port(wanted: int) -> int:
                 continue
             found: int = probe.getsockname()[1]
             return found
-    raise DemoError("no port of 127.0.0.1 is free")
+    raise DemoError("no port of 127.0.0.1 is free: stop a server that you do not need")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The sample clip and its label config, written into a folder: `python -m demo.sample FOLDER`."""
+"""Writes the sample clip and its label config into a folder: `python -m demo.sample FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -1,16 +1,16 @@
-"""Endless labelled clips of moving shapes: for training, measuring, testing and trying out.
+"""Generates labelled clips of moving shapes for training, benchmarks, tests and demos.
 
     clip = shapes.Clip(seed=7, recipe=shapes.CROWDED)
     for frame in clip:
         frame.picture            # (height, width, 3), RGB
-        frame.masks              # (objects, height, width): what is seen of each
-        frame.boxes              # (objects, 4), pixels x0 y0 x1 y1; NaN where nothing is seen
-    clip.things                  # what each row is: its shape and colour
-    clip.named(shapes.Phrase("red", None))    # the rows that "red shape" names
+        frame.masks              # (objects, height, width): the visible part of each
+        frame.boxes              # (objects, 4), pixels x0 y0 x1 y1; NaN if not visible
+    clip.things                  # the object of each row: its shape and colour
+    clip.named(shapes.Phrase("red", None))    # the rows that match "red shape"
     clip.save(Path("clip.mp4"))
 
-A seed and a recipe always give the same clip; any frame can be drawn without those before it. Row n is the same object
-on every frame. Seeds from `HELD_OUT` on are for measuring: nothing may be trained or tuned on them.
+A seed and a recipe always produce the same clip. Any frame can be drawn without the previous ones. Row n is the same
+object on every frame. Seeds from `HELD_OUT` on are reserved for measuring: never train or tune on them.
 """
 
 from shapes.clip import HELD_OUT, Clip, Frame, bounds

@@ -1,4 +1,4 @@
-"""A clip: its objects and its ground from a seed, its frames when asked for."""
+"""A clip: a seed determines its objects and background; frames are drawn on demand."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from shapes.recipe import Recipe
 from shapes.things import COLOURS, SHADES, SHAPES, Thing, Vector
 
 HELD_OUT = 1_000_000_000
-"""Seeds from here on are for measuring alone."""
+"""Seeds from here on are reserved for measuring."""
 FPS = 25
 OCTAVES = (4, 9, 20, 45)
-"""Cells along a picture's longer side, of the noise that textures a ground."""
+"""Cells along a picture's longer side of each layer of noise in the background."""
 
 Picture = NDArray[np.uint8]
 
@@ -28,7 +28,7 @@ class Frame:
 
     Attributes:
         picture: shape (height, width, 3), RGB.
-        masks: shape (objects, height, width): where each object is seen.
+        masks: shape (objects, height, width): the visible pixels of each object.
     """
 
     picture: Picture
@@ -36,22 +36,22 @@ class Frame:
 
     @property
     def boxes(self) -> Vector:
-        """Around what is seen of each object: shape (objects, 4), pixels x0 y0 x1 y1; NaN where nothing is."""
+        """Boxes around the visible part of each object: shape (objects, 4), pixels x0 y0 x1 y1; NaN if not visible."""
         return np.array([bounds(mask) for mask in self.masks]).reshape(-1, 4)
 
     @property
     def areas(self) -> NDArray[np.int64]:
-        """Pixels that are seen of each object, shape (objects,)."""
+        """Number of visible pixels of each object, shape (objects,)."""
         areas: NDArray[np.int64] = self.masks.sum((1, 2))
         return areas
 
 
 class Clip:
-    """An endless variety, one per seed.
+    """One clip per seed.
 
     Attributes:
-        things: its objects, the last one in front.
-        post: columns or rows that are hidden, as a window of the picture; None: there is no post.
+        things: its objects, from back to front.
+        post: the window of the picture that the post hides; None: no post.
     """
 
     def __init__(self, seed: int, recipe: Recipe) -> None:
@@ -60,7 +60,7 @@ class Clip:
         self._unit = float(np.sqrt(recipe.size[0] * recipe.size[1]))
         self.things = self._things(random)
         self.post, self._post_grey = self._post(random)
-        self._looks = _Looks.drawn(random, self._unit, recipe.plain)
+        self._camera = _Camera.from_random(random, self._unit, recipe.plain)
 
     def __len__(self) -> int:
         return self.recipe.frames
@@ -77,7 +77,7 @@ class Clip:
         if not 0 <= number < len(self):
             raise IndexError(number)
         width, height = self.recipe.size
-        picture = self._ground.copy()
+        picture = self._background.copy()
         masks = np.zeros((len(self.things), height, width), bool)
         for row, thing in enumerate(self.things):
             if number in thing.away:
@@ -91,14 +91,14 @@ class Clip:
         if self.post is not None:
             picture[self.post] = self._post_grey
             masks[(slice(None), *self.post)] = False
-        return Frame(self._looks.seen(picture, np.random.default_rng((self.seed, number)), number), masks)
+        return Frame(self._camera.apply(picture, np.random.default_rng((self.seed, number)), number), masks)
 
     def named(self, phrase: Phrase) -> list[int]:
-        """The objects that a phrase names, seen or not."""
+        """The objects that a phrase matches, visible or not."""
         return [row for row, thing in enumerate(self.things) if phrase.names(thing)]
 
     def save(self, path: Path, fps: float = FPS) -> None:
-        """Write it as a video (the package `backend` does it)."""
+        """Write the clip as a video; needs the package `backend`."""
         from backend.video import write_video
 
         write_video(path, (frame.picture for frame in self), fps)
@@ -106,7 +106,7 @@ class Clip:
     def _things(self, random: np.random.Generator) -> list[Thing]:
         things: list[Thing] = []
         for _ in range(random.integers(self.recipe.things[0], self.recipe.things[1] + 1)):
-            for _ in range(20):  # A place of its own, if there is one.
+            for _ in range(20):  # Retry until it is clear of the others.
                 thing = self._thing(random, things[-1] if things else None)
                 if all(_far(thing, other) for other in things) or (self.recipe.equal and len(things) == 1):
                     things.append(thing)
@@ -131,7 +131,7 @@ class Clip:
             axis = int(np.argmax(np.abs(velocity)))
             lows[axis], highs[axis] = -2 * radius, size[axis] + 2 * radius
         if before is not None and recipe.equal:
-            # Both are at one place at one time, and come from different sides.
+            # The two meet at one place and time, coming from different directions.
             when = random.uniform(0.25, 0.75) * recipe.frames
             turn = random.uniform(0.5, 1.5) * np.pi
             spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -156,8 +156,8 @@ class Clip:
         return (window if is_there else None), grey
 
     @cached_property
-    def _ground(self) -> NDArray[np.float32]:
-        """What lies behind the objects: plain, a gradient or a texture, with some lines."""
+    def _background(self) -> NDArray[np.float32]:
+        """The background: plain, a gradient or a texture, with some lines."""
         random = np.random.default_rng((self.seed, HELD_OUT))
         width, height = self.recipe.size
 
@@ -190,15 +190,15 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looks:
-    """What a camera does to a clip.
+class _Camera:
+    """The effects of a camera on a clip.
 
     Attributes:
-        grain: standard deviation of the noise, grey levels.
-        blur: standard deviation, pixels; 0: sharp.
-        flicker: by how much the light changes, as a share.
-        pace: of that, radians a frame.
-        quality: of the JPEG that it is pressed into; 0: it is not.
+        grain: standard deviation of the noise in grey levels.
+        blur: standard deviation in pixels; 0: sharp.
+        flicker: change of brightness, as a share.
+        pace: of the flicker, radians per frame.
+        quality: of JPEG compression; 0: none.
     """
 
     grain: float = 0.0
@@ -208,7 +208,7 @@ class _Looks:
     quality: int = 0
 
     @classmethod
-    def drawn(cls, random: np.random.Generator, unit: float, plain: bool) -> "_Looks":
+    def from_random(cls, random: np.random.Generator, unit: float, plain: bool) -> "_Camera":
         grain, sigma, flicker = random.uniform(1, 9), unit * random.uniform(0.001, 0.004), random.uniform(0.05, 0.25)
         pace, quality = random.uniform(0.05, 0.5), int(random.integers(35, 90))
         blurred, flickers, pressed = random.random(3) < (0.3, 0.4, 0.4)
@@ -216,7 +216,7 @@ class _Looks:
             return cls()
         return cls(grain, sigma * blurred, flicker * flickers, pace, quality * pressed)
 
-    def seen(self, picture: NDArray[np.float32], random: np.random.Generator, number: int) -> Picture:
+    def apply(self, picture: NDArray[np.float32], random: np.random.Generator, number: int) -> Picture:
         if self.blur:
             picture = cv2.GaussianBlur(picture, (0, 0), self.blur).astype(np.float32)
         if self.flicker:
@@ -226,13 +226,13 @@ class _Looks:
             picture = picture + self.grain * _GRAIN[first : first + picture.size].reshape(picture.shape)
         seen = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
         if self.quality:
-            _, pressed = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-            seen = np.asarray(cv2.imdecode(pressed, cv2.IMREAD_UNCHANGED), np.uint8)
+            _, encoded = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+            seen = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)
         return seen
 
 
 def bounds(mask: NDArray[np.bool_]) -> Vector:
-    """The box around a mask, shape (4,), pixels x0 y0 x1 y1; NaN around nothing."""
+    """The box around a mask, shape (4,), pixels x0 y0 x1 y1; NaN if the mask is empty."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], float) if len(xs) else np.full(4, np.nan)
 
@@ -242,4 +242,4 @@ def _far(one: Thing, other: Thing) -> bool:
 
 
 _GRAIN = np.random.default_rng(0).standard_normal(4_000_000, dtype=np.float32)
-"""Grain to cut pieces from: making it anew takes longer than all the rest."""
+"""Precomputed noise: drawing it for each frame would take longer than everything else."""

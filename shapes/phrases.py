@@ -1,4 +1,4 @@
-"""What words name objects of a clip."""
+"""Phrases that describe objects of a clip."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ class Phrase:
     shape: str | None
 
     def names(self, thing: Thing) -> bool:
-        """Whether it is true of an object."""
+        """Whether the phrase matches an object."""
         return self.colour in (None, thing.colour) and self.shape in (None, thing.shape)
 
     def text(self, plural: bool = False) -> str:
-        """As one types it: "red circle", "circles", "red shape"."""
+        """As a person types it: "red circle", "circles", "red shape"."""
         noun = (self.shape or "shape") + ("s" if plural else "")
         return f"{self.colour} {noun}" if self.colour else noun

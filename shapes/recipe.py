@@ -1,25 +1,25 @@
-"""What clips are made of: plain values, no randomness."""
+"""The parameters of clips: plain values, no randomness."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Ranges that a clip's seed draws from. Lengths are in units of sqrt(width * height).
+    """Ranges from which a clip's seed draws. Lengths are in units of sqrt(width * height).
 
     Attributes:
         size: width and height in pixels.
-        frames: how many.
-        things: fewest and most objects.
-        radius: of an object.
+        frames: number of frames.
+        things: minimum and maximum number of objects.
+        radius: of the objects.
         speed: length per frame.
-        twins: share of the objects that have shape and colour of the one before.
-        equal: twins also have its very shade and size, and their ways cross.
-        strays: share of the objects that leave the picture and come back.
-        blinks: share of the objects that vanish for a while where they are, and come back.
-        post: how likely a post stands before the objects, and hides what passes behind it.
-        post_width: of the post, as a share of the picture.
-        plain: no noise, blur, flicker or compression: for tests that look at single pixels.
+        twins: share of the objects with the shape and colour of the previous one.
+        equal: twins also have the same shade and size, and their paths cross.
+        strays: share of the objects that leave the picture and return.
+        blinks: share of the objects that disappear for a while inside the picture.
+        post: probability of a post in front of the objects, which hides what passes behind it.
+        post_width: width of the post as a share of the picture.
+        plain: no noise, blur, flicker or compression, for tests that check single pixels.
     """
 
     size: tuple[int, int] = (640, 360)

@@ -1,4 +1,4 @@
-"""The objects of a clip: how they look and how they move, in closed form."""
+"""The objects of a clip: their look and motion, in closed form."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {"red": (215, 45, 40), "green": (45, 170, 60), "blue": (45, 80, 215), "yellow": (235, 205, 45)}
 SHADES = 22
-"""Grey levels by which the shade of a colour may differ."""
+"""Maximum difference of a shade from its colour, in grey levels."""
 BREATH, BREATHS = 0.12, 0.12
-"""By how much of its size an object grows and shrinks, and how fast, in radians a frame."""
+"""How much an object grows and shrinks, as a share of its size, and how fast, in radians per frame."""
 SUBPIXEL = 4
-"""Bits of a pixel that OpenCV's drawing takes."""
+"""Fractional bits of coordinates for OpenCV's drawing functions."""
 
 Vector = NDArray[np.float64]
 
@@ -24,13 +24,13 @@ class Thing:
 
     Attributes:
         shape, colour: as phrases name them.
-        rgb: its very shade.
-        radius: of a circle of about its area, pixels.
-        start, velocity: its centre on frame 0 and how it moves a frame, pixels; shape (2,).
-        lows, highs: where its centre turns back, pixels; shape (2,).
-        angle, spin: radians, and radians a frame.
-        phase: of its growing and shrinking, radians.
-        away: frames on which it is not there.
+        rgb: its exact shade.
+        radius: of a circle of about the same area, pixels.
+        start, velocity: centre on frame 0, and motion per frame, pixels; shape (2,).
+        lows, highs: limits at which its centre turns back, pixels; shape (2,).
+        angle, spin: rotation on frame 0 in radians, and radians per frame.
+        phase: of growing and shrinking, radians.
+        away: frames on which it is absent.
     """
 
     shape: str
@@ -47,9 +47,9 @@ class Thing:
     away: range = range(0)
 
     def centre(self, frame: int) -> Vector:
-        """Where it is, shape (2,)."""
+        """Its centre on a frame, pixels; shape (2,)."""
         span = np.maximum(self.highs - self.lows, 1e-9)
-        # A straight line folded between two walls.
+        # A straight path, reflected at the limits.
         folded: Vector = self.highs - np.abs((self.start - self.lows + self.velocity * frame) % (2 * span) - span)
         return folded
 
@@ -62,7 +62,7 @@ class Thing:
         return around
 
     def draw(self, frame: int, size: tuple[int, int]) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
-        """Its window in a picture of this width and height, and in it how much of each pixel it covers, 0 to 255."""
+        """Its window in a picture of `size` (width, height), and its coverage of each pixel there, 0 to 255."""
         outline = self.outline(frame)
         left, top = np.clip(np.floor(outline.min(0)).astype(int) - 1, 0, size)
         right, bottom = np.clip(np.ceil(outline.max(0)).astype(int) + 2, 0, size)
@@ -74,7 +74,7 @@ class Thing:
 
 
 def _regular(corners: int, *reach: float) -> tuple[Vector, Vector]:
-    """Angles and distances of corners around a centre."""
+    """Angles and distances of corners from the centre."""
     return np.arange(corners) * 2 * np.pi / corners, np.resize(np.array(reach), corners)
 
 

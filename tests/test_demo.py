@@ -49,7 +49,7 @@ def test_the_check_accepts_the_truth_thinned():
 def test_the_check_refuses_the_truth_half_a_box_aside(direction):
     boxes = clip.truth()["Circle"]
     half = (boxes[0, 2:] - boxes[0, :2]) / 2 * direction
-    assert len(check.faults(track(boxes, range(clip.FRAMES)), boxes + np.tile(half, 2), SIZE)) == check.LOOKS
+    assert len(check.faults(track(boxes, range(clip.FRAMES)), boxes + np.tile(half, 2), SIZE)) == check.CHECKED_FRAMES
 
 
 def test_the_check_refuses_a_track_that_stands_still():
@@ -142,7 +142,7 @@ def test_the_demo_checks_itself_and_ends_on_a_signal(tmp_path):
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)/projects/1/data\?task=1", said)[1])
             socket.create_connection(("127.0.0.1", port)).close()
             second = subprocess.run(demo, cwd=ROOT, capture_output=True, text=True)
-            assert (second.returncode, second.stderr) == (1, "\ndemo: the demo runs already: end it first\n")
+            assert (second.returncode, second.stderr) == (1, "\ndemo: the demo is already running: stop it first\n")
             running.send_signal(number)
             assert running.wait(30) == 0
         with pytest.raises(ConnectionRefusedError):

@@ -1,8 +1,8 @@
-"""Train the shapes checkpoint: `python -m training`. Stopped at any time, the same command goes on.
+"""Train the shapes checkpoint: `python -m training`. After an interruption, run it again to resume.
 
-Two cores take about two hours. The vision encoder is trained first, with both; then detector and tracker side by side,
-with one each, since both leave the encoder as it is. Every figure of every stage is in FOLDER/*.jsonl, and drawn in
-FOLDER/curves.png; the result is FOLDER/shapes, a folder in the hub's layout.
+It takes about two hours on two cores. The vision encoder is trained first, on both. Then detector and tracker are
+trained in parallel, on one core each; neither changes the encoder. FOLDER/*.jsonl contains the metrics of each stage,
+FOLDER/curves.png plots them, and FOLDER/shapes is the result, in the hub's layout.
 """
 
 import argparse
@@ -20,31 +20,31 @@ STEPS = {backbone.NAME: 1500, detector.NAME: 3100, tracker.NAME: 3600}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is not trained yet."""
+    """Run the stages that are not complete."""
     parser = argparse.ArgumentParser(prog="training", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/shapes"))
     parser.add_argument("--seed", type=int, default=0)
-    for name, steps in STEPS.items():
-        parser.add_argument(f"--{name}-steps", type=int, default=steps, metavar="N")
+    for name, default in STEPS.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=default, metavar="N")
     options = parser.parse_args(arguments)
-    asked = {name: getattr(options, f"{name}_steps") for name in STEPS}
-    stages.encode(options.folder, options.seed, asked[backbone.NAME])
+    steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
+    stages.encode(options.folder, options.seed, steps[backbone.NAME])
     context = multiprocessing.get_context("spawn")
-    beside = [
-        context.Process(target=stages.train, args=(name, options.folder, options.seed, asked[name]))
+    processes = [
+        context.Process(target=stages.train, args=(name, options.folder, options.seed, steps[name]))
         for name in (detector.NAME, tracker.NAME)
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Or the two would go on alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Otherwise the two processes would continue.
     try:
-        for process in beside:
+        for process in processes:
             process.start()
-        for process in beside:
+        for process in processes:
             process.join()
     finally:
-        for process in beside:
+        for process in processes:
             process.terminate()
         draw(options.folder, list(STEPS))
-    if any(process.exitcode for process in beside):
+    if any(process.exitcode for process in processes):
         return 1
     save(stages.assembled(options.folder, options.seed), options.folder / "shapes")
     return 0

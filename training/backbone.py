@@ -1,6 +1,6 @@
-"""First stage: the vision encoder learns what is where, by naming every cell of a fine grid.
+"""First stage: trains the vision encoder to predict shape, colour and box of the object in each cell of a fine grid.
 
-What it learns is thrown away but for the encoder itself, which detector and tracker then share and leave as it is.
+Only the encoder is kept; detector and tracker share it unchanged.
 """
 
 from pathlib import Path
@@ -22,13 +22,13 @@ BATCH = 32
 RATE = 1e-3
 RECIPE = Recipe(things=(1, 12), radius=(0.06, 0.15), post=0.3)
 KINDS = (len(SHAPES) + 1, len(COLOURS) + 1, 4)
-"""Outputs of a cell: shape and colour (first: none), and where the sides of its object's box are."""
-FAR = 4.0
-"""By how much distances, shares of the picture, are enlarged."""
+"""Number of outputs per cell: shape and colour (index 0: none), and the sides of the object's box."""
+DISTANCE_SCALE = 4.0
+"""Factor for distances, which are shares of the picture."""
 
 
 def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
-    """Of a model that knows nothing yet."""
+    """The stage, for an untrained model."""
     encoder: Any = model.detector_model.vision_encoder.backbone
     head = nn.Linear(DEEP, (FINE // GRID) ** 2 * sum(KINDS))
     parts = nn.ModuleDict({"encoder": encoder, "head": head})
@@ -43,10 +43,10 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
 
 
 def _batch(random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures, and of every cell its shape, its colour and the distances to the sides of its box."""
+    """Pictures, and per cell the shape, the colour and the distances to the sides of the box."""
     pictures, truths = [], []
-    places = (np.arange(FINE, dtype=np.float32) + 0.5) / FINE
-    here = np.stack(np.meshgrid(places, places) * 2)
+    centres = (np.arange(FINE, dtype=np.float32) + 0.5) / FINE
+    cell_centres = np.stack(np.meshgrid(centres, centres) * 2)
     for _ in range(BATCH):
         clip = data.draw(random, RECIPE)
         frame = clip[int(random.integers(len(clip)))]
@@ -56,38 +56,37 @@ def _batch(random: np.random.Generator) -> tuple[Tensor, Tensor]:
             inside = cell > 0.5
             truth[0][inside] = SHAPES.index(thing.shape) + 1
             truth[1][inside] = list(COLOURS).index(thing.colour) + 1
-            truth[2:, inside] = FAR * (box[:, None] - here[:, inside])
+            truth[2:, inside] = DISTANCE_SCALE * (box[:, None] - cell_centres[:, inside])
         pictures.append(data.square(frame.picture))
         truths.append(torch.from_numpy(truth))
     return torch.stack(pictures), torch.stack(truths)
 
 
 def _loss(found: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Objects cover little of a picture: their cells are counted a second time, or shapes are never learned."""
+    """The loss and its metrics. Cells of objects count twice: they are few, and shapes would never be learned."""
     shape, colour, sides = torch.split(found, list(KINDS), 1)
     shapes, colours = truth[:, 0].long(), truth[:, 1].long()
     there = shapes > 0
     on = there.sum().clamp(min=1)
 
-    def named(logits: Tensor, names: Tensor) -> Tensor:
+    def class_loss(logits: Tensor, names: Tensor) -> Tensor:
         wrong = functional.cross_entropy(logits, names, reduction="none")
         return wrong.mean() + (wrong * there).sum() / on
 
-    def right(logits: Tensor, names: Tensor) -> float:
+    def accuracy(logits: Tensor, names: Tensor) -> float:
         return float(((logits.argmax(1) == names) & there).sum() / on)
 
     away = ((sides - truth[:, 2:]).abs().mean(1) * there).sum() / on
-    figures = {"shape": right(shape, shapes), "colour": right(colour, colours), "away": float(away.detach())}
-    return named(shape, shapes) + named(colour, colours) + 2 * away, figures
+    figures = {"shape": accuracy(shape, shapes), "colour": accuracy(colour, colours), "away": float(away.detach())}
+    return class_loss(shape, shapes) + class_loss(colour, colours) + 2 * away, figures
 
 
 @torch.no_grad()
 def normalise(model: Sam3VideoModel, seed: int) -> None:
-    """Scale the encoder's output to mean 0 and standard deviation 1, changing nothing else.
+    """Scale the encoder's output to mean 0 and standard deviation 1 without other changes.
 
-    It has no norm of its own at its end; trained freely it comes out so large that the position encodings, which are
-    at most 1, drown in all attention after it. All its blocks are behind norms of their own, so that the residual
-    stream can be scaled as one.
+    The encoder has no final norm. Its trained output is so large that position encodings, which are at most 1, have no
+    effect in later attention. Each block starts with a norm, so the residual stream can be scaled as a whole.
     """
     encoder: Any = model.detector_model.vision_encoder.backbone
     pictures, _ = _batch(data.random_for("normalise", seed, 0))

@@ -1,4 +1,4 @@
-"""The stages' logs as pictures."""
+"""Plots the stages' logs."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ HIDDEN = {"step", "minutes", "norm"}
 
 
 def draw(folder: Path, names: Sequence[str]) -> None:
-    """Draw every figure of every stage over its steps, into curves.png: losses on the left, shares on the right."""
+    """Plot each metric of each stage over its steps into curves.png: losses on the left, shares on the right."""
     figure, rows = pyplot.subplots(len(names), 2, figsize=(14, 4 * len(names)), squeeze=False)
     for name, (left, right) in zip(names, rows, strict=True):
         log = folder / f"{name}.jsonl"
@@ -22,7 +22,7 @@ def draw(folder: Path, names: Sequence[str]) -> None:
             steps, values = zip(*((line["step"], line[key]) for line in lines if key in line), strict=True)
             is_share = max(values) <= 1 and values[-1] > values[0]
             (right if is_share else left).plot(steps, values, label=key, linewidth=1)
-        for axes, title in ((left, f"{name}: losses"), (right, f"{name}: shares that are right")):
+        for axes, title in ((left, f"{name}: losses"), (right, f"{name}: shares correct")):
             axes.set_title(title)
             axes.set_xlabel("steps")
             axes.grid(alpha=0.3)

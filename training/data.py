@@ -1,4 +1,4 @@
-"""Clips as what the model is trained on: square pictures, masks at the model's resolution, boxes from 0 to 1."""
+"""Converts clips to training data: square pictures, masks at the model's resolution, boxes from 0 to 1."""
 
 from dataclasses import replace
 
@@ -13,16 +13,16 @@ from shapes import HELD_OUT, Clip, Frame, Recipe
 from training.model import FINE, SIDE
 
 SEEN = 0.001
-"""Share of the picture from which an object counts as seen."""
+"""Minimum share of the picture for an object to count as visible."""
 SIZES = ((320, 180), (320, 180), (300, 200), (256, 192), (240, 240))
-"""Small ones: the model sees no more of large ones."""
+"""Small sizes; the model shrinks larger pictures anyway."""
 CPU = torch.device("cpu")
 
 cv2.setNumThreads(1)
 
 
 def random_for(stage: str, seed: int, step: int) -> np.random.Generator:
-    """A step's own randomness, so that a stage that is resumed goes on as if it had not been stopped."""
+    """A random generator per step, so that a resumed stage continues as if it had not stopped."""
     return np.random.default_rng([*stage.encode(), seed, step])
 
 
@@ -32,23 +32,23 @@ def draw(random: np.random.Generator, recipe: Recipe) -> Clip:
 
 
 def square(picture: NDArray[np.uint8]) -> Tensor:
-    """As the engine shows a picture to the model: shape (3, SIDE, SIDE)."""
+    """A picture as the engine preprocesses it for the model: shape (3, SIDE, SIDE)."""
     return preprocess_image(picture, SIDE, CPU)[0]
 
 
 def fine(masks: NDArray[np.bool_], side: int = FINE) -> Tensor:
-    """How much of each cell of a grid masks cover: shape (n, side, side), 0 to 1."""
+    """How much of each grid cell the masks cover: shape (n, side, side), 0 to 1."""
     cells = [cv2.resize(mask.view(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA) for mask in masks]
     return torch.from_numpy(np.array(cells, np.float32).reshape(-1, side, side) / 255)
 
 
 def seen(frame: Frame) -> NDArray[np.bool_]:
-    """Which objects are seen, shape (objects,)."""
+    """Which objects are visible, shape (objects,)."""
     there: NDArray[np.bool_] = frame.areas >= SEEN * frame.picture.shape[0] * frame.picture.shape[1]
     return there
 
 
 def boxes(frame: Frame) -> Tensor:
-    """Shape (objects, 4), x0 y0 x1 y1 as shares of the picture; zeros where nothing is seen."""
+    """Shape (objects, 4), x0 y0 x1 y1 as shares of the picture; zeros if not visible."""
     height, width = frame.picture.shape[:2]
     return torch.from_numpy(np.nan_to_num(frame.boxes / (width, height, width, height))).float()

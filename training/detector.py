@@ -1,7 +1,7 @@
-"""Second stage: the detector learns what phrases name, by a set loss (DETR, arXiv:2005.12872, as SAM 3 has it).
+"""Second stage: trains the detector to find what phrases name, with a set loss (DETR, arXiv:2005.12872, as SAM 3 does).
 
-The vision encoder stays as it is. The library's forward answers with the last decoder layer alone; here each layer is
-asked, for DETR's auxiliary losses, and masks, which cost most, are made for some of the rows.
+The vision encoder is frozen. The library's forward returns only the last decoder layer. Here all layers count, for
+DETR's auxiliary losses, and masks, the most expensive part, are computed for some of the rows only.
 """
 
 from pathlib import Path
@@ -23,17 +23,17 @@ from training.model import GRID, WIDTH, WORDS, tokenizer
 
 NAME = "detector"
 PICTURES, PHRASES, MASKED = 12, 3, 5
-"""Pictures in a batch, phrases for each, and rows (a picture with a phrase) whose masks are made."""
+"""Pictures per batch, phrases per picture, and rows (a picture with a phrase) whose masks are computed."""
 RATE = 6e-4
 RECIPE = Recipe(things=(1, 12), radius=(0.06, 0.14), post=0.35)
 NEGATIVE = 0.4
-"""Share of the phrases that name nothing in their picture."""
-QUIET = 0.2
-"""Weight of what queries say where nothing is named: presence says it there."""
+"""Share of the phrases that match nothing in their picture."""
+ABSENT_WEIGHT = 0.2
+"""Weight of the queries' loss where the phrase matches nothing; the presence score covers that case."""
 
 
 class Row(NamedTuple):
-    """What a phrase names in a picture.
+    """The objects in a picture that a phrase matches.
 
     Attributes:
         boxes: shape (n, 4), x0 y0 x1 y1 as shares of the picture.
@@ -44,16 +44,16 @@ class Row(NamedTuple):
     masks: Tensor
 
 
-class Answer(NamedTuple):
-    """Of `layers` decoder layers, r rows and q queries.
+class DetectorOutput(NamedTuple):
+    """The detector's outputs for `layers` decoder layers, r rows and q queries.
 
     Attributes:
         logits: shape (layers, r, q).
         boxes: shape (layers, r, q, 4), centre, width and height.
         presence: shape (layers, r).
-        masks: shape (MASKED, q, FINE, FINE), of the first rows.
-        union: shape (MASKED, FINE, FINE).
-        cells: shape (r, GRID * GRID, WIDTH), the picture as the phrase changes it.
+        masks: shape (MASKED, q, FINE, FINE), for the first rows.
+        union: shape (MASKED, FINE, FINE), all matching objects together.
+        cells: shape (r, GRID * GRID, WIDTH), image features conditioned on the phrase.
     """
 
     logits: Tensor
@@ -65,13 +65,13 @@ class Answer(NamedTuple):
 
 
 def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
-    """Of a model whose vision encoder has learned."""
+    """The stage, for a model whose vision encoder is trained."""
     detector: Any = model.detector_model
-    pointing = nn.Linear(WIDTH, 5)
+    dense_head = nn.Linear(WIDTH, 5)
     tokens = tokenizer()
     encoder = detector.vision_encoder.backbone
     encoder.requires_grad_(False)
-    parts = nn.ModuleDict({"detector": detector, "pointing": pointing})
+    parts = nn.ModuleDict({"detector": detector, "dense_head": dense_head})
     learning = [
         parameter
         for name, parameter in parts.named_parameters()
@@ -82,17 +82,17 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pictures, phrases, rows = _batch(data.random_for(NAME, seed, step))
         read = tokens(phrases, padding=True, return_tensors="pt")
-        answer = _answer(detector, pictures, read["input_ids"], read["attention_mask"])
-        figures = _losses(answer, rows) | {"dense": _dense(pointing(answer.cells), rows)}
+        output = _forward(detector, pictures, read["input_ids"], read["attention_mask"])
+        figures = _losses(output, rows) | {"dense": _dense(dense_head(output.cells), rows)}
         weights = {"class": 2, "box": 5, "giou": 2, "presence": 1, "mask": 10, "dice": 3, "union": 2, "dense": 2}
         total = torch.stack([weight * figures[name] for name, weight in weights.items()]).sum()
         return total, {name: float(torch.as_tensor(value).detach()) for name, value in figures.items()}
 
-    return Stage(NAME, folder, {"detector": detector, "pointing": pointing}, [(learning, RATE)], steps, loss)
+    return Stage(NAME, folder, {"detector": detector, "dense_head": dense_head}, [(learning, RATE)], steps, loss)
 
 
 def _batch(random: np.random.Generator) -> tuple[Tensor, list[str], list[Row]]:
-    """Pictures, and for each PHRASES phrases; rows go through the pictures' first phrases, then their second ones."""
+    """Pictures with PHRASES phrases each; rows: the first phrase of every picture, then the second, and so on."""
     frames = []
     for _ in range(PICTURES):
         clip = data.draw(random, RECIPE)
@@ -109,7 +109,7 @@ def _batch(random: np.random.Generator) -> tuple[Tensor, list[str], list[Row]]:
 
 
 def _phrase(random: np.random.Generator, things: list[Thing], frame: Frame, negative: bool) -> tuple[str, list[int]]:
-    """A phrase, and the objects that are seen of those that it names: none if `negative`, else some if it can be."""
+    """A phrase, and the visible objects that it matches: none if `negative`, otherwise at least one if possible."""
     seen = data.seen(frame)
     if negative and random.random() < 0.25:
         others = WORDS[-12:]
@@ -134,8 +134,8 @@ def _phrase(random: np.random.Generator, things: list[Thing], frame: Frame, nega
     return before + phrase.text(plural=random.random() < 0.4), named
 
 
-def _answer(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) -> Answer:
-    """The library's forward, for several phrases a picture."""
+def _forward(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) -> DetectorOutput:
+    """The library's forward pass, for several phrases per picture."""
     with torch.no_grad():
         hidden = detector.vision_encoder.backbone(pictures).last_hidden_state.mT.unflatten(2, (GRID, GRID))
     neck = detector.vision_encoder.neck
@@ -173,22 +173,22 @@ def _answer(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) -> 
         )
     presence = decoded.presence_logits.squeeze(-1)
     masks, union = drawn.pred_masks.float(), drawn.semantic_seg.float()[:, 0]
-    return Answer(logits, boxes, presence, masks, union, encoded.last_hidden_state)
+    return DetectorOutput(logits, boxes, presence, masks, union, encoded.last_hidden_state)
 
 
-def _losses(answer: Answer, rows: list[Row]) -> dict[str, Tensor]:
+def _losses(output: DetectorOutput, rows: list[Row]) -> dict[str, Tensor]:
     count = max(1, sum(len(row.boxes) for row in rows))
     some = torch.tensor([float(len(row.boxes) > 0) for row in rows])
     figures = dict.fromkeys(("class", "box", "giou", "presence"), torch.zeros(()))
-    for logits, boxes, presence in zip(answer.logits, answer.boxes, answer.presence, strict=True):
+    for logits, boxes, presence in zip(output.logits, output.boxes, output.presence, strict=True):
         corners = _corners(boxes)
         matched = [_match(logits[index], corners[index], row) for index, row in enumerate(rows)]
         at, query = (torch.tensor(list(part), dtype=torch.long) for part in _pairs(matched))
         truth = torch.cat([row.boxes[theirs] for row, (_, theirs) in zip(rows, matched, strict=True)])
         target = torch.zeros_like(logits)
         target[at, query] = 1
-        quiet = torch.where(some > 0, 1.0, QUIET)[:, None]
-        figures["class"] = figures["class"] + (focal(logits, target) * quiet).sum() / count
+        weight = torch.where(some > 0, 1.0, ABSENT_WEIGHT)[:, None]
+        figures["class"] = figures["class"] + (focal(logits, target) * weight).sum() / count
         found = corners[at, query]
         figures["box"] = figures["box"] + (boxes[at, query] - _centred(truth)).abs().sum() / count
         figures["giou"] = figures["giou"] + (1 - generalised_iou(found, truth)).sum() / count
@@ -199,7 +199,7 @@ def _losses(answer: Answer, rows: list[Row]) -> dict[str, Tensor]:
         for query, theirs in zip(*matched[row], strict=True)
     ]
     if drawn:
-        masks = torch.stack([answer.masks[row, query] for row, query, _ in drawn])
+        masks = torch.stack([output.masks[row, query] for row, query, _ in drawn])
         truth = torch.stack([mask for *_, mask in drawn])
         figures["mask"] = (
             functional.binary_cross_entropy_with_logits(masks, truth) + 0.1 * balanced(masks, truth).mean()
@@ -209,18 +209,18 @@ def _losses(answer: Answer, rows: list[Row]) -> dict[str, Tensor]:
     else:
         figures["mask"] = figures["dice"] = torch.zeros(())
     union = torch.stack([row.masks.sum(0).clamp(max=1) for row in rows[:MASKED]])
-    figures["union"] = functional.binary_cross_entropy_with_logits(answer.union, union)
-    figures["union"] = figures["union"] + 0.2 * (balanced(answer.union, union) + dice(answer.union, union)).mean()
-    best = answer.logits[-1].sigmoid() * answer.presence[-1].sigmoid()[:, None] > 0.5
+    figures["union"] = functional.binary_cross_entropy_with_logits(output.union, union)
+    figures["union"] = figures["union"] + 0.2 * (balanced(output.union, union) + dice(output.union, union)).mean()
+    best = output.logits[-1].sigmoid() * output.presence[-1].sigmoid()[:, None] > 0.5
     right = (best & (target > 0)).sum()
     figures["precision"], figures["recall"] = right / best.sum().clamp(min=1), right / count
-    figures["present"] = ((answer.presence[-1] > 0) == (some > 0)).float().mean()
+    figures["present"] = ((output.presence[-1] > 0) == (some > 0)).float().mean()
     return figures
 
 
 @torch.no_grad()
 def _match(logits: Tensor, corners: Tensor, row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and the objects that they are to find, as many of each."""
+    """Matched pairs: indices of queries, and of the objects that they have to find."""
     cost = 5 * torch.cdist(_centred(corners), _centred(row.boxes), p=1) - 2 * logits.sigmoid()[:, None]
     cost = cost - 2 * generalised_iou(corners[:, None], row.boxes[None])
     return linear_sum_assignment(torch.nan_to_num(cost, 1e3).numpy())  # type: ignore[no-any-return]
@@ -232,7 +232,7 @@ def _pairs(matched: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[int], lis
 
 
 def _dense(found: Tensor, rows: list[Row]) -> Tensor:
-    """Of every cell: does it lie on something named, and where is its box. A head for it is thrown away afterwards."""
+    """An auxiliary loss: whether a cell lies on a matching object, and its box. Its head is discarded later."""
     places = (torch.arange(GRID) + 0.5) / GRID
     here = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1).flatten(0, 1)
     on, truth = torch.zeros(len(rows), GRID * GRID), torch.zeros(len(rows), GRID * GRID, 4)

@@ -1,4 +1,4 @@
-"""A stage of training: its steps, its checkpoints, its curves."""
+"""A training stage: its steps, checkpoints and log."""
 
 import json
 import time
@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WARM, COOL = 0.02, 0.35
-"""Shares of the steps in which the learning rate rises to its height, and falls to nothing at the end."""
-EVERY = 25
-"""Steps from one line of the log to the next."""
-KEEP = 200
-"""Steps from one checkpoint to the next."""
+WARMUP, DECAY = 0.02, 0.35
+"""Shares of the steps in which the learning rate rises at the start and falls at the end."""
+LOG_INTERVAL = 25
+"""Steps between lines of the log."""
+CHECKPOINT_INTERVAL = 200
+"""Steps between checkpoints."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained, and for how long.
+    """What to train, and for how long.
 
     Attributes:
-        name: of its files.
-        folder: where they are.
-        parts: modules whose weights are the result.
-        rates: learning rates of groups of parameters.
-        steps: how many.
-        loss: from the step's number to the loss and to figures for the log.
+        name: of its files, without suffix.
+        folder: of its files.
+        parts: the modules to save, by name.
+        rates: groups of parameters with their learning rates.
+        steps: total number of steps.
+        loss: maps the step number to the loss and to metrics for the log.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Stage:
     loss: Callable[[int], tuple[Tensor, dict[str, float]]]
 
     def run(self) -> None:
-        """Train to the end, from the last checkpoint if there is one."""
+        """Train to the last step, resuming from the last checkpoint if there is one."""
         groups: list[dict[str, Any]] = [
-            {"params": list(parameters), "lr": rate, "height": rate} for parameters, rate in self.rates
+            {"params": list(parameters), "lr": rate, "peak_lr": rate} for parameters, rate in self.rates
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-3, betas=(0.9, 0.99))
         parameters = [parameter for group in groups for parameter in group["params"]]
@@ -49,7 +49,7 @@ class Stage:
         began, mean = time.monotonic(), dict[str, float]()
         while step < self.steps:
             for group in optimizer.param_groups:
-                group["lr"] = group["height"] * self._share(step)
+                group["lr"] = group["peak_lr"] * self._lr_factor(step)
             loss, figures = self.loss(step)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -59,14 +59,14 @@ class Stage:
             step += 1
             for key, value in {"loss": float(loss.detach()), "norm": float(norm), **figures}.items():
                 mean[key] = 0.95 * mean.get(key, value) + 0.05 * value
-            if step % EVERY == 0:
+            if step % LOG_INTERVAL == 0:
                 line = {"step": step, "minutes": round((time.monotonic() - began) / 60, 2)}
                 line |= {key: round(value, 4) for key, value in mean.items()}
                 print(self.name, json.dumps(line), flush=True)
                 with self._log.open("a") as log:
                     log.write(json.dumps(line) + "\n")
-            if step % KEEP == 0 or step == self.steps:
-                self._keep(optimizer, step)
+            if step % CHECKPOINT_INTERVAL == 0 or step == self.steps:
+                self._save(optimizer, step)
 
     @property
     def _log(self) -> Path:
@@ -76,10 +76,10 @@ class Stage:
     def _path(self) -> Path:
         return self.folder / f"{self.name}.pt"
 
-    def _share(self, step: int) -> float:
-        return min(1.0, (step + 1) / (WARM * self.steps), (self.steps - step) / (COOL * self.steps))
+    def _lr_factor(self, step: int) -> float:
+        return min(1.0, (step + 1) / (WARMUP * self.steps), (self.steps - step) / (DECAY * self.steps))
 
-    def _keep(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         saved: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         unfinished = self._path.with_suffix(".unfinished")
         torch.save({"parts": saved, "optimizer": optimizer.state_dict(), "step": step}, unfinished)
@@ -96,6 +96,6 @@ class Stage:
         return int(saved["step"])
 
     def load(self, parts: Mapping[str, Any]) -> None:
-        """Take weights of a checkpoint."""
+        """Load the weights of a checkpoint."""
         for name, part in self.parts.items():
             part.load_state_dict(parts[name])

@@ -1,4 +1,4 @@
-"""The model's size and shape, its tokenizer, and the weights that it starts from."""
+"""The model's configuration, its tokenizer, and its initial weights."""
 
 import math
 from pathlib import Path
@@ -12,31 +12,31 @@ from transformers import CLIPTokenizer, Sam3VideoConfig, Sam3VideoModel
 from shapes import COLOURS, SHAPES
 
 SIDE, PATCH = 168, 14
-"""Pixels along the model's square picture, and along a patch of it."""
+"""Sides of the model's square input and of a patch, in pixels."""
 GRID = SIDE // PATCH
 FINE = 4 * GRID
-"""Cells along a mask, and along the finest level of the pyramid."""
+"""Side of a mask and of the finest level of the feature pyramid, in cells."""
 WIDTH = 128
-"""Channels of pyramid, detector and tracker. A multiple of 64 and more than that: memory attention asks for it."""
+"""Channels of pyramid, detector and tracker. Memory attention needs a multiple of 64 above 64."""
 DEEP = 192
 """Channels of the vision encoder."""
 TEXT = 64
 QUERIES = 5
-"""Objects that the detector can find: as many squared."""
+"""Side of the grid of the detector's queries; it finds at most QUERIES**2 objects."""
 TOKENS = 32
-"""A phrase at most, with its two ends."""
+"""Maximum number of tokens of a phrase, including start and end."""
 WORDS = (
     *COLOURS,
     *(word for shape in (*SHAPES, "shape", "object") for word in (shape, f"{shape}s")),
     *("a", "an", "the", "all", "and", "of", "every"),
     *("orange", "purple", "white", "black", "pink", "grey", "person", "people", "car", "dog", "cat", "ball"),
 )
-"""Known words; any other is spelt."""
+"""Words with a token of their own; others are spelt in letters."""
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def config() -> Sam3VideoConfig:
-    """SAM 3's own architecture, a hundredth as large."""
+    """The architecture of SAM 3 at about a hundredth of its size."""
     levels = [[FINE, FINE], [2 * GRID, 2 * GRID], [GRID, GRID]]
     vision = {
         "model_type": "sam3_vision_model",
@@ -117,10 +117,10 @@ def config() -> Sam3VideoConfig:
 
 
 def start(seed: int) -> Sam3VideoModel:
-    """Weights that pass a signal on.
+    """Create the model with initial weights that preserve the scale of the signal.
 
-    The library draws them all with a standard deviation of 0.02: at this width every layer then damps what goes
-    through it four- to fivefold, and training does not begin for long.
+    The library draws all weights with a standard deviation of 0.02. At this width, each layer then damps its input
+    four- to fivefold, and training takes long to start.
     """
     torch.manual_seed(seed)
     model = Sam3VideoModel(config())
@@ -145,7 +145,7 @@ def start(seed: int) -> Sam3VideoModel:
 
 def _start_tracker(tracker: Any) -> None:
     decoder, prompts = tracker.mask_decoder, tracker.prompt_encoder
-    # One table of places in SAM; a fresh model of the library has two, in which a click is nowhere in the picture.
+    # SAM has one table of positions. A new model of the library has two, so clicks would match no place in the picture.
     prompts.shared_embedding.positional_embedding.copy_(tracker.shared_image_embedding.positional_embedding)
     tokens = (decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token)
     for embedding in (*tokens, prompts.point_embed, prompts.not_a_point_embed):
@@ -160,28 +160,28 @@ def _start_tracker(tracker: Any) -> None:
         parameter.normal_(0, 0.2)
     for head in decoder.output_hypernetworks_mlps:
         [module for module in head.modules() if isinstance(module, nn.Linear)][-1].weight.mul_(0.3)
-    # Tokens and places look for their like from the start, so that a click is felt where it lies: drawn apart, the two
-    # projections leave all clicks of a picture alike for thousands of pictures.
+    # Queries and keys start with equal projections, so tokens attend to similar positions and a click has an effect at
+    # its place. With independent ones, all clicks in a picture look alike for thousands of pictures.
     for name, attention in decoder.transformer.named_modules():
         if name.endswith(("_token_to_image", "_image_to_token")):
             attention.q_proj.weight.mul_(1.4)
             attention.k_proj.weight.copy_(attention.q_proj.weight)
     _start_memory(tracker)
-    # Where a given mask is 0 a norm would divide by nothing, and its gradient drown all others.
+    # Where a prompt mask is 0, a norm would divide by zero, and its gradient would dominate all others.
     for layer in (prompts.mask_embed.conv1, prompts.mask_embed.conv2):
         layer.bias.normal_(0, 0.5)
     prompts.mask_embed.conv3.weight.mul_(0.3)
-    # A mask given as a prompt begins as its own average.
+    # A mask prompt starts as its own average.
     tracker.mask_downsample.weight.fill_(1 / tracker.mask_downsample.weight[0].numel())
     tracker.mask_downsample.bias.zero_()
 
 
 def _start_memory(tracker: Any) -> None:
-    """Let memory say from the start where the object was, and memory attention look for it around there.
+    """Initialise the memory to encode where the object was, and memory attention to search around that place.
 
-    Drawn at random, the mask is a hundredth of a memory, and attention looks everywhere. Queries and keys get one
-    constant part, in the pairs of channels that rotary position encoding turns by more than 0.1 a cell: their product
-    is greatest where both are at one place, and falls to nothing within three cells.
+    With random weights, the mask is a hundredth of a memory, and attention is uniform. Here queries and keys get a
+    constant component in the channel pairs that rotary position encoding turns by more than 0.1 per cell. Their
+    product is largest at the same place, and falls to zero within three cells.
     """
     encoder = tracker.memory_encoder
     encoder.feature_projection.weight.mul_(0.1)
@@ -200,7 +200,7 @@ def _start_detector(detector: Any) -> None:
     detector.mask_decoder.mask_embedder.layers[-1].weight.mul_(0.1)
     decoder = detector.detr_decoder
     decoder.presence_token.weight.normal_(0, 0.7)
-    # Queries begin on a grid and look around them; the library begins all of them in the picture's middle.
+    # Queries start on a grid; in the library, all of them start in the middle of the picture.
     places = (torch.arange(QUERIES) + 0.5) / QUERIES
     down, across = torch.meshgrid(places, places, indexing="ij")
     size = torch.full_like(across, 0.2)
@@ -211,22 +211,22 @@ def _start_detector(detector: Any) -> None:
 
 
 def vocabulary() -> dict[str, int]:
-    """Tokens of a CLIP tokenizer to whom every known word is one."""
+    """The vocabulary of a CLIP tokenizer in which each of `WORDS` is one token."""
     letters = _letters()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in _merges())]
     return {token: index for index, token in enumerate([*dict.fromkeys(tokens), BOS, EOS])}
 
 
 def tokenizer() -> CLIPTokenizer:
-    """The library's tokenizer with that vocabulary."""
-    make: Any = CLIPTokenizer  # Whose annotations leave out what it takes.
+    """The library's tokenizer with `vocabulary`."""
+    make: Any = CLIPTokenizer  # Its annotations lack these arguments.
     special = {"unk_token": EOS, "bos_token": BOS, "eos_token": EOS, "pad_token": EOS}
     made: CLIPTokenizer = make(vocab=vocabulary(), merges=_merges(), model_max_length=TOKENS, **special)
     return made
 
 
 def save(model: Sam3VideoModel, folder: Path) -> None:
-    """Write a folder in the hub's layout, its weights in half precision."""
+    """Write a folder in the hub's layout, with the weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -237,7 +237,7 @@ def save(model: Sam3VideoModel, folder: Path) -> None:
 
 
 def _letters() -> list[str]:
-    """What GPT-2 and CLIP write for the 256 bytes, printable ones first."""
+    """The characters that GPT-2 and CLIP use for the 256 bytes, printable ones first."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = 256 - len(printable)
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(others)]

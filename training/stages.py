@@ -1,4 +1,4 @@
-"""The three stages in their order, and what becomes of their checkpoints."""
+"""The three stages in order, and the model assembled from their checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,31 @@ from training.model import start
 
 
 def encode(folder: Path, seed: int, steps: int) -> None:
-    """Train the vision encoder, and keep it scaled as the rest wants it."""
-    kept = folder / "encoder.pt"
-    if kept.exists():
+    """Train the vision encoder and save it, normalised for the other stages."""
+    path = folder / "encoder.pt"
+    if path.exists():
         return
     model = start(seed)
     backbone.stage(model, folder, steps, seed).run()
     backbone.normalise(model, seed)
-    torch.save(_backbone(model).state_dict(), kept)
+    torch.save(_backbone(model).state_dict(), path)
 
 
 def train(name: str, folder: Path, seed: int, steps: int) -> None:
-    """Train detector or tracker, on one core."""
+    """Train the detector or the tracker, on one core."""
     torch.set_num_threads(1)
     stage = {detector.NAME: detector.stage, tracker.NAME: tracker.stage}[name]
     stage(_with_encoder(folder, seed), folder, steps, seed).run()
 
 
 def assembled(folder: Path, seed: int) -> Sam3VideoModel:
-    """The model of the last checkpoints."""
+    """Assemble the model from the last checkpoints."""
     model = _with_encoder(folder, seed)
-    found = torch.load(folder / f"{detector.NAME}.pt", weights_only=True)["parts"]
-    model.detector_model.load_state_dict(found["detector"])
-    followed = torch.load(folder / f"{tracker.NAME}.pt", weights_only=True)["parts"]
-    model.tracker_model.load_state_dict(followed["tracker"])
-    model.tracker_neck.load_state_dict(followed["neck"])
+    trained_detector = torch.load(folder / f"{detector.NAME}.pt", weights_only=True)["parts"]
+    model.detector_model.load_state_dict(trained_detector["detector"])
+    trained_tracker = torch.load(folder / f"{tracker.NAME}.pt", weights_only=True)["parts"]
+    model.tracker_model.load_state_dict(trained_tracker["tracker"])
+    model.tracker_neck.load_state_dict(trained_tracker["neck"])
     return model
 
 

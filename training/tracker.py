@@ -1,8 +1,8 @@
-"""Third stage: the tracker learns from clicks, boxes and masks, and through time with its memory.
+"""Third stage: trains the tracker on clicks, boxes and masks, and over time with its memory.
 
-It is trained through the engine's own tracker and the engine's own choice of memories, so that it learns what it will
-be asked. Two things differ: whether an object is there is taken from the truth, where a wrong guess would cut the
-gradient, and what the mask decoder says is kept for the loss before that.
+It uses the engine's own tracker and selection of memories, so training matches inference. There are two differences.
+Whether an object is present comes from the truth, because a wrong prediction would cut the gradient. The outputs of the
+mask decoder are kept for the loss.
 """
 
 from dataclasses import dataclass
@@ -34,68 +34,70 @@ RECIPES = (
     Recipe(things=(1, 3), strays=0.3, blinks=0.3),
 )
 SHARES = (0.45, 0.2, 0.35)
-"""How often each recipe is drawn from."""
+"""Probability of each recipe."""
 OBJECTS = 4
-"""Of a clip, at most."""
+"""Maximum number of objects per clip."""
 
 
 class Lesson(NamedTuple):
-    """What a step is made of: so many clips of so many frames.
+    """The contents of a step.
 
     Attributes:
         until: the share of all steps after which the next lesson begins.
-        masks: masks are given, too, and corrected. Before clicks and boxes are understood they only disturb.
-        told: how often a frame is remembered as it truly was, instead of as it was found: from bad memories nothing is
-            learned about memory.
+        clips: number of clips.
+        frames: frames per clip.
+        masks: whether to prompt with masks and correct them. Before it understands clicks and boxes, they only disturb.
+        teacher_forcing: how often the true mask is remembered instead of the predicted one. Bad memories teach
+            nothing about memory.
     """
 
     until: float
     clips: int
     frames: int
     masks: bool = True
-    told: float = 0.0
+    teacher_forcing: float = 0.0
 
 
 LESSONS = (
     Lesson(0.1, 6, 1, masks=False),
     Lesson(0.18, 6, 1),
-    Lesson(0.36, 3, 4, told=0.7),
-    Lesson(0.5, 2, 6, told=0.2),
-    Lesson(1.0, 2, 8, told=0.05),
+    Lesson(0.36, 3, 4, teacher_forcing=0.7),
+    Lesson(0.5, 2, 6, teacher_forcing=0.2),
+    Lesson(1.0, 2, 8, teacher_forcing=0.05),
 )
 
 
 class Learner(Tracker):
-    """The engine's tracker, told whether objects are there, and keeping what its mask decoder proposes.
+    """The engine's tracker, which is told whether objects are present and keeps the outputs of its mask decoder.
 
     Attributes:
-        there: of the objects of the next call, shape (n,), bool.
-        said: the last call's masks (n, k, h, w), expected IoUs (n, k) and scores (n,).
+        present: whether each object of the next call is present, shape (n,), bool.
+        outputs: the last call's masks (n, k, h, w), expected IoUs (n, k) and scores (n,).
     """
 
     memory_dtype = torch.float32
 
     def __init__(self, model: Sam3VideoModel) -> None:
         super().__init__(model)
-        self.there = torch.ones(0, dtype=torch.bool)
-        self.said: tuple[Tensor, Tensor, Tensor]
+        self.present = torch.ones(0, dtype=torch.bool)
+        self.outputs: tuple[Tensor, Tensor, Tensor]
 
     def _select_best_masks(
         self, logits: Tensor, iou_scores: Tensor, tokens: Tensor, object_scores: Tensor
     ) -> MaskPrediction:
-        self.said = logits.float(), iou_scores.float(), object_scores.float()
-        return super()._select_best_masks(logits, iou_scores, tokens, torch.where(self.there, 10.0, -10.0))
+        self.outputs = logits.float(), iou_scores.float(), object_scores.float()
+        return super()._select_best_masks(logits, iou_scores, tokens, torch.where(self.present, 10.0, -10.0))
 
 
 @dataclass
 class Film:
-    """A part of a clip, and the objects of it that are tracked.
+    """A part of a clip, and the objects to track in it.
 
     Attributes:
-        hidden: what the vision encoder makes of its frames, shape (frames, positions, width).
-        fine: shape (frames, n, FINE, FINE), how much of each cell the objects cover.
-        shown: shape (frames, n), pixels of each that are seen, as a share of the picture.
-        first: masks on the first frame, at the picture's own size, shape (n, height, width).
+        hidden: output of the vision encoder, shape (frames, positions, width).
+        fine: shape (frames, n, FINE, FINE), how much of each cell each object covers.
+        shown: shape (frames, n), visible pixels of each object, as a share of the picture.
+        first: masks on the first frame, in the size of the picture, shape (n, height, width).
     """
 
     hidden: Tensor
@@ -105,7 +107,7 @@ class Film:
 
 
 def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
-    """Of a model whose vision encoder has learned."""
+    """The stage, for a model whose vision encoder is trained."""
     encoder: Any = model.detector_model.vision_encoder.backbone
     encoder.requires_grad_(False)
     parts = {"tracker": model.tracker_model, "neck": model.tracker_neck}
@@ -115,16 +117,16 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         random = data.random_for(NAME, seed, step)
         lesson = next(lesson for lesson in LESSONS if step < lesson.until * steps or lesson is LESSONS[-1])
-        course = Course(model, random)
+        step_loss = StepLoss(model, random)
         for _ in range(lesson.clips):
-            course.follow(_film(encoder, random, lesson.frames), lesson)
-        return course.loss / lesson.clips, course.figures()
+            step_loss.add_film(_film(encoder, random, lesson.frames), lesson)
+        return step_loss.loss / lesson.clips, step_loss.figures()
 
     return Stage(NAME, folder, parts, [(learning, RATE)], steps, loss)
 
 
 def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
-    """Some frames of a clip in which something happens: of three, the one where most is hidden meanwhile."""
+    """Some frames of a clip, usually the one of three candidates in which visibility changes most."""
     films = []
     for _ in range(3 if frames > 1 else 1):
         clip = data.draw(random, RECIPES[int(random.choice(len(RECIPES), p=SHARES))])
@@ -140,7 +142,7 @@ def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
     candidates = np.flatnonzero(areas[0] > 2 * data.SEEN)
     if not len(candidates):
         return _film(encoder, random, frames)
-    # Those that something happens to first.
+    # Objects whose visibility changes most come first.
     order = sorted(candidates, key=lambda row: areas[:, row].min() / areas[0, row] + 0.3 * random.random())[:OBJECTS]
     with torch.no_grad():
         hidden = encoder(torch.stack([data.square(frame.picture) for frame in seen])).last_hidden_state
@@ -149,7 +151,7 @@ def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
 
 
 def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
-    """Roughly how much of each object is seen, shape (frames, objects): from the middle of each, without drawing."""
+    """Roughly how visible each object is, shape (frames, objects), estimated from the centres, without drawing."""
     width, height = clip.recipe.size
     shares = np.ones((len(frames), len(clip.things)))
     for at, frame in enumerate(frames):
@@ -165,8 +167,8 @@ def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
     return shares
 
 
-class Course:
-    """A step's losses, summed over its films."""
+class StepLoss:
+    """The loss of a step, summed over its films."""
 
     def __init__(self, model: Sam3VideoModel, random: np.random.Generator) -> None:
         self._model, self._random = model, random
@@ -176,10 +178,10 @@ class Course:
         self._seen: dict[str, list[float]] = {}
 
     def figures(self) -> dict[str, float]:
-        """Means of what was seen, for the log."""
+        """The mean of each metric, for the log."""
         return {key: float(np.mean(values)) for key, values in self._seen.items() if values}
 
-    def follow(self, film: Film, lesson: Lesson) -> None:
+    def add_film(self, film: Film, lesson: Lesson) -> None:
         """Prompt a film's objects on its first frame and track them to its last one, with corrections."""
         frames, count = film.fine.shape[:2]
         memories = [MemoryBank() for _ in range(count)]
@@ -189,11 +191,13 @@ class Course:
         corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.8 else -1
         for frame in range(frames):
             view = ImageFeatures(self._model, film.hidden[frame : frame + 1], {})
-            self._learner.there = film.shown[frame] >= data.SEEN
+            self._learner.present = film.shown[frame] >= data.SEEN
             if frame == 0:
                 loss = self._prompt(view, film, memories, lesson.masks)
             else:
-                loss = self._track(view, film, memories, frame, told=self._random.random() < lesson.told)
+                loss = self._track(
+                    view, film, memories, frame, use_truth=self._random.random() < lesson.teacher_forcing
+                )
                 if frame == corrected and count > 1:
                     loss = loss + self._correct(view, film, memories, frame)
             total = total + loss
@@ -202,14 +206,14 @@ class Course:
         self.loss = self.loss + total / frames * (1 if frames > 1 else 1.5)
 
     def _prompt(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], masks: bool) -> Tensor:
-        """The first frame: clicks, box and mask are asked about, and what one of them gives is remembered."""
+        """The first frame: prompt with clicks, a box and a mask, and remember the result of one of them."""
         random, learner = self._random, self._learner
         kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
         loss = torch.zeros(())
         if masks:
             found, features = learner.use_masks(view, (film.fine[0] > random.uniform(0.3, 0.6)).float())
             loss = loss + self._loss(film, 0, "given")
-        # A picture is costly to see and cheap to ask about: what is not remembered is asked, too.
+        # Encoding a picture is expensive and prompting is cheap, so train on the other prompts as well.
         for asked in ("click", "box"):
             clicked, remembered = learner.prompt_batch(view, *self._points(film, asked), None, None, self._reach)
             loss = loss + self._loss(film, 0, asked)
@@ -229,38 +233,40 @@ class Course:
             )
         return loss
 
-    def _track(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int, told: bool) -> Tensor:
+    def _track(
+        self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int, use_truth: bool
+    ) -> Tensor:
         learner = self._learner
         found = self._found(view, memories, frame)
         loss = self._loss(film, frame, "track")
-        logits = film.fine[frame] * 20 - 10 if told else found.logits
+        logits = film.fine[frame] * 20 - 10 if use_truth else found.logits
         features = learner.encode_memory(view, logits, found.object_scores, full_size=True)
         for row, one in enumerate(memories):
-            score = 10.0 if learner.there[row] else -10.0
-            quality = float(found.eff_iou_scores[row].detach()) if learner.there[row] else 0.0
+            score = 10.0 if learner.present[row] else -10.0
+            quality = float(found.eff_iou_scores[row].detach()) if learner.present[row] else 0.0
             one.directions[False].non_cond_frames[frame] = FrameMemory(
                 features[row], found.object_pointers[row], found.logits[row].detach(), score, quality
             )
         return loss
 
     def _found(self, view: ImageFeatures, memories: list[MemoryBank], frame: int) -> MaskPrediction:
-        """As `Tracker.track`, which orders objects by how much is remembered of them: here, with what is there."""
+        """Track in groups of equally many memories, as `Tracker.track` does, with `present` for each group."""
         histories = [one.select(frame, False, self._reach) for one in memories]
-        there, groups, parts, said = self._learner.there, group_by_frame_count(histories), [], []
+        present, groups, parts, outputs = self._learner.present, group_by_frame_count(histories), [], []
         for rows in groups:
-            self._learner.there = there[rows]
+            self._learner.present = present[rows]
             parts.append(self._learner.track(view, [histories[row] for row in rows], self._reach))
-            said.append(self._learner.said)
+            outputs.append(self._learner.outputs)
         back = torch.tensor([row for rows in groups for row in rows]).argsort()
-        self._learner.there = there
-        logits, quality, scores = (torch.cat(values)[back] for values in zip(*said, strict=True))
-        self._learner.said = logits, quality, scores
+        self._learner.present = present
+        logits, quality, scores = (torch.cat(values)[back] for values in zip(*outputs, strict=True))
+        self._learner.outputs = logits, quality, scores
         return MaskPrediction(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
 
     def _correct(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int) -> Tensor:
-        """Clicks on a tracked frame, of objects that two by two are taken for each other, or simply as they are."""
+        """Correct a tracked frame with clicks; often the objects have swapped memories, as after a mix-up."""
         learner, count = self._learner, len(memories)
-        rows = [row for row in range(count) if learner.there[row]]
+        rows = [row for row in range(count) if learner.present[row]]
         if len(rows) < 2:
             return torch.zeros(())
         taken = dict(zip(rows, rows, strict=True))
@@ -275,10 +281,10 @@ class Course:
         points = torch.tensor([[point] for point, _ in clicks])
         labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
         histories = [memories[row].select(frame, False, self._reach) for row in rows]
-        there = learner.there
+        present = learner.present
         loss = torch.zeros(())
         for group in group_by_frame_count(histories):
-            learner.there = there[[rows[at] for at in group]]
+            learner.present = present[[rows[at] for at in group]]
             found, features = learner.prompt_batch(
                 view, points[group], labels[group], previous[group], [histories[at] for at in group], self._reach
             )
@@ -289,33 +295,33 @@ class Course:
                 one.cond_frames[frame] = FrameMemory(
                     features[index], found.object_pointers[index], found.logits[index], 10.0
                 )
-        learner.there = there
+        learner.present = present
         return loss
 
     def _loss(self, film: Film, frame: int, kind: str, rows: list[int] | None = None) -> Tensor:
-        """Of what the mask decoder has just said; all its masks are asked for the same, since prompts here mean one."""
-        logits, quality, scores = self._learner.said
+        """The loss of the last outputs. All masks have the same target, since prompts are unambiguous."""
+        logits, quality, scores = self._learner.outputs
         truth, share = film.fine[frame], film.shown[frame]
         if rows is not None:
             truth, share = truth[rows], share[rows]
-        there, gone = share >= data.SEEN, share == 0
+        present, gone = share >= data.SEEN, share == 0
         truth = truth[:, None].expand_as(logits)
         wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
         right = overlap(logits, truth)
         masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth)
         masks = masks + 0.5 * (quality - right).abs()
-        loss = (masks.mean(1) * there).sum() / max(1, len(there))
-        weight = there.float() + 2 * gone
-        presence = functional.binary_cross_entropy_with_logits(scores, there.float(), reduction="none")
-        loss = loss + (presence * weight).sum() / max(1, len(there))
-        self._seen.setdefault(kind, []).extend(right[:, 0][there].tolist())
+        loss = (masks.mean(1) * present).sum() / max(1, len(present))
+        weight = present.float() + 2 * gone
+        presence = functional.binary_cross_entropy_with_logits(scores, present.float(), reduction="none")
+        loss = loss + (presence * weight).sum() / max(1, len(present))
+        self._seen.setdefault(kind, []).extend(right[:, 0][present].tolist())
         if kind == "track":
-            self._seen.setdefault("seen", []).extend((scores[there] > 0).float().tolist())
+            self._seen.setdefault("seen", []).extend((scores[present] > 0).float().tolist())
             self._seen.setdefault("gone", []).extend((scores[gone] <= 0).float().tolist())
         return loss
 
     def _points(self, film: Film, kind: str) -> tuple[Tensor, Tensor]:
-        """Of every object, as many: a click and sometimes others on and beside it, or a box."""
+        """Points of each object, equally many: a click and sometimes others on and off the object, or a box."""
         more = int(self._random.integers(0, 3)) if self._random.random() < 0.3 else 0
         signs = [1, *self._random.integers(0, 2, more)]
         points, labels = [], []
@@ -334,23 +340,23 @@ class Course:
         return torch.tensor(np.array(points), dtype=torch.float32), torch.tensor(np.array(labels), dtype=torch.int32)
 
     def _click(self, truth: Tensor, logits: Tensor) -> tuple[tuple[float, float], int]:
-        """Where a person would click to correct a mask, in the model's pixels, and 1 for "on it" or 0 for "not on it".
+        """Where a person would click to correct a mask, in the model's pixels, and the label: 1 positive, 0 negative.
 
-        On what is missing of the object, or beside it where little is missing and more is too much.
+        On a missing part of the object, or on the surplus if that is much larger.
         """
         there: NDArray[np.bool_] = truth.numpy() > 0.5
         found: NDArray[np.bool_] = logits.detach().numpy() > 0
         missing, surplus = there & ~found, found & ~there
         positive = missing.sum() >= 0.3 * surplus.sum() or not surplus.any()
         area = np.asarray((missing if missing.any() else there) if positive else surplus)
-        if not area.any():  # Too little of it to fill a cell.
+        if not area.any():  # The object is too small to fill a cell.
             area = np.asarray(truth.numpy() >= truth.max().item())
         x, y = _spot(self._random, area)
         return (x * SIDE / FINE, y * SIDE / FINE), int(positive)
 
 
 def _spot(random: np.random.Generator, area: NDArray[np.bool_]) -> tuple[float, float]:
-    """A place in an area, rather inside than at its border: x, y."""
+    """A random place in an area, away from its border: x, y."""
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     ys, xs = np.nonzero(depth >= depth.max() * random.uniform(0.3, 1.0))
     chosen = random.integers(len(ys))

@@ -22,7 +22,7 @@ def batch(seed=0):
 def test_its_last_layer_answers_as_the_library_does(model):
     pictures, texts, _ = batch()
     read = tokenizer()(texts, padding=True, return_tensors="pt")
-    answer = detector._answer(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
+    answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
     for row in (0, 2, detector.PICTURES + 1):
         picture = pictures[row % detector.PICTURES][None]
         ids = tokenizer()([texts[row]], padding="max_length", max_length=32, return_tensors="pt")
@@ -66,7 +66,7 @@ def test_a_right_answer_costs_less_than_a_wrong_one(model):
     pictures, texts, rows = batch(1)
     read = tokenizer()(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        answer = detector._answer(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
+        answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
     logits, boxes = torch.full_like(answer.logits, -9.0), answer.boxes.clone()
     masks, union = torch.full_like(answer.masks, -9.0), torch.full_like(answer.union, -9.0)
     for index, row in enumerate(rows):

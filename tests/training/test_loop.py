@@ -26,7 +26,7 @@ def stage(folder, steps, stop=None):
 
 
 def test_stopped_and_resumed_is_the_same_as_run_through(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "KEEP", 20)
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL", 20)
     through, whole = stage(tmp_path / "a", 60)
     whole.run()
     _, stopped = stage(tmp_path / "b", 60, stop=47)
@@ -50,7 +50,7 @@ def test_it_learns_and_its_curves_are_drawn(tmp_path):
 
 def test_the_rate_rises_stays_and_falls(tmp_path):
     _, whole = stage(tmp_path, 1000)
-    shares = [whole._share(step) for step in range(1000)]
+    shares = [whole._lr_factor(step) for step in range(1000)]
     assert shares[0] < 0.1
     assert shares[100] == shares[600] == 1
     assert shares[650:] == sorted(shares[650:], reverse=True)

@@ -28,7 +28,7 @@ def test_the_learner_sees_what_the_engines_tracker_sees(model, film):
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
     reach = engine.memory_window(64)
     alone = [engine.prompt(view, points[row], labels[row], None, None, reach) for row in range(count)]
-    learner.there = torch.stack([found.object_scores[0] > 0 for found, _ in alone])
+    learner.present = torch.stack([found.object_scores[0] > 0 for found, _ in alone])
     together, features = learner.prompt_batch(view, points, labels, None, None, reach)
     for row, (found, remembered) in enumerate(alone):
         torch.testing.assert_close(together.logits[row], found.logits[0], atol=1e-4, rtol=1e-4)
@@ -43,9 +43,9 @@ def test_a_lesson_teaches_every_part(model, film):
         part.requires_grad_(True)
     total = torch.zeros(())
     for seed in range(2):
-        course = tracker.Course(model, np.random.default_rng(seed))
-        course.follow(film, tracker.Lesson(1.0, 1, 6))
-        total = total + course.loss
+        step_loss = tracker.StepLoss(model, np.random.default_rng(seed))
+        step_loss.add_film(film, tracker.Lesson(1.0, 1, 6))
+        total = total + step_loss.loss
     total.backward()
     untaught = {name for part in parts for name, value in part.named_parameters() if value.grad is None}
     # The library uses neither of them.
@@ -55,13 +55,13 @@ def test_a_lesson_teaches_every_part(model, film):
 def test_the_truth_says_whether_an_object_is_there(model, film):
     learner = tracker.Learner(model)
     count = film.fine.shape[1]
-    learner.there = torch.arange(count) % 2 == 0
+    learner.present = torch.arange(count) % 2 == 0
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
     found, _ = learner.prompt_batch(
         ImageFeatures(model, film.hidden[:1], {}), points, labels, None, None, learner.memory_window(64)
     )
-    assert [(row > -1024).any().item() for row in found.logits] == learner.there.tolist()
-    assert (learner.said[0] > -1024).all()
+    assert [(row > -1024).any().item() for row in found.logits] == learner.present.tolist()
+    assert (learner.outputs[0] > -1024).all()
 
 
 @pytest.mark.parametrize(("kind", "label"), [("missing", 1), ("surplus", 0)])
@@ -72,9 +72,9 @@ def test_a_correction_is_clicked_where_the_mask_is_wrong(model, kind, label):
         found[10:20, 30:40] = 5
     else:
         found[10:20, 10:40] = 5
-    course = tracker.Course(model, np.random.default_rng(0))
+    step_loss = tracker.StepLoss(model, np.random.default_rng(0))
     for _ in range(20):
-        (x, y), sign = course._click(truth, found)
+        (x, y), sign = step_loss._click(truth, found)
         column, row = int(x * FINE / SIDE), int(y * FINE / SIDE)
         assert sign == label
         assert 10 <= row < 20
