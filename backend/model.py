@@ -1,4 +1,4 @@
-"""The ML backend class, for whoever hosts it with label-studio-ml instead of `sam3-backend serve`."""
+"""The ML backend class, to host with label-studio-ml instead of `sam3-backend serve`."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ _service: Service | None = None
 
 
 def shared_service() -> Service:
-    """The process's one service, made when first needed; settings come from the environment.
+    """The service of this process, made when it is first needed; settings come from the environment.
 
     Raises:
-        SettingsError: the settings are wrong, or their engine cannot run here.
+        SettingsError: the settings are invalid, or their engine cannot run here.
     """
     global _service
     with _lock:
@@ -30,24 +30,24 @@ def shared_service() -> Service:
 
 
 class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]
-    """A thin adapter: both lines of label-studio-ml want a subclass, and 2.x makes a new one for every request."""
+    """An adapter: label-studio-ml 1.x and 2.x need a subclass, and 2.x makes a new object for every request."""
 
     def setup(self) -> None:
-        """Tell the 2.x line which model version runs; it calls this at the end of its constructor."""
+        """Set the model version; 2.x calls this at the end of its constructor."""
         if hasattr(self, "set"):
             self.set("model_version", shared_service().model_version)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """As `Service.predict`, for the label config and project that the host was given."""
+        """As `Service.predict`, for the label config and project of the host."""
         xml, project, hostname, token = (
             str(getattr(self, name, None) or "") for name in ("label_config", "project_id", "hostname", "access_token")
         )
-        # Only the 1.x line hands on what Label Studio said at /setup; under 2.x the settings have to say it.
+        # Only 1.x passes on the address and token from /setup; with 2.x they must be in the settings.
         shared_service().connections.connect(project, hostname, token)
         return shared_service().predict(tasks, context, xml, project)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Nothing is learned from annotations."""
+        """Do nothing: the model does not learn from annotations."""
         return {}

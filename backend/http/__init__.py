@@ -1,1 +1,1 @@
-"""The pages in a browser, and what they show as JSON: `status` is of the jobs, `tracks` of a task's tracks."""
+"""The HTTP routes: Label Studio's ML backend protocol, and the pages for the jobs and for a task's tracks."""

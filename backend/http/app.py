@@ -33,10 +33,10 @@ def _add_routes(app: Flask, service: Service) -> None:
     tracks_page.add_tracks_routes(app, service.track_editor)
 
     @app.get("/")
-    def first() -> ResponseReturnValue:
-        answer = jobs_page.page() if serving.wants_page() else health()
-        answer.headers["Vary"] = "Accept"
-        return answer
+    def root() -> ResponseReturnValue:
+        response = jobs_page.page() if serving.wants_page() else health()
+        response.headers["Vary"] = "Accept"
+        return response
 
     @app.get("/health")
     def health() -> Response:
@@ -71,15 +71,15 @@ def _add_routes(app: Flask, service: Service) -> None:
 
     @app.get("/frames/<key>/<int:number>.jpg")
     def frame(key: str, number: int) -> ResponseReturnValue:
-        # No login: browsers ask for pictures without one. The signature names one task's video, and nothing else.
-        answer = Response(service.frame(key, number), mimetype="image/jpeg")
-        answer.headers["Access-Control-Allow-Origin"] = "*"
-        answer.headers["Cache-Control"] = "private, max-age=86400, immutable"
-        return answer
+        # No login: browsers request pictures without one. The signed key is valid for one task's video only.
+        response = Response(service.frame(key, number), mimetype="image/jpeg")
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Cache-Control"] = "private, max-age=86400, immutable"
+        return response
 
     @app.post("/webhook")
     def webhook() -> ResponseReturnValue:
-        # Annotations teach this model nothing; Label Studio only wants to know that it was heard.
+        # The model does not learn from annotations, so other events are only acknowledged.
         body = serving.json_body()
         action, project = _text(body, "action"), body.get("project")
         if action == "START_TRAINING" and isinstance(project, Mapping):
@@ -93,7 +93,7 @@ def _text(body: Mapping[str, Any], key: str) -> str:
 
 
 def _project(body: Mapping[str, Any]) -> str:
-    """Label Studio sends `<id>.<time of creation>`."""
+    """The project's id; Label Studio sends `<id>.<time of creation>`."""
     return str(body.get("project") or "").partition(".")[0]
 
 
@@ -101,25 +101,25 @@ def _authenticate(service: Service) -> ResponseReturnValue | None:
     user, password = service.settings.basic_auth_user, service.settings.basic_auth_pass
     if not user or request.endpoint == "frame":
         return None
-    given = request.authorization
-    right = given is not None and given.type == "basic"
+    login = request.authorization
+    is_valid = login is not None and login.type == "basic"
     for expected, key in ((user, "username"), (password, "password")):
-        value = (given.get(key) if right and given else None) or ""
-        right &= hmac.compare_digest(value.encode(), expected.encode())
-    if right:
+        value = (login.get(key) if is_valid and login else None) or ""
+        is_valid &= hmac.compare_digest(value.encode(), expected.encode())
+    if is_valid:
         return None
-    answer = jsonify({"error": "a user and password are needed: set them in Label Studio's model connection"})
-    answer.headers["WWW-Authenticate"] = 'Basic realm="sam3-backend"'
-    return answer, 401
+    response = jsonify({"error": "a user and password are needed: set them in Label Studio's model connection"})
+    response.headers["WWW-Authenticate"] = 'Basic realm="sam3-backend"'
+    return response, 401
 
 
 def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, BackendError):
         log.warning("%s %s: %s", request.method, request.path, one_line(error))
-        answer: Response = jsonify({"error": str(error)})
+        response: Response = jsonify({"error": str(error)})
         if isinstance(error, Busy):
-            answer.headers["Retry-After"] = str(error.retry_after)
-        return answer, error.status
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response, error.status
     if isinstance(error, HTTPException):
         return jsonify({"error": f"{error.name}: {error.description}"}), error.code or 500
     log.error("%s %s: %s", request.method, request.path, where(error))

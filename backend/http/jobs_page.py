@@ -1,71 +1,47 @@
-"""The status page's JSON: what runs, what waits and what came of it; cancel, go on, metrics."""
-
-from typing import Any, Protocol
+"""The status page: its jobs as JSON, requests to cancel and resume them, and metrics."""
 
 from flask import Flask, Response, jsonify
 from flask.typing import ResponseReturnValue
 
-from backend.http.serving import error_response, refuse_cross_site, uncached
-from backend.http.serving import page_response as read_page
+from backend.http.serving import error_response, page_response, refuse_cross_site, uncached
+from backend.jobs.status import JobStatus
 
 
-class JobsView(Protocol):
-    """What the routes need of the one that knows the jobs; `static/status.js` reads its dicts."""
-
-    def overview(self) -> dict[str, Any]:
-        """The engine, its memory, and the newest jobs, the newest first."""
-
-    def job(self, number: int) -> dict[str, Any] | None:
-        """One job; None: there is none of this number."""
-
-    def cancel(self, number: int) -> bool:
-        """Stop a job and keep what it has computed; False: there is none of this number."""
-
-    def resume(self, number: int) -> bool:
-        """Let a job go on where it stopped; False: there is none of this number."""
-
-    def picture(self, number: int) -> bytes | None:
-        """A job's newest frame with its boxes, as JPEG; None: there is no job or no picture."""
-
-    def metrics(self) -> bytes:
-        """Prometheus' text format, version 0.0.4."""
-
-
-def add_jobs_routes(app: Flask, board: JobsView) -> None:
-    """Everything but the page's own address, which it shares with the health JSON."""
+def add_jobs_routes(app: Flask, status: JobStatus) -> None:
+    """All routes but the page's own address, which it shares with /health."""
 
     @app.get("/jobs")
     def jobs() -> ResponseReturnValue:
-        return uncached(jsonify(board.overview()))
+        return uncached(jsonify(status.overview()))
 
     @app.get("/jobs/<int:number>")
     def job(number: int) -> ResponseReturnValue:
-        found = board.job(number)
-        return _no_job(number) if found is None else uncached(jsonify({"job": found}))
+        content = status.job(number)
+        return _no_job(number) if content is None else uncached(jsonify({"job": content}))
 
     @app.delete("/jobs/<int:number>")
     def cancel(number: int) -> ResponseReturnValue:
-        return refuse_cross_site() or (job(number) if board.cancel(number) else _no_job(number))
+        return refuse_cross_site() or (job(number) if status.cancel(number) else _no_job(number))
 
     @app.post("/jobs/<int:number>/resume")
     def resume(number: int) -> ResponseReturnValue:
-        return refuse_cross_site() or (job(number) if board.resume(number) else _no_job(number))
+        return refuse_cross_site() or (job(number) if status.resume(number) else _no_job(number))
 
     @app.get("/jobs/<int:number>/picture.jpg")
     def picture(number: int) -> ResponseReturnValue:
-        found = board.picture(number)
-        if found is None:
+        content = status.picture(number)
+        if content is None:
             return error_response(404, f"there is no picture of job {number}: GET /jobs says which jobs have one")
-        return uncached(Response(found, mimetype="image/jpeg"))
+        return uncached(Response(content, mimetype="image/jpeg"))
 
     @app.get("/metrics")
     def metrics() -> ResponseReturnValue:
-        return uncached(Response(board.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"))
+        return uncached(Response(status.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"))
 
 
 def page() -> Response:
-    """The status page."""
-    return read_page("index.html")
+    """The status page's HTML."""
+    return page_response("index.html")
 
 
 def _no_job(number: int) -> Response:

@@ -1,4 +1,4 @@
-"""What the pages share: their files, headers that close them to others, and no change on another site's behalf."""
+"""What all pages share: static files, security headers, and a check that no other site causes changes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ _FILES = {
     "tracks.css": "text/css",
     "tracks.js": "text/javascript",
 }
-_CLOSED = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""No other page may show, frame or guess at anything of here, and these pages ask nobody else."""
+"""No other site may embed, frame or guess the type of these files, and these pages load nothing from other sites."""
 
 
 def add_static_routes(app: Flask) -> None:
-    """The files that the pages name."""
+    """Serve the static files of the pages."""
 
     @app.get("/web/<path:name>")
     def web(name: str) -> ResponseReturnValue:
@@ -41,74 +41,74 @@ def add_static_routes(app: Flask) -> None:
 
 
 def wants_page() -> bool:
-    """Whether this request comes from somebody who would rather read than parse; `*/*` would parse."""
+    """Whether the client prefers HTML to JSON; with `Accept: */*` it gets JSON."""
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def page_response(name: str) -> Response:
-    """A page. Its addresses are relative, so that it also works below a proxy's path."""
+    """A page. Its addresses are relative, so that it also works under a path of a proxy."""
     return _file(name, "text/html")
 
 
 def json_body() -> Mapping[str, Any]:
-    """The request's JSON object; BadRequest where it is none."""
+    """The request's JSON object; raises BadRequest if it has none."""
     try:
-        found = request.get_json(silent=True)
+        body = request.get_json(silent=True)
     except RecursionError:
-        found = None
-    if not isinstance(found, Mapping):
+        body = None
+    if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object, with Content-Type: application/json")
-    return found
+    return body
 
 
-def uncached(answer: Response) -> Response:
-    """An answer that nobody keeps."""
-    answer.headers["Cache-Control"] = "no-store"
-    return _closed(answer)
+def uncached(response: Response) -> Response:
+    """A response that browsers and proxies do not store."""
+    response.headers["Cache-Control"] = "no-store"
+    return _with_security(response)
 
 
-def error_response(status: int, sentence: str) -> Response:
-    """An error, as JSON."""
-    answer = uncached(jsonify({"error": sentence}))
-    answer.status_code = status
-    return answer
+def error_response(status: int, message: str) -> Response:
+    """An error as JSON."""
+    response = uncached(jsonify({"error": message}))
+    response.status_code = status
+    return response
 
 
 def refuse_cross_site() -> Response | None:
-    """The 403 for a change that another site's page may have made a browser ask for; None where it may be made."""
+    """Status 403 if a page of another site may have made the browser request this change; None: it is allowed."""
     if request.headers.get("X-Sam3-Backend") != "1":
         return error_response(403, "this changes something: send the header X-Sam3-Backend: 1 with it")
     if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        return error_response(403, "another site's page asked for this: use the pages of this server")
+        return error_response(403, "another site's page requested this: use the pages of this server")
     origin = request.headers.get("Origin")
     if origin is not None and not _is_ours(origin):
         return error_response(
-            403, "another page asked for this: where a proxy is between, let it pass on Host, port included"
+            403, "another page requested this: if a proxy is in between, let it pass on Host with the port"
         )
     return None
 
 
 def _is_ours(origin: str) -> bool:
-    """Whether a page of this origin came from here.
+    """Whether a page of this origin is one of ours.
 
-    X-Forwarded-Host is believed from anybody: a page elsewhere could only send it after a preflight, which is never
-    answered here, and a person at a command line sends no Origin.
+    X-Forwarded-Host is trusted from every client: another site could only send it after a preflight request, which is
+    never allowed here, and command line tools send no Origin.
     """
-    scheme, _, place = origin.lower().partition("://")
+    scheme, _, host = origin.lower().partition("://")
     forwarded = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
-    known = {request.headers.get("Host", ""), forwarded} - {""}
-    # Proxies often add the scheme's own port, which browsers leave out of Origin.
+    ours = {request.headers.get("Host", ""), forwarded} - {""}
+    # Proxies often add the scheme's default port, which browsers leave out of Origin.
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
-    return place.removesuffix(port) in {host.lower().removesuffix(port) for host in known}
+    return host.removesuffix(port) in {name.lower().removesuffix(port) for name in ours}
 
 
 def _file(name: str, mimetype: str) -> Response:
     content, tag = _read(name)
-    answer = _closed(Response(content, mimetype=mimetype))
-    answer.headers["Cache-Control"] = "no-cache"
-    answer.set_etag(tag)
-    answer.make_conditional(request)
-    return answer
+    response = _with_security(Response(content, mimetype=mimetype))
+    response.headers["Cache-Control"] = "no-cache"
+    response.set_etag(tag)
+    response.make_conditional(request)
+    return response
 
 
 @cache
@@ -118,6 +118,6 @@ def _read(name: str) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()[:16]
 
 
-def _closed(answer: Response) -> Response:
-    answer.headers.update(_CLOSED)
-    return answer
+def _with_security(response: Response) -> Response:
+    response.headers.update(_SECURITY_HEADERS)
+    return response

@@ -1,4 +1,4 @@
-"""The jobs as the status page shows them: state, speed, time left, and the newest picture."""
+"""The jobs as `http/static/status.js` shows them: state, speed, time left, and the newest picture."""
 
 from collections.abc import Callable
 from typing import Any

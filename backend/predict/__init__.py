@@ -1,1 +1,1 @@
-"""What an answer may hold, and what is remembered of earlier ones: between the request's story and the jobs."""
+"""POST /predict: from a request to jobs, and from their results to the regions of the response."""

@@ -17,7 +17,7 @@ from backend.labelstudio.segments import Segment, click_direction, cut_segments,
 from backend.predict import overwrite_policy
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
-from backend.predict.results import RegionResult, frame_prompts, tracked_intervals, tracked_ranges
+from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
 from backend.predict.text_prompts import submit_text_prompt
 from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
@@ -46,6 +46,11 @@ class _RegionWork:
     click_label: str = ""
     error: BackendError | None = None
     is_unchanged: bool = False
+
+    @property
+    def tracked_segments(self) -> list[Segment]:
+        """The segments that a job tracks."""
+        return [segment for segment in self.segments if segment.is_tracked]
 
     @property
     def job(self) -> Job | None:
@@ -118,9 +123,8 @@ class PredictHandler:
             if command.redo and not region.is_partial:
                 self._scheduler.forget(key)
             work.segments = cut_segments(region, self._direction, command)
-            if any(segment.is_tracked for segment in work.segments):
-                clicks = _tracked_clicks(work.segments, parse_clicks(region))
-                self._submit_job(work, clicks, command, self._direction)
+            if tracked := work.tracked_segments:
+                self._submit_job(work, _tracked_clicks(tracked, parse_clicks(region)), command, self._direction)
         return work
 
     def _continue_job(self, work: _RegionWork) -> bool:
@@ -179,7 +183,7 @@ class PredictHandler:
         extra_meta: Mapping[str, Any] | None = None,
     ) -> None:
         """Submit the job that tracks the region."""
-        request, region, segments = self._request, work.region, work.segments
+        request, region, segments, tracked = self._request, work.region, work.segments, work.tracked_segments
         parts: list[Any] = [request.url, request.framerate, direction, self._context.settings.max_frames, command]
         parts += [keyframe.fingerprint for keyframe in work.fixed]
         parts += [key.fingerprint for segment in segments for key in (*(segment.kept or ()), *segment.set_aside)]
@@ -192,9 +196,9 @@ class PredictHandler:
                 key,
                 self._scheduler.digest(parts),
                 length=region.frames_count,
-                prompts=frame_prompts(segments, clicks_by_frame),
-                intervals=tracked_intervals(segments, clicks_by_frame, command.direction or direction),
-                ranges=tracked_ranges(segments),
+                prompts=frame_prompts(tracked, clicks_by_frame),
+                intervals=prompt_intervals(tracked, clicks_by_frame, command.direction or direction),
+                ranges=tuple(segment.within for segment in tracked),
             )
         except BackendError as error:
             work.error = error
@@ -245,6 +249,6 @@ class PredictHandler:
 
 
 def _tracked_clicks(segments: Iterable[Segment], clicks: Iterable[Click]) -> dict[int, list[Click]]:
-    """The clicks on frames that are tracked, by frame."""
-    spans = [segment.frames(LAST_FRAME) for segment in segments if segment.is_tracked]
+    """The clicks in these segments, by frame."""
+    spans = [segment.frames(LAST_FRAME) for segment in segments]
     return group_by_frame(click for click in clicks if any(click.frame in span for span in spans))

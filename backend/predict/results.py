@@ -26,7 +26,7 @@ from backend.labelstudio.keyframes import (
 from backend.labelstudio.region import Region
 from backend.labelstudio.segments import Segment, kept_keyframes
 from backend.settings import Settings
-from backend.tracks.frame_range import LAST_FRAME, FrameRange
+from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
@@ -35,9 +35,8 @@ _WHOLE_VIDEO = Segment(None, None)
 
 
 def frame_prompts(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]]) -> tuple[FramePrompts, ...]:
-    """The prompts of the segments that are tracked: the keyframes next to them, and the clicks by LS frame."""
-    tracked = [segment for segment in segments if segment.is_tracked]
-    anchors = {key.frame: key for segment in tracked for key in (segment.before, segment.after) if key}
+    """The prompts to track these segments: the keyframes next to them, and the clicks by LS frame."""
+    anchors = {key.frame: key for segment in segments for key in (segment.before, segment.after) if key}
     points = {
         frame: [(click.x, click.y, click.positive is not False) for click in clicks]
         for frame, clicks in clicked.items()
@@ -47,10 +46,10 @@ def frame_prompts(segments: Sequence[Segment], clicked: Mapping[int, Sequence[Cl
     return tuple(FramePrompts(frame, boxes.get(frame), tuple(points.get(frame, ()))) for frame in frames)
 
 
-def tracked_intervals(
+def prompt_intervals(
     segments: Sequence[Segment], clicked: Mapping[int, Sequence[Click]], direction: Direction
 ) -> tuple[tuple[int | None, int | None], ...]:
-    """LS frames from one prompt to the next in the segments that are tracked; None: the start or end of the video.
+    """LS frames from one prompt to the next in these segments; None: the start or end of the video.
 
     Args:
         clicked: the clicks by LS frame.
@@ -58,8 +57,6 @@ def tracked_intervals(
     """
     intervals: list[tuple[int | None, int | None]] = []
     for segment in segments:
-        if not segment.is_tracked:
-            continue
         inside = sorted(frame for frame in clicked if frame in segment.frames(LAST_FRAME))
         before = segment.before.frame if segment.before else None
         after = segment.after.frame if segment.after else None
@@ -70,11 +67,6 @@ def tracked_intervals(
             pairs = pairs[:-1]
         intervals += pairs
     return tuple(intervals)
-
-
-def tracked_ranges(segments: Sequence[Segment]) -> tuple[FrameRange, ...]:
-    """The parts of the video that the segments are tracked on."""
-    return tuple(segment.within for segment in segments if segment.is_tracked)
 
 
 class RegionResult:
@@ -123,8 +115,7 @@ class RegionResult:
 
     def corrections_meta(self) -> dict[str, Any]:
         """Fields of the region's `meta` with the scales of its corrections, measured on the track."""
-        resolved = self.job.resolved
-        if resolved is None or not self._region.corrections:
+        if not self._region.corrections or (resolved := self.job.resolved) is None:
             return {}
         track = resolved.propagation.target(OBJECT_TRACK).track()
         return {"corrected": scales_to_json(self._scales(track, resolved))}

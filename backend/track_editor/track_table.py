@@ -21,9 +21,9 @@ class TrackRow:
     Attributes:
         number: what people see, unique within the annotation.
         label: its class.
-        result: the region as Label Studio keeps it.
+        region, result: the region, and the same as Label Studio stores it.
         spans: the LS frames that show it.
-        beside: what else is said of it, in results with its id.
+        linked_results: results of other controls with its id.
         absorbed: ids of regions that became parts of it.
     """
 

@@ -1,4 +1,7 @@
-"""What the page "Tracks of task N" shows and can do; see `backend.http.tracks_page.Manager`."""
+"""What the tracks page shows and can do, as JSON that `http/static/tracks.js` reads.
+
+Frames are LS frames, and ranges contain both ends. A `version` identifies the state of the annotation that was read.
+"""
 
 import threading
 from collections.abc import Callable, Iterable
