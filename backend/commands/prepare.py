@@ -140,6 +140,8 @@ class Preparer:
         with self._videos.open(self._tag.url(data), self._client) as video:
             remarks += self._set_rate(task, data, video)
             remarks += self._set_pictures(task, data, video)
+            hidden = FrameClock(video.times, video.end, self._tag.rate(data)).describe_hidden()
+            remarks += [hidden] if hidden else []
         if data != task["data"]:
             self._client.set_data(task["id"], data)
         return ", ".join(remarks) or "nothing to do"

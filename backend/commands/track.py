@@ -229,6 +229,8 @@ def _task(
         before: regions of an earlier run. Other objects get a new number, and those that a phrase found a new id.
     """
     clock = FrameClock(video.times, video.end, video.rate)
+    if hidden := clock.describe_hidden():
+        print_message(hidden)
     human = {name: _human_keyframes(target, clock, video) for name, target in targets.items()}
     keyframe_sets = _choose_keyframe_sets(video, clock, tracks, targets, human, settings, propagation)
     result, ids = list[dict[str, Any]](), dict[str, str]()

@@ -80,3 +80,18 @@ class FrameClock:
     def first_frame(self, source: int) -> int:
         """The first LS frame that shows source frame `source`, or the next picture if no LS frame shows it."""
         return max(1, math.ceil((float(self._times[source]) - _SEEK - _TIE) * self.framerate) + 1)
+
+    def hidden_pictures(self) -> NDArray[np.int64]:
+        """The source frames that no LS frame shows."""
+        return np.setdiff1d(np.arange(len(self._times)), self.source_frames(range(1, self.length + 1)))
+
+    def describe_hidden(self) -> str | None:
+        """What to say of pictures that no LS frame shows; None: there are none."""
+        hidden = self.hidden_pictures().tolist()
+        if not hidden:
+            return None
+        some = ", ".join(map(str, hidden[:5])) + (", …" if len(hidden) > 5 else "")
+        return (
+            f"at {self.framerate:g} frames/s, Label Studio never shows {len(hidden)} of {self.picture_count} pictures "
+            f"({some}): save the video with a constant frame rate"
+        )

@@ -4,7 +4,7 @@ A file is demuxed once, without decoding. If its time stamps are wrong (H.264 wi
 in full, and frames are counted from its start: exact, but slow to read backward.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 
 from backend.errors import BadVideo
 from backend.settings import Settings
+from backend.video.frame_clock import FrameClock
 
 _PROBED_FRAMES = 8  # frames decoded on opening to verify the time stamps
+_ROUNDING = 0.0015  # seconds by which containers round the time between two pictures, and some more
+_SAME_RATE = 0.01  # relative difference of frame rates that mean the same
+_HIGHEST_RATE = 60  # to show all pictures of a video whose rate varies; above, it may be
+_MOST_REPEATS = 4  # times the average
 _REORDER = 32  # how many places B-frames may move a frame between decoding and display; codecs allow 16
 # FFmpeg guesses the format by content: a text file named evil.mp4 may be a playlist that reads other local files.
 _OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
@@ -168,13 +173,31 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
         times = stamps.astype(np.float64) * float(unit) - _start_time(container)
         last = dict(scanned).get(int(stamps[-1])) or (int(np.median(np.diff(stamps))) if len(stamps) > 1 else usual)
         end = float(times[-1]) + float(last * unit)
-        rate = len(times) / (end - float(times[0]))
-        if stream.average_rate and abs(stream.average_rate / rate - 1) < 0.01:
-            rate = float(stream.average_rate)  # exact, unlike the rounded time stamps
+        rate = _frame_rate(times, end, [float(told) for told in (stream.average_rate, stream.base_rate) if told])
         duration = max((container.duration or 0) / av.time_base, end)
         begin = np.array([] if counted else sorted(keys), np.int64)
         size = sum(plane.buffer_size for plane in head[0].planes)
         return VideoIndex(stamps, begin, counted, cut, head[0].rotation // 90, size, times, end, duration, rate)
+
+
+def _frame_rate(times: NDArray[np.float64], end: float, told: Sequence[float]) -> float:
+    """Frames per second at which Label Studio can show every picture; if there is no such rate, the usual one.
+
+    Args:
+        told: rates that the file tells; exact, where time stamps are rounded.
+    """
+    average = len(times) / (end - float(times[0]))
+    intervals = np.diff(times, append=end)
+    middle = np.median(intervals)
+    near = np.abs(intervals - middle) <= max(_ROUNDING, middle / 10)
+    usual, shortest = float(1 / intervals[near].mean()), float(1 / intervals.min())
+    # If pictures were dropped, or the rate varies, the average drifts away from the pictures.
+    usual = average if abs(usual / average - 1) < _SAME_RATE else usual
+    usual = next((rate for rate in told if abs(rate / usual - 1) < _SAME_RATE), usual)
+    if usual == average or near.all():
+        return usual
+    rates = [rate for rate in (usual, shortest) if rate <= max(_HIGHEST_RATE, _MOST_REPEATS * average)]
+    return next((rate for rate in rates if not FrameClock(times, end, rate).hidden_pictures().size), usual)
 
 
 def _start_time(container: InputContainer) -> float:

@@ -61,7 +61,7 @@ class Video:
         times: shape (n,), seconds at which each frame appears, as `currentTime` in a browser; strictly increasing.
         end: seconds at which the last frame ends.
         duration: seconds of the container, at least `end`; Label Studio's length is round(duration * framerate).
-        rate: average frames per second.
+        rate: frames per second; see `VideoIndex`.
         width: pixels, as displayed, like `height`.
         key: identifies the file and its current content.
 

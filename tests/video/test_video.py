@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from backend.errors import BadVideo
 from backend.video import Video, VideoLimits, index, reader, write_video
 from backend.video.decoder import Decoder
+from backend.video.frame_clock import FrameClock
 from tests.clips import CLIPS, Clip, Misread, code_picture, read_code, write_clip, write_clips
 
 
@@ -91,9 +92,31 @@ def test_rate_end_and_duration(clips: dict[str, Clip], name: str, rate: float) -
         assert video.duration == pytest.approx(60 / rate, abs=0.0011)
 
 
-def test_variable_rate_is_an_average(clips: dict[str, Clip]) -> None:
-    with Video(clips["variable"].path) as video:
-        assert video.rate == pytest.approx(len(video) / video.end, rel=0.01)
+@pytest.mark.parametrize(
+    ("steps", "rate"),
+    [
+        ([1] * 20 + [11] + [1] * 19, 25),  # ten pictures in a row were dropped
+        ([1, 1, 2] * 13, 25),  # every fourth picture was dropped
+        ([1, 2, 1.5, 2, 2] * 8, 25),  # the rate varies: it is the highest
+    ],
+)
+def test_at_the_rate_of_a_video_every_picture_is_shown(tmp_path: Path, steps: list[float], rate: float) -> None:
+    times = np.cumsum([0, *steps]) / 25
+    clip = write_clip(tmp_path / "gaps.mp4", times=times.tolist())
+    with Video(clip.path) as video:
+        assert video.rate == pytest.approx(rate)
+        clock = FrameClock(video.times, video.end, video.rate)
+        assert (clock.hidden_pictures().size, clock.describe_hidden()) == (0, None)
+
+
+def test_pictures_that_no_rate_shows_are_named(tmp_path: Path) -> None:
+    times = [*np.arange(0, 1, 0.04), 0.968, *np.arange(1, 2, 0.04)]
+    clip = write_clip(tmp_path / "burst.mp4", times=times)
+    with Video(clip.path) as video:
+        assert video.rate == pytest.approx(25)
+        said = FrameClock(video.times, video.end, video.rate).describe_hidden()
+        assert said
+        assert said.startswith("at 25 frames/s, Label Studio never shows 1 of 51 pictures (25)")
 
 
 def test_audio_may_be_longer_than_the_pictures(clips: dict[str, Clip]) -> None:
