@@ -84,7 +84,8 @@ from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.tracks.track import FrameResult, Observation
 from tests.engines import contract
 from tests.engines.contract import FakeVideo
-from tests.engines.sam3 import scenes, stock, tiny
+from tests.engines.sam import scenes
+from tests.engines.sam3 import stock, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ROOT.parent / "shared/shapes-kit/model"

@@ -43,16 +43,18 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load_engine
-from backend.engines.sam3 import image_encoder, postprocess
+from backend.engines.sam import postprocess
+from backend.engines.sam.tracker import Tracker
+from backend.engines.sam3 import image_encoder
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.image_encoder import ImageEncoder
-from backend.engines.sam3.tracker import Tracker
 from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video, write_video
 from tests.engines.contract import FakeVideo
-from tests.engines.sam3 import scenes, stock, tiny
+from tests.engines.sam import scenes
+from tests.engines.sam3 import stock, tiny
 
 WIDTH, HEIGHT, SIDE = 1920, 1080, 168
 OBJECTS, STOCK_OBJECTS = (1, 4, 16, 64), (1, 3, 16)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.engines.sam3.preprocess import preprocess_image
+from backend.engines.sam.preprocess import preprocess_image
 from shapes import HELD_OUT, Clip, Frame, Recipe
 from training.model import FINE, SIDE
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
+from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
+from backend.engines.sam.tracker import MaskPrediction, Tracker, group_by_frame_count
 from backend.engines.sam3.image_encoder import ImageFeatures
-from backend.engines.sam3.memory_bank import FrameMemory, MemoryBank
-from backend.engines.sam3.tracker import MaskPrediction, Tracker, group_by_frame_count
 from shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage

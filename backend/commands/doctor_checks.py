@@ -35,7 +35,7 @@ def check_opencv() -> str:
 
 def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
     """The device of SAM3, and the mark."""
-    from backend.engines.sam3.device import select_device  # torch
+    from backend.engines.sam.device import select_device  # torch
 
     name, memory = str(select_device(settings.device)), engine.memory()
     if name == "cpu" and settings.model_path != "shapes":

@@ -372,7 +372,7 @@ def test_the_server_is_asked_where_it_listens_with_its_password(monkeypatch, hos
     ],
 )
 def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: tuple | None, line: str) -> None:
-    devices = pytest.importorskip("backend.engines.sam3.device")
+    devices = pytest.importorskip("backend.engines.sam.device")
     monkeypatch.setattr(devices, "select_device", lambda name: name)
 
     class Sam3(StubEngine):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.image_encoder import ImageFeatures
-from backend.engines.sam3.tracker import Tracker
 from training import data, tracker
 from training.model import FINE, SIDE, start
 

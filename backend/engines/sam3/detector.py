@@ -12,8 +12,8 @@ from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam3.device import Batcher
-from backend.engines.sam3.postprocess import suppress_overlaps
+from backend.engines.sam.device import Batcher
+from backend.engines.sam.postprocess import suppress_overlaps
 from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
 from backend.errors import BadRequest
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from backend.engines.base import FAILED_PREFIX, OPENCV_HINT, read_process_memory
-from backend.engines.sam3 import device as devices
+from backend.engines.sam import device as devices
+from backend.engines.sam.model import SamModel
+from backend.engines.sam.session import SamSession
+from backend.engines.sam.thresholds import Thresholds
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.image_encoder import ImageEncoder
-from backend.engines.sam3.model import Sam3Model
-from backend.engines.sam3.session import Sam3Session
-from backend.engines.sam3.thresholds import Thresholds
-from backend.engines.sam3.tracker import Tracker
 from backend.engines.sam3.version import engine_version
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
@@ -46,7 +46,7 @@ class Sam3Engine:
         self._device = devices.select_device(settings.device)
         self.version = engine_version(settings)
         self._status = "loading"
-        self._model: Sam3Model | None = None
+        self._model: SamModel | None = None
         self._error = ""
         self._loading = threading.Thread(target=self._load, name="load sam3", daemon=True)
         self._loading.start()
@@ -58,7 +58,7 @@ class Sam3Engine:
         return self._status
 
     @property
-    def model(self) -> Sam3Model:
+    def model(self) -> SamModel:
         """The model; waits until it is loaded.
 
         Raises:
@@ -76,14 +76,14 @@ class Sam3Engine:
             return total - free, total
         return read_process_memory()
 
-    def open(self, video: Video, state: bytes | None = None) -> Sam3Session:
+    def open(self, video: Video, state: bytes | None = None) -> SamSession:
         """Start on a video, or continue from a saved state.
 
         Raises:
             SettingsError: the model could not be loaded.
             Unsupported: the state is of another video, or of other weights.
         """
-        return Sam3Session(self.model, video, state)
+        return SamSession(self.model, video, state)
 
     def _load(self) -> None:
         try:
@@ -105,7 +105,7 @@ class Sam3Engine:
         self._error = f"{sentence}; or {OPENCV_HINT}" if self._settings.engine == "auto" else sentence
         self._status = FAILED_PREFIX + self._error
 
-    def _load_model(self) -> Sam3Model:
+    def _load_model(self) -> SamModel:
         settings = self._settings
         folder = Path(settings.model_dir).expanduser() if settings.model_dir else None
         model, tokenizer = weights.load_model(settings.model_path, settings.bpe_path, folder, settings.image_size)
@@ -124,7 +124,7 @@ class Sam3Engine:
             max_objects=settings.max_objects,
         ).with_hotstart(settings.hotstart_frames)
         torch.nn.Module.to(model, self._device)
-        return Sam3Model(
+        return SamModel(
             image_encoder=ImageEncoder(model),
             tracker=Tracker(model),
             detector=Detector(model, tokenizer),
@@ -135,7 +135,7 @@ class Sam3Engine:
             fingerprint=fingerprint,
         )
 
-    def _warm_up(self, sam3: Sam3Model) -> None:
+    def _warm_up(self, sam3: SamModel) -> None:
         """Run every part once at full size, so that the first request is not slow."""
         # glibc returns memory to the system after every frame until it has freed an allocation as large as this one.
         torch.empty(31 * 2**20, dtype=torch.uint8)

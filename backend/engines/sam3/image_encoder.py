@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam3.device import empty_cache
-from backend.engines.sam3.preprocess import preprocess_image
+from backend.engines.sam.device import empty_cache
+from backend.engines.sam.preprocess import preprocess_image
 from backend.video import Picture
 
 CACHED_FRAMES = 64

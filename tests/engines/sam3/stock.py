@@ -22,10 +22,10 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 )
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
+from backend.engines.sam.preprocess import preprocess_image, preprocess_mask
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.preprocess import preprocess_image, preprocess_mask
 from backend.engines.sam3.tokenizer import Tokenizer
-from backend.engines.sam3.tracker import Tracker
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
 

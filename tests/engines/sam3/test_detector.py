@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
+from backend.engines.sam.postprocess import mask_iou
 from backend.engines.sam3 import detector as module
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.postprocess import mask_iou
 from backend.errors import BadRequest
 from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build, config
 

@@ -18,7 +18,8 @@ from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
-from tests.engines.sam3 import scenes, tiny
+from tests.engines.sam import scenes
+from tests.engines.sam3 import tiny
 
 A, B = Prompt("a", 0, box=Box(20, 20, 70, 80)), Prompt("b", 0, box=Box(90, 20, 140, 60))
 

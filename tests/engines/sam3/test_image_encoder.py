@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from backend.engines.sam3.image_encoder import ImageEncoder
-from tests.engines.sam3 import scenes, tiny
+from tests.engines.sam import scenes
+from tests.engines.sam3 import tiny
 
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 SIZE = 4 * 32 * (tiny.IMAGE // tiny.PATCH) ** 2

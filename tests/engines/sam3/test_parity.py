@@ -10,15 +10,16 @@ import pytest
 from torch import Tensor
 from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoInferenceCache
 
+from backend.engines.sam.session import SamSession
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.session import Sam3Session
-from backend.engines.sam3.tracker import Tracker
 from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import ABSENT
 from tests.engines.contract import FakeVideo
-from tests.engines.sam3 import scenes, stock
+from tests.engines.sam import scenes
+from tests.engines.sam3 import stock
 
 SHAPES = Path(__file__).parents[4] / "shared" / "shapes-kit" / "model"
 """A model that has learned, which not everybody has."""
@@ -44,13 +45,13 @@ def both(request) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(sam3=engine.model, video=video, alone=lambda: stock.Alone(tracker, video, seen))
 
 
-def masks(session: Sam3Session, frame: int) -> dict[tuple[str, int], Tensor]:
+def masks(session: SamSession, frame: int) -> dict[tuple[str, int], Tensor]:
     """What the tracker has just said of the objects on a frame, as logits by object and frame."""
     known = {name: one.memory_bank.get(frame) for name, one in session._object_tracker.objects.items()}
     return {(name, frame): memory.logits.clone() for name, memory in known.items() if memory is not None}
 
 
-def run(session: Sam3Session, span: range, reverse: bool = False) -> dict[tuple[str, int], Tensor]:
+def run(session: SamSession, span: range, reverse: bool = False) -> dict[tuple[str, int], Tensor]:
     return {
         key: mask
         for result in session.propagate(span, reverse)
@@ -59,8 +60,8 @@ def run(session: Sam3Session, span: range, reverse: bool = False) -> dict[tuple[
     }
 
 
-def opened(both: SimpleNamespace, prompts: Sequence[Prompt]) -> Sam3Session:
-    session = Sam3Session(both.sam3, both.video)
+def opened(both: SimpleNamespace, prompts: Sequence[Prompt]) -> SamSession:
+    session = SamSession(both.sam3, both.video)
     for frame in sorted({prompt.frame for prompt in prompts}):
         session.prompt([prompt for prompt in prompts if prompt.frame == frame])
     return session

@@ -2,10 +2,11 @@
 
 import pytest
 
+from backend.engines.sam.object_tracker import ObjectTracker
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.object_tracker import ObjectTracker
 from backend.settings import Settings
-from tests.engines.sam3 import scenes, stock, tiny
+from tests.engines.sam import scenes
+from tests.engines.sam3 import stock, tiny
 
 LENGTH, HOTSTART = 12, 5
 

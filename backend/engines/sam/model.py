@@ -4,14 +4,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from backend.engines.sam.thresholds import Thresholds
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.image_encoder import ImageEncoder
-from backend.engines.sam3.thresholds import Thresholds
-from backend.engines.sam3.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
-class Sam3Model:
+class SamModel:
     """The loaded model.
 
     Attributes:

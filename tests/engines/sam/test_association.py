@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
-from backend.engines.sam3.association import Association, TrackUpdatePlan
+from backend.engines.sam.association import Association, TrackUpdatePlan
+from backend.engines.sam.postprocess import ABSENT_LOGIT
+from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam3.detector import Detections
-from backend.engines.sam3.postprocess import ABSENT_LOGIT
-from backend.engines.sam3.thresholds import Thresholds
 from tests.engines.sam3.tiny import build
 
 SIDE = 24
@@ -443,7 +443,7 @@ def test_the_surest_newcomers_find_room(most: int, rows: list[int], caplog: pyte
         again = Association(association.thresholds, numbered(), association.state())
         stepped(again, 2, newcomers, {"0": square(0), "1": square(0)})
     assert [row for _, row in plan.new_tracks] == rows
-    assert [record.name for record in caplog.records] == ["backend.engines.sam3.association"]
+    assert [record.name for record in caplog.records] == ["backend.engines.sam.association"]
 
 
 def test_a_track_is_judged_from_its_second_frame_on() -> None:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from backend.engines.sam3.association import Association
+from backend.engines.sam.association import Association
+from backend.engines.sam.object_tracker import ObjectTracker
+from backend.engines.sam.postprocess import masks_to_boxes
+from backend.engines.sam.thresholds import Thresholds
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.object_tracker import ObjectTracker
-from backend.engines.sam3.postprocess import masks_to_boxes
-from backend.engines.sam3.thresholds import Thresholds
-from backend.engines.sam3.tracker import Tracker
 from backend.errors import Unsupported
 from backend.tracks.prompts import Phrase, Prompt
-from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
+from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -366,8 +366,8 @@ def test_a_state_goes_on_equally_in_another_process(opened, tmp_path):
     heard(session, 2, 0, 8)
     (tmp_path / "state").write_bytes(session.state())
     script = (
-        "import sys; from pathlib import Path; from tests.engines.sam3.sessions import *\n"
-        "session = Sam3Session(scenes.engine().model, VIDEO, Path(sys.argv[1]).read_bytes())\n"
+        "import sys; from pathlib import Path; from tests.engines.sam.sessions import *\n"
+        "session = SamSession(scenes.engine().model, VIDEO, Path(sys.argv[1]).read_bytes())\n"
         "print(repr(values(run(session, 2, 8))))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "state")]

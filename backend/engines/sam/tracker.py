@@ -15,10 +15,10 @@ from torch.nn import functional
 from transformers import Sam3VideoModel
 from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import get_1d_sine_pe
 
-from backend.engines.sam3.device import Batcher
+from backend.engines.sam.device import Batcher
+from backend.engines.sam.memory_attention import attend_to_memory
+from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam3.image_encoder import ImageFeatures
-from backend.engines.sam3.memory_attention import attend_to_memory
-from backend.engines.sam3.memory_bank import MemorySelection, MemoryWindow
 
 MAX_BATCH = 16
 """Maximum objects in one batch; halved when the device runs out of memory."""

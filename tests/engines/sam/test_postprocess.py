@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional
 from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
-from backend.engines.sam3 import postprocess
-from backend.engines.sam3.postprocess import (
+from backend.engines.sam import postprocess
+from backend.engines.sam.postprocess import (
     clean_masks,
     mask_iou,
     masks_at_size,
@@ -20,7 +20,7 @@ from backend.engines.sam3.postprocess import (
     resolve_overlaps,
     suppress_overlaps,
 )
-from backend.engines.sam3.preprocess import preprocess_mask
+from backend.engines.sam.preprocess import preprocess_mask
 
 CPU = torch.device("cpu")
 # Few values, so that parts, ties and exact zeros are common.

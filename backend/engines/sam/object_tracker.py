@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.engines.sam3 import postprocess
-from backend.engines.sam3.association import Association, TrackUpdatePlan
+from backend.engines.sam import postprocess
+from backend.engines.sam.association import Association, TrackUpdatePlan
+from backend.engines.sam.memory_bank import FrameMemory, is_ahead
+from backend.engines.sam.model import SamModel
+from backend.engines.sam.preprocess import preprocess_mask, preprocess_points
+from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
+from backend.engines.sam.tracker import MaskPrediction
 from backend.engines.sam3.detector import Detections
 from backend.engines.sam3.image_encoder import ImageFeatures
-from backend.engines.sam3.memory_bank import FrameMemory, is_ahead
-from backend.engines.sam3.model import Sam3Model
-from backend.engines.sam3.preprocess import preprocess_mask, preprocess_points
-from backend.engines.sam3.session_state import DirectionState, ObjectMasks, TrackedObject
-from backend.engines.sam3.tracker import MaskPrediction
 from backend.errors import BadRequest, EngineError
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
@@ -36,7 +36,7 @@ class ObjectTracker:
         window: how much memory the model uses in this video.
     """
 
-    def __init__(self, model: Sam3Model, video: Video) -> None:
+    def __init__(self, model: SamModel, video: Video) -> None:
         self._model = model
         self._video = video
         self.window = model.tracker.memory_window(len(video))

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from backend.engines.sam3.session import Sam3Session
+from backend.engines.sam.session import SamSession
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.tracks.track import FrameResult
 from tests.engines.contract import plain
-from tests.engines.sam3 import scenes
+from tests.engines.sam import scenes
 
 LENGTH = 16
 VIDEO = scenes.short(LENGTH)
@@ -23,11 +23,11 @@ def click(track: str, frame: int, x: float, y: float, *others: Point) -> Prompt:
 A, B, C = click("a", 0, 30, 40), Prompt("b", 0, box=Box(90, 20, 140, 60)), click("c", 0, 80, 100)
 
 
-def run(session: Sam3Session, start: int, stop: int, reverse: bool = False) -> list[FrameResult]:
+def run(session: SamSession, start: int, stop: int, reverse: bool = False) -> list[FrameResult]:
     return list(session.propagate(range(start, stop), reverse))
 
 
-def heard(session: Sam3Session, count: int, start: int, stop: int, reverse: bool = False) -> list[FrameResult]:
+def heard(session: SamSession, count: int, start: int, stop: int, reverse: bool = False) -> list[FrameResult]:
     """The first results of a span that is not heard to its end."""
     with closing(session.propagate(range(start, stop), reverse)) as results:
         return [next(results) for _ in range(count)]
@@ -37,5 +37,5 @@ def values(results: Sequence[FrameResult]) -> list[Any]:
     return [[plain(result), dict(result.phrases)] for result in results]
 
 
-def kept(session: Sam3Session, track: str) -> Any:
+def kept(session: SamSession, track: str) -> Any:
     return session._object_tracker.objects[track].memory_bank

@@ -5,29 +5,29 @@ from dataclasses import replace
 
 import pytest
 
-from backend.engines.sam3.model import Sam3Model
-from backend.engines.sam3.session import Sam3Session
+from backend.engines.sam.model import SamModel
+from backend.engines.sam.session import SamSession
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
-from tests.engines.sam3 import scenes
-from tests.engines.sam3.sessions import VIDEO
+from tests.engines.sam import scenes
+from tests.engines.sam.sessions import VIDEO
 
 
 @pytest.fixture(scope="module")
-def sam3() -> Sam3Model:
+def sam3() -> SamModel:
     return scenes.engine().model
 
 
 @pytest.fixture
-def opened(sam3) -> Iterator[Callable[..., Sam3Session]]:
+def opened(sam3) -> Iterator[Callable[..., SamSession]]:
     """Opens sessions; thresholds as keywords."""
     sessions = []
 
     def open_one(
         *prompts: Prompt | Phrase, video: FakeVideo = VIDEO, state: bytes | None = None, masks: bool = False, **changes
-    ) -> Sam3Session:
+    ) -> SamSession:
         model = replace(sam3, thresholds=replace(sam3.thresholds, **changes), with_masks=masks)
-        sessions.append(Sam3Session(model, video, state))
+        sessions.append(SamSession(model, video, state))
         for frame in sorted({prompt.frame for prompt in prompts}):
             sessions[-1].prompt([prompt for prompt in prompts if prompt.frame == frame])
         return sessions[-1]

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from backend.engines.sam.session import SamSession
+from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.detector import Detector
 from backend.engines.sam3.image_encoder import ImageEncoder
-from backend.engines.sam3.session import Sam3Session
-from backend.engines.sam3.tracker import Tracker
 from backend.errors import BadRequest, EngineError, Unsupported
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.video import Pictures
 from tests.engines.contract import FakeVideo
-from tests.engines.sam3 import scenes
-from tests.engines.sam3.sessions import BALL, CIRCLE, LENGTH, VIDEO, A, B, C, click, heard, kept, run, values
+from tests.engines.sam import scenes
+from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, VIDEO, A, B, C, click, heard, kept, run, values
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -304,7 +304,7 @@ def test_a_state_of_another_video_or_other_weights_is_refused(opened, sam3):
     with pytest.raises(Unsupported, match="run the track again"):
         opened(state=state, video=FakeVideo([np.rot90(picture) for picture in VIDEO.pictures]))
     with pytest.raises(Unsupported, match="run the track again"):
-        Sam3Session(replace(sam3, fingerprint="other"), VIDEO, state)
+        SamSession(replace(sam3, fingerprint="other"), VIDEO, state)
 
 
 def out_of_memory(*_: Any, **__: Any) -> Any:

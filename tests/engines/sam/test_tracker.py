@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.engines.sam3.memory_bank import MemorySelection, MemoryWindow
-from backend.engines.sam3.tracker import MAX_BATCH, Tracker
-from tests.engines.sam3 import scenes
+from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
+from backend.engines.sam.tracker import MAX_BATCH, Tracker
+from tests.engines.sam import scenes
 
 COUNT = 5
 
@@ -123,7 +123,7 @@ def test_out_of_memory_it_goes_on_with_fewer_objects_at_a_time(tracker, scene, m
 def test_out_of_memory_what_is_cached_and_not_in_use_is_given_back_before_the_next_try(tracker, scene, monkeypatch):
     find, size = PARTS["decoder"]
     asked, given_back = room_for(monkeypatch, find(scene.model.tracker_model), 1, size), []
-    monkeypatch.setattr("backend.engines.sam3.device.empty_cache", lambda: given_back.append(asked[-1]))
+    monkeypatch.setattr("backend.engines.sam.device.empty_cache", lambda: given_back.append(asked[-1]))
     tracked(tracker, scene, [scene.histories[1]] * 3)
     assert given_back == [3, 2]
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from backend.engines.sam3.association import Association
-from backend.engines.sam3.memory_bank import MemoryBank, is_ahead
+from backend.engines.sam.association import Association
+from backend.engines.sam.memory_bank import MemoryBank, is_ahead
 from backend.tracks.track import FrameResult
 
 

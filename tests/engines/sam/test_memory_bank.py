@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.engines.sam3.memory_bank import (
+from backend.engines.sam.memory_bank import (
     DirectionMemory,
     FrameMemory,
     MemoryBank,

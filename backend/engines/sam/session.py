@@ -9,21 +9,21 @@ from typing import Any, Self
 import torch
 
 from backend.engines import validation
-from backend.engines.sam3.memory_bank import DirectionMemory, is_ahead
-from backend.engines.sam3.model import Sam3Model
-from backend.engines.sam3.object_tracker import ObjectTracker
-from backend.engines.sam3.session_state import DirectionState, TrackedObject
-from backend.engines.sam3.thresholds import Thresholds
+from backend.engines.sam.memory_bank import DirectionMemory, is_ahead
+from backend.engines.sam.model import SamModel
+from backend.engines.sam.object_tracker import ObjectTracker
+from backend.engines.sam.session_state import DirectionState, TrackedObject
+from backend.engines.sam.thresholds import Thresholds
 from backend.errors import BadRequest, Unsupported
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult
 from backend.video import Picture, Video
 
 
-class Sam3Session:
+class SamSession:
     """Tracks on one video; see `backend.engines.base.Session`."""
 
-    def __init__(self, model: Sam3Model, video: Video, state: bytes | None = None) -> None:
+    def __init__(self, model: SamModel, video: Video, state: bytes | None = None) -> None:
         self._model = model
         self._video = video
         for part in (model.tracker, model.detector):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from backend.engines.sam3 import device
-from backend.engines.sam3.device import Batcher
+from backend.engines.sam import device
+from backend.engines.sam.device import Batcher
 from backend.errors import SettingsError, Unsupported
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from backend.engines.sam3.preprocess import preprocess_image
+from backend.engines.sam.preprocess import preprocess_image
 
 CPU = torch.device("cpu")
 GREY = 1 / 127.5

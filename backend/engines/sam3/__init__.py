@@ -1,0 +1,1 @@
+"""SAM 3: follows clicks, boxes and masks, and finds objects by words."""
