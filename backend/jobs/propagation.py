@@ -137,9 +137,9 @@ class PropagationRun:
     def tracks(self) -> dict[str, Track]:
         """Tracks by name: the targets, then those that phrases found on their frames."""
         # A copy: another thread may add tracks meanwhile.
-        found = {name: buffer.track() for name, buffer in list(self._phrase_tracks.items())}
+        found_tracks = {name: buffer.track() for name, buffer in list(self._phrase_tracks.items())}
         targets = {name: buffer.track() for name, buffer in self._targets.items()}
-        return targets | {name: track for name, track in found.items() if len(track.scores)}
+        return targets | {name: track for name, track in found_tracks.items() if len(track.scores)}
 
 
 def _group_prompts(prompts: Iterable[Prompt], phrases: Sequence[Phrase]) -> list[list[Prompt | Phrase]]:

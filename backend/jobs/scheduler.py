@@ -4,7 +4,6 @@ Threads: those of requests; some that fetch videos; and `scheduler`, which alone
 Locks, in the only order in which one is taken under another: `Scheduler._changed`, the worker client's, the store's.
 """
 
-import hashlib
 import json
 import logging
 import threading
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, where
@@ -92,11 +90,6 @@ class Scheduler:
             threading.Thread(target=self._fetch_loop, name="fetch", daemon=True).start()
 
     # For requests
-
-    def digest(self, parts: Sequence[Any]) -> str:
-        """A digest of a prompt and the model. Labels are no part of it: they do not change how an object is tracked."""
-        text = "|".join(map(str, [self._worker.model_version, *parts]))
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
     def submit(
         self, key: Sequence[str], digest: str, spec: JobSpec, *, batch: bool = False, post: str | None = None

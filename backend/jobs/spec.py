@@ -1,9 +1,10 @@
 """What a job does, in Label Studio's frames and percent: plain values that are stored with the job."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 from backend.errors import BadRequest
 from backend.jobs.propagation import PropagationRun
@@ -149,6 +150,11 @@ class JobSpec:
         sources = {clock.source_frame(min(frame, clock.length)) for frames in self.ranges for frame in frames}
         sources |= {frame for interval in intervals for frame in (interval.first, interval.last) if frame is not None}
         return range(min(sources), max(sources) + 1)
+
+
+def prompt_digest(model_version: str, parts: Sequence[Any]) -> str:
+    """A digest of a prompt. Labels are no part of it: they do not change how an object is tracked."""
+    return hashlib.sha256("|".join(map(str, [model_version, *parts])).encode(errors="replace")).hexdigest()
 
 
 def _resolve_box(prompts: FramePrompts, size: tuple[int, int]) -> Box | None:

@@ -95,6 +95,10 @@ class _ChildProcess(subprocess.Popen[bytes]):
 class WorkerClient:
     """Talks to one worker at a time. Only one thread may call `open` and `run`; any may call the rest.
 
+    Attributes:
+        model_version: engine and version, as Label Studio and saved jobs have it.
+        memory: used and total bytes of the device's memory; None: unknown.
+
     Args:
         launch: starts a worker.
         name, version: of the workers' engine.
@@ -103,6 +107,7 @@ class WorkerClient:
 
     def __init__(self, launch: WorkerLauncher, name: str, version: str, timeout: float) -> None:
         self.name, self.version = name, version
+        self.model_version = f"{name}-{version}"
         self.memory: tuple[int, int] | None = None
         self._launch, self._timeout = launch, timeout
         # Locked briefly; no other lock is taken under it.
@@ -121,11 +126,6 @@ class WorkerClient:
     def status(self) -> str:
         """The engine's status, as `backend.engines.base` defines it."""
         return self._status
-
-    @property
-    def model_version(self) -> str:
-        """The engine and its version, as Label Studio and saved jobs have it."""
-        return f"{self.name}-{self.version}"
 
     def describe_engine(self) -> str:
         """The engine's name, with its status unless it is ready."""

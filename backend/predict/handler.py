@@ -18,7 +18,7 @@ from backend.predict import overwrite_policy
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
 from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
-from backend.predict.text_prompts import submit_text_prompt
+from backend.predict.text_prompts import TextPrompt
 from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
 
@@ -77,7 +77,7 @@ class PredictHandler:
         self._cache.mark_seen(request.task, (*request.page, *request.context))
         works = [self._handle_region(prompt) for prompt in request.region_prompts]
         works += [self._handle_clicks(prompt) for prompt in request.click_prompts]
-        text_prompt = submit_text_prompt(self._context)
+        text_prompt = TextPrompt(self._context, field.id, field.text) if field and field.text else None
         jobs = [work.job for work in works if work.job] + ([text_prompt.job] if text_prompt else [])
         self._context.wait(jobs, deadline)
         for work in works:
@@ -194,7 +194,7 @@ class PredictHandler:
         try:
             job = self._context.submit(
                 key,
-                self._scheduler.digest(parts),
+                self._context.digest(parts),
                 length=region.frames_count,
                 prompts=frame_prompts(tracked, clicks_by_frame),
                 intervals=prompt_intervals(tracked, clicks_by_frame, command.direction or direction),

@@ -20,7 +20,7 @@ from backend.errors import BackendError, BadRequest, StudioError, one_line, wher
 from backend.jobs.job import Job
 from backend.jobs.rows import JobRow
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.spec import JobSpec
+from backend.jobs.spec import JobSpec, prompt_digest
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
@@ -174,7 +174,8 @@ class Preannotation:
             BackendError: the task has no video or no phrases, or no job can be started now.
         """
         spec = self._job_spec(task, parse_label_config(xml), project, source)
-        digest = self._scheduler.digest(["batch", spec.url, spec.framerate, spec.max_frames, spec.phrases])
+        parts = ["batch", spec.url, spec.framerate, spec.max_frames, spec.phrases]
+        digest = prompt_digest(self._worker.model_version, parts)
         post = json.dumps({"config": xml, "task": task.get("id")})
         self._worker.check_engine()
         job = self._scheduler.submit((spec.task, "batch", ""), digest, spec, batch=True, post=post)
@@ -237,10 +238,10 @@ class Preannotation:
         """The prediction of a job; the same job and history always give the same one."""
         video, row = config.video.name, job.row
         detections = TextResult(job, self._settings).detections()
-        classes = {name: config.classes_of_phrase(found.phrase, video) for name, found in detections.items()}
+        classes = {name: config.classes_of_phrase(each.phrase, video) for name, each in detections.items()}
         shapes = {
-            name: TrackShape(found.track.keyframes, frozenset({found.phrase, *classes[name]}))
-            for name, found in detections.items()
+            name: TrackShape(each.track.keyframes, frozenset({each.phrase, *classes[name]}))
+            for name, each in detections.items()
         }
         identities = assign_identities(shapes, history.track_lists, history.track_ids)
         taken = {region.id for regions in history.track_lists for region in regions}

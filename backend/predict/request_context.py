@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.jobs.job import Job
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.spec import JobSpec
+from backend.jobs.spec import JobSpec, prompt_digest
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.label_config import LabelConfig
@@ -42,6 +42,10 @@ class RequestContext:
     def key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
         """The key of the jobs for a region (by its id), or for a text prompt (by the id of its text)."""
         return self.request.task, kind, name
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """The digest of a prompt."""
+        return prompt_digest(self.worker.model_version, parts)
 
     def submit(self, key: Sequence[str], digest: str, **prompts: Any) -> Job:
         """The job for a prompt on the task's video: an existing one, or a new one.

@@ -39,21 +39,25 @@ class TextPrompt:
     Attributes:
         job: searches for the objects.
 
+    Args:
+        field_id: id of the text's result; None: it was never saved.
+        text: what the annotator typed.
+
     Raises:
         BackendError: the prompt has no phrase, or no job can be started now.
     """
 
-    def __init__(self, context: RequestContext, field_id: str | None, query: TextQuery) -> None:
-        request, scheduler = context.request, context.scheduler
-        self._context = context
+    def __init__(self, context: RequestContext, field_id: str | None, text: str) -> None:
+        request = context.request
+        self._context, query = context, parse_text_query(text)
         self._query = query = replace(query, phrases=_class_names(query, context.config, request.video))
         search_range = query.within if query.at is None else FrameRange(query.at, query.at)
         parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
-        key, self._digest = context.key(field_id or "", "words"), scheduler.digest(parts)
+        key, self._digest = context.key(field_id or "", "words"), context.digest(parts)
         self._cache = context.cache.prompt_field(request.task, field_id)
         # If the last response to a `redo` lacked frames, the same prompt continues its job.
         if query.redo and self._cache.unfinished != self._digest:
-            scheduler.forget(key)
+            context.scheduler.forget(key)
             self._cache.forget(self._digest)
         self.job = context.submit(key, self._digest, phrases=query.phrases, ranges=(search_range,))
         self._result = TextResult(self.job, context.settings)
@@ -128,12 +132,6 @@ class TextPrompt:
             engine = context.worker.describe_engine()
             parts.append(f"{progress[0]} of {progress[1]} frames so far{delay} ({engine}): ask again")
         return " · ".join(parts)
-
-
-def submit_text_prompt(context: RequestContext) -> TextPrompt | None:
-    """Submit the request's text prompt; None: it has none."""
-    field = context.request.prompt_field
-    return TextPrompt(context, field.id, parse_text_query(field.text)) if field and field.text else None
 
 
 def match_regions(
