@@ -182,7 +182,7 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
             with report.check("connection") as say:
                 say(*doctor_checks.check_connection(model, task["project"], settings, client.url))
     tag, strip, videos = config.video, config.strip, TaskVideos(settings)
-    with report.check("video") as say, videos.open(tag.url(task["data"]), client) as video:
+    with report.check("video") as say, videos.open(tag.url(task), client) as video:
         say(_describe_video(video))
         with report.check("frame rate") as say:
             say(doctor_checks.check_frame_rate(task, tag, video))

@@ -243,7 +243,7 @@ class _JobMasks:
 
     def _read_blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, ResultBlock]]:
         # Another Label Studio may use the same numbers, but its video has another address.
-        url = self.controls.video(self.annotation.data)
+        url = self.annotation.url(self.controls)
         return read_mask_blocks(self.path, str(self.annotation.number), self.project, url, masks)
 
 
@@ -348,7 +348,7 @@ class Exporter:
         if not self.options.read_videos:
             return None
         try:
-            return self.read_info(self.controls.video(annotation.data))
+            return self.read_info(annotation.url(self.controls))
         except BackendError as error:
             self._unread_reason = self._unread_reason or f"task {annotation.number}: {error}"
             self._unread_videos += 1

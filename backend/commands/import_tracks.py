@@ -161,7 +161,7 @@ class Importer:
         """
         size = video.size or self._options.size
         try:
-            with self._videos.open(self._config.video.url(task["data"]), self._client) as file:
+            with self._videos.open(self._config.video.url(task), self._client) as file:
                 return scale_tracks(VideoInfo.from_video(file), size), ""
         except StudioError:
             raise

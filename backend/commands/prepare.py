@@ -137,7 +137,7 @@ class Preparer:
             BackendError: its video cannot be fetched or decoded.
         """
         data, remarks = dict(task["data"]), []
-        with self._videos.open(self._tag.url(data), self._client) as video:
+        with self._videos.open(self._tag.url(task), self._client) as video:
             remarks += self._set_rate(task, data, video)
             remarks += self._set_pictures(task, data, video)
             hidden = FrameClock(video.times, video.end, self._tag.rate(data)).describe_hidden()
@@ -173,7 +173,7 @@ class Preparer:
         clock = FrameClock(video.times, video.end, self._tag.rate(data))
         numbers = strip_frames(clock.length, self._settings.frames_per_strip)
         name, current = self._strip[1:], read_field(self._strip, data)
-        served = self._picture_urls(data, numbers) if self._settings.public_url else None
+        served = self._picture_urls(task, data, numbers) if self._settings.public_url else None
         was_served = isinstance(current, list) and "/frames/" in "".join(map(str, current[:1]))
         if data.get(NUMBERS) == numbers and isinstance(current, list) and len(current) == len(numbers):
             if current == served if served else not was_served:
@@ -188,8 +188,8 @@ class Preparer:
         data |= {**write_field(self._strip, data, served), NUMBERS: numbers}
         return [f"{len(numbers)} frames to click on"]
 
-    def _picture_urls(self, data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
-        key = self._signer.key(SignedVideo(self._tag.url(data), self._tag.rate(data)))
+    def _picture_urls(self, task: Mapping[str, Any], data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
+        key = self._signer.key(SignedVideo(self._tag.url(task), self._tag.rate(data)))
         return [f"{self._settings.public_url.rstrip('/')}/frames/{key}/{number}.jpg" for number in numbers]
 
 

@@ -188,7 +188,7 @@ def _open_video(
     say: Callable[[str], None],
 ) -> Iterator[Video | None]:
     """The task's video if it can be read: downloaded for a task of Label Studio, a local file for a file of tasks."""
-    url = state.table.controls.video(state.chosen.data)
+    url = state.chosen.url(state.table.controls)
     with ExitStack() as opened:
         video, reason = None, "--no-video"
         if options.read_video and (client or options.action != "undo"):

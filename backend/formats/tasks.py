@@ -18,7 +18,7 @@ from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.keyframe import Keyframe, boxes_at, mark_as_ours
 from backend.labelstudio.label_config import DEFAULT_FRAMERATE, LINE, WORDS, LabelConfig
 from backend.labelstudio.region import TYPE, Region, agreed_framerate, find_linked, parse_region, read_id
-from backend.labelstudio.task_data import read_framerate
+from backend.labelstudio.task_data import file_address, read_framerate
 from backend.tracks.geometry import Boxes
 from backend.video import VideoInfo
 
@@ -81,6 +81,10 @@ class ChosenAnnotation:
     def results(self) -> list[Mapping[str, Any]]:
         """What is annotated."""
         return read_mappings(self.entry.get("result"))
+
+    def url(self, controls: ExportControls) -> str:
+        """Where its video can be fetched; empty: the task has none."""
+        return file_address(controls.video(self.data), self.number)
 
     def boxes(self, controls: ExportControls) -> list[Mapping[str, Any]]:
         """The results that are boxes on the video."""

@@ -27,6 +27,8 @@ _TIMEOUT = (5.0, 30.0)
 _SHORT_TIMEOUT = (1.0, 10.0)
 """Seconds to connect to a backend (Label Studio waits as long), and to wait for its response."""
 _UPLOAD_TIMEOUT = (5.0, 600.0)
+_AS_STORED = {"resolve_uri": "false"}
+"""Tasks with the addresses that their data has; by default Label Studio replaces those of cloud storage."""
 _PAGE = 100
 _FILES = 50
 """Files per upload request; Label Studio accepts at most 100."""
@@ -152,12 +154,12 @@ class LabelStudioClient:
 
     def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
         """All tasks of a project, or of a tab (view) of its Data Manager, oldest first."""
-        params: dict[str, Any] = {"project": project, "fields": "all", "ordering": "tasks:id"}
+        params: dict[str, Any] = {"project": project, "fields": "all", "ordering": "tasks:id", **_AS_STORED}
         return self._pages("/api/tasks", params | ({"view": view} if view else {}), "tasks", "total")
 
     def task(self, task: int) -> dict[str, Any]:
         """One task."""
-        fields: dict[str, Any] = self._call("GET", f"/api/tasks/{task}")
+        fields: dict[str, Any] = self._call("GET", f"/api/tasks/{task}", params=_AS_STORED)
         return fields
 
     def add_task(self, project: int, data: Mapping[str, Any]) -> int:

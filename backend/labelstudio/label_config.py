@@ -10,7 +10,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import BadRequest
-from backend.labelstudio.task_data import read_field, read_framerate
+from backend.labelstudio.task_data import file_address, read_field, read_framerate
 
 COMMAND_CONTROL = "cmd"
 """The control whose labels are keys to press instead of classes."""
@@ -34,19 +34,22 @@ class VideoTag:
     value: str
     framerate: str | None
 
-    def url(self, data: Mapping[str, Any]) -> str:
-        """The video's address in a task's data.
+    def url(self, task: Mapping[str, Any]) -> str:
+        """Where a task's video can be fetched.
+
+        Args:
+            task: with its `id` and `data`.
 
         Raises:
             BadRequest: the task has no such field.
         """
-        url = self.address(data)
+        url = self.address(task["data"])
         if not url:
             raise BadRequest(f'the task has no video: its data needs the field "{self.value.lstrip("$")}"')
-        return url
+        return file_address(url, task.get("id"))
 
     def address(self, data: Mapping[str, Any]) -> str:
-        """As `url`; empty if the task has no such field."""
+        """The video's address as in a task's data; empty if the task has no such field."""
         url = read_field(self.value, data)
         return url if isinstance(url, str) else ""
 

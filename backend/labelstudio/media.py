@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from backend.errors import MediaError
 from backend.labelstudio.auth import no_auth
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.task_data import CLOUD_SCHEMES
 
 _CHUNK = 1 << 20
 _TIMEOUT = (5.0, 30.0)
@@ -103,11 +104,12 @@ class MediaCache:
             url = urljoin(url, response.headers["Location"])
             if not _is_http(url):
                 raise MediaError("the video's server redirects to an address that is not http: correct the task's url")
-        mend = (
-            "set LABEL_STUDIO_API_KEY to a valid token"
-            if response.status_code in (401, 403)
-            else "check the task's url"
-        )
+        if response.status_code in (401, 403):
+            mend = "set LABEL_STUDIO_API_KEY to a valid token"
+        elif "/resolve/?fileuri=" in url:
+            mend = "connect the project to the file's bucket, under Settings → Cloud Storage"
+        else:
+            mend = "check the task's url"
         raise MediaError(f"the video's server answered {response.status_code}: {mend}")
 
     def _copy(
@@ -138,6 +140,8 @@ def _absolute_url(url: str, client: LabelStudioClient | None) -> str:
                 "LABEL_STUDIO_API_KEY, or open the project's page once"
             )
         url = client.url + url
+    if url.partition("://")[0] in CLOUD_SCHEMES:
+        raise MediaError("Label Studio serves files in cloud storage for its tasks alone: give the task's number")
     if not _is_http(url):
         raise MediaError("the video's address is not valid: use http or https")
     return url

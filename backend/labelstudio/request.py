@@ -137,7 +137,7 @@ def parse_request(
     all_saved = [result for entry in _entries(task, "drafts", "annotations") for result in _results(entry)]
     return PredictRequest(
         task=str(task.get("id", "")),
-        url=video.url(data),
+        url=video.url(task),
         video=name,
         framerate=framerate,
         region_prompts=tuple(region_prompts),

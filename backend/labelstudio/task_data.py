@@ -1,10 +1,13 @@
 """Reads and writes the fields of a task's data that the attributes of a label config stand for."""
 
+import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
+"""Schemes of addresses in cloud storage. Label Studio sends them to backends as they are (seen in 1.23.2)."""
 _FIELD = re.compile(r"\$[\w\[\].{}]+")
 _KEY = re.compile(r"[^.\[\]]+")
 
@@ -59,3 +62,15 @@ def read_framerate(value: object) -> float | None:
     if not rate or math.isnan(rate):
         return None
     return 1 / rate if rate < 1 else rate
+
+
+def file_address(address: str, task: object) -> str:
+    """Where a file of a task can be fetched: Label Studio serves files of the cloud storage that it is connected to.
+
+    Args:
+        address: as in the task's data.
+        task: the task's id.
+    """
+    if address.partition("://")[0] not in CLOUD_SCHEMES or not str(task).isdecimal():
+        return address
+    return f"/tasks/{task}/resolve/?fileuri={base64.urlsafe_b64encode(address.encode()).decode()}"

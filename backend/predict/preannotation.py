@@ -227,7 +227,7 @@ class Preannotation:
         return JobSpec(
             task=str(task.get("id", "")),
             project=project,
-            url=video.url(data),
+            url=video.url(task),
             framerate=framerate,
             max_frames=self._settings.max_frames,
             phrases=_phrases(data, config, source),

@@ -99,7 +99,7 @@ class TrackEditorView:
             "task": chosen.number,
             "project": str(project),
             "url": f"{client.url}/projects/{project}/data?task={chosen.number}",
-            "video": folder_name(0, _url(state)).partition("-")[2],
+            "video": folder_name(0, state.table.controls.video(state.chosen.data)).partition("-")[2],
             "of": state.annotation_name,
             "by": state.author,
             "version": state.version,
@@ -126,7 +126,7 @@ class TrackEditorView:
 
 
 def _url(state: EditorState) -> str:
-    return state.table.controls.video(state.chosen.data)
+    return state.chosen.url(state.table.controls)
 
 
 def _drawn(table: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ def test_the_shipped_form_is_understood() -> None:
     assert config.rectangles == {"box": "video"}
     assert config.labels == {"video": ("Car", "Person")}
     assert config.commands == {"track (t)"}
-    assert config.videos["video"].url({"video": "/data/upload/1/a.mp4"}) == "/data/upload/1/a.mp4"
+    assert config.videos["video"].url({"data": {"video": "/data/upload/1/a.mp4"}}) == "/data/upload/1/a.mp4"
 
 
 def test_other_names_work_too() -> None:
@@ -94,7 +94,7 @@ def test_tags_and_attributes_may_be_written_in_any_case() -> None:
     )
     assert (mine.rectangles, mine.labels, mine.words) == ({"rect": "clip"}, {"clip": ("Cat",)}, {"text_prompt": "clip"})
     assert mine.points["dots"].pictures == "$stills"
-    assert mine.video.url({"media": {"files": [{"url": "/data/cat.mp4"}]}}) == "/data/cat.mp4"
+    assert mine.video.url({"data": {"media": {"files": [{"url": "/data/cat.mp4"}]}}}) == "/data/cat.mp4"
     assert mine.video.address({"media": {"files": []}}) == ""
 
 
@@ -117,7 +117,7 @@ def test_a_config_that_cannot_be_prompted_says_what_to_add(xml: str, sentence: s
 
 def test_a_task_without_the_video_says_which_field_is_missing() -> None:
     with pytest.raises(BadRequest, match='needs the field "video"'):
-        parse_label_config(CONFIG).videos["video"].url({"image": "x"})
+        parse_label_config(CONFIG).videos["video"].url({"data": {"image": "x"}})
 
 
 def test_the_shipped_config_is_understood_whole() -> None:

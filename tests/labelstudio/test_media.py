@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import threading
 import time
@@ -10,8 +11,10 @@ import pytest
 from backend.errors import MediaError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.media import MediaCache
+from backend.labelstudio.task_data import file_address
 
 BYTES = bytes(range(256)) * 40
+S3_FILE = base64.urlsafe_b64encode(b"s3://clips/a.mp4").decode()
 
 
 class Server(ThreadingHTTPServer):
@@ -46,6 +49,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"{self.server.other}/video.mp4")
             self.end_headers()
+        elif self.path == f"/tasks/7/resolve/?fileuri={S3_FILE}":
+            self.send_response(303)
+            self.send_header("Location", f"{self.server.other}/a.mp4?X-Amz-Signature=signed")
+            self.end_headers()
+        elif self.path.startswith("/tasks/"):
+            self.answer(404, b"")
         elif self.path == "/round":
             self.send_response(302)
             self.send_header("Location", "/round")
@@ -121,6 +130,27 @@ def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
     assert theirs.seen == [("/video.mp4", None)] * 2
 
 
+def test_a_file_in_cloud_storage_comes_from_where_label_studio_signs_it(servers, tmp_path: Path) -> None:
+    ours, theirs = servers
+    client = LabelStudioClient(ours.url, "legacy")
+    address = file_address("s3://clips/a.mp4", 7)
+    assert media(tmp_path).fetch(address, client).read_bytes() == BYTES
+    assert ours.seen == [(address, "Token legacy")]
+    assert theirs.seen == [("/a.mp4?X-Amz-Signature=signed", None)]
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (file_address("s3://other/a.mp4", 7), "answered 404: connect the project to the file's bucket"),
+        ("gs://clips/a.mp4", "give the task's number"),
+    ],
+)
+def test_a_file_in_cloud_storage_that_cannot_be_had_names_the_mend(servers, tmp_path, address, sentence) -> None:
+    with pytest.raises(MediaError, match=sentence):
+        media(tmp_path).fetch(address, LabelStudioClient(servers[0].url, "legacy"))
+
+
 def test_a_personal_access_token_is_exchanged_once(servers, tmp_path: Path) -> None:
     ours, _ = servers
     client = LabelStudioClient(ours.url, "a.b.c")
@@ -187,7 +217,7 @@ def test_an_address_that_is_none_is_said_to_be(tmp_path: Path, url: str) -> None
         media(tmp_path).fetch(url, LabelStudioClient("http://127.0.0.1:1", "token\n"))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "s3://bucket/a.mp4", "clip.mp4", "ftp://x/y"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "clip.mp4", "ftp://x/y"])
 def test_other_kinds_of_addresses_are_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(MediaError, match="use http or https"):
         media(tmp_path).fetch(url, None)

@@ -97,3 +97,8 @@ def test_boxes_on_two_videos_at_once_are_refused() -> None:
     both = [drawn(keyframe(1), from_name=f"box{v}", to_name=v, labels=()) for v in "ab"]
     with pytest.raises(BadRequest, match="boxes on 2 videos"):
         read({**body(*both), "label_config": config})
+
+
+def test_a_video_in_cloud_storage_is_fetched_through_its_task() -> None:
+    url = read(body(drawn(keyframe(1)), data={"video": "s3://clips/a.mp4", "fps": 25})).url
+    assert url == "/tasks/7/resolve/?fileuri=czM6Ly9jbGlwcy9hLm1wNA=="

@@ -1,8 +1,9 @@
+import base64
 from typing import Any
 
 import pytest
 
-from backend.labelstudio.task_data import read_field, write_field
+from backend.labelstudio.task_data import file_address, read_field, write_field
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,16 @@ def test_a_field_that_is_written_is_read_again_and_nothing_else_changes(value: s
     others = {"$clip", "$deep.list[0].name", "$deep.list[1].name"} - {value}
     assert [read_field(other, written) for other in others] == [read_field(other, data) for other in others]
     assert data["clip"] == "a.mp4"
+
+
+@pytest.mark.parametrize("address", ["s3://clips/a b/größe.mp4", "gs://clips/a.mp4", "azure-blob://box/a.mp4"])
+def test_a_file_in_cloud_storage_is_fetched_through_label_studio(address: str) -> None:
+    path, _, encoded = file_address(address, 7).partition("?fileuri=")
+    assert path == "/tasks/7/resolve/"
+    assert base64.urlsafe_b64decode(encoded).decode() == address
+    assert file_address(address, None) == address
+
+
+@pytest.mark.parametrize("address", ["/data/upload/1/a.mp4", "https://host/s3://a.mp4", "a.mp4", ""])
+def test_other_files_are_fetched_where_they_are(address: str) -> None:
+    assert file_address(address, 7) == address
