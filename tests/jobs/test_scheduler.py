@@ -164,6 +164,24 @@ def test_a_job_with_waiters_preempts_one_without(harness: Harness) -> None:
     assert len(harness.engine.frames) == 200
 
 
+def test_with_too_many_waiting_requests_another_one_does_not_wait(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.scheduler._MAX_WAITS", 1)
+    gate = Gate(10)
+    scheduler = harness.open(StubEngine(gate=gate))
+    first, second = scheduler.submit(["a"], "1", box()), scheduler.submit(["b"], "1", box())
+    waiting = threading.Thread(target=scheduler.wait, args=([first], 30))
+    waiting.start()
+    until(lambda: first.waiters)
+    scheduler.wait([second], 1e6)
+    assert not second.has_ended
+    gate.open()
+    waiting.join()
+    scheduler.wait([second], 30)
+    assert second.has_ended, "a place is free again"
+
+
 def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)

@@ -1,6 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.labelstudio.keyframe import parse_keyframes as parse_sequence
 from backend.labelstudio.keyframes import KeyframeSet
@@ -232,6 +235,29 @@ def test_a_class_that_was_assumed_is_said_to_be() -> None:
         build_region(asked, KeyframeSet(asked.keyframes), labels=["Car"], track_id=1, engine="stub", score=None), 25
     )
     assert "no class was set: check its label" in result["meta"]["text"][0]
+
+
+keyframes = st.builds(
+    lambda frame, *rest: (frame, *rest), st.integers(1, 50), st.sampled_from([ours, human, keyframe]), st.floats(0, 50)
+)
+
+
+@given(
+    st.lists(keyframes, min_size=1, unique_by=lambda item: item[0]),
+    st.none() | st.floats(0, 1),
+    st.none() | st.tuples(st.integers(0, 9), st.just(10)),
+)
+def test_a_region_that_is_answered_is_what_the_page_will_send_back(
+    items: list[tuple], score: float | None, partial: tuple[int, int] | None
+) -> None:
+    asked = region(*(make(frame, x=x) for frame, make, x in items), meta={"phrase": "car"}, parentID="other")
+    track = KeyframeSet(asked.keyframes[::-1], 0.9)
+    built = build_region(asked, track, track_id=3, engine="stub", score=score, labels=["Bus"], partial=partial)
+    (result,) = format_region(built, 25)
+    back = parse_region(result)
+    assert replace(back, framerate=built.framerate, score=built.score) == built
+    assert back.score == (None if score is None else round(score, 4))
+    assert not any(item.is_corrected for item in built.keyframes), "only a person changes what was answered"
 
 
 def test_a_refused_region_is_still_to_be_answered() -> None:
