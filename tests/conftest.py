@@ -10,7 +10,8 @@ from hypothesis import settings
 
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
-from tests.fakes import FakeVideo, Gate, StubEngine, StubService, fake_path
+from tests.fakes import FakeVideo, Gate, StubEngine, fake_path
+from tests.stub_service import StubService
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))

@@ -17,8 +17,6 @@ import numpy as np
 from backend.errors import SettingsError, Unsupported
 from backend.jobs import worker
 from backend.jobs.worker_client import WorkerClient
-from backend.service import Service
-from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -229,11 +227,3 @@ def thread_worker(engine: StubEngine, timeout: float = 600.0) -> WorkerClient:
         return ours, _WorkerThread(theirs, engine)
 
     return WorkerClient(launch, engine.name, engine.version, timeout)
-
-
-class StubService(Service):
-    """A service over a stub engine that tests can inspect; the service itself knows only the worker."""
-
-    def __init__(self, settings: Settings, engine: StubEngine) -> None:
-        super().__init__(settings, thread_worker(engine))
-        self.engine = engine

@@ -17,9 +17,10 @@ from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
 from backend.video import Video
-from tests.fakes import FakeVideo, Gate, StubEngine, StubService, StubSession, fake_path, thread_worker
+from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, thread_worker
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_keyframes import shown
+from tests.stub_service import StubService
 
 
 def predict(service: Service, request: dict[str, Any]) -> list[dict[str, Any]]:

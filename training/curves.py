@@ -4,16 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 HIDDEN = {"step", "minutes", "norm"}
 
 
 def draw(folder: Path, names: Sequence[str]) -> None:
     """Plot each metric of each stage over its steps into curves.png: losses on the left, shares on the right."""
+    from matplotlib import pyplot  # half a second, which only the end of a training needs
+
+    pyplot.switch_backend("Agg")
     figure, rows = pyplot.subplots(len(names), 2, figsize=(14, 4 * len(names)), squeeze=False)
     for name, (left, right) in zip(names, rows, strict=True):
         log = folder / f"{name}.jsonl"

@@ -234,7 +234,7 @@ def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip) -> None:
 )
 def test_real_engines_give_identical_results_after_a_kill(harness, tmp_path, engine, prompt) -> None:
     # Results of text prompts come some frames late, so the clip is longer to have results after the kill.
-    frames = 150 if engine == "opencv" else 56 if prompt == "words" else 40
+    frames = 100 if engine == "opencv" else 56 if prompt == "words" else 40
     film = Clip(HELD_OUT, replace(EASY, size=(320, 180), frames=frames))
     film.save(tmp_path / "clip.mp4")
     width, height = film.recipe.size

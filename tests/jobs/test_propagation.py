@@ -307,7 +307,7 @@ class PassingObjects:
 
 
 def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
-    length, life = 20_000, 200
+    length, life = 8_000, 200
     tracemalloc.start()
     propagation = PropagationRun(length, {}, [], [Phrase("car")])
     for _ in propagation.run(PassingObjects(life, Observation(Box(1, 2, 3, 4), 0.5)), FakeVideo(1)):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from backend.labelstudio.keyframe import boxes_at, parse_keyframes
-from tests.fakes import StubService
 from tests.labelstudio.bodies import body, drawn, keyframe, moved
+from tests.stub_service import StubService
 
 CONFIG = (Path(__file__).parent.parent.parent / "label_config.xml").read_text()
 NUMBERS = [1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 100]

@@ -57,7 +57,7 @@ def tracked(video, box, frame=0, span=None, reverse=False):
         return {result.frame: result.tracks["it"] for result in results}
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["forward", "reverse"])
 def test_follows_a_thing_for_a_hundred_frames(reverse):
     boxes = [square(20 + 2 * n, 60 + 40 * np.sin(n / 15)) for n in range(100)]
     frame = 99 if reverse else 0
@@ -111,7 +111,7 @@ def test_a_thing_that_vanishes_and_comes_back_elsewhere_is_found_again():
     assert all(box_iou(seen[n].box, boxes[n]) > 0.7 for n in range(30, 36))
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True], ids=["forward", "reverse"])
 def test_a_thing_behind_a_post_is_absent_and_found_again(reverse):
     post = (120, 195)  # hides all of it for 15 frames or so
     boxes = [square(40 + 2.5 * n, 70) for n in range(84)]

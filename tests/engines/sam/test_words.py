@@ -25,6 +25,11 @@ from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, A, click, heard, ke
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
+def also(*values):
+    """A further case of a test whose first one is in the fast part."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # Words
 
 
@@ -219,26 +224,34 @@ CORRECTIONS = {
 }
 
 
-@pytest.mark.parametrize("prompts", CORRECTIONS.values(), ids=CORRECTIONS)
-def test_a_prompt_while_results_are_held_back_is_as_if_none_had_been_computed(opened, prompts):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "another object, far ahead",
+        also("a correction of one shown"),
+        "a correction of one found",
+        also("another phrase"),
+    ],
+)
+def test_a_prompt_while_results_are_held_back_is_as_if_none_had_been_computed(opened, name):
     ahead, never = opened(CIRCLE, A), opened(CIRCLE, A)
     heard(ahead, 4, 0, 12)
     # A span that ends here computes nothing beyond, under the thresholds of the whole.
     with patch.object(Thresholds, "limit_hotstart", lambda self, frames: self):
         run(never, 0, 4)
-    assert values([ahead.prompt(prompts)]) == values([never.prompt(prompts)])
+    assert values([ahead.prompt(CORRECTIONS[name])]) == values([never.prompt(CORRECTIONS[name])])
     assert values(run(ahead, 4, 12)) == values(run(never, 4, 12))
 
 
 def test_a_prompt_between_the_results_of_one_span_equals_one_between_two_spans(opened):
     one, two = opened(CIRCLE, A), opened(CIRCLE, A)
     shown = click("p", 3, 100, 90)
-    first = heard(two, 4, 0, LENGTH)
+    first = heard(two, 4, 0, 12)
     two.prompt([shown])
-    with closing(one.propagate(range(LENGTH))) as results:
+    with closing(one.propagate(range(12))) as results:
         assert values([next(results) for _ in range(4)]) == values(first)
         one.prompt([shown])
-        assert values(list(results)) == values(run(two, 4, LENGTH))
+        assert values(list(results)) == values(run(two, 4, 12))
 
 
 def test_an_object_that_words_found_keeps_its_name_when_it_is_corrected(opened):
@@ -318,7 +331,7 @@ def test_no_name_is_given_to_two_objects_on_two_ways(opened):
     assert not seen[0] & seen[1]
 
 
-@pytest.mark.parametrize("following", [(10, 11), (10, 13), (10, LENGTH), (0, 9, True), (4, 9, True)])
+@pytest.mark.parametrize("following", [(10, 11), also((10, 13)), also((10, LENGTH)), also((0, 9, True)), (4, 9, True)])
 def test_a_state_goes_on_equally_whatever_is_asked_next(opened, following):
     strict = {"hotstart_unmatched": 1, "hotstart_duplicates": 1}
     session = opened(Phrase("circle", 8), Phrase("red ball", 8), **strict)
@@ -341,7 +354,7 @@ def test_names_of_found_objects_are_no_person_s(opened):
     assert "circle 1" not in found.phrases
 
 
-@pytest.mark.parametrize(("count", "reverse"), [(4, True), (9, False)])
+@pytest.mark.parametrize(("count", "reverse"), [(4, True), also(9, False)])
 def test_words_go_on_after_closing_half_way_as_if_in_one_run(opened, count, reverse):
     at = LENGTH - 1 if reverse else 0
     one, other = (opened(Phrase("circle", at), Phrase("red ball", at)) for _ in range(2))
@@ -350,7 +363,7 @@ def test_words_go_on_after_closing_half_way_as_if_in_one_run(opened, count, reve
     assert values(first + rest) == values(run(other, 0, LENGTH, reverse))
 
 
-@pytest.mark.parametrize(("count", "reverse"), [(2, False), (9, True)])
+@pytest.mark.parametrize(("count", "reverse"), [also(2, False), (9, True)])
 def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
     at = LENGTH - 1 if reverse else 0
     session = opened(Phrase("red ball", at), click("a", at, 30, 40))
@@ -424,7 +437,7 @@ def test_a_way_knows_nothing_of_what_the_other_one_has_found_ahead(opened):
     assert values(run(session, 12, LENGTH)) == values(run(restored, 12, LENGTH))
 
 
-@pytest.mark.parametrize("cut", [8, 9, 10, 11])
+@pytest.mark.parametrize("cut", [also(8), also(9), 10, also(11)])
 def test_a_track_that_proves_false_one_way_is_forgotten_the_other_way_too(opened, cut):
     session = opened(Phrase("red ball", 2), Phrase("circle", 2), recondition_every=0)
     run(session, 2, cut)
@@ -494,7 +507,7 @@ def test_what_is_kept_for_long_is_kept_alone(opened):
         assert memory.features.untyped_storage().nbytes() == memory.features.nbytes
 
 
-@pytest.mark.parametrize("count", [3, 6, 9, 12])
+@pytest.mark.parametrize("count", [also(3), 6, also(9), also(12)])
 def test_a_state_goes_on_equally_where_there_is_little_room(opened, count):
     few = {"max_objects": 5, "hotstart_frames": 8, "hotstart_unmatched": 3}
     session = opened(BALL, CIRCLE, **few)

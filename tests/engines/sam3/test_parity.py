@@ -117,7 +117,9 @@ def prompts_on(frame: int, video: FakeVideo) -> dict[str, Prompt]:
 
 
 @pytest.mark.parametrize(
-    ("both", "reverse"), [("random", False), ("random", True), ("shapes", False)], indirect=["both"]
+    ("both", "reverse"),
+    [("random", False), pytest.param("random", True, marks=pytest.mark.slow), ("shapes", False)],
+    indirect=["both"],
 )
 def test_every_kind_of_prompt(both, reverse):
     prompts = list(prompts_on(LENGTH - 1 if reverse else 0, both.video).values())
@@ -137,7 +139,9 @@ def staggered(video: FakeVideo, reverse: bool) -> list[Prompt]:
 
 
 @pytest.mark.parametrize(
-    ("both", "reverse"), [("random", False), ("random", True), ("shapes", True)], indirect=["both"]
+    ("both", "reverse"),
+    [pytest.param("random", False, marks=pytest.mark.slow), ("random", True), ("shapes", True)],
+    indirect=["both"],
 )
 def test_objects_that_start_on_different_frames_and_are_shown_on_several(both, reverse):
     prompts = staggered(both.video, reverse)
