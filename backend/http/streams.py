@@ -1,0 +1,220 @@
+"""Live pictures: an `<img>` whose address answers `multipart/x-mixed-replace` shows each part in place of the last.
+
+Under `serve` no worker thread waits for the next part. The request ends after the first one and leaves its connection
+to `Streams`, whose one thread looks at every source four times a second and sends what has changed. Under another WSGI
+server a stream falls back to a generator, which holds that server's thread.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flask import Response, request
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
+from waitress.task import WSGITask
+
+from backend.errors import where
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.25
+"""Seconds between two looks at a source."""
+HEARTBEAT = 10.0
+"""Seconds after which a part is sent again, so that neither the server nor a proxy takes the connection for idle."""
+PER_CLIENT = 3
+"""Streams that one address may hold. A browser opens six connections to a host, and needs some for everything else."""
+_BOUNDARY = "part"
+_DETACH = "sam3_backend.detach"
+"""Key of the WSGI environment: call its value to keep the connection after the response."""
+
+
+class Source(Protocol):
+    """What a live picture shows."""
+
+    def state(self) -> Hashable:
+        """Everything that the picture depends on; called four times a second, so it has to be cheap."""
+        ...
+
+    def picture(self) -> bytes:
+        """The picture as PNG; called when `state` has changed."""
+        ...
+
+
+@dataclass(eq=False)
+class _Stream:
+    key: str
+    client: str
+    send: Callable[[bytes], None]
+    is_open: Callable[[], bool]
+    part: bytes
+    opened_at: float = field(default_factory=time.monotonic)
+    sent_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class _Live:
+    """A source with at least one stream, and its last part."""
+
+    source: Source
+    state: Hashable = None
+    part: bytes = b""
+    streams: list[_Stream] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def update(self) -> None:
+        with self.lock:
+            state = self.source.state()
+            if not self.part or state != self.state:
+                self.state, self.part = state, _format_part(self.source.picture())
+
+
+class Streams:
+    """All live pictures of the server. Sources with one key are looked at once, however many streams show them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[str, _Live] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def respond(self, key: str, source: Source) -> Response:
+        """Answer the current Flask request with a live picture.
+
+        Args:
+            key: streams of one key show the same picture.
+        """
+        with self._lock:
+            live = self._live.get(key) or _Live(source)
+        live.update()
+        first = f"--{_BOUNDARY}\r\n".encode() + live.part
+        detach = request.environ.get(_DETACH)
+        if detach:
+            client = request.remote_addr or ""
+            detach(lambda send, is_open: self._add(key, live, _Stream(key, client, send, is_open, live.part)))
+        response = Response(
+            [first] if detach else _generate(live, first),
+            content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
+        )
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"
+        return response
+
+    @property
+    def count(self) -> int:
+        """Streams that are open."""
+        with self._lock:
+            return sum(len(live.streams) for live in self._live.values())
+
+    def _add(self, key: str, live: _Live, stream: _Stream) -> None:
+        with self._lock:
+            self._live.setdefault(key, live).streams.append(stream)
+            # The newest ones go on: an older tab keeps its last picture.
+            streams = [one for each in self._live.values() for one in each.streams if one.client == stream.client]
+            for old in sorted(streams, key=lambda one: one.opened_at)[:-PER_CLIENT]:
+                self._drop(old)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        while not self._closed.wait(INTERVAL):
+            with self._lock:
+                lives = list(self._live.values())
+            for live in lives:
+                try:
+                    live.update()
+                    for stream in list(live.streams):
+                        self._serve(stream, live.part)
+                except Exception as error:  # one picture that fails must not end the others
+                    log.error("a live picture failed: %s", where(error))
+
+    def _serve(self, stream: _Stream, part: bytes) -> None:
+        if not stream.is_open():
+            with self._lock:
+                self._drop(stream)
+        elif part is not stream.part or time.monotonic() - stream.sent_at > HEARTBEAT:
+            stream.part, stream.sent_at = part, time.monotonic()
+            stream.send(part)
+
+    def _drop(self, stream: _Stream) -> None:
+        live = self._live.get(stream.key)
+        if live and stream in live.streams:
+            live.streams.remove(stream)
+            stream.send(b"")
+            if not live.streams:
+                del self._live[stream.key]
+
+
+def _format_part(png: bytes) -> bytes:
+    # A browser shows a part when it has read the boundary after it.
+    head = f"Content-Type: image/png\r\nContent-Length: {len(png)}\r\n\r\n"
+    return head.encode() + png + f"\r\n--{_BOUNDARY}\r\n".encode()
+
+
+def _generate(live: _Live, first: bytes) -> Iterator[bytes]:
+    yield first
+    part, sent_at = live.part, time.monotonic()
+    while True:
+        time.sleep(INTERVAL)
+        live.update()
+        if live.part is not part or time.monotonic() - sent_at > HEARTBEAT:
+            part, sent_at = live.part, time.monotonic()
+            yield part
+
+
+class _Task(WSGITask):
+    """A request whose connection the application may keep after its response."""
+
+    _on_detach: Callable[[Callable[[bytes], None], Callable[[], bool]], None] | None = None
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[_DETACH] = lambda on_detach: setattr(self, "_on_detach", on_detach)
+        return environ
+
+    def finish(self) -> None:
+        if self._on_detach is None:
+            super().finish()
+            return
+        self.close_on_finish = False
+        channel: Any = self.channel
+        is_chunked = self.chunked_response
+
+        def send(data: bytes) -> None:
+            """Write from the server's own thread, which alone may write to a connection without a task."""
+
+            def write() -> None:
+                if not channel.connected:
+                    return
+                if not data:
+                    channel.write_soon(b"0\r\n\r\n" if is_chunked else b"")
+                    channel.close_when_flushed = True
+                elif not channel.total_outbufs_len:  # a browser that does not read gets the next part
+                    channel.write_soon(b"%X\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+
+            channel.server.trigger.pull_trigger(write)
+
+        self._on_detach(send, lambda: channel.connected)
+
+
+class _Channel(HTTPChannel):
+    task_class = _Task
+
+
+def enable_streams(sockets: Iterable[object]) -> None:
+    """Let responses outlive their requests; without it `Streams` holds a thread a stream.
+
+    Args:
+        sockets: values of the `map` that a waitress server was created with.
+    """
+    for listener in sockets:
+        if isinstance(listener, BaseWSGIServer):
+            listener.channel_class = _Channel

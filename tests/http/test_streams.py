@@ -1,0 +1,184 @@
+"""Live pictures over a real server: parts arrive when the source changes, and no stream holds a thread."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from flask import Flask, Response
+from waitress.server import create_server
+
+from backend.http import streams
+from backend.http.streams import PER_CLIENT, Streams, enable_streams
+
+THREADS = 2
+
+
+class Counter:
+    """A source whose picture is its number."""
+
+    def __init__(self) -> None:
+        self.number, self.drawn = 0, 0
+
+    def state(self) -> int:
+        return self.number
+
+    def picture(self) -> bytes:
+        self.drawn += 1
+        return b"picture %d" % self.number
+
+
+class Browser:
+    """Reads one stream until it has the parts that a test waits for."""
+
+    def __init__(self, port: int, version: str = "1.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.sendall(f"GET /live HTTP/{version}\r\nHost: here\r\n\r\n".encode())
+        self.data = b""
+
+    def read_until(self, text: bytes) -> bytes:
+        while text not in self.data:
+            chunk = self.socket.recv(65536)
+            assert chunk, "the stream has ended"
+            self.data += chunk
+        return self.data
+
+    def has_ended(self) -> bool:
+        while chunk := self.socket.recv(65536):
+            self.data += chunk
+        return True
+
+
+Browse = Callable[..., Browser]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def browse(port: int) -> Iterator[Browse]:
+    with ExitStack() as stack:
+
+        def opened(version: str = "1.1") -> Browser:
+            browser = Browser(port, version)
+            stack.enter_context(browser.socket)
+            return browser
+
+        yield opened
+
+
+@pytest.fixture
+def source() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def live() -> Iterator[Streams]:
+    live = Streams()
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def port(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(streams, "INTERVAL", 0.01)
+    app = Flask("streams")
+
+    @app.get("/live")
+    def show() -> Response:
+        return live.respond("one", source)
+
+    @app.get("/health")
+    def health() -> str:
+        return "up"
+
+    sockets: dict[int, object] = {}
+    server = create_server(app, map=sockets, host="127.0.0.1", port=0, threads=THREADS)
+    enable_streams(sockets.values())
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield server.effective_port
+    live.close()
+    server.trigger.pull_trigger(server.close)
+    server.task_dispatcher.shutdown()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_change_is_a_new_part_and_no_change_is_none(browse: Browse, source: Counter, version: str) -> None:
+    browser = browse(version)
+    head = browser.read_until(b"picture 0").lower()
+    assert b"multipart/x-mixed-replace; boundary=part" in head
+    browser.read_until(b"picture 0\r\n--part\r\n")
+    source.number = 1
+    browser.read_until(b"picture 1\r\n--part\r\n")
+    time.sleep(0.1)
+    source.number = 2
+    assert browser.read_until(b"picture 2\r\n--part\r\n").count(b"picture 1") == 1
+
+
+def test_streams_hold_no_thread_and_share_one_picture(
+    port: int, browse: Browse, source: Counter, live: Streams
+) -> None:
+    browsers = [browse() for _ in range(PER_CLIENT)]
+    for browser in browsers:
+        browser.read_until(b"picture 0\r\n--part")
+    assert PER_CLIENT > THREADS
+    drawn = source.drawn
+    source.number = 7
+    for browser in browsers:
+        browser.read_until(b"picture 7\r\n--part")
+    assert source.drawn == drawn + 1
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
+        other.sendall(b"GET /health HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in other.recv(65536)
+    assert live.count == PER_CLIENT
+
+
+def test_the_oldest_stream_of_a_client_ends_with_its_last_picture(browse: Browse, live: Streams) -> None:
+    browsers = [browse() for _ in range(PER_CLIENT + 1)]
+    for browser in browsers:
+        browser.read_until(b"picture 0\r\n--part")
+    until(lambda: live.count == PER_CLIENT)
+    assert browsers[0].has_ended()
+
+
+def test_a_stream_whose_browser_has_gone_is_forgotten(browse: Browse, live: Streams) -> None:
+    browser = browse()
+    browser.read_until(b"picture 0\r\n--part")
+    until(lambda: live.count == 1)
+    browser.socket.close()
+    until(lambda: live.count == 0)
+
+
+def test_an_unchanged_picture_is_sent_again_after_a_while(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT", 0.05)
+    browser = browse()
+    browser.read_until(b"picture 0\r\n--part\r\n")
+    browser.data = b""
+    browser.read_until(b"picture 0\r\n--part\r\n")
+
+
+def test_another_server_gets_a_generator(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "INTERVAL", 0.01)
+    app = Flask("streams")
+    with app.test_request_context():
+        parts = iter(live.respond("one", source).response)
+        assert b"picture 0" in next(parts)
+        source.number = 1
+        assert b"picture 1" in next(parts)
+
+
+def test_a_picture_that_fails_costs_no_other(browse: Browse, source: Counter, caplog: pytest.LogCaptureFixture) -> None:
+    browser = browse()
+    browser.read_until(b"picture 0\r\n--part\r\n")
+    drawn, source.picture = source.picture, None  # type: ignore[method-assign, assignment]
+    source.number = 1
+    until(lambda: "live picture failed" in caplog.text)
+    source.picture = drawn  # type: ignore[method-assign]
+    browser.read_until(b"picture 1\r\n--part\r\n")
