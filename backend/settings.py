@@ -210,6 +210,13 @@ class Settings:
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("basic_auth_user and basic_auth_pass go together: set both or none")
 
+    @property
+    def browser_url(self) -> str:
+        """The server's address for browsers on this machine or elsewhere; empty if it is not known."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        return f"http://{self.host}:{self.port}" if self.host in ("127.0.0.1", "localhost") else ""
+
     def _check_model(self) -> None:
         if not self.model_path:
             raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")

@@ -142,13 +142,23 @@ def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
     known = [f"/api/projects/{setup.project}", f"/api/tasks/{setup.task}", f"/api/ml/{setup.backend}"]
     if setup.contents != contents or not all(studio.exists(path) for path in known):
         setup.project = studio.create_project("SAM3 video demo", config)
-        prepared = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=folder / "backend")
-        prepare.run(prepared, setup.project, [str(video)], say=lambda _: None)
+        _prepare_project(studio, setup, folder, video)
         (setup.task,) = (task["id"] for task in LabelStudioClient(studio.url, studio.token).tasks(setup.project))
         setup.backend = studio.connect_backend(setup.project, url)
     elif setup.backend_url != url:
         studio.move_backend(setup.backend, url)
+        _prepare_project(studio, setup, folder, video)  # the live panel's address has the port
     setup.contents, setup.backend_url = contents, url
+
+
+def _prepare_project(studio: LabelStudio, setup: Setup, folder: Path, video: Path) -> None:
+    settings = Settings(
+        label_studio_url=studio.url,
+        label_studio_api_key=studio.token,
+        data_dir=folder / "backend",
+        port=setup.backend_port,
+    )
+    prepare.run(settings, setup.project, [str(video)], say=lambda _: None)
 
 
 def _check(studio: LabelStudio, setup: Setup) -> None:

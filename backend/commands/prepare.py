@@ -11,7 +11,7 @@ from backend.commands.arguments import Subparsers, add_command, add_settings_opt
 from backend.commands.console import print_message
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
+from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config
 from backend.labelstudio.task_data import read_field, write_field
 from backend.labelstudio.videos import TaskVideos
@@ -25,6 +25,10 @@ _PREFIX = len("12345678-")
 """Length of what Label Studio puts before the name of an upload."""
 _MAX_PATH, _SUFFIX = 100, len("_1234567")
 """Maximum length of an upload's path, and length of the end of a shortened name."""
+_PANEL_HTML = (
+    '<a href="{task}" target="_blank" style="display: block"><img src="{picture}" width="640" height="44" '
+    'alt="The SAM3 backend does not answer: prompts will not be answered until it runs."></a>'
+)
 _DESCRIPTION = """
 Create a task for each new video, and add what the project's tasks lack for prompts: the
 frame rate, and the frames to click on. Annotations are never changed.
@@ -98,7 +102,7 @@ class Preparer:
     def __init__(self, settings: Settings, client: LabelStudioClient, project: int, config: LabelConfig) -> None:
         self._settings, self._client, self._project = settings, client, project
         self._videos, self._signer = TaskVideos(settings), Signer.from_settings(settings)
-        self._tag, self._strip = config.video, config.strip
+        self._tag, self._strip, self._panel = config.video, config.strip, config.panel
 
     def add(self, video: str) -> str:
         """Create a task for a video unless the project has one, and return what was done."""
@@ -136,7 +140,8 @@ class Preparer:
         Raises:
             BackendError: its video cannot be fetched or decoded.
         """
-        data, remarks = dict(task["data"]), []
+        data = dict(task["data"])
+        remarks = self._set_panel(task, data)
         with self._videos.open(self._tag.url(task), self._client) as video:
             remarks += self._set_rate(task, data, video)
             remarks += self._set_pictures(task, data, video)
@@ -166,6 +171,18 @@ class Preparer:
             return []
         data |= write_field(attribute, data, rate)
         return [f"{name} corrected from {ls_rate:g} to {rate:g}"]
+
+    def _set_panel(self, task: Mapping[str, Any], data: dict[str, Any]) -> list[str]:
+        """Add the live panel, or an empty one if browsers do not reach the backend: Label Studio wants the field."""
+        if not self._panel:
+            return []
+        url, number = self._settings.browser_url, str(task["id"])
+        key = self._signer.key(SignedTask(str(self._project), number))
+        html = _PANEL_HTML.format(task=f"{url}/tasks/{number}", picture=f"{url}/panel/{key}") if url else ""
+        if read_field(self._panel, data) == html:
+            return []
+        data |= write_field(self._panel, data, html)
+        return ["live panel" if url else "no live panel: set public_url to the backend's address for browsers"]
 
     def _set_pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):

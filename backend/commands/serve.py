@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 from waitress.server import create_server
 
@@ -12,6 +13,8 @@ from backend import __version__
 from backend.commands.arguments import Subparsers, add_command, add_model_options, add_settings_options, load_settings
 from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.http.app import create_app
+from backend.http.detached_responses import enable_detached_responses
+from backend.http.streams import Streams
 from backend.jobs.worker_client import WorkerClient
 from backend.service import Service
 from backend.settings import Settings
@@ -60,8 +63,10 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     service = Service(settings, worker)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
+    streams, sockets = Streams(), dict[int, Any]()
     server = create_server(
-        create_app(service),
+        create_app(service, streams),
+        map=sockets,
         host=settings.host,
         port=settings.port,
         threads=_THREADS,
@@ -72,16 +77,8 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         asyncore_use_poll=True,
         channel_timeout=30,
     )
-    # A process started in the background by a shell ignores SIGINT unless a handler is set.
-    closing = threading.Thread(target=service.close, name="closing")
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if not closing.ident:
-            closing.start()  # now, because the server takes some seconds to end waiting requests
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    enable_detached_responses(sockets.values())
+    closing = _end_on_signals(service, streams)
     # A host name with several addresses has several sockets and no effective port.
     port = getattr(server, "effective_port", settings.port)
     print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)
@@ -91,6 +88,33 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         if not closing.ident:
             closing.start()
         closing.join()
+
+
+def _end_on_signals(service: Service, streams: Streams) -> threading.Thread:
+    """On SIGINT or SIGTERM, end the streams, then the server and the service.
+
+    Returns:
+        The thread that closes the service.
+    """
+
+    def close() -> None:
+        if threading.main_thread().is_alive() and is_signalled.is_set():
+            streams.close()  # while the server still writes
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        service.close()  # now, because the server takes some seconds to end waiting requests
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if closing.ident:
+            raise KeyboardInterrupt
+        is_signalled.set()
+        closing.start()
+
+    is_signalled = threading.Event()
+    closing = threading.Thread(target=close, name="closing")
+    # A process started in the background by a shell ignores SIGINT unless a handler is set.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return closing
 
 
 def log_status(service: Service, seconds: float = _POLL_SECONDS) -> None:

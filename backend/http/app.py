@@ -11,19 +11,26 @@ from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
 from backend.http import jobs_page, serving, tracks_page
+from backend.http.panel import PANEL_ENDPOINT, add_panel_route
+from backend.http.streams import Streams
 from backend.labelstudio.label_config import parse_label_config
 from backend.service import Service
 
 log = logging.getLogger(__name__)
 
 
-def create_app(service: Service) -> Flask:
-    """The Flask application that speaks for `service`."""
+def create_app(service: Service, streams: Streams | None = None) -> Flask:
+    """The Flask application that speaks for `service`.
+
+    Args:
+        streams: where live pictures are sent from; close it before the server.
+    """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
     app.before_request(lambda: _authenticate(service))
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
+    add_panel_route(app, streams or Streams(), service.task_status, service.panel_task)
     return app
 
 
@@ -99,7 +106,7 @@ def _project(body: Mapping[str, Any]) -> str:
 
 def _authenticate(service: Service) -> ResponseReturnValue | None:
     user, password = service.settings.basic_auth_user, service.settings.basic_auth_pass
-    if not user or request.endpoint == "frame":
+    if not user or request.endpoint in ("frame", PANEL_ENDPOINT):
         return None
     login = request.authorization
     is_valid = login is not None and login.type == "basic"

@@ -1,80 +1,43 @@
-"""The live panel of the labelling page: a picture that says what the backend does for this task."""
+"""The live panel of the labelling page: a picture inside the page that says what the backend does for its task."""
 
-from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from flask import Flask
+from flask.typing import ResponseReturnValue
 
-WIDTH, HEIGHT = 640, 44
-"""CSS pixels; the picture has twice as many."""
-_SCALE = 2
-# Label Studio has a light and a dark page, and the picture does not know which: these read well on both.
-_TEXT, _TRACK = (118, 118, 118, 255), (128, 128, 128, 80)
-_COLOURS = {
-    "idle": (128, 128, 128, 255),
-    "busy": (0, 114, 178, 255),
-    "done": (0, 158, 115, 255),
-    "failed": (213, 94, 0, 255),
-}
+from backend.http.panel_image import draw_panel
+from backend.http.streams import Streams
+from backend.jobs.task_status import TaskKey, TaskStatus, TaskStatusReader
+
+PANEL_ENDPOINT = "panel"
+_STOPPED = TaskStatus("The backend was stopped. Prompts will not be answered until it runs again.", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """What the panel says.
+class _PanelSource:
+    """The panel of one task."""
 
-    Attributes:
-        text: two lines at most; one beside a bar.
-        progress: 0..1, drawn as a bar; None: no bar.
+    def __init__(self, reader: TaskStatusReader, key: TaskKey) -> None:
+        self._reader, self._key = reader, key
+
+    def state(self) -> TaskStatus:
+        return self._reader.read(self._key)
+
+    def picture(self, state: Any) -> bytes:
+        return draw_panel(state)
+
+    def last_picture(self) -> bytes:
+        return draw_panel(_STOPPED)
+
+
+def add_panel_route(app: Flask, streams: Streams, reader: TaskStatusReader, verify: Callable[[str], TaskKey]) -> None:
+    """The panel's address.
+
+    Args:
+        verify: returns the task that a signed key names, and raises BackendError if the signature is not valid.
     """
 
-    text: str
-    tone: Literal["idle", "busy", "done", "failed"] = "idle"
-    progress: float | None = None
-
-
-def draw_panel(panel: Panel) -> bytes:
-    """The panel as PNG, on a transparent ground."""
-    image = Image.new("RGBA", (WIDTH * _SCALE, HEIGHT * _SCALE))
-    pen, colour = ImageDraw.Draw(image), _COLOURS[panel.tone]
-    dot, top = 10 * _SCALE, 6 * _SCALE
-    pen.ellipse((0, top, dot, top + dot), fill=colour)
-    left = dot + 8 * _SCALE
-    lines = _wrap(panel.text, WIDTH * _SCALE - left, 2 if panel.progress is None else 1)
-    for number, line in enumerate(lines):
-        pen.text((left, top + dot / 2 + number * 20 * _SCALE), line, _TEXT, _font(), anchor="lm")
-    if panel.progress is not None:
-        box = (0, (HEIGHT - 14) * _SCALE, WIDTH * _SCALE - 1, (HEIGHT - 8) * _SCALE)
-        pen.rounded_rectangle(box, 3 * _SCALE, fill=_TRACK)
-        right = box[2] * min(max(panel.progress, 0.0), 1.0)
-        if right >= 6 * _SCALE:
-            pen.rounded_rectangle((*box[:2], right, box[3]), 3 * _SCALE, fill=colour)
-    out = BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
-def _wrap(text: str, width: float, most: int) -> list[str]:
-    """The text in at most so many lines of `width` pixels; what is too long is cut with an ellipsis."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _font().getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > most:
-        lines[most - 1 :] = [" ".join(lines[most - 1 :])]
-    return [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
-
-
-def _cut(line: str, width: float) -> str:
-    while line and _font().getlength(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(15 * _SCALE)
+    @app.get("/panel/<key>", endpoint=PANEL_ENDPOINT)
+    def panel(key: str) -> ResponseReturnValue:
+        # No login: a browser loads pictures without one. The signature names one task, and nothing else is shown.
+        return streams.respond(key, _PanelSource(reader, verify(key)))

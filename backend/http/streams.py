@@ -1,21 +1,18 @@
 """Live pictures: an `<img>` whose address answers `multipart/x-mixed-replace` shows each part in place of the last.
 
-Under `serve` no worker thread waits for the next part. The request ends after the first one and leaves its connection
-to `Streams`, whose one thread looks at every source four times a second and sends what has changed. Under another WSGI
-server a stream falls back to a generator, which holds that server's thread.
+Under `serve` (see `detached_responses`) no worker thread waits for the next part. The request ends after the first one
+and leaves its connection to `Streams`, whose one thread reads every source four times a second and sends what has
+changed. Under another WSGI server a stream is a generator, which holds that server's thread.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flask import Response, request
-from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer
-from waitress.task import WSGITask
 
 from backend.errors import where
 
@@ -27,8 +24,10 @@ HEARTBEAT = 10.0
 """Seconds after which a part is sent again, so that neither the server nor a proxy takes the connection for idle."""
 PER_CLIENT = 3
 """Streams that one address may hold. A browser opens six connections to a host, and needs some for everything else."""
+_FLUSH_SECONDS = 0.2
+"""How long the server's own thread is given to write the last parts."""
 _BOUNDARY = "part"
-_DETACH = "sam3_backend.detach"
+DETACH = "sam3_backend.detach"
 """Key of the WSGI environment: call its value to keep the connection after the response."""
 
 
@@ -39,8 +38,12 @@ class Source(Protocol):
         """Everything that the picture depends on; called four times a second, so it has to be cheap."""
         ...
 
-    def picture(self) -> bytes:
-        """The picture as PNG; called when `state` has changed."""
+    def picture(self, state: Any) -> bytes:
+        """The picture of a state as PNG; called when `state` has changed."""
+        ...
+
+    def last_picture(self) -> bytes:
+        """The picture that stays on the page when the server ends."""
         ...
 
 
@@ -69,7 +72,7 @@ class _Live:
         with self.lock:
             state = self.source.state()
             if not self.part or state != self.state:
-                self.state, self.part = state, _format_part(self.source.picture())
+                self.state, self.part = state, _format_part(self.source.picture(state))
 
 
 class Streams:
@@ -91,12 +94,12 @@ class Streams:
             live = self._live.get(key) or _Live(source)
         live.update()
         first = f"--{_BOUNDARY}\r\n".encode() + live.part
-        detach = request.environ.get(_DETACH)
+        detach = request.environ.get(DETACH)
         if detach:
             client = request.remote_addr or ""
             detach(lambda send, is_open: self._add(key, live, _Stream(key, client, send, is_open, live.part)))
         response = Response(
-            [first] if detach else _generate(live, first),
+            iter([first]) if detach else _generate(live, first),
             content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
         )
         response.headers["Cache-Control"] = "no-store"
@@ -121,8 +124,18 @@ class Streams:
                 self._thread.start()
 
     def close(self) -> None:
-        """Send nothing any more."""
+        """Send every stream its last picture, and end it."""
         self._closed.set()
+        if self._thread is None:
+            return
+        self._thread.join()
+        with self._lock:
+            for live in [*self._live.values()]:
+                part = _format_part(live.source.last_picture())
+                for stream in [*live.streams]:
+                    stream.send(part)
+                    self._drop(stream)
+        time.sleep(_FLUSH_SECONDS)
 
     def _run(self) -> None:
         while not self._closed.wait(INTERVAL):
@@ -168,53 +181,3 @@ def _generate(live: _Live, first: bytes) -> Iterator[bytes]:
         if live.part is not part or time.monotonic() - sent_at > HEARTBEAT:
             part, sent_at = live.part, time.monotonic()
             yield part
-
-
-class _Task(WSGITask):
-    """A request whose connection the application may keep after its response."""
-
-    _on_detach: Callable[[Callable[[bytes], None], Callable[[], bool]], None] | None = None
-
-    def get_environment(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environment()
-        environ[_DETACH] = lambda on_detach: setattr(self, "_on_detach", on_detach)
-        return environ
-
-    def finish(self) -> None:
-        if self._on_detach is None:
-            super().finish()
-            return
-        self.close_on_finish = False
-        channel: Any = self.channel
-        is_chunked = self.chunked_response
-
-        def send(data: bytes) -> None:
-            """Write from the server's own thread, which alone may write to a connection without a task."""
-
-            def write() -> None:
-                if not channel.connected:
-                    return
-                if not data:
-                    channel.write_soon(b"0\r\n\r\n" if is_chunked else b"")
-                    channel.close_when_flushed = True
-                elif not channel.total_outbufs_len:  # a browser that does not read gets the next part
-                    channel.write_soon(b"%X\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-
-            channel.server.trigger.pull_trigger(write)
-
-        self._on_detach(send, lambda: channel.connected)
-
-
-class _Channel(HTTPChannel):
-    task_class = _Task
-
-
-def enable_streams(sockets: Iterable[object]) -> None:
-    """Let responses outlive their requests; without it `Streams` holds a thread a stream.
-
-    Args:
-        sockets: values of the `map` that a waitress server was created with.
-    """
-    for listener in sockets:
-        if isinstance(listener, BaseWSGIServer):
-            listener.channel_class = _Channel

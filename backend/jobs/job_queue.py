@@ -48,6 +48,10 @@ class JobQueue:
         """The job under a key that was asked for last, if it is in memory."""
         return next((job for (other, _), job in reversed(self._recent.items()) if other == key), None)
 
+    def newest_jobs(self) -> list[Job]:
+        """The job of each key that was asked for last, of those in memory."""
+        return list({key: job for (key, _), job in self._recent.items()}.values())
+
     def remember(self, job: Job) -> None:
         """Keep a job as the newest one."""
         name = job.row.key, job.row.digest
@@ -76,6 +80,11 @@ class JobQueue:
         # One job may run, whether it has started yet or not.
         waiting = len(alike) + (self.running is not None) - 1
         return waiting if waiting >= (_MAX_BATCH_JOBS if batch else self._max_waiting) else None
+
+    def positions(self) -> dict[int, int]:
+        """How many jobs come before each waiting one, by its number."""
+        first = int(self.running is not None)
+        return {job.number: place for place, job in enumerate(sorted(self.waiting, key=_order), first)}
 
     def next_to_run(self, is_engine_down: bool) -> Job | None:
         """The first job whose video is fetched.

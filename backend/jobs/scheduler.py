@@ -184,6 +184,11 @@ class Scheduler:
         with self._changed:
             return [self._queue.find(row.number) or self._load(row) for row in self._store.latest(limit)]
 
+    def recent_jobs(self) -> tuple[list[Job], dict[int, int]]:
+        """The newest job of each key that is in memory, and how many jobs come before each waiting one, by number."""
+        with self._changed:
+            return self._queue.newest_jobs(), self._queue.positions()
+
     def job(self, number: int) -> Job | None:
         """One job."""
         with self._changed:

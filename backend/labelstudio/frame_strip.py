@@ -1,4 +1,4 @@
-"""The frame strip that people click on: its choice of frames, and signed addresses of the frames that we serve."""
+"""The frame strip that people click on, and signed addresses of what a browser loads from us without a login."""
 
 import base64
 import hashlib
@@ -15,6 +15,8 @@ from backend.settings import Settings
 
 _SECRET_BYTES = 32
 _SIGNATURE_BYTES = 16
+_PANEL = "panel"
+_INVALID = "the address has no valid signature: run sam3-backend project prepare again"
 
 
 def strip_frames(length: int, most: int) -> list[int]:
@@ -36,8 +38,15 @@ class SignedVideo(NamedTuple):
     framerate: float
 
 
+class SignedTask(NamedTuple):
+    """The task whose live panel a signed address shows: ids of the project and of the task."""
+
+    project: str
+    task: str
+
+
 class Signer:
-    """Signs and verifies keys that name a task's video.
+    """Signs and verifies keys that name a task's video, or a task.
 
     Args:
         path: file of the secret, created on first use. A new secret invalidates all keys signed with the old one.
@@ -51,25 +60,43 @@ class Signer:
         """A signer whose secret lies in `data_dir`."""
         return cls(settings.data_dir.expanduser() / "secret")
 
-    def key(self, video: SignedVideo) -> str:
+    def key(self, named: SignedVideo | SignedTask) -> str:
         """A signed key for use in a URL: letters, digits, `-` and `_`."""
-        named = json.dumps(video, separators=(",", ":")).encode()
-        return _text(self._signature(named) + named)
+        values = [_PANEL, *named] if isinstance(named, SignedTask) else named
+        signed = json.dumps(values, separators=(",", ":")).encode()
+        return _text(self._signature(signed) + signed)
 
     def video(self, key: str) -> SignedVideo:
         """The video that a key names.
 
         Raises:
-            BadRequest: the signature is not valid.
+            BadRequest: the signature is not valid, or the key names something else.
         """
+        match self._verify(key):
+            case [str(url), int() | float() as framerate]:
+                return SignedVideo(url, framerate)
+        raise BadRequest(_INVALID)
+
+    def task(self, key: str) -> SignedTask:
+        """The task that a key names.
+
+        Raises:
+            BadRequest: the signature is not valid, or the key names something else.
+        """
+        match self._verify(key):
+            case [str(kind), str(project), str(task)] if kind == _PANEL:
+                return SignedTask(project, task)
+        raise BadRequest(_INVALID)
+
+    def _verify(self, key: str) -> object:
+        """The values that a key contains; None if its signature is not valid."""
         try:
             raw = base64.urlsafe_b64decode(key + "=" * (-len(key) % 4))
-            signature, named = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-            if not hmac.compare_digest(signature, self._signature(named)):
-                raise ValueError("signature")
-            return SignedVideo(*json.loads(named))
-        except (ValueError, TypeError) as error:
-            raise BadRequest("the address has no valid signature: run sam3-backend project prepare again") from error
+            signature, signed = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+            is_valid = hmac.compare_digest(signature, self._signature(signed))
+            return json.loads(signed) if is_valid else None
+        except ValueError:
+            return None
 
     def _signature(self, named: bytes) -> bytes:
         return hmac.new(self._secret(), named, hashlib.sha256).digest()[:_SIGNATURE_BYTES]

@@ -17,6 +17,8 @@ COMMAND_CONTROL = "cmd"
 WORDS, LINE = "text_prompt", "region_prompt"
 """Names of the text controls for text prompts and for each region's commands. If a config does not contain them, text
 controls that are made for prompts are used; all others are the annotators' own."""
+PANEL = "panel"
+"""The name of the HyperText that shows the live panel."""
 ALL = "all"
 """The phrase that stands for those of all labels."""
 
@@ -89,6 +91,7 @@ class LabelConfig:
         lines: names of the per-region text controls for commands.
         points: the controls for clicks, by name.
         phrases: the phrase to search for, by class.
+        panel: the HyperText's value with the live panel, as written; empty: there is none.
         notes: sentences about what cannot be prompted, and why.
     """
 
@@ -101,6 +104,7 @@ class LabelConfig:
     lines: frozenset[str]
     points: Mapping[str, PointsControl]
     phrases: Mapping[str, str]
+    panel: str
     notes: tuple[str, ...]
 
     @property
@@ -219,8 +223,14 @@ def parse_label_config(xml: str) -> LabelConfig:
         lines=frozenset(tag.get("name", "") for tag in lines),
         points=_points(root),
         phrases=phrases,
+        panel=_panel(root),
         notes=tuple(_notes(root, videos, (*words, *lines))),
     )
+
+
+def _panel(root: Element) -> str:
+    values = (tag.get("value", "") for tag in root.iter("hypertext") if tag.get("name") == PANEL)
+    return next((value for value in values if value.startswith("$")), "")
 
 
 def _lower_names(root: Element) -> None:

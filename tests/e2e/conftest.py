@@ -45,14 +45,19 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
 @contextmanager
 def serving(studio: LabelStudio, folder: Path, **settings: str) -> Iterator[str]:
     """The address of `sam3-backend serve` as a user starts it; `settings` by their names in the environment."""
+    with Process("the backend", folder / "log.txt") as process:
+        yield start_backend(process, studio, folder, **settings)
+
+
+def start_backend(process: Process, studio: LabelStudio, folder: Path, **settings: str) -> str:
+    """Start `sam3-backend serve`; its address, once the model is ready."""
     port = free_port(0)
     url = f"http://127.0.0.1:{port}"
     words = ["serve", "--port", str(port), "--data-dir", str(folder)]
     known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
-    with Process("the backend", folder / "log.txt") as process:
-        process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
-        process.wait_until(lambda: _is_ready(url), 60)
-        yield url
+    process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
+    process.wait_until(lambda: _is_ready(url), 60)
+    return url
 
 
 def _is_ready(url: str) -> bool:

@@ -11,7 +11,8 @@ from flask import Flask, Response
 from waitress.server import create_server
 
 from backend.http import streams
-from backend.http.streams import PER_CLIENT, Streams, enable_streams
+from backend.http.detached_responses import enable_detached_responses
+from backend.http.streams import PER_CLIENT, Streams
 
 THREADS = 2
 
@@ -25,9 +26,12 @@ class Counter:
     def state(self) -> int:
         return self.number
 
-    def picture(self) -> bytes:
+    def picture(self, state: int) -> bytes:
         self.drawn += 1
-        return b"picture %d" % self.number
+        return b"picture %d" % state
+
+    def last_picture(self) -> bytes:
+        return b"the last picture"
 
 
 class Browser:
@@ -100,7 +104,7 @@ def port(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     sockets: dict[int, object] = {}
     server = create_server(app, map=sockets, host="127.0.0.1", port=0, threads=THREADS)
-    enable_streams(sockets.values())
+    enable_detached_responses(sockets.values())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield server.effective_port
@@ -112,7 +116,8 @@ def port(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_change_is_a_new_part_and_no_change_is_none(browse: Browse, source: Counter, version: str) -> None:
     browser = browse(version)
-    head = browser.read_until(b"picture 0").lower()
+    head = browser.read_until(b"picture 0").partition(b"\r\n\r\n")[0].lower()
+    assert b"content-length" not in head
     assert b"multipart/x-mixed-replace; boundary=part" in head
     browser.read_until(b"picture 0\r\n--part\r\n")
     source.number = 1
@@ -162,6 +167,17 @@ def test_an_unchanged_picture_is_sent_again_after_a_while(browse: Browse, monkey
     browser.read_until(b"picture 0\r\n--part\r\n")
     browser.data = b""
     browser.read_until(b"picture 0\r\n--part\r\n")
+
+
+def test_the_last_picture_stays_when_the_server_ends(browse: Browse, live: Streams) -> None:
+    browsers = [browse(), browse("1.0")]
+    for browser in browsers:
+        browser.read_until(b"picture 0\r\n--part\r\n")
+    until(lambda: live.count == 2)
+    live.close()
+    for browser in browsers:
+        browser.read_until(b"the last picture\r\n--part\r\n")
+        assert browser.has_ended()
 
 
 def test_another_server_gets_a_generator(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> None:

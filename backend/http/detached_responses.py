@@ -1,0 +1,60 @@
+"""Responses that go on after their request, without a thread of waitress: `streams` writes the rest."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
+from waitress.task import WSGITask
+
+from backend.http.streams import DETACH
+
+
+class _Task(WSGITask):
+    """A request whose connection the application may keep after its response."""
+
+    _on_detach: Callable[[Callable[[bytes], None], Callable[[], bool]], None] | None = None
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[DETACH] = lambda on_detach: setattr(self, "_on_detach", on_detach)
+        return environ
+
+    def finish(self) -> None:
+        if self._on_detach is None:
+            super().finish()
+            return
+        self.close_on_finish = False
+        channel: Any = self.channel
+        is_chunked = self.chunked_response
+
+        def send(data: bytes) -> None:
+            """Write from the server's own thread, which alone may write to a connection without a task."""
+
+            def write() -> None:
+                if not channel.connected:
+                    return
+                if not data:
+                    channel.write_soon(b"0\r\n\r\n" if is_chunked else b"")
+                    channel.close_when_flushed = True
+                elif not channel.total_outbufs_len:  # a browser that does not read gets the next part
+                    channel.write_soon(b"%X\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+
+            channel.server.trigger.pull_trigger(write)
+
+        self._on_detach(send, lambda: channel.connected)
+
+
+class _Channel(HTTPChannel):
+    task_class = _Task
+
+
+def enable_detached_responses(sockets: Iterable[object]) -> None:
+    """Let responses outlive their requests; without it, `Streams` holds a thread for each stream.
+
+    Args:
+        sockets: values of the `map` that a waitress server was created with.
+    """
+    for listener in sockets:
+        if isinstance(listener, BaseWSGIServer):
+            listener.channel_class = _Channel

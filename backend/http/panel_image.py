@@ -1,0 +1,66 @@
+"""Draws the live panel of the labelling page: what the backend does for a task, and a bar."""
+
+from functools import cache
+from io import BytesIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from backend.jobs.task_status import TaskStatus
+
+WIDTH, HEIGHT = 640, 44
+"""CSS pixels; the picture has twice as many."""
+_SCALE = 2
+# Label Studio has a light and a dark page, and the picture does not know which: these read well on both.
+_TEXT, _TRACK = (118, 118, 118, 255), (128, 128, 128, 80)
+_COLOURS = {
+    "idle": (128, 128, 128, 255),
+    "busy": (0, 114, 178, 255),
+    "done": (0, 158, 115, 255),
+    "failed": (213, 94, 0, 255),
+}
+
+
+def draw_panel(status: TaskStatus) -> bytes:
+    """The panel as PNG, on a transparent background: two lines at most, or one above a bar."""
+    image = Image.new("RGBA", (WIDTH * _SCALE, HEIGHT * _SCALE))
+    pen, colour = ImageDraw.Draw(image), _COLOURS[status.tone]
+    dot, top = 10 * _SCALE, 6 * _SCALE
+    pen.ellipse((0, top, dot, top + dot), fill=colour)
+    left = dot + 8 * _SCALE
+    lines = _wrap(status.text, WIDTH * _SCALE - left, 2 if status.progress is None else 1)
+    for number, line in enumerate(lines):
+        pen.text((left, top + dot / 2 + number * 20 * _SCALE), line, _TEXT, _font(), anchor="lm")
+    if status.progress is not None:
+        box = (0, (HEIGHT - 14) * _SCALE, WIDTH * _SCALE - 1, (HEIGHT - 8) * _SCALE)
+        pen.rounded_rectangle(box, 3 * _SCALE, fill=_TRACK)
+        right = box[2] * min(max(status.progress, 0.0), 1.0)
+        if right >= 6 * _SCALE:
+            pen.rounded_rectangle((*box[:2], right, box[3]), 3 * _SCALE, fill=colour)
+    out = BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def _wrap(text: str, width: float, max_lines: int) -> list[str]:
+    """The text in at most `max_lines` lines of `width` pixels; what is too long is cut with an ellipsis."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font().getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > max_lines:
+        lines[max_lines - 1 :] = [" ".join(lines[max_lines - 1 :])]
+    return [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
+
+
+def _cut(line: str, width: float) -> str:
+    while line and _font().getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip()}…"
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(15 * _SCALE)

@@ -1,0 +1,141 @@
+"""What the backend does for one task, in a sentence: the live panel of the labelling page shows it."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from backend.engines.base import FAILED_PREFIX
+from backend.errors import one_line
+from backend.jobs.job import Job
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.worker_client import WorkerClient
+from backend.table import Table
+
+_MAX_TASKS = 4096
+"""How many tasks' requests are remembered."""
+_READ_SECONDS = 0.2
+"""How long one reading of the jobs serves all tasks."""
+_FETCH_GESTURES = {
+    "box": "select its box and press t",
+    "words": "press Enter in the line for words",
+    "clicks": "click on it once more",
+}
+"""How an annotator brings a result into the page, by the kind of its prompts."""
+
+TaskKey = tuple[str, str]
+"""Ids of a project and of a task of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """What the backend does for one task.
+
+    Attributes:
+        text: one sentence, or two.
+        progress: from 0 to 1; None: nothing runs whose end is known.
+        running: number of the job that runs; None: none does.
+    """
+
+    text: str
+    tone: Literal["idle", "busy", "done", "failed"] = "idle"
+    progress: float | None = None
+    running: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The last answer to a request of a task: when (seconds since the epoch), and the error if it was refused."""
+
+    time: float
+    error: str | None = None
+
+
+class TaskStatusReader:
+    """Describes tasks. Reading many tasks many times a second is cheap: the jobs are read once for all of them."""
+
+    def __init__(self, scheduler: Scheduler, worker: WorkerClient, clock: Callable[[], float] = time.time) -> None:
+        self._scheduler, self._worker, self._clock = scheduler, worker, clock
+        self._answers: Table[_Answer] = Table(_MAX_TASKS)
+        self._lock = threading.Lock()
+        self._read_at = -_READ_SECONDS
+        self._jobs: dict[TaskKey, list[Job]] = {}
+        self._positions: dict[int, int] = {}
+
+    def record_answer(self, key: TaskKey, error: Exception | None = None) -> None:
+        """Record that a request of this task was answered just now, or refused because of an error."""
+        self._answers.put(key, _Answer(self._clock(), one_line(error) if error else None))
+
+    def read(self, key: TaskKey) -> TaskStatus:
+        """The status of a task."""
+        self._refresh()
+        jobs = self._jobs.get(key, [])
+        unfinished = [job for job in jobs if not job.has_ended]
+        answer = self._answers.get(key)
+        if unfinished:
+            return self._describe_unfinished(unfinished)
+        if answer and answer.error:
+            return TaskStatus(f"Not done: {answer.error}", "failed")
+        if jobs:
+            return _describe_ended(jobs, answer)
+        status = self._worker.status
+        if status == "ready":
+            return TaskStatus(f"Ready ({self._worker.name}).")
+        if status.startswith(FAILED_PREFIX):
+            return TaskStatus(f"The model is not loaded: {status.removeprefix(FAILED_PREFIX)}", "failed")
+        return TaskStatus(f"{self._worker.name} is {status}. You can ask already: it starts as soon as it is ready.")
+
+    def _refresh(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._read_at < _READ_SECONDS:
+                return
+            recent, self._positions = self._scheduler.recent_jobs()
+            jobs: dict[TaskKey, list[Job]] = {}
+            for job in recent:
+                jobs.setdefault((job.row.spec.project, job.row.spec.task), []).append(job)
+            self._jobs, self._read_at = jobs, now
+
+    def _describe_unfinished(self, jobs: Sequence[Job]) -> TaskStatus:
+        what = "1 object" if len(jobs) == 1 else f"{len(jobs)} objects"
+        if any(job.row.spec.phrases for job in jobs):
+            what = ", ".join(dict.fromkeys(phrase for job in jobs for phrase in job.row.spec.phrases))
+        running = next((job for job in jobs if job.state == "running"), None)
+        if running is None:
+            first = min(jobs, key=lambda job: self._positions.get(job.number, 0))
+            if first.phase == "fetching":
+                return TaskStatus(f"Fetching the video to track {what}.", "busy")
+            place = self._positions.get(first.number, 0)
+            ahead = f"{place} {'job' if place == 1 else 'jobs'} ahead" if place else "next in line"
+            return TaskStatus(f"Waiting to track {what}: {ahead}.", "busy")
+        done, total = (sum(counts) for counts in zip(*(job.progress() for job in jobs), strict=True))
+        if running.phase not in ("tracking", "hot start") or not total:
+            return TaskStatus(f"{running.phase.capitalize() or 'Starting'}, to track {what}.", "busy", 0.0)
+        fps = running.throughput.fps
+        left = f", {_format_seconds((total - done) / fps)} left" if fps else ""
+        text = f"Tracking {what}: {done} of {total} frames{left}."
+        return TaskStatus(text, "busy", done / total, running.number)
+
+
+def _describe_ended(jobs: Sequence[Job], answer: _Answer | None) -> TaskStatus:
+    """What came of a task's last job, and how to bring in what the page does not have yet."""
+    asked = [job for job in jobs if job.state == "done" and not job.row.batch]
+    missing = [job for job in asked if answer is None or (job.ended_at or 0) > answer.time]
+    if missing:
+        gesture = _FETCH_GESTURES[missing[-1].row.spec.kind]
+        results = "1 result is" if len(missing) == 1 else f"{len(missing)} results are"
+        return TaskStatus(f"Done: {results} not on the page yet, {gesture}.", "done", 1.0)
+    last = max(jobs, key=lambda job: job.ended_at or 0)
+    done, total = last.progress()
+    match last.state:
+        case "failed":
+            return TaskStatus(f"Not tracked: {one_line(last.error) if last.error else 'see the server log'}", "failed")
+        case "cancelled":
+            return TaskStatus(f"Stopped after {done} of {total} frames. What was tracked is kept.")
+    return TaskStatus(f"Done: {done} of {total} frames.", "done")
+
+
+def _format_seconds(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
