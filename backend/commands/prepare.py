@@ -29,6 +29,7 @@ _PANEL_HTML = (
     '<a href="{task}" target="_blank" style="display: block"><img src="{picture}" width="640" height="44" '
     'alt="The SAM3 backend does not answer: prompts will not be answered until it runs."></a>'
 )
+_NO_PANEL = "no live panel: set public_url to the backend's address for browsers"
 _DESCRIPTION = """
 Create a task for each new video, and add what the project's tasks lack for prompts: the
 frame rate, and the frames to click on. Annotations are never changed.
@@ -173,16 +174,14 @@ class Preparer:
         return [f"{name} corrected from {ls_rate:g} to {rate:g}"]
 
     def _set_panel(self, task: Mapping[str, Any], data: dict[str, Any]) -> list[str]:
-        """Add the live panel, or an empty one if browsers do not reach the backend: Label Studio wants the field."""
+        """Add the live panel, if the label config shows one and browsers reach the backend."""
         if not self._panel:
             return []
-        url, number = self._settings.browser_url, str(task["id"])
-        key = self._signer.key(SignedTask(str(self._project), number))
-        html = _PANEL_HTML.format(task=f"{url}/tasks/{number}", picture=f"{url}/panel/{key}") if url else ""
-        if read_field(self._panel, data) == html:
-            return []
+        html = panel_html(self._settings, self._project, task["id"])
+        if (read_field(self._panel, data) or "") == html:
+            return [] if html else [_NO_PANEL]
         data |= write_field(self._panel, data, html)
-        return ["live panel" if url else "no live panel: set public_url to the backend's address for browsers"]
+        return ["live panel" if html else _NO_PANEL]
 
     def _set_pictures(self, task: Mapping[str, Any], data: dict[str, Any], video: Video) -> list[str]:
         if not self._strip.startswith("$"):
@@ -208,6 +207,15 @@ class Preparer:
     def _picture_urls(self, task: Mapping[str, Any], data: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
         key = self._signer.key(SignedVideo(self._tag.url(task), self._tag.rate(data)))
         return [f"{self._settings.public_url.rstrip('/')}/frames/{key}/{number}.jpg" for number in numbers]
+
+
+def panel_html(settings: Settings, project: int, task: int) -> str:
+    """The task's live panel for Label Studio's page; empty if browsers do not reach the backend."""
+    url = settings.browser_url
+    if not url:
+        return ""
+    key = Signer.from_settings(settings).key(SignedTask(str(project), str(task)))
+    return _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}")
 
 
 def _has_name(upload: str, name: str) -> bool:

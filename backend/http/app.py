@@ -30,7 +30,7 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     app.before_request(lambda: _authenticate(service))
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
-    add_panel_route(app, streams or Streams(), service.task_status, service.panel_task)
+    add_panel_route(app, streams or Streams(), lambda key: service.panel(key))
     return app
 
 

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from backend.http.panel_image import draw_panel
 from backend.http.streams import Streams
-from backend.jobs.task_status import TaskKey, TaskStatus, TaskStatusReader
+from backend.jobs.task_status import TaskStatus
 
 PANEL_ENDPOINT = "panel"
 _STOPPED = TaskStatus("The backend was stopped. Prompts will not be answered until it runs again.", "failed")
@@ -17,11 +17,11 @@ _STOPPED = TaskStatus("The backend was stopped. Prompts will not be answered unt
 class _PanelSource:
     """The panel of one task."""
 
-    def __init__(self, reader: TaskStatusReader, key: TaskKey) -> None:
-        self._reader, self._key = reader, key
+    def __init__(self, read_status: Callable[[], TaskStatus]) -> None:
+        self._read_status = read_status
 
     def state(self) -> TaskStatus:
-        return self._reader.read(self._key)
+        return self._read_status()
 
     def picture(self, state: Any) -> bytes:
         return draw_panel(state)
@@ -30,14 +30,15 @@ class _PanelSource:
         return draw_panel(_STOPPED)
 
 
-def add_panel_route(app: Flask, streams: Streams, reader: TaskStatusReader, verify: Callable[[str], TaskKey]) -> None:
+def add_panel_route(app: Flask, streams: Streams, panel: Callable[[str], Callable[[], TaskStatus]]) -> None:
     """The panel's address.
 
     Args:
-        verify: returns the task that a signed key names, and raises BackendError if the signature is not valid.
+        panel: returns a function that reads the status of the task that a signed key names; raises BackendError if the
+            signature is not valid.
     """
 
     @app.get("/panel/<key>", endpoint=PANEL_ENDPOINT)
-    def panel(key: str) -> ResponseReturnValue:
+    def show_panel(key: str) -> ResponseReturnValue:
         # No login: a browser loads pictures without one. The signature names one task, and nothing else is shown.
-        return streams.respond(key, _PanelSource(reader, verify(key)))
+        return streams.respond(key, _PanelSource(panel(key)))

@@ -1,5 +1,6 @@
 """`sam3-backend project prepare` against a small Label Studio and real clips."""
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.clips import read_code, write_clip
 from tests.fakes import StubEngine, thread_worker
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
-CONFIG = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
+SHIPPED = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
+CONFIG = re.sub(" *<HyperText .*\n", "", SHIPPED)
 BARE = '<View><Video name="v" value="$video" {}/><VideoRectangle name="b" toName="v"/></View>'
 PUBLIC = "https://backend.example/sam3"
 
@@ -291,6 +293,23 @@ def test_served_addresses_are_written_anew_where_the_old_ones_end(studio: Studio
     strips.append(task["data"]["frames"])
     assert len({tuple(strip) for strip in strips}) == 4
     assert all(address.startswith("http://other.example/frames/") for address in strips[-1])
+
+
+def test_the_live_panel_is_written_for_browsers_that_reach_us(studio: Studio, prepare, clip: Path) -> None:
+    studio.label_config = SHIPPED
+    task = task_of(studio, clip)
+    for settings, url in (({}, "http://127.0.0.1:9090"), ({"public_url": f"{PUBLIC}/"}, PUBLIC)):
+        assert prepare(**settings) == 0
+        found = re.search(r'href="(.*?)".* src="(.*?)"', task["data"]["panel"])
+        assert found
+        assert found[1] == f"{url}/tasks/{task['id']}"
+        assert found[2].startswith(f"{url}/panel/")
+        named = Signer(prepare.folder / "secret").task(found[2].rpartition("/")[2])
+        assert named == (str(PROJECT), str(task["id"]))
+        assert "live panel" in prepare.told[-1]
+    assert prepare(host="0.0.0.0") == 0
+    assert task["data"]["panel"] == ""
+    assert "no live panel: set public_url" in prepare.told[-1]
 
 
 NAMES = ["clip.mp4", "my clip (1).mp4", "größe, b.mp4", "a" * 120 + ".mp4", "Ärger #7 & Co.mp4", "x-y_z.1.mp4"]

@@ -69,16 +69,24 @@ def _is_ready(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Project:
-    """A project with the demo's label config, connected to the backend; `data` is of a task of the demo's clip."""
+    """A project with the demo's label config, connected to the backend; `data` is of a task of the demo's clip.
+
+    Without `settings` of its backend, the live panel is empty.
+    """
 
     studio: LabelStudio
     id: int
     data: dict[str, Any]
+    settings: Settings | None = None
 
     def new_task(self, **changes: Any) -> int:
         """A task of the clip; of `changes` to its data those that are None are left out."""
-        data = {key: value for key, value in (self.data | changes).items() if value is not None}
-        return self.studio.create_task(self.id, data)
+        data = {key: value for key, value in (self.data | {"panel": ""} | changes).items() if value is not None}
+        task = self.studio.create_task(self.id, data)
+        if self.settings:
+            panel = prepare.panel_html(self.settings, self.id, task)
+            LabelStudioClient(self.studio.url, self.studio.token).set_data(task, data | {"panel": panel})
+        return task
 
 
 @pytest.fixture(scope="session")
@@ -91,34 +99,51 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project whose backend is the demo's."""
-    with serving(studio, tmp_path_factory.mktemp("backend"), **DEMO) as url:
-        yield connected(studio, video, url)
+    folder = tmp_path_factory.mktemp("backend")
+    with serving(studio, folder, **DEMO) as url:
+        yield connected(studio, video, url, data_dir=folder)
 
 
 @pytest.fixture(scope="session")
 def stand_in_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project whose backend runs the stand-in engine."""
-    with serving(studio, tmp_path_factory.mktemp("backend"), **STAND_IN) as url:
-        yield connected(studio, video, url)
+    folder = tmp_path_factory.mktemp("backend")
+    with serving(studio, folder, **STAND_IN) as url:
+        yield connected(studio, video, url, data_dir=folder)
 
 
 @pytest.fixture
 def hasty_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[Project]:
     """A project whose backend answers after a second, with what is there."""
     with serving(studio, tmp_path, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT="1") as url:
-        yield connected(studio, video, url)
+        yield connected(studio, video, url, data_dir=tmp_path)
 
 
-def connected(studio: LabelStudio, video: Path, backend: str | None, classes: Sequence[str] = clip.CLASSES) -> Project:
-    """A project with a prepared task; without a backend one is alone with Label Studio."""
+def connected(
+    studio: LabelStudio,
+    video: Path,
+    backend: str | None,
+    classes: Sequence[str] = clip.CLASSES,
+    data_dir: Path | None = None,
+) -> Project:
+    """A project with a prepared task; without a backend one is alone with Label Studio.
+
+    Args:
+        data_dir: the backend's; None: the live panel is empty.
+    """
     config = clip.label_config((ROOT / "label_config.xml").read_text(), classes)
     number = studio.create_project("browser tests", config)
     if backend:
         studio.connect_backend(number, backend)
-    settings = Settings(label_studio_url=studio.url, label_studio_api_key=studio.token, data_dir=video.parent / "data")
+    settings = Settings(
+        label_studio_url=studio.url,
+        label_studio_api_key=studio.token,
+        data_dir=data_dir or video.parent / "data",
+        port=int(backend.rpartition(":")[2]) if backend else 0,
+    )
     assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
     (task,) = LabelStudioClient(studio.url, studio.token).tasks(number)
-    return Project(studio, number, task["data"])
+    return Project(studio, number, task["data"], settings if data_dir else None)
 
 
 @pytest.fixture

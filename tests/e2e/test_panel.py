@@ -10,14 +10,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator
 
-from backend.commands import prepare
-from backend.labelstudio.client import LabelStudioClient
-from backend.settings import Settings
-from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process
 from tests.e2e.browser import LabelingPage
-from tests.e2e.conftest import DEMO, ROOT, Project, opened, start_backend
+from tests.e2e.conftest import DEMO, Project, connected, opened, start_backend
 from tests.e2e.test_boxes import percent
 
 pytestmark = pytest.mark.slow
@@ -32,20 +28,10 @@ def backend(tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
-def task(studio: LabelStudio, video: Path, tmp_path: Path, backend: Process) -> tuple[Project, int]:
-    """A prepared task whose backend answers after a second with what is there."""
+def panel_project(studio: LabelStudio, video: Path, tmp_path: Path, backend: Process) -> Project:
+    """A project whose backend answers after a second with what is there."""
     url = start_backend(backend, studio, tmp_path, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT="1")
-    number = studio.create_project("live panel", clip.label_config((ROOT / "label_config.xml").read_text()))
-    studio.connect_backend(number, url)
-    settings = Settings(
-        label_studio_url=studio.url,
-        label_studio_api_key=studio.token,
-        data_dir=tmp_path,
-        port=int(url.rpartition(":")[2]),
-    )
-    assert prepare.run(settings, number, [str(video)], say=lambda _: None) == 0
-    (task,) = LabelStudioClient(studio.url, studio.token).tasks(number)
-    return Project(studio, number, task["data"]), task["id"]
+    return connected(studio, video, url, data_dir=tmp_path)
 
 
 def panel(page: LabelingPage) -> Locator:
@@ -65,11 +51,9 @@ def wait_for(page: LabelingPage, colour: tuple[int, int, int]) -> None:
         page.page.wait_for_timeout(50)
 
 
-def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(
-    task: tuple[Project, int], backend: Process
-) -> None:
-    project, number = task
-    with opened(project, number) as page:
+def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_project: Project, backend: Process) -> None:
+    task = panel_project.new_task()
+    with opened(panel_project, task) as page:
         wait_for(page, GREY)
         page.shot("panel-idle")
         x, y, width, height = percent("Circle", 1)
@@ -80,7 +64,19 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(
         page.shot("panel-tracking")
         wait_for(page, GREEN)
         page.shot("panel-done")
-        assert panel(page).locator("xpath=..").get_attribute("href").endswith(f"/tasks/{number}")
+        assert panel(page).locator("xpath=..").get_attribute("href").endswith(f"/tasks/{task}")
         backend.stop()
         wait_for(page, ORANGE)
         page.shot("panel-stopped")
+
+
+@pytest.mark.parametrize("panel_data", [{}, {"panel": ""}])
+def test_a_task_without_a_panel_works_as_before(project: Project, panel_data: dict[str, str]) -> None:
+    data = {key: value for key, value in project.data.items() if key != "panel"}
+    with opened(project, project.studio.create_task(project.id, data | panel_data)) as page:
+        assert panel(page).count() == 0
+        x, y, width, height = percent("Circle", 1)
+        page.draw(x, y, width, height)
+        page.click(x + width / 2, y + height / 2)
+        assert page.track()["data"]["result"]
+        page.shot(f"panel-{'empty' if panel_data else 'missing'}")

@@ -38,7 +38,7 @@ def patient_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.T
     """The demo's project, whose answers are whole at once."""
     folder = tmp_path_factory.mktemp("backend")
     with serving(studio, folder, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT=PATIENCE) as url:
-        yield connected(studio, video, url)
+        yield connected(studio, video, url, data_dir=folder)
 
 
 def hold(name: str, screenshot: bytes) -> None:

@@ -193,8 +193,8 @@ def test_another_server_gets_a_generator(source: Counter, live: Streams, monkeyp
 def test_a_picture_that_fails_costs_no_other(browse: Browse, source: Counter, caplog: pytest.LogCaptureFixture) -> None:
     browser = browse()
     browser.read_until(b"picture 0\r\n--part\r\n")
-    drawn, source.picture = source.picture, None  # type: ignore[method-assign, assignment]
+    drawn, source.picture = source.picture, None  # type: ignore[assignment]
     source.number = 1
     until(lambda: "live picture failed" in caplog.text)
-    source.picture = drawn  # type: ignore[method-assign]
+    source.picture = drawn
     browser.read_until(b"picture 1\r\n--part\r\n")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.labelstudio.frame_strip import SignedVideo, Signer, strip_frames
+from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
 
 VIDEO = SignedVideo("/data/upload/1/clip.mp4", 29.97)
 
@@ -55,6 +55,16 @@ def test_a_key_names_its_video_and_fits_into_an_address(signer: Signer, url: str
     key = signer.key(SignedVideo(url, framerate))
     assert re.fullmatch(r"[A-Za-z0-9_-]+", key)
     assert signer.video(key) == (url, framerate)
+
+
+@given(project=st.text(), task=st.text())
+def test_a_key_names_its_task_and_no_video(signer: Signer, project: str, task: str) -> None:
+    key = signer.key(SignedTask(project, task))
+    assert signer.task(key) == (project, task)
+    with pytest.raises(BadRequest, match="no valid signature"):
+        signer.video(key)
+    with pytest.raises(BadRequest, match="no valid signature"):
+        signer.task(signer.key(VIDEO))
 
 
 def test_the_same_video_always_gets_the_same_key(signer: Signer) -> None:

@@ -1,0 +1,87 @@
+"""What the live panel says of a task."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from backend.errors import BadRequest
+from tests.fakes import Gate, StubEngine, StubService
+from tests.labelstudio.bodies import body, drawn, keyframe
+
+MakeService = Callable[..., StubService]
+
+
+def ask(service: StubService, region: str = "a", **task: Any) -> Any:
+    request = body(drawn(keyframe(1), id=region), **task)
+    return service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
+
+
+def read(service: StubService, task: str = "7") -> Any:
+    time.sleep(0.25)  # one reading of the jobs serves for 0.2 s
+    return service.task_status.read(("3", task))
+
+
+def wait_until_ended(service: StubService, number: int) -> None:
+    give_up = time.monotonic() + 30
+    while not service.task_status._scheduler.job(number).has_ended:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_a_task_goes_from_ready_to_done(make_service: MakeService) -> None:
+    gate = Gate(30)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.3)
+    assert (read(service).text, read(service).tone) == ("Ready (stub).", "idle")
+    ask(service)
+    ask(service, "b")
+    status = read(service)
+    assert status.text.startswith("Tracking 2 objects: 30 of ")
+    assert (status.tone, status.running) == ("busy", 1)
+    assert status.progress is not None
+    assert 0 < status.progress < 1
+    gate.open()
+    for number in (1, 2):
+        wait_until_ended(service, number)
+    status = read(service)
+    assert status.text == "Done: 2 results are not on the page yet, select its box and press t."
+    assert (status.tone, status.running) == ("done", None)
+    ask(service)
+    assert read(service).text == "Done: 100 of 100 frames."
+    assert read(service, "8").text == "Ready (stub)."
+
+
+def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeService) -> None:
+    gate = Gate(10)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.2)
+    ask(service)
+    ask(service, "b", id=8)
+    assert read(service, "8").text == "Waiting to track 1 object: 1 job ahead."
+    assert read(service, "8").tone == "busy"
+    service.task_status._scheduler.cancel(1)
+    gate.open()
+    wait_until_ended(service, 1)
+    assert re.fullmatch(r"Stopped after 1\d of 100 frames. What was tracked is kept.", read(service).text)
+
+
+def test_a_refused_request_and_a_failed_job_say_why(make_service: MakeService) -> None:
+    service = make_service()
+    service.task_status.record_answer(("3", "7"), BadRequest("draw the box\non the object"))
+    assert (read(service).text, read(service).tone) == ("Not done: draw the box on the object", "failed")
+    service.task_status.record_answer(("3", "7"))
+    assert read(service).text == "Ready (stub)."
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "tone"),
+    [
+        ("loading", "stub is loading. You can ask already: it starts as soon as it is ready.", "idle"),
+        ("failed: no weights: give model_path", "The model is not loaded: no weights: give model_path", "failed"),
+    ],
+)
+def test_a_model_that_is_not_ready_is_said(make_service: MakeService, status: str, text: str, tone: str) -> None:
+    service = make_service()
+    service.task_status._worker = type("Worker", (), {"name": "stub", "status": status})()
+    assert (read(service).text, read(service).tone) == (text, tone)
