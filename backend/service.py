@@ -17,11 +17,12 @@ from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec
 from backend.jobs.status import JobStatus
 from backend.jobs.store import Store
+from backend.jobs.task_status import TaskStatus, TaskStatusReader
 from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.label_config import parse_label_config
 from backend.labelstudio.region_results import format_prediction
-from backend.labelstudio.request import parse_prompt_field, parse_request
+from backend.labelstudio.request import parse_prompt_field, parse_request, task_id
 from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.predict.connections import Connections
 from backend.predict.handler import PredictHandler
@@ -76,6 +77,7 @@ class Service:
         self.job_status = JobStatus(
             self.scheduler, self._worker, self._metrics, self._videos.limits, self.connections.task_url
         )
+        self.task_status = TaskStatusReader(self.scheduler, self._worker)
         self.track_editor = TrackEditorView(data_dir, self._videos, self.connections.require_client)
         # Load the model and compile now, so that the first annotator does not wait for it.
         self._worker.start()
@@ -144,6 +146,14 @@ class Service:
         with self._pictures, self._videos.open(url, self.connections.default_client) as video:
             return encode_jpeg(frame_reader(video, framerate)(number))
 
+    def panel(self, key: str) -> Callable[[], TaskStatus]:
+        """A function that reads the status of the task that a panel's signed key names.
+
+        Raises:
+            BackendError: the key is not ours.
+        """
+        return partial(self.task_status.read, self._signer.task(key))
+
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str
     ) -> list[Any]:
@@ -180,16 +190,20 @@ class Service:
     ) -> list[dict[str, Any]]:
         config = parse_label_config(xml)
         prompt_field = parse_prompt_field(tasks, context, config)
+        task = project, task_id(tasks)
         try:
             request = parse_request(tasks, context, config, prompt_field)
             results = PredictHandler(
                 RequestContext(self.settings, self._worker, self.scheduler, self._cache, request, config, project)
             ).handle(deadline)
         except BackendError as error:
+            self.task_status.record_answer(task, error)
             if prompt_field is None:
                 raise
             log.warning("the control for text prompts shows an error: %s", one_line(error))
             results = [prompt_field.to_result(f"not done: {error}")]
+        else:
+            self.task_status.record_answer(task)
         return [format_prediction(results, self.model_version)] if results else []
 
 

@@ -136,7 +136,7 @@ def parse_request(
     ids = frozenset(str(result.get("id")) for result in results)
     all_saved = [result for entry in _entries(task, "drafts", "annotations") for result in _results(entry)]
     return PredictRequest(
-        task=str(task.get("id", "")),
+        task=task_id(tasks),
         url=video.url(task),
         video=name,
         framerate=framerate,
@@ -150,11 +150,16 @@ def parse_request(
     )
 
 
+def task_id(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """The id of an interactive request's task; empty if it has none."""
+    return str(_first(tasks).get("id", ""))
+
+
 def parse_prompt_field(
     tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any], config: LabelConfig
 ) -> PromptField | None:
     """Read the control for text prompts. The rest of the request may be invalid: the control shows the error."""
-    task = tasks[0] if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping) else {}
+    task = _first(tasks)
     results = _results(context)
     for is_prompt, candidates in ((True, results), (False, _saved(task, results))):
         for result in candidates:
@@ -236,6 +241,10 @@ def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
             except BadRequest:  # it is not to be tracked, so this is no error of the request
                 continue
     return page
+
+
+def _first(tasks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return tasks[0] if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping) else {}
 
 
 def _task(tasks: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -146,11 +146,13 @@ def test_streams_hold_no_thread_and_share_one_picture(
 
 
 def test_the_oldest_stream_of_a_client_ends_with_its_last_picture(browse: Browse, live: Streams) -> None:
-    browsers = [browse() for _ in range(PER_CLIENT + 1)]
-    for browser in browsers:
-        browser.read_until(b"picture 0\r\n--part")
-    until(lambda: live.count == PER_CLIENT)
-    assert browsers[0].has_ended()
+    first = browse()
+    until(lambda: live.count == 1)
+    for _ in range(PER_CLIENT):
+        browse()
+    first.read_until(b"picture 0\r\n--part")
+    assert first.has_ended()
+    assert live.count == PER_CLIENT
 
 
 def test_a_stream_whose_browser_has_gone_is_forgotten(browse: Browse, live: Streams) -> None:
