@@ -1,7 +1,7 @@
 """Live pictures: an `<img>` whose address answers `multipart/x-mixed-replace` shows each part in place of the last.
 
 Under `serve` (see `detached_responses`) no worker thread waits for the next part. The request ends after the first one
-and leaves its connection to `Streams`, whose one thread reads every source four times a second and sends what has
+and leaves its connection to `Streams`, whose one thread reads every source ten times a second and sends what has
 changed. Under another WSGI server a stream is a generator, which holds that server's thread.
 """
 
@@ -18,7 +18,7 @@ from backend.errors import where
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 0.25
+INTERVAL = 0.1
 """Seconds between two looks at a source."""
 HEARTBEAT = 10.0
 """Seconds after which a part is sent again, so that neither the server nor a proxy takes the connection for idle."""
@@ -35,7 +35,7 @@ class Source(Protocol):
     """What a live picture shows."""
 
     def state(self) -> Hashable:
-        """Everything that the picture depends on; called four times a second, so it has to be cheap."""
+        """Everything that the picture depends on; called ten times a second, so it has to be cheap."""
         ...
 
     def picture(self, state: Any) -> bytes:

@@ -15,7 +15,7 @@ from backend.table import Table
 
 _MAX_TASKS = 4096
 """How many tasks' requests are remembered."""
-_READ_SECONDS = 0.2
+_READ_SECONDS = 0.05
 """How long one reading of the jobs serves all tasks."""
 _FETCH_GESTURES = {
     "box": "select its box and press t",
