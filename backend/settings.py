@@ -154,8 +154,8 @@ class Settings:
     frames_per_strip: Annotated[int, "pictures of a video to click on, at most; up to 1,000"] = 200
     public_url: Annotated[
         str,
-        "how browsers reach this server: it then serves those pictures itself, and the live panel; if empty, Label Studio "
-        "keeps them, and the panel is shown if the server listens on this machine alone",
+        "how browsers reach this server: it then serves those pictures itself, and the live panel; if empty, Label "
+        "Studio keeps them, and the panel is shown if the server listens on this machine alone",
     ] = ""
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     bridge_frames: Annotated[

@@ -8,25 +8,26 @@ from typing import Any
 import pytest
 
 from backend.errors import BadRequest
-from tests.fakes import Gate, StubEngine, StubService
+from backend.service import Service
+from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import body, drawn, keyframe
 
-MakeService = Callable[..., StubService]
+MakeService = Callable[..., Service]
 
 
-def ask(service: StubService, region: str = "a", **task: Any) -> Any:
+def ask(service: Service, region: str = "a", **task: Any) -> Any:
     request = body(drawn(keyframe(1), id=region), **task)
     return service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
 
 
-def read(service: StubService, task: str = "7") -> Any:
+def read(service: Service, task: str = "7") -> Any:
     time.sleep(0.25)  # one reading of the jobs serves for 0.2 s
     return service.task_status.read(("3", task))
 
 
-def wait_until_ended(service: StubService, number: int) -> None:
+def wait_until_ended(service: Service, number: int) -> None:
     give_up = time.monotonic() + 30
-    while not service.task_status._scheduler.job(number).has_ended:
+    while not service.scheduler.job(number).has_ended:
         assert time.monotonic() < give_up
         time.sleep(0.01)
 
@@ -60,7 +61,7 @@ def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeServi
     ask(service, "b", id=8)
     assert read(service, "8").text == "Waiting to track 1 object: 1 job ahead."
     assert read(service, "8").tone == "busy"
-    service.task_status._scheduler.cancel(1)
+    service.scheduler.cancel(1)
     gate.open()
     wait_until_ended(service, 1)
     assert re.fullmatch(r"Stopped after 1\d of 100 frames. What was tracked is kept.", read(service).text)
