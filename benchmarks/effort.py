@@ -1,8 +1,8 @@
-"""What an annotator saves: gestures and seconds until every frame of a clip has the right boxes, in real Label Studio.
+"""Measures an annotator's work in Label Studio: gestures and seconds until every frame of a clip has the right boxes.
 
-A scripted annotator who knows the truth works in Chromium with mouse and keys: by hand, with keyframes and Label
-Studio's own interpolation; with a box, a click or a phrase a track, each corrected on the worst frame until all are
-good. A drawn or dragged box, a click, a key, a turn to another frame and a typed line are one gesture each.
+A scripted annotator who knows the correct boxes uses mouse and keys in Chromium: by hand, with keyframes and Label
+Studio's interpolation; or with a box, a click or a phrase per track, corrected on the worst frame until all are good. A
+drawn or dragged box, a click, a key, a turn to another frame and a typed line are one gesture each.
 
 .venv/bin/python benchmarks/effort.py [--frames 300] [--seed 142] [--ways hand box click phrase] [--quick]
 """
@@ -32,7 +32,7 @@ from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 GOOD = 0.85
 SIZE = (640, 360)
 MOST = 80
-"""Corrections of one object; more are given up."""
+"""Maximum number of corrections of one object."""
 WAYS = ("hand", "box", "click", "phrase")
 _SHOWN = f"""([id, frames]) => {{
   const r = ({REGION_OF})(id);

@@ -1,23 +1,23 @@
 """The engine sam3 at full size: `python benchmarks/engine_gpu.py`. The last line printed is one JSON object.
 
 It runs on a CUDA device beside the stock library, in bfloat16 as the engine does there. The 859.9 million weights are
-random: nothing here speaks of how good masks are. All objects are clicked on frame 0 of a 1920 x 1080 film of shapes.
-`--tiny` takes the tests' small model and the CPU, to see that everything runs.
+random: the figures say nothing about the quality of masks. All objects are clicked on frame 0 of a 1920 x 1080 film of
+shapes. `--tiny` runs the tests' small model on the CPU, to check that everything works.
 
-By the number of objects, once all memories are full:
+Per number of objects, once all memories are full:
 
-- fps: frames a second, from the file to boxes.
+- fps: frames per second, from the file to boxes.
 - stock_fps: of the library's own loop, whose frames were preprocessed before and which makes no boxes of its masks.
 - share_of_peak: what the model has to compute for these frames, by arithmetic, as a share of 790 TFLOP/s.
 - stages_ms: of a frame, and of each of its stages. The device is awaited around each, which takes time of its own.
-- memory_gib: the most that was allocated on the device, weights included.
+- memory_gib: peak allocation on the device, including weights.
 
 Besides:
 
 - decoding_ms: of a frame; a thread does it beside the others.
 - tracker_16_to_stock_3: what a frame costs beside reading and seeing it, ours with 16 objects to the library's with 3.
 - iou_bfloat16: mean and least IoU of 5 objects' masks in bfloat16 with those in float32, over 20 frames, and the share
-  of masks that are empty in float32. Random weights make the most of every little difference; `--trained FOLDER` takes
+  of masks that are empty in float32. Random weights amplify every small difference; `--trained FOLDER` uses
   others, such as those of ../shared/shapes-kit/model.
 - device, torch, transformers: what it ran on.
 """
@@ -80,7 +80,7 @@ def saved(folder: Path, is_tiny: bool) -> Path:
 
 
 def film(path: Path, frames: int) -> Path:
-    """Shapes under a texture that moves, so that the decoder has as much to do as with a real film."""
+    """Shapes under a moving texture, so that decoding is as expensive as for a real video."""
     noise = np.random.default_rng(0).integers(-12, 13, (HEIGHT, WIDTH, 3), np.int8)
 
     def pictures() -> Iterator[NDArray[np.uint8]]:

@@ -1,18 +1,18 @@
-"""What one worker, its queue and its disk take: `python benchmarks/jobs.py`. The last line printed is one JSON object.
+"""Measures a worker, its queue and its storage: `python benchmarks/jobs.py`. The last line printed is one JSON object.
 
-The engine is a stub that sleeps, so that what is measured is the rest.
+The engine is a stub that only sleeps, so the figures show the cost of everything else.
 
-load      a server is asked by 16 clients at once, first while its model loads, then with its queue full; `late` are
+load      16 clients send requests at once, first while the model loads, then with the queue full; `late` are
           the answers of /health after more than 1 s, of /setup after 3 s, of /predict 1 s after `response_timeout`.
-          `floor_p99_ms`: a bare Flask route, asked by the same clients. `predict_over_budget_ms`:
+          `floor_p99_ms`: the same for a bare Flask route with the same clients. `predict_over_budget_ms`:
           the 99th percentile of the time that /predict takes beyond `response_timeout`.
-kills     the server or its worker is killed with SIGKILL at random moments, and a killed server started again
+kills     the server or its worker is killed with SIGKILL at random moments, and a killed server is restarted
           (`restart_s`: the longest until it answers). Accepted are the jobs whose /predict was answered with 200; when
-          all has ended, what is on disk is compared with a run that was left alone. A frame that is computed again
+          all has ended, what is on disk is compared with an undisturbed run. A frame that is computed again
           counts for the first kill after it was last computed.
-store     50 tracks that words have found, on 100,000 frames: their size on disk, and the seconds from a closed file to
-          tracks in memory.
-boundary  frames per second of an engine in this process and in a worker, by turns: `boundary_cost` is what is lost.
+store     50 tracks found by text, on 100,000 frames: their size on disk, and the seconds to open the file and load
+          them.
+boundary  frames per second of an engine in this process and in a worker, in turns; `boundary_cost` is the loss.
 
 .venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills store boundary]
 """

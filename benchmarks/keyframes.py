@@ -1,15 +1,15 @@
-"""Keyframes of a generated mix of tracks: how few, how fast, and whether any frame is off.
+"""Selects the keyframes of generated tracks: measures how many and how fast, and checks every frame.
 
 50 tracks of 10,000 frames in a picture of 1920 x 1080: 15 parked (1.5 px of jitter on every edge), 15 vehicles and 10
-pedestrians (0.3 px), 10 sports players (0.5 px), kept at IoU >= 0.95. How many are kept depends on the jitter above
-all: the mix checks the method and promises nothing. Prints one JSON line:
+pedestrians (0.3 px), 10 sports players (0.5 px), kept at IoU >= 0.95. The number depends mostly on the jitter: the mix
+checks the method and does not predict real videos. Prints one JSON line:
 
 seconds: for all 50 tracks. track_ms: the slowest of them; track_ms_median: the middle one.
 kept, fold: keyframes, and how many times fewer than frames.
-optimal: on 1,000 short tracks as many are kept as by trying every pair of frames.
+optimal: whether 1,000 short tracks get as few as a search over all pairs of frames finds.
 frames_checked: frames at random whose boxes were compared, each by the rule as it is written out here and, where node
     and Label Studio are installed, by the code of Label Studio's page: as many as labelstudio_frames says.
-violations: frames that one or the other finds below the bound.
+violations: frames that either of them finds below the bound.
 
 .venv/bin/python benchmarks/keyframes.py [--frames 10000] [--checks 1000000] [--short 1000] [--quick]
 """
@@ -47,7 +47,7 @@ def track(kind: str, seed: int, frames: int) -> Boxes:
     rows = np.arange(frames)
 
     def drift(period: int, scale: float) -> NDArray[np.float64]:
-        """Smooth noise of standard deviation `scale` that forgets itself in some `period` frames."""
+        """Smooth noise of standard deviation `scale`, uncorrelated after about `period` frames."""
         kernel = np.exp(-0.5 * (np.arange(-4 * period, 4 * period + 1) / period) ** 2)
         noise = rng.normal(0, scale, frames + 8 * period)
         return np.convolve(noise, kernel / np.sqrt((kernel**2).sum()), "valid")

@@ -1,11 +1,11 @@
-"""A whole project annotated ahead, broken off and gone on with, and exported: `python benchmarks/project.py`.
+"""Pre-annotates a whole project with interruptions, then exports it: `python benchmarks/project.py`.
 
-Prints one JSON object. The engine is a stub that sleeps 2 ms a frame, Label Studio a small one that answers as 1.23.2
-does, both right here.
+Prints one JSON object. The engine is a stub that sleeps 2 ms per frame, and a small local server answers as Label
+Studio 1.23.2 does.
 
-- tasks, interruptions: how many there were; each interruption is a SIGKILL of the command at a random moment.
+- tasks, interruptions: their numbers; each interruption is a SIGKILL of the command at a random moment.
 - lost: tasks without a prediction when the command has ended.
-- doubled: predictions beyond one a task.
+- doubled: predictions beyond one per task.
 - overhead: the time of an undisturbed run over that of the engine alone, less 1; another project, of a tenth the tasks.
 - export_by_format, export_s: seconds to export 50 tracks over 10,000 frames, and those of the slowest format. Keyframes
   as tracking leaves them, on every 20th frame and with gaps; masks (discs in 640 x 360) on a fiftieth of the frames,

@@ -1,8 +1,7 @@
-"""Right frames and their speed: `python benchmarks/video.py [--quick]`. The last line printed is one JSON object.
+"""Checks frames and measures decoding: `python benchmarks/video.py [--quick]`. The last line printed is one JSON object.
 
-Reads frames at random from clips of every container and timing, and knows each by the number drawn into it; then
-decodes a 1280 x 720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three.
-"""
+Reads random frames of clips in all containers and timings, and checks the number drawn into each; then decodes a 1280 x
+720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three. """
 
 import argparse
 import json
@@ -26,7 +25,7 @@ NOISE = np.random.default_rng(0).integers(-12, 13, (720, 1280, 3), np.int8)
 
 
 def noisy(number: int, width: int, height: int) -> NDArray[np.uint8]:
-    """A code under a texture that moves, so that the decoder has as much to do as with a real film."""
+    """A code under a moving texture, so that decoding is as expensive as for a real video."""
     texture = np.roll(NOISE[:height, :width], number * 3, axis=1)
     picture: NDArray[np.uint8] = np.clip(code_picture(number, width, height).astype(np.int16) + texture, 0, 255)
     return picture.astype(np.uint8)

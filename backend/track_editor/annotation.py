@@ -44,13 +44,13 @@ class LabelStudioTask:
         self._client, self._task = client, task
 
     def read(self) -> tuple[ChosenAnnotation, ExportControls]:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         task = self._client.task(self._task)
         config = parse_label_config(str(self._client.project(task["project"]).get("label_config") or ""))
         return _chosen(task, self._task), ExportControls.from_config(config)
 
     def write(self, chosen: ChosenAnnotation, results: Sequence[Result]) -> ChosenAnnotation:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         # What is not submitted yet would be shown instead of the change, and would be lost or undo it.
         drafts = [one for one in chosen.task.get("drafts") or () if one.get("annotation") == chosen.entry["id"]]
         if chosen.kind == "annotations" and drafts:
@@ -62,7 +62,7 @@ class LabelStudioTask:
         return _chosen(self._client.task(self._task), self._task)
 
     def name(self, chosen: ChosenAnnotation) -> str:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         return f"{self._client.url} {chosen.kind} {chosen.entry['id']}"
 
 
@@ -77,7 +77,7 @@ class FileTask:
         self._path, self._task = path, task
 
     def read(self) -> tuple[ChosenAnnotation, ExportControls]:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         numbered = {task_number(task, place): task for place, task in enumerate(load_tasks(self._path), start=1)}
         number = self._task
         if number is None and len(numbered) == 1:
@@ -88,7 +88,7 @@ class FileTask:
         return _chosen(numbered[number], number), ExportControls()
 
     def write(self, chosen: ChosenAnnotation, results: Sequence[Result]) -> ChosenAnnotation:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         held = json.loads(self._path.read_text(encoding="utf-8"))
         listed = held if isinstance(held, list) else [held]
         place = next(place for place, task in enumerate(listed) if task_number(task, place + 1) == chosen.number)
@@ -103,7 +103,7 @@ class FileTask:
         return _chosen(listed[place], chosen.number)
 
     def name(self, chosen: ChosenAnnotation) -> str:
-        """See `Source`."""
+        """See `AnnotationStore`."""
         entry = chosen.entry.get("id", _place(chosen, chosen.task[chosen.kind]))
         return f"{self._path.resolve()} {chosen.number} {chosen.kind} {entry}"
 
