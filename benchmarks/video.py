@@ -1,7 +1,7 @@
 """Checks frames and times decoding: `python benchmarks/video.py [--quick]`. The last line printed is one JSON object.
 
 Reads random frames of clips in all containers and timings, and checks the number drawn into each; then decodes a 1280 x
-720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three. """
+720 H.264 clip to RGB in order, with `Video` and with OpenCV in turns, and takes the best of three."""
 
 import argparse
 import json
