@@ -47,7 +47,7 @@ from backend.engines.sam import postprocess
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3 import image_encoder
 from backend.engines.sam3.engine import Sam3Engine
-from backend.engines.sam3.image_encoder import ImageEncoder
+from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import FrameResult
@@ -156,8 +156,8 @@ class Stopwatch:
 
 STAGES = [
     (image_encoder, "preprocess_image", "preprocessing"),
-    (ImageEncoder, "_encode", "seeing"),  # with the preprocessing
-    (image_encoder.ImageFeatures, "_pyramid", "necks"),
+    (Sam3ImageEncoder, "_encode", "seeing"),  # with the preprocessing
+    (image_encoder.Sam3ImageFeatures, "_pyramid", "necks"),
     (Tracker, "_condition_on_memory", "memory attention"),
     (Tracker, "_decode", "mask decoder"),
     (Tracker, "_encode_memory", "memory encoder"),

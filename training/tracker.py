@@ -19,7 +19,7 @@ from transformers import Sam3VideoModel
 
 from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
 from backend.engines.sam.tracker import MaskPrediction, Tracker, group_by_frame_count
-from backend.engines.sam3.image_encoder import ImageFeatures
+from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage
@@ -78,7 +78,7 @@ class Learner(Tracker):
     memory_dtype = torch.float32
 
     def __init__(self, model: Sam3VideoModel) -> None:
-        super().__init__(model)
+        super().__init__(model.tracker_model)
         self.present = torch.ones(0, dtype=torch.bool)
         self.outputs: tuple[Tensor, Tensor, Tensor]
 
@@ -190,7 +190,7 @@ class StepLoss:
         total = torch.zeros(())
         corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.8 else -1
         for frame in range(frames):
-            view = ImageFeatures(self._model, film.hidden[frame : frame + 1], {})
+            view = Sam3ImageFeatures(self._model, film.hidden[frame : frame + 1], {})
             self._learner.present = film.shown[frame] >= data.SEEN
             if frame == 0:
                 loss = self._prompt(view, film, memories, lesson.masks)
@@ -205,7 +205,7 @@ class StepLoss:
                 one.prune(frame, False, self._reach)
         self.loss = self.loss + total / frames * (1 if frames > 1 else 1.5)
 
-    def _prompt(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], masks: bool) -> Tensor:
+    def _prompt(self, view: Sam3ImageFeatures, film: Film, memories: list[MemoryBank], masks: bool) -> Tensor:
         """The first frame: prompt with clicks, a box and a mask, and remember the result of one of them."""
         random, learner = self._random, self._learner
         kind = str(random.choice(["click", "box", "mask"], p=[0.5, 0.27, 0.23] if masks else [0.6, 0.4, 0]))
@@ -234,7 +234,7 @@ class StepLoss:
         return loss
 
     def _track(
-        self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int, use_truth: bool
+        self, view: Sam3ImageFeatures, film: Film, memories: list[MemoryBank], frame: int, use_truth: bool
     ) -> Tensor:
         learner = self._learner
         found = self._found(view, memories, frame)
@@ -249,7 +249,7 @@ class StepLoss:
             )
         return loss
 
-    def _found(self, view: ImageFeatures, memories: list[MemoryBank], frame: int) -> MaskPrediction:
+    def _found(self, view: Sam3ImageFeatures, memories: list[MemoryBank], frame: int) -> MaskPrediction:
         """Track in groups of equally many memories, as `Tracker.track` does, with `present` for each group."""
         histories = [one.select(frame, False, self._reach) for one in memories]
         present, groups, parts, outputs = self._learner.present, group_by_frame_count(histories), [], []
@@ -263,7 +263,7 @@ class StepLoss:
         self._learner.outputs = logits, quality, scores
         return MaskPrediction(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
 
-    def _correct(self, view: ImageFeatures, film: Film, memories: list[MemoryBank], frame: int) -> Tensor:
+    def _correct(self, view: Sam3ImageFeatures, film: Film, memories: list[MemoryBank], frame: int) -> Tensor:
         """Correct a tracked frame with clicks; often the objects have swapped memories, as after a mix-up."""
         learner, count = self._learner, len(memories)
         rows = [row for row in range(count) if learner.present[row]]

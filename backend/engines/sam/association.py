@@ -14,10 +14,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.phrase_track import PhraseTrack
 from backend.engines.sam.postprocess import ABSENT_LOGIT, mask_iou, suppress_shrunk_masks
 from backend.engines.sam.thresholds import Thresholds
-from backend.engines.sam3.detector import Detections
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,14 @@
-"""One layer of SAM3's memory attention, for many objects at once."""
+"""One layer of the memory attention, for many objects at once."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
-    Sam3TrackerVideoMemoryAttentionLayer,
-    Sam3TrackerVideoRoPEAttention,
-)
 
 
 def attend_to_memory(
-    layer: Sam3TrackerVideoMemoryAttentionLayer,
+    layer: Any,
     state: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -21,6 +19,7 @@ def attend_to_memory(
     """Run one layer.
 
     Args:
+        layer: of the model's memory attention, of SAM 2 or SAM 3.
         state: shape (n, positions, width), or (1, …) while it is still the same for all objects.
         keys: shape (n, tokens, memory width); the last `pointer_tokens` have no position in the image.
         values: the same shape.
@@ -50,9 +49,7 @@ def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rope[:, None]).view_as(vectors).to(vectors.dtype)
 
 
-def _attend(
-    attention: Sam3TrackerVideoRoPEAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> Tensor:
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     def split(vectors: Tensor) -> Tensor:
         return vectors.view(*vectors.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 

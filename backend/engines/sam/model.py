@@ -1,13 +1,13 @@
-"""The loaded SAM3 model: its parts, and how to run them."""
+"""The loaded model: its parts, and how to run them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from backend.engines.sam.detections import Detector
+from backend.engines.sam.image_encoder import ImageEncoder, ImageFeatures
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +15,16 @@ class SamModel:
     """The loaded model.
 
     Attributes:
+        detector: finds the objects of phrases; None: the model does not support phrases.
         inference: context manager that sets the precision to compute in.
         max_speck_area: largest hole to fill and speck to remove, in pixels of the model's masks; 0 disables both.
         with_masks: whether results contain masks.
         fingerprint: identifies the weights.
     """
 
-    image_encoder: ImageEncoder
+    image_encoder: ImageEncoder[ImageFeatures]
     tracker: Tracker
-    detector: Detector
+    detector: Detector | None
     thresholds: Thresholds
     inference: Callable[[], AbstractContextManager[None]]
     max_speck_area: int

@@ -1,4 +1,4 @@
-"""A SAM3 session: tracks prompts and phrases through one video, with memory that does not grow with its length."""
+"""A session: tracks prompts and phrases through one video, with memory that does not grow with its length."""
 
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -26,8 +26,9 @@ class SamSession:
     def __init__(self, model: SamModel, video: Video, state: bytes | None = None) -> None:
         self._model = model
         self._video = video
-        for part in (model.tracker, model.detector):
-            part.batches.reset()
+        model.tracker.batches.reset()
+        if model.detector:
+            model.detector.batches.reset()
         self._object_tracker = ObjectTracker(model, video)
         self._directions: dict[bool, DirectionState] = {}
         for reverse, start in ((False, -1), (True, len(video))):
@@ -51,13 +52,14 @@ class SamSession:
         Raises:
             BadRequest: no prompts, several frames, one outside the video or the picture, more objects than
                 `max_objects`, negative points alone on a new object, or words that are none or too many.
+            Unsupported: there are words, and the model does not support them.
         """
         frame = validation.validate_frame(prompts, self._video)
         by_track = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
         phrases = [item for item in prompts if isinstance(item, Phrase)]
         with self._model.inference():
             if phrases:
-                self._model.detector.encode_phrases([phrase.text for phrase in phrases])
+                self._object_tracker.detector.encode_phrases([phrase.text for phrase in phrases])
             image = self._object_tracker.encode(frame, self._video.read(frame))
             self._drop_pending_results()
             self._check_object_limit(by_track)

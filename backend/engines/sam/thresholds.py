@@ -1,9 +1,7 @@
 """The thresholds of the association of detections with tracks."""
 
 from dataclasses import dataclass, replace
-from typing import Self
-
-from transformers import Sam3VideoConfig
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,8 @@ class Thresholds:
     max_objects: int = 10_000
 
     @classmethod
-    def from_config(cls, config: Sam3VideoConfig) -> Self:
-        """Read a model's configuration."""
+    def from_config(cls, config: Any) -> Self:
+        """Read the configuration of a SAM 3 model, `transformers.Sam3VideoConfig`."""
         return cls(
             new_track_score=config.new_det_thresh,
             match_iou=config.assoc_iou_thresh,

@@ -1,4 +1,4 @@
-"""SAM3's tracker on one frame, for many objects at once: masks from prompts or memory, and memory from masks.
+"""The tracker on one frame, for many objects at once: masks from prompts or memory, and memory from masks.
 
 Transformers processes objects one by one. Here they share what is the same for all of them, mainly the image features,
 and go through memory attention, mask decoder and memory encoder in batches.
@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Sam3VideoModel
-from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import get_1d_sine_pe
+from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from backend.engines.sam.device import Batcher
+from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_attention import attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
-from backend.engines.sam3.image_encoder import ImageFeatures
 
 MAX_BATCH = 16
 """Maximum objects in one batch; halved when the device runs out of memory."""
@@ -48,7 +47,7 @@ class Tracker:
     """The tracker of a model.
 
     Args:
-        model: the whole model; its `tracker_model` is used.
+        model: `Sam2VideoModel` of Transformers, or the `tracker_model` of its `Sam3VideoModel`.
     """
 
     memory_dtype = torch.bfloat16
@@ -56,9 +55,9 @@ class Tracker:
     min_eff_iou: float | None = 0.01
     """See `MemoryWindow`. The value with which facebookresearch/sam3 runs the published model."""
 
-    def __init__(self, model: Sam3VideoModel) -> None:
-        self._model: Any = model.tracker_model
-        self._config = model.tracker_model.config
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._config = model.config
         self.batches = Batcher(MAX_BATCH, "objects")
         self._constants: _Constants | None = None
 
@@ -154,7 +153,7 @@ class Tracker:
         """Predict the masks of n objects, each from its own memory."""
         groups = group_by_frame_count(memories)
         predictions = [self._track_batch(image, [memories[row] for row in rows], window) for rows in groups]
-        order = torch.tensor([row for rows in groups for row in rows], device=image.hidden.device).argsort()
+        order = torch.tensor([row for rows in groups for row in rows], device=self.device).argsort()
         return MaskPrediction(*(torch.cat(parts)[order] for parts in zip(*predictions, strict=True)))
 
     def encode_memory(self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool) -> Tensor:
@@ -267,7 +266,7 @@ class Tracker:
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
         """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
-        constants, count, device = self._get_constants(), len(memories), image.hidden.device
+        constants, count, device = self._get_constants(), len(memories), self.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
         offsets = torch.tensor([memory.offsets for memory in memories], device=device)

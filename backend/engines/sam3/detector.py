@@ -12,8 +12,10 @@ from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.device import Batcher
 from backend.engines.sam.postprocess import suppress_overlaps
+from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
 from backend.errors import BadRequest
 
@@ -37,24 +39,6 @@ class TextFeatures:
 
     def __len__(self) -> int:
         return len(self.features)
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """n objects on one frame, those of the first phrase first.
-
-    Attributes:
-        logits: shape (n, h, w), above 0 on the object.
-        scores: shape (n,), from 0 to 1.
-        phrases: shape (n,), int64, indices of phrases.
-    """
-
-    logits: Tensor
-    scores: Tensor
-    phrases: Tensor
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
 
 class Detector:
@@ -95,6 +79,10 @@ class Detector:
         self._cache(read)
         features, attention = zip(*(read[phrase] for phrase in phrases), strict=True)
         return TextFeatures(torch.stack(features), torch.stack(attention))
+
+    def detect_phrases(self, image: Sam3ImageFeatures, phrases: Sequence[str]) -> Detections:
+        """Detect the objects of phrases; see `detect`."""
+        return self.detect(image.detector_features(), self.encode_phrases(phrases))
 
     @torch.no_grad()
     def detect(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> Detections:

@@ -1,26 +1,18 @@
-"""Runs the image encoder once for each frame, for detector and tracker, and caches its output."""
+"""SAM 3's image encoder: one run for detector and tracker."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam.device import empty_cache
+from backend.engines.sam.image_encoder import CACHED_BYTES, CACHED_FRAMES, ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import preprocess_image
 from backend.video import Picture
 
-CACHED_FRAMES = 64
-CACHED_BYTES = 2**31
-"""64 frames of the published model take 1.3 GB in single precision, and half of that under autocast."""
 
-
-class ImageFeatures:
+class Sam3ImageFeatures:
     """The image features of one frame.
 
     Attributes:
@@ -62,68 +54,17 @@ class ImageFeatures:
         return [layer(square) for layer in neck.fpn_layers[:3]]
 
 
-class ImageEncoder:
-    """The image encoder, with a cache of the last frames.
-
-    Args:
-        max_frames: maximum number of cached frames.
-        max_bytes: maximum size of the cache on the device.
-
-    Attributes:
-        runs: how often the encoder ran.
-    """
+class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
+    """The image encoder of a whole model; see `ImageEncoder` for the cache."""
 
     def __init__(self, model: Sam3VideoModel, max_frames: int = CACHED_FRAMES, max_bytes: int = CACHED_BYTES) -> None:
-        self._model = model
-        self._max_frames, self._max_bytes = max_frames, max_bytes
-        self._bytes = 0
-        self._hidden: OrderedDict[Hashable, Tensor] = OrderedDict()
+        super().__init__(model, max_frames, max_bytes)
         # Position encodings by the width of the level, the same for every frame.
         self._position_encodings: dict[int, Tensor] = {}
-        self._lock = threading.Lock()
-        self.runs = 0
 
-    def encode(self, key: Hashable, picture: Picture) -> ImageFeatures:
-        """Encode a frame, or take it from the cache.
-
-        Args:
-            key: identifies the video and the frame.
-            picture: shape (height, width, 3), RGB.
-        """
-        with self._lock:
-            hidden = self._hidden.get(key)
-            if hidden is not None:
-                self._hidden.move_to_end(key)
-                return ImageFeatures(self._model, hidden, self._position_encodings)
-        hidden = self._encode_with_retry(picture)
-        with self._lock:
-            if key not in self._hidden:
-                self._bytes += hidden.nbytes
-            self._hidden[key] = hidden
-            while len(self._hidden) > self._max_frames or (self._bytes > self._max_bytes and len(self._hidden) > 1):
-                self._bytes -= self._hidden.popitem(last=False)[1].nbytes
-        return ImageFeatures(self._model, hidden, self._position_encodings)
-
-    def clear(self) -> None:
-        """Clear the cache."""
-        with self._lock:
-            self._hidden.clear()
-            self._bytes = 0
-
-    def _encode_with_retry(self, picture: Picture) -> Tensor:
-        try:
-            return self._encode(picture)
-        except torch.OutOfMemoryError:
-            pass  # Retried outside the handler, so that the tensors of the first try are freed.
-        self.clear()
-        empty_cache()
-        return self._encode(picture)
-
-    def _encode(self, picture: Picture) -> Tensor:
-        self.runs += 1
+    def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
         size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
-        hidden: Tensor = backbone(preprocess_image(picture, size, self._model.device)).last_hidden_state
-        if torch.is_autocast_enabled(hidden.device.type):
-            # Later layers read it in this precision anyway, and it takes half the memory.
-            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-        return hidden
+        return (to_autocast(backbone(preprocess_image(picture, size, self._model.device)).last_hidden_state),)
+
+    def _features(self, output: tuple[Tensor, ...]) -> Sam3ImageFeatures:
+        return Sam3ImageFeatures(self._model, output[0], self._position_encodings)

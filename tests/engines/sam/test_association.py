@@ -15,9 +15,9 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
 from backend.engines.sam.association import Association, TrackUpdatePlan
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.postprocess import ABSENT_LOGIT
 from backend.engines.sam.thresholds import Thresholds
-from backend.engines.sam3.detector import Detections
 from tests.engines.sam3.tiny import build
 
 SIDE = 24

@@ -13,7 +13,7 @@ import torch
 from backend.engines.sam.session import SamSession
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.detector import Detector
-from backend.engines.sam3.image_encoder import ImageEncoder
+from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.errors import BadRequest, EngineError, Unsupported
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -281,8 +281,8 @@ def test_masks_that_are_no_numbers_are_an_error_and_the_session_goes_on(opened):
 
 
 def test_a_model_that_answers_no_numbers_at_all_is_an_error(opened):
-    encode = ImageEncoder._encode
-    with patch.object(ImageEncoder, "_encode", lambda self, picture: encode(self, picture) * float("nan")):
+    encode = Sam3ImageEncoder._encode
+    with patch.object(Sam3ImageEncoder, "_encode", lambda *args: (encode(*args)[0] * float("nan"),)):
         session = opened(video=scenes.short(2))
         with pytest.raises(EngineError, match="not finite"):
             session.prompt([A])

@@ -20,7 +20,7 @@ COUNT = 5
 def scene() -> Iterator[SimpleNamespace]:
     """A view, and five objects that look at different numbers of frames and pointers."""
     sam3, video = scenes.engine().model, scenes.short(3)
-    tracker = Tracker(sam3.image_encoder._model)
+    tracker = Tracker(sam3.image_encoder._model.tracker_model)
     reach = tracker.memory_window(30)
     with torch.inference_mode():
         views = [sam3.image_encoder.encode((video.key, frame), picture) for frame, picture in enumerate(video.pictures)]
@@ -41,7 +41,7 @@ def scene() -> Iterator[SimpleNamespace]:
 @pytest.fixture
 def tracker(scene) -> Iterator[Tracker]:
     with torch.inference_mode():
-        yield Tracker(scene.model)
+        yield Tracker(scene.model.tracker_model)
 
 
 def tracked(tracker: Tracker, scene: SimpleNamespace, histories: list[MemorySelection] | None = None) -> list[Tensor]:

@@ -74,7 +74,7 @@ def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
     engine = Sam3Engine(settings)
     vision = engine.model.image_encoder
     assert vision.runs == 1
-    assert not vision._hidden
+    assert not vision._outputs
 
 
 @pytest.mark.parametrize(

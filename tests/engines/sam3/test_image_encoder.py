@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.engines.sam3.image_encoder import ImageEncoder
+from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from tests.engines.sam import scenes
 from tests.engines.sam3 import tiny
 
@@ -16,14 +16,14 @@ SIZE = 4 * 32 * (tiny.IMAGE // tiny.PATCH) ** 2
 
 
 @pytest.fixture
-def vision() -> Iterator[Callable[..., ImageEncoder]]:
+def vision() -> Iterator[Callable[..., Sam3ImageEncoder]]:
     with torch.inference_mode():
-        yield lambda frames=9, room=9: ImageEncoder(
+        yield lambda frames=9, room=9: Sam3ImageEncoder(
             scenes.engine().model.image_encoder._model, frames, int(room * SIZE)
         )
 
 
-def passes(vision: ImageEncoder, *keys: object) -> int:
+def passes(vision: Sam3ImageEncoder, *keys: object) -> int:
     """How many of these keys it had to encode."""
     before = vision.runs
     for key in keys:
@@ -57,21 +57,21 @@ def test_the_longest_unused_goes_first(vision, bounds):
 def test_it_takes_no_more_bytes_than_it_may_and_keeps_one_frame_at_least(vision):
     one = vision(room=2.5)
     passes(one, *range(9))
-    assert one._bytes == sum(hidden.nbytes for hidden in one._hidden.values()) == 2 * SIZE
+    assert one._bytes == sum(hidden.nbytes for (hidden,) in one._outputs.values()) == 2 * SIZE
     one = vision(room=0)
     assert passes(one, 1, 1) == 1
     assert passes(one, 2, 1) == 2
 
 
 def test_a_frame_that_two_look_at_at_once_is_counted_once(vision, monkeypatch):
-    one, run = vision(), ImageEncoder._encode
+    one, run = vision(), Sam3ImageEncoder._encode
 
-    def meanwhile(self: ImageEncoder, picture: np.ndarray) -> torch.Tensor:
-        monkeypatch.setattr(ImageEncoder, "_encode", run)
+    def meanwhile(self: Sam3ImageEncoder, picture: np.ndarray) -> tuple[torch.Tensor, ...]:
+        monkeypatch.setattr(Sam3ImageEncoder, "_encode", run)
         one.encode(1, PICTURE)
         return run(self, picture)
 
-    monkeypatch.setattr(ImageEncoder, "_encode", meanwhile)
+    monkeypatch.setattr(Sam3ImageEncoder, "_encode", meanwhile)
     one.encode(1, PICTURE)
     assert one.runs == 2
     assert one._bytes == SIZE
@@ -88,7 +88,7 @@ def test_cleared_it_starts_anew(vision):
 def failing(times: int, run: Callable) -> Callable:
     """An encoder that is out of memory so many times."""
 
-    def encode(self: ImageEncoder, picture: np.ndarray) -> torch.Tensor:
+    def encode(self: Sam3ImageEncoder, picture: np.ndarray) -> tuple[torch.Tensor, ...]:
         nonlocal times
         times -= 1
         if times >= 0:
@@ -102,15 +102,15 @@ def test_out_of_memory_it_lets_go_of_what_it_has_and_tries_once_more(vision, mon
     one = vision()
     passes(one, 1, 2)
     seen = one.encode(1, PICTURE).hidden
-    monkeypatch.setattr(ImageEncoder, "_encode", failing(1, ImageEncoder._encode))
+    monkeypatch.setattr(Sam3ImageEncoder, "_encode", failing(1, Sam3ImageEncoder._encode))
     assert torch.equal(one.encode(3, PICTURE).hidden, seen)
-    assert list(one._hidden) == [3]
+    assert list(one._outputs) == [3]
     assert one._bytes == SIZE
 
 
 def test_without_room_for_one_frame_it_gives_up_and_may_be_asked_again(vision, monkeypatch):
     one = vision()
-    monkeypatch.setattr(ImageEncoder, "_encode", failing(2, ImageEncoder._encode))
+    monkeypatch.setattr(Sam3ImageEncoder, "_encode", failing(2, Sam3ImageEncoder._encode))
     with pytest.raises(torch.OutOfMemoryError):
         one.encode(1, PICTURE)
     assert passes(one, 1) == 1

@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Sam3TrackerVideoInferenceSession, Sam3VideoConfig, Sam3VideoModel
 
+from backend.engines.sam import weights as files
+from backend.engines.sam.weights import fingerprint
 from backend.engines.sam3 import weights
 from backend.engines.sam3.tokenizer import END, START
-from backend.engines.sam3.weights import TIED_NAMES, fingerprint, load_model
+from backend.engines.sam3.weights import TIED_NAMES, load_model
 from backend.errors import SettingsError
 from tests import bpe
 from tests.engines.sam3 import tiny
@@ -173,7 +175,7 @@ def test_many_missing_weights_are_counted(folder):
     save_file({WEIGHT: torch.zeros(10, tiny.WIDTH)}, folder / "model.safetensors")
     with pytest.raises(SettingsError, match=r"is missing; and 58\d more: use") as caught:
         load_model(str(folder))
-    assert str(caught.value).count("is missing") == weights.MAX_NAMES
+    assert str(caught.value).count("is missing") == files.MAX_NAMES
 
 
 def test_left_over_weights_are_listed(original, folder, caplog):
@@ -181,14 +183,14 @@ def test_left_over_weights_are_listed(original, folder, caplog):
     with caplog.at_level(logging.WARNING):
         model, _ = load_model(str(folder))
     assert same(model, original)
-    assert [record.getMessage() for record in caplog.records if record.name == weights.log.name] == [
+    assert [record.getMessage() for record in caplog.records if record.name == files.log.name] == [
         "7 of the weights are not part of SAM3 and are ignored: extra.0, extra.1, extra.2, extra.3, extra.4, and 2 more"
     ]
 
 
 def test_nothing_is_said_where_all_is_well(saved, caplog):
     load_model(str(saved))
-    assert not [record for record in caplog.records if record.name == weights.log.name]
+    assert not [record for record in caplog.records if record.name == files.log.name]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def on_meta(monkeypatch):
             return Sam3VideoModel(config)
 
     monkeypatch.setattr(weights, "Sam3VideoModel", make)
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(read))
+    monkeypatch.setattr(weights, "read_tensors", lambda path: dict(read))
     return read
 
 
@@ -313,10 +315,10 @@ def test_the_original_needs_its_vocabulary(file):
 def test_the_originals_tensors_are_found_where_they_are(tmp_path, key):
     tensors = {"detector.a": torch.ones(2), "tracker.b": torch.zeros(3)}
     torch.save({key: tensors, "epoch": 3} if key else tensors, tmp_path / "sam3.pt")
-    assert weights._read_tensors(tmp_path / "sam3.pt").keys() == tensors.keys()
+    assert files.read_tensors(tmp_path / "sam3.pt").keys() == tensors.keys()
     legacy = tmp_path / "old.pt"
     torch.save({key: tensors, "epoch": 3} if key else tensors, legacy, _use_new_zipfile_serialization=False)
-    assert torch.equal(weights._read_tensors(legacy)["detector.a"], torch.ones(2))
+    assert torch.equal(files.read_tensors(legacy)["detector.a"], torch.ones(2))
 
 
 def test_a_file_that_is_not_the_original_is_refused(saved, tmp_path):
@@ -389,7 +391,7 @@ def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wr
             raise LocalEntryNotFoundError("nothing here") from error
         raise error
 
-    monkeypatch.setattr(weights, "snapshot_download", refuse)
+    monkeypatch.setattr(files, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match=mend) as caught:
         load_model("facebook/sam3", model_dir=tmp_path)
     assert "hf_secret" not in str(caught.value)
@@ -401,6 +403,6 @@ def test_a_refusal_does_not_matter_where_the_files_are_kept(monkeypatch, origina
             return str(saved)
         raise answer(GatedRepoError, 401)
 
-    monkeypatch.setattr(weights, "snapshot_download", refuse)
+    monkeypatch.setattr(files, "snapshot_download", refuse)
     assert same(load_model("facebook/sam3")[0], original)
     assert "loading the copy of facebook/sam3 on disk" in caplog.text

@@ -1,0 +1,142 @@
+"""What the engines of the SAM family share: loading in the background, opening sessions."""
+
+import atexit
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.engines.base import FAILED_PREFIX, read_process_memory
+from backend.engines.sam import device as devices
+from backend.engines.sam.model import SamModel
+from backend.engines.sam.session import SamSession
+from backend.errors import BackendError, SettingsError, where
+from backend.settings import Settings
+from backend.video import Video
+
+log = logging.getLogger(__name__)
+
+_EXIT_TIMEOUT = 20.0
+"""Seconds to wait at exit for a model that is loading: torch aborts if the interpreter ends meanwhile."""
+
+
+class SamEngine(ABC):
+    """One model for all sessions; see `backend.engines.base.Engine`.
+
+    It loads in the background; `open` waits for it.
+
+    Args:
+        settings: which weights to load, and how to run them.
+        version: see `Engine.version`.
+        hint: alternatives that errors of loading name; empty: none.
+
+    Raises:
+        SettingsError: the device is not available.
+    """
+
+    name: str
+
+    def __init__(self, settings: Settings, version: str, hint: str = "") -> None:
+        self._settings = settings
+        self._hint = hint
+        self._device = devices.select_device(settings.device)
+        self.version = version
+        self._status = "loading"
+        self._model: SamModel | None = None
+        self._error = ""
+        self._loading = threading.Thread(target=self._load, name=f"load {self.name}", daemon=True)
+        self._loading.start()
+        atexit.register(self._loading.join, _EXIT_TIMEOUT)
+
+    @abstractmethod
+    def _load_model(self) -> SamModel:
+        """Load the weights and put the model together."""
+
+    @property
+    def status(self) -> str:
+        """See the contract."""
+        return self._status
+
+    @property
+    def model(self) -> SamModel:
+        """The model; waits until it is loaded.
+
+        Raises:
+            SettingsError: it could not be loaded.
+        """
+        self._loading.join()
+        if self._model is None:
+            raise SettingsError(self._error)
+        return self._model
+
+    def memory(self) -> tuple[int, int] | None:
+        """Memory of the GPU, including other processes; without a GPU, of this process."""
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            return total - free, total
+        return read_process_memory()
+
+    def open(self, video: Video, state: bytes | None = None) -> SamSession:
+        """Start on a video, or continue from a saved state.
+
+        Raises:
+            SettingsError: the model could not be loaded.
+            Unsupported: the state is of another video, or of other weights.
+        """
+        return SamSession(self.model, video, state)
+
+    def _load(self) -> None:
+        try:
+            model = self._load_model()
+            self._status = "warming up"
+            self._warm_up(model)
+            self._model, self._status = model, "ready"
+        except BackendError as error:
+            self._fail(str(error))
+        except Exception as error:
+            kind = type(error).__name__
+            log.error("the model could not be loaded: %s", where(error))
+            self._fail(
+                f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
+                "and transformers are those that the extra sam3 requires"
+            )
+
+    def _fail(self, sentence: str) -> None:
+        self._error = f"{sentence}; or {self._hint}" if self._hint else sentence
+        self._status = FAILED_PREFIX + self._error
+
+    @property
+    def _model_dir(self) -> Path | None:
+        """Where files from the hub are kept; None: its library's own cache."""
+        return Path(self._settings.model_dir).expanduser() if self._settings.model_dir else None
+
+    def _prepare_device(self, model: torch.nn.Module) -> Callable[[], AbstractContextManager[None]]:
+        """Move a model to the device; returns the context manager to run it in."""
+        if self._device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        elif torch.get_num_threads() > 1:
+            # Leave one core to decoding and HTTP: torch threads that wait for each other are slow. With two busy cores,
+            # one thread gave 20 to 26 frames/s with the shapes model, two gave 4 to 6.
+            torch.set_num_threads(torch.get_num_threads() - 1)
+        model.to(self._device)
+        return partial(devices.inference, self._device, self._settings.dtype)
+
+    def _warm_up(self, model: SamModel) -> None:
+        """Run every part once at full size, so that the first request is not slow."""
+        # glibc returns memory to the system after every frame until it has freed an allocation as large as this one.
+        torch.empty(31 * 2**20, dtype=torch.uint8)
+        size = model.tracker.image_size
+        with model.inference():
+            image = model.image_encoder.encode("warm up", np.zeros((size, size, 3), np.uint8))
+            points = torch.full((1, 2), size / 2, device=self._device)
+            labels = torch.ones(1, dtype=torch.int32, device=self._device)
+            model.tracker.prompt(image, points, labels, None, None, model.tracker.memory_window(16))
+            if model.detector:
+                model.detector.detect_phrases(image, ["object"])
+        model.image_encoder.clear()

@@ -1,0 +1,243 @@
+"""Reads weights from the disk or the hub. All weights must fit; an error names those that do not."""
+
+import hashlib
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from backend.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=PreTrainedConfig)
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
+"""The suffix of a weights file; no repository has it."""
+ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
+"""Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
+MAX_NAMES = 5
+"""Maximum number of names in an error or a warning."""
+FINGERPRINT_SAMPLES = 8
+"""Approximate number of values of each tensor in the fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What loading and its errors need to know of a family of models.
+
+    Attributes:
+        label: its name for people.
+        hub_id: its repository on the hub.
+        hub_files: patterns of the files to fetch from the hub.
+        original: the file that its authors publish.
+        original_setting: how to set `model_path`, and what goes with it, to use that file.
+        tied_names: one table under two names. The original contains it once, and so do folders that were saved with
+            the two tied.
+    """
+
+    label: str
+    hub_id: str
+    hub_files: tuple[str, ...]
+    original: str
+    original_setting: str
+    tied_names: tuple[str, str]
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Eight hex digits that change with the model's weights or configuration; a sample of each tensor is read.
+
+    Call it right after `load_model`: in another precision a model has another fingerprint.
+    """
+    config = strip_origin(json.loads(model.config.to_json_string(use_diff=False)))
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().flatten()
+        sample = values[:: max(1, values.numel() // FINGERPRINT_SAMPLES)].to("cpu", torch.float32)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def download(repository: str, model_dir: Path | None, family: Family) -> Path:
+    """The folder of a repository's files; the copy on disk if the hub is unreachable or denies access."""
+    if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
+        raise SettingsError(
+            f"there is no file or folder {Path(repository).name}: set model_path to {family.hub_id}, to a folder "
+            f"in the hub's layout, or to {family.original}"
+        )
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(family.hub_files), cache_dir=model_dir))
+    except Exception as error:  # The network's errors have no common class.
+        try:
+            kept = snapshot_download(
+                repository, allow_patterns=list(family.hub_files), cache_dir=model_dir, local_files_only=True
+            )
+        except Exception:
+            raise _hub_error(repository, error, family) from error
+        log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", type(error).__name__, repository)
+        return Path(kept)
+
+
+def _hub_error(repository: str, error: BaseException, family: Family) -> SettingsError:
+    status = None
+    cause: BaseException | None = error
+    while cause is not None and status is None:
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        cause = cause.__cause__
+    if status in (401, 403):
+        return SettingsError(
+            f"you have no access to {repository}: request it at huggingface.co/{repository}, then set "
+            "HF_TOKEN to your token (huggingface.co/settings/tokens)"
+        )
+    if status == 404:
+        return SettingsError(f"the hub has no {repository}: set model_path to {family.hub_id}")
+    return SettingsError(
+        f"{repository} could not be fetched ({type(error).__name__}): connect to huggingface.co once, or set "
+        f"model_path to a folder that holds its files, or to {family.original_setting}"
+    )
+
+
+def read_config(folder: Path, kind: type[Config], family: Family) -> Config:
+    """Read the config.json of a folder in the hub's layout.
+
+    Raises:
+        SettingsError: it is missing, broken or of another model.
+    """
+    path = folder / "config.json"
+    values = read_json(path, family)
+    if (model_type := values.get("model_type")) != kind.model_type:
+        raise SettingsError(
+            f"{path.name} has model_type {model_type}: use the folder of a model with model_type {kind.model_type}"
+        )
+    try:
+        config: Config = kind.from_dict(strip_origin(values))
+    except Exception as error:  # The library raises no narrower class.
+        raise SettingsError(
+            f"{path.name} is not a config of {family.label} ({type(error).__name__}): copy it again"
+        ) from error
+    return config
+
+
+def strip_origin(values: Any) -> Any:
+    """A config without `ORIGIN_KEYS`, at any depth."""
+    if isinstance(values, dict):
+        return {key: strip_origin(value) for key, value in values.items() if key not in ORIGIN_KEYS}
+    return values
+
+
+def read_folder(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Read a folder in the hub's layout: one safetensors file, several with an index, or a pickle."""
+    index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return read_tensors(single)
+    if index.is_file():
+        shards = read_json(index, family).get("weight_map")
+        if not isinstance(shards, dict):
+            raise SettingsError(f"{index.name} has no weight_map: copy it again")
+        return {
+            name: tensor
+            for shard in sorted(set(shards.values()))
+            for name, tensor in read_tensors(folder / shard).items()
+        }
+    if pickled.is_file():
+        return read_tensors(pickled)
+    raise SettingsError(
+        f"the folder {folder.name} contains no model.safetensors: copy it there, or use {family.original} itself"
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of one file by name, memory-mapped if the format allows."""
+    if not path.is_file():
+        raise SettingsError(f"{path.name} is missing: copy the model's folder again")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # The libraries raise no narrower class.
+        raise SettingsError(
+            f"{path.name} is broken or contains more than weights ({type(error).__name__}): copy it again"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path.name} contains no weights: copy it again")
+    return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def fill_model(model: PreTrainedModel, tensors: dict[str, Tensor], family: Family) -> None:
+    """Load the weights into the model for inference: all of them, or none.
+
+    Args:
+        model: on the CPU; its own values are not used.
+        tensors: by name; of tied names one is enough.
+        family: of the model, for errors.
+
+    Raises:
+        SettingsError: a weight is missing or does not fit.
+    """
+    places = model.state_dict()
+    for name, twin in (family.tied_names, family.tied_names[::-1]):
+        if name not in tensors and twin in tensors:
+            tensors[name] = tensors[twin].clone()
+    wrong = [f"{name} is missing" for name in sorted(places.keys() - tensors.keys())]
+    for name in sorted(places.keys() & tensors.keys()):
+        place, tensor = places[name], tensors[name]
+        if place.shape != tensor.shape:
+            wrong.append(f"{name} is {_format_shape(tensor)}, not {_format_shape(place)}")
+        elif not tensor.is_floating_point():
+            wrong.append(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floats")
+    if wrong:
+        raise SettingsError(
+            f"the weights do not fit {family.label}: {_format_names(wrong, '; ')}: use those of {family.hub_id}"
+        )
+    if left := sorted(tensors.keys() - places.keys()):
+        log.warning(
+            "%d of the weights are not part of %s and are ignored: %s", len(left), family.label, _format_names(left)
+        )
+    fitting = {name: tensors[name].to(torch.float32).contiguous() for name in places}
+    model.load_state_dict(fitting, strict=True, assign=True)
+    model.requires_grad_(False).train(False)
+
+
+def _format_shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _format_names(names: Sequence[str], between: str = ", ") -> str:
+    more = f"{between}and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return between.join(names[:MAX_NAMES]) + more
+
+
+def read_json(path: Path, family: Family) -> dict[str, Any]:
+    """Read a JSON object of a model's folder.
+
+    Raises:
+        SettingsError: the file is missing or broken.
+    """
+    if not path.is_file():
+        raise SettingsError(
+            f"the folder {path.parent.name} contains no {path.name}: copy it there, or use {family.original} itself"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path.name} cannot be read as JSON: copy it again") from error
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path.name} cannot be read as JSON: copy it again")
+    return found
