@@ -30,6 +30,8 @@ _CLOSE_SECONDS = 6.0
 """How long `close` waits for the session's state."""
 _IDLE_SECONDS = 1.0
 """How often an idle worker is checked."""
+_EARLIEST_ESTIMATE, _ESTIMATE_EVERY = 2.0, 0.25
+"""When a waiting call first asks whether its jobs will end in time, and how often: seconds."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
 _MAX_WAITS = 64
@@ -142,15 +144,18 @@ class Scheduler:
     def wait(self, jobs: Iterable[Job], seconds: float) -> None:
         """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority.
 
-        Returns at once if too many calls are waiting.
+        Returns early if the jobs are not expected to end in time, and at once if too many calls are waiting.
         """
-        jobs, deadline = list(jobs), time.monotonic() + seconds
+        jobs, start = list(jobs), time.monotonic()
+        unfinished = jobs.copy()
         if not self._waits.acquire(blocking=False):
             return
         self._change_waiters(jobs, 1)
         try:
-            for job in jobs:
-                if not job.wait(deadline - time.monotonic()):
+            while unfinished and (left := start + seconds - time.monotonic()) > 0:
+                if unfinished[0].wait(min(left, _ESTIMATE_EVERY)):
+                    del unfinished[0]
+                elif time.monotonic() - start > _EARLIEST_ESTIMATE and _seconds_left(unfinished) > left:
                     return
         finally:
             self._change_waiters(jobs, -1)
@@ -365,6 +370,13 @@ class Scheduler:
                 self._queue.waiting.append(job)
         if state == "done":
             self._on_done(job)
+
+
+def _seconds_left(jobs: Sequence[Job]) -> float:
+    """How long these jobs will take, by the speed of the one that runs; 0 while that is unknown."""
+    fps = max((job.throughput.fps for job in jobs if job.state == "running"), default=0.0)
+    progress = [job.progress() for job in jobs if not job.has_ended]
+    return sum(total - done for done, total in progress) / fps if fps else 0.0
 
 
 def _key_text(key: Sequence[str]) -> str:

@@ -182,6 +182,28 @@ def test_with_too_many_waiting_requests_another_one_does_not_wait(
     assert second.has_ended, "a place is free again"
 
 
+def test_nobody_waits_for_jobs_that_will_not_end_in_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.scheduler._EARLIEST_ESTIMATE", 0.0)
+    gate = Gate(10)
+    scheduler = harness.open(StubEngine(gate=gate))
+    first, second = scheduler.submit(["a"], "1", box()), scheduler.submit(["b"], "1", box())
+    until(lambda: first.progress()[0] == 10)
+    first.throughput.fps = 0.05  # half an hour
+    scheduler.wait([first, second], 1e3)
+    assert not first.has_ended
+    assert (first.waiters, second.waiters) == (0, 0)
+    for fps in (0.0, 100.0):  # unknown, and soon
+        first.throughput.fps = fps
+        waiting = threading.Thread(target=scheduler.wait, args=([first, second], 60))
+        waiting.start()
+        waiting.join(0.6)
+        assert waiting.is_alive()
+        assert first.waiters >= 1
+    gate.open()
+    waiting.join()
+    assert second.has_ended
+
+
 def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
