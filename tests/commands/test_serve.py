@@ -53,13 +53,13 @@ def test_started_in_the_background_it_stops_too_and_its_log_tells_of_the_model(t
         try:
             assert " on 127.0.0.1:" in process.stdout.readline()
             until = time.monotonic() + 10
-            while "csrt-1: ready" not in log.read_text() and time.monotonic() < until:
+            while "csrt-2: ready" not in log.read_text() and time.monotonic() < until:
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             assert process.wait(10) in (0, 130)
         finally:
             process.kill()
-    assert "opencv-csrt-1: ready" in log.read_text()
+    assert "opencv-csrt-2: ready" in log.read_text()
 
 
 def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ MAX_DOUBTFUL_FRAMES = 4
 """Doubtful frames in a row after which a tracker is dropped and the search begins."""
 TRUSTED_SIMILARITY, LOST_SIMILARITY, MIN_SEARCH_SIMILARITY = 0.65, 0.55, 0.72
 """Similarities: from which on looks are updated and doubts end, below which they begin, that a search has to reach."""
+MIN_PROMPT_SIMILARITY = 0.6
+"""Similarity with a prompted appearance below which a frame is doubtful, however much the box looks as it did lately:
+a box that the object leaves little by little takes on the looks of the background."""
 MIN_VISIBLE_SHARE = 0.55
 """Part of a box that has to be in the picture. Not less: CSRT's boxes stop with their middle on the edge."""
 MAX_SIDE, MAX_SCALE = 1280, 2.0
@@ -104,31 +107,28 @@ class BoxTracker:
         """Track the object on the next frame."""
         self.frame = picture.frame
         # A search uses prompted appearances only: the recent one may have drifted before the object was lost.
-        seen = (
-            self._search(picture, prompts)
-            if self._is_lost
-            else self._track(picture, [*prompts, self._recent_appearance])
-        )
+        seen = self._search(picture, prompts) if self._is_lost else self._track(picture, prompts)
         if self._is_lost or self.frame % RESTART_EVERY == 0:
             self.move_anchor()
             if self.needs_start:
                 self.start(picture)
         return seen
 
-    def _track(self, picture: FrameImage, known: Sequence[Appearance]) -> Observation:
+    def _track(self, picture: FrameImage, prompts: Sequence[Appearance]) -> Observation:
         box = self.tracker.update(picture) if self.tracker else None
         visible = box.clip(picture.width, picture.height) if box else None
         if box is None or visible is None or visible.area < MIN_VISIBLE_SHARE * box.area:
             self._is_lost = True
             return ABSENT
         appearance = picture.appearance(box)
-        score = compute_similarity(appearance, known)
-        if score < (TRUSTED_SIMILARITY if self._misses else LOST_SIMILARITY):
+        prompted = compute_similarity(appearance, prompts)
+        score = max(prompted, (prompted + compute_similarity(appearance, [self._recent_appearance])) / 2)
+        if prompted < MIN_PROMPT_SIMILARITY or score < (TRUSTED_SIMILARITY if self._misses else LOST_SIMILARITY):
             self._misses += 1
             self._is_lost = self._misses > MAX_DOUBTFUL_FRAMES
             return Observation(None, score)
         self._box, self._misses = box, 0
-        if self.frame % REFRESH_EVERY == 0 and score >= TRUSTED_SIMILARITY and visible.area > 0.9 * box.area:
+        if self.frame % REFRESH_EVERY == 0 and prompted >= TRUSTED_SIMILARITY and visible.area > 0.9 * box.area:
             self._recent_appearance = appearance
         return Observation(visible, score)
 

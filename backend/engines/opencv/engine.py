@@ -201,7 +201,7 @@ class OpenCVEngine:
     """The engine `opencv`; see `backend.engines.base.Engine`."""
 
     name = "opencv"
-    version = "csrt-1"
+    version = "csrt-2"
     status = "ready"
 
     def memory(self) -> tuple[int, int] | None:
