@@ -108,23 +108,30 @@ class Limits:
     retention_days: Annotated[float, "for which they are kept"] = 30.0
 
 
+SAM3_HUB_ID, SAM2_HUB_ID = "facebook/sam3", "facebook/sam2.1-hiera-tiny"
+"""The weights of the engines unless `model_path` names others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting, what it means and its default; `make readme` writes README.md's table."""
 
     engine: Annotated[
-        Literal["auto", "sam3", "opencv"],
-        "`sam3` or `opencv`; `auto`: SAM3, or an error that names the choices where it cannot be loaded",
+        Literal["auto", "sam3", "sam2", "opencv"],
+        "`sam3`, `sam2` or `opencv`; `auto`: SAM3, or an error that names the choices where it cannot be loaded",
     ] = "auto"
     model_path: Annotated[
         str,
-        "SAM3's weights: a hub id, a folder in the hub's layout, `sam3.pt`, or `shapes`, the toy that comes along",
-    ] = "facebook/sam3"
+        "SAM3's weights: a hub id, a folder in the hub's layout, `sam3.pt`, or `shapes`, the toy that comes along; "
+        "with `engine: sam2` the same of SAM 2, `facebook/sam2.1-hiera-tiny` unless set",
+    ] = SAM3_HUB_ID
     bpe_path: Annotated[str, "with `sam3.pt`: its `bpe_simple_vocab_16e6.txt.gz`"] = ""
     model_dir: Annotated[str, "where downloaded weights are kept; empty: the hub's own cache; also as `MODEL_DIR`"] = ""
     device: Annotated[str, "`cpu`, `mps`, `cuda`, `cuda:N`; also as `DEVICE`"] = "auto"
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
-    image_size: Annotated[int, "pixels along a side of what SAM3 sees, a multiple of 14; 0: the model's own"] = 0
+    image_size: Annotated[
+        int, "pixels along a side of what the model sees, a multiple of 14 (SAM 2: of 32); 0: the model's own"
+    ] = 0
     score_threshold: Annotated[float, "what words find counts from this score on"] = 0.5
     new_object_threshold: Annotated[
         float,
@@ -191,6 +198,9 @@ class Settings:
     basic_auth_pass: Annotated[str, "its password; also as `BASIC_AUTH_PASS`"] = ""
 
     def __post_init__(self) -> None:
+        if self.engine == "sam2" and self.model_path == SAM3_HUB_ID:
+            # The default is SAM3's; a config that names it can be used with `--engine sam2` too.
+            object.__setattr__(self, "model_path", SAM2_HUB_ID)
         self._check_model()
         for name in ("response_timeout", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
@@ -223,8 +233,9 @@ class Settings:
             raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise SettingsError(f"device is {self.device!r}: choose one of auto, cpu, mps, cuda, cuda:N")
-        if self.image_size < 0 or self.image_size % 14:
-            raise SettingsError(f"image_size is {self.image_size}: give a multiple of 14, or 0 for the model's own")
+        step = 32 if self.engine == "sam2" else 14
+        if self.image_size < 0 or self.image_size % step:
+            raise SettingsError(f"image_size is {self.image_size}: give a multiple of {step}, or 0 for the model's own")
         for name in ("score_threshold", "new_object_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name):g}: give a number above 0, at most 1")

@@ -22,6 +22,10 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
             f"engine: {settings.engine} needs {' and '.join(missing)}: install the extra with "
             f"pip install 'sam3-backend[sam3]', or {OPENCV_HINT}"
         )
+    if settings.engine == "sam2":
+        from backend.engines.sam2 import version as sam2_version
+
+        return "sam2", sam2_version.engine_version(settings)
     from backend.engines.sam3.version import engine_version
 
     return "sam3", engine_version(settings)
@@ -38,6 +42,10 @@ def load_engine(settings: Settings) -> Engine:
         from backend.engines.opencv.engine import OpenCVEngine
 
         return OpenCVEngine()
+    if name == "sam2":
+        from backend.engines.sam2.engine import Sam2Engine
+
+        return Sam2Engine(settings)
     from backend.engines.sam3.engine import Sam3Engine
 
     return Sam3Engine(settings)

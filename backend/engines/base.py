@@ -14,6 +14,11 @@ from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video
 
+OPEN_HINT = (
+    "set engine: sam2, which follows boxes and clicks on a laptop but knows no words, and whose weights anyone may "
+    "download: sam3-backend serve --engine sam2; or set engine: opencv for the stand-in without weights"
+)
+"""The alternatives that errors name when `engine: auto` cannot load SAM3."""
 OPENCV_HINT = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"
 """The alternative that errors name when SAM3 cannot be loaded."""
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,31 +21,35 @@ from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.track import FrameResult
 from backend.video import Pictures, Video
-from tests.engines.sam3.tiny import save
+from tests.engines.sam2 import tiny as tiny2
+from tests.engines.sam3 import tiny as tiny3
 
 
 def tiny_sam3() -> Engine:
     """SAM3's engine on random weights, which follow nothing, but the same nothing every time."""
+    return _loaded("sam3", tiny3.save, score_threshold=0.1, new_object_threshold=0.15, max_objects=8)
+
+
+def tiny_sam2() -> Engine:
+    """SAM 2's engine on random weights."""
+    return _loaded("sam2", tiny2.save)
+
+
+def _loaded(name: Literal["sam2", "sam3"], save: Callable[[Path], Path], **changes: Any) -> Engine:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            engine="sam3",
-            model_path=str(save(Path(folder) / "tiny")),
-            device="cpu",
-            score_threshold=0.1,
-            new_object_threshold=0.15,
-            max_objects=8,
+        engine = load_engine(
+            Settings(engine=name, model_path=str(save(Path(folder) / "tiny")), device="cpu", **changes)
         )
-        engine = load_engine(settings)
         while not engine.status.startswith(("ready", "failed")):
             time.sleep(0.01)
     return engine
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine, "sam3": tiny_sam3}
+ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine, "sam3": tiny_sam3, "sam2": tiny_sam2}
 """How each engine is made; a new one is a line here."""
 
-UNTRAINED = {"sam3"}
+UNTRAINED = {"sam3", "sam2"}
 """Engines whose weights here are random, of which nobody can ask that they find the objects."""
 
 LENGTH, WIDTH, HEIGHT = 80, 160, 120

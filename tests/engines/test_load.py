@@ -48,7 +48,8 @@ def test_without_its_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_sam3_that_cannot_be_loaded_is_an_error_and_auto_names_the_choice(tmp_path) -> None:
-    for name, choice in (("sam3", "config.json"), ("auto", "; or set engine: opencv for the stand-in")):
+    open_way = "; or set engine: sam2, .*sam3-backend serve --engine sam2; or set engine: opencv for the stand-in"
+    for name, choice in (("sam3", "config.json"), ("auto", open_way)):
         engine = engines.load_engine(Settings(engine=name, model_path=str(tmp_path), device="cpu"))
         with pytest.raises(SettingsError, match=choice):
             engine.open(video())

@@ -40,14 +40,14 @@ class MemoryWindow(NamedTuple):
     Attributes:
         maskmem_frames: tracked frames whose features it uses (`num_maskmem` - 1).
         pointer_frames: frames whose object pointers it uses.
-        cond_frames: conditioning frames that it uses.
+        cond_frames: conditioning frames that it uses; None: all.
         min_eff_iou: besides the last tracked frame, use only those with a higher `eff_iou_score`, so that the object is
             not lost while it is hidden; None: use all, as Transformers 5.23 does.
     """
 
     maskmem_frames: int
     pointer_frames: int
-    cond_frames: int
+    cond_frames: int | None
     min_eff_iou: float | None = None
 
 
@@ -188,7 +188,7 @@ class MemoryBank:
                 trail.non_cond_frames[at] = trail.non_cond_frames[at]._replace(features=None, logits=None)
         # Frames ahead were computed but not yielded, and may be undone.
         passed = [at for at in trail.recond_frames if not is_ahead(at, frame, reverse)]
-        for at in passed[: -window.cond_frames]:
+        for at in passed[: -window.cond_frames] if window.cond_frames is not None else ():
             if back * (frame - at) > window.maskmem_frames:
                 del trail.recond_frames[at]
 
@@ -235,9 +235,9 @@ class MemoryBank:
             yield trail.non_cond_frames
 
 
-def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: int) -> dict[int, FrameMemory]:
-    """Select at most `count` (>= 2): the last before the frame, the first from it on, then the nearest."""
-    if len(memories) <= count:
+def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: int | None) -> dict[int, FrameMemory]:
+    """Select at most `count` (>= 2; None: all): the last before the frame, the first from it on, then the nearest."""
+    if count is None or len(memories) <= count:
         return dict(memories)
     first = [
         max((at for at in memories if at < frame), default=None),

@@ -1,5 +1,7 @@
 """Converts pictures and prompts to the model's input, as the released processor does but without torchvision."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,11 +10,21 @@ from torch.nn import functional
 
 from backend.tracks.prompts import Prompt
 
-GREY = 127.5
-"""Half the range of a byte: the released mean and standard deviation, both 0.5, in grey levels."""
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of red, green and blue, which a model expects; 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
-def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
+HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""SAM 3's, which gives -1 (black) to 1 (white)."""
+
+
+def preprocess_image(
+    picture: NDArray[np.uint8], size: int, device: torch.device, normalization: Normalization = HALF
+) -> Tensor:
     """Resize a picture to the model's square and normalise its values.
 
     The resize is bilinear with antialiasing and rounds to whole grey levels, as `Sam3ImageProcessor` and the video
@@ -23,9 +35,10 @@ def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device
         picture: shape (height, width, 3), RGB.
         size: edge of the square, pixels.
         device: where the picture is resized and the result lies.
+        normalization: of the model.
 
     Returns:
-        Shape (1, 3, size, size), float32, -1 (black) to 1 (white).
+        Shape (1, 3, size, size), float32, normalized.
     """
     where = device if device.type == "cuda" else torch.device("cpu")
     # torch.tensor copies; from_numpy warns or fails if the picture is read-only or has negative strides.
@@ -33,7 +46,8 @@ def preprocess_image(picture: NDArray[np.uint8], size: int, device: torch.device
     if where.type == "cuda":
         image = image.float()  # CUDA cannot resize uint8
     square = functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
-    return square.round().float().sub_(GREY).div_(GREY).to(device)
+    mean, std = (torch.tensor(values, device=where).mul(255)[:, None, None] for values in normalization)
+    return square.round().float().sub_(mean).div_(std).to(device)
 
 
 def preprocess_mask(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:

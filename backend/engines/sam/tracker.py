@@ -84,7 +84,7 @@ class Tracker:
         return MemoryWindow(
             config.num_maskmem - 1,
             min(frames, config.max_object_pointers_in_encoder),
-            config.max_cond_frame_num,
+            config.max_cond_frame_num if config.max_cond_frame_num > 0 else None,
             self.min_eff_iou,
         )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from backend.engines.base import OPENCV_HINT
+from backend.engines.base import OPEN_HINT
 from backend.engines.sam.engine import SamEngine
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.thresholds import Thresholds
@@ -25,7 +25,7 @@ class Sam3Engine(SamEngine):
     name = "sam3"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, engine_version(settings), OPENCV_HINT if settings.engine == "auto" else "")
+        super().__init__(settings, engine_version(settings), OPEN_HINT if settings.engine == "auto" else "")
 
     def _load_model(self) -> SamModel:
         settings = self._settings

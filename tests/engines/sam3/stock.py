@@ -3,7 +3,7 @@
 import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Sam3TrackerVideoModel, Sam3VideoModel
+from transformers import Sam2VideoModel, Sam3TrackerVideoModel, Sam3VideoModel
+from transformers.models.sam2_video import modeling_sam2_video
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video
 from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
     Sam3TrackerVideoInferenceCache,
@@ -22,8 +24,9 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 )
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
-from backend.engines.sam.preprocess import preprocess_image, preprocess_mask
+from backend.engines.sam.preprocess import HALF, Normalization, preprocess_image, preprocess_mask
 from backend.engines.sam.tracker import Tracker
+from backend.engines.sam2.image_encoder import IMAGENET
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.tracks.prompts import Phrase, Prompt
@@ -52,12 +55,33 @@ def bare(engine: Sam3Engine) -> Sam3Engine:
     return engine
 
 
-def stacked(video: FakeVideo, side: int) -> Tensor:
+def stacked(video: FakeVideo, side: int, normalization: Normalization = HALF) -> Tensor:
     """All pictures as the model sees them: shape (n, 3, side, side)."""
     frames = torch.empty(len(video), 3, side, side)
     for frame, picture in zip(frames, video.pictures, strict=True):
-        frame[:] = preprocess_image(picture, side, CPU)[0]
+        frame[:] = preprocess_image(picture, side, CPU, normalization)[0]
     return frames
+
+
+def session_of(tracker: Sam3TrackerVideoModel | Sam2VideoModel, video: FakeVideo, noise: float = 0.0) -> Any:
+    """The library's session for clicks, on a film.
+
+    Args:
+        noise: standard deviation of what is added to the pictures as the model sees them.
+    """
+    is_sam2 = isinstance(tracker, Sam2VideoModel)
+    frames = stacked(video, tracker.config.image_size, IMAGENET if is_sam2 else HALF)
+    if noise:
+        frames += noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    device = tracker.no_memory_embedding.device
+    return (Sam2VideoInferenceSession if is_sam2 else Sam3TrackerVideoInferenceSession)(
+        video=frames,
+        video_height=video.height,
+        video_width=video.width,
+        inference_device=device,
+        inference_state_device=device,
+        dtype=torch.float32,
+    )
 
 
 def alone(model: Sam3VideoModel) -> Sam3TrackerVideoModel:
@@ -72,25 +96,17 @@ def alone(model: Sam3VideoModel) -> Sam3TrackerVideoModel:
 
 
 def clicked(
-    tracker: Sam3TrackerVideoModel, video: FakeVideo, clicks: Sequence[tuple[float, float]], noise: float = 0.0
+    tracker: Sam3TrackerVideoModel | Sam2VideoModel,
+    video: FakeVideo,
+    clicks: Sequence[tuple[float, float]],
+    noise: float = 0.0,
 ) -> Iterator[Tensor]:
     """One object for each click on frame 0, in pixels of the video; yields logits of shape (n, h, w) frame by frame.
 
     Args:
         noise: standard deviation of what is added to the pictures as the model sees them.
     """
-    frames = stacked(video, tracker.config.image_size)
-    if noise:
-        frames += noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
-    device = tracker.no_memory_embedding.device
-    session = Sam3TrackerVideoInferenceSession(
-        video=frames,
-        video_height=video.height,
-        video_width=video.width,
-        inference_device=device,
-        inference_state_device=device,
-        dtype=torch.float32,
-    )
+    session = session_of(tracker, video, noise)
     scale = torch.tensor([tracker.config.image_size / video.width, tracker.config.image_size / video.height])
     for number, click in enumerate(clicks):
         point = {
@@ -174,14 +190,15 @@ class Alone:
     """
 
     def __init__(
-        self, tracker: Sam3TrackerVideoModel, video: FakeVideo, seen: Sam3TrackerVideoInferenceCache | None = None
+        self,
+        tracker: Sam3TrackerVideoModel | Sam2VideoModel,
+        video: FakeVideo,
+        seen: Sam3TrackerVideoInferenceCache | None = None,
     ) -> None:
         self._tracker = tracker
         self._side = tracker.config.image_size
         self._scale = torch.tensor([self._side / video.width, self._side / video.height])
-        self._session = Sam3TrackerVideoInferenceSession(
-            video=stacked(video, self._side), video_height=video.height, video_width=video.width, dtype=torch.float32
-        )
+        self._session = session_of(tracker, video)
         self._session.obj_id_to_idx(0)
         if seen is not None:
             self._session.cache = seen
@@ -227,14 +244,17 @@ class Alone:
 @contextmanager
 def memories_in_float32() -> Iterator[None]:
     """With memories as they were computed, where ours and the library round them to bfloat16."""
-    source = textwrap.dedent(inspect.getsource(Sam3TrackerVideoModel._encode_new_memory))
-    assert "torch.bfloat16" in source
-    made: dict[str, Any] = {}
-    exec(source.replace("torch.bfloat16", "torch.float32"), vars(modeling_sam3_tracker_video), made)
-    with (
-        patch.object(Sam3TrackerVideoModel, "_encode_new_memory", made["_encode_new_memory"]),
-        patch.object(Tracker, "memory_dtype", torch.float32),
-    ):
+    with ExitStack() as stack:
+        for kind, module in (
+            (Sam3TrackerVideoModel, modeling_sam3_tracker_video),
+            (Sam2VideoModel, modeling_sam2_video),
+        ):
+            source = textwrap.dedent(inspect.getsource(kind._encode_new_memory))
+            assert "torch.bfloat16" in source
+            made: dict[str, Any] = {}
+            exec(source.replace("torch.bfloat16", "torch.float32"), vars(module), made)
+            stack.enter_context(patch.object(kind, "_encode_new_memory", made["_encode_new_memory"]))
+        stack.enter_context(patch.object(Tracker, "memory_dtype", torch.float32))
         yield
 
 

@@ -137,6 +137,13 @@ def enliven(model: Sam3VideoModel, seed: int = 0) -> None:
     The library's own are so small that all masks are the whole picture. Where these are, chance says; most are there.
     """
     torch.manual_seed(seed + 1)
+    enliven_layers(model)
+    enliven_tracker(model.tracker_model)
+    _enliven_detector(model.detector_model)
+
+
+def enliven_layers(model: nn.Module) -> None:
+    """The part of `enliven` that holds for all layers, but the text encoder's."""
     for name, layer in model.named_modules():
         if "text_encoder" in name:
             continue
@@ -146,11 +153,10 @@ def enliven(model: Sam3VideoModel, seed: int = 0) -> None:
             layer.weight.normal_(0, layer.weight[0].numel() ** -0.5)
         elif isinstance(layer, nn.ConvTranspose2d):
             layer.weight.normal_(0, len(layer.weight) ** -0.5)
-    _enliven_tracker(model.tracker_model)
-    _enliven_detector(model.detector_model)
 
 
-def _enliven_tracker(tracker: Any) -> None:
+def enliven_tracker(tracker: Any) -> None:
+    """The part of `enliven` that is for a tracker, of SAM 2 as well."""
     prompts, decoder = tracker.prompt_encoder, tracker.mask_decoder
     for tokens in (decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token, prompts.point_embed):
         tokens.weight.normal_(0, 1.5)

@@ -12,6 +12,7 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import S
 
 from backend.engines.sam.session import SamSession
 from backend.engines.sam.tracker import Tracker
+from backend.engines.sam2.engine import Sam2Engine
 from backend.engines.sam3.engine import Sam3Engine
 from backend.settings import Settings
 from backend.tracks.geometry import Box
@@ -19,6 +20,7 @@ from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import ABSENT
 from tests.engines.contract import FakeVideo
 from tests.engines.sam import scenes
+from tests.engines.sam2 import tiny
 from tests.engines.sam3 import stock
 
 SHAPES = Path(__file__).parents[4] / "shared" / "shapes-kit" / "model"
@@ -27,11 +29,16 @@ LENGTH = 12
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
-@pytest.fixture(scope="module", params=["random", "shapes"])
-def both(request) -> Iterator[SimpleNamespace]:
+@pytest.fixture(scope="module", params=["random", "shapes", "sam2"])
+def both(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """The engine and the library's tracker on the same weights, neither rounding its memories, and a film."""
+    engine: Sam2Engine | Sam3Engine
     if request.param == "random":
         engine, video = scenes.engine(), scenes.short(LENGTH)
+    elif request.param == "sam2":
+        folder = tmp_path_factory.mktemp("sam2")
+        engine = Sam2Engine(Settings(engine="sam2", model_path=str(tiny.save(folder)), device="cpu"))
+        video = scenes.short(LENGTH)
     elif SHAPES.exists():
         engine = Sam3Engine(Settings(model_path=str(SHAPES), device="cpu"))
         video = scenes.film(scenes.FIVE, LENGTH)
@@ -41,7 +48,8 @@ def both(request) -> Iterator[SimpleNamespace]:
     # What is rounded to bfloat16 may jump by a whole step where the sums differ in their last bit.
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "min_eff_iou", None)
-        tracker = stock.alone(engine.model.image_encoder._model)
+        model = engine.model.image_encoder._model
+        tracker = model if request.param == "sam2" else stock.alone(model)
         yield SimpleNamespace(sam3=engine.model, video=video, alone=lambda: stock.Alone(tracker, video, seen))
 
 
@@ -118,7 +126,7 @@ def prompts_on(frame: int, video: FakeVideo) -> dict[str, Prompt]:
 
 @pytest.mark.parametrize(
     ("both", "reverse"),
-    [("random", False), pytest.param("random", True, marks=pytest.mark.slow), ("shapes", False)],
+    [("random", False), pytest.param("random", True, marks=pytest.mark.slow), ("shapes", False), ("sam2", False)],
     indirect=["both"],
 )
 def test_every_kind_of_prompt(both, reverse):
@@ -140,7 +148,7 @@ def staggered(video: FakeVideo, reverse: bool) -> list[Prompt]:
 
 @pytest.mark.parametrize(
     ("both", "reverse"),
-    [pytest.param("random", False, marks=pytest.mark.slow), ("random", True), ("shapes", True)],
+    [pytest.param("random", False, marks=pytest.mark.slow), ("random", True), ("shapes", True), ("sam2", True)],
     indirect=["both"],
 )
 def test_objects_that_start_on_different_frames_and_are_shown_on_several(both, reverse):
@@ -176,7 +184,7 @@ def test_a_second_click_on_the_prompted_frame(both):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("both", ["random"], indirect=True)
+@pytest.mark.parametrize("both", ["random", "sam2"], indirect=True)
 @pytest.mark.parametrize(
     "points",
     [(Point(90, 50), Point(20, 30, False)), (Point(60, 60, False),)],

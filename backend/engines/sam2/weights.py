@@ -1,0 +1,69 @@
+"""Loads SAM 2 from the disk or the hub. All weights must fit; an error names those that do not."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers.initialization import no_init_weights
+
+from backend.engines.sam.weights import Family, download, fill_model, read_config, read_folder, read_tensors
+from backend.engines.sam2.checkpoint import convert_checkpoint, infer_config
+from backend.errors import SettingsError
+
+FAMILY = Family(
+    label="SAM 2",
+    hub_id="facebook/sam2.1-hiera-tiny",
+    hub_files=("config.json", "model*.safetensors", "model.safetensors.index.json"),
+    original="sam2.1_hiera_tiny.pt",
+    original_setting="sam2.1_hiera_tiny.pt",
+    tied_names=(
+        "shared_image_embedding.positional_embedding",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    ),
+)
+STRIDE = 32
+"""The coarsest grid of the image encoder has one position for so many pixels."""
+
+
+def load_model(model_path: str, model_dir: Path | None = None, image_size: int = 0) -> Sam2VideoModel:
+    """Load the model for inference, on the CPU in float32.
+
+    Args:
+        model_path: a repository of the hub ("facebook/sam2.1-hiera-tiny"), a folder in its layout, or a checkpoint as
+            its authors publish it (sam2.1_hiera_tiny.pt).
+        model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
+        image_size: side of the model's input in pixels, a multiple of 32; 0: the model's own, 1024.
+
+    Raises:
+        SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
+            hub is unreachable or denies access, or `image_size` does not fit.
+    """
+    path = Path(model_path).expanduser()
+    if path.is_file():
+        tensors = convert_checkpoint(read_tensors(path))
+        config = infer_config(tensors, path.name)
+    else:
+        folder = path if path.is_dir() else download(model_path, model_dir, FAMILY)
+        config, tensors = read_config(folder, Sam2VideoConfig, FAMILY), read_folder(folder, FAMILY)
+    if image_size:
+        _set_image_size(config, image_size)
+    # Created without values, except for computed ones (rope tables), which no file contains.
+    with no_init_weights():
+        model = Sam2VideoModel(config)
+    fill_model(model, tensors, FAMILY)
+    return model
+
+
+def _set_image_size(config: Sam2VideoConfig, image_size: int) -> None:
+    """Change the input size in a config; no weight depends on it."""
+    if image_size % STRIDE or image_size < 2 * STRIDE:
+        near = max(2, round(image_size / STRIDE)) * STRIDE
+        raise SettingsError(f"image_size is {image_size}: set a multiple of {STRIDE}, such as {near}, or 0")
+    # The library declares these parts with types too wide to use.
+    vision: Any = config.vision_config
+    prompts: Any = config.prompt_encoder_config
+    grid = image_size // prompts.patch_size
+    config.image_size = prompts.image_size = image_size
+    vision.backbone_config.image_size = [image_size, image_size]
+    vision.backbone_feature_sizes = [[scale * grid, scale * grid] for scale in (4, 2, 1)]
+    config.memory_attention_rope_feat_sizes = [grid, grid]
