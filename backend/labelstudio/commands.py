@@ -1,13 +1,14 @@
 """Parses what an annotator types: text prompts and commands of a region. Frame ranges are LS frames, both inclusive."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from backend.errors import BadRequest
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
-COMMANDS = "back · both · to B · from A to B · N frames · stop · redo"
+COMMANDS = "back · both · to B · from A to B · N frames · end N · resume · stop · redo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Command:
         frames: how many frames to track beyond the outer keyframes; None: use the settings.
         stop: stop tracking; computed frames stay.
         redo: track all frames between a person's keyframes again.
+        end: the last frame that shows the object; 0: that of the keyframe that a person set last.
+        resume: track on after the end of the track.
     """
 
     direction: Direction | None = None
@@ -44,6 +47,8 @@ class Command:
     frames: int | None = None
     stop: bool = False
     redo: bool = False
+    end: int | None = field(default=None, repr=False)
+    resume: bool = field(default=False, repr=False)
 
     @property
     def is_limited(self) -> bool:
@@ -55,7 +60,13 @@ TRACK = Command()
 """The default command, without a text: what the key `t` does."""
 
 _END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?((?:^|\s+)redo)?$", re.IGNORECASE)
-_COMMANDS = re.compile(r"(back|both|stop|redo)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?", re.IGNORECASE)
+_COMMANDS = re.compile(
+    r"(back|both|stop|redo|resume)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?|(end)(?: (?:at )?(\d+))?", re.IGNORECASE
+)
+_COMMAND_WORDS = ("back", "both", "to", "from", "frames", "end", "resume", "stop", "redo")
+_NEARLY_RANGE = re.compile(r"(.*?\S)\s+(\d+)\s*(?:to|-|\.\.)\s*(\d+)", re.IGNORECASE)
+"""A phrase that ends like a range of frames."""
+_NEARLY_AT = re.compile(r"(.*?\S)\s+(?:ta|att|on|in|frame|@)\s*(\d+)", re.IGNORECASE)
 
 
 def parse_text_query(line: str) -> TextQuery:
@@ -66,6 +77,8 @@ def parse_text_query(line: str) -> TextQuery:
     """
     match = _END.match(" ".join(line.split()))
     what, at, first, last, redo = match.groups() if match else (line, None, None, None, None)
+    if not at and not first:
+        _check_frames(what)
     phrases = tuple(dict.fromkeys(phrase.strip() for phrase in what.split(",")))
     if not all(phrases):
         raise BadRequest("a phrase is empty: write what to find, as in: red car, person")
@@ -82,8 +95,10 @@ def parse_command(line: str) -> Command:
     """
     command = _COMMANDS.fullmatch(" ".join(line.split()))
     if not command:
-        raise BadRequest(f'"{line.strip()[:40]}" is not a command; use one of: {COMMANDS}')
-    word, first, last, frames = command.groups()
+        raise BadRequest(f'"{line.strip()[:40]}" is not a command{_suggestion(line)}; use one of: {COMMANDS}')
+    word, first, last, frames, end, end_frame = command.groups()
+    if end:
+        return Command(end=_frame(end_frame) if end_frame else 0)
     match (word or "").casefold():  # the regular expression also matches "ſtop"
         case "back":
             return Command(direction="backward")
@@ -93,9 +108,35 @@ def parse_command(line: str) -> Command:
             return Command(stop=True)
         case "redo":
             return Command(redo=True)
+        case "resume":
+            return Command(direction="forward", resume=True)
     if frames:
         return Command(frames=_frame(frames))
     return Command(within=_range(first or "1", last))
+
+
+def _check_frames(phrase: str) -> None:
+    """Refuse a phrase that ends in misspelt frames: it would be searched for as it is.
+
+    Raises:
+        BadRequest: it does; the error has the right spelling.
+    """
+    if nearly := _NEARLY_RANGE.fullmatch(phrase):
+        *words, last = nearly[1].split()
+        words += [] if words and get_close_matches(last.casefold(), ["from"]) else [last]
+        raise BadRequest(f'did you mean "{" ".join(words)} from {nearly[2]} to {nearly[3]}"?')
+    if nearly := _NEARLY_AT.fullmatch(phrase):
+        raise BadRequest(f'did you mean "{nearly[1]} at {nearly[2]}"?')
+
+
+def _suggestion(line: str) -> str:
+    """The command with its misspelt words replaced; empty: there is nothing like it."""
+    words = []
+    for word in line.split()[:6]:
+        near = get_close_matches(word.casefold(), _COMMAND_WORDS, 1)
+        words.append(near[0] if near and not word.isdecimal() else word)
+    suggestion = " ".join(words)
+    return f', did you mean "{suggestion}"?' if _COMMANDS.fullmatch(suggestion) else ""
 
 
 def _frame(text: str) -> int:

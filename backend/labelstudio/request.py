@@ -21,6 +21,7 @@ from backend.labelstudio.region import (
     read_texts,
     read_track_id,
 )
+from backend.labelstudio.track_end import apply_end
 from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,8 @@ def _region_prompt(region: Region, classes: tuple[str, ...]) -> RegionPrompt:
     if region.line is None:
         return RegionPrompt(region, classes)
     try:
-        return RegionPrompt(region, classes, parse_command(region.line))
+        changed, command = apply_end(region, parse_command(region.line))
+        return RegionPrompt(changed, classes, command)
     except BadRequest as error:
         return RegionPrompt(region, classes, error=error)
 

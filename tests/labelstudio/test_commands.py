@@ -174,3 +174,47 @@ def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], f
     within = parse_text_query(f"{words} from {first} to {stop}{last}")
     assert within == TextQuery(tuple(phrases), within=FrameRange(first, stop), redo=redo)
     assert parse_command(f"from {first} to {stop}") == Command(within=FrameRange(first, stop))
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("frm 3 to 9", "from 3 to 9"),
+        ("form 3 to 9", "from 3 to 9"),
+        ("sotp", "stop"),
+        ("rsume", "resume"),
+        ("20 frmaes", "20 frames"),
+        ("edn 62", "end 62"),
+    ],
+)
+def test_a_misspelt_command_asks_what_was_meant(line: str, meant: str) -> None:
+    with pytest.raises(BadRequest, match=f'did you mean "{meant}"'):
+        parse_command(line)
+    assert parse_command(meant)
+
+
+def test_what_is_like_no_command_suggests_none() -> None:
+    with pytest.raises(BadRequest) as error:
+        parse_command("AB 123")
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("star frm 1 to 20", "star from 1 to 20"),
+        ("red car 5 to 9", "red car from 5 to 9"),
+        ("star from 1-20", "star from 1 to 20"),
+        ("star on 30", "star at 30"),
+        ("star @30", "star at 30"),
+    ],
+)
+def test_misspelt_frames_of_a_phrase_ask_what_was_meant(line: str, meant: str) -> None:
+    with pytest.raises(BadRequest, match=f'did you mean "{meant}"'):
+        parse_text_query(line)
+    assert parse_text_query(meant)
+
+
+@pytest.mark.parametrize("line", ["player 10", "bus 12, tram 3", "road to 12", "dog on sofa"])
+def test_a_phrase_may_have_numbers(line: str) -> None:
+    assert ", ".join(parse_text_query(line).phrases) == line

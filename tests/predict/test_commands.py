@@ -171,7 +171,7 @@ def test_words_that_are_none_are_answered_in_the_region_and_change_nothing(page:
     assert json.dumps(page.regions[name]["value"]) == before
     assert page.regions[name]["meta"]["text"][-1] == (
         'not tracked: "faster please" is not a command; use one of: '
-        "back · both · to B · from A to B · N frames · stop · redo"
+        "back · both · to B · from A to B · N frames · end N · resume · stop · redo"
     )
     assert page.told == ""
     page.press(name)
@@ -246,3 +246,47 @@ def test_a_word_that_is_no_command_asks_for_nothing_later(page: Page) -> None:
     page.command(first, "sideways")
     page.drag(first, 50, y=70)
     assert page.press(second) == [second]
+
+
+def test_end_cuts_a_track_and_resume_tracks_on(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    before = {frame: page.shown(name, frame) for frame in (1, 30, 62)}
+    page.command(name, "end 62")
+    assert {frame: page.shown(name, frame) for frame in before} == pytest.approx(
+        {frame: pytest.approx(box, abs=1e-4) for frame, box in before.items()}
+    )
+    assert np.isnan(page.shown(name, 63)[0])
+    frames = len(page.service.engine.frames)
+    page.press(name)
+    assert np.isnan(page.shown(name, 63)[0])
+    assert len(page.service.engine.frames) == frames
+    page.command(name, "resume")
+    assert page.shown(name, 100)[0] == pytest.approx(10 + 99 / 6.4, abs=0.5)
+    assert page.shown(name, 30) == pytest.approx(before[30], abs=1e-4)
+
+
+def test_end_of_a_new_box_tracks_up_to_there(page: Page) -> None:
+    name = page.draw()
+    page.command(name, "end 20")
+    assert shown(page, name) == (1, 20)
+    assert np.isnan(page.shown(name, 21)[0])
+
+
+def test_end_without_a_frame_is_where_a_person_set_a_keyframe(page: Page) -> None:
+    name = page.draw()
+    page.press(name)
+    page.drag(name, 40, x=30)
+    page.command(name, "end")
+    assert page.shown(name, 40)[0] == pytest.approx(30)
+    assert page.shown(name, 39)[0] == pytest.approx(30 - 1 / 6.4, abs=0.5)
+    assert np.isnan(page.shown(name, 41)[0])
+
+
+@pytest.mark.parametrize(("line", "reason"), [("end", "the frame is missing"), ("end 3", "begins on frame 5")])
+def test_an_end_that_cannot_be_is_said(page: Page, line: str, reason: str) -> None:
+    name = page.draw(frame=5)
+    page.press(name)
+    page.command(name, line)
+    assert reason in page.regions[name]["meta"]["text"][-1]
+    assert page.frames(name)[-1] == 100
