@@ -76,8 +76,9 @@ class Annotator:
         self.gestures += 1
 
     def finish(self, name: str) -> None:
-        """`t` until the whole track is there."""
+        """`t` when the live panel says that the rest is there."""
         while "partial" in self.page.region(name).get("meta", {}):
+            self.page.wait_for_panel("done")
             self.select(name)
             self.key("t")
 
@@ -205,7 +206,10 @@ def main() -> None:
         studio = stack.enter_context(LabelStudio(ROOT / ".venv-labelstudio", folder / "studio"))
         studio.start(0)
         url = stack.enter_context(serving(studio, folder / "backend", **DEMO))
-        projects = {backed: connected(studio, video, url if backed else None, list(truth)) for backed in (True, False)}
+        projects = {
+            True: connected(studio, video, url, list(truth), folder / "backend"),
+            False: connected(studio, video, None, list(truth)),
+        }
         for way in options.ways:
             found |= _measured(projects[way != "hand"], way, truth)
             print(json.dumps(found), flush=True)

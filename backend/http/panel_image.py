@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 640, 44
 _SCALE = 2
 # Label Studio has a light and a dark page, and the picture does not know which: these read well on both.
 _TEXT, _TRACK = (118, 118, 118, 255), (128, 128, 128, 80)
-_COLOURS = {
+COLOURS = {
     "idle": (128, 128, 128, 255),
     "busy": (0, 114, 178, 255),
     "done": (0, 158, 115, 255),
@@ -23,7 +23,7 @@ _COLOURS = {
 def draw_panel(status: TaskStatus) -> bytes:
     """The panel as PNG, on a transparent background: two lines at most, or one above a bar."""
     image = Image.new("RGBA", (WIDTH * _SCALE, HEIGHT * _SCALE))
-    pen, colour = ImageDraw.Draw(image), _COLOURS[status.tone]
+    pen, colour = ImageDraw.Draw(image), COLOURS[status.tone]
     dot, top = 10 * _SCALE, 6 * _SCALE
     pen.ellipse((0, top, dot, top + dot), fill=colour)
     left = dot + 8 * _SCALE

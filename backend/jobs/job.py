@@ -133,6 +133,14 @@ class Job:
         return (resolved.propagation.done, resolved.propagation.total) if resolved else self._last_progress
 
 
+def estimate_seconds(jobs: Iterable[Job]) -> float | None:
+    """How long these jobs will take together, by the speed of the one that runs; None while that is unknown."""
+    unfinished = [job for job in jobs if not job.has_ended]
+    fps = next((job.throughput.fps for job in unfinished if job.state == "running"), 0.0)
+    progress = [job.progress() for job in unfinished]
+    return sum(total - done for done, total in progress) / fps if fps else None
+
+
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:
     """Add the results that are on disk to a job that was resolved anew."""
     resolved.propagation.add_initial_tracks(initial_tracks)

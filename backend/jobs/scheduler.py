@@ -15,7 +15,7 @@ from pathlib import Path
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, where
 from backend.jobs.executor import JobExecutor
-from backend.jobs.job import Job
+from backend.jobs.job import Job, estimate_seconds
 from backend.jobs.job_queue import MAX_FETCHES, JobQueue
 from backend.jobs.metrics import Metrics
 from backend.jobs.rows import JobRow, State
@@ -155,7 +155,7 @@ class Scheduler:
             while unfinished and (left := start + seconds - time.monotonic()) > 0:
                 if unfinished[0].wait(min(left, _ESTIMATE_EVERY)):
                     del unfinished[0]
-                elif time.monotonic() - start > _EARLIEST_ESTIMATE and _seconds_left(unfinished) > left:
+                elif time.monotonic() - start > _EARLIEST_ESTIMATE and (estimate_seconds(unfinished) or 0.0) > left:
                     return
         finally:
             self._change_waiters(jobs, -1)
@@ -370,13 +370,6 @@ class Scheduler:
                 self._queue.waiting.append(job)
         if state == "done":
             self._on_done(job)
-
-
-def _seconds_left(jobs: Sequence[Job]) -> float:
-    """How long these jobs will take, by the speed of the one that runs; 0 while that is unknown."""
-    fps = max((job.throughput.fps for job in jobs if job.state == "running"), default=0.0)
-    progress = [job.progress() for job in jobs if not job.has_ended]
-    return sum(total - done for done, total in progress) / fps if fps else 0.0
 
 
 def _key_text(key: Sequence[str]) -> str:

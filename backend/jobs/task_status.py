@@ -8,7 +8,7 @@ from typing import Literal
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import one_line
-from backend.jobs.job import Job
+from backend.jobs.job import Job, estimate_seconds
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
 from backend.table import Table
@@ -112,8 +112,8 @@ class TaskStatusReader:
         done, total = (sum(counts) for counts in zip(*(job.progress() for job in jobs), strict=True))
         if running.phase not in ("tracking", "hot start") or not total:
             return TaskStatus(f"{running.phase.capitalize() or 'Starting'}, to track {what}.", "busy", 0.0)
-        fps = running.throughput.fps
-        left = f", {_format_seconds((total - done) / fps)} left" if fps else ""
+        seconds = estimate_seconds(jobs)
+        left = "" if seconds is None else f", {_format_seconds(seconds)} left"
         text = f"Tracking {what}: {done} of {total} frames{left}."
         return TaskStatus(text, "busy", done / total, running.number)
 

@@ -20,6 +20,7 @@ KEYS = {
         bytes_per_object_frame read_s boundary_cost
     """,
     "keyframes.py": "seconds track_ms track_ms_median kept fold optimal frames_checked labelstudio_frames violations",
+    "latency.py": "first_sign_s whole_s whole_over_compute_s first_answer_s presses_3000",
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
     "video.py": "wrong_frames random_reads containers sequential_fps opencv_sequential_fps",
 }

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ctypes.util import find_library
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, Response, sync_playwright
 
+from backend.http.panel_image import COLOURS
 from tests.needs import missing, need
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -282,6 +286,24 @@ class LabelingPage:
         """What stands behind the marker in the line for words."""
         lines = self.page.locator(".words").inner_text().split("\n")
         return next((line.removeprefix("▶ ") for line in lines if line.startswith("▶ ")), "")
+
+    @property
+    def panel(self) -> Locator:
+        """The live panel."""
+        return self.page.locator("img[src*='/panel/']")
+
+    def panel_tone(self) -> str:
+        """What the dot of the live panel says: idle, busy, done or failed; empty: there is none."""
+        picture = Image.open(BytesIO(self.panel.screenshot())).convert("RGB")
+        dot = np.array(picture.getpixel((5, 11)))
+        return next((tone for tone, colour in COLOURS.items() if np.abs(dot - colour[:3]).max() < 12), "")
+
+    def wait_for_panel(self, tone: str, seconds: float = 120) -> None:
+        """Wait until the live panel's dot says this."""
+        give_up = time.monotonic() + seconds
+        while self.panel_tone() != tone:
+            assert time.monotonic() < give_up, f"the panel is {self.panel_tone()}, not {tone}"
+            self.page.wait_for_timeout(50)
 
     def shot(self, name: str) -> None:
         """A picture for people to look at."""

@@ -1,24 +1,16 @@
 """The live panel inside Label Studio's page: it changes by itself while the page stays as it is."""
 
-import time
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Locator
 
 from demo.labelstudio import LabelStudio
 from demo.processes import Process
-from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, Project, connected, opened, start_backend
 from tests.e2e.test_boxes import percent
 
 pytestmark = pytest.mark.slow
-
-GREY, BLUE, GREEN, ORANGE = (128, 128, 128), (0, 114, 178), (0, 158, 115), (213, 94, 0)
 
 
 @pytest.fixture
@@ -34,39 +26,22 @@ def panel_project(studio: LabelStudio, video: Path, tmp_path: Path, backend: Pro
     return connected(studio, video, url, data_dir=tmp_path)
 
 
-def panel(page: LabelingPage) -> Locator:
-    return page.page.locator("img[src*='/panel/']")
-
-
-def dot(page: LabelingPage) -> tuple[int, ...]:
-    """The colour of the dot before the text."""
-    picture = Image.open(BytesIO(panel(page).screenshot())).convert("RGB")
-    return picture.getpixel((5, 11))  # type: ignore[return-value]
-
-
-def wait_for(page: LabelingPage, colour: tuple[int, int, int]) -> None:
-    give_up = time.monotonic() + 120
-    while not np.allclose(dot(page), colour, atol=12):
-        assert time.monotonic() < give_up, f"the dot is {dot(page)}"
-        page.page.wait_for_timeout(50)
-
-
 def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_project: Project, backend: Process) -> None:
     task = panel_project.new_task()
     with opened(panel_project, task) as page:
-        wait_for(page, GREY)
+        page.wait_for_panel("idle")
         page.shot("panel-idle")
         x, y, width, height = percent("Circle", 1)
         page.draw(x, y, width, height)
         page.click(x + width / 2, y + height / 2)
         page.press("t")
-        wait_for(page, BLUE)
+        page.wait_for_panel("busy")
         page.shot("panel-tracking")
-        wait_for(page, GREEN)
+        page.wait_for_panel("done")
         page.shot("panel-done")
-        assert panel(page).locator("xpath=..").get_attribute("href").endswith(f"/tasks/{task}")
+        assert page.panel.locator("xpath=..").get_attribute("href").endswith(f"/tasks/{task}")
         backend.stop()
-        wait_for(page, ORANGE)
+        page.wait_for_panel("failed")
         page.shot("panel-stopped")
 
 
@@ -74,7 +49,7 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_proje
 def test_a_task_without_a_panel_works_as_before(project: Project, panel_data: dict[str, str]) -> None:
     data = {key: value for key, value in project.data.items() if key != "panel"}
     with opened(project, project.studio.create_task(project.id, data | panel_data)) as page:
-        assert panel(page).count() == 0
+        assert page.panel.count() == 0
         x, y, width, height = percent("Circle", 1)
         page.draw(x, y, width, height)
         page.click(x + width / 2, y + height / 2)
