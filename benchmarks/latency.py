@@ -1,8 +1,8 @@
 """Measures how soon an annotator sees something in Label Studio, in Chromium, with the shapes model.
 
 Keys of the last line: `first_sign_s`, from the key `t` until the live panel changes; `whole_s`, from `t` until the
-whole track of a clip of 100 frames is on the page, and `whole_over_compute_s`, the same without the seconds that its job
-took; of a long clip, `first_answer_s`, from `t` until boxes beyond the prompted frame are on the page, and
+whole track of a clip of 100 frames is on the page, and `whole_over_compute_s`, the same without the seconds that its
+job took; of a long clip, `first_answer_s`, from `t` until boxes beyond the prompted frame are on the page, and
 `presses_3000`, how often an annotator who follows the panel presses `t` until the whole track is there.
 
 .venv/bin/python benchmarks/latency.py [--frames 3000] [--quick]
