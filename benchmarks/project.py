@@ -11,7 +11,7 @@ Studio 1.23.2 does.
   as tracking leaves them, on every 20th frame and with gaps; masks (discs in 640 x 360) on a fiftieth of the frames,
   since pixels and not tracks are what mots and davis take their time for.
 
-yolo and davis write a file for each frame, and ext4 without a journal makes files slowly where many were deleted in the
+davis writes a file for each frame, and ext4 without a journal makes files slowly where many were deleted in the
 last minutes: TMPDIR says where they go.
 
 .venv/bin/python benchmarks/project.py [--tasks 1000] [--frames 250] [--quick]

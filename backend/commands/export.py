@@ -1,40 +1,24 @@
 """`sam3-backend project export`: write the tracks of a project or a file in other tools' formats."""
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
 from backend.commands.console import print_message
+from backend.commands.export_dataset import add_dataset_options, export_dataset, read_dataset_options
+from backend.datasets.options import DatasetOptions
+from backend.datasets.registry import DATASETS
+from backend.datasets.source import TrackSource
 from backend.errors import BackendError, BadRequest, SettingsError
 from backend.formats.labelstudio_json import write_labelstudio
-from backend.formats.mask_matching import Key, MaskSource, attach_masks
-from backend.formats.mask_sidecar import Masks, SidecarMasks, read_sidecar
+from backend.formats.mask_matching import MaskSource, attach_masks
 from backend.formats.registry import FORMATS, LABELSTUDIO, NAMES, Format
-from backend.formats.tasks import (
-    ChosenAnnotation,
-    ExportControls,
-    choose_annotation,
-    load_tasks,
-    read_video_tracks,
-    used_labels,
-)
-from backend.formats.video_tracks import Frames, Size, VideoTracks, written_whole
-from backend.jobs.saved_masks import read_mask_blocks
-from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.label_config import parse_label_config
-from backend.labelstudio.videos import TaskVideos
+from backend.formats.tasks import ChosenAnnotation, read_video_tracks, used_labels
+from backend.formats.video_tracks import Size, VideoTracks, written_whole
 from backend.settings import Settings
-from backend.tracks.geometry import Boxes
-from backend.tracks.masks import Rle
-from backend.tracks.track import ResultBlock
 from backend.video import VideoInfo
 
 _DESCRIPTION = """
@@ -44,6 +28,9 @@ For each task, the ground truth is exported, or else the annotation submitted la
 Frames are numbered from 0 (from 1 in mot and mots) as in the video file. If the video
 cannot be read, Label Studio's frame k becomes frame k - 1. csv and labelstudio contain
 keyframes (with --dense, every frame); the other formats contain every frame.
+
+Datasets have pictures, cut from the videos, and labels for them. An interrupted export of
+a dataset goes on where it was if you start the same command again.
 """
 
 
@@ -57,6 +44,7 @@ class ExportOptions:
         predictions: use the newest prediction of tasks without a submitted annotation.
         size: of the video, used if neither the video nor the task gives it.
         read_videos: open the videos, so that frames are numbered as in the files.
+        dataset: options of a dataset; None for other formats.
     """
 
     format: str
@@ -65,6 +53,7 @@ class ExportOptions:
     predictions: bool = False
     size: Size | None = None
     read_videos: bool = True
+    dataset: DatasetOptions | None = None
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -76,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         summary="write tracks in other tools' formats",
         description=_DESCRIPTION,
         examples=(
-            "sam3-backend project export --project 1 --format coco-vid -o tracks.json",
+            "sam3-backend project export --project 1 --format yolo --split 80,10,10 -o dataset",
             "sam3-backend project export tasks.json --predictions --format csv -o tracks.csv",
         ),
     )
@@ -86,8 +75,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=NAMES,
-        help="mot, mots, yolo and davis write a folder, the others a file; mots and davis need masks",
+        choices=(*NAMES, *DATASETS),
+        help="mot, mots, davis and datasets write a folder, the others a file; mots and davis need masks",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or a new folder")
     parser.add_argument("--dense", action="store_true", help="write every frame in csv and labelstudio, too")
@@ -97,11 +86,18 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--size", type=parse_size, metavar="WxH", help="size of videos whose size is unknown")
     parser.add_argument("--no-video", action="store_true", help="number frames as Label Studio does; open no video")
     add_settings_options(parser)
+    add_dataset_options(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     export_options = ExportOptions(
-        options.format, options.output, options.dense, options.predictions, options.size, not options.no_video
+        options.format,
+        options.output,
+        options.dense,
+        options.predictions,
+        options.size,
+        not options.no_video,
+        read_dataset_options(options),
     )
     source = options.file if options.project is None else options.project
     failed = run(load_settings(options, "data_dir"), source, export_options)
@@ -130,121 +126,49 @@ def run(
         BackendError: no task can be exported, or the tasks cannot be read.
     """
     _check_output(options)
-    mask_source: MaskSourceFactory
+    has_masks = _has_masks(options)
     if isinstance(source, Path):
-        tasks, controls, read_info = load_tasks(source), ExportControls(), partial(_read_local, TaskVideos(settings))
-        mask_source = partial(_sidecar_masks, _read_masks(source, options))
+        tracks = TrackSource.from_file(settings, source, options.predictions, has_masks)
     else:
-        client = LabelStudioClient.from_settings(settings)
-        tasks, controls = _read_project(client, source)
-        read_info = partial(_fetch_info, TaskVideos(settings), client)
-        mask_source = partial(_JobMasks, settings.data_dir.expanduser() / "jobs.sqlite3", str(source), controls)
-    annotations = _choose_annotations(tasks, options.predictions, say)
-    exporter = Exporter(controls, options, read_info, mask_source, say)
-    exporter.write(annotations)
+        tracks = TrackSource.from_project(settings, source, options.predictions)
+    if tracks.skipped:
+        fix = "" if options.predictions else "; --predictions exports their predictions"
+        say(f"{tracks.skipped} tasks have no submitted annotation and are skipped{fix}")
+    if options.dataset:
+        made_of = {"source": tracks.name, "format": options.format, **options.dataset.to_json()}
+        made_of |= {"predictions": options.predictions, "no_video": not options.read_videos, "size": options.size}
+        return export_dataset(
+            tracks,
+            options.format,
+            options.dataset,
+            options.output,
+            made_of,
+            say,
+            size=options.size,
+            read_videos=options.read_videos,
+        )
+    exporter = Exporter(tracks, options, say)
+    exporter.write(tracks.annotations)
     return exporter.failed
+
+
+def _has_masks(options: ExportOptions) -> bool:
+    """Whether masks are read."""
+    if options.dataset:
+        return options.dataset.task == "segment"
+    return options.format != LABELSTUDIO and FORMATS[options.format].has_masks
 
 
 def _check_output(options: ExportOptions) -> None:
     """Reject a bad output path before anything is read."""
-    output, is_folder = options.output, options.format != LABELSTUDIO and FORMATS[options.format].is_folder
+    output = options.output
+    is_folder = options.format in DATASETS or (options.format != LABELSTUDIO and FORMATS[options.format].is_folder)
     if not output.absolute().parent.is_dir():
         raise SettingsError(f"{output.name} cannot be written: choose a path in an existing folder")
     if is_folder and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingsError(f"{output.name} is not an empty folder: choose a new one for {options.format}")
     if not is_folder and output.is_dir():
         raise SettingsError(f"{output.name} is a folder, but {options.format} is a file: add a file name")
-
-
-def _read_project(client: LabelStudioClient, project: int) -> tuple[list[Mapping[str, Any]], ExportControls]:
-    config = parse_label_config(str(client.project(project).get("label_config") or ""))
-    # With a feature flag of Label Studio 1.23, the list of tasks has annotations without their results.
-    tasks = (task if _is_complete(task) else client.task(task["id"]) for task in client.tasks(project))
-    return list(tasks), ExportControls.from_config(config)
-
-
-def _is_complete(task: Mapping[str, Any]) -> bool:
-    annotations = task.get("annotations") or ()
-    return all("result" in annotation for annotation in annotations if isinstance(annotation, Mapping))
-
-
-def _choose_annotations(
-    tasks: Sequence[Mapping[str, Any]], predictions: bool, say: Callable[[str], None]
-) -> list[ChosenAnnotation]:
-    """The annotation of each task that has one.
-
-    Raises:
-        SettingsError: no task has one.
-        BadRequest: two tasks have the same number.
-    """
-    choices = [choose_annotation(task, number, predictions) for number, task in enumerate(tasks, start=1)]
-    annotations = [choice for choice in choices if choice]
-    counts = Counter(annotation.number for annotation in annotations)
-    if duplicates := [number for number, count in counts.items() if count > 1]:
-        raise BadRequest(f"two tasks have the number {duplicates[0]}: export the project again, as one file")
-    if not annotations:
-        fix = "" if predictions else ", or add --predictions to export predictions"
-        raise SettingsError(f"no task has a submitted annotation: submit one{fix}")
-    if skipped := len(tasks) - len(annotations):
-        fix = "" if predictions else "; --predictions exports their predictions"
-        say(f"{skipped} tasks have no submitted annotation and are skipped{fix}")
-    return annotations
-
-
-InfoReader = Callable[[str], VideoInfo]
-"""Reads the video at an address; raises a BackendError if it cannot be fetched or decoded."""
-
-
-def _fetch_info(videos: TaskVideos, client: LabelStudioClient, address: str) -> VideoInfo:
-    with videos.open(address, client) as video:
-        return VideoInfo.from_video(video)
-
-
-def _read_local(videos: TaskVideos, address: str) -> VideoInfo:
-    """Tasks of a file name their videos by path, as `track` writes them; nothing is downloaded."""
-    with videos.local(address) as video:
-        return VideoInfo.from_video(video)
-
-
-MaskSourceFactory = Callable[[ChosenAnnotation], MaskSource]
-"""Finds the masks of a task's video."""
-
-
-def _read_masks(file: Path, options: ExportOptions) -> Masks:
-    """The masks next to a file, if the format stores masks."""
-    return read_sidecar(file) if options.format != LABELSTUDIO and FORMATS[options.format].has_masks else {}
-
-
-def _sidecar_masks(masks: Masks, annotation: ChosenAnnotation) -> MaskSource:
-    return SidecarMasks.for_regions(masks, [str(result.get("id")) for result in annotation.results])
-
-
-@dataclass(frozen=True, slots=True)
-class _JobMasks:
-    """The masks of a project's task, from the database of jobs; a server may be using it at the same time."""
-
-    path: Path
-    project: str
-    controls: ExportControls
-    annotation: ChosenAnnotation
-
-    def boxes(self) -> Iterator[tuple[Key, Frames, Boxes]]:
-        """The boxes as tracked."""
-        for job, direction, block in self._read_blocks(()):
-            frames = np.array(block.frames)
-            for name, rows in zip(block.tracks, block.rows, strict=True):
-                yield (job, direction, name), frames, rows[:, :4].astype(float)
-
-    def masks(self, wanted: Collection[Key]) -> Iterator[tuple[Key, Mapping[int, Rle]]]:
-        """The masks of these jobs."""
-        for job, direction, block in self._read_blocks({job for job, _, _ in wanted}):
-            for name, masks in block.masks.items():
-                yield (job, direction, name), masks
-
-    def _read_blocks(self, masks: Container[int]) -> Iterator[tuple[int, int, ResultBlock]]:
-        # Another Label Studio may use the same numbers, but its video has another address.
-        url = self.annotation.url(self.controls)
-        return read_mask_blocks(self.path, str(self.annotation.number), self.project, url, masks)
 
 
 @dataclass(slots=True)
@@ -255,10 +179,8 @@ class Exporter:
         failed: number of tasks that were not exported.
     """
 
-    controls: ExportControls
+    source: TrackSource
     options: ExportOptions
-    read_info: InfoReader
-    mask_source: MaskSourceFactory
     say: Callable[[str], None]
     failed: int = 0
     _task: int = field(default=0, init=False)
@@ -278,7 +200,7 @@ class Exporter:
         with written_whole(options.output) as part:
             try:
                 if options.format == LABELSTUDIO:
-                    write_labelstudio(self._iterate(annotations), self.controls, part, options.dense)
+                    write_labelstudio(self._iterate(annotations), self.source.controls, part, options.dense)
                 else:
                     self._write(annotations, FORMATS[options.format], part)
             except BackendError as error:
@@ -303,7 +225,7 @@ class Exporter:
             raise SettingsError("no task can be exported: see above")
         if export_format.is_folder:
             part.mkdir()
-        labels = used_labels(annotations, self.controls)
+        labels = used_labels(annotations, self.source.controls)
         export_format.write(chain([first], videos), labels, part, self.options.dense)
 
     def _iterate(self, annotations: Sequence[ChosenAnnotation]) -> Iterator[ChosenAnnotation]:
@@ -316,8 +238,8 @@ class Exporter:
         for annotation in self._iterate(annotations):
             try:
                 info = self._read_info(annotation)
-                video = read_video_tracks(annotation, self.controls, info, self.options.size)
-                video = self._add_masks(video, export_format, self.mask_source(annotation))
+                video = read_video_tracks(annotation, self.source.controls, info, self.options.size)
+                video = self._add_masks(video, export_format, self.source.find_masks(annotation))
             except BackendError as error:
                 self.failed += 1
                 self.say(f"task {annotation.number}: not exported: {error}")
@@ -336,8 +258,7 @@ class Exporter:
         Raises:
             BackendError: the format needs a size or masks that the video lacks, or the masks cannot be read.
         """
-        if export_format.needs != "nothing":
-            _ = video.pixels
+        _ = video.pixels  # raises if the size is unknown
         video = attach_masks(video, source) if export_format.has_masks and video.tracks else video
         if export_format.needs == "masks" and video.tracks and not video.masked:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
@@ -348,7 +269,8 @@ class Exporter:
         if not self.options.read_videos:
             return None
         try:
-            return self.read_info(annotation.url(self.controls))
+            with self.source.open_video(annotation.url(self.source.controls)) as video:
+                return VideoInfo.from_video(video)
         except BackendError as error:
             self._unread_reason = self._unread_reason or f"task {annotation.number}: {error}"
             self._unread_videos += 1

@@ -10,7 +10,6 @@ from backend.formats.csv_table import write_csv
 from backend.formats.mask_formats import write_davis, write_mots
 from backend.formats.mot import write_mot
 from backend.formats.video_tracks import VideoTracks
-from backend.formats.yolo import write_yolo
 
 Writer = Callable[[Iterable[VideoTracks], Sequence[str], Path, bool], None]
 """Writes videos with these classes to a path: every frame if `dense`, else keyframes where the format has them."""
@@ -28,7 +27,7 @@ class Format:
 
     write: Writer
     is_folder: bool = False
-    needs: Literal["nothing", "pixels", "masks"] = "pixels"
+    needs: Literal["pixels", "masks"] = "pixels"
     has_masks: bool = False
 
 
@@ -39,7 +38,6 @@ FORMATS: Mapping[str, Format] = {
     "mots": Format(write_mots, is_folder=True, needs="masks", has_masks=True),
     "coco-vid": Format(write_coco_vid, has_masks=True),
     "youtube-vis": Format(write_youtube_vis, has_masks=True),
-    "yolo": Format(write_yolo, is_folder=True, needs="nothing"),
     "davis": Format(write_davis, is_folder=True, needs="masks", has_masks=True),
     "csv": Format(write_csv),
 }

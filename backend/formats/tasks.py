@@ -207,6 +207,7 @@ def read_video_tracks(
             drawing.keys,
             np.array([item.enabled for item in drawing.items]),
             np.array([item.is_human for item in drawing.items]),
+            corners=drawing.corners,
         )
         for (region, drawing), number in zip(seen, ids, strict=True)
     ]
@@ -228,6 +229,7 @@ class _Drawing:
     boxes: Boxes
     keys: Any
     items: Sequence[Keyframe]
+    corners: Any
 
 
 def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
@@ -243,27 +245,35 @@ def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
         # The track goes on to a keyframe after the last frame: what it is there stands for that.
         keyed[timing.length - 1] = mark_as_ours(Keyframe(timing.last, True, *percent[-1].tolist()))
     seen = np.flatnonzero(~np.isnan(percent[:, 0]))
+<<<<<<< HEAD
     # The page turns a box the shorter way.
     rotations = np.unwrap([item.rotation for item in region.keyframes], period=360)
     turns = np.interp(ls_frames[seen], places, rotations)
     return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
+=======
+    turns = np.interp(ls_frames[seen], places, [item.rotation for item in region.keyframes])
+    corners = _corners(percent[seen], turns, size)
+    boxes = np.hstack([corners.min(1), corners.max(1)])
+    keys = np.searchsorted(seen, sorted(keyed))
+    return _Drawing(seen, boxes, keys, _sorted(keyed), corners if turns.any() else None)
+>>>>>>> 09854bd (Export to YOLO writes a folder that trains: pictures cut from the videos, splits by video, resumable)
 
 
 def _sorted(keyed: Mapping[int, Keyframe]) -> list[Keyframe]:
     return [keyed[frame] for frame in sorted(keyed)]
 
 
-def _hulls(percent: Boxes, turns: Any, size: Size | None) -> Boxes:
-    """Percent `x y width height` to pixels `x0 y0 x1 y1`, or to parts of the picture: upright hulls of turned boxes."""
+def _corners(percent: Boxes, turns: Any, size: Size | None) -> Any:
+    """The corners of boxes in percent `x y width height`: pixels, or parts of the picture; shape (n, 4, 2)."""
     if size is None and turns.any():
         raise SettingsError("it has a rotated box and no picture size: give that as --size 1920x1080")
     scaled = percent * (np.array([*(size or (1, 1))] * 2) / 100)
     left, top, width, height = scaled.T
     angles = np.radians(turns)
     cosines, sines = np.cos(angles), np.sin(angles)
-    across = np.stack([np.zeros_like(left), width * cosines, -height * sines, width * cosines - height * sines])
-    along = np.stack([np.zeros_like(left), width * sines, height * cosines, width * sines + height * cosines])
-    return np.stack([left + across.min(0), top + along.min(0), left + across.max(0), top + along.max(0)], axis=1)
+    across = np.stack([np.zeros_like(left), width * cosines, width * cosines - height * sines, -height * sines])
+    along = np.stack([np.zeros_like(left), width * sines, width * sines + height * cosines, height * cosines])
+    return np.stack([left + across, top + along], axis=-1).transpose(1, 0, 2)
 
 
 def _length(drawn: Sequence[Region]) -> int:

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class ExportTrack:
         enabled: shape (m,); false hides the track after this keyframe until the next.
         human: shape (m,), whether a person set the keyframe.
         masks: by frame; some frames may have none.
+        corners: shape (n, 4, 2), pixels, of the boxes as they are rotated, clockwise from the upper left one; None if
+            none is rotated.
     """
 
     id: int
@@ -47,6 +49,21 @@ class ExportTrack:
     enabled: NDArray[np.bool_]
     human: NDArray[np.bool_]
     masks: Mapping[int, Rle] = field(default_factory=dict)
+    corners: NDArray[np.float64] | None = None
+
+    def select(self, keep: NDArray[np.bool_]) -> "ExportTrack":
+        """The track on some of its frames; `keep` has shape (n,)."""
+        frames, keyed = self.frames[keep], keep[self.keys]
+        return replace(
+            self,
+            frames=frames,
+            boxes=self.boxes[keep],
+            keys=np.searchsorted(frames, self.frames[self.keys[keyed]]),
+            enabled=self.enabled[keyed],
+            human=self.human[keyed],
+            masks={frame: self.masks[frame] for frame in frames.tolist() if frame in self.masks},
+            corners=None if self.corners is None else self.corners[keep],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,12 +2,12 @@
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from backend.video.decoder import Decoder, Picture
-from backend.video.index import VideoLimits, build_index
+from backend.video.index import VideoIndex, VideoLimits, build_index
 
 Pictures = Generator[tuple[int, Picture]]
 """Frame numbers and pictures."""
@@ -69,9 +69,9 @@ class Video:
         BadVideo: no frame can be decoded, or the file exceeds the limits.
     """
 
-    def __init__(self, path: Path, limits: VideoLimits | None = None) -> None:
+    def __init__(self, path: Path, limits: VideoLimits | None = None, index: VideoIndex | None = None) -> None:
         self._path, self._limits = path, limits or VideoLimits()
-        self._index = build_index(path, self._limits)
+        self._index = index or build_index(path, self._limits)
         self._decoder = Decoder(path, self._index, self._limits)
         self._lock, self._closed = threading.Lock(), False
         self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
@@ -99,6 +99,14 @@ class Video:
         for ahead in tuple(self._read_aheads):
             ahead.close()
 
+    def reopen(self) -> "Video":
+        """Open the file of a closed video again, without reading its index again.
+
+        Raises:
+            BadVideo: the file is gone.
+        """
+        return Video(self._path, self._limits, self._index)
+
     def read(self, index: int) -> Picture:
         """Frame `index`, in any order; if it is damaged, the one before it, which players keep showing.
 
@@ -117,7 +125,17 @@ class Video:
             ValueError: its step is not 1.
         """
         self._check(span)
-        return self._run(span, reverse)
+        return self._run(span, lambda: self._backward(span) if reverse else self._forward(span))
+
+    def select(self, numbers: Sequence[int]) -> Pictures:
+        """As `frames`, but only these frames, ascending; the others are not converted, and skipped where a seek helps.
+
+        Raises:
+            IndexError: a number is outside 0..len-1.
+        """
+        span = range(min(numbers), max(numbers) + 1) if numbers else range(0)
+        self._check(span)
+        return self._run(span, lambda: self._forward(numbers))
 
     def _check(self, span: range) -> None:
         if self._closed:
@@ -127,11 +145,10 @@ class Video:
         if span and not 0 <= span.start < span.stop <= len(self):
             raise IndexError(f"there are no frames {span.start} to {span.stop - 1}: the video has 0 to {len(self) - 1}")
 
-    def _run(self, span: range, reverse: bool) -> Pictures:
+    def _run(self, span: range, pictures: Callable[[], Pictures]) -> Pictures:
         with self._lock:
             self._check(span)
-            pictures = self._backward(span) if reverse else self._forward(span)
-            ahead = _ReadAhead(pictures, max(1, _QUEUE_BYTES // (self.width * self.height * 3)))
+            ahead = _ReadAhead(pictures(), max(1, _QUEUE_BYTES // (self.width * self.height * 3)))
             self._read_aheads.add(ahead)
         try:
             yield from ahead
@@ -139,10 +156,10 @@ class Video:
             self._read_aheads.discard(ahead)
             ahead.close()
 
-    def _forward(self, span: range) -> Pictures:
+    def _forward(self, numbers: Iterable[int]) -> Pictures:
         decoder = Decoder(self._path, self._index, self._limits)
         try:
-            for number in span:
+            for number in numbers:
                 yield number, decoder.picture(decoder.frame(number))
         finally:
             decoder.close()

@@ -1,0 +1,206 @@
+"""`sam3-backend project export` to datasets: its options, and its run with a progress bar."""
+
+import argparse
+import threading
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from backend.datasets.build import DatasetBuilder, picture_settings
+from backend.datasets.options import LAYOUTS, DatasetOptions
+from backend.datasets.pictures import PictureFolder, format_bytes
+from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
+from backend.datasets.registry import DATASETS
+from backend.datasets.source import TrackSource
+from backend.errors import BackendError, SettingsError
+from backend.formats.tasks import used_labels
+from backend.formats.video_tracks import Size
+
+_NAMES = {field.name for field in fields(DatasetOptions)}
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of datasets; those that are not given are None."""
+    group = parser.add_argument_group("datasets", f"These options are for {', '.join(DATASETS)}.")
+    group.add_argument(
+        "--task", choices=("detect", "segment", "obb"), help="boxes, polygons of masks, or rotated boxes (detect)"
+    )
+    group.add_argument(
+        "--pictures",
+        choices=("annotated", "all", "none"),
+        help="frames with objects, all frames, or labels of all frames without pictures (annotated)",
+    )
+    group.add_argument("--every", type=_parse_count, metavar="N", help="take every N-th frame of a video")
+    group.add_argument("--rate", type=_parse_positive, metavar="R", help="take R frames a second of a video")
+    group.add_argument(
+        "--max", type=_parse_count, dest="max_pictures", metavar="N", help="take at most N frames of a video"
+    )
+    group.add_argument("--quality", type=_parse_quality, metavar="Q", help="quality of JPEG, 1 to 100 (90)")
+    group.add_argument("--png", action="store_true", default=None, help="write PNG instead of JPEG")
+    group.add_argument("--labels", type=_parse_labels, metavar="A,B", help="write these classes only")
+    group.add_argument("--min-score", type=_parse_score, metavar="S", help="leave out tracks with a lower score")
+    group.add_argument(
+        "--min-size",
+        type=_parse_positive,
+        metavar="PX",
+        help="leave out boxes that are narrower or lower, in pixels (1)",
+    )
+    group.add_argument(
+        "--split", type=_parse_split, metavar="A,B[,C]", help="shares of the videos for train, val and test (80,20)"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="another number gives another split (0)")
+    group.add_argument("--split-field", metavar="F", help="field of the tasks' data that names the split instead")
+    group.add_argument("--layout", choices=LAYOUTS, help="folders and names of coco; roboflow for RF-DETR (default)")
+    group.add_argument(
+        "--track-ids", action="store_true", default=None, help="yolo: track id as sixth column; it cannot be trained on"
+    )
+
+
+def read_dataset_options(options: argparse.Namespace) -> DatasetOptions | None:
+    """The options of a dataset; None if the format is none.
+
+    Raises:
+        SettingsError: an option does not fit the format.
+    """
+    given = {name: value for name, value in vars(options).items() if name in _NAMES and value is not None}
+    if options.format not in DATASETS:
+        if given:
+            flag = {"max_pictures": "max"}.get(first := next(iter(given)), first).replace("_", "-")
+            raise SettingsError(f"--{flag} is for the datasets {', '.join(DATASETS)}, not for {options.format}")
+        return None
+    dataset_options, form = DatasetOptions(**given), DATASETS[options.format]
+    if dataset_options.task not in form.tasks:
+        raise SettingsError(f"{options.format} has no --task {dataset_options.task}: use {' or '.join(form.tasks)}")
+    for name, owner in (("track_ids", "yolo"), ("layout", "coco")):
+        if name in given and options.format != owner:
+            raise SettingsError(f"--{name.replace('_', '-')} is for {owner}, not for {options.format}")
+    return dataset_options
+
+
+def export_dataset(
+    source: TrackSource,
+    name: str,
+    options: DatasetOptions,
+    output: Path,
+    settings: dict[str, Any],
+    say: Callable[[str], None],
+    *,
+    size: Size | None = None,
+    read_videos: bool = True,
+) -> int:
+    """Write a dataset. What is there of an interrupted export is used again.
+
+    Args:
+        name: of the format.
+        settings: for `export.json`.
+        size: of videos that are not read.
+
+    Returns:
+        The number of tasks that were not exported.
+
+    Raises:
+        BackendError: no task can be exported, or the disk is full.
+    """
+    if not read_videos and options.pictures != "none":
+        raise SettingsError("--no-video leaves no pictures: add --pictures none to export labels alone")
+    labels = check_labels(used_labels(source.annotations, source.controls), options)
+    plan = plan_dataset(source, options, size, read_videos)
+    if not plan.videos:
+        _say_failures(plan, say)
+        raise SettingsError("no task gives a picture: see above" if plan.failures else "no task has an object")
+    builder = DatasetBuilder(source, plan, DATASETS[name], labels, settings, size)
+    _build(builder, output, picture_settings(name, options), say)
+    say(f"{output.name}: {builder.summary}")
+    _say_losses(builder, name, say)
+    _say_failures(plan, say)
+    return len(plan.failures)
+
+
+def _build(builder: DatasetBuilder, output: Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+    part, plan, lock = output.with_name(f".{output.name}.part"), builder.plan, threading.Lock()
+    try:
+        folder = PictureFolder(part, plan, builder.picture_path, settings)
+        folder.check_space()
+        if folder.usable:
+            say(f"going on: {folder.usable} of {plan.picture_count} pictures are there")
+        elif plan.bytes:
+            say(f"{plan.picture_count} pictures of {len(plan.videos)} videos, about {format_bytes(plan.bytes)}")
+        with tqdm(total=plan.picture_count, unit="picture") as bar:
+
+            def advance(count: int) -> None:
+                with lock:
+                    bar.update(count)
+
+            builder.build(folder, advance)
+        if not builder.summary.videos:
+            _say_failures(plan, say)
+            raise SettingsError("no task can be exported: see above")
+        folder.finish(output)
+    except OSError as error:
+        raise BackendError(
+            f"{output.name} cannot be written ({error.strerror}): make room, and start the same command again"
+        ) from error
+
+
+def _say_losses(builder: DatasetBuilder, name: str, say: Callable[[str], None]) -> None:
+    plan, summary, form = builder.plan, builder.summary, builder.form
+    if form.loses:
+        say(f"{name} does not hold {form.loses}")
+    if summary.unmasked:
+        say(f"{summary.unmasked} objects have no mask and are written as their box: track with show_masks: true")
+    if not summary.pictures["val"]:
+        say("there is no video for val, so its pictures are those of train: export more videos to measure")
+    if plan.empty:
+        say(f"{len(plan.empty)} tasks have no object and give no picture: --pictures all takes their frames, too")
+    if plan.unread:
+        say(f"{len(plan.unread)} tasks have Label Studio's frame numbers less one, because their video cannot be read")
+
+
+def _say_failures(plan: DatasetPlan, say: Callable[[str], None]) -> None:
+    for sentence in plan.skipped:
+        say(sentence)
+    for number, reason in sorted(plan.failures.items()):
+        say(f"task {number}: not exported: {reason}")
+
+
+def _parse_count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _parse_positive(text: str) -> float:
+    return _parse_number(text, 0, 10_000)
+
+
+def _parse_score(text: str) -> float:
+    return _parse_number(text, 0, 1)
+
+
+def _parse_number(text: str, low: float, high: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not low < number <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above {low:g} up to {high:g}")
+    return number
+
+
+def _parse_quality(text: str) -> int:
+    return int(_parse_number(text, 0, 100)) or 1
+
+
+def _parse_labels(text: str) -> tuple[str, ...]:
+    return tuple(label for part in text.split(",") if (label := part.strip()))
+
+
+def _parse_split(text: str) -> tuple[float, float, float]:
+    shares = text.split(",")
+    if not (2 <= len(shares) <= 3 and all(share.strip().isdecimal() for share in shares) and int(shares[0])):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a split: write shares for train, val and test as 80,10,10")
+    train, val, test = [float(share) for share in [*shares, "0"][:3]]
+    return train, val, test

@@ -1,0 +1,189 @@
+"""Builds a dataset: cuts pictures, several videos at a time, and hands the labels to the format's writer in order."""
+
+import csv
+import json
+import os
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backend import __version__
+from backend.datasets.frames import filter_tracks
+from backend.datasets.options import DatasetOptions
+from backend.datasets.pictures import PictureFolder, cut_pictures, picture_name
+from backend.datasets.plan import DatasetPlan, PlannedVideo, read_planned_tracks
+from backend.datasets.registry import DatasetFormat
+from backend.datasets.samples import LabeledObject, LabeledPicture, LabeledVideo
+from backend.datasets.source import TrackSource
+from backend.datasets.splits import SPLITS
+from backend.errors import BackendError
+from backend.formats.mask_matching import attach_masks
+from backend.formats.video_tracks import Size, VideoTracks
+from backend.tracks.geometry import Box
+
+_TRACK_COLUMNS = ("picture", "object", "task", "frame", "time", "track", "label", "score")
+_MAX_WORKERS = 4
+
+
+@dataclass(slots=True)
+class DatasetSummary:
+    """What was written.
+
+    Attributes:
+        pictures: number of pictures by split.
+        objects: number of objects by split and label.
+        unmasked: number of objects that are written as their box, because they have no mask.
+    """
+
+    videos: int = 0
+    pictures: Counter[str] = field(default_factory=Counter)
+    objects: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    unmasked: int = 0
+
+    def __str__(self) -> str:
+        objects = sum(count for counts in self.objects.values() for count in counts.values())
+        parts = [f"{self.videos} videos, {sum(self.pictures.values())} pictures, {objects} objects"]
+        for split in SPLITS:
+            if self.pictures[split]:
+                counts = ", ".join(f"{label} {count}" for label, count in sorted(self.objects[split].items()))
+                parts.append(f"{split} {self.pictures[split]} pictures ({counts or 'no objects'})")
+        return "; ".join(parts)
+
+
+@dataclass(slots=True)
+class DatasetBuilder:
+    """Builds one dataset.
+
+    Attributes:
+        settings: what the dataset is made of, for `export.json`.
+        labels: the classes, in order.
+        size: of videos that are not read.
+    """
+
+    source: TrackSource
+    plan: DatasetPlan
+    form: DatasetFormat
+    labels: Sequence[str]
+    settings: Mapping[str, Any]
+    size: Size | None = None
+    summary: DatasetSummary = field(default_factory=DatasetSummary)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def picture_path(self, planned: PlannedVideo, frame: int) -> str:
+        """The path of a picture in the dataset."""
+        file = picture_name(planned.name, frame) + self.plan.options.suffix
+        return self.form.picture_path(planned.split, file)
+
+    def build(self, folder: PictureFolder, advance: Callable[[int], None]) -> None:
+        """Write all files but those pictures that are there already.
+
+        Args:
+            advance: called with the number of pictures that are done.
+        """
+        with (folder.path / "tracks.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(_TRACK_COLUMNS)
+            videos = (self._record(video, table) for video in self._label_all(folder, advance))
+            self.form.write(videos, self.labels, folder.path, self.plan.options)
+        text = json.dumps({"version": __version__, **self.settings}, indent=2, ensure_ascii=False)
+        (folder.path / "export.json").write_text(text + "\n", encoding="utf-8")
+
+    def _record(self, video: LabeledVideo, table: Any) -> LabeledVideo:
+        """Count a video and write its tracks to `tracks.csv`."""
+        self.summary.videos += 1
+        self.summary.pictures[video.split] += len(video.pictures)
+        for picture in video.pictures:
+            for place, item in enumerate(picture.objects):
+                label = self.labels[item.label]
+                self.summary.objects[video.split][label] += 1
+                self.summary.unmasked += self.plan.options.task == "segment" and item.mask is None
+                score = "" if item.score is None else f"{item.score:.4f}"
+                row = (picture.path, place, video.task, picture.frame, f"{picture.time:.6f}", item.track, label, score)
+                table.writerow(row)
+        return video
+
+    def _label_all(self, folder: PictureFolder, advance: Callable[[int], None]) -> Iterator[LabeledVideo]:
+        """The videos in order; those that fail are added to the plan's failures."""
+        workers = min(_MAX_WORKERS, max(1, (os.cpu_count() or 1) // 2))
+        pool, waiting = ThreadPoolExecutor(workers), deque[tuple[PlannedVideo, Future[LabeledVideo]]]()
+        videos = iter(self.plan.videos)
+        try:
+            while True:
+                while len(waiting) <= workers and (planned := next(videos, None)):
+                    waiting.append((planned, pool.submit(self._label_video, planned, folder, advance)))
+                if not waiting:
+                    return
+                planned, future = waiting.popleft()
+                try:
+                    yield future.result()
+                except BackendError as error:
+                    self.plan.failures[planned.annotation.number] = str(error)
+                    folder.remove(planned)
+        finally:
+            self._stopped.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _label_video(
+        self, planned: PlannedVideo, folder: PictureFolder, advance: Callable[[int], None]
+    ) -> LabeledVideo:
+        """Cut a video's pictures and label them. Raises BackendError: the video or its tracks cannot be read."""
+        options = self.plan.options
+        tracks = read_planned_tracks(self.source, planned.annotation, planned.video, self.size)
+        if options.task == "segment" and tracks.tracks:
+            tracks = attach_masks(tracks, self.source.find_masks(planned.annotation))
+        paths = folder.missing(planned) if options.pictures != "none" else {}
+        advance(len(planned.frames) - len(paths))
+        if paths and planned.video:
+            cut_pictures(planned.video, paths, options, lambda: self._advance(advance))
+        return self._label(planned, filter_tracks(tracks, options))
+
+    def _advance(self, advance: Callable[[int], None]) -> None:
+        if self._stopped.is_set():
+            raise BackendError("the export was stopped: start it again")
+        advance(1)
+
+    def _label(self, planned: PlannedVideo, tracks: VideoTracks) -> LabeledVideo:
+        objects = group_objects(tracks, self.labels, set(planned.frames.tolist()))
+        video = LabeledVideo(planned.annotation.number, planned.name, planned.split, planned.size)
+        for frame in planned.frames.tolist():
+            name, path = picture_name(planned.name, frame), self.picture_path(planned, frame)
+            time = float(planned.times[frame])
+            video.pictures.append(LabeledPicture(name, frame, time, path, tuple(objects.get(frame, ()))))
+        return video
+
+
+def group_objects(video: VideoTracks, labels: Sequence[str], frames: set[int]) -> dict[int, list[LabeledObject]]:
+    """The objects on each of these frames, by track id."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    objects: defaultdict[int, list[LabeledObject]] = defaultdict(list)
+    for track in video.tracks:
+        for row, frame in enumerate(track.frames.tolist()):
+            if frame not in frames:
+                continue
+            box = Box(*track.boxes[row].tolist())
+            corners = box_corners(box) if track.corners is None else track.corners[row]
+            number, mask = numbers[track.label], track.masks.get(frame)
+            objects[frame].append(LabeledObject(number, track.id, track.score, box, corners, mask))
+    return objects
+
+
+def box_corners(box: Box) -> Any:
+    """The corners of an upright box, clockwise from the upper left one; shape (4, 2)."""
+    x0, y0, x1, y1 = box
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+
+
+def picture_settings(name: str, options: DatasetOptions) -> dict[str, Any]:
+    """What the bytes and places of all pictures depend on."""
+    return {
+        "version": __version__,
+        "format": name,
+        "layout": options.layout,
+        "png": options.png,
+        "quality": options.quality,
+    }
