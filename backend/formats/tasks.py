@@ -245,18 +245,13 @@ def _draw(region: Region, timing: FrameTiming, size: Size | None) -> _Drawing:
         # The track goes on to a keyframe after the last frame: what it is there stands for that.
         keyed[timing.length - 1] = mark_as_ours(Keyframe(timing.last, True, *percent[-1].tolist()))
     seen = np.flatnonzero(~np.isnan(percent[:, 0]))
-<<<<<<< HEAD
     # The page turns a box the shorter way.
     rotations = np.unwrap([item.rotation for item in region.keyframes], period=360)
     turns = np.interp(ls_frames[seen], places, rotations)
-    return _Drawing(seen, _hulls(percent[seen], turns, size), np.searchsorted(seen, sorted(keyed)), _sorted(keyed))
-=======
-    turns = np.interp(ls_frames[seen], places, [item.rotation for item in region.keyframes])
     corners = _corners(percent[seen], turns, size)
     boxes = np.hstack([corners.min(1), corners.max(1)])
     keys = np.searchsorted(seen, sorted(keyed))
     return _Drawing(seen, boxes, keys, _sorted(keyed), corners if turns.any() else None)
->>>>>>> 09854bd (Export to YOLO writes a folder that trains: pictures cut from the videos, splits by video, resumable)
 
 
 def _sorted(keyed: Mapping[int, Keyframe]) -> list[Keyframe]:

@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_before_and_on_the_way(tmp_path: Path, capsys, monke
     write_tasks(tmp_path, "constant")
     free = shutil.disk_usage(tmp_path)._replace(free=9_000)
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.shutil, "disk_usage", lambda _: free)
+        patch.setattr("backend.datasets.pictures.shutil.disk_usage", lambda _: free)
         assert export(tmp_path, "yolo") == 2
     assert "the pictures need about 51.6 kB and 9.0 kB are free: choose another disk" in capsys.readouterr().err
     real = Path.replace
