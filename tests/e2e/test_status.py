@@ -8,11 +8,11 @@ from typing import Any
 
 import cv2
 import pytest
-from backend.video.encode import encode_jpeg
 from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
 import shapes
+from backend.video.encode import encode_jpeg
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SHOTS
 from tests.http.test_jobs_page import FakeBoard, job, make_app

@@ -7,12 +7,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from backend.video.encode import encode_jpeg
 from playwright.sync_api import Locator, Page, expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 import shapes
 from backend.errors import MediaError
+from backend.video.encode import encode_jpeg
 from tests.e2e.conftest import SHOTS
 from tests.e2e.test_status import NASTY, fits, visited
 from tests.http.test_tracks_page import FakeManager, make_app, track
