@@ -181,6 +181,9 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
         for model in backends:
             with report.check("connection") as say:
                 say(*doctor_checks.check_connection(model, task["project"], settings, client.url))
+    if config.panel:
+        with report.check("live panel") as say:
+            say(*doctor_checks.check_panel(task, config.panel, settings))
     tag, strip, videos = config.video, config.strip, TaskVideos(settings)
     with report.check("video") as say, videos.open(tag.url(task), client) as video:
         say(_describe_video(video))

@@ -134,6 +134,20 @@ def prepare_command(task: Mapping[str, Any]) -> str:
     return f"run sam3-backend project prepare --project {task['project']}"
 
 
+def check_panel(task: Mapping[str, Any], field: str, settings: Settings) -> tuple[str, str]:
+    """Whether the task shows the live panel of this server, and the mark.
+
+    Args:
+        field: the HyperText's value in the label config.
+    """
+    url = settings.browser_url
+    if not url:
+        return "not shown: set public_url to this server's address for browsers", WARN
+    if f'src="{url}/panel/' not in str(read_field(field, task["data"])):
+        return f"the task does not show that of {url}: {prepare_command(task)}", WARN
+    return f"browsers load it from {url}", OK
+
+
 def check_frame_rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
     """The frame rate that Label Studio uses.
 

@@ -29,7 +29,7 @@ CONFIG = """<View>
   <TextArea name="text_prompt" toName="video"/>
   <KeyPointLabels name="points" toName="frames"><Label value="object 1"/></KeyPointLabels>
   <Image name="frames" valueList="$frames"/>
-</View>"""
+<HyperText name="panel" value="" Value="$panel"/></View>"""
 UNDERSTOOD = [
     "ok    label config: boxes: box",
     "ok    label config: words: text_prompt",
@@ -48,7 +48,13 @@ class Studio:
         self.task: dict[str, Any] = {
             "id": 3,
             "project": 7,
-            "data": {"video": "/data/upload/7/clip.mp4", "fps": 25, "frames": PICTURES, "frame_numbers": [1, 20]},
+            "data": {
+                "video": "/data/upload/7/clip.mp4",
+                "fps": 25,
+                "frames": PICTURES,
+                "frame_numbers": [1, 20],
+                "panel": f'<img src="{HERE}/panel/key">',
+            },
         }
         self.backends: list[dict[str, Any]] = [
             {"url": HERE, "state": "CO", "readable_state": "Connected", "is_interactive": True, "auth_method": "NONE"}
@@ -162,6 +168,7 @@ def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
         "ok    task: 3 in project 7",
         *UNDERSTOOD,
         "ok    connection: Label Studio reaches http://127.0.0.1:9090 and sends prompts to it",
+        "ok    live panel: browsers load it from http://127.0.0.1:9090",
         VIDEO,
         "ok    frame rate: 25, as in the file",
         "ok    frames: 2 to click on, the first was fetched",
@@ -507,6 +514,22 @@ def test_the_frame_rate(told, studio: Studio, framerate: str, fps: object, more:
 def test_the_strip_of_frames(told, studio: Studio, changed: dict[str, Any], line: str) -> None:
     studio.data.update(changed)
     assert told("--task", "3")[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("panel", "host", "line"),
+    [
+        (None, "127.0.0.1", f"warn  live panel: the task does not show that of http://127.0.0.1:9090: {PREPARE}"),
+        ("<b>", "127.0.0.1", f"warn  live panel: the task does not show that of http://127.0.0.1:9090: {PREPARE}"),
+        (None, "0.0.0.0", "warn  live panel: not shown: set public_url to this server's address for browsers"),
+    ],
+)
+def test_a_task_without_the_live_panel(
+    told, studio: Studio, monkeypatch, panel: str | None, host: str, line: str
+) -> None:
+    studio.data["panel"] = panel
+    monkeypatch.setenv("SAM3_BACKEND_HOST", host)
+    assert line in told("--task", "3")
 
 
 def test_a_frame_rate_that_cannot_be_is_told_of_the_frames_too(told, studio: Studio) -> None:
