@@ -20,7 +20,7 @@ from backend.commands.arguments import (
     load_settings,
     parse_task_ids,
 )
-from backend.commands.console import print_message
+from backend.commands.console import print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_client import WorkerClient
@@ -120,7 +120,7 @@ def run(
         _wait(service, jobs)
         failed |= {number: str(job.error) for number, job in jobs.items() if job.error}
         failed |= {number: "cancelled" for number, job in jobs.items() if job.state == "cancelled"}
-        say(f"{len(jobs) - len(failed.keys() & jobs.keys())} tasks annotated")
+        say(summarize("annotated", "task", len(jobs) - len(failed.keys() & jobs.keys()), len(failed)))
         for number, why in sorted(failed.items()):
             say(f"task {number}: failed: {' '.join(why.split())}")
     return len(failed)

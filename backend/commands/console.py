@@ -15,6 +15,17 @@ def print_message(message: str) -> None:
     print(f"sam3-backend: {message}", file=sys.stderr)
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number and a noun, as in "1 task" and "2 tasks"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def summarize(verb: str, noun: str, done: int, failed: int) -> str:
+    """The last line of a command, as in "prepared: 3 tasks; not prepared: 1 task"."""
+    line = f"{verb}: {format_count(done, noun)}"
+    return f"{line}; not {verb}: {format_count(failed, noun)}" if failed else line
+
+
 class Report:
     """The lines of `doctor`.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backend.commands import prepare
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings
-from backend.commands.console import print_message
+from backend.commands.console import format_count, print_message
 from backend.errors import BackendError, SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import parse_label_config
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> None:
     settings = load_settings(options, "data_dir")
     failed = run(settings, options.title, options.label_config, options.backend, options.videos)
     if failed:
-        raise BackendError(f"{failed} tasks were not prepared: see above")
+        raise BackendError(f"{format_count(failed, 'task')} not prepared: see above")
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
-from backend.commands.console import print_message
+from backend.commands.console import format_count, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.formats.imported_tracks import ImportedVideo
 from backend.formats.readers import READERS
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     import_options = ImportOptions(options.file, options.format, options.task, options.label, options.size)
     failed = run(load_settings(options, "data_dir"), import_options, options.project)
     if failed:
-        raise BackendError(f"{failed} videos were not imported: see above")
+        raise BackendError(f"{format_count(failed, 'video')} not imported: see above")
 
 
 def run(settings: Settings, options: ImportOptions, project: int, say: Callable[[str], None] = print_message) -> int:
@@ -106,6 +106,7 @@ def run(settings: Settings, options: ImportOptions, project: int, say: Callable[
         except BackendError as error:
             failed += 1
             say(f"{video.name}: not imported: {error}")
+    say(summarize("imported", "video", len(videos) - failed, failed))
     return failed
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings
-from backend.commands.console import print_message
+from backend.commands.console import format_count, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
@@ -62,7 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> None:
     failed = run(load_settings(options, "data_dir"), options.project, options.videos)
     if failed:
-        raise BackendError(f"{failed} tasks were not prepared: see above")
+        raise BackendError(f"{format_count(failed, 'task')} not prepared: see above")
 
 
 def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[str], None] = print_message) -> int:
@@ -85,15 +85,17 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
     preparer = Preparer(settings, client, project, config)
     for video in videos:
         say(preparer.add(video))
-    failed = 0
+    done = failed = 0
     for task in client.tasks(project):
         try:
             say(f"task {task['id']}: {preparer.prepare(task)}")
+            done += 1
         except StudioError:
             raise
         except BackendError as error:
             failed += 1
             say(f"task {task['id']}: not prepared: {error}")
+    say(summarize("prepared", "task", done, failed))
     return failed
 
 

@@ -21,7 +21,7 @@ from backend.commands.arguments import (
     load_settings,
     parse_span,
 )
-from backend.commands.console import print_message
+from backend.commands.console import format_count, print_message
 from backend.commands.track_prompts import add_prompt_options, parse_prompts
 from backend.engines.base import Engine
 from backend.errors import BadRequest, SettingsError
@@ -140,6 +140,7 @@ def run(
                 write_sidecar(output, {region: tracks[name].masks for name, region in ids.items()})
         else:
             print(text)
+        _print_summary(tracks, ids, labels, propagation, len(video))
         if overlay:
             pictures = draw_tracks(video.frames(range(len(video))), {name: tracks[name] for name in ids})
             write_video(overlay, pictures, video.rate)
@@ -186,6 +187,25 @@ def _propagate(propagation: PropagationRun, engine: Engine, video: Video, masks:
         print_message(f"the model is {engine.status}")
     for _ in tqdm(propagation.run(engine, video, masks), total=propagation.total, unit="frame"):
         pass
+
+
+def _print_summary(
+    tracks: Mapping[str, Track],
+    ids: Iterable[str],
+    labels: Mapping[str, str | None],
+    propagation: PropagationRun,
+    length: int,
+) -> None:
+    """Print how much of each track there is; `ids` are the tracks that were written."""
+    written = list(ids)
+    print_message(f"{format_count(len(written), 'track')}, {format_count(length, 'frame')}")
+    for number, name in enumerate(written, start=1):
+        boxes, _ = tracks[name].at(np.arange(length))
+        is_seen, is_processed = ~np.isnan(boxes[:, 0]), propagation.processed_frames(name)
+        line = f"{labels[name] or f'object {number}'}: {int(is_seen.sum())} of {int(is_processed.sum())} frames"
+        absent = np.flatnonzero(is_processed & ~is_seen)
+        later = absent[absent > np.argmax(is_seen)]
+        print_message(f"{line}, lost on frame {later[0]}" if later.size else line)
 
 
 def _labels(

@@ -53,7 +53,7 @@ def add(studio: Studio, count: int, **data: Any) -> list[int]:
 
 def test_every_task_gets_one_prediction_and_never_another(studio: Studio, annotated) -> None:
     add(studio, 5)
-    assert annotated() == (0, ["5 tasks: 0 done or skipped, 5 to do", "5 tasks annotated"])
+    assert annotated() == (0, ["5 tasks: 0 done or skipped, 5 to do", "annotated: 5 tasks"])
     assert sorted(one["task"] for one in studio.predictions) == [1, 2, 3, 4, 5]
     assert {one["model_version"] for one in studio.predictions} == {"stub-1"}
     (region,) = studio.predictions[0]["result"]
@@ -181,7 +181,7 @@ def test_one_bad_video_costs_no_other_and_is_told(studio: Studio, annotated, mon
     failed, said = annotated()
     assert failed == 2
     assert said[1:] == [
-        "2 tasks annotated",
+        "annotated: 2 tasks; not annotated: 2 tasks",
         'task 3: failed: the task has no video: its data needs the field "video"',
         "task 4: failed: this file holds no video",
     ]

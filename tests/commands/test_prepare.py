@@ -54,7 +54,9 @@ class Preparing:
         }
         self.told.clear()
         self.studio.seen.clear()
-        return run(Settings(**known | settings), PROJECT, [str(video) for video in videos], self.told.append)
+        failed = run(Settings(**known | settings), PROJECT, [str(video) for video in videos], self.told.append)
+        self.summary = self.told.pop()
+        return failed
 
 
 @pytest.fixture
@@ -444,10 +446,14 @@ def test_from_the_command_line_it_tells_what_it_did_and_how_it_went(
     assert told.err.splitlines() == [
         "sam3-backend: clip.mp4: task 1",
         "sam3-backend: task 1: fps set to 25, 12 frames to click on",
+        "sam3-backend: prepared: 1 task",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"media"}
     studio.add_task({"video": "/data/gone.mp4"})
     assert main(words) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "sam3-backend: 1 tasks were not prepared: see above"
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "sam3-backend: prepared: 1 task; not prepared: 1 task",
+        "sam3-backend: 1 task not prepared: see above",
+    ]
     assert main([*words, str(tmp_path / "gone.mp4")]) == 2
     assert TOKEN not in capsys.readouterr().err

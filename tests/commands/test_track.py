@@ -225,6 +225,19 @@ def test_words_boxes_and_labels_go_into_one_session(clip: Path, monkeypatch) -> 
     assert (engine.sessions, engine.frames) == (1, list(range(40)))
 
 
+def test_what_was_tracked_and_where_it_was_lost_is_said(clip: Path, capsys) -> None:
+    track(clip, "--label", "Car", "--box", "20,60,40,40@0")
+    assert f"1 track, {COUNT} frames\nsam3-backend: Car: {COUNT} of {COUNT} frames\n" in capsys.readouterr().err
+    track(clip, "--box", "20,60,40,40@2", "--span", "2..9")
+    assert "object 1: 7 of 7 frames\n" in capsys.readouterr().err
+
+
+def test_a_track_that_ends_says_where(clip: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("backend.engines.load_engine", lambda settings: StubEngine(seen=lambda frame: frame < 8))
+    track(clip, "--label", "Car", "--box", "20,60,40,40@0")
+    assert f"Car: 8 of {COUNT} frames, lost on frame 8\n" in capsys.readouterr().err
+
+
 def test_words_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> None:
     stubbed(monkeypatch, StubEngine(answering={"car": {"x": range(40)}, "dog": {}}))
     assert spans(track(clip, "--text", "dog, car")) == [("car", 1, 40)]
