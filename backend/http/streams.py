@@ -6,6 +6,7 @@ changed. Under another WSGI server a stream is a generator, which holds that ser
 """
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -22,8 +23,11 @@ INTERVAL = 0.1
 """Seconds between two looks at a source."""
 HEARTBEAT = 10.0
 """Seconds after which a part is sent again, so that neither the server nor a proxy takes the connection for idle."""
-PER_CLIENT = 3
-"""Streams that one address may hold. A browser opens six connections to a host, and needs some for everything else."""
+PER_BROWSER = 3
+"""Streams that one browser may hold: it opens six connections to a host, and needs some for everything else."""
+MAX_STREAMS = 500
+"""Streams of all browsers; the server has twice as many connections."""
+_COOKIE = "sam3_backend_browser"
 _FLUSH_SECONDS = 0.2
 """How long the server's own thread is given to write the last parts."""
 _BOUNDARY = "part"
@@ -50,7 +54,7 @@ class Source(Protocol):
 @dataclass(eq=False)
 class _Stream:
     key: str
-    client: str
+    browser: str
     send: Callable[[bytes], None]
     is_open: Callable[[], bool]
     part: bytes
@@ -95,13 +99,15 @@ class Streams:
         live.update()
         first = f"--{_BOUNDARY}\r\n".encode() + live.part
         detach = request.environ.get(DETACH)
+        # Not the address: many browsers may share one behind a proxy.
+        browser = request.cookies.get(_COOKIE) or secrets.token_hex(8)
         if detach:
-            client = request.remote_addr or ""
-            detach(lambda send, is_open: self._add(key, live, _Stream(key, client, send, is_open, live.part)))
+            detach(lambda send, is_open: self._add(key, live, _Stream(key, browser, send, is_open, live.part)))
         response = Response(
             iter([first]) if detach else _generate(live, first),
             content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
         )
+        response.set_cookie(_COOKIE, browser, httponly=True, samesite="Lax")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
         return response
@@ -116,8 +122,11 @@ class Streams:
         with self._lock:
             self._live.setdefault(key, live).streams.append(stream)
             # The newest ones go on: an older tab keeps its last picture.
-            streams = [one for each in self._live.values() for one in each.streams if one.client == stream.client]
-            for old in sorted(streams, key=lambda one: one.opened_at)[:-PER_CLIENT]:
+            streams = sorted(
+                (stream for live in self._live.values() for stream in live.streams), key=lambda one: one.opened_at
+            )
+            own = [other for other in streams if other.browser == stream.browser]
+            for old in {*streams[:-MAX_STREAMS], *own[:-PER_BROWSER]}:
                 self._drop(old)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="streams", daemon=True)

@@ -1,5 +1,6 @@
 """Live pictures over a real server: parts arrive when the source changes, and no stream holds a thread."""
 
+import re
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from waitress.server import create_server
 
 from backend.http import streams
 from backend.http.detached_responses import enable_detached_responses
-from backend.http.streams import PER_CLIENT, Streams
+from backend.http.streams import PER_BROWSER, Streams
 
 THREADS = 2
 
@@ -37,9 +38,9 @@ class Counter:
 class Browser:
     """Reads one stream until it has the parts that a test waits for."""
 
-    def __init__(self, port: int, version: str = "1.1") -> None:
+    def __init__(self, port: int, version: str, cookie: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.socket.sendall(f"GET /live HTTP/{version}\r\nHost: here\r\n\r\n".encode())
+        self.socket.sendall(f"GET /live HTTP/{version}\r\nHost: here\r\nCookie: {cookie}\r\n\r\n".encode())
         self.data = b""
 
     def read_until(self, text: bytes) -> bytes:
@@ -69,8 +70,8 @@ def until(condition: Callable[[], bool]) -> None:
 def browse(port: int) -> Iterator[Browse]:
     with ExitStack() as stack:
 
-        def opened(version: str = "1.1") -> Browser:
-            browser = Browser(port, version)
+        def opened(version: str = "1.1", cookie: str = "other=1") -> Browser:
+            browser = Browser(port, version, cookie)
             stack.enter_context(browser.socket)
             return browser
 
@@ -130,10 +131,10 @@ def test_a_change_is_a_new_part_and_no_change_is_none(browse: Browse, source: Co
 def test_streams_hold_no_thread_and_share_one_picture(
     port: int, browse: Browse, source: Counter, live: Streams
 ) -> None:
-    browsers = [browse() for _ in range(PER_CLIENT)]
+    browsers = [browse() for _ in range(PER_BROWSER)]
     for browser in browsers:
         browser.read_until(b"picture 0\r\n--part")
-    assert PER_CLIENT > THREADS
+    assert PER_BROWSER > THREADS
     drawn = source.drawn
     source.number = 7
     for browser in browsers:
@@ -142,17 +143,32 @@ def test_streams_hold_no_thread_and_share_one_picture(
     with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
         other.sendall(b"GET /health HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in other.recv(65536)
-    assert live.count == PER_CLIENT
+    assert live.count == PER_BROWSER
 
 
-def test_the_oldest_stream_of_a_client_ends_with_its_last_picture(browse: Browse, live: Streams) -> None:
+def test_the_oldest_stream_of_a_browser_ends_with_its_last_picture(browse: Browse, live: Streams) -> None:
+    first = browse()
+    cookie = re.search(rb"Set-Cookie: (\w+=\w+);", first.read_until(b"picture 0\r\n--part"))
+    assert cookie
+    other = browse()
+    until(lambda: live.count == 2)
+    for count in range(3, PER_BROWSER + 3):
+        browse(cookie=cookie[1].decode())
+        until(lambda count=count: live.count == min(count, PER_BROWSER + 1))
+    assert first.has_ended()
+    other.read_until(b"picture 0\r\n--part")
+    assert live.count == PER_BROWSER + 1
+
+
+def test_beyond_the_limit_the_oldest_of_all_ends(
+    browse: Browse, live: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
     first = browse()
     until(lambda: live.count == 1)
-    for _ in range(PER_CLIENT):
-        browse()
-    first.read_until(b"picture 0\r\n--part")
+    browse().read_until(b"picture 0")
     assert first.has_ended()
-    assert live.count == PER_CLIENT
+    assert live.count == 1
 
 
 def test_a_stream_whose_browser_has_gone_is_forgotten(browse: Browse, live: Streams) -> None:
