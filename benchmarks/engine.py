@@ -74,6 +74,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load_engine
 from backend.engines.base import Session
+from backend.engines.sam.engine import SamEngine
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.jobs.propagation import PropagationRun
@@ -159,7 +160,7 @@ class Seen:
     boxes: NDArray[np.float64]
 
 
-def ours(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> Seen:
+def ours(engine: SamEngine, video: FakeVideo, clicks: Clicks) -> Seen:
     logits, boxes = [], []
     with engine.open(video) as session:
         clicked(session, clicks)
@@ -388,7 +389,7 @@ def ratio(peaks: Sequence[Future[int]]) -> float:
 # Speed
 
 
-def followed(engine: Sam3Engine, video: FakeVideo, clicks: Clicks, apart: int = 0) -> Iterator[FrameResult]:
+def followed(engine: SamEngine, video: FakeVideo, clicks: Clicks, apart: int = 0) -> Iterator[FrameResult]:
     """Objects that begin so many frames after each other."""
     with engine.open(video) as session:
         by_frame: dict[int, list[Prompt]] = {}

@@ -15,6 +15,10 @@ KEYS = {
         bytes_per_object_frame cost_ratio_16 stock_cost_ratio_16 speedup_vs_stock_1 speedup_vs_stock_16
         late_starts_ratio encoder_calls_per_frame encoder_calls_second_click state_equal
     """,
+    "families.py": """
+        sam2_parity_sigmoid sam2_parity_box_px sam2_speedup_1 sam2_speedup_16 sam2_peak_mem_ratio
+        sam2_tiny_fps_512 sam2_tiny_cpu_s_512 sam2_tiny_speedup_512 threads cores
+    """,
     "jobs.py": """
         late floor_p99_ms health_p99_ms predict_over_budget_ms kills lost_jobs bytes_equal max_recomputed restart_s
         bytes_per_object_frame read_s boundary_cost
