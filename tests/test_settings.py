@@ -34,11 +34,16 @@ def test_the_other_files_are_for_work_and_for_trying_out(monkeypatch: pytest.Mon
     assert work == replace(
         Settings(), engine="sam3", device="cuda", host="0.0.0.0", label_studio_url=work.label_studio_url
     )
+    laptop = load(ROOT / "configs/sam2.yaml")
+    assert laptop == replace(
+        Settings(engine="sam2", image_size=512),
+        label_studio_url=laptop.label_studio_url,
+    )
     # What stands in for the real weights does so by name.
     assert tried == replace(Settings(), engine="sam3", model_path="shapes", device="cpu")
 
 
-@pytest.mark.parametrize("name", ["default", "sam3", "try-out"])
+@pytest.mark.parametrize("name", ["default", "sam3", "sam2", "try-out"])
 def test_every_line_of_the_shipped_files_says_what_it_does(name: str) -> None:
     lines = (ROOT / f"configs/{name}.yaml").read_text().splitlines()
     assert [line for line in lines if line.strip() and "#" not in line and not line.endswith(":")] == []

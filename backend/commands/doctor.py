@@ -75,7 +75,7 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
     with report.check("model") as say:
         engine = engines.load_engine(settings)
         say(_wait_for_model(engine))
-        if engine.name == "sam3":
+        if engine.name in ("sam3", "sam2"):
             with report.check("device") as say:
                 say(*doctor_checks.check_device(settings, engine))
     with report.check("data_dir") as say:
@@ -101,6 +101,8 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
 def _describe_settings(settings: Settings) -> str:
     if settings.engine == "opencv":
         return "engine opencv (no model, no text prompts)"
+    if settings.engine == "sam2":
+        return f"engine sam2, model {settings.shown()['model_path']} (no text prompts), device {settings.device}"
     demo = " (demo model for coloured shapes)" if settings.model_path == "shapes" else ""
     return f"engine {settings.engine}, model {settings.shown()['model_path']}{demo}, device {settings.device}"
 

@@ -34,10 +34,13 @@ def check_opencv() -> str:
 
 
 def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
-    """The device of SAM3, and the mark."""
+    """The device of the model, and the mark."""
     from backend.engines.sam.device import select_device  # torch
 
     name, memory = str(select_device(settings.device)), engine.memory()
+    if name == "cpu" and engine.name == "sam2":
+        wide = settings.image_size == 0 or settings.image_size > 512
+        return ("cpu: set image_size: 512, which is several times as fast", WARN) if wide else (name, OK)
     if name == "cpu" and settings.model_path != "shapes":
         return "cpu, which takes over a minute per frame: set device: cuda on a machine with a GPU", WARN
     if name.startswith("cuda") and memory:

@@ -393,6 +393,26 @@ def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: 
 
 
 @pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        (512, "ok    device: cpu"),
+        (0, "warn  device: cpu: set image_size: 512, which is several times as fast"),
+    ],
+)
+def test_the_device_of_sam2(told, monkeypatch, size: int, line: str) -> None:
+    pytest.importorskip("backend.engines.sam.device")
+
+    class Sam2(StubEngine):
+        name = "sam2"
+
+    monkeypatch.setattr(engines, "load_engine", lambda settings: Sam2())
+    monkeypatch.setenv("SAM3_BACKEND_IMAGE_SIZE", str(size))
+    lines = told("--engine", "sam2", "--device", "cpu")
+    assert lines[0].endswith("engine sam2, model facebook/sam2.1-hiera-tiny (no text prompts), device cpu")
+    assert line in lines[1:3]
+
+
+@pytest.mark.parametrize(
     ("legacy", "more"),
     [(True, "; legacy tokens are enabled, too"), (False, "; legacy tokens are disabled, which is fine"), (None, "")],
 )
