@@ -136,10 +136,10 @@ class LabelConfig:
         return classes or offered[:1]
 
     def click_classes(self, control: str, label: str, video: str) -> tuple[str, ...]:
-        """The class of an object clicked with a label: the label's `class`, the label itself, or the first class."""
+        """The class of an object clicked with a label: the label's `class`, the label itself, or the only class."""
         name = self.points[control].classes.get(label, label)
         offered = self.labels.get(video, ())
-        return (name,) if name in offered else offered[:1]
+        return (name,) if name in offered else offered if len(offered) == 1 else ()
 
     def classes_of_phrase(self, phrase: str, video: str) -> tuple[str, ...]:
         """The class of a phrase: the class whose phrase or name it is, or the only one with which it ends."""

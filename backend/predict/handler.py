@@ -156,13 +156,14 @@ class PredictHandler:
         request, config = self._request, self._context.config
         clicks = self._cache.sign_clicks(request.task, prompt.clicks, request.page)
         name = self._cache.region_id(request.task, prompt, request.page)
-        classes = config.click_classes(prompt.control, prompt.label, request.video)
-        region = request.page.get(name) or self._context.new_region(name, classes)
+        known = config.click_classes(prompt.control, prompt.label, request.video)
+        region = request.page.get(name) or self._context.new_region(name, known)
+        classes = tuple(label for label in region.labels if label not in config.commands)
         clicks_by_frame = group_by_frame(clicks)
         direction = click_direction(region, clicks_by_frame, self._direction)
         work = _RegionWork(
             region=region,
-            classes=tuple(label for label in region.labels if label not in config.commands) or classes,
+            classes=classes or known or config.classes((), request.video),
             fixed=[keyframe for keyframe in region.keyframes if keyframe.is_human],
             segments=segments_around_clicks(region, clicks_by_frame, direction),
             click_label=prompt.label,

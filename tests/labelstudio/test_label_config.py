@@ -184,7 +184,7 @@ def test_points_are_clicks_where_they_lie_on_pictures(picture: str) -> None:
     assert config(dots.format("nowhere"), STRIP).points == {}
 
 
-def test_what_is_clicked_gets_the_class_that_its_label_says_or_is_or_the_first() -> None:
+def test_what_is_clicked_gets_the_class_that_its_label_says_or_is_or_the_only_one() -> None:
     mine = config(
         '<Labels name="kind" toName="video"><Label value="Car"/><Label value="Ball"/></Labels>',
         STRIP,
@@ -195,12 +195,18 @@ def test_what_is_clicked_gets_the_class_that_its_label_says_or_is_or_the_first()
     given = ("object 1", "object 2", "Ball", "3", "object 4", "unknown")
     assert [mine.click_classes("dots", label, "video") for label in given] == [
         ("Ball",),
-        ("Car",),
+        (),
         ("Ball",),
         ("Ball",),
-        ("Car",),
-        ("Car",),
+        (),
+        (),
     ]
+    one = config(
+        '<Labels name="kind" toName="video"><Label value="Car"/></Labels>',
+        STRIP,
+        '<KeyPointLabels name="dots" toName="frames"><Label value="object 1"/></KeyPointLabels>',
+    )
+    assert one.click_classes("dots", "object 1", "video") == ("Car",)
     bare = config(STRIP, '<KeyPointLabels name="dots" toName="frames"><Label value="object 1"/></KeyPointLabels>')
     assert bare.click_classes("dots", "object 1", "video") == ()
 

@@ -24,6 +24,7 @@ def test_a_click_becomes_a_track_and_the_next_one_refines_it(page: Page, engine:
     region = page.regions[name]
     assert (region["from_name"], region["to_name"], region["origin"]) == ("box", "video", "prediction")
     assert region["value"]["labels"] == ["Car"]
+    assert region["meta"]["text"][-1].endswith("no class was set: check its label")
     assert (page.frames(name)[0], page.frames(name)[-1]) == (21, 100)
     assert [*engine.prompted[-1].points] == [Point(160, 180)]
     assert engine.prompted[-1].frame == 20
