@@ -151,7 +151,7 @@ def _say_losses(builder: DatasetBuilder, name: str, say: Callable[[str], None]) 
         say(f"{name} does not hold {form.loses}")
     if summary.unmasked:
         say(f"{summary.unmasked} objects have no mask and are written as their box: track with show_masks: true")
-    if not summary.pictures["val"]:
+    if name == "yolo" and not summary.pictures["val"]:
         say("there is no video for val, so its pictures are those of train: export more videos to measure")
     if plan.empty:
         say(f"{len(plan.empty)} tasks have no object and give no picture: --pictures all takes their frames, too")

@@ -77,7 +77,7 @@ class DatasetBuilder:
     def picture_path(self, planned: PlannedVideo, frame: int) -> str:
         """The path of a picture in the dataset."""
         file = picture_name(planned.name, frame) + self.plan.options.suffix
-        return self.form.picture_path(planned.split, file)
+        return self.form.picture_path(planned.split, file, self.plan.options.layout)
 
     def build(self, folder: PictureFolder, advance: Callable[[int], None]) -> None:
         """Write all files but those pictures that are there already.

@@ -12,7 +12,7 @@ from backend.datasets.samples import LabeledObject, LabeledVideo
 from backend.formats.video_tracks import Size
 
 
-def yolo_path(split: str, file: str) -> str:
+def yolo_path(split: str, file: str, layout: str = "default") -> str:
     """The path of a picture."""
     return f"images/{split}/{file}"
 

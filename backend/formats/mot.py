@@ -24,6 +24,7 @@ def write_mot(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, d
             )
             for track in video.tracks
         ]
+        write_lines(out / video.name / "gt" / "labels.txt", labels)  # where CVAT and datumaro look for it
         write_lines(out / video.name / "gt" / "gt.txt", ["".join(texts).rstrip("\n")] if any(texts) else [])
         names.append(video.name)
     write_lines(out / "seqmap.txt", ["name", *names])

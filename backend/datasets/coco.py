@@ -1,0 +1,62 @@
+"""COCO detection and segmentation: a JSON file for each split, and the layout that RF-DETR trains on."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from backend.datasets.options import DatasetOptions
+from backend.datasets.samples import LabeledObject, LabeledVideo
+from backend.formats.rle import rle_to_json
+
+_ROBOFLOW = {"train": "train", "val": "valid", "test": "test"}
+
+
+def coco_path(split: str, file: str, layout: str) -> str:
+    """The path of a picture."""
+    return f"{_ROBOFLOW[split]}/{file}" if layout == "roboflow" else f"images/{split}/{file}"
+
+
+def write_coco(videos: Iterable[LabeledVideo], labels: Sequence[str], out: Path, options: DatasetOptions) -> None:
+    """Write `annotations/instances_SPLIT.json`, or `SPLIT/_annotations.coco.json` in the layout `roboflow`.
+
+    Ids count from 1. Every annotation has `segmentation`: run lengths where there is a mask, else the box's corners.
+    """
+    images, annotations = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for video in videos:
+        for picture in video.pictures:
+            number = len(images[video.split]) + 1
+            size = {"width": video.size[0], "height": video.size[1]}
+            image = {"id": number, "file_name": Path(picture.path).name, **size, "frame": picture.frame}
+            images[video.split].append(json.dumps(image, ensure_ascii=False))
+            for item in picture.objects:
+                place = len(annotations[video.split]) + 1
+                annotations[video.split].append(json.dumps({"id": place, "image_id": number, **_annotation(item)}))
+    categories = json.dumps(
+        [{"id": number, "name": label, "supercategory": ""} for number, label in enumerate(labels, start=1)],
+        ensure_ascii=False,
+    )
+    for split, listed in images.items():
+        path = out / coco_path(split, "_annotations.coco.json", options.layout)
+        if options.layout != "roboflow":
+            path = out / "annotations" / f"instances_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows, objects = ",\n".join(listed), ",\n".join(annotations[split])
+        text = f'{{"images": [{rows}],\n"annotations": [{objects}],\n"categories": {categories}}}\n'
+        path.write_text(text, encoding="utf-8")
+
+
+def _annotation(item: LabeledObject) -> dict[str, Any]:
+    x0, y0, x1, y1 = (round(number, 2) for number in item.box)
+    box = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
+    area: float = item.mask.area if item.mask else round(box[2] * box[3], 2)
+    shape = rle_to_json(item.mask) if item.mask else [[x0, y0, x1, y0, x1, y1, x0, y1]]
+    return {
+        "category_id": item.label + 1,
+        "bbox": box,
+        "area": area,
+        "iscrowd": 0,
+        "segmentation": shape,
+        "track_id": item.track,
+    }
