@@ -98,7 +98,7 @@ def parity(folder: Path, frames: int) -> dict[str, float]:
 def speed(folder: Path, turns: int) -> dict[str, float]:
     say("speed")
     engine = loaded(folder)
-    model = engine.model.image_encoder._model
+    model = load_model(str(folder))
     video = scenes.film(scenes.FIVE, WARM + len(SIXTEEN) + turns * common.TURN + 1)
     times = in_turns(
         {

@@ -1,8 +1,10 @@
 """SAM 2's image encoder, Hiera."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
 
 from backend.engines.sam.image_encoder import ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import Normalization, preprocess_image
@@ -28,10 +30,24 @@ class Sam2ImageEncoder(ImageEncoder[Sam2ImageFeatures]):
     def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
         model = self._model
         pixels = preprocess_image(picture, model.config.image_size, model.device, IMAGENET)
-        fine, middle, coarse = model.vision_encoder(pixels).fpn_hidden_states
+        fine, middle, coarse = self._pyramid(model.vision_encoder.backbone(pixels).intermediate_hidden_states)
         # The projections of the mask decoder are the same for every object, and need less of the cache.
         levels = model.mask_decoder.conv_s0(fine), model.mask_decoder.conv_s1(middle), coarse
         return tuple(to_autocast(level) for level in levels)
+
+    def _pyramid(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The levels of the feature pyramid, finest first, from the backbone's stages, shapes (1, h, w, channels).
+
+        As the neck's own `forward`, which also computes position encodings; the tracker does not use them.
+        """
+        encoder = self._model.vision_encoder
+        neck, levels = encoder.neck, list[Tensor]()
+        for stage, (state, layer) in enumerate(zip(states[::-1], neck.convs, strict=True)):
+            level = layer(state.permute(0, 3, 1, 2))
+            if stage and len(states) - 1 - stage in neck.fpn_top_down_levels:
+                level = level + functional.interpolate(levels[-1].float(), scale_factor=2.0, mode="nearest").to(level)
+            levels.append(level)
+        return levels[: -encoder.num_feature_levels - 1 : -1]
 
     def _features(self, output: tuple[Tensor, ...]) -> Sam2ImageFeatures:
         return Sam2ImageFeatures(output)
