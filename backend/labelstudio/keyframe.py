@@ -97,7 +97,7 @@ def parse_keyframes(sequence: object, skipped: Callable[[str], None] = lambda re
     if not isinstance(sequence, list) or not sequence:
         raise BadRequest("the region has no keyframe: draw its box again")
     keyframes, errors = dict[int, Keyframe](), list[BadRequest]()
-    for item in sequence:
+    for item in _from_frame_1(sequence):
         try:
             keyframe = _parse_keyframe(item)
             keyframes[keyframe.frame] = keyframe
@@ -108,6 +108,20 @@ def parse_keyframes(sequence: object, skipped: Callable[[str], None] = lambda re
     for reason in map(str, errors):
         skipped(reason)
     return tuple(keyframes[frame] for frame in sorted(keyframes))
+
+
+def _from_frame_1(sequence: list[Any]) -> list[Any]:
+    """The sequence of a tool that counts from 0, with the box that the page shows on frame 1 instead of that on 0."""
+    frames = [read_number(item.get("frame")) if isinstance(item, Mapping) else None for item in sequence]
+    zero = next((item for item, frame in zip(sequence, frames, strict=True) if frame == 0), None)
+    later = [(frame, place) for place, frame in enumerate(frames) if frame and frame > 0]
+    if zero is None or not later or min(later)[0] == 1:
+        return [item for item, frame in zip(sequence, frames, strict=True) if frame != 0 or not later]
+    frame, place = min(later)
+    numbers = {name: (read_number(zero.get(name)), read_number(sequence[place].get(name))) for name in NUMBERS}
+    moved = {name: a + (b - a) / frame for name, (a, b) in numbers.items() if a is not None and b is not None}
+    others = [item for item, at in zip(sequence, frames, strict=True) if at != 0]
+    return [{**zero, **moved, "frame": 1}, *others] if zero.get("enabled") else others
 
 
 def _parse_keyframe(keyframe: object) -> Keyframe:

@@ -135,3 +135,11 @@ def test_visible_frames_follow_label_studios_lifespans() -> None:
     items = parse_keyframes([keyframe(1), keyframe(10, enabled=False), keyframe(20), keyframe(21, enabled=False)])
     assert count_visible_frames(items, 101) == 10 + 2
     assert count_visible_frames(parse_keyframes([keyframe(91)]), 101) == 10
+
+
+def test_of_a_tool_that_counts_from_0_what_the_page_shows_is_read() -> None:
+    zero = {**keyframe(1, x=10), "frame": 0}
+    first, last = parse_keyframes([zero, keyframe(10, x=30)])
+    assert (first.frame, first.x, last.frame) == (1, 12, 10)
+    assert [item.frame for item in parse_keyframes([zero, keyframe(1, x=33), keyframe(10)])] == [1, 10]
+    assert [item.frame for item in parse_keyframes([{**zero, "enabled": False}, keyframe(10)])] == [10]

@@ -312,14 +312,14 @@ def test_times_that_contradict_each_other_tell_no_framerate() -> None:
 
 
 def test_a_keyframe_that_cannot_be_read_costs_no_other() -> None:
-    items = [keyframe(1), keyframe(2, width=0), {"frame": 3}, "no keyframe", keyframe(0), keyframe(9)]
+    items = [keyframe(1), keyframe(2, width=0), {"frame": 3}, "no keyframe", keyframe(-1), keyframe(9)]
     box = parse_region(drawn(*items))
     assert [item.frame for item in box.keyframes] == [1, 9]
     assert [reason.partition(":")[0] for reason in box.skipped] == [
         "the box on frame 2 is empty",
         "the keyframe on frame 3 has no number for x",
         "a keyframe of the region is not an object",
-        "there is no frame 0",
+        "there is no frame -1",
     ]
 
 
