@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 KEYS = {
+    "datasets.py": "pictures pictures_wrong box_px readers readers_ok speed_vs_ffmpeg memory_mb resumed_same",
     "engine.py": """
         parity_sigmoid parity_box_px parity_fp32 parity_by_model text_parity
         peak_mem_ratio peak_mem_ratio_text stock_peak_mem_ratio rss_slope rss_slope_stderr rss_slope_is_zero
