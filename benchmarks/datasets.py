@@ -109,7 +109,7 @@ def check_pictures(folder: Path, clips: list[Clip]) -> tuple[int, int, float]:
             (path,) = (folder / "checked" / "images").glob(f"*/{number}-*_{source:06d}.jpg")
             count += 1
             try:
-                wrong += read_code(cv2.imread(str(path)).astype(np.uint8)) != clip.first + source
+                wrong += read_code(np.asarray(cv2.imread(str(path)), np.uint8)) != clip.first + source
             except Misread:
                 wrong += 1
             label = Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt")
@@ -153,8 +153,8 @@ def compare_ffmpeg(folder: Path, frames: int) -> float | None:
         shutil.rmtree(folder / "ffmpeg", ignore_errors=True)
         (folder / "ffmpeg").mkdir()
         began = time.perf_counter()
-        command = ["ffmpeg", "-loglevel", "error", "-i", clip.path, "-fps_mode", "passthrough", "-qmin", "1"]
-        subprocess.run([*command, "-q:v", str(quality), folder / "ffmpeg" / "%06d.jpg"], check=True)
+        command = ["ffmpeg", "-loglevel", "error", "-i", str(clip.path), "-fps_mode", "passthrough", "-qmin", "1"]
+        subprocess.run([*command, "-q:v", str(quality), str(folder / "ffmpeg" / "%06d.jpg")], check=True)
         return time.perf_counter() - began
 
     def size(name: str) -> int:
@@ -204,7 +204,12 @@ def main() -> None:
         long = write_clip(folder / "long.mp4", times=(np.arange(frames) / 25).tolist(), size=(640, 360))
         write_tasks(folder, [long], drawn(keyframe(1), keyframe(frames, 50)))
         _, memory = export(folder, "long", "--format", "yolo", "--pictures", "all")
-    result = {"pictures": pictures, "pictures_wrong": wrong, "box_px": round(error, 3), "readers": readers}
+    result: dict[str, Any] = {
+        "pictures": pictures,
+        "pictures_wrong": wrong,
+        "box_px": round(error, 3),
+        "readers": readers,
+    }
     result |= {"readers_ok": readers_ok, "speed_vs_ffmpeg": speed and round(speed, 2), "memory_mb": round(memory)}
     print(json.dumps({**result, "resumed_same": resumed}))
 
