@@ -7,6 +7,7 @@ from pathlib import Path
 from backend.datasets.coco import coco_path, write_coco
 from backend.datasets.options import DatasetOptions, TrainingTask
 from backend.datasets.samples import LabeledVideo
+from backend.datasets.voc import voc_path, write_voc
 from backend.datasets.yolo import write_yolo, yolo_path
 
 DatasetWriter = Callable[[Iterable[LabeledVideo], Sequence[str], Path, DatasetOptions], None]
@@ -31,5 +32,6 @@ class DatasetFormat:
 
 DATASETS: Mapping[str, DatasetFormat] = {
     "yolo": DatasetFormat(write_yolo, yolo_path, ("detect", "segment", "obb"), "track ids, which are in tracks.csv"),
+    "voc": DatasetFormat(write_voc, voc_path, loses="track ids, which are in tracks.csv"),
     "coco": DatasetFormat(write_coco, coco_path, ("detect", "segment")),
 }
