@@ -8,6 +8,11 @@ from backend.engines.sam.detections import Detector
 from backend.engines.sam.image_encoder import ImageEncoder, ImageFeatures
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
+from backend.errors import Unsupported
+
+NO_PHRASES = (
+    "this engine does not find objects by words: draw a box or click on each object, or set engine: sam3, which does"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +35,13 @@ class SamModel:
     max_speck_area: int
     with_masks: bool
     fingerprint: str
+
+    def require_detector(self) -> Detector:
+        """The detector.
+
+        Raises:
+            Unsupported: the model has none.
+        """
+        if self.detector is None:
+            raise Unsupported(NO_PHRASES)
+        return self.detector

@@ -9,23 +9,20 @@ from torch import Tensor
 
 from backend.engines.sam import postprocess
 from backend.engines.sam.association import Association, TrackUpdatePlan
-from backend.engines.sam.detections import Detections, Detector
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory, is_ahead
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preprocess import preprocess_mask, preprocess_points
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
 from backend.engines.sam.tracker import MaskPrediction
-from backend.errors import BadRequest, EngineError, Unsupported
+from backend.errors import BadRequest, EngineError
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from backend.video import Picture, Video
 
-NO_PHRASES = (
-    "this engine does not find objects by words: draw a box or click on each object, or set engine: sam3, which does"
-)
 _PRESENT_LOGIT = 10.0
 """Logit of "it is there" for a mask that has a pixel, and the negative one for a mask that has none."""
 
@@ -49,17 +46,6 @@ class ObjectTracker:
     def encode(self, frame: int, picture: Picture) -> ImageFeatures:
         """Run the image encoder on a frame, or take its output from the cache."""
         return self._model.image_encoder.encode((self._video.key, frame), picture)
-
-    @property
-    def detector(self) -> Detector:
-        """The model's detector.
-
-        Raises:
-            Unsupported: it has none.
-        """
-        if self._model.detector is None:
-            raise Unsupported(NO_PHRASES)
-        return self._model.detector
 
     def known_objects(self, reverse: bool) -> dict[str, TrackedObject]:
         """The objects that exist in a direction."""
@@ -165,7 +151,7 @@ class ObjectTracker:
     def _detect(self, image: ImageFeatures, frame: int, wanted: set[int]) -> Detections:
         """Detect the objects of the phrases with these indices."""
         indices, texts = sorted(wanted), list(self.phrases)
-        detections = self.detector.detect_phrases(image, [texts[index] for index in indices])
+        detections = self._model.require_detector().detect_phrases(image, [texts[index] for index in indices])
         _check_finite(detections.logits, detections.scores, frame)
         return replace(detections, phrases=torch.tensor(indices, device=detections.phrases.device)[detections.phrases])
 

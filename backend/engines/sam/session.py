@@ -59,7 +59,7 @@ class SamSession:
         phrases = [item for item in prompts if isinstance(item, Phrase)]
         with self._model.inference():
             if phrases:
-                self._object_tracker.detector.encode_phrases([phrase.text for phrase in phrases])
+                self._model.require_detector().encode_phrases([phrase.text for phrase in phrases])
             image = self._object_tracker.encode(frame, self._video.read(frame))
             self._drop_pending_results()
             self._check_object_limit(by_track)
