@@ -254,8 +254,7 @@ class Settings:
             for key, value in _plain(self).items()
             if key not in PLACES
         }
-        # A hub's id is short; of a longer path its name says enough.
-        is_short = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", self.model_path)
+        is_short = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", self.model_path)  # as a hub's id is
         return values | {"model_path": self.model_path if is_short else Path(self.model_path).name}
 
 

@@ -41,7 +41,7 @@ class TextFeatures:
         return len(self.features)
 
 
-class Detector:
+class Sam3Detector:
     """The detector, with a cache of encoded phrases.
 
     A phrase may be followed by one more token, from the geometry encoder without boxes: the published weights are

@@ -9,7 +9,7 @@ from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam.weights import fingerprint
 from backend.engines.sam3 import weights
-from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.detector import Sam3Detector
 from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.engines.sam3.version import engine_version
 from backend.settings import Settings
@@ -44,7 +44,7 @@ class Sam3Engine(SamEngine):
             inference=self._prepare_device(model),
             image_encoder=Sam3ImageEncoder(model),
             tracker=Tracker(model.tracker_model),
-            detector=Detector(model, tokenizer),
+            detector=Sam3Detector(model, tokenizer),
             thresholds=thresholds,
             max_speck_area=config.fill_hole_area,
             with_masks=settings.show_masks,

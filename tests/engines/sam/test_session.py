@@ -12,7 +12,7 @@ import torch
 
 from backend.engines.sam.session import SamSession
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.detector import Sam3Detector
 from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.errors import BadRequest, EngineError, Unsupported
 from backend.tracks.geometry import Box
@@ -128,7 +128,7 @@ def test_an_object_shown_on_the_last_frame_is_carried_on_from_there(opened, reve
 
 def test_a_refused_request_leaves_words_as_they_were(opened):
     session, other = opened(CIRCLE), opened(CIRCLE)
-    with patch.object(Detector, "detect", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
+    with patch.object(Sam3Detector, "detect", side_effect=Unsupported("no room")), pytest.raises(Unsupported):
         session.prompt([Phrase("circle", LENGTH - 1)])
     back = [values(run(one, 8, LENGTH, reverse=True)) for one in (session, other)]
     assert back[0] == back[1]

@@ -17,7 +17,7 @@ from backend.engines.sam.object_tracker import ObjectTracker
 from backend.engines.sam.postprocess import masks_to_boxes
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.detector import Sam3Detector
 from backend.errors import Unsupported
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
@@ -61,7 +61,7 @@ def nothing(detect: Callable, times: int) -> Callable:
 
 def test_a_phrase_that_names_nothing_here_finds_nothing_and_may_later(opened):
     session = opened(new_track_score=0.9)
-    with patch.object(Detector, "_detect_batch", nothing(Detector._detect_batch, 3)):
+    with patch.object(Sam3Detector, "_detect_batch", nothing(Sam3Detector._detect_batch, 3)):
         found = session.prompt([CIRCLE])
         assert (found.tracks, found.phrases) == ({}, {})
         results = run(session, 0, 6)
@@ -104,26 +104,26 @@ def test_a_track_that_proves_false_is_seen_in_no_result(opened):
 
 @pytest.mark.parametrize(("reverse", "frames"), [(False, 12 - 5), (True, 9 - 1)])
 def test_words_that_were_prompted_twice_are_looked_for_from_the_first_of_their_frames_on(opened, reverse, frames):
-    session, looks, detect = opened(Phrase("circle", 5), Phrase("circle", 9)), [], Detector.detect
+    session, looks, detect = opened(Phrase("circle", 5), Phrase("circle", 9)), [], Sam3Detector.detect
 
     def spy(self, vision, words):
         looks.append(len(words))
         return detect(self, vision, words)
 
-    with patch.object(Detector, "detect", spy):
+    with patch.object(Sam3Detector, "detect", spy):
         run(session, 2, 12, reverse)
     assert looks == [1] * frames
 
 
 def test_the_score_of_what_words_find_is_the_detectors_and_stays_with_its_track(opened):
-    session, scores, detect = opened(), [], Detector.detect
+    session, scores, detect = opened(), [], Sam3Detector.detect
 
     def spy(self, vision, words):
         found = detect(self, vision, words)
         scores.extend(found.scores.tolist())
         return found
 
-    with patch.object(Detector, "detect", spy):
+    with patch.object(Sam3Detector, "detect", spy):
         result = session.prompt([CIRCLE])
     found = {name: seen for name, seen in result.tracks.items() if seen.box}
     assert found

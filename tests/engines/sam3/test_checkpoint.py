@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 
 from backend.engines.sam3.checkpoint import MODULES, UNUSED, convert_checkpoint, is_original, rename_tensor
-from backend.engines.sam3.detector import Detector, TextFeatures
+from backend.engines.sam3.detector import Sam3Detector, TextFeatures
 from tests.engines.sam3 import tiny
 
 HERE = Path(__file__).parent
@@ -209,7 +209,7 @@ def test_the_vision_encoder_gives_the_numbers_of_the_reference(vision, views, sa
 def test_the_detector_gives_the_numbers_of_the_reference(model, vision, words, same, kind):
     read = TextFeatures(words[0][:1], words[1][:1])
     if kind == "words and summary":  # the token that the geometry encoder makes where there is no geometry
-        detector = Detector(model, None)
+        detector = Sam3Detector(model, None)
         same("summary", detector.encode_geometry(vision))
         read = detector._add_geometry_token(vision, read)
     found = model.detector_model(

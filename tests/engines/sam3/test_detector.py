@@ -13,7 +13,7 @@ from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenc
 
 from backend.engines.sam.postprocess import mask_iou
 from backend.engines.sam3 import detector as module
-from backend.engines.sam3.detector import Detector
+from backend.engines.sam3.detector import Sam3Detector
 from backend.errors import BadRequest
 from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build, config
 
@@ -73,7 +73,7 @@ def thresholds(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def middle(model: Sam3VideoModel, vision: Any) -> float:
     """A score that half of all detections reach, and none just so."""
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     scores = detector.detect(vision, detector.encode_phrases(PHRASES)).scores.sort().values
     return float(scores[len(scores) // 2 - 1 :][:2].mean())
 
@@ -87,7 +87,7 @@ def test_finds_what_the_library_finds(batch: int, model: Sam3VideoModel, vision:
         session.prompt_input_ids[number], session.prompt_attention_masks[number] = Letters().encode([phrase])
     with torch.no_grad():
         expected = model.run_detection(inference_session=session, vision_embeds=vision)
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     detector.batches.size = batch
     found = detector.detect(vision, detector.encode_phrases(PHRASES))
     assert len(found) == 5 * len(PHRASES)
@@ -102,7 +102,7 @@ def test_a_phrase_alone_is_found_as_the_library_has_it_to_the_bit(model: Sam3Vid
     session.prompt_input_ids[0], session.prompt_attention_masks[0] = Letters().encode(PHRASES[:1])
     with torch.no_grad():
         expected = model.run_detection(inference_session=session, vision_embeds=vision)[0]
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     found = detector.detect(vision, detector.encode_phrases(PHRASES[:1]))
     assert torch.equal(found.scores, expected["scores"])
     assert torch.equal(found.logits, expected["mask"])
@@ -115,14 +115,14 @@ def test_the_published_weights_read_the_token_of_the_geometry_encoder(
     made = config(**({} if said is None else {"geometry_token": said}))
     made.detector_config.text_config.vocab_size = vocabulary
     with torch.device("meta"):
-        assert Detector(Sam3VideoModel(made), Letters()).geometry_token is reads
+        assert Sam3Detector(Sam3VideoModel(made), Letters()).geometry_token is reads
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
     batch: int, model: Sam3VideoModel, vision: Any
 ) -> None:
-    detector, short = Detector(model, Letters()), PHRASES[:3]
+    detector, short = Sam3Detector(model, Letters()), PHRASES[:3]
     detector.batches.size = batch
     words = detector.encode_phrases(short)
     without = detector.detect(vision, words)
@@ -150,7 +150,7 @@ def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
 def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
     model: Sam3VideoModel, vision: Any, thresholds: Any
 ) -> None:
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     words = detector.encode_phrases(PHRASES)
     every = detector.detect(vision, words)
     overlap = float(mask_iou(every.logits > 0, every.logits > 0).median())
@@ -169,7 +169,7 @@ def test_of_overlapping_objects_of_a_phrase_the_best_is_kept(
 
 def test_nothing_found_is_an_empty_answer(model: Sam3VideoModel, vision: Any, thresholds: Any) -> None:
     thresholds(1.0, 0.1)
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     found = detector.detect(vision, detector.encode_phrases(PHRASES))
     assert len(found) == 0
     assert found.logits.shape[1:] == (32, 32)
@@ -179,7 +179,7 @@ def test_nothing_found_is_an_empty_answer(model: Sam3VideoModel, vision: Any, th
 def test_out_of_memory_it_goes_on_with_fewer_phrases_at_a_time(
     model: Sam3VideoModel, vision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     words = detector.encode_phrases(PHRASES)
     expected = detector.detect(vision, words)
     forward, asked = model.detector_model.forward, []
@@ -199,7 +199,7 @@ def test_out_of_memory_it_goes_on_with_fewer_phrases_at_a_time(
 
 def test_a_phrase_is_read_once(model: Sam3VideoModel) -> None:
     letters = Letters()
-    detector = Detector(model, letters)
+    detector = Sam3Detector(model, letters)
     first = detector.encode_phrases(["dog", "person", "dog"])
     again = detector.encode_phrases(["person", "cat"])
     assert letters.read == ["dog", "person", "cat"]
@@ -211,7 +211,7 @@ def test_a_phrase_is_read_once(model: Sam3VideoModel) -> None:
 def test_the_phrases_read_last_are_kept(model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CACHED_PHRASES", 2)
     letters = Letters()
-    detector = Detector(model, letters)
+    detector = Sam3Detector(model, letters)
     for phrase in ("dog", "person", "dog", "cat", "dog", "person"):
         detector.encode_phrases([phrase])
     assert letters.read == ["dog", "person", "cat", "person"]
@@ -221,17 +221,17 @@ def test_more_phrases_than_are_kept_are_read_all_the_same(
     model: Sam3VideoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CACHED_PHRASES", 1)
-    assert len(Detector(model, Letters()).encode_phrases(PHRASES)) == len(PHRASES)
+    assert len(Sam3Detector(model, Letters()).encode_phrases(PHRASES)) == len(PHRASES)
 
 
 @pytest.mark.parametrize("phrases", [[], ["dog", ""]])
 def test_bad_phrases_are_refused(phrases: list[str], model: Sam3VideoModel) -> None:
     with pytest.raises(BadRequest):
-        Detector(model, Letters()).encode_phrases(phrases)
+        Sam3Detector(model, Letters()).encode_phrases(phrases)
 
 
 def test_a_part_of_the_words_finds_the_same(model: Sam3VideoModel, vision: Any) -> None:
-    detector = Detector(model, Letters())
+    detector = Sam3Detector(model, Letters())
     words = detector.encode_phrases(PHRASES)
     every = detector.detect(vision, words)
     last = detector.detect(vision, replace(words, features=words.features[4:], attention_mask=words.attention_mask[4:]))
