@@ -122,11 +122,13 @@ class BoxTracker:
             return ABSENT
         appearance = picture.appearance(box)
         prompted = compute_similarity(appearance, prompts)
-        score = max(prompted, (prompted + compute_similarity(appearance, [self._recent_appearance])) / 2)
+        recent = compute_similarity(appearance, [self._recent_appearance])
+        score = max(prompted, (prompted + recent) / 2)
         if prompted < MIN_PROMPT_SIMILARITY or score < (TRUSTED_SIMILARITY if self._misses else LOST_SIMILARITY):
             self._misses += 1
             self._is_lost = self._misses > MAX_DOUBTFUL_FRAMES
-            return Observation(None, score)
+            # For a frame or two the object may look as it did lately, and not as it was prompted.
+            return Observation(visible if recent >= TRUSTED_SIMILARITY and self._misses <= 2 else None, score)
         self._box, self._misses = box, 0
         if self.frame % REFRESH_EVERY == 0 and prompted >= TRUSTED_SIMILARITY and visible.area > 0.9 * box.area:
             self._recent_appearance = appearance
