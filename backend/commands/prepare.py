@@ -189,7 +189,7 @@ class Preparer:
         if not self._strip.startswith("$"):
             return []
         clock = FrameClock(video.times, video.end, self._tag.rate(data))
-        numbers = strip_frames(clock.length, self._settings.frames_per_strip)
+        numbers = strip_frames(clock.whole_frames, self._settings.frames_per_strip)
         name, current = self._strip[1:], read_field(self._strip, data)
         served = self._picture_urls(task, data, numbers) if self._settings.public_url else None
         was_served = isinstance(current, list) and "/frames/" in "".join(map(str, current[:1]))

@@ -52,6 +52,8 @@ class FrameClock:
             raise BadRequest(
                 f"{self.length} frames at {framerate:g} a second are too many: correct fps in the task's data"
             )
+        self.whole_frames = min(self.length, max(1, math.floor(round(end * framerate, 6))))
+        """How many LS frames end before the video does: Label Studio's page may not count another one (1.23.2)."""
         self.picture_count = len(times)
         """How many pictures the file has."""
         self._times = times

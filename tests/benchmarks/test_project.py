@@ -17,9 +17,8 @@ def test_what_is_lost_and_doubled_is_counted() -> None:
 def test_every_format_is_exported(tmp_path: Path) -> None:
     found = project.exports(tmp_path / "exports", tracks=2, frames=100)
     assert {name.removesuffix(" --dense") for name in found} == {*NAMES}
-    (labels,) = (tmp_path / "exports").glob("yolo*/labels/*")
-    texts = [file.read_text().splitlines() for file in sorted(labels.iterdir())]
-    assert [len(lines) for lines in texts] == [2] * 100
+    (boxes,) = (tmp_path / "exports").glob("motFalse/*/gt/gt.txt")
+    assert len(boxes.read_text().splitlines()) == 2 * 100
     (masks,) = (tmp_path / "exports").glob("mots*/*/gt/gt.txt")
     assert len(masks.read_text().splitlines()) == 2 * 2, "one on a fiftieth of the frames"
     (pictures,) = (tmp_path / "exports").glob("davis*/Annotations/*")

@@ -271,7 +271,7 @@ def test_places_that_are_taken_are_told_before_anything_is_read(tmp_path: Path, 
     assert export(kept(tmp_path, task(REGION)), "mot", tmp_path / "empty", "--size", "640x360") == 0
 
 
-@pytest.mark.parametrize("words", [["--size", "640"], ["--size", "0x9"], ["--project", "3"], ["--format", "voc"]])
+@pytest.mark.parametrize("words", [["--size", "640"], ["--size", "0x9"], ["--project", "3"], ["--format", "pascal"]])
 def test_wrong_words_are_usage_errors(tmp_path: Path, capsys, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         export(kept(tmp_path, task(REGION)), "csv", tmp_path / "a.csv", *words)

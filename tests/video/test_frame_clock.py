@@ -58,6 +58,19 @@ def test_frames_after_the_last_picture_show_it_still() -> None:
     assert clock.source_frame(125) == 99
 
 
+def test_a_frame_that_the_video_ends_in_is_not_whole() -> None:
+    # Seen in Label Studio: a file of 3.1 s counted at 50 has 155 frames, and no 156th.
+    clock = FrameClock(np.array([0, 1, 2]), 3.11, 50)
+    assert (clock.length, clock.whole_frames) == (156, 155)
+    assert FrameClock(np.array([0.0]), 0.001, 25).whole_frames == 1
+
+
+@given(st.integers(1, 400), st.sampled_from(RATES))
+def test_at_the_files_own_rate_every_frame_is_whole(count: int, rate: float) -> None:
+    clock = constant(count, rate, rate)
+    assert clock.whole_frames == clock.length == count
+
+
 def test_before_a_late_first_picture_the_first_one_counts() -> None:
     clock = FrameClock(0.5 + np.arange(10) / 25, 0.9, 25)
     assert clock.source_frame(1) == 0
