@@ -1,52 +1,54 @@
-"""What can go wrong, as a person can mend it.
+"""Errors that a client may read, each with its HTTP status.
 
-BackendError              500  a sentence that names the mend; never a path, a token or a traceback
-├── BadRequest            400  the request, its label config or its prompt cannot be understood
-│   └── BadVideo          422  the file is no video that can be decoded
+BackendError              500  base class; the message is one sentence that names the mend
+├── BadRequest            400  the request, its label config or its prompt is wrong
+│   └── BadVideo          422  the file cannot be decoded as a video
 ├── Unsupported           422  this engine cannot do what was asked
-├── MediaError            502  the task's file could not be fetched
-├── StudioError           502  Label Studio could not be asked, or it refused
+├── MediaError            502  the task's file could not be downloaded
+├── StudioError           502  Label Studio did not answer, or refused
 ├── SettingsError         500  a setting is unknown, wrong or missing
-├── EngineError           500  the model gave an answer that is none
-└── Busy                  503  the queue is full: ask again later
+├── EngineError           500  the model returned an invalid result
+└── Busy                  503  the queue is full: try again later
+
+Messages never contain a path, a token or a traceback.
 """
 
 
 class BackendError(Exception):
-    """Base of all errors that a client may read: `str(error)` is one sentence that names the mend."""
+    """Base of all errors whose message a client may read."""
 
     status = 500
 
 
 class BadRequest(BackendError):
-    """The request, its label config or its prompt cannot be understood."""
+    """The request, its label config or its prompt is wrong."""
 
     status = 400
 
 
 class BadVideo(BadRequest):
-    """The file is no video that can be decoded, or it is beyond the limits."""
+    """The file cannot be decoded as a video, or exceeds a limit."""
 
     status = 422
 
 
 class Unsupported(BackendError):
-    """The engine that runs cannot do what was asked; another may."""
+    """This engine cannot do what was asked; another engine may."""
 
     status = 422
 
 
 class MediaError(BackendError):
-    """The task's file could not be fetched."""
+    """The task's file could not be downloaded."""
 
     status = 502
 
 
 class StudioError(BackendError):
-    """Label Studio could not be asked, or it refused.
+    """Label Studio did not answer, or refused.
 
     Attributes:
-        is_final: asking once more would change nothing.
+        is_final: trying again would not help.
     """
 
     status = 502
@@ -61,14 +63,14 @@ class SettingsError(BackendError):
 
 
 class EngineError(BackendError):
-    """The model gave an answer that is none."""
+    """The model returned an invalid result."""
 
 
 class Busy(BackendError):
     """The queue is full.
 
     Attributes:
-        retry_after: seconds after which asking again makes sense.
+        retry_after: seconds to wait before trying again.
     """
 
     status = 503
@@ -79,12 +81,15 @@ class Busy(BackendError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line, for the log."""
+    """An error's message on one line, for the log."""
     return " ".join(str(error).split())
 
 
 def where(error: BaseException) -> str:
-    """An unforeseen error's kind and the place in our code that it came from; never its text, which may hold paths."""
+    """The type of an unexpected error and the line of our code that raised it.
+
+    Its message is left out, because it may contain paths.
+    """
     trace, places = error.__traceback__, ["?"]
     while trace:
         module = trace.tb_frame.f_globals.get("__name__", "?")

@@ -1,48 +1,49 @@
-"""The engine sam3 beside the stock library: `python benchmarks/engine.py`. The last line printed is one JSON object.
+"""Compares the sam3 engine with transformers: parity, memory and speed.
 
-The model is that of `tests/engines/sam3/tiny.py`, of random weights; it and the library run on one thread of the CPU,
-on films of shapes. `--quick` takes a few frames of everything, to see that it runs; its figures say little. Linux
-alone, for what it tells of memory.
+`python benchmarks/engine.py [--quick]`; the last line is one JSON object. Both run the model of
+`tests/engines/sam3/tiny.py` with random weights on one CPU thread, on clips of moving shapes. `--quick` runs a few
+frames of each part, to see that it works; its figures mean little. Memory is measured on Linux only.
 
-Likeness to the library. Ours runs without NMS and hole filling, because the library's need a kernel that is not
-installed, and without the memory filter (`MemoryWindow.min_eff_iou`), which the library lacks. `stock.mended` fixes two
-defects of the library's text tracking. Three models:
+Parity. Ours runs without NMS and hole filling, because those of transformers need a kernel that is not installed, and
+without the memory filter (`MemoryWindow.min_eff_iou`), which transformers lacks. `stock.mended` fixes two defects in
+transformers' text tracking. Three models are compared:
 
-- "tiny": random weights as the library makes them. Masks then are all of the picture.
-- "shapes": the weak trained checkpoint ../shared/shapes-kit/model; left out where it is not there.
-- "lively": the tests' random weights, whose masks are parts of the picture, on the contract's film. They make the most
-  of every little difference, so that the library is as far from itself as from ours; they count for parity_fp32 and
-  text_parity alone.
+- "tiny": random weights as transformers initialises them; each mask covers the whole picture.
+- "shapes": an early checkpoint of the shapes model, ../shared/shapes-kit/model; left out if that does not exist.
+- "lively": the tests' random weights, whose masks cover parts of the picture, on the contract test's clip. They amplify
+  every difference: transformers differs from itself as much as from ours. Only parity_fp32 and text_parity use them.
 
-- parity_sigmoid: the largest difference of the masks' sigmoids, over all pixels, 5 objects and 30 frames.
-- parity_box_px: the largest difference of the sides of their boxes, in pixels of the film.
-- parity_fp32: as parity_sigmoid, with memories in float32 in both, which bfloat16 rounds.
-- parity_by_model: the sigmoids, boxes and sigmoids in float32 of each model; besides, `self_sigmoid` and `self_box_px`,
-  the library against itself with 1e-7 of noise in the pictures it sees, and `not_empty`, the share of the masks.
-- text_parity: whether a phrase finds the same objects, each with one name where the library has one number, on the same
-  frames with the same boxes (0.5 px), for several phrases on two films; with "lively", in float32.
+- parity_sigmoid: largest difference of mask sigmoids over all pixels, 5 objects and 30 frames.
+- parity_box_px: largest difference of box edges in pixels of the clip.
+- parity_fp32: like parity_sigmoid, with both memories in float32 instead of bfloat16.
+- parity_by_model: these three for each model; also `self_sigmoid` and `self_box_px`, transformers against itself with
+  noise of 1e-7 in its input, and `not_empty`, the share of masks that are not empty.
+- text_parity: whether several phrases on two clips find the same objects, on the same frames, with the same boxes
+  (0.5 px), and each of our names always has the same number in transformers; "lively" runs in float32.
 
-Memory, each run in a process of its own.
+Memory. Each run has a process of its own.
 
-- peak_mem_ratio: peak RSS over 1,600 frames to that over 100, of 2 clicked objects with results kept as jobs keep them.
-- peak_mem_ratio_text: the same of a phrase.
-- stock_peak_mem_ratio: of the library with 2 clicked objects.
-- rss_slope: bytes of RSS that a frame adds to a run of 20,000 with 2 objects, in its second half, by least squares
-  over means of blocks. The results' own table is written to before.
-- rss_slope_stderr: as if RSS were a random walk from block to block, the worst that there is to fear.
-- rss_slope_is_zero: whether 0 lies in the slope's 95 % interval, or it is less than a page in all.
-- bytes_per_object_frame: what jobs keep of results, with an engine that keeps nothing, by tracemalloc.
+- peak_mem_ratio: peak RSS over 1,600 frames ÷ over 100 frames, with 2 clicked objects and results stored as jobs do.
+- peak_mem_ratio_text: the same for a phrase.
+- stock_peak_mem_ratio: the same for transformers with 2 clicked objects.
+- rss_slope: bytes of RSS that each frame adds in the second half of 20,000 frames with 2 objects: a least-squares fit
+  over block means. The table of results is filled before.
+- rss_slope_stderr: standard error of the slope if RSS is a random walk from block to block, which is the worst case.
+- rss_slope_is_zero: whether the slope's 95 % interval contains 0, or the whole growth is less than a page.
+- bytes_per_object_frame: what a job stores for one object on one frame, by tracemalloc, with an engine that stores
+  nothing.
 
-Speed: CPU time of a frame, the median of many once all memories are full, in turns with whatever it is compared to. The
-library has its frames preprocessed before, and makes no boxes of its masks; ours does both in the time that counts.
+Speed. CPU seconds a frame: the median of many frames after all memories are full, measured in turns with what it is
+compared with. Preprocessing and boxes count for ours, and not for transformers.
 
-- cost_ratio_16: 16 objects to one. stock_cost_ratio_16: of the library.
-- speedup_vs_stock_1, speedup_vs_stock_16: the library's time to ours, with so many objects.
-- late_starts_ratio: 16 objects that began on 16 frames to 16 that began together.
-- encoder_calls_per_frame: runs of the vision encoder; the most of a phrase, two phrases with 3 objects, and 16 objects.
-- encoder_calls_second_click: its runs for a click on a frame that has one, and for one on a frame just tracked.
+- cost_ratio_16: 16 objects ÷ 1 object. stock_cost_ratio_16: the same for transformers.
+- speedup_vs_stock_1, speedup_vs_stock_16: transformers ÷ ours, with 1 and 16 objects.
+- late_starts_ratio: 16 objects that start on 16 different frames ÷ 16 that start together.
+- encoder_calls_per_frame: image encoder calls; the maximum over a phrase, two phrases with 3 objects, and 16 objects.
+- encoder_calls_second_click: image encoder calls for another click on a frame with one, and for a click on a frame that
+  was just tracked.
 
-- state_equal: whether a session goes on from its saved state, in another process, with equal results.
+- state_equal: whether a session that continues from its saved state in another process gives equal results.
 """
 
 import argparse
@@ -96,25 +97,25 @@ SIXTEEN: Clicks = [(x, y) for y in (25, 65, 105, 145) for x in (25, 65, 105, 145
 TWO = SIXTEEN[:2]
 BALL_BRICK_AND_GROUND: Clicks = [(32, 42), (122, 88), (60, 60), (20, 100), (140, 20)]
 EASY = {"score_threshold": 0.1, "new_object_threshold": 0.15}
-"""Thresholds that random weights come up to easily."""
+"""Thresholds that random weights reach easily."""
 HALF = {"score_threshold": 0.3, "new_object_threshold": 0.4, "max_objects": 1000}
-"""Thresholds that a dozen of their objects come up to."""
+"""Thresholds that about a dozen objects of random weights reach."""
 PHRASES = {"lively": ["c", "a b", "tree"], "shapes": ["shape", "red circle", "blue shape", "circle"]}
 WARM = 24
-"""Frames after which all memories are full: 16 pointers, and some to get going."""
+"""Frames until all memories are full: 16 object pointers, and a few to warm up."""
 TURN = 4
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything is measured.
+    """How much is measured.
 
     Attributes:
-        frames: of the films on which results are compared.
-        short, long: frames of the runs whose peaks are compared.
-        run, settled, block: frames of the run whose RSS is watched, those before it counts, and those of a block.
-        turns: how often each that is timed has its turn.
-        phrases: of each model.
+        frames: length of the clips for parity.
+        short, long: lengths of the two runs whose peak memory is compared.
+        run, settled, block: length of the RSS run, its first frames that do not count, and the length of a block.
+        turns: how many turns each timed run gets.
+        phrases: how many phrases are tried on each model.
     """
 
     frames: int = 30
@@ -149,12 +150,12 @@ def click(number: int, place: tuple[float, float], frame: int = 0) -> Prompt:
     return Prompt(str(number), frame, points=(Point(*place),))
 
 
-# Likeness
+# Parity
 
 
 @dataclass
 class Seen:
-    """Masks' logits, shape (frames, objects, h, w), and boxes, NaN where there is none."""
+    """Mask logits, shape (frames, objects, h, w), and boxes, shape (frames, objects, 4), NaN where there is none."""
 
     logits: Tensor
     boxes: NDArray[np.float64]
@@ -182,7 +183,7 @@ def sigmoids_apart(a: Seen, b: Seen) -> float:
 
 
 def boxes_apart(a: Seen, b: Seen, side: int) -> float:
-    """The largest distance of two sides; a box that only one has is as far off as can be."""
+    """Largest difference of box edges in pixels; `side` where only one has a box."""
     missing = np.isnan(a.boxes) != np.isnan(b.boxes)
     return float(np.where(missing, side, np.nan_to_num(np.abs(a.boxes - b.boxes))).max())
 
@@ -205,7 +206,7 @@ def parity(engine: Sam3Engine, video: FakeVideo, clicks: Clicks) -> dict[str, fl
 
 def finds_the_same(engine: Sam3Engine, folder: Path, video: FakeVideo, phrase: str) -> bool:
     ours, theirs = stock.both_named(engine, folder, video, phrase)
-    say(f"  {phrase}: {len(theirs)} objects in the library, {len(ours)} in ours")
+    say(f"  {phrase}: {len(theirs)} objects in transformers, {len(ours)} in ours")
     return stock.are_same(ours, theirs)
 
 
@@ -216,7 +217,7 @@ def text_parity(engine: Sam3Engine, folder: Path, phrases: Sequence[str], frames
 
 
 def plain(lively: Path) -> Path:
-    """The tests' model with random weights as the library makes them, but for objects' being there."""
+    """The tests' model with random weights as transformers initialises them, but with every object present."""
     folder = lively.with_name("plain")
     shutil.copytree(lively, folder)
     model = tiny.build()
@@ -225,12 +226,12 @@ def plain(lively: Path) -> Path:
     return folder
 
 
-def likeness(lively: Path, size: Size) -> dict[str, Any]:
+def parity_figures(lively: Path, size: Size) -> dict[str, Any]:
     folders = {"tiny": plain(lively), "lively": lively, **({"shapes": SHAPES} if SHAPES.exists() else {})}
     found: dict[str, dict[str, float]] = {}
     texts = []
     for name, folder in folders.items():
-        say(f"likeness, {name}")
+        say(f"parity, {name}")
         engine = stock.bare(loaded(folder, **(HALF if name == "lively" else {})))
         if name == "lively":
             found[name] = parity(engine, FakeVideo(contract.video().pictures[: size.frames]), BALL_BRICK_AND_GROUND)
@@ -255,19 +256,19 @@ def likeness(lively: Path, size: Size) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """Of this process: what getrusage says may be another's, from which it was forked."""
+    """Peak RSS of this process in bytes; getrusage may give that of the process it was forked from."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def resident() -> int:
-    """The exact figure; /proc/self/statm may be off by some hundred pages."""
+    """Current RSS in bytes; /proc/self/statm may be off by hundreds of pages."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss"))
 
 
 def clicked_run(frames: int) -> PropagationRun:
-    """Two clicked objects through all frames, with results kept as jobs keep them."""
+    """Two clicked objects on all frames, with results stored as jobs store them."""
     prompts = [click(number, place) for number, place in enumerate(TWO)]
     return PropagationRun(frames, {prompt.track: [Interval(0, None)] for prompt in prompts}, prompts)
 
@@ -288,12 +289,12 @@ def stock_peak(folder: Path, frames: int) -> int:
 
 
 def rss(folder: Path, size: Size) -> list[float]:
-    """Means of blocks, in bytes."""
+    """Mean RSS of each block in bytes."""
     engine = loaded(folder)
     table = np.empty((size.run, len(TWO), 5), np.float32)
     table.fill(0)
     samples = np.zeros((size.run - size.settled) // 10, np.int64)
-    samples.fill(1)  # written to before, like the table: a list would grow with the frames
+    samples.fill(1)  # filled before, like the table; a list would grow with the frames
     with engine.open(scenes.endless(scenes.FIVE, size.run)) as session:
         clicked(session, TWO)
         for result in session.propagate(range(size.run)):
@@ -310,37 +311,37 @@ def rss(folder: Path, size: Size) -> list[float]:
 def slope(means: Sequence[float], block: int) -> dict[str, Any]:
     steps = np.diff(means)
     found = float(np.polyfit(np.arange(len(means)) * block, means, 1)[0])
-    # Of a random walk the fitted slope varies 6/5 as much as the mean of its steps.
+    # The variance of a slope fitted to a random walk is 6/5 of that of its mean step.
     error = float(np.sqrt(1.2 / len(steps)) * steps.std(ddof=1) / block)
     return {
         "rss_slope": rounded(found),
         "rss_slope_stderr": rounded(error),
-        # A page in all of the blocks is less than RSS can tell.
+        # RSS cannot show less than a page over all blocks.
         "rss_slope_is_zero": abs(found) <= max(students_t(len(steps) - 1) * error, 4096 / (len(means) * block)),
     }
 
 
 def students_t(freedom: int) -> float:
-    """The 97.5 % point, by Cornish and Fisher's expansion."""
+    """The 97.5 % quantile of Student's t, by the Cornish-Fisher expansion."""
     z = statistics.NormalDist().inv_cdf(0.975)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-class Forgetful:
-    """An engine, and its session, with results and nothing behind them."""
+class StorelessEngine:
+    """An engine and its session that store nothing."""
 
-    def open(self, video: FakeVideo) -> "Forgetful":
+    def open(self, video: FakeVideo) -> "StorelessEngine":
         """Start."""
         return self
 
-    def __enter__(self) -> "Forgetful":
+    def __enter__(self) -> "StorelessEngine":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def prompt(self, prompts: Sequence[Any]) -> FrameResult:
-        """Ignore them."""
+        """Ignore the prompts."""
         return FrameResult(0, {})
 
     def propagate(self, span: range, reverse: bool) -> Iterator[FrameResult]:
@@ -354,7 +355,7 @@ def bytes_per_object_frame(frames: int) -> float:
     gc.collect()
     tracemalloc.start()
     run = clicked_run(frames)
-    for _ in run.run(Forgetful(), FakeVideo([np.zeros((1, 1, 3), np.uint8)])):  # type: ignore[arg-type]
+    for _ in run.run(StorelessEngine(), FakeVideo([np.zeros((1, 1, 3), np.uint8)])):  # type: ignore[arg-type]
         pass
     gc.collect()
     kept, _ = tracemalloc.get_traced_memory()
@@ -390,7 +391,7 @@ def ratio(peaks: Sequence[Future[int]]) -> float:
 
 
 def followed(engine: SamEngine, video: FakeVideo, clicks: Clicks, apart: int = 0) -> Iterator[FrameResult]:
-    """Objects that begin so many frames after each other."""
+    """Track objects, each of which starts `apart` frames after the one before."""
     with engine.open(video) as session:
         by_frame: dict[int, list[Prompt]] = {}
         for number, place in enumerate(clicks):
@@ -401,7 +402,7 @@ def followed(engine: SamEngine, video: FakeVideo, clicks: Clicks, apart: int = 0
 
 
 def in_turns(runs: Mapping[str, Iterator[Any]], turns: int) -> dict[str, float]:
-    """Median CPU seconds of a frame, after the frames that fill memories."""
+    """Median CPU seconds a frame, after the frames that fill the memories."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for results in runs.values():
         assert len(list(islice(results, WARM + len(SIXTEEN)))) == WARM + len(SIXTEEN)
@@ -493,7 +494,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = tiny.save(Path(temporary) / "tiny")
         result = {
-            **likeness(folder, size),
+            **parity_figures(folder, size),
             **encoder(folder, size.frames),
             "state_equal": state_equal(),
             **speed(folder, size),

@@ -1,25 +1,25 @@
-"""How well the shapes checkpoint does: `python benchmarks/shapes_accuracy.py [--clips 200] [--seed N] [--quick]`.
+"""Measures how accurate the shapes model is.
 
-The last line printed is one JSON object. All clips are held out (`shapes.HELD_OUT`): nothing was trained on them. Every
-figure comes through the engine `sam3` as it is served, at the clips' own size.
+`python benchmarks/shapes_accuracy.py [--clips 200] [--seed N] [--quick]`; the last line is one JSON object. All clips
+are held out (`shapes.HELD_OUT`): none was used for training. The model runs in the sam3 engine as users run it, at the
+clips' own size.
 
-An object is *seen* on a frame where 0.1 % of the picture or more shows of it, and *gone* where nothing does; frames
-between the two count for neither. Figures of masks are of the frames where it is seen.
+An object is *visible* on a frame where its mask covers at least 0.1 % of the picture, and *gone* where it covers
+nothing; frames between the two do not count. Mask figures use the frames on which the object is visible.
 
-- click_*, box_*: mean IoU over an object's seen frames, after one click (or box) on the first of them; the mean of all
-  objects. The prompt's own frame counts. Easy: shapes.EASY, crowded: shapes.CROWDED.
-- absence: of the frames after the prompt where an object is gone, the share where nothing is reported of it.
-- correction_helps: an object of a click whose IoU falls below 0.5 on a frame where it is seen is clicked on there,
-  once, on what is missing of it (or, where little is missing, on what is too much). Share of those whose mean IoU over
-  the seen frames after that is better than it was without.
-- text_*, hota: "red circle" and the like, on clips with 1 to 6 objects that it names and up to 6 others: precision and
-  recall over all frames at a mask IoU of 0.5, and HOTA (trackeval) of masks.
-- false_frames: of the frames of the same clips, searched with a phrase that names none of their objects, the share
-  where something is found.
-- crossings_kept: two objects that look the same, each clicked on, pass each other (their boxes' IoU rises above 0.3 and
-  falls to 0). Share of those passes after which each track is still on its own, of those before which it was.
-- weak_*: click_* of another checkpoint, on the same clips.
-- fps_1: frames per second of one clicked object, from a video file, with two threads.
+- click_*, box_*: mean over all objects of the mean IoU over an object's visible frames, after one click (or box) on the
+  first of them. The prompted frame counts. Easy: shapes.EASY, crowded: shapes.CROWDED.
+- absence: of the frames after the prompt on which an object is gone, the share on which nothing is reported for it.
+- correction_helps: an object whose IoU falls below 0.5 on a visible frame gets one more click there, on what its mask
+  lacks (or, if that is little, on what is too much). Share of these objects whose mean IoU afterwards is higher than
+  without the click.
+- text_*, hota: phrases such as "red circle" on clips with 1 to 6 objects that match and up to 6 that do not: precision
+  and recall over all frames at mask IoU 0.5, and HOTA (trackeval) of masks.
+- false_frames: share of the frames of the same clips on which a phrase that matches none of the objects finds one.
+- crossings_kept: two objects that look the same are clicked and pass each other (their boxes' IoU rises above 0.3 and
+  falls to 0). Of the passes before which each track was on its own object, the share after which it still is.
+- weak_*: click_* of an earlier checkpoint on the same clips.
+- fps_1: frames a second with one clicked object, read from a video file, with two threads.
 """
 
 import argparse
@@ -68,7 +68,7 @@ Scores = dict[str, list[float]]
 
 
 class Film(FakeVideo):
-    """A clip as the engine reads a video, drawn once."""
+    """A clip as a video for the engine; its frames are drawn once."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
@@ -82,7 +82,7 @@ class Film(FakeVideo):
         return mask
 
     def starts(self) -> dict[int, int]:
-        """The first frame on which each object is seen."""
+        """The first frame on which each object is visible, by row."""
         return {row: int(seen.argmax()) for row, seen in enumerate(self.seen.T) if seen.any()}
 
 
@@ -106,7 +106,7 @@ def iou(one: Masks, other: Masks) -> float:
 
 
 def inner(area: Masks) -> tuple[float, float]:
-    """The place deepest inside an area."""
+    """The point of an area that is farthest from its edge."""
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), depth.shape)
     return float(x) + 0.5, float(y) + 0.5
@@ -134,7 +134,7 @@ def by_frame(prompts: Sequence[Prompt]) -> dict[int, list[Prompt]]:
 
 
 def track(film: Film, model: str, prompts: Sequence[Prompt]) -> list[Mapping[str, Observation]]:
-    """What is found of every prompted object on every frame, from the first prompt's on."""
+    """The result for every prompted object on every frame, from the first prompt on."""
     with engine(model).open(film) as session:
         for _, together in sorted(by_frame(prompts).items()):
             session.prompt(together)
@@ -143,7 +143,7 @@ def track(film: Film, model: str, prompts: Sequence[Prompt]) -> list[Mapping[str
 
 
 def ious(film: Film, tracks: Sequence[Mapping[str, Observation]], name: str, row: int, start: int) -> dict[int, float]:
-    """By frame on which an object is seen, from its prompt on."""
+    """The IoU on each visible frame of an object from its prompt on, by frame."""
     return {
         frame: iou(mask_of(tracks[frame].get(name), film), film.truth(frame, row))
         for frame in range(start, len(film))
@@ -152,7 +152,7 @@ def ious(film: Film, tracks: Sequence[Mapping[str, Observation]], name: str, row
 
 
 def prompted(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
-    """Clicks (and boxes and corrections, if `full`) on every object of a clip."""
+    """Scores of a click (if `full`, also of a box and of corrections) on every object of a clip."""
     film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
     starts = film.starts()
     makers: dict[str, Callable[[str, int, Masks], Prompt]] = {"click": click} | ({"box": box} if full else {})
@@ -179,7 +179,7 @@ def prompted(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Sc
 
 
 def corrected(film: Film, model: str, prompt: Prompt, row: int, failed: int) -> list[float]:
-    """IoUs after the frame where an object is clicked on once more, on a track that has come so far."""
+    """IoUs after the frame on which an object gets another click, its track so far kept."""
     with engine(model).open(film) as session:
         session.prompt([prompt])
         *_, last = session.propagate(range(prompt.frame, failed + 1))
@@ -191,7 +191,7 @@ def corrected(film: Film, model: str, prompt: Prompt, row: int, failed: int) -> 
 
 
 def crossed(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
-    """Passes of objects that look the same."""
+    """Scores of objects that look the same and pass each other."""
     film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
     starts = film.starts()
     if len(starts) < 2:
@@ -208,14 +208,14 @@ def crossed(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Sco
 
 
 def passes(one: NDArray[np.float64], other: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Frames before and after which two objects' boxes, shape (frames, 4), overlap by more than 0.3 in between."""
+    """Last frame before and first after each stretch on which two objects' boxes, shape (frames, 4), have IoU > 0.3."""
     overlaps = np.array([box_iou(*pair) for pair in zip(one, other, strict=True)])
     apart = [frame for frame, value in enumerate(overlaps) if value == 0]
     return [(before, after) for before, after in pairwise(apart) if np.nanmax(overlaps[before : after + 1]) > 0.3]
 
 
 def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """NaN where one of the boxes is."""
+    """The boxes' IoU on each frame; NaN where one of them is NaN."""
     if np.isnan(one[0] + other[0]):
         return np.nan
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
@@ -224,7 +224,7 @@ def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def right(film: Film, tracks: Mapping[str, Observation], frame: int, one: int, other: int) -> bool:
-    """Whether each of two tracks is on its own object rather than on the other."""
+    """Whether each of two tracks overlaps its own object more than the other."""
     found = {row: mask_of(tracks.get(str(row)), film) for row in (one, other)}
     return all(
         iou(found[row], film.truth(frame, row)) > max(0.25, iou(found[row], film.truth(frame, not_it)))
@@ -233,7 +233,7 @@ def right(film: Film, tracks: Mapping[str, Observation], frame: int, one: int, o
 
 
 def phrase_of(clip: Clip) -> tuple[shapes.Phrase, shapes.Phrase] | None:
-    """A phrase that names 1 to 6 objects of a clip and at most 6 not, and one that names none."""
+    """A phrase that matches 1 to 6 objects of a clip, with at most 6 others, and a phrase that matches none."""
     random = np.random.default_rng((clip.seed, 1))
     every = [shapes.Phrase(colour, shape) for colour in (None, *COLOURS) for shape in (None, *SHAPES)]
     random.shuffle(every)
@@ -244,7 +244,7 @@ def phrase_of(clip: Clip) -> tuple[shapes.Phrase, shapes.Phrase] | None:
 
 
 def worded(seed: int, recipe: Recipe, kind: str, model: str, full: bool) -> Scores:
-    """A phrase that names some of a clip's objects, and one that names none."""
+    """Scores of a phrase that matches some of a clip's objects, and of one that matches none."""
     film, scores = Film(Clip(seed, recipe)), dict[str, list[float]]()
     chosen = phrase_of(film.clip)
     if chosen is None:
@@ -267,7 +267,7 @@ def searched(film: Film, model: str, text: str) -> list[FrameResult]:
 
 
 def judged(film: Film, named: Sequence[int], results: Sequence[FrameResult]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Hits, wrong and missed ones over all frames, and what HOTA is worked out from."""
+    """True positives, false positives and misses over all frames, and the data that HOTA is computed from."""
     counts = {"hits": 0.0, "wrong": 0.0, "missed": 0.0}
     ids: dict[str, int] = {}
     data: dict[str, Any] = {"gt_ids": [], "tracker_ids": [], "similarity_scores": []}
@@ -275,7 +275,7 @@ def judged(film: Film, named: Sequence[int], results: Sequence[FrameResult]) -> 
         there = [row for row in named if film.seen[result.frame, row]]
         slivers = [row for row in named if not (film.seen | film.gone)[result.frame, row]]
         found = {name: mask_of(seen, film) for name, seen in result.tracks.items() if seen.box is not None}
-        for row in slivers:  # Neither seen nor gone: neither right nor wrong.
+        for row in slivers:  # Neither visible nor gone: does not count.
             sliver = film.truth(result.frame, row)
             found = {name: mask for name, mask in found.items() if np.count_nonzero(mask & sliver) < 0.5 * mask.sum()}
         values = np.array(
@@ -295,7 +295,7 @@ def judged(film: Film, named: Sequence[int], results: Sequence[FrameResult]) -> 
 
 
 def matched(values: NDArray[np.float64]) -> int:
-    """Pairs with an IoU of 0.5 or more, best first."""
+    """Pairs with an IoU of at least 0.5, best first."""
     values, hits = values.copy(), 0
     while values.size and values.max() >= 0.5:
         row, column = np.unravel_index(values.argmax(), values.shape)
@@ -324,7 +324,7 @@ def combined_hota(parts: Sequence[Scores]) -> float:
 
 
 def frames_per_second(model: str) -> float:
-    """Of one clicked object, from a file, as `serve` does it (no masks are kept); the best of three."""
+    """Frames a second with one clicked object from a file, as `serve` runs it (no masks are kept); best of three."""
     served = engine(model, masks=False)
     torch.set_num_threads(2)
     clip = Clip(HELD_OUT, EASY)
@@ -355,7 +355,7 @@ PARTS: dict[str, tuple[Callable[[int, Recipe, str, str, bool], Scores], Recipe]]
 def measure(
     part: str, seeds: Sequence[int], model: str, jobs: int = 1, full: bool = True, frames: int = EASY.frames
 ) -> list[Scores]:
-    """A part's scores, clip by clip."""
+    """The scores of one part, clip by clip."""
     work, recipe = PARTS[part]
     recipe = replace(recipe, frames=frames)
     if jobs == 1:

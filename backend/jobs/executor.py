@@ -12,7 +12,7 @@ from backend.jobs.schedule import Progress
 from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
-from backend.table import Table
+from backend.recent_values import RecentValues
 from backend.tracks.track import ResultBlock
 from backend.video import VideoLimits
 
@@ -36,7 +36,7 @@ class JobExecutor:
     ) -> None:
         self._worker, self._store, self._limits = worker, store, limits
         self._metrics, self._masks = metrics, masks
-        self._results: Table[ResolvedJob] = Table(_MAX_RESULTS)
+        self._results: RecentValues[ResolvedJob] = RecentValues(_MAX_RESULTS)
 
     def run(self, job: Job) -> bool:
         """Run a job from where it is; False: it was stopped.

@@ -11,7 +11,7 @@ from backend.errors import one_line
 from backend.jobs.job import Job, estimate_seconds
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
-from backend.table import Table
+from backend.recent_values import RecentValues
 
 _MAX_TASKS = 4096
 """How many tasks' requests are remembered."""
@@ -57,7 +57,7 @@ class TaskStatusReader:
 
     def __init__(self, scheduler: Scheduler, worker: WorkerClient, clock: Callable[[], float] = time.time) -> None:
         self._scheduler, self._worker, self._clock = scheduler, worker, clock
-        self._answers: Table[_Answer] = Table(_MAX_TASKS)
+        self._answers: RecentValues[_Answer] = RecentValues(_MAX_TASKS)
         self._lock = threading.Lock()
         self._read_at = -_READ_SECONDS
         self._jobs: dict[TaskKey, list[Job]] = {}

@@ -3,8 +3,8 @@
 from backend.errors import StudioError
 from backend.jobs.store import Store
 from backend.labelstudio.client import LabelStudioClient
+from backend.recent_values import RecentValues
 from backend.settings import Settings
-from backend.table import Table
 
 _MAX_CLIENTS = 1024
 """How many projects' clients are kept in memory; the others are on disk."""
@@ -21,7 +21,7 @@ class Connections:
         url, key = settings.label_studio_url, settings.label_studio_api_key
         self.default_client = LabelStudioClient(url, key) if url else None
         self._store = store
-        self._clients: Table[LabelStudioClient] = Table(_MAX_CLIENTS)
+        self._clients: RecentValues[LabelStudioClient] = RecentValues(_MAX_CLIENTS)
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Save the address and token of a project's Label Studio; without an address, do nothing."""

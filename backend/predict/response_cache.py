@@ -18,7 +18,7 @@ from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import Region
 from backend.predict.results import RegionResult, TextResult
-from backend.table import Table
+from backend.recent_values import RecentValues
 
 _MAX_ENTRIES = 4096
 _MAX_SOURCES = 512
@@ -60,12 +60,12 @@ class ResponseCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._track_ids: Table[dict[str, int]] = Table(_MAX_ENTRIES)
-        self._clicked: Table[tuple[str, str]] = Table(_MAX_ENTRIES)
-        self._person_lines: Table[tuple[str, ...]] = Table(_MAX_ENTRIES)
-        self._regions: Table[CachedRegion] = Table(_MAX_ENTRIES)
-        self._prompt_fields: Table[PromptFieldCache] = Table(_MAX_ENTRIES)
-        self.sources: Table[ResultSource] = Table(_MAX_SOURCES)
+        self._track_ids: RecentValues[dict[str, int]] = RecentValues(_MAX_ENTRIES)
+        self._clicked: RecentValues[tuple[str, str]] = RecentValues(_MAX_ENTRIES)
+        self._person_lines: RecentValues[tuple[str, ...]] = RecentValues(_MAX_ENTRIES)
+        self._regions: RecentValues[CachedRegion] = RecentValues(_MAX_ENTRIES)
+        self._prompt_fields: RecentValues[PromptFieldCache] = RecentValues(_MAX_ENTRIES)
+        self.sources: RecentValues[ResultSource] = RecentValues(_MAX_SOURCES)
 
     def assign_track_id(self, task: str, region: Region, used: Iterable[int]) -> int:
         """The region's track id, or the next one that the task has not used.
@@ -177,7 +177,7 @@ class PromptFieldCache:
         regions: of earlier responses, by task and region id.
     """
 
-    def __init__(self, task: str, regions: Table[CachedRegion]) -> None:
+    def __init__(self, task: str, regions: RecentValues[CachedRegion]) -> None:
         self._task, self._regions = task, regions
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str], str] = {}

@@ -1,6 +1,6 @@
-"""What the tracks page shows and can do, as JSON that `http/static/tracks.js` reads.
+"""The tracks page's data and actions, as JSON for `http/static/tracks.js`.
 
-Frames are LS frames, and ranges contain both ends. A `version` identifies the state of the annotation that was read.
+Frames are LS frames; ranges include both ends. A `version` identifies the state of the annotation that was read.
 """
 
 import threading
@@ -17,7 +17,7 @@ from backend.formats.video_tracks import folder_name
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.keyframe import Keyframe, boxes_at
 from backend.labelstudio.videos import TaskVideos, frame_reader
-from backend.table import Table
+from backend.recent_values import RecentValues
 from backend.track_editor.annotation import LabelStudioTask
 from backend.track_editor.editor import Editor, EditorState
 from backend.track_editor.edits import Edit
@@ -28,18 +28,18 @@ from backend.tracks.track import Track
 from backend.video import encode_jpeg
 
 _PICTURES = 4
-"""How many pictures are made at once."""
+"""How many pictures are drawn at the same time."""
 _PAGES = 16
-"""Annotations that are remembered as their pages show them."""
+"""How many annotations are cached as their pages show them."""
 _WIDTH = 960
-"""Pixels to which a picture is made smaller."""
+"""Largest width of a picture in pixels."""
 
 
 class TrackEditorView:
     """One per process.
 
     Args:
-        data_dir: versions are kept below it.
+        data_dir: the folder in which versions are stored.
         client: returns the client of a project; raises StudioError if its Label Studio is not known.
     """
 
@@ -47,31 +47,31 @@ class TrackEditorView:
         self._folder, self._videos, self._client = data_dir / "versions", videos, client
         self._changing = threading.Lock()
         self._pictures = ConcurrencyLimit(_PICTURES)
-        self._shown_last: Table[EditorState] = Table(_PAGES)
+        self._shown_last: RecentValues[EditorState] = RecentValues(_PAGES)
 
     def overview(self, task: int, project: str) -> dict[str, Any]:
         """The state of a task's annotation.
 
         Raises:
-            BackendError: there is none, or it cannot be had; as for everything below.
+            BackendError: there is none, or it cannot be read. The other methods raise it, too.
         """
         client, editor = self._open(task, project)
         return self._shown(client, editor.read(), task, project)
 
     def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
-        """What an edit would make of it."""
+        """The state after an edit, without making it."""
         _, editor = self._open(task, project)
         state, change = editor.preview(edit)
         return {"changes": [*change.description], "tracks": _tracks(change.table), "version": state.version}
 
     def apply(self, task: int, project: str, edit: Edit, version: str) -> dict[str, Any]:
-        """Make an edit to the state of this version; the new state."""
+        """Make an edit to this version; returns the new state."""
         client, editor = self._open(task, project)
         with self._changing:
             return self._shown(client, editor.apply(edit, version), task, project)
 
     def undo(self, task: int, project: str, version: str) -> dict[str, Any]:
-        """Take the last edit back; the new state."""
+        """Undo the last edit; returns the new state."""
         client, editor = self._open(task, project)
         with self._changing:
             return self._shown(client, editor.undo(version), task, project)
@@ -80,7 +80,7 @@ class TrackEditorView:
         """An LS frame with the tracks' boxes and numbers, as JPEG."""
         client, editor = self._open(task, project)
         with self._pictures:
-            # As the page shows it: a cursor that moves is not to ask Label Studio for the task each time.
+            # The cached state: moving the cursor must not request the task from Label Studio each time.
             state = self._shown_last.get((task, project)) or editor.read()
             with self._videos.look(_url(state), client) as video:
                 picture = frame_reader(video, state.table.rate)(frame)
@@ -91,7 +91,7 @@ class TrackEditorView:
         return client, Editor(LabelStudioTask(client, task), self._folder)
 
     def _shown(self, client: LabelStudioClient, state: EditorState, task: int, asked: str) -> dict[str, Any]:
-        """The state as the page reads it; `asked` is the project as it was asked for, which may be empty."""
+        """The state as the page reads it; `asked` is the project in the request, which may be empty."""
         self._shown_last.put((task, asked), state)
         chosen, table = state.chosen, state.table
         project = chosen.task["project"]
@@ -115,7 +115,7 @@ class TrackEditorView:
         }
 
     def _proposals(self, client: LabelStudioClient, state: EditorState) -> Iterable[Any]:
-        """Of what may be merged; looked at in the video where that is here already: nobody is to wait for it."""
+        """Tracks that may be merged; compared in the video only if it is here, so that nobody waits."""
         try:
             if self._videos.has(_url(state), client):
                 with self._videos.look(_url(state), client) as video:

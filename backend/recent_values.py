@@ -1,4 +1,4 @@
-"""A dictionary that keeps its newest values only."""
+"""A dictionary that keeps only its newest values."""
 
 import threading
 from collections import OrderedDict
@@ -8,27 +8,27 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Table(Generic[V]):
-    """The newest values by key; safe between threads.
+class RecentValues(Generic[V]):
+    """The newest values by key; thread-safe.
 
     Args:
-        most: how many are kept.
+        capacity: how many values are kept.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._values: OrderedDict[Hashable, V] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, value: V) -> None:
-        """Remember a value, and forget the oldest where there are too many."""
+        """Store a value, and drop the oldest one if there are too many."""
         with self._lock:
             self._values[key] = value
             self._values.move_to_end(key)
-            if len(self._values) > self._most:
+            if len(self._values) > self._capacity:
                 self._values.popitem(last=False)
 
     def get(self, key: Hashable) -> V | None:
-        """The value, where it is remembered."""
+        """The value, or None if it is not stored."""
         with self._lock:
             return self._values.get(key)
