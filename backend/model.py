@@ -4,8 +4,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend import settings
 from backend.service import Service
+from backend.settings_loader import read_settings
 
 try:
     from label_studio_ml.model import LabelStudioMLBase as _Base  # type: ignore[import-not-found, unused-ignore]
@@ -25,7 +25,7 @@ def shared_service() -> Service:
     global _service
     with _lock:
         if _service is None:
-            _service = Service(settings.load())
+            _service = Service(read_settings())
         return _service
 
 

@@ -18,7 +18,8 @@ import pytest
 import requests
 import yaml
 
-from backend.settings import ALIASES, PREFIX, Settings
+from backend.settings import Settings
+from backend.settings_loader import ALIASES, PREFIX
 from backend.tracks.geometry import Box
 from demo import check, clip
 from demo.labelstudio import LabelStudio

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend import cli, settings
+from backend import cli
+from backend.settings import Settings
+from backend.settings_loader import ALIASES, PREFIX
 from backend.video import write_video
 from tests import readme
 
@@ -90,7 +92,7 @@ def test_every_file_that_is_named_is_there() -> None:
 
 
 def test_every_variable_and_setting_that_is_named_is_one() -> None:
-    keys = {field.name for field in fields(settings.Settings)}
+    keys = {field.name for field in fields(Settings)}
     keys |= {f"{group}_{field.name}" for group in ("keyframes", "limits") for field in fields(_group(group))}
     named = re.findall(r"SAM3_BACKEND_([A-Z_]+)\b", README)
     assert [name for name in named if name.lower() not in keys] == []
@@ -100,7 +102,7 @@ def test_every_variable_and_setting_that_is_named_is_one() -> None:
 
 
 def _group(name: str) -> type:
-    return type(getattr(settings.Settings(), name))
+    return type(getattr(Settings(), name))
 
 
 @pytest.mark.parametrize("row", ["", "| `port` | 1 | |\n| `port` | 1 | |\n", "| `prt` | 1 | |\n"])
@@ -224,7 +226,7 @@ ELSEWHERE = {"HF_TOKEN", "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN", "ML_BLOCK_LOCAL
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_one(command: str) -> None:
     variables, words = split(command)
-    ours = set(settings.ALIASES) | {f"{settings.PREFIX}{field.name.upper()}" for field in fields(settings.Settings)}
+    ours = set(ALIASES) | {f"{PREFIX}{field.name.upper()}" for field in fields(Settings)}
     assert set(variables) <= ours | ELSEWHERE
     if words:
         assert words[0] in LOOKED_AT, f"say how {words[0]} is to be checked"

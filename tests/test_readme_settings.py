@@ -2,7 +2,8 @@
 
 import pytest
 
-from backend.settings import ALIASES, Settings
+from backend.settings import Settings
+from backend.settings_loader import ALIASES
 from tests.readme import README, _settings, meanings, with_table
 
 

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from backend.errors import SettingsError
-from backend.settings import ALIASES, PLACES, Settings, load
+from backend.settings import PLACES, Settings
+from backend.settings_loader import ALIASES, read_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,18 +24,18 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_shipped_file_holds_every_default() -> None:
-    assert load(ROOT / "configs/default.yaml") == Settings()
+    assert read_settings(ROOT / "configs/default.yaml") == Settings()
     assert (Settings().engine, Settings().model_path) == ("auto", "facebook/sam3"), "a stand-in is asked for by name"
     values = yaml.safe_load((ROOT / "configs/default.yaml").read_text())
     assert values.keys() == Settings().shown().keys() | PLACES
 
 
 def test_the_other_files_are_for_work_and_for_trying_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    work, tried = (load(ROOT / f"configs/{name}.yaml") for name in ("sam3", "try-out"))
+    work, tried = (read_settings(ROOT / f"configs/{name}.yaml") for name in ("sam3", "try-out"))
     assert work == replace(
         Settings(), engine="sam3", device="cuda", host="0.0.0.0", label_studio_url=work.label_studio_url
     )
-    laptop = load(ROOT / "configs/sam2.yaml")
+    laptop = read_settings(ROOT / "configs/sam2.yaml")
     assert laptop == replace(
         Settings(engine="sam2", image_size=512),
         label_studio_url=laptop.label_studio_url,
@@ -56,7 +57,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monke
     monkeypatch.setenv("SAM3_BACKEND_PORT", "2")
     monkeypatch.setenv("SAM3_BACKEND_HOST", "environment")
     monkeypatch.setenv("SAM3_BACKEND_LIMITS_QUEUE", "4")
-    settings = load(config, {"port": 3, "host": None})
+    settings = read_settings(config, {"port": 3, "host": None})
     assert (settings.port, settings.host, settings.engine) == (3, "environment", "opencv")
     assert (settings.keyframes.iou, settings.limits.queue, settings.limits.body) == (0.5, 4, 2**20)
 
@@ -67,7 +68,7 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9091")
     monkeypatch.setenv("MODEL_DIR", "/models")
     monkeypatch.setenv("DEVICE", "cuda:1")
-    settings = load()
+    settings = read_settings()
     assert (settings.label_studio_url, settings.port) == ("http://ls:8080", 9091)
     assert (settings.model_dir, settings.device) == ("/models", "cuda:1")
     assert settings.shown()["label_studio_api_key"] == "***"
@@ -83,7 +84,7 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("limits: {stall: 9}", r"limits\.stall is now called limits\.worker_timeout"),
         ("limits: {days: 9}", r"limits\.days is now called limits\.retention_days .SAM3_BACKEND_LIMITS_RETENTION_DAYS"),
         ("colour: blue", "no setting colour: The settings are basic_auth_pass"),
-        ("limits: 5", "limits holds several"),
+        ("limits: 5", "limits is a group"),
         ("engine: sam1", "engine is 'sam1': choose one of auto, sam3, sam2, opencv"),
         ("port: many", "port is 'many': give a whole number"),
         ("port: 2.5", "port is 2.5: give a whole number"),
@@ -93,16 +94,16 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("keyframes: {iou: 1.5}", "keyframes.iou is 1.5"),
         ("keyframes: {px: -1}", "keyframes.px is -1: give 0 or more"),
         ("keyframes: {budget: -5}", "keyframes.budget is -5: give 0 or more"),
-        ("keyframes: {mode: budget}", "keyframes.budget goes with keyframes.mode: budget: set both or none"),
-        ("keyframes: {budget: 9}", "set both or none"),
+        ("keyframes: {mode: budget}", "keyframes.budget and keyframes.mode: budget go together: set both or neither"),
+        ("keyframes: {budget: 9}", "set both or neither"),
         ("keyframes: {mode: few}", "keyframes.mode is 'few': choose one of exact, iou, budget"),
         ("bridge_frames: -1", "bridge_frames is negative"),
         ("limits: {queue: 0}", "limits.queue must be above 0"),
-        ("label_studio_api_key: abc", "not label_studio_url"),
+        ("label_studio_api_key: abc", "without label_studio_url"),
         ("basic_auth_user: ann", "go together"),
         ("[1, 2]", "key: value"),
         ("port: [", "cannot be read as YAML"),
-        ("host: [a]", "host must be a text"),
+        ("host: [a]", "host must be text"),
         ("device: gpu", "choose one of auto, cpu, mps, cuda, cuda:N"),
         ("device: 'cuda:'", "choose one of auto, cpu, mps, cuda, cuda:N"),
         ("dtype: float16", "choose one of auto, float32, bfloat16"),
@@ -120,17 +121,17 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("epsilon_factor: 0.001", "epsilon_factor smooths X-AnyLabeling's polygons, and tracks here are boxes"),
         ("params: {model_path: a}", "params is X-AnyLabeling's group"),
         ("type: segment_anything_3_video", "engine: sam3"),
-        ("display_name: SAM 3", "display_name .* model_path says what is loaded"),
-        ("model_id: segment_anything_3_video", "model_id .* model_path says what is loaded"),
-        ("name: sam3", "name .* model_path says what is loaded"),
-        ("provider: facebook", "provider .* model_path says what is loaded"),
-        ("enabled_models: [segment_anything_3_video]", "enabled_models .* model_path says what is loaded"),
+        ("display_name: SAM 3", "display_name .* model_path names the model"),
+        ("model_id: segment_anything_3_video", "model_id .* model_path names the model"),
+        ("name: sam3", "name .* model_path names the model"),
+        ("provider: facebook", "provider .* model_path names the model"),
+        ("enabled_models: [segment_anything_3_video]", "enabled_models .* model_path names the model"),
         ("batch_processing_mode: video", "batch_processing_mode .* every task is a video here"),
         ("auto_clear_cache_label_and_gid: true", "auto_clear_cache_label_and_gid .*: leave it out"),
         ("server: {host: 0.0.0.0, port: 8000, workers: 1}", "server .* write host and port"),
         ("logging: {level: INFO}", "logging .* write log_level"),
         ("security: {api_key: a}", "security .* write basic_auth_user and basic_auth_pass"),
-        ("performance: {request_timeout: 300}", "performance .* limits say"),
+        ("performance: {request_timeout: 300}", "performance .* limits bound"),
         ("concurrency: {max_workers: 4}", r"concurrency .* limits\.queue"),
         ("devices: [0, 1]", "one device runs the model"),
         ("show_boxes: false", "set show_masks: true"),
@@ -140,25 +141,25 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_setting_is_named_with_its_mend(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
-        load(written(tmp_path, text))
+        read_settings(written(tmp_path, text))
 
 
 def test_a_wrong_name_in_the_environment_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAM3_BACKEND_PROT", "1")
     with pytest.raises(SettingsError, match="no setting prot"):
-        load()
+        read_settings()
 
 
 @pytest.mark.parametrize(("old", "new"), [("ANSWER_WITHIN", "RESPONSE_TIMEOUT"), ("LIMITS_STALL", "WORKER_TIMEOUT")])
 def test_a_former_name_in_the_environment_is_an_error_too(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     monkeypatch.setenv(f"SAM3_BACKEND_{old}", "1")
     with pytest.raises(SettingsError, match=rf"SAM3_BACKEND_\w*{new} in the environment"):
-        load()
+        read_settings()
 
 
 def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.yaml cannot be read") as error:
-        load(tmp_path / "gone.yaml")
+        read_settings(tmp_path / "gone.yaml")
     assert str(tmp_path) not in str(error.value)
 
 
@@ -177,17 +178,17 @@ def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
     ],
 )
 def test_the_keys_of_x_anylabeling_are_understood(tmp_path: Path, text: str, key: str, value: object) -> None:
-    assert getattr(load(written(tmp_path, text)), key) == value
+    assert getattr(read_settings(written(tmp_path, text)), key) == value
 
 
 def test_either_name_of_a_setting_in_the_environment_beats_the_other_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAM3_BACKEND_SCORE_THRESHOLD", "0.3")
-    assert load(written(tmp_path, "conf_threshold: 0.25")).score_threshold == 0.3
+    assert read_settings(written(tmp_path, "conf_threshold: 0.25")).score_threshold == 0.3
     monkeypatch.delenv("SAM3_BACKEND_SCORE_THRESHOLD")
     monkeypatch.setenv("SAM3_BACKEND_CONF_THRESHOLD", "0.4")
-    assert load(written(tmp_path, "score_threshold: 0.25")).score_threshold == 0.4
+    assert read_settings(written(tmp_path, "score_threshold: 0.25")).score_threshold == 0.4
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "false", "FALSE", "0", "no"])
@@ -195,9 +196,9 @@ def test_yes_and_no_are_read_from_the_environment_and_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     meant = text.lower() in ("true", "1", "yes")
-    assert load(written(tmp_path, f"show_masks: {text}")).show_masks is meant
+    assert read_settings(written(tmp_path, f"show_masks: {text}")).show_masks is meant
     monkeypatch.setenv("SAM3_BACKEND_SHOW_MASKS", text)
-    assert load(written(tmp_path, f"show_masks: {not meant}")).show_masks is meant
+    assert read_settings(written(tmp_path, f"show_masks: {not meant}")).show_masks is meant
 
 
 @pytest.mark.parametrize(

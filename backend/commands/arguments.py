@@ -7,7 +7,8 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from backend import settings
+from backend.settings import Settings
+from backend.settings_loader import read_settings
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 
@@ -114,9 +115,9 @@ def add_settings_options(
     parser.add_argument("--data-dir", metavar="DIR", help=data_dir)
 
 
-def load_settings(options: argparse.Namespace, *names: str) -> settings.Settings:
+def load_settings(options: argparse.Namespace, *names: str) -> Settings:
     """The settings, with these options on top."""
-    return settings.load(options.config, {name: getattr(options, name) for name in names})
+    return read_settings(options.config, {name: getattr(options, name) for name in names})
 
 
 def parse_span(text: str) -> range:

@@ -15,7 +15,8 @@ from backend.commands import doctor, doctor_checks
 from backend.errors import MediaError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient, fetch_backend_health
 from backend.labelstudio.media import MediaCache
-from backend.settings import ALIASES, Settings
+from backend.settings import Settings
+from backend.settings_loader import ALIASES
 from tests.clips import write_clip
 from tests.fakes import StubEngine
 
