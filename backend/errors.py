@@ -4,10 +4,13 @@ BackendError              500  base class; the message is one sentence that name
 ├── BadRequest            400  the request, its label config or its prompt is wrong
 │   └── BadVideo          422  the file cannot be decoded as a video
 ├── Unsupported           422  this engine cannot do what was asked
+│   └── StateRefused           it cannot continue from this saved state
 ├── MediaError            502  the task's file could not be downloaded
 ├── StudioError           502  Label Studio did not answer, or refused
 ├── SettingsError         500  a setting is unknown, wrong or missing
 ├── EngineError           500  the model returned an invalid result
+├── StoreError            503  jobs cannot be saved or read now, because of the disk or another program
+│   └── StoreDamaged           the database is damaged
 └── Busy                  503  the queue is full: try again later
 
 Messages never contain a path, a token or a traceback.
@@ -38,6 +41,10 @@ class Unsupported(BackendError):
     status = 422
 
 
+class StateRefused(Unsupported):
+    """The engine cannot continue from this saved state: it is damaged, or of another version or video."""
+
+
 class MediaError(BackendError):
     """The task's file could not be downloaded."""
 
@@ -64,6 +71,16 @@ class SettingsError(BackendError):
 
 class EngineError(BackendError):
     """The model returned an invalid result."""
+
+
+class StoreError(BackendError):
+    """Jobs cannot be saved or read now; they continue when what the message names is mended."""
+
+    status = 503
+
+
+class StoreDamaged(StoreError):
+    """The job database is damaged where it was read or written."""
 
 
 class Busy(BackendError):

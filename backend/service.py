@@ -112,6 +112,7 @@ class Service:
             "engine": self._worker.name,
             "model": self._worker.status,
             "jobs": self.scheduler.counts(),
+            "storage": one_line(trouble) if (trouble := self.scheduler.trouble) else "ok",
             "settings": self.settings.shown(),
         }
 

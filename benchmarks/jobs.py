@@ -464,18 +464,18 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     rows = np.concatenate([corners, corners + 90, rng.random((tracks, frames, 1), np.float32)], axis=2)
     begin = time.perf_counter()
     with closing(Store(path, 1 << 40, 30)) as jobs:
-        jobs.put_video(spec.url, VideoInfo.evenly_spaced(frames, 25, (1280, 720)))
+        jobs.records.put_video(spec.url, VideoInfo.evenly_spaced(frames, 25, (1280, 720)))
         number = jobs.add("key", "digest", spec, "stub-1", batch=False, post=None).number
         for start in range(0, frames, SAVED_FRAMES):
             span = range(start, min(start + SAVED_FRAMES, frames))
             block = ResultBlock(span, False, names, rows[:, span.start : span.stop], phrases)
-            jobs.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks), bytes(1000))
-        jobs.set_state(number, "done")
+            jobs.save(number, names, [(0, block)], Progress(0, span.stop), (span.stop, frames, tracks))
+        jobs.set_ended([(number, "done", None, time.time())])
         wrote = time.perf_counter() - begin
     size = sum(file.stat().st_size for file in folder.glob("jobs.sqlite3*"))
     begin = time.perf_counter()
     with closing(Store(path, 1 << 40, 30)) as jobs:
-        video_info, row = jobs.video(spec.url), jobs.job(number)
+        video_info, row = jobs.records.video(spec.url), jobs.job(number)
         assert video_info
         assert row
         resolved = row.spec.resolve(video_info)

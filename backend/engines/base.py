@@ -117,5 +117,6 @@ class Engine(Protocol):
 
         Raises:
             SettingsError: the model could not be loaded.
+            StateRefused: the state is damaged, or of another version or video.
         """
         ...

@@ -1,13 +1,18 @@
 """Runs one job on the worker and saves its results; continues what was interrupted."""
 
 import logging
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from backend.engines.base import FAILED_PREFIX
-from backend.errors import Unsupported
+from backend.errors import StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk, InitialTracks, RunEnd
 from backend.jobs.metrics import Metrics
+from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
@@ -16,8 +21,14 @@ from backend.recent_values import RecentValues
 from backend.tracks.track import ResultBlock
 from backend.video import VideoLimits
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
+_SAVE_SECONDS = 1.0
+"""Results are saved at least this often, with a state or without."""
+_RETRY_SECONDS = 1.0
+"""How often something that cannot be saved is tried again."""
 _MAX_RESULTS = 8
 """How many ended jobs have their tracks in memory; those of others are read from disk."""
 
@@ -36,13 +47,19 @@ class JobExecutor:
     ) -> None:
         self._worker, self._store, self._limits = worker, store, limits
         self._metrics, self._masks = metrics, masks
+        self._closing = threading.Event()
         self._results: RecentValues[ResolvedJob] = RecentValues(_MAX_RESULTS)
 
+    def close(self) -> None:
+        """Give up what cannot be saved now, which ends `run`."""
+        self._closing.set()
+
     def run(self, job: Job) -> bool:
-        """Run a job from where it is; False: it was stopped.
+        """Run a job from where it is; False: it was stopped. While nothing can be saved, this waits.
 
         Raises:
             BackendError: the video cannot be decoded, or the engine failed.
+            StoreError: nothing can be saved, and this is closed; or the job's results are damaged.
             WorkerDied: the worker died in it.
         """
         status = self._worker.status
@@ -51,63 +68,79 @@ class JobExecutor:
         resolved = job.resolved
         # A worker that died may have sent results that were not saved; they will be sent again, so they are dropped.
         if resolved is None or resolved.propagation.progress != job.saved_progress:
-            self._store.put_video(job.row.spec.url, video)
+            self._retry(lambda: self._store.records.put_video(job.row.spec.url, video))
             resolved = job.row.spec.resolve(video)
             if job.initial_tracks is not None:
-                restore(resolved, job.initial_tracks, self._store.blocks(job.number))
+                blocks = self._retry(lambda: list(self._store.blocks(job.number)), StoreDamaged)
+                restore(resolved, job.initial_tracks, blocks)
             job.resolved = resolved
         if job.initial_tracks is not None and resolved.propagation.done == resolved.propagation.total:
             return True
-        state = self._store.state(job.number)
-        if state is None and job.saved_progress != Progress():
-            return self._start_over(job)
-        before = job.saved_progress
+        place, state = self._store.states.newest(job.number, job.saved_progress) or (Progress(), None)
         try:
-            return self._propagate(job, resolved, state)
-        except Unsupported:
-            # The engine refuses the saved state. After some frames the error means that the device's memory is full.
-            if state is None or resolved.propagation.progress != before:
-                raise
-            log.warning("job %d starts over: the engine has changed since its state was saved", job.number)
-            return self._start_over(job)
+            return self._propagate(job, resolved.propagation, place, state)
+        except StateRefused:
+            log.warning("job %d: the engine refuses its saved state; it starts at its prompts once more", job.number)
+            self._store.states.delete(job.number)
+            return self._propagate(job, resolved.propagation, Progress(), None)
 
-    def _start_over(self, job: Job) -> bool:
-        self._store.reset(job.number)
-        job.initial_tracks, job.saved_progress, job.resolved = None, Progress(), None
-        return self.run(job)
+    def _propagate(self, job: Job, propagation: PropagationRun, place: Progress, state: bytes | None) -> bool:
+        """Continue the session from a place that may lie before the frames that are kept; these stay as they are."""
+        unsaved, saved_at = list[tuple[int, ResultBlock]](), time.monotonic()
 
-    def _propagate(self, job: Job, resolved: ResolvedJob, state: bytes | None) -> bool:
-        propagation, unsaved = resolved.propagation, list[tuple[int, ResultBlock]]()
-
-        def save(state: bytes | None) -> None:
+        def save() -> None:
             counts = propagation.done, propagation.total, propagation.track_count
-            self._store.save(job.number, job.initial_tracks or (), unsaved, propagation.progress, counts, state)
-            job.saved_progress, job.worker_deaths = propagation.progress, 0
+            progress = propagation.progress
+            self._retry(lambda: self._store.save(job.number, job.initial_tracks or (), unsaved, progress, counts))
+            job.saved_progress, job.worker_deaths = progress, 0
             unsaved.clear()
 
         job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
         is_retry = job.worker_deaths > 0
-        for reply in self._worker.run(propagation.schedule, job.saved_progress, state, self._masks, is_retry):
+        for reply in self._worker.run(propagation.schedule, place, state, self._masks, is_retry):
             match reply:
                 case InitialTracks(names):
-                    job.initial_tracks = tuple(names)
-                    propagation.add_initial_tracks(names)
+                    if job.initial_tracks is None:
+                        job.initial_tracks = tuple(names)
+                        propagation.add_initial_tracks(names)
                 case Chunk(pass_index, blocks, state):
                     if job.phase != "tracking":
                         job.enter_phase("tracking")
                     self._metrics.frames.inc(sum(len(block.frames) for block in blocks))
                     for block in blocks:
-                        propagation.add(pass_index, block)
-                        unsaved.append((pass_index, block))
+                        place = propagation.schedule.place_after(pass_index, block.frames)
+                        if new := propagation.missing_part(pass_index, block):
+                            propagation.add(pass_index, new)
+                            unsaved.append((pass_index, new))
                     job.throughput.update(propagation.done)
+                    if state is not None or time.monotonic() - saved_at > _SAVE_SECONDS:
+                        save()
+                        saved_at = time.monotonic()
                     if state is not None:
-                        save(state)
+                        job.keeps_state = self._store.states.save(job.number, place, state)
                         self._worker.ack()
                 case RunEnd(is_complete):
-                    if is_complete:
-                        save(None)
+                    save()
                     return is_complete
         return False
+
+    def _retry(self, action: Callable[[], T], *hopeless: type[StoreError]) -> T:
+        """Read or write the store; while that fails, try again: the worker keeps its session meanwhile.
+
+        Args:
+            hopeless: errors that are raised at once.
+
+        Raises:
+            StoreError: it failed hopelessly, or this is closed.
+        """
+        while True:
+            try:
+                return action()
+            except hopeless:
+                raise
+            except StoreError:
+                if self._closing.wait(_RETRY_SECONDS):
+                    raise
 
     def keep_results(self, job: Job) -> None:
         """Keep the results of a job that has ended in memory for a while."""
@@ -117,7 +150,7 @@ class JobExecutor:
     def load(self, job: Job) -> ResolvedJob | None:
         """The results of a job that has ended; None if its video was never opened."""
         resolved = self._results.get(job.number)
-        if resolved is None and (video := self._store.video(job.row.spec.url)):
+        if resolved is None and (video := self._store.records.video(job.row.spec.url)):
             resolved = job.row.spec.resolve(video)
             restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
             self._results.put(job.number, resolved)

@@ -42,6 +42,7 @@ class Job:
         video_path: its video's file, once it is fetched.
         saved_progress: how far its results are on disk.
         initial_tracks: names of the tracks that phrases found on their first frame; None: no prompt was given yet.
+        keeps_state: it can be interrupted; False: its state is too large to save, so it would lose what it computes.
         worker_deaths: how many workers in a row died in this job.
         phase_seconds: time spent in each phase.
 
@@ -60,6 +61,7 @@ class Job:
         self.video_path: Path | None = None
         self.saved_progress = row.progress
         self.initial_tracks = row.initial_tracks
+        self.keeps_state = True
         self.worker_deaths = 0
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}

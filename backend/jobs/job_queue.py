@@ -1,7 +1,9 @@
-"""The jobs that are in memory, and which of them is next; the scheduler locks it."""
+"""The jobs that are in memory, which of them is next, and the lock that guards both."""
 
+import threading
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from backend.jobs.job import Job
 
@@ -9,82 +11,178 @@ MAX_FETCHES = 4
 """How many videos are fetched at once, and how many batch jobs have theirs ahead of time."""
 _MAX_BATCH_JOBS = 10_000
 """How many batch jobs may wait."""
+_WAITED_FOR, _ASKED, _BATCH = range(3)
+_RANKS = (_WAITED_FOR, _ASKED, _BATCH)
+"""A request waits for the job; somebody asked for it; nobody did. Of one rank, the older job is first."""
 
 
 class JobQueue:
     """Waiting jobs, the running one, and recent ones that a request may join.
 
+    No method takes longer with many jobs than with few. Call them only with `changed` locked.
+
     Attributes:
-        waiting: jobs that are queued.
+        changed: guards this object and the jobs' states; notified when a thread may have something new to do. Nobody
+            reads or writes the disk while holding it.
         running: the job that the worker runs.
 
     Args:
         max_waiting: how many jobs other than batch jobs may wait.
-        max_recent: how many jobs are kept in memory; ended ones are dropped, the oldest first.
+        max_recent: how many ended jobs are kept in memory.
     """
 
     def __init__(self, max_waiting: int, max_recent: int) -> None:
-        self.waiting: list[Job] = []
+        self.changed = threading.Condition()
         self.running: Job | None = None
-        self._recent: OrderedDict[tuple[str, str], Job] = OrderedDict()
         self._max_waiting, self._max_recent = max_waiting, max_recent
+        self._jobs: dict[int, Job] = {}
+        self._ended: OrderedDict[int, Job] = OrderedDict()
+        # The newest job is last.
+        self._by_key: dict[str, OrderedDict[str, Job]] = {}
+        self._by_task: dict[tuple[str, str], OrderedDict[str, None]] = {}
+        # Every waiting job is in one line, in the rank that is noted here.
+        self._unfetched, self._fetching, self._ready = _Line(), _Line(), _Line()
+        self._places: dict[int, tuple[_Line, int]] = {}
+        self._waiting_batch = 0
+
+    # Jobs in memory
 
     def find(self, number: int) -> Job | None:
-        """The waiting or running job with this number."""
-        unfinished = [*self.waiting, *([self.running] if self.running else [])]
-        return next((job for job in unfinished if job.number == number), None)
-
-    # Recent jobs
+        """The job with this number, if it is in memory."""
+        return self._jobs.get(number)
 
     def recent(self, key: str, digest: str) -> Job | None:
         """The job for a digest, if it is in memory."""
-        return self._recent.get((key, digest))
+        jobs = self._by_key.get(key)
+        return jobs.get(digest) if jobs else None
 
     def unfinished(self, key: str) -> list[Job]:
         """Jobs under a key that have not ended."""
-        return [job for (other, _), job in self._recent.items() if other == key and not job.has_ended]
+        return [job for job in self._by_key.get(key, {}).values() if not job.has_ended]
 
     def newest(self, key: str) -> Job | None:
         """The job under a key that was asked for last, if it is in memory."""
-        return next((job for (other, _), job in reversed(self._recent.items()) if other == key), None)
+        jobs = self._by_key.get(key)
+        return jobs[next(reversed(jobs))] if jobs else None
 
-    def newest_jobs(self) -> list[Job]:
-        """The job of each key that was asked for last, of those in memory."""
-        return list({key: job for (key, _), job in self._recent.items()}.values())
+    def task_jobs(self, project: str, task: str) -> list[Job]:
+        """The newest job of each key of a task, of those in memory; that of the key that was asked last is last."""
+        newest = (self.newest(key) for key in self._by_task.get((project, task), ()))
+        return [job for job in newest if job]
 
     def remember(self, job: Job) -> None:
-        """Keep a job as the newest one."""
-        name = job.row.key, job.row.digest
-        self._recent[name] = job
-        self._recent.move_to_end(name)
-        if len(self._recent) > self._max_recent:
-            ended = [name for name, other in self._recent.items() if other.has_ended]
-            for name in ended[: len(self._recent) - self._max_recent]:
-                del self._recent[name]
+        """Keep a job as the newest one of its key."""
+        row = job.row
+        jobs = self._by_key.setdefault(row.key, OrderedDict())
+        if (other := jobs.get(row.digest)) and other is not job and other.has_ended:
+            self._drop(other)
+            jobs = self._by_key.setdefault(row.key, OrderedDict())
+        jobs[row.digest] = self._jobs[job.number] = job
+        jobs.move_to_end(row.digest)
+        keys = self._by_task.setdefault((row.spec.project, row.spec.task), OrderedDict())
+        keys[row.key] = None
+        keys.move_to_end(row.key)
+        if job.has_ended:
+            self.note_end(job)
+
+    def note_end(self, job: Job) -> None:
+        """A job that is in memory has ended; the oldest such jobs are dropped."""
+        if self._jobs.get(job.number) is job:
+            self._ended[job.number] = job
+            self._ended.move_to_end(job.number)
+        while len(self._ended) > self._max_recent:
+            self._drop(self._ended[next(iter(self._ended))])
 
     def forget(self, key: str) -> None:
         """Drop the ended jobs under a key."""
-        for name in [name for name, job in self._recent.items() if name[0] == key and job.has_ended]:
-            del self._recent[name]
+        for job in [job for job in self._by_key.get(key, {}).values() if job.has_ended]:
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        row, task = job.row, (job.row.spec.project, job.row.spec.task)
+        self._ended.pop(job.number, None)
+        if self._jobs.get(job.number) is job:
+            del self._jobs[job.number]
+        jobs = self._by_key.get(row.key, OrderedDict())
+        if jobs.get(row.digest) is job:
+            del jobs[row.digest]
+        if not jobs:
+            self._by_key.pop(row.key, None)
+            keys = self._by_task.get(task, OrderedDict())
+            keys.pop(row.key, None)
+            if not keys:
+                self._by_task.pop(task, None)
+
+    # Waiting jobs
+
+    @property
+    def waiting_count(self) -> int:
+        """How many jobs wait."""
+        return len(self._places)
+
+    def is_waiting(self, job: Job) -> bool:
+        """Whether a job waits."""
+        return job.number in self._places and self._jobs.get(job.number) is job
+
+    def add(self, job: Job) -> None:
+        """Let a job wait; it is remembered."""
+        self._jobs[job.number] = job
+        self._put(job, self._ready if job.video_path else self._unfetched)
+        self._waiting_batch += job.row.batch
+
+    def remove(self, job: Job) -> None:
+        """A job waits no longer."""
+        self._take(job)
+        self._waiting_batch -= job.row.batch
+
+    def start_fetch(self, job: Job) -> None:
+        """A waiting job's video is being fetched."""
+        self._take(job)
+        self._put(job, self._fetching)
+
+    def end_fetch(self, job: Job) -> None:
+        """A waiting job's video is no longer being fetched: it is there if `job.video_path` is set."""
+        self._take(job)
+        self._put(job, self._ready if job.video_path else self._unfetched)
+
+    def update_rank(self, job: Job) -> None:
+        """Another number of requests waits for a job."""
+        if self.is_waiting(job):
+            line = self._take(job)
+            self._put(job, line)
+
+    def _put(self, job: Job, line: "_Line") -> None:
+        rank = _rank(job)
+        self._places[job.number] = line, rank
+        line.add(rank, job.number)
+
+    def _take(self, job: Job) -> "_Line":
+        line, rank = self._places.pop(job.number)
+        line.remove(rank, job.number)
+        return line
 
     # Order
 
-    def overfull(self, batch: bool, replaced: Collection[Job]) -> int | None:
+    def overfull(self, batch: bool, replaced: Collection[Job] = ()) -> int | None:
         """How many jobs wait if there is no room for another one; None if there is.
 
         Args:
             batch: the other one is a batch job.
             replaced: jobs that it replaces.
         """
-        alike = [job for job in self.waiting if job not in replaced and job.row.batch == batch]
+        alike = self._waiting_batch if batch else self.waiting_count - self._waiting_batch
+        alike -= sum(self.is_waiting(job) and job.row.batch == batch for job in replaced)
         # One job may run, whether it has started yet or not.
-        waiting = len(alike) + (self.running is not None) - 1
+        waiting = alike + (self.running is not None) - 1
         return waiting if waiting >= (_MAX_BATCH_JOBS if batch else self._max_waiting) else None
 
-    def positions(self) -> dict[int, int]:
-        """How many jobs come before each waiting one, by its number."""
-        first = int(self.running is not None)
-        return {job.number: place for place, job in enumerate(sorted(self.waiting, key=_order), first)}
+    def position(self, job: Job) -> int:
+        """How many jobs come before a waiting one; 0: none, or it does not wait."""
+        if not self.is_waiting(job):
+            return 0
+        _, rank = self._places[job.number]
+        lines = (self._unfetched, self._fetching, self._ready)
+        return int(self.running is not None) + sum(line.count_before(rank, job.number) for line in lines)
 
     def next_to_run(self, is_engine_down: bool) -> Job | None:
         """The first job whose video is fetched.
@@ -92,35 +190,46 @@ class JobQueue:
         Args:
             is_engine_down: only jobs that a request waits for are run, to report the error; others wait.
         """
-        ready = [job for job in self.waiting if job.video_path and (job.waiters or not is_engine_down)]
-        return min(ready, key=_order, default=None)
+        number = self._ready.first((_WAITED_FOR,) if is_engine_down else _RANKS)
+        return None if number is None else self._jobs[number]
 
     def is_overtaken(self, is_engine_down: bool) -> bool:
-        """Whether a waiting job has a higher priority than the running one."""
+        """Whether a waiting job has a higher rank than the running one."""
         following = self.next_to_run(is_engine_down)
-        return bool(following and self.running and _priority(following) < _priority(self.running))
+        return bool(following and self.running and _rank(following) < _rank(self.running))
 
-    def next_to_fetch(self, fetching: Collection[int]) -> Job | None:
+    def next_to_fetch(self) -> Job | None:
         """The first job whose video is missing and not being fetched.
 
         Of batch jobs only the next few are fetched, so that their videos do not fill the disk long before they are
         needed, and one at a time, so that a job that somebody waits for always finds a free thread.
         """
-        ahead = sum(job.row.batch for job in self.waiting if job.video_path)
-        is_fetching_batch = any(job.row.batch for job in self.waiting if job.number in fetching)
-        may_fetch_batch = ahead < MAX_FETCHES and not is_fetching_batch
-        missing = [
-            job
-            for job in self.waiting
-            if not job.video_path and job.number not in fetching and (may_fetch_batch or not job.row.batch)
-        ]
-        return min(missing, key=_order, default=None)
+        may_fetch_batch = self._ready.count(_BATCH) < MAX_FETCHES and not self._fetching.count(_BATCH)
+        number = self._unfetched.first(_RANKS if may_fetch_batch else (_WAITED_FOR, _ASKED))
+        return None if number is None else self._jobs[number]
 
 
-def _priority(job: Job) -> int:
-    """0: a request waits for it; 1: somebody asked for it; 2: a batch job."""
-    return 0 if job.waiters else 2 if job.row.batch else 1
+class _Line:
+    """Numbers of jobs, in order, by rank."""
+
+    def __init__(self) -> None:
+        self._ranks: tuple[list[int], ...] = tuple([] for _ in _RANKS)
+
+    def add(self, rank: int, number: int) -> None:
+        insort(self._ranks[rank], number)
+
+    def remove(self, rank: int, number: int) -> None:
+        del self._ranks[rank][bisect_left(self._ranks[rank], number)]
+
+    def count(self, rank: int) -> int:
+        return len(self._ranks[rank])
+
+    def count_before(self, rank: int, number: int) -> int:
+        return sum(map(len, self._ranks[:rank])) + bisect_left(self._ranks[rank], number)
+
+    def first(self, ranks: Iterable[int]) -> int | None:
+        return next((self._ranks[rank][0] for rank in ranks if self._ranks[rank]), None)
 
 
-def _order(job: Job) -> tuple[int, int]:
-    return _priority(job), job.number
+def _rank(job: Job) -> int:
+    return _WAITED_FOR if job.waiters else _BATCH if job.row.batch else _ASKED

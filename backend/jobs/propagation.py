@@ -108,9 +108,15 @@ class PropagationRun:
             elif (phrase := block.phrases.get(name)) and any(_overlap(block.frames, span) for span in spans):
                 track = self._phrase_track(self._names.resolve(name, phrase), phrase)
                 track.add(block.frames, block.rows[row], block.reverse, masks)
-        span, reverse = self.schedule.passes[pass_index]
-        done = span.stop - block.frames.start if reverse else block.frames.stop - span.start
-        self.progress = Progress(pass_index, done)
+        self.progress = self.schedule.place_after(pass_index, block.frames)
+
+    def missing_part(self, pass_index: int, block: ResultBlock) -> ResultBlock | None:
+        """The part of a block beyond the frames that are done; None: all of it is done."""
+        progress = self.progress
+        if pass_index < progress.pass_index:
+            return None
+        done = progress.done if pass_index == progress.pass_index else 0
+        return block.crop(self.schedule.passes[pass_index].remaining_part(done))
 
     @property
     def track_count(self) -> int:

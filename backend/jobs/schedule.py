@@ -97,6 +97,11 @@ class Schedule:
         """Frames of all passes that are done."""
         return sum(len(span) for span, _ in self.passes[: progress.pass_index]) + progress.done
 
+    def place_after(self, pass_index: int, frames: range) -> Progress:
+        """How far a session is once it has processed these frames of a pass."""
+        span, reverse = self.passes[pass_index]
+        return Progress(pass_index, span.stop - frames.start if reverse else frames.stop - span.start)
+
     def completed_parts(self, progress: Progress) -> list[range]:
         """The source frames that are done, pass by pass."""
         index = progress.pass_index

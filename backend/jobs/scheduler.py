@@ -1,50 +1,35 @@
-"""Schedules jobs on one worker: deduplicates, prioritises, pre-empts and resumes them.
-
-Threads: those of requests; some that fetch videos; and `scheduler`, which alone runs jobs on the worker.
-Locks, in the only order in which one is taken under another: `Scheduler._changed`, the worker client's, the store's.
-"""
+"""What requests ask of the jobs: submit, join, wait, cancel, resume, list. The package's docstring draws its parts."""
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from backend.engines.base import FAILED_PREFIX
-from backend.errors import BackendError, BadVideo, Busy, MediaError, SettingsError, where
+from backend.errors import BackendError, Busy, StoreError
 from backend.jobs.executor import JobExecutor
 from backend.jobs.job import Job, estimate_seconds
-from backend.jobs.job_queue import MAX_FETCHES, JobQueue
+from backend.jobs.job_ends import JobEnds
+from backend.jobs.job_queue import JobQueue
+from backend.jobs.job_runner import JobRunner
 from backend.jobs.metrics import Metrics
-from backend.jobs.rows import JobRow, State
+from backend.jobs.rows import UNFINISHED, JobRow
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
-from backend.jobs.worker_client import WorkerClient, WorkerDied
+from backend.jobs.video_fetcher import FetchVideo, VideoFetcher
+from backend.jobs.worker_client import WorkerClient
 from backend.video import VideoLimits
 
-log = logging.getLogger(__name__)
-
-_CLOSE_SECONDS = 6.0
-"""How long `close` waits for the session's state."""
-_IDLE_SECONDS = 1.0
-"""How often an idle worker is checked."""
 _EARLIEST_ESTIMATE, _ESTIMATE_EVERY = 2.0, 0.25
 """When a waiting call first asks whether its jobs will end in time, and how often: seconds."""
-_MAX_WORKER_DEATHS = 3
-"""After so many deaths of the worker in a row a job fails."""
 _MAX_WAITS = 64
 """How many calls of `wait` may last at once."""
-_PRUNE_EVERY = 64
-"""The store is pruned after so many ended jobs."""
-
-FetchVideo = Callable[[JobSpec, Callable[[], bool]], Path]
-"""Returns the file of a job's video and fetches it if needed; the second argument says whether to give up."""
 
 
 class Scheduler:
     """Runs jobs one at a time: first those that a request waits for, batch jobs last.
+
+    Methods that change what is on disk may raise StoreError, and then have changed nothing.
 
     Args:
         worker, store: used by no other scheduler.
@@ -53,7 +38,7 @@ class Scheduler:
         limits: for videos.
         queue: how many jobs may wait.
         masks: keep masks.
-        max_recent: how many jobs are kept in memory for requests to join.
+        max_recent: how many ended jobs are kept in memory for requests to join.
         on_done: called with every job that is done.
     """
 
@@ -71,25 +56,22 @@ class Scheduler:
         max_recent: int = 512,
         on_done: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self._worker, self._store, self._metrics = worker, store, metrics
-        self._fetch, self._forget_file = fetch, forget
-        self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
-        self._on_done = on_done
-        self._waits = threading.Semaphore(_MAX_WAITS)
-        self._changed = threading.Condition()
+        self._worker, self._store = worker, store
         self._queue = JobQueue(queue, max_recent)
-        self._fetching: set[int] = set()
-        self._is_stopping = False
+        self._ends = JobEnds(self._queue, store, metrics, on_done)
+        self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
+        self._runner = JobRunner(self._queue, self._ends, worker, store, self._executor, metrics, forget)
+        self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runner.preempt)
+        self._waits = threading.Semaphore(_MAX_WAITS)
+        # Held while a request looks for its job on disk and adds it, so that two with the same prompt get one job.
+        self._asking = threading.Lock()
         self._closed = False
-        self._ended_count = 0
-        self._is_pruning_due = False
-        self._thread = threading.Thread(target=self._run_loop, name="scheduler", daemon=True)
-        with self._changed:
-            for row in store.unfinished():
+        rows = store.unfinished()
+        with self._queue.changed:
+            for row in rows:
                 self._enqueue(row)
-        self._thread.start()
-        for _ in range(MAX_FETCHES):
-            threading.Thread(target=self._fetch_loop, name="fetch", daemon=True).start()
+        self._runner.start()
+        self._fetcher.start()
 
     # For requests
 
@@ -100,46 +82,61 @@ class Scheduler:
 
         Raises:
             Busy: too many jobs are waiting.
+            StoreError: the job cannot be saved.
         """
         name = _key_text(key)
-        with self._changed:
+        with self._asking:
+            job = self._join(name, digest) or self._find_or_add(name, digest, spec, batch, post)
+        self._ends.try_flush()  # of those that it replaces
+        return job
+
+    def _join(self, name: str, digest: str) -> Job | None:
+        """The unfinished job for a digest; None: there is none."""
+        with self._queue.changed:
             job = self._queue.recent(name, digest)
-            replaced = [other for other in self._queue.unfinished(name) if other is not job]
-            row = self._store.find(name, digest)
-            if job and job.state == "done" and row:
+            if job is None or job.has_ended:
+                return None
+            job.uncancel()
+            self._cancel_others(name, job)
+            return job
+
+    def _find_or_add(self, name: str, digest: str, spec: JobSpec, batch: bool, post: str | None) -> Job:
+        self._ends.flush()
+        row = self._store.find(name, digest)
+        if row and row.state == "done":
+            with self._queue.changed:
+                recent = self._queue.recent(name, digest)
+                job = recent if recent and recent.state == "done" else self._load(row)
                 self._queue.remember(job)
-            elif job and not job.has_ended:
-                job.uncancel()
-            elif row and row.state == "done":
-                job = self._load(row)
-                self._queue.remember(job)
-            else:
-                if (waiting := self._queue.overfull(batch, replaced)) is not None:
-                    raise Busy(f"{waiting} tracks are waiting for the device: try again in a little while")
-                if row:  # a job that was cancelled or failed continues where it stopped
-                    self._store.set_state(row.number, "queued")
-                    row = self._store.job(row.number)
-                job = self._enqueue(
-                    row or self._store.add(name, digest, spec, self._worker.model_version, batch=batch, post=post)
-                )
-            for other in replaced:
-                self._cancel(other)
+                self._cancel_others(name, job)
+                return job
+        with self._queue.changed:
+            self._check_room(batch, self._queue.unfinished(name))
+        if row:  # a job that was cancelled or failed continues where it stopped
+            self._store.requeue(row.number)
+            row = self._store.job(row.number)
+        row = row or self._store.add(name, digest, spec, self._worker.model_version, batch=batch, post=post)
+        with self._queue.changed:
+            job = self._enqueue(row)
+            self._cancel_others(name, job)
             return job
 
     def newest(self, key: Sequence[str]) -> Job | None:
         """The job that was last submitted under `key`."""
         name = _key_text(key)
-        with self._changed:
+        with self._queue.changed:
             job = self._queue.newest(name)
-            row = None if job else self._store.newest(name)
-            return self._load(row) if row else job
+        row = None if job else self._store.newest(name)
+        return self._load(row) if row else job
 
     def forget(self, key: Sequence[str]) -> None:
         """Let no request join the ended jobs under `key`."""
         name = _key_text(key)
-        with self._changed:
-            self._queue.forget(name)
+        with self._asking:
+            self._ends.flush()
             self._store.forget(name)
+            with self._queue.changed:
+                self._queue.forget(name)
 
     def wait(self, jobs: Iterable[Job], seconds: float) -> None:
         """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority.
@@ -162,233 +159,117 @@ class Scheduler:
             self._waits.release()
 
     def _change_waiters(self, jobs: Iterable[Job], change: int) -> None:
-        with self._changed:
+        with self._queue.changed:
             for job in jobs:
                 job.waiters += change
-            self._preempt()
+                self._queue.update_rank(job)
+            self._runner.preempt()
 
     def cancel(self, number: int) -> bool:
         """Stop a job; its results are kept. False: there is no such job."""
-        with self._changed:
+        with self._queue.changed:
             job = self._queue.find(number)
-            if job:
+            if job and not job.has_ended:
                 self._cancel(job)
-            return job is not None or self._store.job(number) is not None
+        self._ends.try_flush()
+        return job is not None or self._store.job(number) is not None
 
     def resume(self, number: int) -> bool:
-        """Continue a job that was cancelled or failed. False: there is no such job."""
-        with self._changed:
+        """Continue a job that was cancelled or failed. False: there is no such job.
+
+        Raises:
+            Busy: too many jobs are waiting.
+            StoreError: that the job waits cannot be saved.
+        """
+        with self._asking:
+            self._ends.flush()
             row = self._store.job(number)
             if row and row.state in ("cancelled", "failed"):
-                self._store.set_state(number, "queued")
-                self._enqueue(self._store.job(number) or row)
-            return row is not None
+                with self._queue.changed:
+                    self._check_room(row.batch)
+                self._store.requeue(number)
+                row = self._store.job(number) or row
+                with self._queue.changed:
+                    self._enqueue(row)
+        self._ends.try_flush()
+        return row is not None
 
     def jobs(self, limit: int) -> list[Job]:
         """The newest jobs, newest first."""
-        with self._changed:
-            return [self._queue.find(row.number) or self._load(row) for row in self._store.latest(limit)]
+        rows = self._store.latest(limit)
+        with self._queue.changed:
+            return [self._current(row) for row in rows]
 
-    def recent_jobs(self) -> tuple[list[Job], dict[int, int]]:
-        """The newest job of each key that is in memory, and how many jobs come before each waiting one, by number."""
-        with self._changed:
-            return self._queue.newest_jobs(), self._queue.positions()
+    def task_jobs(self, project: str, task: str) -> list[tuple[Job, int]]:
+        """The newest job of each key of a task, of those in memory, and how many jobs come before it."""
+        with self._queue.changed:
+            return [(job, self._queue.position(job)) for job in self._queue.task_jobs(project, task)]
 
     def job(self, number: int) -> Job | None:
         """One job."""
-        with self._changed:
-            row = self._store.job(number)
-            return self._queue.find(number) or (self._load(row) if row else None)
+        row = self._store.job(number)
+        with self._queue.changed:
+            return self._current(row) if row else None
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""
-        with self._changed:
-            return {"waiting": len(self._queue.waiting), "running": int(self._queue.running is not None)}
+        with self._queue.changed:
+            return {"waiting": self._queue.waiting_count, "running": int(self._queue.running is not None)}
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """Why nothing can be saved now, so that jobs pause; None: it can."""
+        return self._store.trouble or self._fetcher.trouble
 
     def close(self) -> None:
         """Save the running job, end the worker and close the store; unfinished jobs continue when it is next opened."""
-        with self._changed:
+        with self._queue.changed:
             self._closed = True
-            self._preempt()
-            self._changed.notify_all()
-        if self._worker.status == "ready":
-            self._thread.join(_CLOSE_SECONDS)
-        self._worker.close()
-        self._thread.join(_CLOSE_SECONDS / 8)
+            self._runner.close()
+            self._fetcher.close()
+            self._queue.changed.notify_all()
+        self._runner.join()
+        self._ends.try_flush()
         self._store.close()
 
-    # Called with `_changed` locked
+    # Called with `JobQueue.changed` locked
 
     def _load(self, row: JobRow) -> Job:
         return Job(row, self._executor.load)
+
+    def _current(self, row: JobRow) -> Job:
+        """The job of a row: the one in memory, unless the row knows more."""
+        job = self._queue.find(row.number)
+        return job if job and (not job.has_ended or row.state in UNFINISHED) else self._load(row)
+
+    def _check_room(self, batch: bool, replaced: Sequence[Job] = ()) -> None:
+        if (waiting := self._queue.overfull(batch, replaced)) is not None:
+            raise Busy(f"{waiting} tracks are waiting for the device: try again in a little while")
 
     def _enqueue(self, row: JobRow) -> Job:
         job = self._load(row)
         self._queue.remember(job)
         if row.model != self._worker.model_version:
-            self._end(job, "failed", BackendError("the job was started with another model: ask for it again"))
+            self._ends.end(job, "failed", BackendError("the job was started with another model: ask for it again"))
         else:
             job.enter_phase("waiting")
-            self._queue.waiting.append(job)
-            self._changed.notify_all()
+            self._queue.add(job)
+            self._queue.changed.notify_all()
         return job
+
+    def _cancel_others(self, name: str, job: Job) -> None:
+        for other in self._queue.unfinished(name):
+            if other is not job:
+                self._cancel(other)
 
     def _cancel(self, job: Job) -> None:
         job.cancel()
-        if job in self._queue.waiting:
-            self._queue.waiting.remove(job)
-            self._end(job, "cancelled")
-            self._changed.notify_all()
-        self._preempt()
-
-    def _preempt(self) -> None:
-        """Stop the running job if it was cancelled, another job has priority, or the scheduler closes."""
-        running = self._queue.running
-        if running is None or self._is_stopping:
-            return
-        if self._closed or running.is_cancelled or self._queue.is_overtaken(self._is_engine_down()):
-            self._is_stopping = True
-            self._worker.stop()
-
-    def _is_engine_down(self) -> bool:
-        return self._worker.status.startswith(FAILED_PREFIX)
-
-    def _next_to_run(self) -> Job | None:
-        return self._queue.next_to_run(self._is_engine_down())
-
-    def _end(self, job: Job, state: State, error: BackendError | None = None) -> None:
-        try:
-            self._store.set_state(job.number, state, str(error) if error else None)
-        except Exception as failure:  # a full disk: the job ends all the same, and runs again after a restart
-            log.error("the end of job %d could not be saved: %s", job.number, where(failure))
-        job.end(state, error)
-        self._metrics.ended.labels(state).inc()
-        for phase, seconds in job.phase_seconds.items():
-            self._metrics.phase_seconds.labels(phase).observe(seconds)
-        _log_end(job)
-        self._ended_count += 1
-        if self._ended_count % _PRUNE_EVERY == 0:
-            self._is_pruning_due = True
-
-    # Threads
-
-    def _fetch_loop(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._queue.next_to_fetch(self._fetching))
-                job = self._queue.next_to_fetch(self._fetching)
-                if self._closed or job is None:
-                    return
-                self._fetching.add(job.number)
-                job.enter_phase("fetching")
-            self._fetch_video(job)
-
-    def _fetch_video(self, job: Job) -> None:
-        error: BackendError | None = None
-        try:
-            path = self._fetch(job.row.spec, lambda: job.is_cancelled or self._closed)
-        except BackendError as raised:
-            error = raised
-        except Exception as raised:
-            log.error("a video could not be fetched: %s", where(raised))
-            error = MediaError("the video could not be fetched; see the server log")
-        with self._changed:
-            self._fetching.discard(job.number)
-            if self._closed or job not in self._queue.waiting:
-                return
-            if error:
-                self._queue.waiting.remove(job)
-                self._end(job, "failed", error)
-                return
-            job.enter_phase("waiting")
-            job.video_path = path
-            self._preempt()
-            self._changed.notify_all()
-
-    def _run_loop(self) -> None:
-        while True:
-            with self._changed:
-                self._queue.running = None
-                self._changed.wait_for(lambda: self._closed or self._next_to_run(), _IDLE_SECONDS)
-                job = self._next_to_run()
-                if self._closed:
-                    return
-            if job is None:
-                self._idle()
-                continue
-            with self._changed:
-                if self._closed or job not in self._queue.waiting:
-                    continue
-                self._queue.waiting.remove(job)
-                self._queue.running, self._is_stopping = job, False
-                self._worker.next_run()
-                job.state = "running"
-                self._changed.notify_all()  # the video of another batch job may be fetched
-            self._run(job)
-
-    def _idle(self) -> None:
-        """Restart a worker that has died, so that no request waits for the model to load; prune the store."""
-        try:
-            with suppress(SettingsError):  # /health reports it
-                self._worker.start()
-            if self._is_pruning_due:
-                self._is_pruning_due = False
-                self._store.prune()
-        except Exception as error:
-            log.error("the worker could not be started, or the store not pruned: %s", where(error))
-
-    def _run(self, job: Job) -> None:
-        """Run a job until it ends or is pre-empted, then end or queue it."""
-        state: State | None = None
-        error: BackendError | None = None
-        try:
-            state = "done" if self._executor.run(job) else "cancelled" if job.is_cancelled else None
-        except WorkerDied:
-            job.worker_deaths += 1
-            self._metrics.worker_deaths.inc(not self._closed)
-            if job.is_cancelled:
-                state = "cancelled"
-            elif job.worker_deaths >= _MAX_WORKER_DEATHS and not self._closed:
-                state, error = "failed", _deaths_error(job)
-        except BackendError as raised:
-            state, error = "failed", raised.with_traceback(None)  # its frames would keep the run's memory alive
-            if isinstance(raised, BadVideo) and job.video_path:
-                self._forget_file(job.video_path)
-        except Exception as raised:
-            log.error("a job failed: %s", where(raised))
-            state, error = "failed", BackendError("the job failed unexpectedly; see the server log")
-        with self._changed:
-            if state in (None, "cancelled"):  # it may have been cancelled or asked for again just now
-                state = "cancelled" if job.is_cancelled else None
-            if state:
-                self._executor.keep_results(job)
-                self._end(job, state, error)
-                job.resolved = None
-            elif not self._closed:
-                job.state = "queued"
-                job.enter_phase("waiting")
-                self._queue.waiting.append(job)
-        if state == "done":
-            self._on_done(job)
+        if self._queue.is_waiting(job):
+            self._queue.remove(job)
+            self._ends.end(job, "cancelled")
+            self._queue.changed.notify_all()
+        self._runner.preempt()
 
 
 def _key_text(key: Sequence[str]) -> str:
     return json.dumps(list(key))
-
-
-def _deaths_error(job: Job) -> BackendError:
-    frames = job.resolved.propagation.done if job.resolved else 0
-    return BackendError(
-        f"the engine process ended {_MAX_WORKER_DEATHS} times during this job, after {frames} frames; see the server "
-        "log. Its results so far are kept"
-    )
-
-
-def _log_end(job: Job) -> None:
-    spec, (done, total) = job.row.spec, job.progress()
-    spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phase_seconds.items() if seconds >= 0.05)
-    reason = f": {' '.join(str(job.error).split())}" if job.error else ""
-    log.info(
-        "job %d of task %s, %s: %s, %d of %d frames (%s)%s",
-        *(job.number, spec.task, spec.kind, job.state, done, total, spent or "no time spent", reason),
-    )

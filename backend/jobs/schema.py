@@ -1,20 +1,26 @@
 """The schema of the job database, a SQLite file.
 
-Version 1 (`PRAGMA user_version`; a newer file is refused, an older one is migrated when it is opened):
+Version 2 (`PRAGMA user_version`; a newer file is refused, an older one is migrated when it is opened):
 
 jobs      one row per job: key and digest, its spec as JSON (`recipe`), its state, progress and error
 videos    by address: the time of each picture, and the size; results can be read without the file
 blocks    the results of some frames of a job, in order: the tracks' rows as float32, masks as JSON if kept
-states    the engine's state at the end of a job's last block, from which another process continues
 points    whether a click was positive: Label Studio forgets it when a page is reloaded
 studios   by project: the address and the token that Label Studio sent; only the file's owner may read it
+
+The engines' states are files beside it (`state_files`); version 1 had them in a table.
 
 The write-ahead log makes every change atomic; `Store.copy` makes a consistent copy while others write.
 """
 
 import sqlite3
+from collections.abc import Callable
 
 from backend.errors import SettingsError
+from backend.jobs.schedule import Progress
+
+KeepState = Callable[[int, Progress, bytes], object]
+"""Keeps the state of a job at a place, which version 1 had in a table."""
 
 _MIGRATIONS = (
     """
@@ -39,6 +45,9 @@ _MIGRATIONS = (
         PRIMARY KEY (task, point)) WITHOUT ROWID;
     CREATE TABLE studios (project TEXT PRIMARY KEY, url TEXT NOT NULL, token TEXT NOT NULL);
     """,
+    """
+    DROP TABLE states;
+    """,
 )
 
 
@@ -57,13 +66,17 @@ def schema_version(database: sqlite3.Connection) -> int:
     return int(version)
 
 
-def migrate(database: sqlite3.Connection) -> None:
+def migrate(database: sqlite3.Connection, keep_state: KeepState) -> None:
     """Bring a file to the current schema, one transaction per version.
 
     Raises:
         SettingsError: its schema is newer than this version of the backend.
     """
     version = schema_version(database)
+    if version == 1:
+        states = database.execute("SELECT job, way, done, states.state FROM states JOIN jobs ON job = number")
+        for job, pass_index, done, state in states:
+            keep_state(job, Progress(pass_index, done), state)
     for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backend import __version__
-from backend.errors import BackendError
+from backend.errors import BackendError, one_line
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
@@ -56,6 +56,7 @@ class JobStatus:
             "model": worker.model_version,
             "status": worker.status,
             "memory": memory,
+            "trouble": one_line(trouble) if (trouble := self._scheduler.trouble) else None,
             **self._scheduler.counts(),
             "jobs": [self._describe(job) for job in self._scheduler.jobs(_MAX_JOBS)],
         }

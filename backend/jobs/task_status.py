@@ -1,8 +1,7 @@
 """What the backend does for one task, in a sentence: the live panel of the labelling page shows it."""
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +14,6 @@ from backend.recent_values import RecentValues
 
 _MAX_TASKS = 4096
 """How many tasks' requests are remembered."""
-_READ_SECONDS = 0.05
-"""How long one reading of the jobs serves all tasks."""
 _FETCH_GESTURES = {
     "box": "select its box and press t",
     "words": "press Enter in the line for words",
@@ -53,15 +50,11 @@ class _Answer:
 
 
 class TaskStatusReader:
-    """Describes tasks. Reading many tasks many times a second is cheap: the jobs are read once for all of them."""
+    """Describes tasks; reading one costs no more with thousands of jobs than with few."""
 
     def __init__(self, scheduler: Scheduler, worker: WorkerClient, clock: Callable[[], float] = time.time) -> None:
         self._scheduler, self._worker, self._clock = scheduler, worker, clock
         self._answers: RecentValues[_Answer] = RecentValues(_MAX_TASKS)
-        self._lock = threading.Lock()
-        self._read_at = -_READ_SECONDS
-        self._jobs: dict[TaskKey, list[Job]] = {}
-        self._positions: dict[int, int] = {}
 
     def record_answer(self, key: TaskKey, error: Exception | None = None) -> None:
         """Record that a request of this task was answered just now, or refused because of an error."""
@@ -69,12 +62,14 @@ class TaskStatusReader:
 
     def read(self, key: TaskKey) -> TaskStatus:
         """The status of a task."""
-        self._refresh()
-        jobs = self._jobs.get(key, [])
+        positions = dict(self._scheduler.task_jobs(*key))
+        jobs = [*positions]
         unfinished = [job for job in jobs if not job.has_ended]
         answer = self._answers.get(key)
+        if unfinished and (trouble := self._scheduler.trouble):
+            return TaskStatus(f"Paused: {one_line(trouble)}.", "failed")
         if unfinished:
-            return self._describe_unfinished(unfinished)
+            return _describe_unfinished(unfinished, positions)
         if answer and answer.error:
             return TaskStatus(f"Not done: {answer.error}", "failed")
         if jobs:
@@ -86,36 +81,26 @@ class TaskStatusReader:
             return TaskStatus(f"The model is not loaded: {status.removeprefix(FAILED_PREFIX)}", "failed")
         return TaskStatus(f"{self._worker.name} is {status}. You can ask already: it starts as soon as it is ready.")
 
-    def _refresh(self) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if now - self._read_at < _READ_SECONDS:
-                return
-            recent, self._positions = self._scheduler.recent_jobs()
-            jobs: dict[TaskKey, list[Job]] = {}
-            for job in recent:
-                jobs.setdefault((job.row.spec.project, job.row.spec.task), []).append(job)
-            self._jobs, self._read_at = jobs, now
 
-    def _describe_unfinished(self, jobs: Sequence[Job]) -> TaskStatus:
-        what = "1 object" if len(jobs) == 1 else f"{len(jobs)} objects"
-        if any(job.row.spec.phrases for job in jobs):
-            what = ", ".join(dict.fromkeys(phrase for job in jobs for phrase in job.row.spec.phrases))
-        running = next((job for job in jobs if job.state == "running"), None)
-        if running is None:
-            first = min(jobs, key=lambda job: self._positions.get(job.number, 0))
-            if first.phase == "fetching":
-                return TaskStatus(f"Fetching the video to track {what}.", "busy")
-            place = self._positions.get(first.number, 0)
-            ahead = f"{place} {'job' if place == 1 else 'jobs'} ahead" if place else "next in line"
-            return TaskStatus(f"Waiting to track {what}: {ahead}.", "busy")
-        done, total = (sum(counts) for counts in zip(*(job.progress() for job in jobs), strict=True))
-        if running.phase not in ("tracking", "hot start") or not total:
-            return TaskStatus(f"{running.phase.capitalize() or 'Starting'}, to track {what}.", "busy", 0.0)
-        seconds = estimate_seconds(jobs)
-        left = "" if seconds is None else f", {_format_seconds(seconds)} left"
-        text = f"Tracking {what}: {done} of {total} frames{left}."
-        return TaskStatus(text, "busy", done / total, running.number)
+def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> TaskStatus:
+    what = "1 object" if len(jobs) == 1 else f"{len(jobs)} objects"
+    if any(job.row.spec.phrases for job in jobs):
+        what = ", ".join(dict.fromkeys(phrase for job in jobs for phrase in job.row.spec.phrases))
+    running = next((job for job in jobs if job.state == "running"), None)
+    if running is None:
+        first = min(jobs, key=positions.__getitem__)
+        if first.phase == "fetching":
+            return TaskStatus(f"Fetching the video to track {what}.", "busy")
+        place = positions[first]
+        ahead = f"{place} {'job' if place == 1 else 'jobs'} ahead" if place else "next in line"
+        return TaskStatus(f"Waiting to track {what}: {ahead}.", "busy")
+    done, total = (sum(counts) for counts in zip(*(job.progress() for job in jobs), strict=True))
+    if running.phase not in ("tracking", "hot start") or not total:
+        return TaskStatus(f"{running.phase.capitalize() or 'Starting'}, to track {what}.", "busy", 0.0)
+    seconds = estimate_seconds(jobs)
+    left = "" if seconds is None else f", {_format_seconds(seconds)} left"
+    text = f"Tracking {what}: {done} of {total} frames{left}."
+    return TaskStatus(text, "busy", done / total, running.number)
 
 
 def _describe_ended(jobs: Sequence[Job], answer: _Answer | None) -> TaskStatus:

@@ -1,5 +1,6 @@
 """A cache of the files that tasks refer to. A file appears in it only when its download is complete."""
 
+import errno
 import hashlib
 import threading
 import time
@@ -13,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from backend.errors import MediaError
+from backend.errors import MediaError, StoreError
 from backend.labelstudio.auth import no_auth
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.task_data import CLOUD_SCHEMES
@@ -86,6 +87,8 @@ class MediaCache:
                 f"the video could not be fetched ({type(error).__name__}): check the task's url"
             ) from error
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreError("the disk of data_dir is full: free some space. Jobs continue then") from error
             raise MediaError(f"the video could not be saved ({error.strerror}): make room in data_dir") from error
         finally:
             part.unlink(missing_ok=True)

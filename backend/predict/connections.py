@@ -25,8 +25,8 @@ class Connections:
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Save the address and token of a project's Label Studio; without an address, do nothing."""
-        if hostname and self._store.connection(project) != (hostname, token):
-            self._store.put_connection(project, hostname, token)
+        if hostname and self._store.records.connection(project) != (hostname, token):
+            self._store.records.put_connection(project, hostname, token)
             self._clients.put(project, LabelStudioClient(hostname, token))
 
     def client(self, project: str) -> LabelStudioClient | None:
@@ -34,7 +34,7 @@ class Connections:
         if self.default_client:
             return self.default_client
         client = self._clients.get(project)
-        if client is None and (connection := self._store.connection(project)):
+        if client is None and (connection := self._store.records.connection(project)):
             client = LabelStudioClient(*connection)
             self._clients.put(project, client)
         return client

@@ -89,8 +89,8 @@ class ResponseCache:
         signed = []
         for click in clicks:
             if click.positive is not None:
-                self._store.put_click(task, click.id, click.positive)
-            sign = self._store.is_click_positive(task, click.id) if click.positive is None else click.positive
+                self._store.records.put_click(task, click.id, click.positive)
+            sign = self._store.records.is_click_positive(task, click.id) if click.positive is None else click.positive
             signed.append(replace(click, positive=page_signs.get(click.id, True) if sign is None else sign))
         return signed
 

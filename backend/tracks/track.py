@@ -1,7 +1,7 @@
 """The results of engines and the tracks made of them: plain values in pixels and source frames."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple, Self
 
@@ -93,6 +93,21 @@ class ResultBlock:
         }
         frames = range(results[0].frame, results[-1].frame + 1)
         return cls(frames, reverse, tracks, rows, phrases, {name: some for name, some in kept.items() if some})
+
+    def crop(self, frames: range) -> Self | None:
+        """The part on these frames; None: there is none."""
+        start, stop = max(self.frames.start, frames.start), min(self.frames.stop, frames.stop)
+        if start >= stop:
+            return None
+        if (start, stop) == (self.frames.start, self.frames.stop):
+            return self
+        rows = self.rows[:, start - self.frames.start : stop - self.frames.start]
+        masks = {
+            name: inside
+            for name, some in self.masks.items()
+            if (inside := {frame: mask for frame, mask in some.items() if start <= frame < stop})
+        }
+        return replace(self, frames=range(start, stop), rows=rows, masks=masks)
 
     def is_followed_by(self, other: "ResultBlock") -> bool:
         """Whether the next block has the same tracks, on the frames that follow."""

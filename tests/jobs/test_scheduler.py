@@ -1,7 +1,6 @@
 """The scheduler, with a stub engine in a thread; `test_kills.py` uses worker processes."""
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.errors import BackendError, BadVideo, Busy, MediaError, Unsupported
+from backend.errors import BackendError, BadVideo, Busy, MediaError, StateRefused, Unsupported
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
@@ -224,6 +223,24 @@ def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
     wait_for_end(scheduler, first)
 
 
+def test_resuming_obeys_the_queue(harness: Harness) -> None:
+    gate = Gate(30)
+    scheduler = harness.open(StubEngine(gate=gate), queue=2)
+    first, *others = [scheduler.submit([key], "1", box()) for key in "abc"]
+    until(lambda: first.state == "running")
+    for job in others:
+        scheduler.cancel(job.number)
+    for key in "de":
+        scheduler.submit([key], "1", box())
+    with pytest.raises(Busy, match="try again"):
+        scheduler.resume(others[0].number)
+    assert scheduler.job(others[0].number).state == "cancelled"
+    gate.open()
+    wait_for_end(scheduler, scheduler.newest(["e"]))
+    assert scheduler.resume(others[0].number)
+    wait_for_end(scheduler, scheduler.newest(["b"]))
+
+
 def test_accepted_jobs_continue_after_a_restart(harness: Harness) -> None:
     gate = Gate(40)
     scheduler = harness.open(StubEngine(gate=gate))
@@ -257,25 +274,51 @@ def test_a_job_of_another_model_fails(harness: Harness) -> None:
     assert other.frames == []
 
 
-def test_a_job_starts_over_if_the_engine_refuses_its_state(harness: Harness) -> None:
-    gate = Gate(40)
+class Refusing(StubEngine):
+    """Its sessions move boxes further, and it continues from no state."""
+
+    def __init__(self, error: BackendError) -> None:
+        super().__init__(step=3.0)
+        self.error: BackendError | None = error
+
+    def open(self, video, state=None):
+        if state is not None and self.error:
+            raise self.error
+        return super().open(video, state)
+
+
+def stopped_after(harness: Harness, frames: int) -> Job:
+    """A job that was cancelled after so many frames, at least."""
+    gate = Gate(frames)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
-    until(lambda: job.progress()[0] == 40)
+    until(lambda: job.progress()[0] == frames)
     scheduler.cancel(job.number)
     gate.open()
-    wait_for_end(scheduler, job, "cancelled")
+    return wait_for_end(scheduler, job, "cancelled")
 
-    class Changed(StubEngine):
-        def open(self, video, state=None):
-            if state is not None:
-                raise Unsupported("the saved state is of another version")
-            return super().open(video)
 
-    scheduler = harness.open(Changed())
-    assert left_sides(wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))) == [
-        64 + frame for frame in range(100)
-    ]
+def test_a_refused_state_costs_time_but_no_computed_frame(harness: Harness) -> None:
+    kept = stopped_after(harness, 40).progress()[0]
+    engine = Refusing(StateRefused("the saved state is of another version"))
+    scheduler = harness.open(engine)
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    assert left_sides(again) == [64 + frame * (1 if frame < kept else 3) for frame in range(100)]
+    assert engine.frames == list(range(100)), "it has seen all of the video"
+    harness.open(engine)
+    assert left_sides(harness.scheduler.job(again.number)) == left_sides(again), "so it is on disk"
+
+
+def test_no_memory_for_a_session_that_continues_deletes_nothing(harness: Harness) -> None:
+    kept = stopped_after(harness, 40).progress()[0]
+    engine = Refusing(Unsupported("the device has no memory left"))
+    scheduler = harness.open(engine)
+    failed = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()), "failed")
+    assert (str(failed.error), failed.progress()) == ("the device has no memory left", (kept, 100))
+    engine.error = None
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    assert engine.frames == list(range(kept, 100))
+    assert left_sides(again)[:kept] == [64 + frame for frame in range(kept)]
 
 
 def test_a_cancelled_job_is_listed_and_can_be_resumed(harness: Harness) -> None:
@@ -425,7 +468,7 @@ def test_old_jobs_are_dropped_from_memory_and_read_from_disk(harness: Harness) -
 
 
 def test_every_job_is_logged_in_one_line(harness: Harness, caplog) -> None:
-    with caplog.at_level(logging.INFO, "backend.jobs.scheduler"):
+    with caplog.at_level(logging.INFO, "backend.jobs.job_ends"):
         scheduler = harness.open()
         wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("job 1")]
@@ -438,22 +481,6 @@ def test_closing_ends_the_threads(harness: Harness) -> None:
     harness.close()
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
     assert not names & {"scheduler", "worker-reader"}
-
-
-def test_a_full_disk_does_not_stop_the_scheduler(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = harness.open()
-    real, full = harness.store.set_state, threading.Event()
-
-    def set_state(*arguments) -> None:
-        if not full.is_set():
-            full.set()
-            raise sqlite3.OperationalError("database or disk is full")
-        real(*arguments)
-
-    monkeypatch.setattr(harness.store, "set_state", set_state)
-    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
-    wait_for_end(scheduler, scheduler.submit(["b"], "1", box()))
-    assert full.is_set()
 
 
 def test_batch_downloads_do_not_block_other_jobs(harness: Harness) -> None:

@@ -1,5 +1,6 @@
 import sqlite3
 import threading
+import time
 from collections.abc import Container
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import SettingsError
+from backend.jobs.rows import State
 from backend.jobs.saved_masks import read_mask_blocks
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import FramePrompts, JobSpec
@@ -34,6 +36,10 @@ def add_job(store: Store, digest: str = "d", **changes) -> int:
     return store.add("k", digest, SPEC, "stub-1", **{"batch": False, "post": None, **changes}).number
 
 
+def end_job(store: Store, number: int, state: State = "done") -> None:
+    store.set_ended([(number, state, None, time.time())])
+
+
 def blocks(frames: range, reverse: bool = False, masks: bool = False) -> list[ResultBlock]:
     order = reversed(frames) if reverse else frames
     mask = Rle.from_mask(np.eye(3, dtype=bool)) if masks else None
@@ -53,8 +59,8 @@ def test_a_job_and_its_results_survive_a_restart(path: Path) -> None:
     store = open_store(path)
     number = add_job(store)
     saved = [(0, one) for one in (*blocks(range(5), masks=True), *blocks(range(5, 9), masks=True))]
-    store.save(number, ["x"], saved, Progress(0, 9), (9, 100, 2), b"state")
-    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Progress(1, 3), (12, 100, 2), b"later")
+    store.save(number, ["x"], saved, Progress(0, 9), (9, 100, 2))
+    store.save(number, ["x"], [(1, *blocks(range(3, 6), reverse=True))], Progress(1, 3), (12, 100, 2))
     store.close()
     store = open_store(path)
     (row,) = store.unfinished()
@@ -65,16 +71,6 @@ def test_a_job_and_its_results_survive_a_restart(path: Path) -> None:
     assert (index, last_index) == (0, 1)
     assert equal_blocks(first, *blocks(range(9), masks=True)), "joined, and as it was"
     assert equal_blocks(last, *blocks(range(3, 6), reverse=True))
-    assert store.state(number) == b"later"
-    store.close()
-
-
-def test_the_state_of_an_earlier_frame_is_deleted(path: Path) -> None:
-    store = open_store(path)
-    number = add_job(store)
-    store.save(number, [], [], Progress(0, 1), (1, 2, 1), b"state")
-    store.save(number, [], [], Progress(0, 2), (2, 2, 1), None)
-    assert store.state(number) is None
     store.close()
 
 
@@ -97,8 +93,8 @@ def test_blocks_hold_the_results_they_are_built_from(parts: list[tuple[bool, int
 def test_job_states_and_which_jobs_can_be_joined(path: Path) -> None:
     store = open_store(path)
     first, second = add_job(store, "1"), add_job(store, "2", post="{}")
-    store.set_state(first, "cancelled")
-    store.set_state(second, "done")
+    end_job(store, first, "cancelled")
+    end_job(store, second)
     assert store.unfinished() == []
     assert [one.number for one in store.unposted()] == [second]
     store.set_posted(second)
@@ -116,9 +112,9 @@ def test_pruning_deletes_old_jobs_and_keeps_unfinished_ones(path: Path) -> None:
     running, *ended = [add_job(store, str(number)) for number in range(40)]
     rows = np.random.default_rng(1).random((1, 2000, 5), np.float32)
     for number in (running, *ended):
-        store.save(number, [], [(0, ResultBlock(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1), b"")
+        store.save(number, [], [(0, ResultBlock(range(2000), False, ("a",), rows))], Progress(0, 2000), (1, 1, 1))
     for number in ended:
-        store.set_state(number, "done")
+        end_job(store, number)
     store.close()
     store = open_store(path, most_bytes=900_000)
     left = [one.number for one in store.latest(99)]
@@ -128,20 +124,20 @@ def test_pruning_deletes_old_jobs_and_keeps_unfinished_ones(path: Path) -> None:
     store.close()
     store = open_store(path, most_days=0)
     assert [one.number for one in store.latest(99)] == [running]
-    assert store.video("/clip.mp4") is None
+    assert store.records.video("/clip.mp4") is None
     store.close()
 
 
 def test_videos_clicks_and_connections(path: Path) -> None:
     store = open_store(path)
-    store.put_video("/a\ud800", VideoInfo.evenly_spaced(9, 25, (64, 48)))
-    video = store.video("/a\ud800")
+    store.records.put_video("/a\ud800", VideoInfo.evenly_spaced(9, 25, (64, 48)))
+    video = store.records.video("/a\ud800")
     assert (video.end, video.size) == (0.36, (64, 48))
     assert np.array_equal(video.times, np.arange(9) / 25)
-    store.put_click("7", "p", False)
-    assert (store.is_click_positive("7", "p"), store.is_click_positive("8", "p")) == (False, None)
-    store.put_connection("3", "http://studio", "t0ken")
-    assert (store.connection("3"), store.connection("4")) == (("http://studio", "t0ken"), None)
+    store.records.put_click("7", "p", False)
+    assert (store.records.is_click_positive("7", "p"), store.records.is_click_positive("8", "p")) == (False, None)
+    store.records.put_connection("3", "http://studio", "t0ken")
+    assert (store.records.connection("3"), store.records.connection("4")) == (("http://studio", "t0ken"), None)
     assert path.stat().st_mode & 0o77 == 0, "tokens are nobody else's to read"
     store.close()
 
@@ -153,9 +149,7 @@ def test_a_copy_is_consistent_while_others_write(path: Path, tmp_path: Path) -> 
     def write() -> None:
         at = 0
         while not stop.is_set():
-            store.save(
-                number, [], [(0, *blocks(range(at, at + 10)))], Progress(0, at + 10), (at + 10, 10**6, 1), b"s" * 1000
-            )
+            store.save(number, [], [(0, *blocks(range(at, at + 10)))], Progress(0, at + 10), (at + 10, 10**6, 1))
             at += 10
 
     thread = threading.Thread(target=write)
@@ -198,9 +192,9 @@ def test_masks_are_read_while_a_server_writes(path: Path) -> None:
     (shown,) = blocks(range(4), masks=True)
     (later,) = blocks(range(4, 6), reverse=True, masks=True)
     for number in (first, other, last):
-        store.save(number, [], [(0, shown)], Progress(0, 4), (4, 9, 2), None)
-    store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Progress(2, 3), (9, 9, 2), None)
-    store.save(plain, [], [(0, *blocks(range(4)))], Progress(0, 4), (4, 9, 2), None)
+        store.save(number, [], [(0, shown)], Progress(0, 4), (4, 9, 2))
+    store.save(first, [], [(1, later), (2, *blocks(range(6, 9)))], Progress(2, 3), (9, 9, 2))
+    store.save(plain, [], [(0, *blocks(range(4)))], Progress(0, 4), (4, 9, 2))
     found = mask_blocks(path)
     assert [(job, index) for job, index, _ in found] == [(first, 0), (first, 1), (other, 0), (last, 0)]
     expected = (shown, later, shown, shown)
@@ -210,7 +204,7 @@ def test_masks_are_read_while_a_server_writes(path: Path) -> None:
         (job, index, one.frames) for job, index, one in found
     ]
     assert [job for job, _, block in boxes if block.masks] == [other]
-    store.save(last, [], [(1, later)], Progress(1, 2), (6, 9, 2), None)
+    store.save(last, [], [(1, later)], Progress(1, 2), (6, 9, 2))
     assert len(mask_blocks(path)) == 5, "nothing was in the index of the server's next word"
     store.close()
     assert len(mask_blocks(path)) == 5, "nor does anybody have to be at work"
@@ -219,7 +213,7 @@ def test_masks_are_read_while_a_server_writes(path: Path) -> None:
 def test_masks_are_of_one_task_and_project(path: Path) -> None:
     store = open_store(path)
     number = add_job(store)
-    store.save(number, [], [(0, *blocks(range(4), masks=True))], Progress(0, 4), (4, 9, 2), None)
+    store.save(number, [], [(0, *blocks(range(4), masks=True))], Progress(0, 4), (4, 9, 2))
     store.close()
     assert len(mask_blocks(path)) == 1
     for job_of in (("8", "3", "/clip.mp4"), ("7", "4", "/clip.mp4"), ("7", "3", "/other.mp4"), ("7", "3", "\ud800")):

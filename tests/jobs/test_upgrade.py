@@ -44,4 +44,7 @@ def test_an_old_database_opens_and_its_jobs_are_continued(make_service, tmp_path
     boxes, _ = service.scheduler.job(3).resolved.propagation.tracks()["object"].at(np.arange(100))
     assert boxes[:, 0].tolist() == [64 + frame for frame in range(100)]
     store = service.store
-    assert (store.is_click_positive("7", "p"), store.connection("3")) == (False, ("http://studio.example", "t0ken"))
+    assert (store.records.is_click_positive("7", "p"), store.records.connection("3")) == (
+        False,
+        ("http://studio.example", "t0ken"),
+    )

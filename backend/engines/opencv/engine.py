@@ -12,7 +12,7 @@ from backend.engines import validation
 from backend.engines.base import read_process_memory
 from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask
 from backend.engines.opencv.csrt import Anchor, BoxTracker
-from backend.errors import BadRequest, Unsupported
+from backend.errors import BadRequest, StateRefused, Unsupported
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
@@ -181,7 +181,7 @@ class OpenCVSession:
                     anchor = Anchor(carry["frame"], Box(*carry["box"]), looks[tuple(carry["recent"])], carry["lost"])
                     self._trackers[reverse][track] = BoxTracker(anchor, carry["at"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise Unsupported(
+            raise StateRefused(
                 f"the saved state is not of {OpenCVEngine.name} {OpenCVEngine.version}: run the track again"
             ) from error
 
@@ -212,7 +212,7 @@ class OpenCVEngine:
         """Start on a video, or continue from a saved state.
 
         Raises:
-            Unsupported: the state is of another engine or version.
+            StateRefused: the state is of another engine or version.
         """
         return OpenCVSession(video, state)
 

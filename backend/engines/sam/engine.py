@@ -87,7 +87,7 @@ class SamEngine(ABC):
 
         Raises:
             SettingsError: the model could not be loaded.
-            Unsupported: the state is of another video, or of other weights.
+            StateRefused: the state is of another video, or of other weights.
         """
         return SamSession(self.model, video, state)
 

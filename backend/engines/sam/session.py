@@ -14,7 +14,7 @@ from backend.engines.sam.model import SamModel
 from backend.engines.sam.object_tracker import ObjectTracker
 from backend.engines.sam.session_state import DirectionState, TrackedObject
 from backend.engines.sam.thresholds import Thresholds
-from backend.errors import BadRequest, Unsupported
+from backend.errors import BadRequest, StateRefused
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult
 from backend.video import Picture, Video
@@ -115,7 +115,7 @@ class SamSession:
             }
             self._restore_directions(saved["ways"])
         except (LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise Unsupported("the saved state is of another video or other weights: run the track again") from error
+            raise StateRefused("the saved state is of another video or other weights: run the track again") from error
 
     def _identity(self) -> list[Any]:
         return [self._model.fingerprint, len(self._video), self._video.width, self._video.height]

@@ -216,7 +216,8 @@ function showModel(board) {
   $("#model").dataset.status = status;
   put("#model .status", status);
   put("#model .name", board.model.startsWith(board.engine) ? board.model : `${board.engine} · ${board.model}`);
-  say("failed", sentence ? `The model could not be loaded: ${sentence}` : "");
+  const trouble = board.trouble ? `Jobs pause: ${board.trouble}.` : "";
+  say("failed", sentence ? `The model could not be loaded: ${sentence}` : trouble);
   put("#version", `sam3-backend ${board.version}`);
   $("#memory").hidden = !board.memory?.total;
   if (!board.memory?.total) return;

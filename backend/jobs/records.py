@@ -1,0 +1,57 @@
+"""What is known of videos, clicks and projects: small facts that are kept in the job database."""
+
+import time
+import zlib
+
+import numpy as np
+
+from backend.jobs.database import Database
+from backend.jobs.schema import sql_text
+from backend.video import VideoInfo
+
+
+class Records:
+    """Reads and saves them; safe between threads. Every method may raise StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put_video(self, url: str, video: VideoInfo) -> None:
+        """Save what is known of a video."""
+        times = zlib.compress(video.times.tobytes(), 1)
+        values = (sql_text(url), times, video.end, *video.size)
+        with self._database.transaction() as database:
+            database.execute("INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)", values)
+
+    def video(self, url: str) -> VideoInfo | None:
+        """What is known of a video."""
+        row = self._database.fetch_one("SELECT times, ends, width, height FROM videos WHERE url = ?", sql_text(url))
+        if row is None:
+            return None
+        packed, end, width, height = row
+        times = np.frombuffer(zlib.decompress(packed))
+        # The container's own duration and rate are not stored; jobs do not need them.
+        return VideoInfo(times, end, end, len(times) / (end - float(times[0])), (width, height))
+
+    def put_click(self, task: str, point: str, positive: bool) -> None:
+        """Save whether a click is positive."""
+        values = (sql_text(task), sql_text(point), positive, time.time())
+        with self._database.transaction() as database:
+            database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", values)
+
+    def is_click_positive(self, task: str, point: str) -> bool | None:
+        """Whether a click is positive; None: it was never saved."""
+        sql = "SELECT positive FROM points WHERE task = ? AND point = ?"
+        row = self._database.fetch_one(sql, sql_text(task), sql_text(point))
+        return None if row is None else bool(row[0])
+
+    def put_connection(self, project: str, url: str, token: str) -> None:
+        """Save the address and the token of a project's Label Studio."""
+        values = (sql_text(project), sql_text(url), sql_text(token))
+        with self._database.transaction() as database:
+            database.execute("INSERT OR REPLACE INTO studios VALUES (?, ?, ?)", values)
+
+    def connection(self, project: str) -> tuple[str, str] | None:
+        """The address and the token of a project's Label Studio."""
+        row = self._database.fetch_one("SELECT url, token FROM studios WHERE project = ?", sql_text(project))
+        return row and (str(row[0]), str(row[1]))
