@@ -56,13 +56,15 @@ class StudioError(BackendError):
 
     Attributes:
         is_final: trying again would not help.
+        response: the text of Label Studio's response, to find the cause in; not for clients.
     """
 
     status = 502
 
-    def __init__(self, message: str, is_final: bool = False) -> None:
+    def __init__(self, message: str, is_final: bool = False, response: str = "") -> None:
         super().__init__(message)
         self.is_final = is_final
+        self.response = response
 
 
 class SettingsError(BackendError):

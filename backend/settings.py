@@ -10,7 +10,7 @@ from backend.errors import SettingsError
 from backend.tracks.prompts import Direction
 
 SECRETS = frozenset({"label_studio_api_key", "basic_auth_pass"})
-PLACES = frozenset({"data_dir", "model_dir", "bpe_path"})
+PLACES = frozenset({"data_dir", "model_dir", "bpe_path", "ca_bundle"})
 """Settings with paths of this machine: they are never shown."""
 
 
@@ -145,6 +145,10 @@ class Settings:
     label_studio_api_key: Annotated[
         str,
         "a personal or legacy token, sent to that address only; also as `LABEL_STUDIO_API_KEY`",
+    ] = ""
+    ca_bundle: Annotated[
+        str,
+        "PEM file with certificates of your own authority, trusted beside the public ones for every https address",
     ] = ""
     basic_auth_user: Annotated[str, "user name that clients must send; also as `BASIC_AUTH_USER`"] = ""
     basic_auth_pass: Annotated[str, "password of that user; also as `BASIC_AUTH_PASS`"] = ""

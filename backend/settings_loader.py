@@ -3,11 +3,13 @@
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import certifi
 import yaml
 
 from backend.errors import SettingsError
@@ -67,14 +69,36 @@ def read_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         flags: values of command-line options by key; None: the option was not given.
 
     Raises:
-        SettingsError: a key is unknown, a value is invalid, or the file cannot be read.
+        SettingsError: a key is unknown, a value is invalid, or a file cannot be read.
     """
     sources = [_file(config), _environment(), {key: value for key, value in (flags or {}).items() if value is not None}]
     merged: dict[str, Any] = {}
     for source in sources:
         merged = _merged(merged, _translated(source))
     loaded: Settings = _applied(Settings(), merged)
+    if loaded.ca_bundle:
+        _trust(Path(loaded.ca_bundle).expanduser(), loaded.data_dir.expanduser())
     return loaded
+
+
+def _trust(bundle: Path, data_dir: Path) -> None:
+    """Make all libraries of this process, and its worker, trust these certificates beside the public ones.
+
+    Raises:
+        SettingsError: the file has no certificates in PEM format.
+    """
+    try:
+        ssl.create_default_context(cafile=str(bundle))
+        own = bundle.read_text(encoding="ascii")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        combined = data_dir / "ca-bundle.pem"
+        combined.write_text(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{own}", encoding="utf-8")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise SettingsError(
+            f"ca_bundle cannot be used ({type(error).__name__}): give a PEM file with your authority's certificate"
+        ) from error
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):  # requests; httpx, which loads weights
+        os.environ[name] = str(combined)
 
 
 def _file(config: Path | None) -> Mapping[str, Any]:

@@ -103,7 +103,7 @@ def run(
     Raises:
         BackendError: Label Studio does not answer, or the engine cannot run.
     """
-    client = LabelStudioClient.from_settings(settings)
+    client = LabelStudioClient.connect(settings)
     xml = str(client.project(project).get("label_config") or "")
     chosen = [task for task in client.tasks(project, view) if not tasks or task["id"] in tasks]
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):

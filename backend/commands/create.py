@@ -71,7 +71,7 @@ def run(
     Raises:
         BackendError: Label Studio does not answer or cannot reach the backend, or the label config is not supported.
     """
-    client, xml = LabelStudioClient.from_settings(settings), _read_config(config)
+    client, xml = LabelStudioClient.connect(settings), _read_config(config)
     project = next((known["id"] for known in client.projects() if known.get("title") == title), None)
     if project is None:
         project = client.add_project(title, xml)

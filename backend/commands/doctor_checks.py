@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from importlib.metadata import packages_distributions
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.client import fetch_backend_health
+from backend.labelstudio.connection_errors import is_loopback, is_private
 from backend.labelstudio.label_config import NUMBERS, VideoTag
 from backend.labelstudio.task_data import read_field
 from backend.settings import Settings
@@ -88,8 +88,8 @@ def check_connection(model: Mapping[str, Any], project: int, settings: Settings,
     if not model.get("is_interactive"):
         raise StudioError(f"prompts are not sent to {url}: {edit} → turn on Interactive preannotations")
     text = f"Label Studio reaches {url} and sends prompts to it"
-    host, is_local = parts.hostname or "", _is_local(urlsplit(studio_url).hostname or "")
-    if not (is_local and (_is_local(host) or host == settings.host)):
+    host, is_local = parts.hostname or "", is_loopback(urlsplit(studio_url).hostname or "")
+    if not (is_local and (is_loopback(host) or host == settings.host)):
         return f"{text}; doctor cannot tell whether it is this server", OK
     if (parts.port or 80) != settings.port:
         return f"{text}; but this server's port is {settings.port}: is the address right?", WARN
@@ -105,7 +105,7 @@ def _unreachable_reason(model: Mapping[str, Any], url: str, edit: str, settings:
     if settings.basic_auth_user and model.get("auth_method") != "BASIC_AUTH":
         return f"{text}, which needs a user and a password: {edit} → Basic Authentication"
     fix = "use an address that Label Studio's machine can reach"
-    if _is_private(urlsplit(url).hostname or ""):
+    if is_private(urlsplit(url).hostname or ""):
         fix = f"start Label Studio with ML_BLOCK_LOCAL_IP=false, because the address is private, or {fix}"
     return f"{text}, which answers here: {fix}"
 
@@ -117,19 +117,6 @@ def no_model_error(project: int) -> StudioError:
 
 def _model_page(project: int) -> str:
     return f"Project {project} → Settings → Model"
-
-
-def _is_local(host: str) -> bool:
-    """Whether the host is this machine."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _is_private(host: str) -> bool:
-    """Whether Label Studio treats the host as private; a name with dots is assumed to be public."""
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return "." not in host
 
 
 def prepare_command(task: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def run(settings: Settings, options: ImportOptions, project: int, say: Callable[
     Raises:
         BackendError: the file cannot be read, or Label Studio does not answer.
     """
-    client = LabelStudioClient.from_settings(settings)
+    client = LabelStudioClient.connect(settings)
     videos = READERS[options.format](options.path, say)
     if options.task is not None and len(videos) > 1:
         names = ", ".join(video.name for video in videos[:5])

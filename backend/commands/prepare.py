@@ -78,7 +78,7 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
     Raises:
         BackendError: Label Studio does not answer, or the project's label config is not supported.
     """
-    client = LabelStudioClient.from_settings(settings)
+    client = LabelStudioClient.connect(settings)
     config = parse_label_config(str(client.project(project).get("label_config") or ""))
     for note in config.notes:
         say(note)

@@ -4,6 +4,7 @@ import argparse
 import logging
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -12,10 +13,12 @@ from waitress.server import create_server
 from backend import __version__
 from backend.commands.arguments import Subparsers, add_command, add_model_options, add_settings_options, load_settings
 from backend.engines.base import FAILED_PREFIX, watch_status
+from backend.errors import BackendError
 from backend.http.app import create_app
 from backend.http.detached_responses import enable_detached_responses
 from backend.http.streams import Streams
 from backend.jobs.worker_client import WorkerClient
+from backend.labelstudio.client import LabelStudioClient
 from backend.service import Service
 from backend.settings import Settings
 
@@ -24,6 +27,8 @@ _THREADS = 96
 _CONNECTIONS = 1000
 _POLL_SECONDS = 0.5
 """Interval at which the status of a loading model is checked."""
+_RETRY_SECONDS = 60.0
+"""Interval at which a Label Studio that does not answer is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,9 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     service = Service(settings, worker)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
+    if settings.label_studio_url:
+        client = LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key)
+        threading.Thread(target=log_connection, args=(client,), name="connection", daemon=True).start()
     streams, sockets = Streams(), dict[int, Any]()
     server = create_server(
         create_app(service, streams),
@@ -122,3 +130,20 @@ def log_status(service: Service, seconds: float = _POLL_SECONDS) -> None:
     for status in watch_status(service, seconds):
         level = logging.ERROR if status.startswith(FAILED_PREFIX) else logging.INFO
         log.log(level, "%s: %s", service.model_version, status)
+
+
+def log_connection(client: LabelStudioClient, seconds: float = _RETRY_SECONDS) -> None:
+    """Log why Label Studio does not answer or accept the key, each reason once, until it does."""
+    logged = ""
+    while True:
+        try:
+            release = client.release()
+            client.check_key()
+        except BackendError as error:
+            if str(error) != logged:
+                log.warning("%s; trying again every %.0f s", error, seconds)
+                logged = str(error)
+            time.sleep(seconds)
+        else:
+            log.info("Label Studio %s answers and accepts the key", release)
+            return

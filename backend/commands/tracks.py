@@ -142,7 +142,7 @@ def run(
         BackendError: the action failed and nothing was changed.
     """
     _check_options(options)
-    client = LabelStudioClient.from_settings(settings) if options.file is None else None
+    client = LabelStudioClient.connect(settings) if options.file is None else None
     source = LabelStudioTask(client, options.task or 0) if client else FileTask(options.file or Path(), options.task)
     editor = Editor(source, settings.data_dir.expanduser() / "versions")
     state = editor.read()

@@ -67,7 +67,7 @@ class TrackSource:
         Raises:
             BackendError: Label Studio does not answer, or no task has an annotation.
         """
-        client = LabelStudioClient.from_settings(settings)
+        client = LabelStudioClient.connect(settings)
         config = parse_label_config(str(client.project(project).get("label_config") or ""))
         # With a feature flag of Label Studio 1.23, the list of tasks has annotations without their results.
         tasks = [task if _is_complete(task) else client.task(task["id"]) for task in client.tasks(project)]

@@ -11,14 +11,13 @@ from urllib3.exceptions import HTTPError
 
 from backend.errors import SettingsError, StudioError
 from backend.labelstudio.auth import TokenAuth, no_auth
+from backend.labelstudio.connection_errors import explain_failure, explain_refused_backend, explain_response, origin
 from backend.settings import Settings
 
-REACHED = (
-    "start the backend, give an address that Label Studio's machine reaches, and for a private one start Label Studio "
-    "with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
-)
-"""How to make Label Studio reach its backend."""
 _REFUSED = "Label Studio refused the key: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
+_SILENT = "Label Studio does not answer: check that it is running; sam3-backend doctor names the cause"
+"""Says no more, because others than this machine's user may have chosen the address."""
+_FORBIDDEN = "Label Studio answers 403: the key's user may not do this, or a proxy in front refuses it"
 _LEGACY = (
     "Label Studio has legacy tokens disabled: set LABEL_STUDIO_API_KEY to a personal access token, or enable them "
     "under Organization → API Tokens Settings"
@@ -69,32 +68,41 @@ class LabelStudioClient:
         self.auth = TokenAuth(self.url, token)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """A client for the address and key in the settings.
+    def connect(cls, settings: Settings) -> Self:
+        """A client for the address and key in the settings, once Label Studio has answered there.
 
         Raises:
             SettingsError: the settings have no address.
+            StudioError: Label Studio does not answer; the message names the cause.
         """
         if not settings.label_studio_url:
             raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        return cls(settings.label_studio_url, settings.label_studio_api_key)
+        client = cls(settings.label_studio_url, settings.label_studio_api_key)
+        client.release()
+        return client
 
     def release(self) -> str:
         """Label Studio's version, requested without the token.
 
         Raises:
-            StudioError: nothing answers at the address, or it is not Label Studio.
+            StudioError: nothing answers at the address, or it is not Label Studio; the message names the cause.
         """
         try:
             response = requests.get(f"{self.url}/api/version/", auth=no_auth, timeout=_TIMEOUT, allow_redirects=False)
+        except (requests.RequestException, HTTPError) as error:
+            raise StudioError(explain_failure(self.url, error)) from error
+        if reason := explain_response(self.url, response):
+            raise StudioError(reason)
+        if response.status_code in (401, 403):
+            raise StudioError(
+                f"{origin(self.url)} answers {response.status_code} without Label Studio's own check: a proxy in front "
+                "asks for a password: give label_studio_url an address behind it"
+            )
+        try:
             return str(response.json()["release"])
         except (ValueError, KeyError, TypeError) as error:
             raise StudioError(
-                "this is not Label Studio: set label_studio_url to its address, such as http://localhost:8080"
-            ) from error
-        except requests.RequestException as error:
-            raise StudioError(
-                f"Label Studio does not answer ({type(error).__name__}): start it, or correct label_studio_url"
+                f"{self.url} is not Label Studio: set label_studio_url to its address, such as http://localhost:8080"
             ) from error
 
     def check_key(self) -> None:
@@ -133,7 +141,7 @@ class LabelStudioClient:
             self._call("POST", "/api/ml", json=body)
         except StudioError as error:
             self.check_key()  # Label Studio responds the same way to a bad address and to a bad key
-            raise StudioError(f"Label Studio does not reach {url}, or refuses it: {REACHED}", is_final=True) from error
+            raise StudioError(explain_refused_backend(url, error.response), is_final=True) from error
 
     def projects(self) -> Iterator[dict[str, Any]]:
         """All projects that the key has access to."""
@@ -248,20 +256,21 @@ class LabelStudioClient:
                 method, self.url + path, auth=self.auth, timeout=timeout, allow_redirects=False, **options
             )
         except (requests.RequestException, HTTPError) as error:
-            raise StudioError(
-                f"Label Studio does not answer ({type(error).__name__}): check that it is running"
-            ) from error
+            raise StudioError(_SILENT) from error
         except ValueError:  # requests puts the invalid header, and with it the token, into this error
             raise StudioError(
                 "the key contains invalid characters: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
             ) from None
-        if response.status_code in (401, 403):
+        if response.status_code == 401:
             raise StudioError(_LEGACY if "legacy token" in response.text else _REFUSED)
+        if response.status_code == 403:
+            raise StudioError(_FORBIDDEN, response=response.text)
         if response.status_code == 404:
             raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number", is_final=True)
         if not response.ok or response.is_redirect:
             is_final = response.status_code in range(400, 500) and response.status_code not in (408, 429)
-            raise StudioError(f"Label Studio answers {response.status_code} to {method} {path}", is_final)
+            message = f"Label Studio answers {response.status_code} to {method} {path}"
+            raise StudioError(message, is_final, response.text)
         try:
             return response.json() if response.content else None
         except ValueError as error:

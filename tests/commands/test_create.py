@@ -92,13 +92,19 @@ def test_label_studio_is_told_what_the_backend_wants_to_be_sent(studio: Studio, 
     assert [connected[key] for key in sent] == ["BASIC_AUTH", "studio", "p4ss"]
 
 
-@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (400, "{}", f"does not reach {BACKEND}: start the backend"),
+        (403, '{"detail": "URL resolves to a reserved network address (block: 127.0.0.0/8)"}', "guard refuses"),
+    ],
+)
 def test_a_backend_that_label_studio_refuses_is_no_matter_of_the_key(
-    studio: Studio, create: Creating, status: int
+    studio: Studio, create: Creating, status: int, body: str, told: str
 ) -> None:
     studio.places["/api/current-user/whoami"] = (200, b"{}")
-    studio.failing = lambda: ("{}", status) if (request.method, request.path) == ("POST", "/api/ml") else None
-    with pytest.raises(StudioError, match=f"does not reach {BACKEND}, or refuses it: start the backend"):
+    studio.failing = lambda: (body, status) if (request.method, request.path) == ("POST", "/api/ml") else None
+    with pytest.raises(StudioError, match=told):
         create()
 
 

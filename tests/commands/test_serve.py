@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from backend.cli import main
-from backend.commands.serve import log_status
+from backend.commands.serve import log_connection, log_status
+from backend.errors import StudioError
 from backend.settings import Settings
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
@@ -118,3 +119,25 @@ def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[
     records = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert records[-1] == last
     assert [message for _, message in records] == [f"stub-1: {status}" for status in dict.fromkeys(told)]
+
+
+class Starting:
+    """A Label Studio that fails with each of these reasons, then answers."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons = [*reasons]
+
+    def release(self) -> str:
+        if self.reasons:
+            raise StudioError(self.reasons.pop(0))
+        return "1.23.2"
+
+    def check_key(self) -> None:
+        pass
+
+
+def test_the_log_tells_once_why_label_studio_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_connection(Starting("start it", "start it", "set the key"), seconds=0)
+    told = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert told == ["start it", "set the key", "Label Studio 1.23.2 answers and accepts the key"]

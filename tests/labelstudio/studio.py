@@ -224,6 +224,8 @@ class Studio:
         return app
 
     def _look(self) -> ResponseReturnValue | None:
+        if request.path == "/api/version/":  # without a key, and not noted: every command asks it first
+            return jsonify({"release": "1.23.2"})
         self.seen.append((request.method, request.path, request.args.to_dict()))
         answer = self.failing()
         if answer is not None:
