@@ -76,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--format",
         required=True,
         choices=(*NAMES, *DATASETS),
-        help="mot, mots, davis and datasets write a folder, the others a file; mots and davis need masks",
+        help="mot, mots, davis, cvat and datasets write a folder, the others a file; mots and davis need masks",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file, or a new folder")
     parser.add_argument("--dense", action="store_true", help="write every frame in csv and labelstudio, too")

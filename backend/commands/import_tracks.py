@@ -59,7 +59,7 @@ def add_parser(subparsers: Subparsers) -> None:
             "sam3-backend project import tracks.json --project 1 --format coco-vid",
         ),
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="gt.txt, a folder of sequences, or a COCO-VID file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file or folder of this format")
     parser.add_argument("--project", type=int, required=True, metavar="N", help="number of the project")
     parser.add_argument("--task", type=int, metavar="N", help="number of the task; the file must have one video")
     parser.add_argument("--format", required=True, choices=tuple(READERS), help="format of the file")

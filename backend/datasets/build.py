@@ -1,6 +1,7 @@
 """Builds a dataset: cuts pictures, several videos at a time, and hands the labels to the format's writer in order."""
 
 import csv
+import io
 import json
 import os
 import threading
@@ -8,17 +9,17 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from backend import __version__
 from backend.datasets.frames import filter_tracks
 from backend.datasets.options import DatasetOptions
-from backend.datasets.pictures import PictureFolder, cut_pictures, picture_name
+from backend.datasets.pictures import cut_pictures
 from backend.datasets.plan import DatasetPlan, PlannedVideo, read_planned_tracks
 from backend.datasets.registry import DatasetFormat
-from backend.datasets.samples import LabeledObject, LabeledPicture, LabeledVideo
+from backend.datasets.samples import DatasetFile, LabeledObject, LabeledPicture, LabeledVideo, PicturePlace
 from backend.datasets.source import TrackSource
 from backend.datasets.splits import SPLITS
 from backend.errors import BackendError
@@ -26,8 +27,24 @@ from backend.formats.mask_matching import attach_masks
 from backend.formats.video_tracks import Size, VideoTracks
 from backend.tracks.geometry import Box
 
-_TRACK_COLUMNS = ("picture", "object", "task", "frame", "time", "track", "label", "score")
+_TRACK_COLUMNS = ("picture", "split", "object", "task", "frame", "time", "track", "label", "score")
 _MAX_WORKERS = 4
+
+
+class DatasetOutput(Protocol):
+    """Where a dataset is written: a folder, or a zip that is sent while it is made."""
+
+    def missing(self, planned: PlannedVideo) -> dict[int, str]:
+        """The frames of a video that have no picture yet, and the paths of their pictures."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file; called from several threads."""
+        ...
+
+    def remove(self, planned: PlannedVideo) -> None:
+        """Remove the pictures of a video that cannot be exported."""
+        ...
 
 
 @dataclass(slots=True)
@@ -76,22 +93,30 @@ class DatasetBuilder:
 
     def picture_path(self, planned: PlannedVideo, frame: int) -> str:
         """The path of a picture in the dataset."""
-        file = picture_name(planned.name, frame) + self.plan.options.suffix
-        return self.form.picture_path(planned.split, file, self.plan.options.layout)
+        return self.form.picture_path(self._place(planned, frame))
 
-    def build(self, folder: PictureFolder, advance: Callable[[int], None]) -> None:
+    def _place(self, planned: PlannedVideo, frame: int) -> PicturePlace:
+        options = self.plan.options
+        return PicturePlace(planned.name, frame, planned.split, options.suffix, options.layout)
+
+    def build(self, output: DatasetOutput, advance: Callable[[int], None]) -> None:
         """Write all files but those pictures that are there already.
 
         Args:
-            advance: called with the number of pictures that are done.
+            advance: called with the number of pictures that are done, from several threads.
         """
-        with (folder.path / "tracks.csv").open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(_TRACK_COLUMNS)
-            videos = (self._record(video, table) for video in self._label_all(folder, advance))
-            self.form.write(videos, self.labels, folder.path, self.plan.options)
-        text = json.dumps({"version": __version__, **self.settings}, indent=2, ensure_ascii=False)
-        (folder.path / "export.json").write_text(text + "\n", encoding="utf-8")
+        for name, data in self._label_files(self._label_all(output, advance)):
+            output.write(name, data)
+
+    def _label_files(self, videos: Iterator[LabeledVideo]) -> Iterator[DatasetFile]:
+        """All files but pictures."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(_TRACK_COLUMNS)
+        yield from self.form.format((self._record(video, table) for video in videos), self.labels, self.plan.options)
+        yield "tracks.csv", text.getvalue().encode()
+        settings = json.dumps({"version": __version__, **self.settings}, indent=2, ensure_ascii=False)
+        yield "export.json", f"{settings}\n".encode()
 
     def _record(self, video: LabeledVideo, table: Any) -> LabeledVideo:
         """Count a video and write its tracks to `tracks.csv`."""
@@ -103,11 +128,11 @@ class DatasetBuilder:
                 self.summary.objects[video.split][label] += 1
                 self.summary.unmasked += self.plan.options.task == "segment" and item.mask is None
                 score = "" if item.score is None else f"{item.score:.4f}"
-                row = (picture.path, place, video.task, picture.frame, f"{picture.time:.6f}", item.track, label, score)
-                table.writerow(row)
+                where = (picture.path, video.split, place, video.task, picture.frame, f"{picture.time:.6f}")
+                table.writerow((*where, item.track, label, score))
         return video
 
-    def _label_all(self, folder: PictureFolder, advance: Callable[[int], None]) -> Iterator[LabeledVideo]:
+    def _label_all(self, output: DatasetOutput, advance: Callable[[int], None]) -> Iterator[LabeledVideo]:
         """The videos in order; those that fail are added to the plan's failures."""
         workers = min(_MAX_WORKERS, max(1, (os.cpu_count() or 1) // 2))
         pool, waiting = ThreadPoolExecutor(workers), deque[tuple[PlannedVideo, Future[LabeledVideo]]]()
@@ -115,7 +140,7 @@ class DatasetBuilder:
         try:
             while True:
                 while len(waiting) <= workers and (planned := next(videos, None)):
-                    waiting.append((planned, pool.submit(self._label_video, planned, folder, advance)))
+                    waiting.append((planned, pool.submit(self._label_video, planned, output, advance)))
                 if not waiting:
                     return
                 planned, future = waiting.popleft()
@@ -123,37 +148,39 @@ class DatasetBuilder:
                     yield future.result()
                 except BackendError as error:
                     self.plan.failures[planned.annotation.number] = str(error)
-                    folder.remove(planned)
+                    output.remove(planned)
         finally:
             self._stopped.set()
             pool.shutdown(cancel_futures=True)
 
     def _label_video(
-        self, planned: PlannedVideo, folder: PictureFolder, advance: Callable[[int], None]
+        self, planned: PlannedVideo, output: DatasetOutput, advance: Callable[[int], None]
     ) -> LabeledVideo:
         """Cut a video's pictures and label them. Raises BackendError: the video or its tracks cannot be read."""
         options = self.plan.options
         tracks = read_planned_tracks(self.source, planned.annotation, planned.video, self.size)
         if options.task == "segment" and tracks.tracks:
             tracks = attach_masks(tracks, self.source.find_masks(planned.annotation))
-        paths = folder.missing(planned) if options.pictures != "none" else {}
+        paths = output.missing(planned) if options.pictures != "none" else {}
         advance(len(planned.frames) - len(paths))
-        if paths and planned.video:
-            cut_pictures(planned.video, paths, options, lambda: self._advance(advance))
-        return self._label(planned, filter_tracks(tracks, options))
 
-    def _advance(self, advance: Callable[[int], None]) -> None:
-        if self._stopped.is_set():
-            raise BackendError("the export was stopped: start it again")
-        advance(1)
+        def write(name: str, data: bytes) -> None:
+            if self._stopped.is_set():
+                raise BackendError("the export was stopped: start it again")
+            output.write(name, data)
+            advance(1)
+
+        if paths and planned.video:
+            cut_pictures(planned.video, paths, options, write)
+        return self._label(planned, filter_tracks(tracks, options))
 
     def _label(self, planned: PlannedVideo, tracks: VideoTracks) -> LabeledVideo:
         objects = group_objects(tracks, self.labels, set(planned.frames.tolist()))
         video = LabeledVideo(planned.annotation.number, planned.name, planned.split, planned.size)
         for frame in planned.frames.tolist():
-            name, path = picture_name(planned.name, frame), self.picture_path(planned, frame)
-            time = float(planned.times[frame])
-            video.pictures.append(LabeledPicture(name, frame, time, path, tuple(objects.get(frame, ()))))
+            place, time = self._place(planned, frame), float(planned.times[frame])
+            path = self.form.picture_path(place)
+            video.pictures.append(LabeledPicture(place.name, frame, time, path, tuple(objects.get(frame, ()))))
         return video
 
 

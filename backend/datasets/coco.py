@@ -2,24 +2,27 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from backend.datasets.options import DatasetOptions
-from backend.datasets.samples import LabeledObject, LabeledVideo
+from backend.datasets.samples import DatasetFile, LabeledObject, LabeledVideo, PicturePlace
 from backend.formats.rle import rle_to_json
 
 _ROBOFLOW = {"train": "train", "val": "valid", "test": "test"}
 
 
-def coco_path(split: str, file: str, layout: str) -> str:
+def coco_path(place: PicturePlace) -> str:
     """The path of a picture."""
-    return f"{_ROBOFLOW[split]}/{file}" if layout == "roboflow" else f"images/{split}/{file}"
+    folder = _ROBOFLOW[place.split] if place.layout == "roboflow" else f"images/{place.split}"
+    return f"{folder}/{place.file}"
 
 
-def write_coco(videos: Iterable[LabeledVideo], labels: Sequence[str], out: Path, options: DatasetOptions) -> None:
-    """Write `annotations/instances_SPLIT.json`, or `SPLIT/_annotations.coco.json` in the layout `roboflow`.
+def format_coco(
+    videos: Iterable[LabeledVideo], labels: Sequence[str], options: DatasetOptions
+) -> Iterator[DatasetFile]:
+    """`annotations/instances_SPLIT.json`, or `SPLIT/_annotations.coco.json` in the layout `roboflow`.
 
     Ids count from 1. Every annotation has `segmentation`: run lengths where there is a mask, else the box's corners.
     """
@@ -38,13 +41,11 @@ def write_coco(videos: Iterable[LabeledVideo], labels: Sequence[str], out: Path,
         ensure_ascii=False,
     )
     for split, listed in images.items():
-        path = out / coco_path(split, "_annotations.coco.json", options.layout)
-        if options.layout != "roboflow":
-            path = out / "annotations" / f"instances_{split}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = f"annotations/instances_{split}.json"
+        if options.layout == "roboflow":
+            path = f"{_ROBOFLOW[split]}/_annotations.coco.json"
         rows, objects = ",\n".join(listed), ",\n".join(annotations[split])
-        text = f'{{"images": [{rows}],\n"annotations": [{objects}],\n"categories": {categories}}}\n'
-        path.write_text(text, encoding="utf-8")
+        yield path, f'{{"images": [{rows}],\n"annotations": [{objects}],\n"categories": {categories}}}\n'.encode()
 
 
 def _annotation(item: LabeledObject) -> dict[str, Any]:

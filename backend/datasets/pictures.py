@@ -19,11 +19,6 @@ PathOf = Callable[[PlannedVideo, int], str]
 """The path of a picture of a video and frame, relative to the dataset's folder."""
 
 
-def picture_name(video: str, frame: int) -> str:
-    """The file name of a picture, without suffix."""
-    return f"{video}_{frame:06d}"
-
-
 class PictureFolder:
     """The folder of an unfinished dataset, with the pictures that are there already.
 
@@ -39,6 +34,7 @@ class PictureFolder:
             shutil.rmtree(path, ignore_errors=True)
             state = {}
         path.mkdir(exist_ok=True)
+        self._folders: set[Path] = {path}
         found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
         known = state.get("videos", {})
         versions = {planned.name: list(planned.video.key[1:]) for planned in plan.videos if planned.video}
@@ -75,10 +71,18 @@ class PictureFolder:
                 "disk, or take fewer pictures with --every, --rate or --max"
             )
 
-    def missing(self, planned: PlannedVideo) -> dict[int, Path]:
+    def missing(self, planned: PlannedVideo) -> dict[int, str]:
         """The frames of a video that have no picture yet, and the paths of their pictures."""
         names = {frame: self._path_of(planned, frame) for frame in planned.frames.tolist()}
-        return {frame: self.path / name for frame, name in names.items() if name not in self._usable}
+        return {frame: name for frame, name in names.items() if name not in self._usable}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, which appears when it is whole."""
+        path = self.path / name
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(path.parent)
+        _write_whole(path, data)
 
     def remove(self, planned: PlannedVideo) -> None:
         """Remove the pictures of a video that cannot be exported."""
@@ -93,22 +97,21 @@ class PictureFolder:
         self.path.replace(output)
 
 
-def cut_pictures(video: Video, paths: Mapping[int, Path], options: DatasetOptions, advance: Callable[[], None]) -> None:
-    """Decode a video once and write its frames to these paths, ascending. Each picture appears when it is whole.
+def cut_pictures(
+    video: Video, paths: Mapping[int, str], options: DatasetOptions, write: Callable[[str, bytes], None]
+) -> None:
+    """Decode a video once and write its frames to these paths, ascending.
 
     Args:
         video: closed.
-        advance: called after each picture; it may raise to stop.
+        write: takes a picture's path and contents; it may raise to stop.
 
     Raises:
         BadVideo: the file is gone, or its first pictures are damaged.
     """
-    for folder in {path.parent for path in paths.values()}:
-        folder.mkdir(parents=True, exist_ok=True)
     with video.reopen() as opened, closing(opened.select(list(paths))) as pictures:
         for frame, picture in pictures:
-            _write_whole(paths[frame], encode_picture(picture, options))
-            advance()
+            write(paths[frame], encode_picture(picture, options))
 
 
 def encode_picture(picture: Picture, options: DatasetOptions) -> bytes:

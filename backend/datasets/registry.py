@@ -1,17 +1,18 @@
 """Formats of datasets by name."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from backend.datasets.coco import coco_path, write_coco
+from backend.datasets.coco import coco_path, format_coco
+from backend.datasets.huggingface import format_huggingface, huggingface_path
 from backend.datasets.options import DatasetOptions, TrainingTask
-from backend.datasets.samples import LabeledVideo
-from backend.datasets.voc import voc_path, write_voc
-from backend.datasets.yolo import write_yolo, yolo_path
+from backend.datasets.samples import DatasetFile, LabeledVideo, PicturePlace
+from backend.datasets.voc import format_voc, voc_path
+from backend.datasets.xanylabeling import format_xanylabeling, xanylabeling_path
+from backend.datasets.yolo import format_yolo, yolo_path
 
-DatasetWriter = Callable[[Iterable[LabeledVideo], Sequence[str], Path, DatasetOptions], None]
-"""Writes the labels of videos with these classes into a folder, which has the pictures."""
+DatasetFormatter = Callable[[Iterable[LabeledVideo], Sequence[str], DatasetOptions], Iterator[DatasetFile]]
+"""Formats the labels of videos with these classes as files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +20,24 @@ class DatasetFormat:
     """A format of datasets.
 
     Attributes:
-        picture_path: the path of a picture from its split, its file name and the layout.
+        picture_path: the path of a picture.
         tasks: what it can hold.
         loses: what it cannot hold, as the end of a sentence; empty: nothing.
     """
 
-    write: DatasetWriter
-    picture_path: Callable[[str, str, str], str]
+    format: DatasetFormatter
+    picture_path: Callable[[PicturePlace], str]
     tasks: tuple[TrainingTask, ...] = ("detect",)
     loses: str = ""
 
 
+_IN_TABLE = "track ids, which are in tracks.csv"
 DATASETS: Mapping[str, DatasetFormat] = {
-    "yolo": DatasetFormat(write_yolo, yolo_path, ("detect", "segment", "obb"), "track ids, which are in tracks.csv"),
-    "voc": DatasetFormat(write_voc, voc_path, loses="track ids, which are in tracks.csv"),
-    "coco": DatasetFormat(write_coco, coco_path, ("detect", "segment")),
+    "yolo": DatasetFormat(format_yolo, yolo_path, ("detect", "segment", "obb"), _IN_TABLE),
+    "voc": DatasetFormat(format_voc, voc_path, loses=_IN_TABLE),
+    "coco": DatasetFormat(format_coco, coco_path, ("detect", "segment")),
+    "hf": DatasetFormat(format_huggingface, huggingface_path, loses="scores, which are in tracks.csv"),
+    "xanylabeling": DatasetFormat(
+        format_xanylabeling, xanylabeling_path, ("detect", "segment", "obb"), "splits, which are in tracks.csv"
+    ),
 }

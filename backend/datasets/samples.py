@@ -9,6 +9,38 @@ from backend.formats.video_tracks import Size
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 
+DatasetFile = tuple[str, bytes]
+"""A path relative to the dataset's folder, and the contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePlace:
+    """What the path of a picture is made of.
+
+    Attributes:
+        video: name, unique in the dataset.
+        frame: source frame, from 0.
+        split: train, val or test.
+        suffix: of the file, with its dot.
+        layout: of folders, see `DatasetOptions`.
+    """
+
+    video: str
+    frame: int
+    split: str
+    suffix: str
+    layout: str = "default"
+
+    @property
+    def name(self) -> str:
+        """The file name without suffix, unique in the dataset."""
+        return f"{self.video}_{self.frame:06d}"
+
+    @property
+    def file(self) -> str:
+        """The file name."""
+        return self.name + self.suffix
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabeledObject:

@@ -2,39 +2,37 @@
 
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from backend.datasets.options import DatasetOptions
-from backend.datasets.samples import LabeledPicture, LabeledVideo
-from backend.formats.video_tracks import write_lines
+from backend.datasets.samples import DatasetFile, LabeledPicture, LabeledVideo, PicturePlace
 
 _ROOT = "VOCdevkit/VOC2012"
 """torchvision reads no other folder without `year`."""
 
 
-def voc_path(split: str, file: str, layout: str) -> str:
+def voc_path(place: PicturePlace) -> str:
     """The path of a picture."""
-    return f"{_ROOT}/JPEGImages/{file}"
+    return f"{_ROOT}/JPEGImages/{place.file}"
 
 
-def write_voc(videos: Iterable[LabeledVideo], labels: Sequence[str], out: Path, options: DatasetOptions) -> None:
-    """Write `Annotations/NAME.xml` for each picture, and `ImageSets/Main/SPLIT.txt` with the names of pictures.
+def format_voc(videos: Iterable[LabeledVideo], labels: Sequence[str], options: DatasetOptions) -> Iterator[DatasetFile]:
+    """`Annotations/NAME.xml` for each picture, and `ImageSets/Main/SPLIT.txt` with the names of pictures.
 
     Pixels count from 1, as in VOC.
     """
     names = defaultdict[str, list[str]](list)
-    (out / _ROOT / "Annotations").mkdir(parents=True, exist_ok=True)
     for video in videos:
         for picture in video.pictures:
             names[video.split].append(picture.name)
-            document = ET.ElementTree(_annotation(video, picture, labels))
-            ET.indent(document)
-            document.write(out / _ROOT / "Annotations" / f"{picture.name}.xml", encoding="utf-8")
+            root = _annotation(video, picture, labels)
+            ET.indent(root)
+            yield f"{_ROOT}/Annotations/{picture.name}.xml", ET.tostring(root, encoding="utf-8", xml_declaration=True)
     names["trainval"] = names["train"] + names["val"]
     for split, listed in names.items():
-        write_lines(out / _ROOT / "ImageSets" / "Main" / f"{split}.txt", listed)
+        yield f"{_ROOT}/ImageSets/Main/{split}.txt", "".join(f"{name}\n" for name in listed).encode()
 
 
 def _annotation(video: LabeledVideo, picture: LabeledPicture, labels: Sequence[str]) -> ET.Element:

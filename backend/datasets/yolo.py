@@ -1,37 +1,36 @@
 """YOLO: pictures, a text file of labels for each, and data.yaml, as Ultralytics trains on them."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import yaml
 
 from backend.datasets.options import DatasetOptions
 from backend.datasets.polygons import mask_outline
-from backend.datasets.samples import LabeledObject, LabeledVideo
+from backend.datasets.samples import DatasetFile, LabeledObject, LabeledVideo, PicturePlace
 from backend.formats.video_tracks import Size
 
 
-def yolo_path(split: str, file: str, layout: str = "default") -> str:
+def yolo_path(place: PicturePlace) -> str:
     """The path of a picture."""
-    return f"images/{split}/{file}"
+    return f"images/{place.split}/{place.file}"
 
 
-def write_yolo(videos: Iterable[LabeledVideo], labels: Sequence[str], out: Path, options: DatasetOptions) -> None:
-    """Write `data.yaml`, and `labels/SPLIT/NAME.txt` for each picture; the file is empty if nothing is on it.
+def format_yolo(
+    videos: Iterable[LabeledVideo], labels: Sequence[str], options: DatasetOptions
+) -> Iterator[DatasetFile]:
+    """`labels/SPLIT/NAME.txt` for each picture, empty if nothing is on it, and `data.yaml`.
 
     Coordinates are fractions of the picture. Lines are `class cx cy w h` (detect), `class x y x y ...` with a polygon
     (segment) or with four corners (obb). Classes count from 0.
     """
     splits: list[str] = []
     for video in videos:
-        folder = out / "labels" / video.split
-        folder.mkdir(parents=True, exist_ok=True)
         splits.append(video.split)
         for picture in video.pictures:
             lines = [_line(item, video.size, options) for item in picture.objects]
-            (folder / f"{picture.name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
-    _write_yaml(out / "data.yaml", labels, splits)
+            yield f"labels/{video.split}/{picture.name}.txt", "".join(f"{line}\n" for line in lines).encode()
+    yield "data.yaml", _format_yaml(labels, splits).encode()
 
 
 def _line(item: LabeledObject, size: Size, options: DatasetOptions) -> str:
@@ -57,13 +56,10 @@ def _polygon(item: LabeledObject) -> np.ndarray:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
-def _write_yaml(path: Path, labels: Sequence[str], splits: Sequence[str]) -> None:
-    """Write data.yaml without `path`, so that the folder may be moved. Ultralytics requires train and val."""
-    first = next(iter(splits), "train")
-    train = "train" if "train" in splits else first
-    content = {"train": yolo_path(train, ""), "val": yolo_path("val" if "val" in splits else train, "")}
+def _format_yaml(labels: Sequence[str], splits: Sequence[str]) -> str:
+    """data.yaml without `path`, so that the folder may be moved. Ultralytics requires train and val."""
+    train = "train" if "train" in splits else next(iter(splits), "train")
+    content = {"train": f"images/{train}", "val": f"images/{'val' if 'val' in splits else train}"}
     if "test" in splits:
-        content["test"] = yolo_path("test", "")
-    content = {split: folder.rstrip("/") for split, folder in content.items()}
-    text = yaml.safe_dump({**content, "names": dict(enumerate(labels))}, sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+        content["test"] = "images/test"
+    return yaml.safe_dump({**content, "names": dict(enumerate(labels))}, sort_keys=False, allow_unicode=True)

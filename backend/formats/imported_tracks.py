@@ -13,6 +13,40 @@ Skip = Callable[[str], None]
 """Called with a sentence for each box, track or sequence that is left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedKeyframe:
+    """A keyframe as the file has it.
+
+    Attributes:
+        box: pixels `x0 y0 x1 y1`, before it is rotated.
+        rotation: degrees, clockwise about its centre.
+        enabled: false hides the track from the next frame on.
+        human: the file says that a person set it in Label Studio.
+    """
+
+    frame: int
+    box: tuple[float, float, float, float]
+    rotation: float = 0.0
+    enabled: bool = True
+    human: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A box that belongs to no track.
+
+    Attributes:
+        label: its class; empty: the file names none.
+        box: as those of tracks.
+        score: 0..1; None: it has none.
+    """
+
+    frame: int
+    label: str
+    box: tuple[float, float, float, float]
+    score: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImportedTrack:
     """One track.
@@ -22,6 +56,7 @@ class ImportedTrack:
         frames: shape (n,), from 0 on, ascending.
         boxes: shape (n, 4), pixels.
         score: mean of the scores in the file, 0..1; None: it has none.
+        keyframes: where the file has keyframes; then `frames` and `boxes` are theirs. Empty: it has every frame.
     """
 
     id: int
@@ -29,17 +64,26 @@ class ImportedTrack:
     frames: Frames
     boxes: Boxes
     score: float | None = None
+    keyframes: tuple[ImportedKeyframe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImportedVideo:
-    """One video's tracks; `length` and `rate` as far as the file tells them."""
+    """One video's tracks; `length` and `rate` as far as the file tells them.
+
+    Attributes:
+        size: of its pictures; None: unknown.
+        detections: boxes that are to be linked to tracks.
+        in_fractions: boxes are fractions of the picture, and not pixels.
+    """
 
     name: str
     length: int
     rate: float | None
     size: Size | None
     tracks: tuple[ImportedTrack, ...]
+    detections: tuple[Detection, ...] = ()
+    in_fractions: bool = False
 
 
 def check_boxes(name: str, frames: Frames, boxes: Boxes, skip: Skip) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from backend.formats.coco import write_coco_vid, write_youtube_vis
 from backend.formats.csv_table import write_csv
+from backend.formats.cvat import write_cvat
 from backend.formats.mask_formats import write_davis, write_mots
 from backend.formats.mot import write_mot
 from backend.formats.video_tracks import VideoTracks
@@ -39,6 +40,7 @@ FORMATS: Mapping[str, Format] = {
     "coco-vid": Format(write_coco_vid, has_masks=True),
     "youtube-vis": Format(write_youtube_vis, has_masks=True),
     "davis": Format(write_davis, is_folder=True, needs="masks", has_masks=True),
+    "cvat": Format(write_cvat, is_folder=True),
     "csv": Format(write_csv),
 }
 NAMES = (*FORMATS, LABELSTUDIO)

@@ -1,5 +1,7 @@
 """Tracks of other tools as a prediction of Label Studio's: few keyframes, all other frames within a bound."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -7,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BadRequest
-from backend.formats.imported_tracks import ImportedTrack, ImportedVideo, renumber_tracks
+from backend.formats.imported_tracks import ImportedKeyframe, ImportedTrack, ImportedVideo, renumber_tracks
+from backend.formats.timing import FrameTiming
 from backend.formats.video_tracks import UNNAMED, Size
-from backend.labelstudio.keyframes import choose_keyframes, sample_track
+from backend.labelstudio.keyframe import Keyframe, boxes_to_percent, mark_as_ours
+from backend.labelstudio.keyframes import KeyframeSet, choose_keyframes, sample_track
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region, new_region_id
 from backend.labelstudio.region_results import build_region, format_region
 from backend.labelstudio.segments import segments_between
 from backend.settings import Settings
+from backend.tracks.geometry import Boxes
 from backend.tracks.track import Track
 from backend.video import VideoInfo
 from backend.video.frame_clock import FrameClock
@@ -50,12 +55,16 @@ def build_prediction(
     settings = replace(settings, keyframes=as_filed, bridge_frames=0, min_track_frames=0)
     everywhere = np.ones(len(video_info.times), bool)
     ids, results = renumber_tracks(recording.tracks), []
+    timing = FrameTiming.from_video(video_info, framerate)
     for found in recording.tracks:
-        track = _track(found, len(video_info.times))
-        seen = partial(
-            sample_track, track=track, looked=everywhere, clock=clock, size=video_info.size, length=clock.length
-        )
-        made = choose_keyframes(segments_between([]), seen, settings, video_info.size)
+        if found.keyframes:
+            made = KeyframeSet(_convert_keyframes(found.keyframes, timing, video_info.size))
+        else:
+            track = _track(found, len(video_info.times))
+            seen = partial(
+                sample_track, track=track, looked=everywhere, clock=clock, size=video_info.size, length=clock.length
+            )
+            made = choose_keyframes(segments_between([]), seen, settings, video_info.size)
         classes = _classes(label or found.label, config, video)
         region = Region(
             id=new_region_id(),
@@ -70,6 +79,26 @@ def build_prediction(
             region = build_region(region, made, track_id=ids[found.id], engine=_BY, score=found.score)
             results += format_region(region, framerate)
     return results
+
+
+def _convert_keyframes(keyframes: Sequence[ImportedKeyframe], timing: FrameTiming, size: Size) -> list[Keyframe]:
+    """The same keyframes in Label Studio's form: percent, rotated about the upper left corner."""
+    converted = dict[int, Keyframe]()
+    for item in keyframes:
+        frame = min(max(int(timing.ls_frames[item.frame]), 1), timing.last)
+        x, y, width, height = boxes_to_percent(np.array([_move_pivot(item)]), *size)[0].tolist()
+        keyframe = Keyframe(frame, item.enabled, x, y, width, height, round(item.rotation, 4))
+        converted[frame] = replace(keyframe, human=True) if item.human else mark_as_ours(keyframe)
+    return list(converted.values())
+
+
+def _move_pivot(item: ImportedKeyframe) -> Boxes:
+    """The box that, rotated about its upper left corner, is where this one is, rotated about its centre; shape (4,)."""
+    x0, y0, x1, y1 = item.box
+    half, centre = np.array([x1 - x0, y1 - y0]) / 2, np.array([x0 + x1, y0 + y1]) / 2
+    sine, cosine = math.sin(math.radians(item.rotation)), math.cos(math.radians(item.rotation))
+    corner = centre - np.array([cosine * half[0] - sine * half[1], sine * half[0] + cosine * half[1]])
+    return np.concatenate([corner, corner + 2 * half])
 
 
 def scale_tracks(video_info: VideoInfo, size: Size | None) -> VideoInfo:

@@ -125,7 +125,7 @@ def test_pictures_of_other_settings_or_another_video_are_not_used(tmp_path: Path
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("backend.datasets.yolo._write_yaml", fail)
+        patch.setattr("backend.datasets.yolo._format_yaml", fail)
         assert export(tmp_path, "yolo", "--quality", "60" if change == "quality" else "90") == 1
     assert (tmp_path / ".out.part" / "images").is_dir()
     regions = (drawn(keyframe(20), keyframe(24, enabled=False)),) if change == "frames" else (MOVING,)
@@ -164,7 +164,7 @@ def test_a_bad_task_or_video_costs_no_other_and_is_named_at_the_end(tmp_path: Pa
     clips[0].path.write_bytes(b"no video")
     cut = pictures.cut_pictures
 
-    def fail_late(video: Video, paths: dict[int, Path], *more: object) -> None:
+    def fail_late(video: Video, paths: dict[int, str], *more: object) -> None:
         cut(video, paths, *more)
         if video.key[0].endswith("2.mp4"):
             raise BackendError("the file is gone")
