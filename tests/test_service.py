@@ -301,7 +301,7 @@ def test_a_correction_makes_nothing_vanish_while_it_is_on_its_way(make_service) 
     gate = Gate(until=30)
     service = make_service(StubEngine(gate=gate), response_timeout=0.3)
     (part,) = predict(service, body(asked_again(moved(whole, 10, y=50))))
-    assert part["meta"]["partial"]["total"] == 100 + 10
+    assert part["meta"]["partial"]["total"] == 100, "frames of the video, not both ways"
     was, now = parse_items(moved(whole, 10, y=50)), parse_items(part)
     for frame in range(31, 101):
         assert shown(list(now), frame) == pytest.approx(shown(list(was), frame), abs=0.7), frame

@@ -89,7 +89,7 @@ class JobExecutor:
         unsaved, saved_at = list[tuple[int, ResultBlock]](), time.monotonic()
 
         def save() -> None:
-            counts = propagation.done, propagation.total, propagation.track_count
+            counts = *propagation.frame_counts(), propagation.track_count
             progress = propagation.progress
             self._retry(lambda: self._store.save(job.number, job.initial_tracks or (), unsaved, progress, counts))
             job.saved_progress, job.worker_deaths = progress, 0

@@ -37,7 +37,8 @@ class Job:
         row: the job as it was read from disk; the other attributes say what has changed since.
         state: queued, running, done, failed or cancelled.
         phase: fetching, waiting, decoding, loading, warming up, hot start, tracking, or empty.
-        error: why it failed.
+        error: why it failed, or was cancelled.
+        cancel_reason: the error of a job that is cancelled; None: a person cancelled it.
         waiters: how many requests wait for it now.
         video_path: its video's file, once it is fetched.
         saved_progress: how far its results are on disk.
@@ -57,6 +58,7 @@ class Job:
         self.state: State = row.state
         self.phase = ""
         self.error: BackendError | None = BackendError(row.error) if row.error else None
+        self.cancel_reason: BackendError | None = None
         self.waiters = 0
         self.video_path: Path | None = None
         self.saved_progress = row.progress
@@ -94,12 +96,18 @@ class Job:
             self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start
         self.phase, self._phase_start = phase, now
 
-    def cancel(self) -> None:
-        """Stop the job soon; its results are kept."""
+    def cancel(self, reason: BackendError | None = None) -> None:
+        """Stop the job soon; its results are kept.
+
+        Args:
+            reason: why, if nobody told it to stop.
+        """
+        self.cancel_reason = reason
         self._cancelled.set()
 
     def uncancel(self) -> None:
         """Let the job continue if it has not stopped yet."""
+        self.cancel_reason = None
         self._cancelled.clear()
 
     @property
@@ -130,17 +138,22 @@ class Job:
         return resolved.propagation.track_count * resolved.propagation.total if resolved else 0
 
     def progress(self) -> tuple[int, int]:
-        """Frames done and in total; (0, 0) before the video is open."""
+        """Frames of the video that are done and in total; (0, 0) before the video is open."""
         resolved = self._resolved
-        return (resolved.propagation.done, resolved.propagation.total) if resolved else self._last_progress
+        return resolved.propagation.frame_counts() if resolved else self._last_progress
+
+    @property
+    def frames_left(self) -> int:
+        """Frames still to process; those that are processed in both directions count twice."""
+        resolved = self._resolved
+        return resolved.propagation.total - resolved.propagation.done if resolved else 0
 
 
 def estimate_seconds(jobs: Iterable[Job]) -> float | None:
     """How long these jobs will take together, by the speed of the one that runs; None while that is unknown."""
     unfinished = [job for job in jobs if not job.has_ended]
     fps = next((job.throughput.fps for job in unfinished if job.state == "running"), 0.0)
-    progress = [job.progress() for job in unfinished]
-    return sum(total - done for done, total in progress) / fps if fps else None
+    return sum(job.frames_left for job in unfinished) / fps if fps else None
 
 
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:

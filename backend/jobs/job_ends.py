@@ -35,7 +35,7 @@ class JobEnds:
 
     def end(self, job: Job, state: State, error: BackendError | None = None) -> None:
         """End a job; call it with `JobQueue.changed` locked, and `flush` afterwards, without."""
-        job.end(state, error)
+        job.end(state, job.cancel_reason if state == "cancelled" else error)
         self._queue.note_end(job)
         self._pending.append(job)
         self._metrics.ended.labels(state).inc()

@@ -66,9 +66,12 @@ class JobQueue:
         return jobs[next(reversed(jobs))] if jobs else None
 
     def task_jobs(self, project: str, task: str) -> list[Job]:
-        """The newest job of each key of a task, of those in memory; that of the key that was asked last is last."""
-        newest = (self.newest(key) for key in self._by_task.get((project, task), ()))
-        return [job for job in newest if job]
+        """The newest job of each region of a task, and those of all text prompts, of those in memory.
+
+        That of the key that was asked last is last.
+        """
+        by_key = [list(self._by_key[key].values()) for key in self._by_task.get((project, task), ())]
+        return [job for jobs in by_key for job in jobs if job is jobs[-1] or job.row.spec.phrases]
 
     def remember(self, job: Job) -> None:
         """Keep a job as the newest one of its key."""

@@ -68,6 +68,12 @@ class PropagationRun:
         """Frames that are processed."""
         return self.schedule.count_done(self.progress)
 
+    def frame_counts(self) -> tuple[int, int]:
+        """Frames of the video that are done and in total; one that is processed twice counts half after one time."""
+        frames = frame_mask(self._length, [span for span, _ in self.schedule.passes])
+        count = int(np.count_nonzero(frames))
+        return count * self.done // max(self.total, 1), count
+
     @property
     def newest_frame(self) -> int | None:
         """The source frame that was processed last."""

@@ -76,9 +76,19 @@ class Scheduler:
     # For requests
 
     def submit(
-        self, key: Sequence[str], digest: str, spec: JobSpec, *, batch: bool = False, post: str | None = None
+        self,
+        key: Sequence[str],
+        digest: str,
+        spec: JobSpec,
+        *,
+        batch: bool = False,
+        post: str | None = None,
+        replaces: bool = True,
     ) -> Job:
-        """The job for `digest`: an existing one, or a new one that replaces the unfinished jobs under `key`.
+        """The job for `digest`: an existing one, or a new one.
+
+        Args:
+            replaces: it cancels the other unfinished jobs under `key`.
 
         Raises:
             Busy: too many jobs are waiting.
@@ -86,7 +96,13 @@ class Scheduler:
         """
         name = _key_text(key)
         with self._asking:
-            job = self._join(name, digest) or self._find_or_add(name, digest, spec, batch, post)
+            with self._queue.changed:
+                replaced = self._queue.unfinished(name) if replaces else []
+            job = self._join(name, digest) or self._find_or_add(name, digest, spec, batch, post, replaced)
+            with self._queue.changed:
+                for other in replaced:
+                    if other is not job and not other.has_ended:
+                        self._cancel(other, BackendError(f"the prompt was changed: job {job.number} replaces it"))
         self._ends.try_flush()  # of those that it replaces
         return job
 
@@ -97,10 +113,11 @@ class Scheduler:
             if job is None or job.has_ended:
                 return None
             job.uncancel()
-            self._cancel_others(name, job)
             return job
 
-    def _find_or_add(self, name: str, digest: str, spec: JobSpec, batch: bool, post: str | None) -> Job:
+    def _find_or_add(
+        self, name: str, digest: str, spec: JobSpec, batch: bool, post: str | None, replaced: Sequence[Job]
+    ) -> Job:
         self._ends.flush()
         row = self._store.find(name, digest)
         if row and row.state == "done":
@@ -108,18 +125,15 @@ class Scheduler:
                 recent = self._queue.recent(name, digest)
                 job = recent if recent and recent.state == "done" else self._load(row)
                 self._queue.remember(job)
-                self._cancel_others(name, job)
                 return job
         with self._queue.changed:
-            self._check_room(batch, self._queue.unfinished(name))
+            self._check_room(batch, replaced)
         if row:  # a job that was cancelled or failed continues where it stopped
             self._store.requeue(row.number)
             row = self._store.job(row.number)
         row = row or self._store.add(name, digest, spec, self._worker.model_version, batch=batch, post=post)
         with self._queue.changed:
-            job = self._enqueue(row)
-            self._cancel_others(name, job)
-            return job
+            return self._enqueue(row)
 
     def newest(self, key: Sequence[str]) -> Job | None:
         """The job that was last submitted under `key`."""
@@ -257,13 +271,8 @@ class Scheduler:
             self._queue.changed.notify_all()
         return job
 
-    def _cancel_others(self, name: str, job: Job) -> None:
-        for other in self._queue.unfinished(name):
-            if other is not job:
-                self._cancel(other)
-
-    def _cancel(self, job: Job) -> None:
-        job.cancel()
+    def _cancel(self, job: Job, reason: BackendError | None = None) -> None:
+        job.cancel(reason)
         if self._queue.is_waiting(job):
             self._queue.remove(job)
             self._ends.end(job, "cancelled")

@@ -110,7 +110,7 @@ class JobStatus:
             "total": total,
             "tracks": resolved.propagation.track_count if resolved else row.track_count,
             "fps": round(fps, 2) or None,
-            "left_s": round((total - done) / fps) if fps else None,
+            "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
             "batch": row.batch,
             "asked": row.created_at,

@@ -15,11 +15,11 @@ from backend.recent_values import RecentValues
 _MAX_TASKS = 4096
 """How many tasks' requests are remembered."""
 _FETCH_GESTURES = {
-    "box": "select its box and press t",
-    "words": "press Enter in the line for words",
+    "box": "select a box and press t",
+    "words": "ask once more in the line for words",
     "clicks": "click on it once more",
 }
-"""How an annotator brings a result into the page, by the kind of its prompts."""
+"""How an annotator brings results into the page, by the kind of the last one's prompts; each gesture brings all."""
 
 TaskKey = tuple[str, str]
 """Ids of a project and of a task of it."""
@@ -56,9 +56,13 @@ class TaskStatusReader:
         self._scheduler, self._worker, self._clock = scheduler, worker, clock
         self._answers: RecentValues[_Answer] = RecentValues(_MAX_TASKS)
 
-    def record_answer(self, key: TaskKey, error: Exception | None = None) -> None:
-        """Record that a request of this task was answered just now, or refused because of an error."""
-        self._answers.put(key, _Answer(self._clock(), one_line(error) if error else None))
+    def record_answer(self, key: TaskKey, read_at: float | None = None, error: Exception | None = None) -> None:
+        """Record that a request of this task was answered, or refused because of an error.
+
+        Args:
+            read_at: when the answer's results were read, in seconds since the epoch; None: now.
+        """
+        self._answers.put(key, _Answer(read_at or self._clock(), one_line(error) if error else None))
 
     def read(self, key: TaskKey) -> TaskStatus:
         """The status of a task."""
@@ -109,8 +113,8 @@ def _describe_ended(jobs: Sequence[Job], answer: _Answer | None) -> TaskStatus:
     missing = [job for job in asked if answer is None or (job.ended_at or 0) > answer.time]
     if missing:
         gesture = _FETCH_GESTURES[missing[-1].row.spec.kind]
-        results = "1 result is" if len(missing) == 1 else f"{len(missing)} results are"
-        return TaskStatus(f"Done: {results} not on the page yet, {gesture}.", "done", 1.0)
+        results, them = ("1 result is", "it") if len(missing) == 1 else (f"{len(missing)} results are", "all of them")
+        return TaskStatus(f"Done: {results} not on the page yet. To bring {them}, {gesture}.", "done", 1.0)
     last = max(jobs, key=lambda job: job.ended_at or 0)
     done, total = last.progress()
     match last.state:

@@ -79,6 +79,12 @@ class Region:
         """Whether the last response did not cover all frames."""
         return "partial" in self.meta
 
+    @property
+    def frames_done(self) -> int:
+        """How many frames of an unfinished track the last response covered."""
+        partial = self.meta.get("partial")
+        return (_whole(partial.get("done")) or 0) if isinstance(partial, Mapping) else 0
+
     @cached_property
     def humans(self) -> tuple[Keyframe, ...]:
         """A person's keyframes. If an unfinished track has none left, its first keyframe is used instead."""

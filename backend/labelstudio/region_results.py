@@ -25,6 +25,7 @@ def build_region(
     labels: Sequence[str] | None = None,
     partial: tuple[int, int] | None = None,
     extra_meta: Mapping[str, Any] | None = None,
+    is_stopped: bool = False,
 ) -> Region:
     """A tracked region, which replaces the one on the page by its id.
 
@@ -34,6 +35,7 @@ def build_region(
         labels: the region's classes; None: its labels.
         partial: the number of tracked frames and of all, if some are missing.
         extra_meta: further fields of `meta` for a track that was not started from a box, to recognise it later.
+        is_stopped: the missing frames are not being tracked.
     """
     labels = region.labels if labels is None else labels
     keyframes = sorted(track.keyframes, key=lambda keyframe: keyframe.frame)
@@ -54,7 +56,11 @@ def build_region(
     details = []
     if partial:
         done, total = partial
-        details.append(f"{done} of {total} frames so far, press t for the rest")
+        details.append(
+            f"stopped after {done} of {total} frames, press t to go on"
+            if is_stopped
+            else f"{done} of {total} frames so far, press t for the rest"
+        )
         meta["partial"] = {"done": done, "total": total}
     details += [engine] if score is None else [engine, f"{score:.2f}"]
     if labels and not set(labels) & set(region.labels):

@@ -1,7 +1,7 @@
 """Reads Label Studio's requests to /predict: the prompts, their frames, and the rest of the annotation."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,8 +84,10 @@ class PredictRequest:
         region_prompts: the regions to track.
         click_prompts: the objects that were clicked on.
         prompt_field: the control for text prompts; None: the config has none.
-        context: ids of the results in the request; only regions to track may be changed.
-        page: the annotation's other regions, by id, as last saved; they may be 5 s old.
+        context: ids of the results in the request.
+        page: the annotation's regions that are not asked for, by id: those in `context` as they are, all others as last
+            saved, up to 5 s ago.
+        saved_clicks: the other clicks of the annotation, as last saved.
         others: ids of the results in all saved annotations and drafts, without those in `context`.
         track_ids: numbers of all tracks in the request.
     """
@@ -99,6 +101,7 @@ class PredictRequest:
     prompt_field: PromptField | None = None
     context: frozenset[str] = frozenset()
     page: Mapping[str, Region] = field(default_factory=dict)
+    saved_clicks: tuple[ClickPrompt, ...] = ()
     others: frozenset[str] = frozenset()
     track_ids: frozenset[int] = frozenset()
 
@@ -129,10 +132,11 @@ def parse_request(
         raise BadRequest(f"the request has boxes on {len(videos)} videos: track the boxes of one video at a time")
     text_video = prompt_field.video if prompt_field and prompt_field.text else config.video.name
     name = next(iter(videos), text_video)
-    page = _page(saved, name, config)
+    asked = {prompt.region.id: prompt.region for prompt in region_prompts}
+    page = _page(saved, name, config) | _page(results, name, config)
+    page = {key: region for key, region in page.items() if key not in asked}
     video = config.videos[name]
-    asked = [prompt.region for prompt in region_prompts]
-    framerate = video.given_rate(data) or agreed_framerate(asked or page.values()) or DEFAULT_FRAMERATE
+    framerate = video.given_rate(data) or agreed_framerate((asked or page).values()) or DEFAULT_FRAMERATE
     check_framerate(framerate)
     ids = frozenset(str(result.get("id")) for result in results)
     all_saved = [result for entry in _entries(task, "drafts", "annotations") for result in _results(entry)]
@@ -145,7 +149,8 @@ def parse_request(
         click_prompts=tuple(click_prompts),
         prompt_field=prompt_field,
         context=ids,
-        page={key: region for key, region in page.items() if key not in ids},
+        page=page,
+        saved_clicks=tuple(_saved_clicks(saved, ids, config, data)),
         others=frozenset(str(result.get("id")) for result in all_saved) - ids,
         track_ids=frozenset(_track_ids(task, context)),
     )
@@ -243,6 +248,15 @@ def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:
             except BadRequest:  # it is not to be tracked, so this is no error of the request
                 continue
     return page
+
+
+def _saved_clicks(
+    saved: Results, context: Container[str], config: LabelConfig, data: Mapping[str, Any]
+) -> list[ClickPrompt]:
+    try:
+        return parse_click_prompts([one for one in saved if one.get("id") not in context], config.points, data)
+    except BadRequest:  # nobody asked for them
+        return []
 
 
 def _first(tasks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

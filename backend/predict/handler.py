@@ -1,20 +1,22 @@
 """Answers an interactive request: submits the jobs for its prompts, waits, and returns regions and the status line."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from backend.errors import BackendError
-from backend.jobs.job import Job
 from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.commands import TRACK, Command
-from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import Region
 from backend.labelstudio.region_results import build_refusal, build_unchanged, format_region
 from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
+from backend.predict.pending import pending_regions, pending_texts
+from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
 from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
@@ -23,49 +25,19 @@ from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
 
 
-@dataclass
-class _RegionWork:
-    """A region to answer.
+class PredictHandler:
+    """Answers one request.
 
     Attributes:
-        region: as the request contains it, or without keyframes.
-        classes: its classes.
-        fixed: a person's keyframes, or those that are used in their place; they are returned unchanged.
-        segments: the rest of the track.
-        source: where the track comes from; None: nothing is computed.
-        click_label: the label of the clicks that prompt it; empty: it has none.
-        error: why it cannot be tracked.
-        is_unchanged: it is returned as received, and only its Info panel shows an error.
+        read_at: when it reads the results, in seconds since the epoch.
     """
-
-    region: Region
-    classes: tuple[str, ...]
-    fixed: Sequence[Keyframe] = ()
-    segments: Sequence[Segment] = ()
-    source: ResultSource | None = None
-    click_label: str = ""
-    error: BackendError | None = None
-    is_unchanged: bool = False
-
-    @property
-    def tracked_segments(self) -> list[Segment]:
-        """The segments that a job tracks."""
-        return [segment for segment in self.segments if segment.is_tracked]
-
-    @property
-    def job(self) -> Job | None:
-        """The job that computes its track."""
-        return self.source.result.job if self.source else None
-
-
-class PredictHandler:
-    """Answers one request."""
 
     def __init__(self, context: RequestContext) -> None:
         self._context = context
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
+        self.read_at = 0.0
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
         """Do what the request asks for; returns the results that are there by `deadline`, of the monotonic clock.
@@ -75,11 +47,17 @@ class PredictHandler:
         """
         request, field = self._request, self._request.prompt_field
         self._cache.mark_seen(request.task, (*request.page, *request.context))
+        if field:
+            self._cache.prompt_field(request.task, field.id).request_time = self._context.start_time
         works = [self._handle_region(prompt) for prompt in request.region_prompts]
         works += [self._handle_clicks(prompt) for prompt in request.click_prompts]
         text_prompt = TextPrompt(self._context, field.id, field.text) if field and field.text else None
+        asked = {work.region.id for work in works}
+        earlier_texts = pending_texts(self._context, text_prompt)
         jobs = [work.job for work in works if work.job] + ([text_prompt.job] if text_prompt else [])
-        self._context.wait(jobs, deadline)
+        earlier_jobs = [work.job for work in pending_regions(self._context, asked) if work.job]
+        self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_texts)])
+        self.read_at = time.time()
         for work in works:
             work.error = work.error or (work.job.error if work.job else None)
         errors = [work.error for work in works if work.error and not work.is_unchanged]
@@ -88,16 +66,39 @@ class PredictHandler:
         answers = [self._answer_region(work) for work in works]
         regions = [region for region in answers if region]
         status = f"not tracked: {errors[0]}" if errors else self._clicks_status(works, answers)
+        earlier_status = self._add_pending(regions, asked, earlier_texts)
         if text_prompt:
-            text_regions, status = text_prompt.build_regions()
+            text_regions, status = text_prompt.build_regions(regions)
             regions += text_regions
-            self._continued.update(region.id for region in text_regions)
+        self._continued.update(region.id for region in regions if region.id not in asked)
+        status = status or earlier_status
         allowed = overwrite_policy.allowed_regions(regions, request, self._continued)
-        self._cache.record(request.task, allowed)
+        self._cache.record(request.task, allowed, is_dropped=field is not None and self._is_overtaken(field))
         results = [result for region in allowed for result in format_region(region, request.framerate)]
         if field and (status or field.is_marked):
             results += self._answer_prompt_field(field, status, is_needed=not regions)
         return results
+
+    def _is_overtaken(self, field: PromptField) -> bool:
+        """Whether the annotation has sent another request meanwhile: Label Studio drops the response to this one."""
+        return self._cache.prompt_field(self._request.task, field.id).request_time > self._context.start_time
+
+    def _add_pending(self, regions: list[Region], asked: set[str], texts: Sequence[TextPrompt]) -> str | None:
+        """Add what earlier requests asked for to `regions`; returns the status line of their text prompts.
+
+        Args:
+            asked: ids of the regions that the request asks for.
+        """
+        lines = []
+        for prompt in texts:
+            with suppress(BackendError):
+                text_regions, status = prompt.build_regions(regions)
+                regions += text_regions
+                lines.append(status)
+        known = {*asked, *(region.id for region in regions)}
+        answers = [self._answer_region(work) for work in pending_regions(self._context, known)]
+        regions += [region for region in answers if region]
+        return " · ".join(lines) or None
 
     def _answer_prompt_field(self, field: PromptField, status: str | None, *, is_needed: bool) -> list[dict[str, Any]]:
         """The control for text prompts with the status line.
@@ -111,9 +112,9 @@ class PredictHandler:
 
     # Boxes
 
-    def _handle_region(self, prompt: RegionPrompt) -> _RegionWork:
+    def _handle_region(self, prompt: RegionPrompt) -> RegionWork:
         region, command, key = prompt.region, prompt.command, self._context.key(prompt.region.id)
-        work = _RegionWork(region, prompt.classes, region.anchors(is_commanded=command != TRACK))
+        work = RegionWork(region, prompt.classes, region.anchors(is_commanded=command != TRACK))
         if prompt.error:
             work.error, work.is_unchanged = prompt.error, True
         elif command.stop:
@@ -127,7 +128,7 @@ class PredictHandler:
                 self._submit_job(work, _tracked_clicks(tracked, parse_clicks(region)), command, self._direction)
         return work
 
-    def _continue_job(self, work: _RegionWork) -> bool:
+    def _continue_job(self, work: RegionWork) -> bool:
         """Whether an existing job computes the missing frames of the region, which nobody has corrected since."""
         region = work.region
         source = self._cache.sources.get(self._context.key(region.id))
@@ -139,7 +140,7 @@ class PredictHandler:
         work.source, work.fixed = source, source.fixed
         return True
 
-    def _stop_job(self, work: _RegionWork) -> None:
+    def _stop_job(self, work: RegionWork) -> None:
         """Stop the region's job, to return what it has computed; if none runs, the region stays as it is."""
         key = self._context.key(work.region.id)
         job, source = self._scheduler.newest(key), self._cache.sources.get(key)
@@ -151,7 +152,7 @@ class PredictHandler:
 
     # Clicks
 
-    def _handle_clicks(self, prompt: ClickPrompt) -> _RegionWork:
+    def _handle_clicks(self, prompt: ClickPrompt) -> RegionWork:
         """Track an object from its clicks: as the region that they prompted before, or as a new one."""
         request, config = self._request, self._context.config
         clicks = self._cache.sign_clicks(request.task, prompt.clicks, request.page)
@@ -161,7 +162,7 @@ class PredictHandler:
         classes = tuple(label for label in region.labels if label not in config.commands)
         clicks_by_frame = group_by_frame(clicks)
         direction = click_direction(region, clicks_by_frame, self._direction)
-        work = _RegionWork(
+        work = RegionWork(
             region=region,
             classes=classes or known or config.classes((), request.video),
             fixed=[keyframe for keyframe in region.keyframes if keyframe.is_human],
@@ -177,7 +178,7 @@ class PredictHandler:
 
     def _submit_job(
         self,
-        work: _RegionWork,
+        work: RegionWork,
         clicks_by_frame: Mapping[int, Sequence[Click]],
         command: Command,
         direction: Direction,
@@ -205,10 +206,10 @@ class PredictHandler:
             work.error = error
         else:
             result = RegionResult(job, region, segments, self._context.settings)
-            work.source = ResultSource(result, None, work.fixed, extra_meta)
+            work.source = ResultSource(result, None, work.fixed, extra_meta, region)
             self._cache.sources.put(key, work.source)
 
-    def _answer_region(self, work: _RegionWork) -> Region | None:
+    def _answer_region(self, work: RegionWork) -> Region | None:
         """A region for the response; None: it has no box."""
         region, job, source = work.region, work.job, work.source
         if work.is_unchanged:
@@ -235,9 +236,12 @@ class PredictHandler:
         if source and isinstance(source.result, RegionResult):
             extra_meta |= source.result.corrections_meta()
         track = replace(track, keyframes=[*work.fixed, *track.keyframes])
-        return self._context.build_region(region, track, score, partial, extra_meta, work.classes)
+        is_stopped = job is not None and (job.is_cancelled or job.state in ("cancelled", "failed"))
+        return self._context.build_region(
+            region, track, score, partial, extra_meta, work.classes, is_stopped=is_stopped
+        )
 
-    def _clicks_status(self, works: Sequence[_RegionWork], answers: Sequence[Region | None]) -> str | None:
+    def _clicks_status(self, works: Sequence[RegionWork], answers: Sequence[Region | None]) -> str | None:
         """The status line for clicks without a result; None: there are none."""
         for work, answer in zip(works, answers, strict=True):
             if work.click_label and work.source and not answer:

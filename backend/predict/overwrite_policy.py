@@ -1,10 +1,11 @@
 """What a response may replace on an annotator's page.
 
-1. A region of the request that was asked for may be replaced; no other region of the request.
+1. A region of the request that was asked for may be replaced; no other region of the request that was edited since.
 2. A region that the request shows elsewhere, in the sender's drafts or in any annotation, is left alone: this copy may
-   be seconds old, and later edits would be lost. Only the prompt that made a region may continue it: clicks continue
+   be seconds old, and later edits would be lost. Only the prompt that made a region may continue it. Clicks continue
    the track that they made, and keep a person's keyframes; a text prompt continues its own unfinished regions that
-   nobody has edited, and with `preserve` off all regions of the backend that nobody has edited. An edit made within the
+   nobody has edited, and with `preserve` off all regions of the backend that nobody has edited; and what an earlier
+   request asked for comes with any later one (see `pending`), unless somebody has edited it. An edit made within the
    five seconds before such a request can be lost.
 3. All other regions are new, and are added once.
 

@@ -47,11 +47,12 @@ class RequestContext:
         """The digest of a prompt."""
         return prompt_digest(self.worker.model_version, parts)
 
-    def submit(self, key: Sequence[str], digest: str, **prompts: Any) -> Job:
+    def submit(self, key: Sequence[str], digest: str, *, replaces: bool = True, **prompts: Any) -> Job:
         """The job for a prompt on the task's video: an existing one, or a new one.
 
         Args:
             digest: of the prompt.
+            replaces: it cancels other jobs under this key.
             prompts: fields of `JobSpec`.
 
         Raises:
@@ -68,16 +69,18 @@ class RequestContext:
             max_frames=self.settings.max_frames,
             **prompts,
         )
-        return self.scheduler.submit(key, digest, spec)
+        return self.scheduler.submit(key, digest, spec, replaces=replaces)
 
-    def wait(self, jobs: Iterable[Job], deadline: float) -> None:
+    def wait(self, jobs: Iterable[Job], deadline: float, others: Iterable[Job] = ()) -> None:
         """Wait until all jobs have ended, or until there is just time for a response by `deadline`.
 
         Args:
             deadline: of the monotonic clock.
+            others: jobs whose results go into the response as they are then.
         """
         jobs = list(jobs)
-        seconds = min(_BOX_SECONDS * sum(job.box_count for job in jobs), self.settings.response_timeout / 2)
+        boxes = sum(job.box_count for job in (*jobs, *others))
+        seconds = min(_BOX_SECONDS * boxes, self.settings.response_timeout / 2)
         self.scheduler.wait(jobs, deadline - time.monotonic() - seconds)
 
     def new_region(self, name: str, classes: tuple[str, ...]) -> Region:
@@ -93,6 +96,8 @@ class RequestContext:
         partial: tuple[int, int] | None,
         extra_meta: Mapping[str, Any],
         labels: Sequence[str] | None = None,
+        *,
+        is_stopped: bool = False,
     ) -> Region:
         """A region with its track; the arguments are those of `region_results.build_region`."""
         return build_region(
@@ -104,4 +109,5 @@ class RequestContext:
             labels=labels,
             partial=partial,
             extra_meta=extra_meta,
+            is_stopped=is_stopped,
         )

@@ -6,12 +6,14 @@ regions and texts: no two annotations share one, so annotators never see each ot
 """
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.jobs.job import Job
 from backend.jobs.store import Store
 from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.keyframe import Keyframe
@@ -35,12 +37,14 @@ class ResultSource:
         track_name: the track's name in a job that has several.
         fixed: keyframes that are returned unchanged.
         extra_meta: further fields of `meta`, if the track was not started from a box.
+        asked: the region as it was when a request asked for it; None: a text prompt found it.
     """
 
     result: RegionResult | TextResult
     track_name: str | None = None
     fixed: Sequence[Keyframe] = ()
     extra_meta: Mapping[str, Any] | None = None
+    asked: Region | None = None
 
     def read(self) -> tuple[KeyframeSet, float | None] | None:
         """Keyframes and score so far; None: the job has no track of this name any more."""
@@ -100,18 +104,21 @@ class ResponseCache:
         A click that gets another label belongs to another object from then on.
         """
         click_ids, label = [click.id for click in prompt.clicks], prompt.label
-        earlier = filter(None, (self._clicked.get((task, click_id)) for click_id in click_ids))
         on_page = (
             region.id
             for region in page.values()
             if region.meta.get("object") == label and {click.id for click in parse_clicks(region)} & set(click_ids)
         )
-        name = next((region_id for region_id, earlier_label in earlier if earlier_label == label), None)
-        name = name or next(on_page, None)
+        name = self.earlier_region_id(task, prompt) or next(on_page, None)
         name = name or "p" + hashlib.sha256(f"{task}|{label}|{click_ids[0]}".encode(errors="replace")).hexdigest()[:9]
         for click_id in click_ids:
             self._clicked.put((task, click_id), (name, label))
         return name
+
+    def earlier_region_id(self, task: str, prompt: ClickPrompt) -> str | None:
+        """The id of the region that some of these clicks prompted before; None: none did."""
+        earlier = filter(None, (self._clicked.get((task, click.id)) for click in prompt.clicks))
+        return next((region_id for region_id, label in earlier if label == prompt.label), None)
 
     def person_lines(self, task: str, text_id: str, lines: tuple[str, ...], *, is_current: bool) -> tuple[str, ...]:
         """A person's lines of a text.
@@ -124,20 +131,48 @@ class ResponseCache:
             self._person_lines.put((task, text_id), lines)
         return self._person_lines.get((task, text_id)) or lines
 
-    def record(self, task: str, regions: Iterable[Region]) -> None:
-        """Record the regions of one response."""
-        delivery = Delivery()
+    def record(self, task: str, regions: Iterable[Region], *, is_dropped: bool = False) -> None:
+        """Record the regions of one response.
+
+        Args:
+            is_dropped: the page will not show it.
+        """
+        delivery, now = Delivery(), -math.inf if is_dropped else time.monotonic()
         for region in regions:
             earlier = self._regions.get((task, region.id))
             # If a region was on the page once, only a person can have deleted it.
             current = earlier.delivery if earlier and earlier.delivery.is_seen else delivery
-            self._regions.put((task, region.id), CachedRegion(region, time.monotonic(), current))
+            self._regions.put((task, region.id), CachedRegion(region, now, current))
 
     def mark_seen(self, task: str, region_ids: Iterable[str]) -> None:
         """Record that a request contains these regions: their responses have reached the page."""
         for region_id in region_ids:
             if cached := self._regions.get((task, region_id)):
                 cached.delivery.is_seen = True
+
+    def may_be_shown(self, task: str, region_id: str, since: float) -> bool:
+        """Whether a region that no saved page contains was on the page, or may be on it.
+
+        Args:
+            since: when the request came, of the monotonic clock.
+        """
+        cached = self._regions.get((task, region_id))
+        return cached is not None and (cached.delivery.is_seen or cached.is_recent(since))
+
+    def shows_last(self, task: str, region: Region) -> bool:
+        """Whether a saved region has the keyframes of its last response, whatever a person did to them since."""
+        cached = self._regions.get((task, region.id))
+        return cached is not None and cached.region.meta.get("seal") == region.meta.get("seal")
+
+    def is_saved(self, task: str, region: Region, since: float) -> bool:
+        """Whether the page was saved since the last response with this region, as far as that is known.
+
+        Args:
+            region: as last saved.
+            since: when the request came, of the monotonic clock.
+        """
+        cached = self._regions.get((task, region.id))
+        return cached is None or not cached.is_unsaved(region, since)
 
     def prompt_field(self, task: str, text_id: str | None) -> "PromptFieldCache":
         """The cache for the control for text prompts of one annotation, by the id of its text."""
@@ -165,6 +200,17 @@ class CachedRegion:
     time: float
     delivery: Delivery
 
+    def is_recent(self, since: float) -> bool:
+        """Whether the page may not have been saved since this response.
+
+        A response after the request was sent does not count: the page drops it.
+        """
+        return 0 <= since - self.time < _SAVE_SECONDS
+
+    def is_unsaved(self, region: Region, since: float) -> bool:
+        """Whether the page may show this response, although its saved copy of the region does not."""
+        return self.is_recent(since) and region.meta.get("seal") != self.region.meta.get("seal")
+
 
 class PromptFieldCache:
     """What the text prompts of one annotation have found.
@@ -172,6 +218,8 @@ class PromptFieldCache:
     Attributes:
         planning: locked while new regions get ids, so that two requests with the same prompt give the same ids.
         unfinished: the digest of the last prompt if its response lacked frames.
+        pending: by their digests, the prompts of which the page may lack objects or frames: the text and its job.
+        request_time: when the annotation's newest request came, of the monotonic clock.
 
     Args:
         regions: of earlier responses, by task and region id.
@@ -183,6 +231,8 @@ class PromptFieldCache:
         self._ids: dict[tuple[str, str], str] = {}
         self.planning = threading.Lock()
         self.unfinished: str | None = None
+        self.pending: dict[str, tuple[str, Job]] = {}
+        self.request_time = 0.0
 
     def region_id(self, digest: str, name: str) -> str | None:
         """The id of an object's region, by the prompt's digest and the object's name in its job."""
@@ -210,13 +260,15 @@ class PromptFieldCache:
             ids = {*self._ids.values()}
         cached = {name: entry for name in (*ids, *page) if (entry := self._regions.get((self._task, name)))}
         missing = {name: entry for name, entry in cached.items() if name not in page}
-        # Responses after this request was sent do not count: the page drops them.
-        unsaved = {name: entry.region for name, entry in missing.items() if 0 <= since - entry.time < _SAVE_SECONDS}
+        unsaved = {name: entry.region for name, entry in missing.items() if entry.is_recent(since)}
         gone = {name: entry for name, entry in missing.items() if name not in unsaved}
         return PageRegions(
             page=page,
             shown={**unsaved, **page},
             answered={name: entry.region for name, entry in cached.items()},
+            unsaved=frozenset(
+                name for name, region in page.items() if name in cached and cached[name].is_unsaved(region, since)
+            ),
             deleted={name: entry.region for name, entry in gone.items() if entry.delivery.is_seen},
             lost={name: entry.region for name, entry in gone.items() if not entry.delivery.is_seen},
         )
@@ -230,6 +282,7 @@ class PageRegions:
         page: as last saved.
         shown: those that the page shows, also if it has not saved them yet.
         answered: as in the last response, before a person edited them.
+        unsaved: those whose last response the saved page lacks, although the page may show it.
         deleted: those that a person has deleted.
         lost: those that no saved page has contained: their response came too late, or the page cannot be saved.
     """
@@ -237,14 +290,13 @@ class PageRegions:
     page: Mapping[str, Region]
     shown: Mapping[str, Region]
     answered: Mapping[str, Region]
+    unsaved: frozenset[str]
     deleted: Mapping[str, Region]
     lost: Mapping[str, Region]
 
     def is_saved(self, region: Region) -> bool:
         """Whether the page was saved since the last response with this region, as far as that is known."""
-        answered = self.answered.get(region.id)
-        is_newest = answered is None or answered.meta.get("seal") == region.meta.get("seal")
-        return region.id in self.page and is_newest
+        return region.id in self.page and region.id not in self.unsaved
 
 
 def clicks_meta(prompt: ClickPrompt, clicks: Iterable[Click]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from backend.errors import BadRequest
+from backend.jobs.job import Job
 from backend.labelstudio.commands import TextQuery, parse_text_query
 from backend.labelstudio.label_config import ALL, LabelConfig
 from backend.labelstudio.region import Region, new_region_id
@@ -38,51 +39,63 @@ class TextPrompt:
 
     Attributes:
         job: searches for the objects.
+        digest: of the prompt.
 
     Args:
         field_id: id of the text's result; None: it was never saved.
         text: what the annotator typed.
+        job: that an earlier request submitted; None: this request asks for it.
 
     Raises:
         BackendError: the prompt has no phrase, or no job can be started now.
     """
 
-    def __init__(self, context: RequestContext, field_id: str | None, text: str) -> None:
-        request = context.request
+    def __init__(self, context: RequestContext, field_id: str | None, text: str, job: Job | None = None) -> None:
+        request, self._is_asked = context.request, job is None
         self._context, query = context, parse_text_query(text)
         self._query = query = replace(query, phrases=_class_names(query, context.config, request.video))
         search_range = query.within if query.at is None else FrameRange(query.at, query.at)
         parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
-        key, self._digest = context.key(field_id or "", "words"), context.digest(parts)
+        key, self.digest = context.key(field_id or "", "words"), context.digest(parts)
         self._cache = context.cache.prompt_field(request.task, field_id)
         # If the last response to a `redo` lacked frames, the same prompt continues its job.
-        if query.redo and self._cache.unfinished != self._digest:
+        if job is None and query.redo and self._cache.unfinished != self.digest:
             context.scheduler.forget(key)
-            self._cache.forget(self._digest)
-        self.job = context.submit(key, self._digest, phrases=query.phrases, ranges=(search_range,))
+            self._cache.forget(self.digest)
+        self.job = job or context.submit(
+            key, self.digest, replaces=False, phrases=query.phrases, ranges=(search_range,)
+        )
+        self._cache.pending[self.digest] = text, self.job
         self._result = TextResult(self.job, context.settings)
 
-    def build_regions(self) -> tuple[list[Region], str]:
+    def build_regions(self, response: Iterable[Region] = ()) -> tuple[list[Region], str]:
         """Regions of the objects that were found so far, and the status line.
+
+        Args:
+            response: regions that the response contains already.
 
         Raises:
             BackendError: the job has failed.
         """
         job, context, query, result = self.job, self._context, self._query, self._result
         if job.error:
+            self._cache.pending.pop(self.digest, None)
             raise job.error
         is_partial = job.state != "done"
+        if not is_partial and self._cache.request_time <= context.start_time:
+            self._cache.pending.pop(self.digest, None)
         # In this order, because the job may continue in between.
         progress = result.progress()
         last_frame = result.last_frame()
         detections = result.detections()
-        self._cache.unfinished = self._digest if is_partial else None
+        self._cache.unfinished = self.digest if is_partial else None
         with self._cache.planning:
             matches = match_regions(
                 detections,
                 context.request.page,
+                {region.id: region for region in response},
                 self._cache,
-                self._digest,
+                self.digest,
                 query,
                 since=context.start_time,
                 last_frame=last_frame,
@@ -92,6 +105,8 @@ class TextPrompt:
         regions: list[Region] = []
         for name, detection in detections.items():
             region = matches.continued.get(name)
+            if region and not self._is_asked and region.frames_done >= progress[0]:
+                continue
             if region is None:
                 if name not in matches.new:
                     continue
@@ -100,7 +115,7 @@ class TextPrompt:
             extra_meta = {"phrase": detection.phrase, **({"at": query.at} if query.at else {})}
             regions.append(context.build_region(region, detection.track, detection.score, partial, extra_meta))
             if name in matches.continued:
-                self._cache.note(self._digest, name, region.id)
+                self._cache.note(self.digest, name, region.id)
             context.cache.sources.put(context.key(region.id), ResultSource(result, name, (), extra_meta))
         return regions, self._status_line(detections.values(), matches, progress if is_partial else None)
 
@@ -137,6 +152,7 @@ class TextPrompt:
 def match_regions(
     detections: Mapping[str, TextDetection],
     page: Mapping[str, Region],
+    response: Mapping[str, Region],
     cache: PromptFieldCache,
     digest: str,
     query: TextQuery,
@@ -149,12 +165,14 @@ def match_regions(
 
     Args:
         page: the annotation's regions as last saved, by id.
+        response: regions that the response contains already, by id.
         cache: earlier responses to this prompt field.
         digest: of the query.
         since: when the request came, of the monotonic clock.
         last_frame: the last LS frame that was searched. Regions that go further are not shortened.
     """
     known = cache.regions(page, since)
+    known = replace(known, shown={**known.shown, **response})
     deleted = {} if query.redo else known.deleted
     ids = {name: cache.region_id(digest, name) for name in detections}
     on_page = _match_page(detections, ids, known)

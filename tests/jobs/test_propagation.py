@@ -123,6 +123,15 @@ def test_a_session_processes_each_frame_once_per_direction() -> None:
     assert engine.frames == [*range(5, 50), *range(12, 4, -1), *range(32, 29, -1)]
 
 
+def test_progress_counts_frames_of_the_video_though_some_are_processed_twice() -> None:
+    prompts = [Prompt("a", frame, box=Box(10, 10, 20, 20)) for frame in (10, 30)]
+    propagation = PropagationRun(50, {"a": intervals_between([10, 30], "forward")}, prompts)
+    assert propagation.total == 40 + 21
+    counts = [propagation.frame_counts() for _ in propagation.run(StubEngine(step=0), FakeVideo(50))]
+    assert (counts[0], counts[-1]) == ((0, 40), (40, 40))
+    assert counts == sorted(counts)
+
+
 def test_prompts_are_given_frame_by_frame_and_phrases_last(monkeypatch: pytest.MonkeyPatch) -> None:
     prompted, prompt = [], StubSession.prompt
 

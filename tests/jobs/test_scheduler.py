@@ -213,8 +213,9 @@ def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
         scheduler.submit(["d"], "1", box())
     assert busy.value.retry_after > 0
     replaced = scheduler.submit(["c"], "1", box())
-    scheduler.submit(["c"], "2", box())  # takes its place
+    newer = scheduler.submit(["c"], "2", box())  # takes its place
     assert (replaced.state, replaced.has_ended) == ("cancelled", True)
+    assert str(replaced.error) == f"the prompt was changed: job {newer.number} replaces it"
     with pytest.raises(Busy):
         scheduler.submit(["a"], "2", box())
     assert not first.is_cancelled, "what cannot be replaced is not cancelled"

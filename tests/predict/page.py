@@ -39,6 +39,8 @@ class Page:
         self.saved: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         """The results of the last answer."""
+        self.sent: set[str] = set()
+        """Ids of the results in the last request's context."""
 
     # what a person does
 
@@ -99,6 +101,7 @@ class Page:
     # what it sends
 
     def request(self, context: list[dict[str, Any]]) -> dict[str, Any]:
+        self.sent = {one["id"] for one in context}
         drafts = [{"result": self.saved, "updated_at": "2026-11-25"}] if self.saved else []
         return body(*context, id=self.task, data=DATA, drafts=drafts) | {"label_config": CONFIG}
 

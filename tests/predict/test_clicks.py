@@ -132,7 +132,7 @@ def test_of_what_nothing_is_there_yet_the_line_tells(make_service) -> None:
 
 def test_a_later_click_cancels_the_work_of_the_earlier_one(make_service) -> None:
     gate = Gate(5)
-    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.1))
+    page = Page(make_service(StubEngine(gate=gate), response_timeout=0.3))
     (name,) = page.click(0, 25, 50)
     old = page.service.scheduler.newest(("7", "region", name))
     page.click(0, 60, 60, positive=False)

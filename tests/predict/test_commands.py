@@ -143,6 +143,7 @@ def test_stop_keeps_what_is_there(make_service) -> None:
     assert job.is_cancelled
     assert page.frames(name)[-1] == 30
     assert page.regions[name]["meta"]["partial"]["done"] == 30
+    assert "stopped after 30 of 100 frames, press t to go on" in page.regions[name]["meta"]["text"][-1]
     page.service.scheduler.wait([job], 10)
     page.press(name)
     page.press(name)
