@@ -502,7 +502,7 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     def remote(_: Video) -> None:
         propagation = spec.resolve(video_info).propagation
         worker.next_run()
-        for reply in worker.run(propagation.schedule, Progress(), None, False):
+        for reply in worker.run(propagation.schedule, Progress(), None, folder / "state"):
             if isinstance(reply, Chunk):
                 for one in reply.blocks:
                     propagation.add(reply.pass_index, one)

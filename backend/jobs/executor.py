@@ -3,14 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
-from backend.jobs.messages import Chunk, InitialTracks, RunEnd
+from backend.jobs.messages import Chunk, InitialTracks, RunEnd, SavedState
 from backend.jobs.metrics import Metrics
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Progress
@@ -54,8 +54,11 @@ class JobExecutor:
         """Give up what cannot be saved now, which ends `run`."""
         self._closing.set()
 
-    def run(self, job: Job) -> bool:
+    def run(self, job: Job, on_results: Callable[[], None]) -> bool:
         """Run a job from where it is; False: it was stopped. While nothing can be saved, this waits.
+
+        Args:
+            on_results: called whenever results have come.
 
         Raises:
             BackendError: the video cannot be decoded, or the engine failed.
@@ -76,51 +79,36 @@ class JobExecutor:
             job.resolved = resolved
         if job.initial_tracks is not None and resolved.propagation.done == resolved.propagation.total:
             return True
+        recorder = _Recorder(job, resolved.propagation, self._store, self._retry)
         place, state = self._store.states.newest(job.number, job.saved_progress) or (Progress(), None)
         try:
-            return self._propagate(job, resolved.propagation, place, state)
+            return self._propagate(recorder, place, state, on_results)
         except StateRefused:
             log.warning("job %d: the engine refuses its saved state; it starts at its prompts once more", job.number)
             self._store.states.delete(job.number)
-            return self._propagate(job, resolved.propagation, Progress(), None)
+            return self._propagate(recorder, Progress(), None, on_results)
 
-    def _propagate(self, job: Job, propagation: PropagationRun, place: Progress, state: bytes | None) -> bool:
-        """Continue the session from a place that may lie before the frames that are kept; these stay as they are."""
-        unsaved, saved_at = list[tuple[int, ResultBlock]](), time.monotonic()
-
-        def save() -> None:
-            counts = *propagation.frame_counts(), propagation.track_count
-            progress = propagation.progress
-            self._retry(lambda: self._store.save(job.number, job.initial_tracks or (), unsaved, progress, counts))
-            job.saved_progress, job.worker_deaths = progress, 0
-            unsaved.clear()
-
+    def _propagate(
+        self, recorder: "_Recorder", place: Progress, state: SavedState | None, on_results: Callable[[], None]
+    ) -> bool:
+        """Continue the session from a place, which may lie before the frames that are kept."""
+        job, schedule = recorder.job, recorder.propagation.schedule
+        recorder.place = place
         job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
-        is_retry = job.worker_deaths > 0
-        for reply in self._worker.run(propagation.schedule, place, state, self._masks, is_retry):
+        new_states, is_retry = self._store.states.new_path(job.number), job.worker_deaths > 0
+        for reply in self._worker.run(schedule, place, state, new_states, self._masks, is_retry):
             match reply:
                 case InitialTracks(names):
-                    if job.initial_tracks is None:
-                        job.initial_tracks = tuple(names)
-                        propagation.add_initial_tracks(names)
-                case Chunk(pass_index, blocks, state):
-                    if job.phase != "tracking":
-                        job.enter_phase("tracking")
-                    self._metrics.frames.inc(sum(len(block.frames) for block in blocks))
-                    for block in blocks:
-                        place = propagation.schedule.place_after(pass_index, block.frames)
-                        if new := propagation.missing_part(pass_index, block):
-                            propagation.add(pass_index, new)
-                            unsaved.append((pass_index, new))
-                    job.throughput.update(propagation.done)
-                    if state is not None or time.monotonic() - saved_at > _SAVE_SECONDS:
-                        save()
-                        saved_at = time.monotonic()
-                    if state is not None:
-                        job.keeps_state = self._store.states.save(job.number, place, state)
+                    recorder.add_initial_tracks(names)
+                case Chunk():
+                    job.enter_phase("tracking")
+                    self._metrics.frames.inc(sum(len(block.frames) for block in reply.blocks))
+                    recorder.add(reply)
+                    if reply.state:
                         self._worker.ack()
+                    on_results()
                 case RunEnd(is_complete):
-                    save()
+                    recorder.save()
                     return is_complete
         return False
 
@@ -155,3 +143,55 @@ class JobExecutor:
             restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
             self._results.put(job.number, resolved)
         return resolved
+
+
+class _Recorder:
+    """Adds a run's results to a job, and saves them: what is missing, because kept frames stay as they are.
+
+    Attributes:
+        place: how far the session is.
+
+    Args:
+        retry: reads or writes the store until that works.
+    """
+
+    def __init__(
+        self, job: Job, propagation: PropagationRun, store: Store, retry: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self.job, self.propagation = job, propagation
+        self._store, self._retry = store, retry
+        self._unsaved: list[tuple[int, ResultBlock]] = []
+        self._saved_at = time.monotonic()
+        self.place = Progress()
+
+    def add_initial_tracks(self, names: Iterable[str]) -> None:
+        """Tracks that phrases found on their first frame; once known, they stay."""
+        if self.job.initial_tracks is None:
+            self.job.initial_tracks = tuple(names)
+            self.propagation.add_initial_tracks(names)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add results; save them if that is due, and the session's state if it came along."""
+        propagation, job = self.propagation, self.job
+        for block in chunk.blocks:
+            self.place = propagation.schedule.place_after(chunk.pass_index, block.frames)
+            if new := propagation.missing_part(chunk.pass_index, block):
+                propagation.add(chunk.pass_index, new)
+                self._unsaved.append((chunk.pass_index, new))
+        job.throughput.update(propagation.done)
+        if chunk.state or time.monotonic() - self._saved_at > _SAVE_SECONDS:
+            self.save()
+        if chunk.state:
+            job.keeps_state = self._store.states.keep(job.number, self.place, chunk.state)
+            job.worker_deaths = 0 if job.keeps_state else job.worker_deaths
+
+    def save(self) -> None:
+        """Save the results that are not saved yet."""
+        propagation, job = self.propagation, self.job
+        counts, progress = (*propagation.frame_counts(), propagation.track_count), propagation.progress
+        tracks = job.initial_tracks or ()
+        self._retry(lambda: self._store.save(job.number, tracks, self._unsaved, progress, counts))
+        job.saved_progress = progress
+        job.worker_deaths = 0 if self._unsaved else job.worker_deaths
+        self._unsaved.clear()
+        self._saved_at = time.monotonic()

@@ -44,6 +44,7 @@ class Job:
         saved_progress: how far its results are on disk.
         initial_tracks: names of the tracks that phrases found on their first frame; None: no prompt was given yet.
         keeps_state: it can be interrupted; False: its state is too large to save, so it would lose what it computes.
+        stop_seconds: how long it took to stop it when it was last interrupted.
         worker_deaths: how many workers in a row died in this job.
         phase_seconds: time spent in each phase.
 
@@ -64,6 +65,7 @@ class Job:
         self.saved_progress = row.progress
         self.initial_tracks = row.initial_tracks
         self.keeps_state = True
+        self.stop_seconds = 0.0
         self.worker_deaths = 0
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
@@ -90,7 +92,9 @@ class Job:
         self._resolved = resolved
 
     def enter_phase(self, phase: str) -> None:
-        """Start another phase."""
+        """Start another phase, unless the job is in it already."""
+        if phase == self.phase:
+            return
         now = time.monotonic()
         if self.phase:
             self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ _IDLE_SECONDS = 1.0
 """How often an idle worker is checked, and a store that cannot save."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
+_LEAST_SHARE = 5
+"""A job that was interrupted runs at least for so many times what that took."""
 _PRUNE_EVERY = 64
 """The store is pruned after so many jobs."""
 
@@ -49,6 +52,7 @@ class JobRunner:
         self._queue, self._ends, self._worker, self._store = queue, ends, worker, store
         self._executor, self._metrics, self._forget_file = executor, metrics, forget_file
         self._is_stopping = False
+        self._changed_at = 0.0  # when the running job was started, or stopped
         self._closed = False
         self._run_count = 0
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
@@ -78,10 +82,22 @@ class JobRunner:
         running = self._queue.running
         if running is None or self._is_stopping:
             return
-        is_overtaken = running.keeps_state and self._queue.is_overtaken(self._is_engine_down())
-        if self._closed or running.is_cancelled or is_overtaken:
+        if self._closed or running.is_cancelled or (self._may_interrupt(running) and self._is_overtaken()):
             self._is_stopping = True
+            self._changed_at = time.monotonic()
             self._worker.stop()
+
+    def _may_interrupt(self, running: Job) -> bool:
+        """Whether interrupting costs little: tasks that overtake each other would else save and load states alone."""
+        seconds = time.monotonic() - self._changed_at
+        return running.keeps_state and seconds >= _LEAST_SHARE * running.stop_seconds
+
+    def _is_overtaken(self) -> bool:
+        return self._queue.is_overtaken(self._is_engine_down())
+
+    def _look_up(self) -> None:
+        with self._queue.changed:
+            self.preempt()
 
     def _is_engine_down(self) -> bool:
         return self._worker.status.startswith(FAILED_PREFIX)
@@ -122,7 +138,7 @@ class JobRunner:
 
     def _start(self, job: Job) -> None:
         self._queue.remove(job)
-        self._queue.running, self._is_stopping = job, False
+        self._queue.running, self._is_stopping, self._changed_at = job, False, time.monotonic()
         self._worker.next_run()
         job.state = "running"
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
@@ -145,6 +161,8 @@ class JobRunner:
         self._run_count += 1
         state, error = self._execute(job)
         with self._queue.changed:
+            if self._is_stopping:
+                job.stop_seconds = time.monotonic() - self._changed_at
             if state in (None, "cancelled"):  # it may have been cancelled or asked for again just now
                 state = "cancelled" if job.is_cancelled else None
             if state:
@@ -161,7 +179,9 @@ class JobRunner:
     def _execute(self, job: Job) -> tuple[State | None, BackendError | None]:
         """Run a job; returns its last state and error. None: it was stopped and goes on later."""
         try:
-            return ("done" if self._executor.run(job) else "cancelled" if job.is_cancelled else None), None
+            return (
+                "done" if self._executor.run(job, self._look_up) else "cancelled" if job.is_cancelled else None
+            ), None
         except WorkerDied:
             job.worker_deaths += 1
             self._metrics.worker_deaths.inc(not self._closed)

@@ -19,12 +19,26 @@ class OpenVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedState:
+    """A session's state, in a file. It never goes over the connection, because it may be larger than memory allows.
+
+    Attributes:
+        path: None: there was no room to save it.
+        checksum: CRC-32 of the file.
+    """
+
+    path: Path | None
+    checksum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StartRun:
     """Request: run a schedule on the open video; the replies are `InitialTracks`, `Chunk`s and `RunEnd`.
 
     Attributes:
         progress: where to start.
         state: the session's at `progress`; None at the start.
+        new_states: where to save further ones: a path, to which a number is added.
         masks: send masks.
         is_retry: a worker died in this job, so the first states are sent after 1, 2, 4, … frames.
     """
@@ -32,7 +46,8 @@ class StartRun:
     run_id: int
     schedule: Schedule
     progress: Progress
-    state: bytes | None
+    state: SavedState | None
+    new_states: Path
     masks: bool
     is_retry: bool = False
 
@@ -46,7 +61,7 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Request: the chunks of this run up to its last state are on disk."""
+    """Request: the chunks of this run up to its last state are on disk, and the state is in its place."""
 
     run_id: int
 
@@ -72,7 +87,7 @@ class Chunk:
 
     pass_index: int
     blocks: Sequence[ResultBlock]
-    state: bytes | None = None
+    state: SavedState | None = None
 
 
 @dataclass(frozen=True, slots=True)

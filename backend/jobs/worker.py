@@ -12,13 +12,14 @@ import pickle
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from backend.engines.base import Engine
-from backend.errors import BackendError, where
+from backend.errors import BackendError, StateRefused, where
 from backend.jobs.messages import (
     Ack,
     Chunk,
@@ -27,6 +28,7 @@ from backend.jobs.messages import (
     OpenVideo,
     Reply,
     RunEnd,
+    SavedState,
     StartRun,
     StopRun,
     WorkerStatus,
@@ -43,8 +45,8 @@ SAVED_SECONDS = 10.0
 _CHUNK_SECONDS = 0.05
 """How long results are collected before they are sent; too short to notice on the page."""
 _CHUNK_BYTES = 4 << 20
-_MAX_STATE_BYTES = 900_000_000
-"""SQLite stores no larger values. An interrupted job with a larger state starts over."""
+_FREE_SECONDS, _COST_SHARE = 0.05, 20
+"""A state may cost the first of these; beyond that, this many times its cost goes by until the next one."""
 _LOADING_POLL = 0.25
 """Seconds between two checks of a model that is loading, and of the parent process."""
 _READY_POLL = 2.0
@@ -130,7 +132,7 @@ class _Worker:
             raise BackendError("no video is open")
         schedule = request.schedule
         self._run_id, self.unacknowledged = request.run_id, 0
-        with self._engine.open(self._video, request.state) as session:
+        with self._engine.open(self._video, read_state(request.state) if request.state else None) as session:
             if request.state is None:
                 self.send(InitialTracks(schedule.prompt(session)))
             self._sender = sender = _ChunkSender(self, request, session.state)
@@ -150,8 +152,11 @@ class _Worker:
     def _is_stopped(self, run_id: int) -> bool:
         # Wait while two states are not on disk yet. This bounds what a killed worker computes again to the frames
         # between three states.
+        start = time.monotonic()
         while self._connection.poll() or (self.unacknowledged > 1 and self._stopped_run != run_id):
             self._receive(self._connection.recv())
+        if self._sender:
+            self._sender.state_cost += time.monotonic() - start
         return self._stopped_run == run_id
 
     def _receive(self, request: StopRun | Ack) -> None:
@@ -162,11 +167,17 @@ class _Worker:
 
 
 class _ChunkSender:
-    """Collects results and sends them in chunks: often enough for a live view, seldom enough to cost little."""
+    """Collects results and sends them in chunks: often enough for a live view, seldom enough to cost little.
+
+    Attributes:
+        state_cost: seconds for which the session stood still because of the last state.
+    """
 
     def __init__(self, worker: _Worker, request: StartRun, state: Callable[[], bytes]) -> None:
         self._worker, self._schedule, self._state, self._masks = worker, request.schedule, state, request.masks
+        self._new_states, self._state_count = request.new_states, 0
         self._every = 1 if request.is_retry else SAVED_FRAMES
+        self.state_cost = 0.0
         self._lock = threading.Lock()
         self._pass_index = 0
         self._results: list[FrameResult] = []
@@ -183,10 +194,17 @@ class _ChunkSender:
             self._results.append(result)
         self._unsaved += 1
         self._size += 64 * (1 + len(result.tracks))
-        is_due = self._unsaved >= self._every or time.monotonic() - self._saved_at > SAVED_SECONDS
+        is_due = self._is_state_due()
         if is_due or self._size > _CHUNK_BYTES:
             self.flush(with_state=is_due)
             self._every = min(2 * self._every, SAVED_FRAMES)
+
+    def _is_state_due(self) -> bool:
+        age = time.monotonic() - self._saved_at
+        if self._every < SAVED_FRAMES:  # a worker died in this job
+            return self._unsaved >= self._every
+        is_paid = age >= _COST_SHARE * (self.state_cost - _FREE_SECONDS)
+        return is_paid and (self._unsaved >= self._every or age > SAVED_SECONDS)
 
     def close(self) -> None:
         """Drop what was not sent: nothing of a run may follow its end."""
@@ -199,11 +217,9 @@ class _ChunkSender:
         Args:
             with_state: with the session's state; only the session's own thread may ask for it.
         """
+        start = time.monotonic()
         with self._lock:
-            state = self._state() if with_state else None
-            if state is not None and len(state) > _MAX_STATE_BYTES:
-                log.warning("the engine's state is too large to save; if interrupted, this job starts over")
-                state = None
+            state = self._save_state() if with_state else None
             if self._results or state is not None:
                 reverse = self._schedule.passes[self._pass_index].reverse
                 self._worker.unacknowledged += state is not None
@@ -213,6 +229,34 @@ class _ChunkSender:
             self._results, self._size = [], 0
         if with_state:
             self._unsaved, self._saved_at = 0, time.monotonic()
+            self.state_cost = self._saved_at - start
+
+    def _save_state(self) -> SavedState:
+        self._state_count += 1
+        path = self._new_states.with_name(f"{self._new_states.name}.{self._state_count}")
+        state = self._state()
+        try:
+            path.write_bytes(state)
+        except OSError as error:
+            log.warning("the engine's state is not saved (%s): make room in data_dir", error.strerror)
+            path.unlink(missing_ok=True)
+            return SavedState(None)
+        return SavedState(path, zlib.crc32(state))
+
+
+def read_state(saved: SavedState) -> bytes:
+    """The engine's state that a file holds.
+
+    Raises:
+        StateRefused: the file is gone or damaged.
+    """
+    try:
+        state = saved.path.read_bytes() if saved.path else b""
+    except OSError as error:
+        raise StateRefused("the saved state cannot be read: run the track again") from error
+    if zlib.crc32(state) != saved.checksum:
+        raise StateRefused("the saved state is damaged: run the track again")
+    return state
 
 
 def main() -> None:

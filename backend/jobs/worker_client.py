@@ -26,6 +26,7 @@ from backend.jobs.messages import (
     Reply,
     Request,
     RunEnd,
+    SavedState,
     StartRun,
     StopRun,
     WorkerStatus,
@@ -172,7 +173,13 @@ class WorkerClient:
         return reply
 
     def run(
-        self, schedule: Schedule, progress: Progress, state: bytes | None, masks: bool, is_retry: bool = False
+        self,
+        schedule: Schedule,
+        progress: Progress,
+        state: SavedState | None,
+        new_states: Path,
+        masks: bool = False,
+        is_retry: bool = False,
     ) -> Iterator[InitialTracks | Chunk | RunEnd]:
         """Run a schedule on the open video until it is complete or stopped; the arguments are those of `StartRun`.
 
@@ -181,7 +188,7 @@ class WorkerClient:
             WorkerDied: the worker died during the run.
         """
         # Not on a new worker, which would have no open video: if this one has died, `_reply` says so.
-        self._request(StartRun(self._run_id, schedule, progress, state, masks, is_retry))
+        self._request(StartRun(self._run_id, schedule, progress, state, new_states, masks, is_retry))
         if self._stopped_run == self._run_id:  # `stop` may have been called before the worker was started
             self._send(StopRun(self._run_id))
         reply: Reply | None = None

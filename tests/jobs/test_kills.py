@@ -144,7 +144,7 @@ def test_a_worker_killed_between_opening_a_video_and_its_run_is_reported(clip) -
     worker.kill()
     assert until(lambda: worker._process is None, 10)
     with pytest.raises(WorkerDied):
-        next(worker.run(schedule, Progress(), None, False))
+        next(worker.run(schedule, Progress(), None, clip.with_name("state")))
     worker.close()
 
 
@@ -211,7 +211,7 @@ from tests.jobs.test_kills import BOX
 worker = WorkerClient(process_launcher(partial(sleeping_engine, 60), "warning"), "stub", "1", 60)
 plan = BOX.resolve(worker.open(Path(sys.argv[1]), VideoLimits()))
 worker.next_run()
-for reply in worker.run(plan.propagation.schedule, Progress(), None, False):
+for reply in worker.run(plan.propagation.schedule, Progress(), None, Path(sys.argv[1] + ".state")):
     print(worker._process.pid, flush=True)
 """
 
