@@ -1,22 +1,29 @@
 # The backend beside Label Studio, see docker-compose.yml:
-#   docker build .                                                     PyTorch as PyPI has it: CUDA, and the CPU works, too
-#   docker build --build-arg TORCH_INDEX=<PyTorch's index of CPU wheels> .   smaller by gigabytes, without CUDA
-#   docker build --target label-studio-ml .                             hosted under label-studio-ml's own server
+#   docker build .                               with PyTorch for CPUs
+#   docker build --build-arg TORCH_INDEX= .      with PyPI's PyTorch, which has CUDA and is gigabytes larger
+#   docker build --build-arg EXTRAS= .           without PyTorch, for ENGINE=opencv
+#   docker build --target label-studio-ml .      hosted under label-studio-ml's own server
 
 FROM python:3.11-slim AS build
-ARG TORCH_INDEX=""
+ARG TORCH_INDEX=auto
+ARG EXTRAS=sam3
 WORKDIR /src
 # What we depend on changes seldom: a layer of its own, which a change of our code leaves alone.
-COPY pyproject.toml constraints.txt docker/requirements.py docker/install.sh ./docker/
-RUN sh docker/install.sh dependencies /opt/venv "$TORCH_INDEX"
+COPY pyproject.toml constraints.txt docker/requirements.py docker/torch_index.py docker/install.sh ./docker/
+RUN EXTRAS="$EXTRAS" sh docker/install.sh dependencies /opt/venv "$TORCH_INDEX"
 COPY . .
 RUN sh docker/install.sh package /opt/venv
 
 
 FROM python:3.11-slim AS backend
-RUN useradd --create-home --uid 1000 sam3 \
+LABEL org.opencontainers.image.title="sam3-backend" \
+      org.opencontainers.image.description="SAM3 video tracking for Label Studio" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Group 0 may write, too: OpenShift runs a container as any user of that group.
+RUN useradd --create-home --uid 1000 --gid 0 sam3 \
  && mkdir -p /data /models \
- && chown sam3 /data /models
+ && chown 1000:0 /data /models \
+ && chmod 775 /data /models
 COPY --from=build /opt/venv /opt/venv
 # For the sample project of the first start.
 COPY demo /opt/sam3-backend/demo

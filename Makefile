@@ -10,6 +10,9 @@ TRACKEVAL := trackeval .* requires opencv-python
 # tests/conftest.py groups the tests and starts the slow files first.
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
+# Where PyTorch comes from; empty: PyPI, whose wheels bring CUDA. docker/torch_index.py says what auto means.
+TORCH_INDEX ?= auto
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
@@ -45,7 +48,13 @@ clean:
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
-	$(call venv,.venv,the backend with SAM3,a few minutes and 5.5 GB)
+	$(call venv,.venv,the backend with SAM3,a few minutes)
+	@index=$$(.venv/bin/python docker/torch_index.py "$(TORCH_INDEX)"); \
+	 if [ -n "$$index" ]; then \
+	  echo "fetching PyTorch for CPUs: about 0.5 GB, and 1.7 GB in .venv with all else"; \
+	  .venv/bin/pip install -q --no-deps --index-url "$$index" torch -c constraints.txt \
+	   || echo "PyTorch cannot be installed from $$index: it comes from PyPI" >&2; \
+	 else echo "fetching PyTorch from PyPI: with CUDA 2.7 GB, and 5.5 GB in .venv with all else"; fi
 	@.venv/bin/pip install -q -e '.[sam3]' -c constraints.txt
 	@touch $@
 

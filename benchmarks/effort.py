@@ -26,7 +26,7 @@ from backend.tracks.geometry import Boxes, box_iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
-from tests.e2e.browser import REGION_OF, LabelingPage, chromium, login_state, quit_chromium
+from tests.e2e.browser import CHROMIUM, REGION_OF, LabelingPage, chromium, login_state, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 
 GOOD = 0.85
@@ -184,6 +184,8 @@ class Annotator:
 
 def main() -> None:
     """Run every way on a task of its own, and print one line of JSON."""
+    if not CHROMIUM.exists():
+        sys.exit("this benchmark drives Chromium: apt-get install chromium")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="30 frames, by hand and by box")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
-from tests.e2e.browser import LabelingPage, quit_chromium
+from tests.e2e.browser import CHROMIUM, LabelingPage, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 
 SIZE, SHORT = (640, 360), 100
@@ -33,6 +33,8 @@ SIZE, SHORT = (640, 360), 100
 
 def main() -> None:
     """Measure both clips, and print one line of JSON."""
+    if not CHROMIUM.exists():
+        sys.exit("this benchmark drives Chromium: apt-get install chromium")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=3000, help="of the long clip")
     parser.add_argument("--quick", action="store_true", help="a long clip of 500 frames")

@@ -1,18 +1,23 @@
 #!/bin/sh
-# The two steps by which the image installs the backend; a test runs the very same in an environment of its own.
-#   install.sh dependencies VENV [TORCH_INDEX]     what it depends on, pinned; PyTorch from another index, if one is given
+# The two steps that install the backend, in the image and in `make`.
+#   install.sh dependencies VENV [TORCH_INDEX]     its pinned dependencies; TORCH_INDEX as in torch_index.py, by default PyPI
 #   install.sh package VENV                        the backend itself
+# With EXTRAS= (empty) PyTorch is left out, and the engine opencv alone remains.
 set -eu
 here=$(dirname "$0")
 venv=$2
 case $1 in
 dependencies)
   test -x "$venv/bin/pip" || python3 -m venv "$venv"
-  if [ -n "${3:-}" ]; then
-    # It alone: that index need not have our versions of what torch depends on, which come with the rest.
-    "$venv/bin/pip" install --no-cache-dir --no-deps --index-url "$3" torch -c "$here/constraints.txt"
+  if [ -n "${EXTRAS-sam3}" ]; then
+    index=$("$venv/bin/python" "$here/torch_index.py" "${3:-}")
+    if [ -n "$index" ]; then
+      # Only torch: the index may lack our versions of what torch depends on, which come with the rest.
+      "$venv/bin/pip" install --no-cache-dir --no-deps --index-url "$index" torch -c "$here/constraints.txt" \
+        || echo "PyTorch cannot be installed from $index: it comes from PyPI" >&2
+    fi
   fi
-  "$venv/bin/python" "$here/requirements.py" "$here/pyproject.toml" sam3 > /tmp/requirements.txt
+  "$venv/bin/python" "$here/requirements.py" "$here/pyproject.toml" ${EXTRAS-sam3} > /tmp/requirements.txt
   "$venv/bin/pip" install --no-cache-dir -r /tmp/requirements.txt -c "$here/constraints.txt"
   ;;
 package)

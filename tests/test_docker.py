@@ -30,7 +30,7 @@ from tests.needs import missing
 ROOT = Path(__file__).parent.parent
 TOOLS = Path(sys.executable).parent
 COMPOSE = ("docker-compose.yml", "docker-compose.gpu.yml")
-VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{(\w+):?-([^}]*)\}")
 LABEL_STUDIOS = {
     "USE_DEFAULT_BANNED_SUBNETS",
     "USER_ADDITIONAL_BANNED_SUBNETS",

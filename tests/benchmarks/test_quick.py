@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser import CHROMIUM
+from tests.needs import missing
+
 ROOT = Path(__file__).parent.parent.parent
 KEYS = {
     "datasets.py": "pictures pictures_wrong box_px readers readers_ok speed_vs_ffmpeg memory_mb resumed_same",
@@ -34,10 +37,15 @@ NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py"}
 """effort.py and shapes_accuracy.py take many minutes even with --quick, and engine_gpu.py needs a GPU."""
 
 
+IN_BROWSER = {"latency.py"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", KEYS)
 def test_a_benchmark_runs_to_its_last_line(name: str) -> None:
+    if name in IN_BROWSER:
+        missing(CHROMIUM, "Chromium (apt-get install chromium)")
     command = [sys.executable, f"benchmarks/{name}", "--quick"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
