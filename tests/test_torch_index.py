@@ -56,6 +56,6 @@ def test_an_index_that_is_given_is_taken(torch_index: ModuleType, wanted: str) -
 
 
 def test_a_closed_port_does_not_answer(torch_index: ModuleType) -> None:
-    module = importlib.util.module_from_spec(torch_index.__spec__)  # type: ignore[arg-type]
-    torch_index.__spec__.loader.exec_module(module)  # type: ignore[union-attr]
+    module = importlib.util.module_from_spec(torch_index.__spec__)
+    torch_index.__spec__.loader.exec_module(module)
     assert not module.answers("http://127.0.0.1:1")
