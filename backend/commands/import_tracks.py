@@ -11,7 +11,8 @@ import numpy as np
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
 from backend.commands.console import format_count, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
-from backend.formats.imported_tracks import ImportedVideo
+from backend.formats.imported_tracks import ImportedVideo, scale_video
+from backend.formats.link_detections import link_detections
 from backend.formats.readers import READERS
 from backend.formats.to_predictions import build_prediction, scale_tracks
 from backend.formats.video_tracks import Size, folder_name
@@ -25,7 +26,8 @@ _DESCRIPTION = """
 Add the tracks of a file to tasks as predictions. Importing a file again adds nothing.
 
 Without --task, the task of each video is found by the name of its video, or by the name
-of the folder that export writes.
+of the folder that export writes. Boxes without track ids are linked to tracks, which needs
+the extra link: pip install 'sam3-backend[link]'.
 """
 
 
@@ -56,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_DESCRIPTION,
         examples=(
             "sam3-backend project import gt.txt --project 1 --task 7 --format mot --label Person",
-            "sam3-backend project import tracks.json --project 1 --format coco-vid",
+            "sam3-backend project import runs/detect/track/labels --project 1 --format yolo",
         ),
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a file or folder of this format")
@@ -148,6 +150,7 @@ class Importer:
             return f"task {task['id']} already has the prediction {version}: delete it to import again"
         framerate = self._config.video.rate(task["data"])
         video_info, remark = self._video_info(video, task, framerate)
+        video = link_detections(scale_video(video, video_info.size))
         result = build_prediction(video, video_info, framerate, self._config, self._settings, self._options.label)
         scores = [track.score for track in video.tracks if track.score is not None]
         score = {"score": round(float(np.mean(scores)), 4)} if scores else {}

@@ -1,16 +1,20 @@
-"""Reads COCO files of videos: COCO-VID and TAO, ByteTrack's form, and CVAT's COCO with one video in it."""
+"""Reads COCO files: COCO-VID and TAO, ByteTrack's form, CVAT's COCO with one video in it, and datasets of pictures.
+
+Boxes without a track id are detections.
+"""
 
 import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from backend.errors import BadRequest, SettingsError
-from backend.formats.imported_tracks import ImportedTrack, ImportedVideo, Skip, check_boxes
+from backend.formats.imported_tracks import Detection, ImportedTrack, ImportedVideo, Skip, check_boxes
+from backend.formats.picture_names import split_picture_name
 from backend.formats.text_files import read_text
 from backend.labelstudio.json_values import read_mappings, read_number
 
@@ -38,7 +42,9 @@ def read_coco_vid(path: Path, skip: Skip = lambda reason: None) -> list[Imported
     if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
         raise _no_coco(path)
     images, rows = read_mappings(content["images"]), read_mappings(content.get("annotations"))
-    videos = read_mappings(content.get("videos")) or [{"id": _ONLY, "name": path.stem}]
+    videos = read_mappings(content.get("videos"))
+    if not videos:
+        videos, images = _videos_of_pictures(images, path.stem)
     by_video: defaultdict[Any, list[_Fields]] = defaultdict(list)
     for image in images:
         by_video[_key(image.get("video_id", videos[0].get("id") if len(videos) == 1 else None))].append(image)
@@ -59,10 +65,25 @@ def read_coco_vid(path: Path, skip: Skip = lambda reason: None) -> list[Imported
     ]
 
 
+def _videos_of_pictures(images: list[_Fields], name: str) -> tuple[list[_Fields], list[_Fields]]:
+    """The videos of a file without any: what its pictures are named after, else it has one of this name.
+
+    Returns:
+        Videos, and the pictures with their video's id.
+    """
+    parts = [split_picture_name(PurePosixPath(str(image.get("file_name", ""))).stem) for image in images]
+    named = {part[0] for part in parts if part}
+    # Our exports say the frame of a picture, so that their names are sure to be of this form.
+    if not all(parts) or (len(named) < 2 and not all("frame" in image for image in images)) or not images:
+        return [{"id": _ONLY, "name": name}], images
+    videos: list[_Fields] = [{"id": video, "name": video or name} for video in sorted(named)]
+    return videos, [{**image, "video_id": part[0]} for image, part in zip(images, parts, strict=True) if part]
+
+
 def _no_coco(path: Path) -> BadRequest:
     return BadRequest(
-        f"{path.name} is no COCO-VID: it needs videos, images with video_id and frame_id, and annotations with "
-        "image_id, bbox and instance_id or track_id"
+        f"{path.name} is no COCO-VID: it needs images with video_id and frame_id or a numbered file_name, and "
+        "annotations with image_id and bbox"
     )
 
 
@@ -79,8 +100,7 @@ def _read_video(
     tracks: defaultdict[Any, list[_Fields]] = defaultdict(list)
     for row in rows:
         tracks[_track_key(row)].append(row)
-    if nameless := tracks.pop(None, []):
-        skip(f"{name}: {len(nameless)} boxes are skipped: they have no instance_id or track_id")
+    detections = _read_detections(tracks.pop(None, []), frames, names)
     found = [
         _read_track(number, group, frames, names, f"track {key} of {name}", skip)
         for (key, group), number in zip(tracks.items(), _numbers(list(tracks)), strict=True)
@@ -89,12 +109,28 @@ def _read_video(
     sides = [(_whole(one.get("width")), _whole(one.get("height"))) for one in (video, *images[:1])]
     size = next((pair for pair in sides if all(pair)), None)
     ordered = sorted((track for track in found if track), key=lambda track: track.id)
-    return ImportedVideo(name, length, read_number(video.get("fps")) or None, size, tuple(ordered))
+    return ImportedVideo(name, length, read_number(video.get("fps")) or None, size, tuple(ordered), detections)
+
+
+def _read_detections(
+    rows: Sequence[_Fields], frames: Mapping[str, int], names: Mapping[str, str]
+) -> tuple[Detection, ...]:
+    """The boxes without a track id; those that are empty are left out."""
+    found = []
+    for row in rows:
+        x, y, width, height = _box(row.get("bbox"))
+        label, score = names.get(_key(row.get("category_id")), ""), read_number(row.get("score"))
+        if width > 0 and height > 0:
+            place = frames[_key(row.get("image_id"))]
+            found.append(Detection(place, label, (x, y, x + width, y + height), score))
+    return tuple(found)
 
 
 def _frames(video: _Fields, images: Sequence[_Fields]) -> dict[str, int]:
     """The frame of each image, from 0 on: as it says itself, else as its file name does, else in their order."""
-    told = [next((image[key] for key in ("frame_id", "frame_index") if key in image), None) for image in images]
+    told = [
+        next((image[key] for key in ("frame_id", "frame_index", "frame") if key in image), None) for image in images
+    ]
     named = [_last_number(str(image.get("file_name", ""))) for image in images]
     counts: list[Any] = list(range(len(images)))
     numbers = next(some for some in (told, named, counts) if all(isinstance(number, int) for number in some))

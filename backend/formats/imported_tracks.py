@@ -1,7 +1,7 @@
 """Tracks as other tools' files have them, and their checks."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,36 @@ def check_boxes(name: str, frames: Frames, boxes: Boxes, skip: Skip) -> NDArray[
         skip(f"{name}: {count} boxes are skipped: it is twice on frame {frames[good[is_double][0]]}")
     rows: NDArray[np.int64] = good[~is_double]
     return rows
+
+
+def build_track(number: int, boxes: Sequence[Detection], video: str, skip: Skip) -> ImportedTrack | None:
+    """A track of these boxes; None if none of them can be used.
+
+    Args:
+        video: name of the video, for the sentences.
+    """
+    name = f"track {number} of {video}"
+    frames, corners = np.array([item.frame for item in boxes]), np.array([item.box for item in boxes], float)
+    kept = check_boxes(name, frames, corners, skip)
+    if not len(kept):
+        skip(f"{name} is skipped: it has no box")
+        return None
+    scores = [score for row in kept.tolist() if (score := boxes[row].score) is not None]
+    score = float(np.mean(scores)) if scores else None
+    return ImportedTrack(number, boxes[int(kept[0])].label, frames[kept], corners[kept], score)
+
+
+def scale_video(video: ImportedVideo, size: Size) -> ImportedVideo:
+    """The video with boxes in pixels of a picture of this size, if they are fractions."""
+    if not video.in_fractions:
+        return video
+    factors = np.array([*size] * 2, float)
+    tracks = tuple(replace(track, boxes=track.boxes * factors) for track in video.tracks)
+    detections = []
+    for item in video.detections:
+        x0, y0, x1, y1 = (factors * item.box).tolist()
+        detections.append(replace(item, box=(x0, y0, x1, y1)))
+    return replace(video, tracks=tracks, detections=tuple(detections), in_fractions=False)
 
 
 def renumber_tracks(tracks: Iterable[ImportedTrack]) -> dict[int, int]:

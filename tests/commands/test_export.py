@@ -312,22 +312,34 @@ def load(path: Path, form: str, *words: str) -> int:
     return main(["project", "import", str(path), "--project", str(PROJECT), "--format", form, *data, *words])
 
 
-@pytest.mark.parametrize("form", ["mot", "coco-vid"])
-def test_what_was_exported_is_imported_once(studio: Studio, tmp_path: Path, clip: Path, capsys, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "words", "place"),
+    [
+        ("mot", [], "out"),
+        ("coco-vid", [], "out"),
+        ("coco", [], "out/annotations/instances_train.json"),
+        ("cvat", [], "out"),
+        ("xanylabeling", [], "out"),
+        ("yolo", ["--track-ids"], "out"),
+    ],
+)
+def test_what_was_exported_is_imported_once(
+    studio: Studio, tmp_path: Path, clip: Path, capsys, form: str, words: list[str], place: str
+) -> None:
     video = studio.keep("clip.mp4", clip.read_bytes())
     studio.add_task({"video": "/other.mp4", "fps": 25})
     number = studio.add_task({"video": video, "fps": 25}, annotations=[{"id": 1, "result": [REGION]}])
-    assert export(PROJECT, form, tmp_path / "out") == 0
-    assert load(tmp_path / "out", form) == 0
+    assert export(PROJECT, form, tmp_path / "out", *words) == 0
+    assert load(tmp_path / place, form) == 0
     (posted,) = studio.predictions
-    assert (posted["task"], posted["model_version"]) == (number, "import-out")
+    assert (posted["task"], posted["model_version"]) == (number, f"import-{Path(place).stem}")
     (region,) = posted["result"]
     assert (region["value"]["labels"], region["meta"]["track_id"]) == (["Car"], 4)
     assert [(one["frame"], one["enabled"]) for one in region["value"]["sequence"]] == [(3, True), (8, False)]
     assert [one["x"] for one in region["value"]["sequence"]] == pytest.approx([10, 30], abs=0.02)
     capsys.readouterr()
-    assert load(tmp_path / "out", form) == 0
-    assert "already has the prediction import-out" in capsys.readouterr().err
+    assert load(tmp_path / place, form) == 0
+    assert f"already has the prediction import-{Path(place).stem}" in capsys.readouterr().err
     assert len(studio.predictions) == 1
 
 

@@ -253,7 +253,8 @@ def test_coco_of_one_video_counts_by_its_pictures_names(tmp_path: Path) -> None:
     (video,) = read_coco_vid(coco(tmp_path, images, [*rows, {**BOX, "image_id": 5}]), skipped.append)
     assert (video.name, video.length, video.size) == ("clip", 4, (64, 36))
     assert [(track.id, track.label, track.frames.tolist()) for track in video.tracks] == [(7, "Dog", [1, 3])]
-    assert skipped == ["clip: 1 boxes are skipped: they have no instance_id or track_id"]
+    assert [(one.frame, one.label, one.box) for one in video.detections] == [(0, "Dog", (1, 2, 4, 6))]
+    assert not skipped
 
 
 @pytest.mark.parametrize("first", [0, 1])
