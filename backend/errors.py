@@ -10,6 +10,7 @@ BackendError              500  base class; the message is one sentence that name
 ├── SettingsError         500  a setting is unknown, wrong or missing
 ├── EngineError           500  the model returned an invalid result
 ├── StoreError            503  jobs cannot be saved or read now, because of the disk or another program
+│   ├── DiskFull          507  there is no room for a video in data_dir
 │   └── StoreDamaged           the database is damaged
 └── Busy                  503  the queue is full: try again later
 
@@ -79,6 +80,12 @@ class StoreError(BackendError):
     """Jobs cannot be saved or read now; they continue when what the message names is mended."""
 
     status = 503
+
+
+class DiskFull(StoreError):
+    """There is no room for a video in `data_dir`."""
+
+    status = 507
 
 
 class StoreDamaged(StoreError):

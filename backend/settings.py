@@ -47,6 +47,8 @@ class Limits:
 
     bytes: Annotated[int, "largest video to download, in bytes"] = 8 * 2**30
     seconds: Annotated[float, "longest download, in seconds"] = 600.0
+    media: Annotated[int, "most bytes of downloaded videos; those unused for longest are deleted first"] = 64 * 2**30
+    reserve: Annotated[int, "bytes of the disk that downloads leave free"] = 2**30
     pixels: Annotated[int, "most pixels of a frame: 8192 x 8192"] = 8192**2
     frames: Annotated[int, "most frames of a video"] = 1_000_000
     queue: Annotated[int, "most tracks that wait for the device; further requests are told to try again later"] = 64
@@ -150,6 +152,13 @@ class Settings:
         str,
         "PEM file with certificates of your own authority, trusted beside the public ones for every https address",
     ] = ""
+    media_allow: Annotated[
+        tuple[str, ...],
+        "hosts and networks on private addresses that videos may come from, beside Label Studio: `[nas, 10.1.0.0/16]`",
+    ] = ()
+    use_proxy: Annotated[
+        bool, "fetch through the proxy that the environment names; the proxy then decides what can be reached"
+    ] = False
     basic_auth_user: Annotated[str, "user name that clients must send; also as `BASIC_AUTH_USER`"] = ""
     basic_auth_pass: Annotated[str, "password of that user; also as `BASIC_AUTH_PASS`"] = ""
 
@@ -158,6 +167,9 @@ class Settings:
             # The default is SAM3's; a config that names it can be used with `--engine sam2` too.
             object.__setattr__(self, "model_path", SAM2_HUB_ID)
         self._check_model()
+        for entry in self.media_allow:
+            if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F.:]+(/\d{1,3})?", entry):
+                raise SettingsError(f"media_allow has {entry!r}: give host names and networks, without http:// or port")
         for name in ("response_timeout", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
@@ -170,7 +182,7 @@ class Settings:
         if not 0 <= self.port < 65536:
             raise SettingsError(f"port is {self.port}: give 0 to 65535")
         for limit in fields(self.limits):
-            if getattr(self.limits, limit.name) <= 0:
+            if getattr(self.limits, limit.name) <= 0 and limit.name != "reserve":
                 raise SettingsError(f"limits.{limit.name} must be above 0")
         if self.label_studio_api_key and not self.label_studio_url:
             raise SettingsError(

@@ -196,6 +196,11 @@ def _fitted(key: str, kind: Any, value: Any) -> Any:
         if value not in get_args(kind):
             raise SettingsError(f"{key} is {value!r}: choose one of {', '.join(get_args(kind))}")
         return value
+    if get_origin(kind) is tuple:
+        entries = value.split(",") if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple) or any(not isinstance(entry, str) for entry in entries):
+            raise SettingsError(f"{key} must be a list of texts: write [one, two]")
+        return tuple(text for entry in entries if (text := entry.strip()))
     if kind in (str, Path):
         if not isinstance(value, str | int | Path) or isinstance(value, bool):
             raise SettingsError(f"{key} must be text")

@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from backend.errors import BadRequest, BadVideo, Busy, SettingsError
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
+from backend.labelstudio.media import MediaCache
 from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
@@ -530,12 +532,12 @@ def test_the_settings_label_studio_counts_for_more_than_setups(make_service, mon
 def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
     made: dict[str, Any] = {}
 
-    class SpyMedia:
-        def __init__(self, folder, max_bytes, max_seconds) -> None:
+    class SpyMedia(MediaCache):
+        def __init__(self, folder, max_bytes, max_seconds, **options: Any) -> None:
             made["media"] = (folder, max_bytes, max_seconds)
 
-        def fetch(self, url, client, cancelled) -> str:
-            return url
+        def fetch(self, url, client, cancelled=lambda: False) -> Path:
+            return Path(url)
 
     def spy_video(path, limits) -> FakeVideo:
         made["video"] = (limits.pixels, limits.frames)

@@ -85,7 +85,7 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
     with report.check("server") as say:
         say(*doctor_checks.check_server(settings))
     client = (
-        LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key)
+        LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key, settings.use_proxy)
         if settings.label_studio_url
         else None
     )

@@ -69,7 +69,7 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     service = Service(settings, worker)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
     if settings.label_studio_url:
-        client = LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key)
+        client = LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key, settings.use_proxy)
         threading.Thread(target=log_connection, args=(client,), name="connection", daemon=True).start()
     streams, sockets = Streams(), dict[int, Any]()
     server = create_server(

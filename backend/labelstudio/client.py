@@ -9,9 +9,11 @@ from typing import Any, Self
 import requests
 from urllib3.exceptions import HTTPError
 
-from backend.errors import SettingsError, StudioError
+from backend.errors import MediaError, SettingsError, StudioError
+from backend.labelstudio.addresses import origin_of
 from backend.labelstudio.auth import TokenAuth, no_auth
 from backend.labelstudio.connection_errors import explain_failure, explain_refused_backend, explain_response, origin
+from backend.labelstudio.transport import AnswerTooLarge, TransferGuard, open_session, read_answer
 from backend.settings import Settings
 
 _REFUSED = "Label Studio refused the key: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
@@ -26,6 +28,11 @@ _TIMEOUT = (5.0, 30.0)
 _SHORT_TIMEOUT = (1.0, 10.0)
 """Seconds to connect to a backend (Label Studio waits as long), and to wait for its response."""
 _UPLOAD_TIMEOUT = (5.0, 600.0)
+_SECONDS = 60.0
+"""Within which an answer has to be complete."""
+_MAX_ANSWER = 64 << 20
+"""Bytes of an answer; pages of tasks become shorter where they do not fit."""
+_MAX_HEALTH = 1 << 20
 _AS_STORED = {"resolve_uri": "false"}
 """Tasks with the addresses that their data has; by default Label Studio replaces those of cloud storage."""
 _PAGE = 100
@@ -40,17 +47,16 @@ def fetch_backend_health(url: str, user: str = "", password: str = "") -> Mappin
         url: the backend's address.
         user, password: credentials for Basic authentication, if the backend requires them.
     """
+    auth = (user, password) if user else no_auth
     try:
-        response = requests.get(
-            f"{url.rstrip('/')}/health",
-            auth=(user, password) if user else no_auth,
-            timeout=_SHORT_TIMEOUT,
-            allow_redirects=False,
-        )
-        health = response.json()
-    except ValueError:
+        with TransferGuard(_SECONDS, "") as guard, open_session(guard, origin_of(url)) as http:
+            response = http.get(
+                f"{url.rstrip('/')}/health", auth=auth, timeout=_SHORT_TIMEOUT, allow_redirects=False, stream=True
+            )
+            health = json.loads(read_answer(response, guard, _MAX_HEALTH))
+    except (ValueError, RecursionError, AnswerTooLarge):
         return {}
-    except requests.RequestException:
+    except (requests.RequestException, HTTPError, MediaError):
         return None
     return health if isinstance(health, Mapping) and response.ok else {}
 
@@ -61,11 +67,13 @@ class LabelStudioClient:
     Args:
         url: its address, including a path prefix if it is served below one.
         token: a legacy token or a personal access token; empty: requests are sent without one.
+        use_proxy: use the proxy that the environment names.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, use_proxy: bool = False) -> None:
         self.url = url.rstrip("/")
-        self.auth = TokenAuth(self.url, token)
+        self.auth = TokenAuth(self.url, token, use_proxy)
+        self._use_proxy = use_proxy
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -77,7 +85,7 @@ class LabelStudioClient:
         """
         if not settings.label_studio_url:
             raise SettingsError("label_studio_url is not set: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        client = cls(settings.label_studio_url, settings.label_studio_api_key)
+        client = cls(settings.label_studio_url, settings.label_studio_api_key, settings.use_proxy)
         client.release()
         return client
 
@@ -88,7 +96,7 @@ class LabelStudioClient:
             StudioError: nothing answers at the address, or it is not Label Studio; the message names the cause.
         """
         try:
-            response = requests.get(f"{self.url}/api/version/", auth=no_auth, timeout=_TIMEOUT, allow_redirects=False)
+            response, body = self._request("GET", "/api/version/", _TIMEOUT, auth=no_auth)
         except (requests.RequestException, HTTPError) as error:
             raise StudioError(explain_failure(self.url, error)) from error
         if reason := explain_response(self.url, response):
@@ -99,8 +107,8 @@ class LabelStudioClient:
                 "asks for a password: give label_studio_url an address behind it"
             )
         try:
-            return str(response.json()["release"])
-        except (ValueError, KeyError, TypeError) as error:
+            return str(json.loads(body)["release"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StudioError(
                 f"{self.url} is not Label Studio: set label_studio_url to its address, such as http://localhost:8080"
             ) from error
@@ -244,17 +252,21 @@ class LabelStudioClient:
 
     def _pages(self, path: str, params: Mapping[str, Any], key: str, total: str) -> Iterator[dict[str, Any]]:
         """The items of a paginated list: `key` is the field of the items, `total` that of their number."""
-        page, seen, count = 1, 0, 1
+        size, seen, count = _PAGE, 0, 1
         while seen < count:
-            response = self._call("GET", path, params={**params, "page": page, "page_size": _PAGE})
+            try:
+                response = self._call("GET", path, params={**params, "page": seen // size + 1, "page_size": size})
+            except _TooLarge:
+                if size == 1:
+                    raise
+                size //= 10  # `seen` stays a multiple of it
+                continue
             yield from response[key]
-            page, seen, count = page + 1, seen + _PAGE, response[total]
+            seen, count = seen + size, response[total]
 
     def _call(self, method: str, path: str, timeout: tuple[float, float] = _TIMEOUT, **options: Any) -> Any:
         try:
-            response = requests.request(
-                method, self.url + path, auth=self.auth, timeout=timeout, allow_redirects=False, **options
-            )
+            response, body = self._request(method, path, timeout, **options)
         except (requests.RequestException, HTTPError) as error:
             raise StudioError(_SILENT) from error
         except ValueError:  # requests puts the invalid header, and with it the token, into this error
@@ -262,19 +274,41 @@ class LabelStudioClient:
                 "the key contains invalid characters: set LABEL_STUDIO_API_KEY to a key of this Label Studio"
             ) from None
         if response.status_code == 401:
-            raise StudioError(_LEGACY if "legacy token" in response.text else _REFUSED)
+            raise StudioError(_LEGACY if b"legacy token" in body else _REFUSED)
         if response.status_code == 403:
-            raise StudioError(_FORBIDDEN, response=response.text)
+            raise StudioError(_FORBIDDEN, response=body.decode(errors="replace"))
         if response.status_code == 404:
             raise StudioError(f"Label Studio has no {path.removeprefix('/api/')}: check the number", is_final=True)
         if not response.ok or response.is_redirect:
             is_final = response.status_code in range(400, 500) and response.status_code not in (408, 429)
             message = f"Label Studio answers {response.status_code} to {method} {path}"
-            raise StudioError(message, is_final, response.text)
+            raise StudioError(message, is_final, body.decode(errors="replace"))
         try:
-            return response.json() if response.content else None
-        except ValueError as error:
+            return json.loads(body) if body else None
+        except (ValueError, RecursionError) as error:
             raise StudioError("the response is not from Label Studio: check LABEL_STUDIO_URL") from error
+
+    def _request(
+        self, method: str, path: str, timeout: tuple[float, float], **options: Any
+    ) -> tuple[requests.Response, bytes]:
+        """A response and its body, which is read within bounds of size and time."""
+        seconds = max(_SECONDS, timeout[1])
+        guard = TransferGuard(seconds, f"Label Studio's answer takes over {seconds:.0f} s: is it overloaded?")
+        own = {"auth": self.auth, "allow_redirects": False, "stream": True}
+        try:
+            with guard, open_session(guard, self.auth.origin, use_proxy=self._use_proxy) as http:
+                response = http.request(method, self.url + path, timeout=timeout, **{**own, **options})
+                return response, read_answer(response, guard, _MAX_ANSWER)
+        except MediaError as error:
+            raise StudioError(str(error)) from error
+        except AnswerTooLarge as error:
+            raise _TooLarge(
+                f"Label Studio's answer to {path} is larger than {_MAX_ANSWER >> 20} MiB: split the project"
+            ) from error
+
+
+class _TooLarge(StudioError):
+    """An answer is too large; a page with fewer items may not be."""
 
 
 @contextmanager

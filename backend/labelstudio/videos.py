@@ -34,8 +34,7 @@ class TaskVideos:
     """The videos that one process opens."""
 
     def __init__(self, settings: Settings) -> None:
-        limits = settings.limits
-        self._media = MediaCache(settings.data_dir.expanduser() / "media", limits.bytes, limits.seconds)
+        self._media = MediaCache.from_settings(settings)
         self.limits = VideoLimits.from_settings(settings)
         self._shared = SharedVideo(self.limits)
 

@@ -19,15 +19,15 @@ class Connections:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         url, key = settings.label_studio_url, settings.label_studio_api_key
-        self.default_client = LabelStudioClient(url, key) if url else None
-        self._store = store
+        self.default_client = LabelStudioClient(url, key, settings.use_proxy) if url else None
+        self._store, self._use_proxy = store, settings.use_proxy
         self._clients: RecentValues[LabelStudioClient] = RecentValues(_MAX_CLIENTS)
 
     def connect(self, project: str, hostname: str, token: str) -> None:
         """Save the address and token of a project's Label Studio; without an address, do nothing."""
         if hostname and self._store.records.connection(project) != (hostname, token):
             self._store.records.put_connection(project, hostname, token)
-            self._clients.put(project, LabelStudioClient(hostname, token))
+            self._clients.put(project, LabelStudioClient(hostname, token, self._use_proxy))
 
     def client(self, project: str) -> LabelStudioClient | None:
         """The client of a project; None: its Label Studio is unknown."""
@@ -35,7 +35,7 @@ class Connections:
             return self.default_client
         client = self._clients.get(project)
         if client is None and (connection := self._store.records.connection(project)):
-            client = LabelStudioClient(*connection)
+            client = LabelStudioClient(*connection, self._use_proxy)
             self._clients.put(project, client)
         return client
 

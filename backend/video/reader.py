@@ -1,19 +1,32 @@
 """Reads video files as numbered pictures, exact in any container, and decodes ahead in order."""
 
+import fcntl
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from backend.video.decoder import Decoder, Picture
-from backend.video.index import VideoIndex, VideoLimits, build_index
+from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index
 
 Pictures = Generator[tuple[int, Picture]]
 """Frame numbers and pictures."""
 
 _QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
 _WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
+
+
+def _hold(path: Path) -> BinaryIO:
+    """Open a file so that the cache that it may be in does not remove it until this is closed."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        raise bad_video("it cannot be opened") from None
+    with suppress(OSError):  # some network disks have no locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
 
 class _ReadAhead:
@@ -71,8 +84,13 @@ class Video:
 
     def __init__(self, path: Path, limits: VideoLimits | None = None, index: VideoIndex | None = None) -> None:
         self._path, self._limits = path, limits or VideoLimits()
-        self._index = index or build_index(path, self._limits)
-        self._decoder = Decoder(path, self._index, self._limits)
+        self._hold = _hold(path)
+        try:
+            self._index = index or build_index(path, self._limits)
+            self._decoder = Decoder(path, self._index, self._limits)
+        except BaseException:
+            self._hold.close()
+            raise
         self._lock, self._closed = threading.Lock(), False
         self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         self._read_aheads: set[_ReadAhead] = set()
@@ -96,6 +114,7 @@ class Video:
             if not self._closed:
                 self._closed = True
                 self._decoder.close()
+                self._hold.close()
         for ahead in tuple(self._read_aheads):
             ahead.close()
 

@@ -1,5 +1,6 @@
 """`sam3-backend doctor`: every line that it tells, what mends what failed, and the exit code."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -581,7 +582,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes) -> list
     def send(session: requests.Session, request: requests.PreparedRequest, **_: object) -> requests.Response:
         sent.append(request)
         answer = requests.Response()
-        answer.status_code, answer._content = status, body
+        answer.status_code, answer.raw = status, io.BytesIO(body)
         return answer
 
     monkeypatch.setattr(requests.Session, "send", send)
