@@ -57,7 +57,9 @@ class Limits:
         float,
         "seconds without a new frame after which the engine's process is restarted",
     ] = 600.0
-    store: Annotated[int, "most bytes of stored jobs and tracks; the oldest are deleted first"] = 4 * 2**30
+    store: Annotated[
+        int, "most bytes of stored jobs and tracks; the oldest that somebody has got are deleted first"
+    ] = 4 * 2**30
     retention_days: Annotated[float, "days after which stored jobs and tracks are deleted"] = 30.0
 
 

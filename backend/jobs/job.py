@@ -45,6 +45,7 @@ class Job:
         initial_tracks: names of the tracks that phrases found on their first frame; None: no prompt was given yet.
         keeps_state: it can be interrupted; False: its state is too large to save, so it would lose what it computes.
         stop_seconds: how long it took to stop it when it was last interrupted.
+        is_fetched: its whole result has been sent to somebody.
         worker_deaths: how many workers in a row died in this job.
         phase_seconds: time spent in each phase.
 
@@ -66,6 +67,7 @@ class Job:
         self.initial_tracks = row.initial_tracks
         self.keeps_state = True
         self.stop_seconds = 0.0
+        self.is_fetched = row.is_fetched
         self.worker_deaths = 0
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}

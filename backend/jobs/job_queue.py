@@ -96,6 +96,10 @@ class JobQueue:
         while len(self._ended) > self._max_recent:
             self._drop(self._ended[next(iter(self._ended))])
 
+    def ended_jobs(self) -> list[Job]:
+        """Jobs in memory that have ended."""
+        return list(self._ended.values())
+
     def forget(self, key: str) -> None:
         """Drop the ended jobs under a key."""
         for job in [job for job in self._by_key.get(key, {}).values() if job.has_ended]:

@@ -28,8 +28,6 @@ _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
 _LEAST_SHARE = 5
 """A job that was interrupted runs at least for so many times what that took."""
-_PRUNE_EVERY = 64
-"""The store is pruned after so many jobs."""
 
 
 class JobRunner:
@@ -54,7 +52,6 @@ class JobRunner:
         self._is_stopping = False
         self._changed_at = 0.0  # when the running job was started, or stopped
         self._closed = False
-        self._run_count = 0
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -144,21 +141,15 @@ class JobRunner:
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
     def _idle(self) -> None:
-        """Restart a worker that has died, so that no request waits for the model to load; prune the store."""
+        """Restart a worker that has died, so that no request waits for the model to load."""
         try:
             with suppress(SettingsError):  # /health reports it
                 self._worker.start()
-            if self._run_count >= _PRUNE_EVERY:
-                self._run_count = 0
-                self._store.prune()
-        except StoreError:
-            pass  # the store tells it
         except Exception as error:
-            log.error("the worker could not be started, or the store not pruned: %s", where(error))
+            log.error("the worker could not be started: %s", where(error))
 
     def _run(self, job: Job) -> None:
         """Run a job until it ends or is pre-empted, then end or queue it."""
-        self._run_count += 1
         state, error = self._execute(job)
         with self._queue.changed:
             if self._is_stopping:

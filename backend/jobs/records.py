@@ -1,20 +1,20 @@
 """What is known of videos, clicks and projects: small facts that are kept in the job database."""
 
-import time
 import zlib
 
 import numpy as np
 
 from backend.jobs.database import Database
 from backend.jobs.schema import sql_text
+from backend.jobs.store_clock import StoreClock
 from backend.video import VideoInfo
 
 
 class Records:
     """Reads and saves them; safe between threads. Every method may raise StoreError."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: StoreClock) -> None:
+        self._database, self._clock = database, clock
 
     def put_video(self, url: str, video: VideoInfo) -> None:
         """Save what is known of a video."""
@@ -35,7 +35,7 @@ class Records:
 
     def put_click(self, task: str, point: str, positive: bool) -> None:
         """Save whether a click is positive."""
-        values = (sql_text(task), sql_text(point), positive, time.time())
+        values = (sql_text(task), sql_text(point), positive, self._clock.now())
         with self._database.transaction() as database:
             database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", values)
 

@@ -4,47 +4,70 @@ import time
 
 from backend.jobs.database import Database
 from backend.jobs.state_files import StateFiles
+from backend.jobs.store_clock import StoreClock
 
 _DAY = 86400.0
-_STEP = 16
+_STEP = 4
 """How many jobs are deleted at once while there is too little room."""
+_AGE_SECONDS = 600.0
+"""How often ages are looked at."""
 
 
 class Retention:
     """Deletes what is too old, and the oldest of what takes too much room.
 
     Args:
+        clock: ages are counted by it.
         max_bytes: of the database and the states together.
         days: ended jobs are deleted after this time.
     """
 
-    def __init__(self, database: Database, states: StateFiles, max_bytes: int, days: float) -> None:
-        self._database, self._states = database, states
+    def __init__(self, database: Database, states: StateFiles, clock: StoreClock, max_bytes: int, days: float) -> None:
+        self._database, self._states, self._clock = database, states, clock
         self._max_bytes, self._days = max_bytes, days
+        self._aged_at: float | None = None
 
     def prune(self) -> None:
-        """Delete what is older than `days`; then, until the rest is small enough, states and jobs that have ended.
+        """Delete what is too old, if it is time to look; then, until the rest is small enough, states and ended jobs.
 
         Raises:
             StoreError: the database cannot be changed.
         """
-        before = time.time() - self._days * _DAY
-        with self._database.transaction() as database:
-            database.execute("DELETE FROM jobs WHERE ended < ?", (before,))
-            database.execute("DELETE FROM points WHERE seen < ?", (before,))
-            database.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
+        now = time.monotonic()
+        if self._aged_at is None or now - self._aged_at >= _AGE_SECONDS:
+            self._delete_old()
+            self._sweep_states()
+            self._aged_at = now
+        if not self._is_too_large():
+            return
         self._sweep_states()
         self._shrink_states()
-        while self._is_too_large():
-            with self._database.transaction() as database:
-                deleted = database.execute(
-                    "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE ended IS NOT NULL "
-                    "AND (posted OR post IS NULL OR state != 'done') ORDER BY ended LIMIT ?)",
-                    (_STEP,),
-                ).rowcount
-            if not deleted:
-                break
+        while self._is_too_large() and self._delete_oldest():
+            pass
         self._database.shrink_log()
+
+    def _delete_old(self) -> None:
+        """Delete old jobs, but no prediction that Label Studio has not got yet; save the time."""
+        now = self._clock.now()
+        before = now - self._days * _DAY
+        with self._database.transaction() as database:
+            database.execute("DELETE FROM clock")
+            database.execute("INSERT INTO clock VALUES (?)", (now,))
+            database.execute(
+                "DELETE FROM jobs WHERE aged < ? AND NOT (state = 'done' AND post IS NOT NULL AND NOT posted)",
+                (before,),
+            )
+            database.execute("DELETE FROM points WHERE seen < ?", (before,))
+            database.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
+
+    def _delete_oldest(self) -> int:
+        """Delete some ended jobs: first those whose results somebody has, last those whose results nobody has."""
+        with self._database.transaction() as database:
+            return database.execute(
+                "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE ended IS NOT NULL ORDER BY "
+                "CASE WHEN fetched OR posted THEN 0 WHEN state = 'done' THEN 2 ELSE 1 END, aged LIMIT ?)",
+                (_STEP,),
+            ).rowcount
 
     def _sweep_states(self) -> None:
         """Delete the states of jobs that are done or gone."""

@@ -18,7 +18,7 @@ UNFINISHED = ("queued", "running")
 
 JOB_COLUMNS = (
     "number, key, digest, recipe, model, batch, post, posted, state, error, way, done, frames, total, tracks, names, "
-    "asked, ended"
+    "asked, ended, fetched"
 )
 BLOCK_COLUMNS = "way, start, stop, reverse, tracks, phrases, rows, masks"
 _MAX_JOINED = 128
@@ -37,6 +37,7 @@ class JobRow:
         frames: done and total.
         initial_tracks: names of the tracks that phrases found on their first frame; None: the job was not started.
         created_at, ended_at: seconds since 1970.
+        is_fetched: its whole result has been sent to somebody.
     """
 
     number: int
@@ -55,12 +56,13 @@ class JobRow:
     initial_tracks: tuple[str, ...] | None
     created_at: float
     ended_at: float | None
+    is_fetched: bool = False
 
 
 def parse_job(row: Sequence[Any]) -> JobRow:
     """Read a row of `jobs` with the columns `JOB_COLUMNS`."""
     number, key, digest, spec, model, batch, post, posted, state, error = row[:10]
-    pass_index, pass_done, done, total, track_count, names, created_at, ended_at = row[10:]
+    pass_index, pass_done, done, total, track_count, names, created_at, ended_at, is_fetched = row[10:]
     return JobRow(
         number=number,
         key=key,
@@ -78,6 +80,7 @@ def parse_job(row: Sequence[Any]) -> JobRow:
         initial_tracks=None if names is None else tuple(json.loads(names)),
         created_at=created_at,
         ended_at=ended_at,
+        is_fetched=bool(is_fetched),
     )
 
 

@@ -16,6 +16,7 @@ from backend.jobs.metrics import Metrics
 from backend.jobs.rows import UNFINISHED, JobRow
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
+from backend.jobs.store_keeper import StoreKeeper
 from backend.jobs.video_fetcher import FetchVideo, VideoFetcher
 from backend.jobs.worker_client import WorkerClient
 from backend.video import VideoLimits
@@ -62,6 +63,7 @@ class Scheduler:
         self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
         self._runner = JobRunner(self._queue, self._ends, worker, store, self._executor, metrics, forget)
         self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runner.preempt)
+        self._keeper = StoreKeeper(self._queue, self._ends, store)
         self._waits = threading.Semaphore(_MAX_WAITS)
         # Held while a request looks for its job on disk and adds it, so that two with the same prompt get one job.
         self._asking = threading.Lock()
@@ -72,6 +74,7 @@ class Scheduler:
                 self._enqueue(row)
         self._runner.start()
         self._fetcher.start()
+        self._keeper.start()
 
     # For requests
 
@@ -243,7 +246,7 @@ class Scheduler:
             self._fetcher.close()
             self._queue.changed.notify_all()
         self._runner.join()
-        self._ends.try_flush()
+        self._keeper.close()
         self._store.close()
 
     # Called with `JobQueue.changed` locked

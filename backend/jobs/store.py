@@ -23,6 +23,7 @@ from backend.jobs.rows import (
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import JobSpec
 from backend.jobs.state_files import StateFiles
+from backend.jobs.store_clock import StoreClock
 from backend.tracks.track import ResultBlock
 
 
@@ -45,8 +46,10 @@ class Store:
     def __init__(self, path: Path, max_bytes: int, retention_days: float) -> None:
         self.states = StateFiles(path.parent / "states", max_bytes)
         self._database = Database(path, self.states.save)
-        self.records = Records(self._database)
-        self._retention = Retention(self._database, self.states, max_bytes, retention_days)
+        last = self._database.fetch_one("SELECT now FROM clock")
+        self._clock = StoreClock(last[0] if last else None)
+        self.records = Records(self._database, self._clock)
+        self._retention = Retention(self._database, self.states, self._clock, max_bytes, retention_days)
         self.states.delete_parts()
         with suppress(StoreError):  # the scheduler tries again; it is logged and told in /health
             self.prune()
@@ -108,7 +111,9 @@ class Store:
     def requeue(self, number: int) -> None:
         """Record that a job that has ended waits again."""
         with self._database.transaction() as database:
-            database.execute("UPDATE jobs SET state = 'queued', error = NULL, ended = NULL WHERE number = ?", (number,))
+            database.execute(
+                "UPDATE jobs SET state = 'queued', error = NULL, ended = NULL, aged = NULL WHERE number = ?", (number,)
+            )
 
     def set_ended(self, ends: Iterable[tuple[int, State, str | None, float | None]]) -> None:
         """Record the ends of jobs; the states of those that are done are deleted.
@@ -120,7 +125,8 @@ class Store:
         with self._database.transaction() as database:
             for number, state, error, ended_at in ends:
                 database.execute(
-                    "UPDATE jobs SET state = ?, error = ?, ended = ? WHERE number = ?", (state, error, ended_at, number)
+                    "UPDATE jobs SET state = ?, error = ?, ended = ?, aged = ? WHERE number = ?",
+                    (state, error, ended_at, self._clock.now(), number),
                 )
         for number, state, *_ in ends:
             if state == "done":
@@ -135,6 +141,11 @@ class Store:
         """Record that a job's result is not in Label Studio any more."""
         with self._database.transaction() as database:
             database.execute("UPDATE jobs SET posted = 0 WHERE number = ?", (number,))
+
+    def set_fetched(self, numbers: Iterable[int]) -> None:
+        """Record that the whole results of jobs have been sent to somebody."""
+        with self._database.transaction() as database:
+            database.executemany("UPDATE jobs SET fetched = 1 WHERE number = ?", [(number,) for number in numbers])
 
     def forget(self, key: str) -> None:
         """Make `find` ignore the ended jobs under a key."""

@@ -101,7 +101,9 @@ class RegionResult:
             new = sample_track(segment, track, processed, resolved.clock, resolved.size, length)
             return new if is_whole else fill_unlooked(segment, new, sample_shown(segment, region.keyframes, length))
 
-        return self._choose(sample, resolved.size, is_whole=is_whole), self._score(track, resolved)
+        answer = self._choose(sample, resolved.size, is_whole=is_whole), self._score(track, resolved)
+        self.job.is_fetched |= is_whole
+        return answer
 
     def _choose(
         self, sample: Callable[[Segment], SampledTrack], size: tuple[int, int] | None = None, *, is_whole: bool = False
@@ -204,6 +206,7 @@ class TextResult:
         detections = {
             name: self._detection(name, track, phrases[name], resolved, is_whole) for name, track in tracks.items()
         }
+        self.job.is_fetched |= is_whole
         return {name: detection for name, detection in detections.items() if detection.track.keyframes}
 
     def _detection(self, name: str, track: Track, phrase: str, resolved: ResolvedJob, is_whole: bool) -> TextDetection:
