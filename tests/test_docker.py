@@ -273,7 +273,7 @@ def test_a_first_start_ends_in_a_project_that_tracks_and_a_second_one_changes_no
         assert any(Path(image.here("/data")).iterdir())
         refused = image.first_start(url.replace("127.0.0.1", "127.0.0.2"), given)
         assert refused.returncode == 1
-        assert "Label Studio does not reach http://127.0.0.2" in refused.stderr
+        assert "guard refuses http://127.0.0.2" in refused.stderr
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.labelstudio.client import fetch_backend_health
-from backend.labelstudio.connection_errors import is_loopback, is_private
+from backend.labelstudio.connection_errors import LOOSEN_GUARD, is_loopback, is_private
 from backend.labelstudio.label_config import NUMBERS, VideoTag
 from backend.labelstudio.task_data import read_field
 from backend.settings import Settings
@@ -106,7 +106,7 @@ def _unreachable_reason(model: Mapping[str, Any], url: str, edit: str, settings:
         return f"{text}, which needs a user and a password: {edit} → Basic Authentication"
     fix = "use an address that Label Studio's machine can reach"
     if is_private(urlsplit(url).hostname or ""):
-        fix = f"start Label Studio with ML_BLOCK_LOCAL_IP=false, because the address is private, or {fix}"
+        fix = f"its guard may refuse this private address: {LOOSEN_GUARD}; or {fix}"
     return f"{text}, which answers here: {fix}"
 
 

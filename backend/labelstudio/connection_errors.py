@@ -16,6 +16,11 @@ _PLAIN_HTTP = ("wrong_version", "record_layer", "http_request", "unknown_protoco
 """What OpenSSL reports if the server answers without TLS."""
 _WRONG_NAME = {62, 64}
 _EXPIRED = {9, 10}
+LOOSEN_GUARD = (
+    "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false and USER_ADDITIONAL_BANNED_SUBNETS set to all networks "
+    "but the backend's, as docker-compose.yml does"
+)
+"""Opens one network; ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false would open all private ones."""
 _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 _HANDSHAKE_TIMEOUT = 3.0
 """Seconds to find out whether a server speaks https."""
@@ -109,11 +114,7 @@ def explain_refused_backend(backend: str, response: str) -> str:
     if "reserved network" in text or "not allowed" in text:
         block = re.search(r"block: ([0-9a-f.:/]+)", text)
         network = block[1] if block else "its network"
-        return (
-            f"Label Studio's guard refuses {address}, because it is in {network}: start Label Studio with "
-            f"USE_DEFAULT_BANNED_SUBNETS=false and USER_ADDITIONAL_BANNED_SUBNETS set to the other networks, as "
-            "docker-compose.yml does"
-        )
+        return f"Label Studio's guard refuses {address}, because it is in {network}: {LOOSEN_GUARD}"
     if "can't resolve" in text or "name or service not known" in text or "name resolution" in text:
         return f"Label Studio does not know the name {host}: give an address that its machine can resolve"
     if "authentication parameters" in text:

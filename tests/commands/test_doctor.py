@@ -15,6 +15,7 @@ from backend.cli import main
 from backend.commands import doctor, doctor_checks
 from backend.errors import MediaError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient, fetch_backend_health
+from backend.labelstudio.connection_errors import LOOSEN_GUARD
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from backend.settings_loader import ALIASES
@@ -270,8 +271,8 @@ AWAY: dict[str, Any] = {"state": "DI", "readable_state": "Disconnected"}
         ),
         (
             AWAY | {"error_message": "of an hour ago"},
-            f"FAIL  connection: Label Studio reports Disconnected for {HERE}, which answers here: start Label Studio "
-            f"with ML_BLOCK_LOCAL_IP=false, because the address is private, or {REACHES}",
+            f"FAIL  connection: Label Studio reports Disconnected for {HERE}, which answers here: "
+            f"its guard may refuse this private address: {LOOSEN_GUARD}; or {REACHES}",
         ),
         (
             AWAY | {"url": "http://backend.example.com"},
