@@ -38,6 +38,24 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max", type=_parse_count, dest="max_pictures", metavar="N", help="take at most N frames of a video"
     )
+    group.add_argument(
+        "--distinct",
+        action="store_true",
+        default=None,
+        help="take only frames on which something moved or changed since the last one taken",
+    )
+    group.add_argument(
+        "--background",
+        type=_parse_share,
+        metavar="SHARE",
+        help="percent of the pictures that show nothing, of frames without objects (0)",
+    )
+    group.add_argument(
+        "--checked",
+        type=_parse_distance,
+        metavar="N",
+        help="take only annotations, and frames at most N frames from a keyframe that a person set",
+    )
     group.add_argument("--quality", type=_parse_quality, metavar="Q", help="quality of JPEG, 1 to 100 (90)")
     group.add_argument("--png", action="store_true", default=None, help="write PNG instead of JPEG")
     group.add_argument("--labels", type=_parse_labels, metavar="A,B", help="write these classes only")
@@ -170,6 +188,16 @@ def _parse_count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _parse_distance(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _parse_share(text: str) -> float:
+    return _parse_number(text, 0, 90)
 
 
 def _parse_positive(text: str) -> float:

@@ -22,6 +22,9 @@ class DatasetOptions:
         every: take every N-th frame of a video.
         rate: take so many frames a second; None: all.
         max_pictures: take at most so many frames of a video, evenly spaced; None: all.
+        distinct: take only frames on which something moved or changed since the last one taken.
+        background: percent of the pictures that show nothing, 0 to 90.
+        checked: only annotations, and frames at most so many frames from a person's keyframe; None: all.
         labels: classes to write; empty: all.
         min_score: leave out tracks with a lower score.
         min_size: leave out boxes of less pixels in width or height, at least 1.
@@ -39,6 +42,9 @@ class DatasetOptions:
     every: int = 1
     rate: float | None = None
     max_pictures: int | None = None
+    distinct: bool = False
+    background: float = 0.0
+    checked: int | None = None
     labels: tuple[str, ...] = ()
     min_score: float = 0.0
     min_size: float = 1.0
@@ -56,6 +62,8 @@ class DatasetOptions:
         """
         if self.every > 1 and self.rate is not None:
             raise SettingsError("--every and --rate exclude each other: give one of them")
+        if self.background and self.pictures != "annotated":
+            raise SettingsError("--background adds frames to --pictures annotated: leave one out")
         if self.track_ids and self.task != "detect":
             raise SettingsError("--track-ids writes a sixth column, which only --task detect has: leave one out")
 

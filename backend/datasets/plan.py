@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.datasets.frames import choose_frames, filter_tracks
+from backend.datasets.frames import choose_frames
 from backend.datasets.options import DatasetOptions
 from backend.datasets.source import TrackSource
 from backend.datasets.splits import assign_splits, read_split
@@ -112,6 +112,8 @@ def _plan_video(
 ) -> PlannedVideo:
     """Raises BackendError: the task cannot be exported."""
     options, video = plan.options, None
+    if options.checked is not None and annotation.kind != "annotations":
+        raise SettingsError("nobody submitted an annotation: submit one, or leave out --checked")
     split = read_split(annotation.data, options.split_field) if options.split_field else "train"
     try:
         if read_videos:
@@ -124,8 +126,7 @@ def _plan_video(
     tracks = read_planned_tracks(source, annotation, video, size)
     plan.skipped += [f"task {annotation.number}: {reason}" for reason in tracks.skipped]
     times = video.times if video else np.arange(tracks.length) / tracks.rate
-    filtered = filter_tracks(tracks, options)
-    frames = choose_frames(filtered, times, options)
+    frames = choose_frames(tracks, times, options)
     return PlannedVideo(annotation, tracks.name, tracks.pixels, frames, times, video, split)
 
 

@@ -81,6 +81,20 @@ def test_pictures_without_objects_have_empty_labels(tmp_path: Path) -> None:
     assert [path.name for path in labels if path.read_text()] == ["1-1_000005.txt"]
 
 
+def test_background_and_checked_frames(tmp_path: Path, capsys) -> None:
+    write_tasks(tmp_path, "constant")
+    assert export(tmp_path, "yolo", "--background", "40", "--checked", "1") == 0
+    labels = {path.stem[-2:]: path.read_text() for path in (tmp_path / "out" / "labels" / "train").iterdir()}
+    # A person's keyframes are on frames 2 and 7.
+    assert {name for name, text in labels.items() if text} == {"02", "03", "06", "07"}
+    assert {name for name, text in labels.items() if not text} == {"01", "08"}
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    tasks[0]["predictions"] = tasks[0].pop("annotations")
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    assert export(tmp_path, "yolo", "--predictions", "--checked", "1", out="none") == 2
+    assert "task 1: not exported: nobody submitted an annotation" in capsys.readouterr().err
+
+
 def test_labels_alone_need_no_video(tmp_path: Path, capsys) -> None:
     (clip,) = write_tasks(tmp_path, "constant")
     clip.path.unlink()
@@ -213,7 +227,15 @@ def test_options_that_do_not_fit_are_told(tmp_path: Path, capsys, form: str, wor
 
 
 @pytest.mark.parametrize(
-    "words", [["--split", "80"], ["--split", "0,0"], ["--every", "0"], ["--quality", "200"], ["--min-score", "x"]]
+    "words",
+    [
+        ["--split", "80"],
+        ["--split", "0,0"],
+        ["--every", "0"],
+        ["--quality", "200"],
+        ["--min-score", "x"],
+        ["--background", "95"],
+    ],
 )
 def test_wrong_values_are_usage_errors(tmp_path: Path, words: list[str]) -> None:
     write_tasks(tmp_path, "constant")
