@@ -87,6 +87,11 @@ class Settings:
     image_size: Annotated[
         int, "width and height of the model's input in pixels, a multiple of 14 (SAM 2: of 32); 0: the model's own"
     ] = 0
+    reference: Annotated[
+        Literal["published", "transformers"],
+        "with `engine: sam3`, what to follow where the two differ in resizing pictures and in corrections: "
+        "`published`, the authors' code, or `transformers`",
+    ] = "published"
     score_threshold: Annotated[float, "lowest score of an object found by words"] = 0.5
     new_object_threshold: Annotated[
         float,

@@ -88,6 +88,7 @@ from tests.engines import contract
 from tests.engines.contract import FakeVideo
 from tests.engines.sam import scenes
 from tests.engines.sam3 import stock, tiny
+from tests.engines.sam3.published import Comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ROOT.parent / "shared/shapes-kit/model"
@@ -249,6 +250,17 @@ def parity_figures(lively: Path, size: Size) -> dict[str, Any]:
         "parity_fp32": worst("fp32", list(folders)),
         "parity_by_model": found,
         "text_parity": all(texts),
+    }
+
+
+def published() -> dict[str, float]:
+    say("likeness to the original")
+    comparison = Comparison()
+    comparison.run()
+    return {
+        "published_mask": rounded(max(comparison.masks.values())),
+        "published_pointer": rounded(max(comparison.pointers.values())),
+        "published_memory": rounded(max(comparison.memories.values())),
     }
 
 

@@ -352,7 +352,8 @@ class Association:
         memory = logits.clone()
         if reconditioned and not self.thresholds.recondition_on_track_mask:
             columns = [overlaps.ids.index(track) for track in reconditioned]
-            memory[columns] = (detections.logits[list(reconditioned.values())] >= 0.5).to(memory.dtype)
+            inside = detections.logits[list(reconditioned.values())] > 0
+            memory[columns] = torch.where(inside, -ABSENT_LOGIT, ABSENT_LOGIT).to(memory.dtype)
         phrases = self._phrases(overlaps.ids)
         for phrase in set(phrases.tolist()) - {_PERSON}:
             columns = (phrases == phrase).nonzero()[:, 0].to(memory.device)

@@ -11,6 +11,10 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+DETECTED_WINDOW = 16
+"""Frames around a correction in which conditioning frames from detections are dropped
+(`refinement_detector_cond_frame_removal_window` in facebookresearch/sam3)."""
+
 
 class FrameMemory(NamedTuple):
     """One frame of one object.
@@ -131,7 +135,9 @@ class MemoryBank:
             if memory is not None:
                 seen.append((age, memory))
         pointers = [(back * (frame - at), memory) for at, memory in chosen.items() if back * (frame - at) >= 0]
-        pointers += [(age, trail.non_cond_frames[at]) for age, at in past if at in trail.non_cond_frames]
+        # The original stops one short of the frames that it selected (`t_diff < len(valid_indices)`).
+        near = past if window.min_eff_iou is None else past[:-1]
+        pointers += [(age, trail.non_cond_frames[at]) for age, at in near if at in trail.non_cond_frames]
         ages, features = [], []
         for age, memory in seen:
             if memory.features is not None:
@@ -150,8 +156,9 @@ class MemoryBank:
         if window.min_eff_iou is None:
             return [(age, frame - back * age) for age in range(1, window.pointer_frames)]
         good = (at for at, memory in tracked.items() if memory.eff_iou_score > window.min_eff_iou)
-        before = sorted((at for at in good if back * (frame - at) > 1), key=lambda at: back * (frame - at))
-        return list(enumerate([frame - back, *before][: window.pointer_frames - 1], 1))
+        before = sorted((at for at in good if back * (frame - at) > 0), key=lambda at: back * (frame - at))
+        before = before[: window.pointer_frames - 1]
+        return list(enumerate(before if frame - back in before else [frame - back, *before], 1))
 
     def get(self, frame: int) -> FrameMemory | None:
         """The stored memory of a frame."""
@@ -171,6 +178,22 @@ class MemoryBank:
             for memories in (trail.non_cond_frames, trail.recond_frames):
                 for at in [at for at in memories if abs(at - frame) <= window.maskmem_frames + 1]:
                     del memories[at]
+
+    def clear_detected(self, frame: int, detected_at: int | None) -> None:
+        """Drop the conditioning frames near a corrected frame that came from detections: they may be what was wrong.
+
+        Args:
+            frame: the corrected one, which stays.
+            detected_at: the conditioning frame on which a phrase found the object; None: it did not.
+        """
+
+        def is_near(at: int) -> bool:
+            return at != frame and abs(at - frame) <= DETECTED_WINDOW
+
+        if detected_at is not None and is_near(detected_at):
+            self.cond_frames.pop(detected_at, None)
+        for trail in self.directions.values():
+            trail.recond_frames = {at: memory for at, memory in trail.recond_frames.items() if not is_near(at)}
 
     def prune(self, frame: int, reverse: bool, window: MemoryWindow) -> None:
         """Drop what no later frame in this direction will use."""

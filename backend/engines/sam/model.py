@@ -25,6 +25,7 @@ class SamModel:
         max_speck_area: largest hole to fill and speck to remove, in pixels of the model's masks; 0 disables both.
         with_masks: whether results contain masks.
         fingerprint: identifies the weights.
+        published: follow the authors' own code where Transformers departs from it in how corrections are made.
     """
 
     image_encoder: ImageEncoder[ImageFeatures]
@@ -35,6 +36,7 @@ class SamModel:
     max_speck_area: int
     with_masks: bool
     fingerprint: str
+    published: bool = False
 
     def require_detector(self) -> Detector:
         """The detector.

@@ -13,10 +13,10 @@ from backend.engines.sam.detections import Detections
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory, is_ahead
 from backend.engines.sam.model import SamModel
-from backend.engines.sam.preprocess import preprocess_mask, preprocess_points
+from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
 from backend.engines.sam.tracker import MaskPrediction
-from backend.errors import BadRequest, EngineError
+from backend.errors import BadRequest
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Prompt
@@ -39,6 +39,7 @@ class ObjectTracker:
     def __init__(self, model: SamModel, video: Video) -> None:
         self._model = model
         self._video = video
+        self._picture_size = video.height, video.width
         self.window = model.tracker.memory_window(len(video))
         self.objects: dict[str, TrackedObject] = {}
         self.phrases: dict[str, list[int]] = {}
@@ -94,32 +95,40 @@ class ObjectTracker:
         Raises:
             BadRequest: a new object has negative points only.
         """
-        obj, frame = self.objects.get(prompt.track, TrackedObject()), prompt.frame
-        known = obj.memory_bank.get(frame)
+        obj, frame, tracker = self.objects.get(prompt.track, TrackedObject()), prompt.frame, self._model.tracker
         if prompt.is_negative and not obj.memory_bank.cond_frames:
             raise BadRequest("a new object needs more than negative points: add a positive point or a box")
+        directions = [reverse for reverse, at in positions.items() if obj.memory_bank.was_tracked(frame, at, reverse)]
         if prompt.mask is not None:
-            mask = preprocess_mask(prompt.mask, self._model.tracker.image_size, self._model.tracker.device)
-            prediction, features = self._model.tracker.use_masks(image, mask[:, 0])
+            prediction, features = tracker.use_masks(image, torch.tensor(prompt.mask, device=tracker.device)[None])
         else:
-            directions = [
-                reverse for reverse, at in positions.items() if obj.memory_bank.was_tracked(frame, at, reverse)
-            ]
+            previous = self._previous_logits(obj, frame)
+            # The original keeps the logits of all frames, and corrects a tracked one without memory.
             memory = None
-            if directions or (prompt.is_negative and known is None):
+            if (directions or prompt.is_negative) if previous is None else (directions and not self._model.published):
                 memory = obj.memory_bank.select(frame, directions[:1] == [True], self.window)
-            size = self._video.width, self._video.height
-            points, labels = preprocess_points(prompt, size, self._model.tracker.image_size, self._model.tracker.device)
-            previous = known.logits if known and prompt.points else None
-            prediction, features = self._model.tracker.prompt(image, points, labels, previous, memory, self.window)
-        _check_finite(prediction.logits, prediction.object_scores, frame)
+            points, labels = preprocess_points(prompt, self._picture_size[::-1], tracker.image_size, tracker.device)
+            fed_back = previous if prompt.points else None
+            prediction, features = tracker.prompt(image, points, labels, fed_back, memory, self.window)
+        postprocess.check_finite(prediction.logits, prediction.object_scores, frame)
         obj.memory_bank.clear_around(frame, self.window)
+        if self._model.published and directions:
+            obj.memory_bank.clear_detected(frame, obj.detected_at)
         obj.memory_bank.cond_frames[frame] = FrameMemory(
             features[0], prediction.object_pointers[0], prediction.logits[0], float(prediction.object_scores[0])
         )
         for direction in obj.memory_bank.directions.values():
             direction.removed_at = direction.ended_at = None
         self.objects[prompt.track] = replace(obj, is_visual=True, found_reverse=None)
+
+    def _previous_logits(self, obj: TrackedObject, frame: int) -> Tensor | None:
+        """An object's mask on a frame, as logits that points may correct; None: there is none."""
+        known = obj.memory_bank.get(frame)
+        logits = known.logits if known else None
+        if logits is None or frame != obj.detected_at or not self._model.published:
+            return logits
+        mask = threshold_detections(logits[None], self._model.tracker.memory_mask_size)
+        return masks_to_logits(mask, self._picture_size, self._model.tracker.mask_size)[0]
 
     def result_at(self, frame: int, names: Sequence[str]) -> FrameResult:
         """The stored masks of objects on a frame."""
@@ -152,7 +161,7 @@ class ObjectTracker:
         """Detect the objects of the phrases with these indices."""
         indices, texts = sorted(wanted), list(self.phrases)
         detections = self._model.require_detector().detect_phrases(image, [texts[index] for index in indices])
-        _check_finite(detections.logits, detections.scores, frame)
+        postprocess.check_finite(detections.logits, detections.scores, frame)
         return replace(detections, phrases=torch.tensor(indices, device=detections.phrases.device)[detections.phrases])
 
     def _known_masks(self, frame: int, names: Iterable[str]) -> ObjectMasks:
@@ -182,12 +191,18 @@ class ObjectTracker:
         if not new_tracks:
             return []
         rows = [row for _, row in new_tracks]
-        prediction, features = self._model.tracker.use_masks(image, (detections.logits[rows] >= 0.5).float())
+        masks = threshold_detections(detections.logits[rows], self._model.tracker.memory_mask_size)
+        prediction, features = self._model.tracker.use_masks(image, masks, self._picture_size)
         scores = detections.scores[rows].float().logit(1e-6).tolist()
         for index, (name, row) in enumerate(new_tracks):
-            phrase, is_yielded = int(detections.phrases[row]), reverse is None
+            phrase = int(detections.phrases[row])
             obj = TrackedObject(
-                phrase=phrase, first_phrase=phrase, is_visual=False, found_reverse=reverse, is_yielded=is_yielded
+                phrase=phrase,
+                first_phrase=phrase,
+                is_visual=False,
+                found_reverse=reverse,
+                is_yielded=reverse is None,
+                detected_at=frame,
             )
             memory = FrameMemory(
                 features[index], prediction.object_pointers[index], detections.logits[row], scores[index]
@@ -262,7 +277,7 @@ class ObjectTracker:
             return None
         memories = [self.objects[name].memory_bank.select(frame, reverse, self.window) for name in names]
         prediction = self._model.tracker.track(image, memories, self.window)
-        _check_finite(prediction.logits, prediction.object_scores, frame)
+        postprocess.check_finite(prediction.logits, prediction.object_scores, frame)
         return prediction
 
     def _masks_on_frame(
@@ -367,8 +382,7 @@ class ObjectTracker:
             visible: objects that are not hidden.
             names: objects to include; those that are not visible are absent.
         """
-        size = self._video.height, self._video.width
-        boxes = postprocess.masks_to_boxes(masks.logits, *size)
+        boxes = postprocess.masks_to_boxes(masks.logits, *self._picture_size)
         scores = masks.object_scores.float().sigmoid().tolist()
         rles = self._encode_rles(masks) if self._model.with_masks else [None] * len(scores)
         observations = {
@@ -382,17 +396,6 @@ class ObjectTracker:
     def _encode_rles(self, masks: ObjectMasks) -> list[Rle]:
         objects = [self.objects[name] for name in masks.names]
         phrases = [None if obj.is_visual else obj.phrase for obj in objects]
-        whole = postprocess.resolve_overlaps(
-            postprocess.masks_at_size(masks.logits, self._video.height, self._video.width),
-            masks.object_scores,
-            phrases,
-        )
+        whole = postprocess.masks_at_size(masks.logits, *self._picture_size)
+        whole = postprocess.resolve_overlaps(whole, masks.object_scores, phrases)
         return [Rle.from_mask(mask) for mask in whole.cpu().numpy()]
-
-
-def _check_finite(logits: Tensor, object_scores: Tensor, frame: int) -> None:
-    # Scores as well: with a NaN score the mask is replaced by that of an absent object.
-    if not (logits.isfinite().all() and object_scores.isfinite().all()):
-        raise EngineError(
-            f"the masks on frame {frame} are not finite: set dtype: float32, or check that the weights are complete"
-        )

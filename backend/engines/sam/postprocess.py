@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.errors import EngineError
+
 HOLE_LOGIT, SPECK_LOGIT = 0.1, -0.1
 """Logits of filled holes and removed specks."""
 ABSENT_LOGIT = -10.0
@@ -17,6 +19,18 @@ MIN_KEPT_SHARE = 0.3
 """A mask that keeps a smaller share of itself beside others is not encoded into memory."""
 BATCH_PIXELS = 2**19
 """Pixels that `masks_to_boxes` computes at once; allocating larger tensors each time is much slower."""
+
+
+def check_finite(logits: Tensor, object_scores: Tensor, frame: int) -> None:
+    """Check masks and scores of a frame; with a NaN score a mask is replaced by that of an absent object.
+
+    Raises:
+        EngineError: some are not finite.
+    """
+    if not (logits.isfinite().all() and object_scores.isfinite().all()):
+        raise EngineError(
+            f"the masks on frame {frame} are not finite: set dtype: float32, or check that the weights are complete"
+        )
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:

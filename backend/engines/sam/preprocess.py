@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,12 +19,19 @@ class Normalization(NamedTuple):
     std: tuple[float, float, float]
 
 
+NO_OBJECT_LOGIT = -1024.0
+"""Logit of every pixel of an absent object, and the negative of that of a pixel in a given mask."""
 HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """SAM 3's, which gives -1 (black) to 1 (white)."""
 
 
 def preprocess_image(
-    picture: NDArray[np.uint8], size: int, device: torch.device, normalization: Normalization = HALF
+    picture: NDArray[np.uint8],
+    size: int,
+    device: torch.device,
+    normalization: Normalization = HALF,
+    *,
+    published: bool = False,
 ) -> Tensor:
     """Resize a picture to the model's square and normalise its values.
 
@@ -36,37 +44,60 @@ def preprocess_image(
         size: edge of the square, pixels.
         device: where the picture is resized and the result lies.
         normalization: of the model.
+        published: resize as facebookresearch/sam3 reads video files, bicubic without antialiasing, on the CPU. Its
+            reader leaves out the division by 255 (its issue 493); this does not.
 
     Returns:
         Shape (1, 3, size, size), float32, normalized.
     """
     where = device if device.type == "cuda" else torch.device("cpu")
+    if published:
+        picture = np.asarray(cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=cv2.INTER_CUBIC))
     # torch.tensor copies; from_numpy warns or fails if the picture is read-only or has negative strides.
     image = torch.tensor(np.ascontiguousarray(picture), device=where).permute(2, 0, 1)[None]
     if where.type == "cuda":
         image = image.float()  # CUDA cannot resize uint8
-    square = functional.interpolate(image, (size, size), mode="bilinear", antialias=True)
+    if not published:
+        image = functional.interpolate(image, (size, size), mode="bilinear", antialias=True).round()
     mean, std = (torch.tensor(values, device=where).mul(255)[:, None, None] for values in normalization)
-    return square.round().float().sub_(mean).div_(std).to(device)
+    return image.float().sub_(mean).div_(std).to(device)
 
 
-def preprocess_mask(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
-    """Resize a prompted mask to the model's square, with antialiasing, and threshold it at 0.5.
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize masks of shape (n, 1, h, w), bilinear with antialiasing."""
+    if masks.shape[-2:] == size:
+        return masks
+    return functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
 
-    As `Sam3TrackerVideoProcessor.process_new_mask_for_video_frame` of transformers 5.23. Parts thinner than
-    a pixel of the square may disappear.
+
+def masks_to_logits(masks: Tensor, picture_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The logits that stand for given masks, as facebookresearch/sam3 makes them.
+
+    Parts thinner than a pixel of the logits may disappear.
 
     Args:
-        mask: shape (height, width), at the size of the picture.
-        size: edge of the square, pixels.
-        device: where the result lies.
+        masks: shape (n, h, w), from 0 to 1.
+        picture_size: height and width of the picture, where they are thresholded at 0.5.
+        size: height and width of the result.
 
     Returns:
-        Shape (1, 1, size, size), float32, 0 or 1.
+        Shape (n, *size).
     """
-    given = torch.tensor(np.ascontiguousarray(mask)).float()[None, None]
-    square = functional.interpolate(given, (size, size), mode="bilinear", antialias=True)
-    return (square >= 0.5).float().to(device)
+    inside = resize_masks(masks[:, None].float(), picture_size) > 0.5
+    return resize_masks(torch.where(inside, -NO_OBJECT_LOGIT, NO_OBJECT_LOGIT), size)[:, 0]
+
+
+def threshold_detections(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Detections as masks to begin tracks with: enlarged, then thresholded, as facebookresearch/sam3 does.
+
+    Args:
+        logits: shape (n, h, w).
+        size: height and width of the result.
+
+    Returns:
+        Shape (n, *size), bool.
+    """
+    return functional.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
 
 
 def preprocess_points(

@@ -23,6 +23,7 @@ class TrackedObject:
         is_visual: it was prompted or corrected by points, box or mask, so the detector does not change it.
         found_reverse: the direction in which a phrase found it (True: in reverse); None: it exists in both.
         is_yielded: a result with it was yielded; until then the other direction ignores it.
+        detected_at: the conditioning frame on which a phrase found it; None: it was prompted.
     """
 
     memory_bank: MemoryBank = field(default_factory=MemoryBank)
@@ -31,6 +32,7 @@ class TrackedObject:
     is_visual: bool = True
     found_reverse: bool | None = None
     is_yielded: bool = True
+    detected_at: int | None = None
 
     def is_known(self, reverse: bool) -> bool:
         """Whether it exists in a direction: where it was found until it is removed, in the other once yielded."""
@@ -71,6 +73,7 @@ class TrackedObject:
             "is_visual": self.is_visual,
             "born": self.found_reverse,
             "is_out": self.is_yielded,
+            "detected": self.detected_at,
         }
 
     @classmethod
@@ -83,6 +86,7 @@ class TrackedObject:
             is_visual=saved["is_visual"],
             found_reverse=saved["born"],
             is_yielded=saved["is_out"],
+            detected_at=saved.get("detected"),  # states of older versions have none
         )
 
 

@@ -18,13 +18,13 @@ from backend.engines.sam.device import Batcher
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_attention import attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
+from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
 
 MAX_BATCH = 16
 """Maximum objects in one batch; halved when the device runs out of memory."""
-NO_OBJECT_LOGIT = -1024.0
 _MAX_PREVIOUS_LOGIT = 32.0
-_MASK_PROMPT_LOGITS = -10.0, 20.0
-"""Logits of a mask prompt: outside, and the difference to inside (`use_mask_input_as_output` in SAM 2)."""
+_MASK_PROMPT_SCORE = 10.0
+"""Logit of presence of an object that a mask shows, and the negative one of an empty mask."""
 
 
 class MaskPrediction(NamedTuple):
@@ -71,6 +71,12 @@ class Tracker:
         """Height and width of the predicted masks."""
         height, width = self._model.prompt_encoder.mask_input_size
         return int(height), int(width)
+
+    @property
+    def memory_mask_size(self) -> tuple[int, int]:
+        """Height and width of the masks that the memory encoder reads, and of those that are given."""
+        height, width = self.mask_size
+        return 4 * height, 4 * width
 
     @property
     def device(self) -> torch.device:
@@ -137,16 +143,23 @@ class Tracker:
             image, prediction.logits, prediction.object_scores, full_size=True, binary=True
         )
 
-    def use_masks(self, image: ImageFeatures, masks: Tensor) -> tuple[MaskPrediction, Tensor]:
-        """Use masks as the output, without predicting any.
+    def use_masks(
+        self, image: ImageFeatures, masks: Tensor, picture_size: tuple[int, int] | None = None
+    ) -> tuple[MaskPrediction, Tensor]:
+        """Use masks as the output, without predicting any, as `add_new_mask` of facebookresearch/sam3 does.
 
         Args:
             masks: shape (n, h, w), from 0 to 1.
+            picture_size: height and width of the picture; None: those of the masks.
 
         Returns:
             The masks, and their memory as `encode_memory` returns it.
         """
-        *found, features = self.batches.run(len(masks), lambda part: self._use_masks(image, masks[part]))
+
+        def use(part: slice) -> tuple[Tensor, ...]:
+            return self._use_masks(image, masks[part], picture_size or (masks.shape[1], masks.shape[2]))
+
+        *found, features = self.batches.run(len(masks), use)
         return MaskPrediction(*found), features
 
     def track(self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow) -> MaskPrediction:
@@ -162,7 +175,8 @@ class Tracker:
         Args:
             logits: shape (n, h, w).
             object_scores: shape (n,), logits of presence.
-            full_size: resize by way of the full input size, as Transformers does for all but tracks of phrases.
+            full_size: threshold or squash them at the model's input size, as facebookresearch/sam3 does for all but
+                tracks of phrases, whose masks it enlarges to the memory encoder's size first.
 
         Returns:
             Shape (n, positions, memory width).
@@ -192,19 +206,17 @@ class Tracker:
         allowed = config.multimask_output_in_sam and (config.multimask_output_for_tracking or not is_tracking)
         return bool(allowed and config.multimask_min_pt_num <= points <= config.multimask_max_pt_num)
 
-    def _use_masks(self, image: ImageFeatures, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        full_masks = _resize(masks[:, None], (self.image_size, self.image_size))
-        size = self._model.prompt_encoder.mask_input_size
-        prompt = _resize(self._model.mask_downsample(full_masks).float(), size)
-        pointers = self._decode(image, image.fpn_levels[-1], None, None, prompt, multimask=True).object_pointers
-        is_present = masks.flatten(1).any(1)
+    def _use_masks(self, image: ImageFeatures, masks: Tensor, picture_size: tuple[int, int]) -> tuple[Tensor, ...]:
+        full_masks = resize_masks(masks[:, None].float(), self.memory_mask_size)
+        prompt = self._model.mask_downsample(full_masks).float()
+        # One mask: its token is the one that the model was trained to remember (`_forward_sam_heads`).
+        pointers = self._decode(image, image.fpn_levels[-1], None, None, prompt, multimask=False).object_pointers
+        is_present = full_masks.flatten(1).any(1)
         pointers = torch.where(is_present[:, None], pointers, self._model.no_object_pointer.to(pointers.dtype))
-        logits, object_scores = (
-            full_masks * _MASK_PROMPT_LOGITS[1] + _MASK_PROMPT_LOGITS[0],
-            is_present * _MASK_PROMPT_LOGITS[1] + _MASK_PROMPT_LOGITS[0],
-        )
-        features = self._encode_memory(image, logits[:, 0], object_scores, full_size=True, binary=True)
-        return _resize(logits, size)[:, 0], object_scores, pointers, is_present.float(), features
+        logits = masks_to_logits(masks, picture_size, self.mask_size)
+        object_scores = torch.where(is_present, _MASK_PROMPT_SCORE, -_MASK_PROMPT_SCORE)
+        features = self._encode_memory(image, logits, object_scores, full_size=True, binary=True)
+        return logits, object_scores, pointers, is_present.float(), features
 
     def _add_no_memory(self, image: ImageFeatures) -> Tensor:
         embedding: Tensor = self._model.no_memory_embedding
@@ -322,17 +334,13 @@ class Tracker:
     def _encode_memory(
         self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool, binary: bool
     ) -> Tensor:
-        """As `encode_memory`; `binary` thresholds the masks, as Transformers does on conditioning frames."""
+        """As `encode_memory`; `binary` thresholds the masks, as on conditioning frames."""
         model, config = self._model, self._config
-        logits = logits[:, None].float()
-        if full_size:
-            logits = functional.interpolate(
-                logits, (self.image_size, self.image_size), mode="bilinear", align_corners=False
-            )
-        logits = _resize(logits, tuple(4 * side for side in model.prompt_encoder.mask_input_size))
+        size = (self.image_size, self.image_size) if full_size else self.memory_mask_size
+        logits = functional.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)
         shares = (logits > 0).float() if binary else logits.sigmoid()
         shares = shares * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        features, _ = model.memory_encoder(image.fpn_levels[-1], shares)
+        features, _ = model.memory_encoder(image.fpn_levels[-1], resize_masks(shares, self.memory_mask_size))
         if model.occlusion_spatial_embedding_parameter is not None:
             is_absent = (object_scores <= 0).to(features.dtype)[:, None, None, None]
             features = features + is_absent * model.occlusion_spatial_embedding_parameter[..., None, None]
@@ -389,10 +397,3 @@ class _Constants:
             .T.contiguous(),
             rope=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
         )
-
-
-def _resize(masks: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize masks of shape (n, 1, h, w) with antialiasing."""
-    if masks.shape[-2:] == size:
-        return masks
-    return functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)

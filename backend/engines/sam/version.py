@@ -19,7 +19,7 @@ def compute_version(settings: Settings, path: Path) -> str:
         settings.model_path,
         *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
     ]
-    parts += [settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
+    parts += [settings.reference, settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
     parts += [settings.score_threshold, settings.new_object_threshold]
     name = re.sub(r"\.(pt|pth|safetensors)$", "", path.name)
     return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"

@@ -34,6 +34,7 @@ class Sam3Engine(SamEngine):
         )
         identity = fingerprint(model)
         config = model.config
+        published = getattr(config, "reference", settings.reference) == "published"
         config.score_threshold_detection = settings.score_threshold
         thresholds = replace(
             Thresholds.from_config(config),
@@ -42,11 +43,12 @@ class Sam3Engine(SamEngine):
         ).with_hotstart(settings.hotstart_frames)
         return SamModel(
             inference=self._prepare_device(model),
-            image_encoder=Sam3ImageEncoder(model),
+            image_encoder=Sam3ImageEncoder(model, published=published),
             tracker=Tracker(model.tracker_model),
             detector=Sam3Detector(model, tokenizer),
             thresholds=thresholds,
             max_speck_area=config.fill_hole_area,
             with_masks=settings.show_masks,
             fingerprint=identity,
+            published=published,
         )

@@ -55,16 +55,32 @@ class Sam3ImageFeatures:
 
 
 class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
-    """The image encoder of a whole model; see `ImageEncoder` for the cache."""
+    """The image encoder of a whole model; see `ImageEncoder` for the cache.
 
-    def __init__(self, model: Sam3VideoModel, max_frames: int = CACHED_FRAMES, max_bytes: int = CACHED_BYTES) -> None:
+    Args:
+        model: the whole model.
+        max_frames: see `ImageEncoder`.
+        max_bytes: see `ImageEncoder`.
+        published: see `preprocess_image`.
+    """
+
+    def __init__(
+        self,
+        model: Sam3VideoModel,
+        max_frames: int = CACHED_FRAMES,
+        max_bytes: int = CACHED_BYTES,
+        *,
+        published: bool = False,
+    ) -> None:
         super().__init__(model, max_frames, max_bytes)
+        self._published = published
         # Position encodings by the width of the level, the same for every frame.
         self._position_encodings: dict[int, Tensor] = {}
 
     def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
         size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
-        return (to_autocast(backbone(preprocess_image(picture, size, self._model.device)).last_hidden_state),)
+        pixels = preprocess_image(picture, size, self._model.device, published=self._published)
+        return (to_autocast(backbone(pixels).last_hidden_state),)
 
     def _features(self, output: tuple[Tensor, ...]) -> Sam3ImageFeatures:
         return Sam3ImageFeatures(self._model, output[0], self._position_encodings)

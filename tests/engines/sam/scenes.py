@@ -124,7 +124,12 @@ def engine() -> Sam3Engine:
             hotstart_dup_thresh=4,
         )
         settings = Settings(
-            model_path=str(model), device="cpu", score_threshold=0.3, new_object_threshold=0.35, hotstart_frames=6
+            model_path=str(model),
+            device="cpu",
+            reference="transformers",
+            score_threshold=0.3,
+            new_object_threshold=0.35,
+            hotstart_frames=6,
         )
         loaded = Sam3Engine(settings)
         assert loaded.model

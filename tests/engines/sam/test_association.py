@@ -152,6 +152,16 @@ class Library:
             # Going backward, the library takes its "never" (-1) for a frame that lies ahead.
             return mended(masks, torch.where(last < 0, last, 1000 - last) if reverse else last, ids, False)
 
+        preparing: Any = model._prepare_recondition_masks
+
+        def recondition(**arguments: Any) -> Any:
+            """With detections thresholded at 0, where their logits are, and as logits again."""
+            found = arguments["det_out"]
+            masks, ids = preparing(**{**arguments, "det_out": {**found, "mask": (found["mask"] > 0).float()}})
+            as_logits = {row: torch.where(mask, 10.0, -10.0) for row, mask in masks.items() if mask.dtype == torch.bool}
+            return masks | as_logits, ids
+
+        patch.setattr(model, "_prepare_recondition_masks", recondition)
         patch.setattr(model.detector_model, "get_vision_features", lambda pixel_values: None)
         patch.setattr(model, "get_vision_features_for_tracker", lambda vision_embeds: ([], []))
         patch.setattr(model, "run_detection", lambda **_: self._detections())

@@ -74,13 +74,21 @@ def walks(draw: st.DrawFn) -> tuple[MemoryBank, int, bool]:
     return walked(at, since, given_on, draw(st.sampled_from([confirmed, set()])), reverse, hidden), at, reverse
 
 
+def valid(past: list[int], tracked: dict[int, FrameMemory], reach: MemoryWindow) -> list[int]:
+    """The frames that `frame_filter` returns, nearest first."""
+    found = [at for at in past if at in tracked and tracked[at].eff_iou_score > reach.min_eff_iou]
+    found = found[: reach.pointer_frames - 1]
+    return found if past[0] in found else [past[0], *found]
+
+
 def naive(
     one: MemoryBank, frame: int, reverse: bool, reach: MemoryWindow
 ) -> tuple[list[float], list[int], list[float], list[int]]:
     """The rule, as the paper and the library have it: of conditioning frames (given or confirmed) at most `given`, the
     closest before, the closest after, then the closest; then the last tracked frames, in which conditioning frames that
     were not chosen take their place; pointers of the chosen ones that lie behind, and of the last tracked ones.
-    Where the reach says so, tracked frames before the last count only if the object was seen well, one by one."""
+    Where the reach says so, tracked frames before the last count only if the object was seen well, one by one, and the
+    farthest of them has no pointer: so `frame_filter` of facebookresearch/sam3, and what it does with the frames."""
     conditioning = {**one.cond_frames, **one.directions[reverse].recond_frames}
     tracked = one.directions[reverse].non_cond_frames
     chosen = list(conditioning)
@@ -92,9 +100,9 @@ def naive(
         chosen += rest[: reach.cond_frames - len(chosen)]
     seen = [(0, conditioning[at]) for at in chosen]
     past = [frame + ago if reverse else frame - ago for ago in range(1, 61)]
+    pointed = past = past[: reach.pointer_frames - 1] if reach.min_eff_iou is None else valid(past, tracked, reach)
     if reach.min_eff_iou is not None:
-        past = [at for at in past if at == past[0] or (at in tracked and tracked[at].eff_iou_score > reach.min_eff_iou)]
-    past = past[: reach.pointer_frames - 1]
+        pointed = past[:-1]
     for ago, at in reversed(list(enumerate(past[: reach.maskmem_frames], 1))):
         if at in tracked:
             seen.append((ago, tracked[at]))
@@ -105,7 +113,7 @@ def naive(
         ago = at - frame if reverse else frame - at
         if ago >= 0:
             pointers.append((ago, conditioning[at]))
-    for ago, at in enumerate(past, 1):
+    for ago, at in enumerate(pointed, 1):
         if at in tracked:
             pointers.append((ago, tracked[at]))
     return (
@@ -263,6 +271,16 @@ def test_what_was_tracked_around_a_correction_is_forgotten_both_ways(reverse):
         assert not near & {*trail.non_cond_frames, *trail.recond_frames}
         assert {12, 28} <= {*trail.non_cond_frames}
     assert list(one.cond_frames) == [0]
+
+
+@given(walks(), st.integers(0, 60), st.sampled_from([None, 0, 30]))
+def test_a_correction_drops_what_detections_gave_near_it(walk, frame, detected_at):
+    one, _, reverse = walk
+    given_before, confirmed_before = dict(one.cond_frames), dict(one.directions[reverse].recond_frames)
+    one.clear_detected(frame, detected_at)
+    near = {*range(frame - 16, frame + 17)} - {frame}
+    assert one.cond_frames.keys() == given_before.keys() - ({detected_at} & near)
+    assert one.directions[reverse].recond_frames.keys() == confirmed_before.keys() - near
 
 
 @given(walks(), st.sampled_from([None, 5]), st.sampled_from([None, 7]))

@@ -40,7 +40,7 @@ def both(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
         engine = Sam2Engine(Settings(engine="sam2", model_path=str(tiny.save(folder)), device="cpu"))
         video = scenes.short(LENGTH)
     elif SHAPES.exists():
-        engine = Sam3Engine(Settings(model_path=str(SHAPES), device="cpu"))
+        engine = Sam3Engine(Settings(model_path=str(SHAPES), device="cpu", reference="transformers"))
         video = scenes.film(scenes.FIVE, LENGTH)
     else:
         pytest.skip("the model that has learned is not here")

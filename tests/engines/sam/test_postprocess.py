@@ -20,7 +20,6 @@ from backend.engines.sam.postprocess import (
     resolve_overlaps,
     suppress_overlaps,
 )
-from backend.engines.sam.preprocess import preprocess_mask
 
 CPU = torch.device("cpu")
 # Few values, so that parts, ties and exact zeros are common.
@@ -186,29 +185,6 @@ def test_a_spike_between_the_pixels_of_a_small_picture_has_no_box() -> None:
 def test_no_masks_have_no_boxes() -> None:
     assert masks_to_boxes(torch.empty(0, 8, 8), 30, 40).shape == (0, 4)
     assert masks_at_size(torch.empty(0, 8, 8), 30, 40).shape == (0, 30, 40)
-
-
-def weights(length: int, size: int) -> np.ndarray:
-    """What each of `length` pixels gives to each of `size`, through a triangle; shape (size, length)."""
-    reach = max(length / size, 1)
-    centres = (np.arange(size) + 0.5) * length / size
-    shares = np.clip(1 - abs(np.arange(length) + 0.5 - centres[:, None]) / reach, 0, None)
-    return shares / shares.sum(1, keepdims=True)
-
-
-@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=20)), st.sampled_from([1, 7, 14]))
-def test_mask_input_is_what_covers_half_of_a_pixel(mask, size) -> None:
-    cover = weights(mask.shape[0], size) @ mask.astype(float) @ weights(mask.shape[1], size).T
-    decided = abs(cover - 0.5) > 1e-5
-    mask.flags.writeable = False
-    result = preprocess_mask(mask, size, CPU)
-    assert result.shape == (1, 1, size, size)
-    assert result.dtype == torch.float32
-    assert np.array_equal(result.numpy()[0, 0][decided], (cover >= 0.5)[decided].astype(float))
-
-
-def test_mask_input_counts_exactly_half_as_the_object() -> None:
-    assert preprocess_mask(np.array([[True, False]] * 2), 1, CPU).item() == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

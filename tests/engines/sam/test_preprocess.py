@@ -3,9 +3,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from backend.engines.sam.preprocess import preprocess_image
+from backend.engines.sam.preprocess import masks_to_logits, preprocess_image, threshold_detections
 
 CPU = torch.device("cpu")
 GREY = 1 / 127.5
@@ -109,6 +109,39 @@ def test_pictures_may_be_read_only_or_views_and_stay_as_they_are() -> None:
     assert torch.equal(preprocess_image(picture[:, ::-1].copy()[:, ::-1], 14, CPU), straight)
     assert torch.equal(preprocess_image(np.asfortranarray(picture), 14, CPU), straight)
     assert np.array_equal(picture, before)
+
+
+@given(pictures, st.sampled_from([7, 14, 28]))
+def test_pictures_as_published_are_bicubic_without_antialiasing(picture, size) -> None:
+    result = preprocess_image(picture, size, CPU, published=True)
+    inner = torch.tensor(picture).permute(2, 0, 1)[None].float()
+    cubic = torch.nn.functional.interpolate(inner, (size, size), mode="bicubic", align_corners=False)
+    # OpenCV computes in fixed point.
+    assert (result - (cubic.clamp(0, 255) / 127.5 - 1)).abs().max() <= 1.6 * GREY
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=20)), st.sampled_from([1, 7, 14]))
+def test_a_given_mask_is_inside_where_it_covers_more_of_a_pixel_than_not(mask, size) -> None:
+    cover = weights(mask.shape[0], size) @ mask.astype(float) @ weights(mask.shape[1], size).T
+    logits = masks_to_logits(torch.tensor(mask)[None], mask.shape, (size, size))
+    assert logits.shape == (1, size, size)
+    assert np.abs(logits.numpy()[0] - (2 * cover - 1) * 1024).max() < 0.1
+
+
+def test_a_given_mask_is_thresholded_at_the_pictures_size() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[0, :, :4] = 1
+    assert masks_to_logits(mask, (4, 4), (4, 4))[0, 0].sign().tolist() == [1, 1, -1, -1]
+    assert masks_to_logits(mask, (4, 4), (4, 4)).abs().min() == 1024
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_detections_are_enlarged_before_they_are_thresholded(seed) -> None:
+    logits = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(seed))
+    masks = threshold_detections(logits, (24, 24))
+    assert masks.shape == (2, 24, 24)
+    whole = torch.nn.functional.interpolate(logits[:, None], (24, 24), mode="bilinear")[:, 0]
+    assert torch.equal(masks, whole > 0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

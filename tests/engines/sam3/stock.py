@@ -24,10 +24,18 @@ from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
 )
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession
 
-from backend.engines.sam.preprocess import HALF, Normalization, preprocess_image, preprocess_mask
+from backend.engines.sam.preprocess import (
+    HALF,
+    Normalization,
+    masks_to_logits,
+    preprocess_image,
+    resize_masks,
+    threshold_detections,
+)
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam2.image_encoder import IMAGENET
 from backend.engines.sam3.engine import Sam3Engine
+from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.contract import FakeVideo
@@ -44,9 +52,9 @@ def model_of(engine: Sam3Engine) -> Sam3VideoModel:
 
 
 def bare(engine: Sam3Engine) -> Sam3Engine:
-    """An engine without what the library does not have here, and the library's model with its thresholds."""
+    """An engine as the library, without what that does not have here, and the library's model with its thresholds."""
     sam3, model = engine.model, model_of(engine)
-    engine._model = replace(sam3, max_speck_area=0)
+    engine._model = replace(sam3, max_speck_area=0, published=False, image_encoder=Sam3ImageEncoder(model))
     sam3.tracker.min_eff_iou = None
     model.config.det_nms_thresh = model.det_nms_thresh = 0.0
     model.fill_hole_area = 0
@@ -106,7 +114,7 @@ def clicked(
     Args:
         noise: standard deviation of what is added to the pictures as the model sees them.
     """
-    session = session_of(tracker, video, noise)
+    session = session_of(as_published(tracker, video), video, noise)
     scale = torch.tensor([tracker.config.image_size / video.width, tracker.config.image_size / video.height])
     for number, click in enumerate(clicks):
         point = {
@@ -123,6 +131,7 @@ def named(
     model: Sam3VideoModel, video: FakeVideo, ids: Tensor, attention: Tensor
 ) -> Iterator[Mapping[int, list[float]]]:
     """Objects of one phrase; yields their boxes (x0, y0, x1, y1, half-open, in pixels) by number, frame by frame."""
+    as_published(model.tracker_model, video)
     session = Sam3VideoInferenceSession(
         video=stacked(video, model.config.image_size),
         video_height=video.height,
@@ -195,7 +204,7 @@ class Alone:
         video: FakeVideo,
         seen: Sam3TrackerVideoInferenceCache | None = None,
     ) -> None:
-        self._tracker = tracker
+        self._tracker = as_published(tracker, video)
         self._side = tracker.config.image_size
         self._scale = torch.tensor([self._side / video.width, self._side / video.height])
         self._session = session_of(tracker, video)
@@ -208,7 +217,7 @@ class Alone:
         session, frame = self._session, prompt.frame
         session.point_inputs_per_obj[0].pop(frame, None)
         if prompt.mask is not None:
-            session.add_mask_inputs(0, frame, preprocess_mask(prompt.mask, self._side, CPU))
+            session.add_mask_inputs(0, frame, torch.tensor(prompt.mask)[None, None])
         else:
             points = [(point.x, point.y, int(point.positive)) for point in prompt.points]
             corners = [(prompt.box.x0, prompt.box.y0, 2), (prompt.box.x1, prompt.box.y1, 3)] if prompt.box else []
@@ -241,6 +250,35 @@ class Alone:
         return {output.frame_idx: output.pred_masks[0, 0].clone() for output in outputs}
 
 
+def as_published(tracker: Any, video: FakeVideo) -> Any:
+    """A tracker of the library's that takes given masks, and remembers masks, as the original does."""
+    encode, use = type(tracker)._encode_new_memory, type(tracker)._use_mask_as_output
+    low = tuple(tracker.prompt_encoder.mask_input_size)
+    high, side = tuple(4 * edge for edge in low), 2 * (tracker.config.image_size,)
+
+    def encoding(pred_masks_high_res: Tensor, is_mask_from_pts: bool, **kwargs: Any) -> Any:
+        masks = pred_masks_high_res.float()
+        if masks.shape[-2:] == low:  # of tracks of phrases
+            masks = functional.interpolate(masks, high, mode="bilinear")
+        shares = (masks > 0).float() if is_mask_from_pts else masks.sigmoid()
+        logits = resize_masks(shares, high).logit()
+        return encode(tracker, pred_masks_high_res=logits, is_mask_from_pts=False, **kwargs)
+
+    def using(backbone_features: Tensor, high_res_features: list[Tensor], mask_inputs: Tensor) -> Any:
+        output = use(tracker, backbone_features, high_res_features, mask_inputs)
+        output.object_pointer = tracker._single_frame_forward(
+            input_masks=tracker.mask_downsample(resize_masks(mask_inputs.float(), high)),
+            image_embeddings=[*high_res_features, backbone_features],
+            multimask_output=False,
+        ).object_pointer
+        output.pred_masks = masks_to_logits(mask_inputs[:, 0], (video.height, video.width), low)[:, None]
+        output.high_res_masks = functional.interpolate(output.pred_masks, side, mode="bilinear")
+        return output
+
+    tracker._encode_new_memory, tracker._use_mask_as_output = encoding, using
+    return tracker
+
+
 @contextmanager
 def memories_in_float32() -> Iterator[None]:
     """With memories as they were computed, where ours and the library round them to bfloat16."""
@@ -260,7 +298,7 @@ def memories_in_float32() -> Iterator[None]:
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Words without two defects of the library.
+    """Words without two defects of the library, and beginning with masks as in the original.
 
     Where an object begins, it remembers the others anew, rounded to yes or no and without what it has just decided
     about them. Where one is removed, those behind it get each other's masks on that frame.
@@ -275,14 +313,18 @@ def mended() -> Iterator[None]:
         ids[:] = inference_session.obj_ids
         return find(self, inference_session, *args, **kwargs)
 
-    def adding(self: Sam3VideoModel, inference_session: Any, frame_idx: int, *args: Any, **kwargs: Any) -> None:
+    def adding(
+        self: Sam3VideoModel, inference_session: Any, frame_idx: int, new_obj_masks: Tensor, **kwargs: Any
+    ) -> None:
+        size = tuple(4 * side for side in self.tracker_model.prompt_encoder.mask_input_size)
+        new_obj_masks = threshold_detections(new_obj_masks, size).float()
         kept = [
             (outputs, dict(outputs[frame_idx]))
             for both in inference_session.output_dict_per_obj.values()
             for outputs in both.values()
             if frame_idx in outputs
         ]
-        add(self, inference_session, frame_idx, *args, **kwargs)
+        add(self, inference_session, frame_idx, new_obj_masks=new_obj_masks, **kwargs)
         for outputs, output in kept:
             outputs[frame_idx] = output
 

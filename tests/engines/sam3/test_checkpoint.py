@@ -1,14 +1,10 @@
 """The map of names, against the reference's own list at full size, and against its own numbers on a small model."""
 
-import gzip
-import json
 import re
-import zlib
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,12 +12,11 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 
 from backend.engines.sam3.checkpoint import MODULES, UNUSED, convert_checkpoint, is_original, rename_tensor
 from backend.engines.sam3.detector import Sam3Detector, TextFeatures
+from tests.engines.sam3 import original as original_numbers
 from tests.engines.sam3 import tiny
+from tests.engines.sam3.original import TWIN, normal
 
 HERE = Path(__file__).parent
-TWIN = "tracker_model.shared_image_embedding.positional_embedding"
-SAMPLES = 120
-"""So many numbers of each of the reference's outputs are kept."""
 
 
 def listed() -> dict[str, Tensor]:
@@ -115,45 +110,17 @@ def test_the_original_is_known_by_its_names(original, ours):
     assert not is_original(ours)
 
 
-# What follows compares with numbers that the reference itself computed, in a scratch environment, on the weights below.
-
-
-def normal(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Normal noise that a name stands for; RandomState's stream is frozen for ever."""
-    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    return torch.from_numpy(noise.astype(np.float32))
-
-
-def weight(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The weight of a name: noise that keeps activations near one."""
-    noise = normal(name, shape)
-    if len(shape) > 1:
-        return noise / float(np.prod(shape[1:])) ** 0.5
-    return 1 + noise / 10 if name.endswith(("weight", "gamma")) else noise / 10
+# What follows compares with numbers that the reference itself computed.
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, dict]:
-    """Shapes of a small model of the reference, by original name, and samples of its outputs."""
-    return json.loads(gzip.decompress((HERE / "sam3_pt_tiny.json.gz").read_bytes()))
+    return original_numbers.read()
 
 
 @pytest.fixture(scope="module")
 def model(reference) -> Sam3VideoModel:
-    """The same model in transformers, with the same weights under our names."""
-    config = tiny.config()
-    # Sizes that the reference cannot make smaller.
-    config.detector_config.text_config.intermediate_size = 128
-    config.detector_config.text_config.projection_dim = 512
-    config.tracker_config.prompt_encoder_config.mask_input_channels = 16
-    decoder = config.tracker_config.mask_decoder_config
-    decoder.mlp_dim, decoder.num_attention_heads, decoder.iou_head_hidden_dim = 2048, 8, 256
-    config.tracker_config.memory_fuser_intermediate_dim = 512
-    model = Sam3VideoModel(config).eval().requires_grad_(False)
-    weights = convert_checkpoint({name: weight(name, tuple(shape)) for name, shape in reference["shapes"].items()})
-    weights[TWIN] = weights["tracker_model.prompt_encoder.shared_embedding.positional_embedding"]
-    model.load_state_dict(weights, strict=True)
-    return model
+    return original_numbers.build_model(reference["shapes"])
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +128,7 @@ def same(reference):
     """Checks an output of ours against the sample of the reference's."""
 
     def check(name: str, ours: Tensor, tolerance: float = 1e-4) -> None:
-        flat = ours.float().flatten()
-        sample = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES]
-        wanted = torch.tensor(reference["outputs"][name])
-        assert sample.shape == wanted.shape, name
-        difference = float((sample - wanted).abs().max() / wanted.abs().max())
+        difference = original_numbers.relative_difference(ours, reference["outputs"][name])
         assert difference < tolerance, f"{name}: {difference:.2g} of the largest"
 
     return check
