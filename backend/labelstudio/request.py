@@ -85,6 +85,7 @@ class PredictRequest:
         click_prompts: the objects that were clicked on.
         prompt_field: the control for text prompts; None: the config has none.
         context: ids of the results in the request.
+        page_name: names the annotation, as far as it was saved; None: it was not.
         page: the annotation's regions that are not asked for, by id: those in `context` as they are, all others as last
             saved, up to 5 s ago.
         saved_clicks: the other clicks of the annotation, as last saved.
@@ -100,6 +101,7 @@ class PredictRequest:
     click_prompts: tuple[ClickPrompt, ...] = ()
     prompt_field: PromptField | None = None
     context: frozenset[str] = frozenset()
+    page_name: str | None = None
     page: Mapping[str, Region] = field(default_factory=dict)
     saved_clicks: tuple[ClickPrompt, ...] = ()
     others: frozenset[str] = frozenset()
@@ -122,7 +124,7 @@ def parse_request(
     """
     task, data = _task(tasks)
     results = _results(context)
-    saved = _saved(task, results)
+    page_name, saved = _saved(task, results)
     region_prompts = _region_prompts(results, config)
     click_prompts = parse_click_prompts(results, config.points, data)
     if not (region_prompts or click_prompts or (prompt_field and prompt_field.text)):
@@ -149,6 +151,7 @@ def parse_request(
         click_prompts=tuple(click_prompts),
         prompt_field=prompt_field,
         context=ids,
+        page_name=page_name,
         page=page,
         saved_clicks=tuple(_saved_clicks(saved, ids, config, data)),
         others=frozenset(str(result.get("id")) for result in all_saved) - ids,
@@ -167,7 +170,7 @@ def parse_prompt_field(
     """Read the control for text prompts. The rest of the request may be invalid: the control shows the error."""
     task = _first(tasks)
     results = _results(context)
-    for is_prompt, candidates in ((True, results), (False, _saved(task, results))):
+    for is_prompt, candidates in ((True, results), (False, _saved(task, results)[1])):
         for result in candidates:
             control, lines = str(result.get("from_name")), read_texts(result)
             if result.get("type") == TEXT and control in config.words:
@@ -225,17 +228,18 @@ def _region(result: Mapping[str, Any], results: Results, config: LabelConfig) ->
     return region
 
 
-def _saved(task: Mapping[str, Any], context: Results) -> Results:
-    """The annotation that the person has open, as last saved.
+def _saved(task: Mapping[str, Any], context: Results) -> tuple[str | None, Results]:
+    """The annotation that the person has open, as last saved: a name for it, and its results.
 
     The request does not name it: it is the draft or annotation that contains a result of the request, or else the
     newest draft. A request contains only its sender's drafts; annotations may be anyone's, so they need such a match.
     """
     ids = {str(result.get("id")) for result in context}
     drafts = sorted(_entries(task, "drafts"), key=lambda draft: str(draft.get("updated_at", "")), reverse=True)
-    pages = [_results(entry) for entry in (*drafts, *_entries(task, "annotations"))]
-    matches = (page for page in pages if ids & {str(result.get("id")) for result in page})
-    return next(matches, pages[0] if drafts else [])
+    pages = [(f"draft {draft.get('id')}", _results(draft)) for draft in drafts]
+    pages += [(f"annotation {entry.get('id')}", _results(entry)) for entry in _entries(task, "annotations")]
+    matches = (page for page in pages if ids & {str(result.get("id")) for result in page[1]})
+    return next(matches, pages[0] if drafts else (None, []))
 
 
 def _page(saved: Results, video: str, config: LabelConfig) -> dict[str, Region]:

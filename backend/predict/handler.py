@@ -46,7 +46,6 @@ class PredictHandler:
             BackendError: nothing of it can be done, and the config has no control for text prompts.
         """
         request, field = self._request, self._request.prompt_field
-        self._cache.mark_seen(request.task, (*request.page, *request.context))
         if field:
             self._cache.prompt_field(request.task, field.id).request_time = self._context.start_time
         works = [self._handle_region(prompt) for prompt in request.region_prompts]

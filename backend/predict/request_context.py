@@ -28,6 +28,7 @@ class RequestContext:
     Attributes:
         project: the task's project.
         start_time: when the request came, of the monotonic clock.
+        contents: ids of all regions that the annotation has ever contained, as far as they are known.
     """
 
     settings: Settings
@@ -38,6 +39,14 @@ class RequestContext:
     config: LabelConfig
     project: str
     start_time: float = field(default_factory=time.monotonic)
+    contents: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        request, field = self.request, self.request.prompt_field
+        names = [request.page_name] if request.page_name else []
+        names += [f"words {field.id}"] if field and field.id else []
+        contents = self.cache.mark_seen(request.task, {*request.page, *request.context}, names)
+        object.__setattr__(self, "contents", contents)
 
     def key(self, name: str, kind: str = "region") -> tuple[str, str, str]:
         """The key of the jobs for a region (by its id), or for a text prompt (by the id of its text)."""

@@ -9,7 +9,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,7 @@ class ResponseCache:
         self._clicked: RecentValues[tuple[str, str]] = RecentValues(_MAX_ENTRIES)
         self._person_lines: RecentValues[tuple[str, ...]] = RecentValues(_MAX_ENTRIES)
         self._regions: RecentValues[CachedRegion] = RecentValues(_MAX_ENTRIES)
+        self._contents: RecentValues[frozenset[str]] = RecentValues(_MAX_ENTRIES)
         self._prompt_fields: RecentValues[PromptFieldCache] = RecentValues(_MAX_ENTRIES)
         self.sources: RecentValues[ResultSource] = RecentValues(_MAX_SOURCES)
 
@@ -144,11 +145,23 @@ class ResponseCache:
             current = earlier.delivery if earlier and earlier.delivery.is_seen else delivery
             self._regions.put((task, region.id), CachedRegion(region, now, current))
 
-    def mark_seen(self, task: str, region_ids: Iterable[str]) -> None:
-        """Record that a request contains these regions: their responses have reached the page."""
+    def mark_seen(self, task: str, region_ids: Collection[str], page_names: Sequence[str]) -> frozenset[str]:
+        """Record that a request contains these regions: their responses have reached the page.
+
+        Args:
+            page_names: of the annotation, which may get another one when it is submitted; empty: it is not known.
+
+        Returns:
+            The ids of all regions that this annotation has ever contained, as far as they are known.
+        """
         for region_id in region_ids:
             if cached := self._regions.get((task, region_id)):
                 cached.delivery.is_seen = True
+        earlier = (self._contents.get((task, name)) for name in page_names)
+        contents = next(filter(None, earlier), frozenset()) | frozenset(region_ids)
+        for name in page_names:
+            self._contents.put((task, name), contents)
+        return contents
 
     def may_be_shown(self, task: str, region_id: str, since: float) -> bool:
         """Whether a region that no saved page contains was on the page, or may be on it.
@@ -249,15 +262,16 @@ class PromptFieldCache:
         with self._lock:
             self._ids = {key: region_id for key, region_id in self._ids.items() if key[0] != digest}
 
-    def regions(self, page: Mapping[str, Region], since: float) -> "PageRegions":
+    def regions(self, page: Mapping[str, Region], contents: Collection[str], since: float) -> "PageRegions":
         """The page's regions, with those of earlier responses that it does not show.
 
         Args:
             page: as last saved, by region id.
+            contents: ids of all regions that the annotation has ever contained.
             since: when the request came, of the monotonic clock.
         """
         with self._lock:
-            ids = {*self._ids.values()}
+            ids = {*self._ids.values(), *contents}
         cached = {name: entry for name in (*ids, *page) if (entry := self._regions.get((self._task, name)))}
         missing = {name: entry for name, entry in cached.items() if name not in page}
         unsaved = {name: entry.region for name, entry in missing.items() if entry.is_recent(since)}

@@ -24,13 +24,15 @@ class TextMatches:
         new: ids of the objects' new regions.
         continued: regions of earlier responses that are continued.
         existing: how many other objects the page has already.
-        fresh: how many of these were in a response that the page has not saved yet. They are not continued until the
-            page is saved, because a person may have edited them.
+        deleted: how many other objects a person has deleted.
+        fresh: how many of the existing ones were in a response that the page has not saved yet. They are not continued
+            until the page is saved, because a person may have edited them.
     """
 
     new: Mapping[str, str]
     continued: Mapping[str, Region]
     existing: int
+    deleted: int
     fresh: int
 
 
@@ -97,6 +99,11 @@ class TextPrompt:
                 self._cache,
                 self.digest,
                 query,
+                contents=context.contents,
+                classes={
+                    each.phrase: context.config.classes_of_phrase(each.phrase, context.request.video)
+                    for each in detections.values()
+                },
                 since=context.start_time,
                 last_frame=last_frame,
                 preserve=context.settings.preserve,
@@ -123,29 +130,26 @@ class TextPrompt:
         self, detections: Collection[TextDetection], matches: TextMatches, progress: tuple[int, int] | None
     ) -> str:
         """What was found, for the control for text prompts; `progress` is None once the job is done."""
-        context, query = self._context, self._query
+        context, query, video = self._context, self._query, self._context.request.video
+        if progress and self._result.length is None:
+            return f"{', '.join(query.phrases)}: opening the video, ask again"
         counts = dict.fromkeys(query.phrases, 0)
         for detection in detections:
             counts[detection.phrase] = counts.get(detection.phrase, 0) + 1
         parts = [", ".join(f"{phrase}: {count or 'none'}" for phrase, count in counts.items())]
         if matches.existing:
             parts.append(f"{matches.existing} there already")
+        if matches.deleted:
+            parts.append(f"{matches.deleted} deleted before: redo brings them back")
         if matches.fresh:
-            parts.append(f"{matches.fresh} not saved by the page yet: ask again in five seconds")
-        classes = {phrase: context.config.classes_of_phrase(phrase, context.request.video) for phrase in counts}
-        if nameless := sorted(phrase for phrase, count in counts.items() if count and not classes[phrase]):
+            parts.append("not saved by the page yet: ask again in five seconds")
+        found = sorted(phrase for phrase, count in counts.items() if count)
+        if nameless := [phrase for phrase in found if not context.config.classes_of_phrase(phrase, video)]:
             parts.append(f"no class is called {', '.join(nameless)}: select and press a class key")
-        if matches.new:
-            parts.append("an active class overrides theirs")
         if query.at:
             parts.append(f"on frame {query.at} only: delete what is wrong, then t on a box, or ask without at")
-        if progress and self._result.length is None:
-            parts = [f"{', '.join(query.phrases)}: opening the video, ask again"]
-        elif progress and not query.at:
-            hotstart = context.settings.hotstart_frames
-            delay = f", new ones {hotstart} later" if hotstart else ""
-            engine = context.worker.describe_engine()
-            parts.append(f"{progress[0]} of {progress[1]} frames so far{delay} ({engine}): ask again")
+        elif progress:
+            parts.append(f"still looking, {progress[0]} of {progress[1]} frames: ask again for more")
         return " · ".join(parts)
 
 
@@ -157,6 +161,8 @@ def match_regions(
     digest: str,
     query: TextQuery,
     *,
+    contents: Collection[str],
+    classes: Mapping[str, tuple[str, ...]],
     since: float,
     last_frame: int,
     preserve: bool,
@@ -168,19 +174,21 @@ def match_regions(
         response: regions that the response contains already, by id.
         cache: earlier responses to this prompt field.
         digest: of the query.
+        contents: ids of all regions that the annotation has ever contained.
+        classes: by phrase.
         since: when the request came, of the monotonic clock.
         last_frame: the last LS frame that was searched. Regions that go further are not shortened.
     """
-    known = cache.regions(page, since)
+    known = cache.regions(page, contents, since)
     known = replace(known, shown={**known.shown, **response})
     deleted = {} if query.redo else known.deleted
     ids = {name: cache.region_id(digest, name) for name in detections}
     on_page = _match_page(detections, ids, known)
     unknown = {name: detection for name, detection in detections.items() if name not in on_page and not ids[name]}
     duplicates = _overlapping(unknown, known.shown.values())
-    unwanted = _overlapping(unknown, deleted.values(), same_phrase=True)
+    unwanted = _overlapping(unknown, deleted.values(), classes)
     lost = match_shapes(_detection_shapes(unknown), _region_shapes(known.lost))
-    new, continued, existing, fresh = dict[str, str](), dict[str, Region](), 0, 0
+    new, continued, existing, absent, fresh = dict[str, str](), dict[str, Region](), 0, 0, 0
     for name, detection in detections.items():
         match, earlier_id = on_page.get(name), ids[name]
         is_saved = match is not None and known.is_saved(match)
@@ -195,14 +203,15 @@ def match_regions(
         elif match or name in duplicates:
             existing += 1
             fresh += match is not None and not is_saved and match.is_partial and match.is_untouched
+        elif earlier_id in deleted if earlier_id else name in unwanted:
+            absent += 1
         elif earlier_id:
-            if earlier_id not in deleted:
-                new[name] = earlier_id  # that response has not reached the page
-        elif name not in unwanted and not _may_appear_later(detection, known.shown.values(), last_frame):
+            new[name] = earlier_id  # that response has not reached the page
+        elif not _may_appear_later(detection, known.shown.values(), last_frame):
             new[name] = lost.get(name) or new_region_id()
         if region_id := new.get(name) or (match.id if match else None):
             cache.note(digest, name, region_id)
-    return TextMatches(new, continued, existing, fresh)
+    return TextMatches(new, continued, existing, absent, fresh)
 
 
 def _match_page(
@@ -220,9 +229,15 @@ def _match_page(
 
 
 def _overlapping(
-    detections: Mapping[str, TextDetection], regions: Iterable[Region], *, same_phrase: bool = False
+    detections: Mapping[str, TextDetection],
+    regions: Iterable[Region],
+    classes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> set[str]:
-    """The objects that overlap any of these regions, also one that another object matches better."""
+    """The objects that overlap any of these regions, also one that another object matches better.
+
+    Args:
+        classes: by phrase; if given, only regions of the same phrase or class count.
+    """
     regions = list(regions)
     shapes = [*_detection_shapes(detections).values()]
     overlaps = shape_overlaps(shapes, [TrackShape.from_region(region) for region in regions])
@@ -230,8 +245,15 @@ def _overlapping(
         name
         for (name, detection), row in zip(detections.items(), overlaps, strict=True)
         for overlap, region in zip(row, regions, strict=True)
-        if overlap and (not same_phrase or region.meta.get("phrase") == detection.phrase)
+        if overlap and (classes is None or _is_alike(region, detection.phrase, classes.get(detection.phrase, ())))
     }
+
+
+def _is_alike(region: Region, phrase: str, classes: Collection[str]) -> bool:
+    """Whether the phrase found the region, or a region of another prompt may be what the phrase finds."""
+    if "phrase" in region.meta:
+        return bool(region.meta["phrase"] == phrase)
+    return not classes or not region.labels or not {*classes}.isdisjoint(region.labels)
 
 
 def _detection_shapes(detections: Mapping[str, TextDetection]) -> dict[str, TrackShape]:

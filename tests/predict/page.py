@@ -39,6 +39,8 @@ class Page:
         self.saved: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         """The results of the last answer."""
+        self.draft = next(_serial)
+        """Label Studio's id of the draft that the page saves."""
         self.sent: set[str] = set()
         """Ids of the results in the last request's context."""
 
@@ -102,7 +104,7 @@ class Page:
 
     def request(self, context: list[dict[str, Any]]) -> dict[str, Any]:
         self.sent = {one["id"] for one in context}
-        drafts = [{"result": self.saved, "updated_at": "2026-11-25"}] if self.saved else []
+        drafts = [{"id": self.draft, "result": self.saved, "updated_at": "2026-11-25"}] if self.saved else []
         return body(*context, id=self.task, data=DATA, drafts=drafts) | {"label_config": CONFIG}
 
     def _ask(self, context: list[dict[str, Any]]) -> list[str]:

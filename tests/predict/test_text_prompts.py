@@ -29,7 +29,7 @@ def test_every_object_becomes_a_region_of_its_phrases_class(page: Page) -> None:
     assert {region["origin"] for region in found} == {"prediction"}
     assert page.frames(names[2]) == [21, 40]
     assert page.item(names[2], 40)["enabled"] is False
-    assert page.told == "car: 2, person: 1 · an active class overrides theirs"
+    assert page.told == "car: 2, person: 1"
     assert page.lines[0] == "car, person", "a person's own line is kept"
 
 
@@ -78,6 +78,26 @@ def test_what_a_person_deleted_stays_away_until_it_is_asked_for_anew(page: Page,
     assert again not in (first, second)
 
 
+@pytest.mark.parametrize("is_submitted", [False, True])
+def test_what_a_box_has_tracked_and_a_person_deleted_stays_away_from_words(
+    make_service, monkeypatch, is_submitted: bool
+) -> None:
+    monkeypatch.setattr("backend.predict.response_cache._SAVE_SECONDS", 0.0)
+    page = Page(make_service(StubEngine(step=0, answering=CARS)))
+    # The stub finds the first car at 40 px: in percent of 640 x 360.
+    (name,) = page.press(page.draw(x=40 / 6.4, y=120 / 3.6, width=30 / 6.4, height=30 / 3.6))
+    page.save()
+    page.type("unicorn at 1")
+    page.delete(name)
+    page.save()
+    if is_submitted:
+        page.draft += 1000
+    assert len(page.type("car")) == 1
+    assert page.told == "car: 2 · 1 deleted before: redo brings them back"
+    page.save()
+    assert len(page.type("car redo")) == 1
+
+
 def test_a_human_region_survives_and_is_not_doubled(page: Page) -> None:
     # The stub finds the first car at 40 + 0 px: in percent of 640 x 360.
     human = page.draw(x=0, y=120 / 3.6, width=30 / 6.4, height=30 / 3.6)
@@ -103,7 +123,7 @@ def test_one_frame_first_then_the_run_goes_on_with_its_boxes(page: Page) -> None
     assert [page.frames(name) for name in looked] == [[30], [30]]
     assert "on frame 30 only" in page.told
     assert page.type("car") == [], "they may have been edited since"
-    assert "2 not saved by the page yet: ask again in five seconds" in page.told
+    assert "not saved by the page yet: ask again in five seconds" in page.told
     page.save()
     assert page.type("car") == looked
     assert all(page.frames(name)[0] == 1 and page.frames(name)[-1] == 100 for name in looked)
@@ -194,7 +214,7 @@ def test_what_is_not_ready_comes_by_asking_again_under_the_same_ids(make_service
     assert len(first) == 2
     assert page.regions[first[0]]["meta"]["partial"] == {"done": 50, "total": 100}
     assert page.frames(first[0])[-1] == 50
-    assert "50 of 100 frames so far" in page.told
+    assert page.told == "car: 2 · still looking, 50 of 100 frames: ask again for more"
     gate.open()
     page.service.scheduler.wait(page.service.scheduler.jobs(9), 30)
     assert page.press(first[1]) == [first[1], first[0]], "one press brings everything"
