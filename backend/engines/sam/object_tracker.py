@@ -207,8 +207,7 @@ class ObjectTracker:
             memory = FrameMemory(
                 features[index], prediction.object_pointers[index], detections.logits[row], scores[index]
             )
-            # Cloned: it is kept for long, and a view would keep the memory of all new tracks alive.
-            obj.memory_bank.cond_frames[frame] = memory.clone()
+            obj.memory_bank.cond_frames[frame] = memory.clone()  # a view would keep all new tracks' memory alive
             self.objects[name] = obj
         return [name for name, _ in new_tracks]
 
@@ -394,8 +393,7 @@ class ObjectTracker:
         return FrameResult(frame, tracks, self.phrases_by_track(tracks))
 
     def _encode_rles(self, masks: ObjectMasks) -> list[Rle]:
-        objects = [self.objects[name] for name in masks.names]
-        phrases = [None if obj.is_visual else obj.phrase for obj in objects]
+        phrases = [None if self.objects[name].is_visual else self.objects[name].phrase for name in masks.names]
         whole = postprocess.masks_at_size(masks.logits, *self._picture_size)
         whole = postprocess.resolve_overlaps(whole, masks.object_scores, phrases)
         return [Rle.from_mask(mask) for mask in whole.cpu().numpy()]
