@@ -112,7 +112,7 @@ class Service:
             "engine": self._worker.name,
             "model": self._worker.status,
             "jobs": self.scheduler.counts(),
-            "storage": one_line(trouble) if (trouble := self.scheduler.trouble) else "ok",
+            "storage": one_line(trouble) if (trouble := self.scheduler.trouble) else self.store.repaired or "ok",
             "settings": self.settings.shown(),
         }
 

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from backend.errors import SettingsError, StoreDamaged, StoreError, one_line
+from backend.jobs.repair import is_damage, mark_damaged, repair_if_damaged
 from backend.jobs.schema import KeepState, migrate
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Database:
 
     Attributes:
         trouble: why the last change could not be saved; None: it was saved.
+        repaired: what became of a file that was damaged when it was opened; None: it was whole.
 
     Args:
         path: created if it does not exist.
@@ -63,6 +65,7 @@ class Database:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                 # Not bound to a thread: any thread may close the store.
                 resources.enter_context(FileLock(path.with_suffix(".lock"), timeout=0, thread_local=False))
+                self.repaired = repair_if_damaged(path, keep_state)
                 self._writer = resources.enter_context(closing(_connect(path)))
                 self._reader = resources.enter_context(closing(_connect(path)))
                 for pragma in (
@@ -104,7 +107,7 @@ class Database:
         """
         with self._writing:
             try:
-                with _sentences():
+                with self._sentences():
                     self._writer.execute("BEGIN IMMEDIATE")
                     try:
                         yield self._writer
@@ -128,7 +131,7 @@ class Database:
         Raises:
             StoreError: they cannot be read.
         """
-        with self._reading, _sentences():
+        with self._reading, self._sentences():
             return self._reader.execute(sql, values).fetchall()
 
     def fetch_one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
@@ -137,7 +140,7 @@ class Database:
 
     def fetch_apart(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """As `fetch`, on a connection of its own, so that nobody waits while many rows are read."""
-        with _sentences(), closing(_connect(self.path)) as connection:
+        with self._sentences(), closing(_connect(self.path)) as connection:
             return connection.execute(sql, values).fetchall()
 
     def used_bytes(self) -> int:
@@ -149,22 +152,24 @@ class Database:
 
     def shrink_log(self) -> None:
         """Move the write-ahead log into the file, and cut it, unless somebody reads it just now."""
-        with self._writing, _sentences():
+        with self._writing, self._sentences():
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """SQLite's errors about the disk and the file as sentences that name the mend."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            mend = _MENDS.get((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF)
+            if mend is None:
+                raise
+            if is_damage(error):
+                mark_damaged(self.path)
+            raise (StoreDamaged if is_damage(error) else StoreError)(f"{mend}. Jobs continue then") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_SECONDS)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """SQLite's errors about the disk and the file as sentences that name the mend."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None or (code & 0xFF) not in _MENDS:
-            raise
-        is_damaged = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        raise (StoreDamaged if is_damaged else StoreError)(f"{_MENDS[code & 0xFF]}. Jobs continue then") from error
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_SECONDS)
+    connection.text_factory = lambda text: text.decode(errors="replace")  # damaged text costs its own row alone
+    return connection

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backend.engines.base import FAILED_PREFIX
-from backend.errors import StateRefused, StoreDamaged, StoreError
+from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk, InitialTracks, RunEnd, SavedState
 from backend.jobs.metrics import Metrics
@@ -76,6 +76,7 @@ class JobExecutor:
             if job.initial_tracks is not None:
                 blocks = self._retry(lambda: list(self._store.blocks(job.number)), StoreDamaged)
                 restore(resolved, job.initial_tracks, blocks)
+                self._cut_damaged(job, resolved.propagation)
             job.resolved = resolved
         if job.initial_tracks is not None and resolved.propagation.done == resolved.propagation.total:
             return True
@@ -130,17 +131,34 @@ class JobExecutor:
                 if self._closing.wait(_RETRY_SECONDS):
                     raise
 
+    def _cut_damaged(self, job: Job, propagation: PropagationRun) -> None:
+        """Compute what lies beyond damaged results once more."""
+        progress, schedule = propagation.progress, propagation.schedule
+        if schedule.count_done(progress) < schedule.count_done(job.saved_progress):
+            log.error("job %d: %d frames are kept, the results of later ones are damaged", job.number, propagation.done)
+            kept = schedule.passes[progress.pass_index].completed_part(progress.done)
+            self._retry(lambda: self._store.cut(job.number, progress, kept))
+        job.saved_progress = progress
+
     def keep_results(self, job: Job) -> None:
         """Keep the results of a job that has ended in memory for a while."""
         if job.resolved:
             self._results.put(job.number, job.resolved)
 
     def load(self, job: Job) -> ResolvedJob | None:
-        """The results of a job that has ended; None if its video was never opened."""
+        """The results of a job that has ended; None if its video was never opened.
+
+        If some are damaged, the job has failed: asked for again, it computes them once more.
+        """
         resolved = self._results.get(job.number)
         if resolved is None and (video := self._store.records.video(job.row.spec.url)):
             resolved = job.row.spec.resolve(video)
             restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
+            schedule = resolved.propagation.schedule
+            if job.state == "done" and resolved.propagation.done < schedule.count_done(job.saved_progress):
+                error = BackendError("a part of the results is damaged: ask for it again, the rest is kept")
+                job.end("failed", error)
+                self._store.set_ended([(job.number, "failed", str(error), job.ended_at)])
             self._results.put(job.number, resolved)
         return resolved
 

@@ -163,7 +163,10 @@ def estimate_seconds(jobs: Iterable[Job]) -> float | None:
 
 
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:
-    """Add the results that are on disk to a job that was resolved anew."""
-    resolved.propagation.add_initial_tracks(initial_tracks)
+    """Add the results that are on disk to a job that was resolved anew, up to the first gap."""
+    propagation = resolved.propagation
+    propagation.add_initial_tracks(initial_tracks)
     for pass_index, block in blocks:
-        resolved.propagation.add(pass_index, block)
+        if not propagation.schedule.is_next(propagation.progress, pass_index, block.frames):
+            return
+        propagation.add(pass_index, block)

@@ -58,7 +58,11 @@ class Retention:
                 (before,),
             )
             database.execute("DELETE FROM points WHERE seen < ?", (before,))
-            database.execute("DELETE FROM videos WHERE url NOT IN (SELECT json_extract(recipe, '$.url') FROM jobs)")
+            database.execute(
+                "DELETE FROM videos WHERE url NOT IN "
+                "(SELECT CASE WHEN json_valid(recipe) THEN json_extract(recipe, '$.url') END AS url FROM jobs "
+                "WHERE url NOT NULL)"
+            )
 
     def _delete_oldest(self) -> int:
         """Delete some ended jobs: first those whose results somebody has, last those whose results nobody has."""

@@ -1,6 +1,7 @@
 """Rows of the job database as values, and back."""
 
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from backend.jobs.schedule import Progress
 from backend.jobs.spec import JobSpec
 from backend.tracks.masks import Rle
 from backend.tracks.track import ResultBlock
+
+log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -105,6 +108,16 @@ def parse_block(row: Sequence[Any]) -> tuple[int, ResultBlock]:
     rows = np.frombuffer(values, np.float32).reshape(len(names), stop - start, 5)
     block = ResultBlock(range(start, stop), bool(reverse), names, rows, json.loads(phrases), _unpack_masks(masks))
     return pass_index, block
+
+
+def parse_blocks(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, ResultBlock]]:
+    """As `parse_block`, up to the first row that is damaged."""
+    for row in rows:
+        try:
+            yield parse_block(row)
+        except (ValueError, TypeError, AttributeError, LookupError, zlib.error) as error:
+            log.error("results are damaged, and computed once more: %s", type(error).__name__)
+            return
 
 
 def join_blocks(blocks: Iterable[tuple[int, ResultBlock]]) -> Iterator[tuple[int, ResultBlock]]:

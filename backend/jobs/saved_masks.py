@@ -27,7 +27,8 @@ def read_mask_blocks(
     if not path.is_file():
         return
     is_asked = " AND ".join(f"json_extract(recipe, '$.{name}') = ?" for name in ("task", "project", "url"))
-    jobs = f"SELECT number FROM jobs WHERE {is_asked}"  # noqa: S608
+    # CASE, because the order in which AND is evaluated is not defined, and a damaged recipe is an error.
+    jobs = f"SELECT number FROM jobs WHERE CASE WHEN json_valid(recipe) THEN {is_asked} END"  # noqa: S608
     sql = f"SELECT job, {BLOCK_COLUMNS} FROM blocks WHERE masks IS NOT NULL AND job IN ({jobs}) ORDER BY job, number"  # noqa: S608
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:

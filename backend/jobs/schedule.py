@@ -102,6 +102,14 @@ class Schedule:
         span, reverse = self.passes[pass_index]
         return Progress(pass_index, span.stop - frames.start if reverse else frames.stop - span.start)
 
+    def is_next(self, progress: Progress, pass_index: int, frames: range) -> bool:
+        """Whether these frames of a pass are the next ones."""
+        if pass_index >= len(self.passes):
+            return False
+        span, reverse = self.passes[pass_index]
+        before = span.stop - frames.stop if reverse else frames.start - span.start
+        return self.count_done(Progress(pass_index, before)) == self.count_done(progress)
+
     def completed_parts(self, progress: Progress) -> list[range]:
         """The source frames that are done, pass by pass."""
         index = progress.pass_index

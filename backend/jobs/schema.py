@@ -75,6 +75,11 @@ def schema_version(database: sqlite3.Connection) -> int:
     return int(version)
 
 
+def table_columns(database: sqlite3.Connection, table: str) -> list[str]:
+    """The columns of a table; none: there is no such table."""
+    return [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
+
+
 def migrate(database: sqlite3.Connection, keep_state: KeepState) -> None:
     """Bring a file to the current schema, one transaction per version.
 

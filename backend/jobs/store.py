@@ -1,6 +1,7 @@
 """Jobs and their results on disk, in a SQLite file that survives a killed server; `schema` describes its tables."""
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from backend.jobs.rows import (
     State,
     block_row,
     join_blocks,
-    parse_block,
+    parse_blocks,
     parse_job,
 )
 from backend.jobs.schedule import Progress
@@ -25,6 +26,8 @@ from backend.jobs.spec import JobSpec
 from backend.jobs.state_files import StateFiles
 from backend.jobs.store_clock import StoreClock
 from backend.tracks.track import ResultBlock
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -45,6 +48,7 @@ class Store:
 
     def __init__(self, path: Path, max_bytes: int, retention_days: float) -> None:
         self.states = StateFiles(path.parent / "states", max_bytes)
+        self._unreadable: set[int] = set()  # numbers of jobs
         self._database = Database(path, self.states.save)
         last = self._database.fetch_one("SELECT now FROM clock")
         self._clock = StoreClock(last[0] if last else None)
@@ -53,6 +57,11 @@ class Store:
         self.states.delete_parts()
         with suppress(StoreError):  # the scheduler tries again; it is logged and told in /health
             self.prune()
+
+    @property
+    def repaired(self) -> str | None:
+        """What became of a file that was damaged when it was opened; None: it was whole."""
+        return self._database.repaired
 
     @property
     def trouble(self) -> StoreError | None:
@@ -178,14 +187,37 @@ class Store:
             )
 
     def blocks(self, number: int) -> Iterator[tuple[int, ResultBlock]]:
-        """All blocks of a job, in order, each with the index of its pass."""
+        """The blocks of a job, in order, each with the index of its pass; up to the first one that is damaged."""
         sql = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE job = ? ORDER BY number"  # noqa: S608
-        return join_blocks(map(parse_block, self._database.fetch_apart(sql, number)))
+        return join_blocks(parse_blocks(self._database.fetch_apart(sql, number)))
+
+    def cut(self, number: int, progress: Progress, kept: range) -> None:
+        """Delete a job's blocks beyond the first damaged one, which are of no use without it.
+
+        Args:
+            progress: where that is.
+            kept: the source frames of that pass that are kept.
+        """
+        is_beyond = "way > ? OR (way = ? AND NOT (start >= ? AND stop <= ?))"
+        span = progress.pass_index, progress.pass_index, kept.start, kept.stop
+        with self._database.transaction() as database:
+            database.execute(f"DELETE FROM blocks WHERE job = ? AND ({is_beyond})", (number, *span))  # noqa: S608
+            done = progress.pass_index, progress.done, number
+            database.execute("UPDATE jobs SET way = ?, done = ? WHERE number = ?", done)
 
     def prune(self) -> None:
         """Delete what is too old, and the oldest of what takes too much room."""
         self._retention.prune()
 
     def _jobs(self, where: str, *values: object) -> list[JobRow]:
+        """The jobs that can be read; one that cannot costs no other."""
         rows = self._database.fetch(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where}", *values)  # noqa: S608
-        return [parse_job(row) for row in rows]
+        jobs = []
+        for row in rows:
+            try:
+                jobs.append(parse_job(row))
+            except (ValueError, TypeError, AttributeError) as error:
+                if row[0] not in self._unreadable:
+                    self._unreadable.add(row[0])
+                    log.error("job %s is set aside, because its row cannot be read: %s", row[0], type(error).__name__)
+        return jobs
