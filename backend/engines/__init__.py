@@ -31,6 +31,11 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
     return "sam3", engine_version(settings)
 
 
+def knows_words(name: str) -> bool:
+    """Whether an engine finds objects by words."""
+    return name not in ("opencv", "sam2")
+
+
 def load_engine(settings: Settings) -> Engine:
     """Load the engine that the settings name. A large model loads in the background; see `Engine.status`.
 

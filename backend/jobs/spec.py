@@ -59,6 +59,7 @@ class JobSpec:
         intervals: LS frames to go through, from one prompt to the next; None: to the video's start or end.
         ranges: the parts of the video to go through; empty: all of it.
         phrases: what to find on the first frame of the first of these parts.
+        is_class: it only tells the class of an object that another job tracks.
     """
 
     task: str
@@ -71,10 +72,13 @@ class JobSpec:
     intervals: tuple[tuple[int | None, int | None], ...] = ()
     ranges: tuple[FrameRange, ...] = ()
     phrases: tuple[str, ...] = ()
+    is_class: bool = False
 
     @property
     def kind(self) -> str:
-        """The kind of the prompts: words, clicks or box."""
+        """The kind of the prompts: words, clicks or box; or class."""
+        if self.is_class:
+            return "class"
         return "words" if self.phrases else "box" if any(prompts.box for prompts in self.prompts) else "clicks"
 
     def to_json(self) -> str:

@@ -66,7 +66,7 @@ class TaskStatusReader:
 
     def read(self, key: TaskKey) -> TaskStatus:
         """The status of a task."""
-        positions = dict(self._scheduler.task_jobs(*key))
+        positions = {job: place for job, place in self._scheduler.task_jobs(*key) if not job.row.spec.is_class}
         jobs = [*positions]
         unfinished = [job for job in jobs if not job.has_ended]
         answer = self._answers.get(key)

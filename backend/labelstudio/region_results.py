@@ -63,7 +63,9 @@ def build_region(
         )
         meta["partial"] = {"done": done, "total": total}
     details += [engine] if score is None else [engine, f"{score:.2f}"]
-    if labels and not set(labels) & set(region.labels):
+    if not labels:
+        details.append("no class: select it and press a class key")
+    elif not set(labels) & set(region.labels):
         details.append("no class was set: check its label")
     meta["text"] = note_track(region.meta, track_id, details)
     return replace(

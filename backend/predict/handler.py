@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backend.errors import BackendError
+from backend.jobs.job import Job
 from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.commands import TRACK, Command
 from backend.labelstudio.keyframes import KeyframeSet
@@ -15,6 +16,7 @@ from backend.labelstudio.region_results import build_refusal, build_unchanged, f
 from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
+from backend.predict.click_class import read_class, submit_class_job
 from backend.predict.pending import pending_regions, pending_texts
 from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
@@ -53,7 +55,8 @@ class PredictHandler:
         text_prompt = TextPrompt(self._context, field.id, field.text) if field and field.text else None
         asked = {work.region.id for work in works}
         earlier_texts = pending_texts(self._context, text_prompt)
-        jobs = [work.job for work in works if work.job] + ([text_prompt.job] if text_prompt else [])
+        jobs = [job for work in works if work.source for job in work.source.jobs]
+        jobs += [text_prompt.job] if text_prompt else []
         earlier_jobs = [work.job for work in pending_regions(self._context, asked) if work.job]
         self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_texts)])
         self.read_at = time.time()
@@ -163,12 +166,16 @@ class PredictHandler:
         direction = click_direction(region, clicks_by_frame, self._direction)
         work = RegionWork(
             region=region,
-            classes=classes or known or config.classes((), request.video),
+            classes=classes or known or self._cache.answered_classes(request.task, name),
             fixed=[keyframe for keyframe in region.keyframes if keyframe.is_human],
             segments=segments_around_clicks(region, clicks_by_frame, direction),
             click_label=prompt.label,
         )
-        self._submit_job(work, clicks_by_frame, TRACK, direction, clicks_meta(prompt, clicks))
+        class_job = None
+        if not work.classes:
+            with suppress(BackendError):  # if it matters, the track's own job has the same error
+                class_job = submit_class_job(self._context, name, clicks)
+        self._submit_job(work, clicks_by_frame, TRACK, direction, clicks_meta(prompt, clicks), class_job)
         if work.job:
             self._continued.add(name)
         return work
@@ -182,6 +189,7 @@ class PredictHandler:
         command: Command,
         direction: Direction,
         extra_meta: Mapping[str, Any] | None = None,
+        class_job: Job | None = None,
     ) -> None:
         """Submit the job that tracks the region."""
         request, region, segments, tracked = self._request, work.region, work.segments, work.tracked_segments
@@ -205,7 +213,7 @@ class PredictHandler:
             work.error = error
         else:
             result = RegionResult(job, region, segments, self._context.settings)
-            work.source = ResultSource(result, None, work.fixed, extra_meta, region)
+            work.source = ResultSource(result, None, work.fixed, extra_meta, region, class_job)
             self._cache.sources.put(key, work.source)
 
     def _answer_region(self, work: RegionWork) -> Region | None:
@@ -235,20 +243,28 @@ class PredictHandler:
         if source and isinstance(source.result, RegionResult):
             extra_meta |= source.result.corrections_meta()
         track = replace(track, keyframes=[*work.fixed, *track.keyframes])
+        if source and source.class_job and not self._has_class(work):
+            work.classes = read_class(self._context, source.class_job, track) or work.classes
         is_stopped = job is not None and (job.is_cancelled or job.state in ("cancelled", "failed"))
         return self._context.build_region(
             region, track, score, partial, extra_meta, work.classes, is_stopped=is_stopped
         )
 
+    def _has_class(self, work: RegionWork) -> bool:
+        """Whether a person or an earlier response has set the class of a region."""
+        is_labelled = any(label not in self._context.config.commands for label in work.region.labels)
+        return is_labelled or bool(work.click_label and work.classes)
+
     def _clicks_status(self, works: Sequence[RegionWork], answers: Sequence[Region | None]) -> str | None:
-        """The status line for clicks without a result; None: there are none."""
+        """The status line for clicks without a result or class; None: there are none."""
         for work, answer in zip(works, answers, strict=True):
+            if work.click_label and answer and not answer.labels:
+                return f"{work.click_label} has no class: select its box and press a class key"
             if work.click_label and work.source and not answer:
                 if work.source.result.job.state == "done":
                     return f"{work.click_label}: nothing is seen there, click on it once more"
                 done, total = work.source.result.progress()
-                progress = f"{self._context.worker.describe_engine()}, {done} of {total} frames"
-                return f"{work.click_label}: {progress} so far, click once more for the rest"
+                return f"{work.click_label}: {done} of {total} frames so far, click once more for the rest"
         return None
 
 

@@ -38,6 +38,7 @@ class ResultSource:
         fixed: keyframes that are returned unchanged.
         extra_meta: further fields of `meta`, if the track was not started from a box.
         asked: the region as it was when a request asked for it; None: a text prompt found it.
+        class_job: that searches for the class of a clicked object; None: there is none.
     """
 
     result: RegionResult | TextResult
@@ -45,6 +46,12 @@ class ResultSource:
     fixed: Sequence[Keyframe] = ()
     extra_meta: Mapping[str, Any] | None = None
     asked: Region | None = None
+    class_job: Job | None = None
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order in which they run."""
+        return [*([self.class_job] if self.class_job else []), self.result.job]
 
     def read(self) -> tuple[KeyframeSet, float | None] | None:
         """Keyframes and score so far; None: the job has no track of this name any more."""
@@ -162,6 +169,11 @@ class ResponseCache:
         for name in page_names:
             self._contents.put((task, name), contents)
         return contents
+
+    def answered_classes(self, task: str, region_id: str) -> tuple[str, ...]:
+        """The classes of a region in its last response; empty: it had none, or there was none."""
+        cached = self._regions.get((task, region_id))
+        return cached.region.labels if cached else ()
 
     def may_be_shown(self, task: str, region_id: str, since: float) -> bool:
         """Whether a region that no saved page contains was on the page, or may be on it.

@@ -54,6 +54,7 @@ class Page:
     def press(self, *names: str) -> list[str]:
         """`t` on selected regions; the ids of the answer's regions."""
         for name in names:
+            self.regions[name]["value"].setdefault("labels", ["track (t)"])
             if self.regions[name]["origin"] == "prediction":
                 self.regions[name]["origin"] = "prediction-changed"
         return self._ask(self._beside(names[0]))
@@ -147,7 +148,7 @@ class Page:
         return box
 
     def _beside(self, name: str) -> list[dict[str, Any]]:
-        first = self.regions[name]["value"]["labels"][:1]
+        first = self.regions[name]["value"].get("labels", [])[:1]
         return [one for one in self.regions.values() if one["value"].get("labels", [])[:1] == first]
 
     def _line(self) -> dict[str, Any]:

@@ -23,15 +23,43 @@ def test_a_click_becomes_a_track_and_the_next_one_refines_it(page: Page, engine:
     (name,) = page.click(2, 25, 50)
     region = page.regions[name]
     assert (region["from_name"], region["to_name"], region["origin"]) == ("box", "video", "prediction")
-    assert region["value"]["labels"] == ["Car"]
-    assert region["meta"]["text"][-1].endswith("no class was set: check its label")
+    assert "labels" not in region["value"]
+    assert region["meta"]["text"][-1].endswith("no class: select it and press a class key")
     assert (page.frames(name)[0], page.frames(name)[-1]) == (21, 100)
     assert [*engine.prompted[-1].points] == [Point(160, 180)]
     assert engine.prompted[-1].frame == 20
     assert page.click(2, 60, 60, positive=False) == [name]
     assert engine.prompted[-1].points == (Point(160, 180), Point(384, 216, positive=False))
     assert len(page.regions) == 1
-    assert page.lines == []
+
+
+FOUND = {"car": {}, "person": {"person 1": [20]}, "ball": {"ball 1": [20]}}
+
+
+def test_an_object_clicked_without_a_class_gets_that_whose_phrase_finds_it(make_service) -> None:
+    page = Page(make_service(StubEngine(answering=FOUND)))
+    # The stub finds the person in the left 30 px, the ball 10 px beside it, both 120 px from the top and 30 px high.
+    (name,) = page.click(2, 15 / 6.4, 135 / 3.6)
+    assert page.regions[name]["value"]["labels"] == ["Person"]
+    assert page.regions[name]["meta"]["text"][-1].endswith("no class was set: check its label")
+    assert [job.row.spec.kind for job in page.service.scheduler.jobs(9)] == ["clicks", "class"]
+    page.regions[name]["value"]["labels"] = ["Ball"]
+    page.save()
+    page.click(2, 16 / 6.4, 135 / 3.6)
+    assert page.regions[name]["value"]["labels"] == ["Ball"], "a person's class stays"
+    assert len(page.service.scheduler.jobs(9)) == 3, "and nothing is searched for"
+
+
+def test_a_class_that_no_phrase_finds_where_it_was_clicked_is_left_to_the_annotator(make_service) -> None:
+    page = Page(make_service(StubEngine(answering=FOUND)))
+    page.type("unicorn at 1")
+    page.save()
+    (name,) = page.click(2, 80, 80)
+    assert "labels" not in page.regions[name]["value"]
+    assert page.told == "object 1 has no class: select its box and press a class key"
+    page.regions[name]["value"]["labels"] = ["Ball"]
+    assert page.press(name) == [name]
+    assert page.told == ""
 
 
 def test_clicks_on_several_frames_meet_in_between(page: Page) -> None:
@@ -123,11 +151,11 @@ def test_of_what_nothing_is_there_yet_the_line_tells(make_service) -> None:
     gate = Gate(0)
     page = Page(make_service(StubEngine(gate=gate), response_timeout=0.1))
     assert page.click(0, 25, 50) == []
-    assert page.told == "object 1: stub, 0 of 100 frames so far, click once more for the rest"
+    assert page.told == "object 1: 0 of 100 frames so far, click once more for the rest"
     gate.open()
     page.save()
     assert len(page.click(0, 26, 50)) == 1
-    assert page.lines == []
+    assert page.told == "object 1 has no class: select its box and press a class key"
 
 
 def test_a_later_click_cancels_the_work_of_the_earlier_one(make_service) -> None:

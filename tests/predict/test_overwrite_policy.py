@@ -143,7 +143,7 @@ class Witness:
         assert len(numbers) == len(set(numbers))
 
     def _name(self, number: int) -> str | None:
-        names = [name for name, region in self.page.regions.items() if region["value"].get("labels")]
+        names = [*self.page.regions]
         return names[number % len(names)] if names else None
 
 
