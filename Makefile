@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest lint readme pictures clean
+.PHONY: demo install test test-lowest docker-check lint readme pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
@@ -30,6 +30,10 @@ test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDI
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)
 	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
+
+# Builds the images and tries them in every documented way; needs Docker with compose.
+docker-check: $(DEVELOPMENT)
+	@.venv/bin/python -m demo.docker_check
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check

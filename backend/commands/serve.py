@@ -19,6 +19,7 @@ from backend.http.detached_responses import enable_detached_responses
 from backend.http.streams import Streams
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
+from backend.memory_limit import explain_memory_limit, memory_limit
 from backend.service import Service
 from backend.settings import Settings
 
@@ -66,6 +67,8 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         SettingsError: the engine cannot run on this machine.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if warning := explain_memory_limit(settings, memory_limit()):
+        log.warning("%s", warning)
     service = Service(settings, worker)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
     if settings.label_studio_url:
