@@ -17,6 +17,9 @@ BackendError              500  base class; the message is one sentence that name
 Messages never contain a path, a token or a traceback.
 """
 
+import os
+from pathlib import Path
+
 
 class BackendError(Exception):
     """Base of all errors whose message a client may read."""
@@ -104,6 +107,24 @@ class Busy(BackendError):
     def __init__(self, message: str, retry_after: int = 10) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+def explain_unwritable(folder: Path, error: Exception) -> str:
+    """Why nothing can be written to a folder, and how to mend that; without its path.
+
+    Args:
+        folder: it, or a folder below it that could not be created.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not isinstance(error, PermissionError) or os.name != "posix":
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return f"not writable ({reason}): give a folder that the backend may write to, on a disk with free space"
+    owner, user = folder.stat().st_uid, os.getuid()
+    return (
+        f"not writable: it belongs to user {owner}, and this process runs as user {user}: give it to that user "
+        f"(chown -R {user}), run as user {owner} (in Docker: --user {owner}), or choose another folder"
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -1,13 +1,13 @@
 #!/bin/sh
-# A project with the sample clip, connected to the backend, done once: first_start.sh BACKEND STUDIO, the two addresses at
+# Makes a project with the sample clip, connected to the backend, once: first_start.sh BACKEND STUDIO, the addresses at
 # which Label Studio reaches the backend, and a browser Label Studio.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python -m demo.sample "$folder"
 sam3-backend project create "SAM3 video: a first try" "$folder/clip.mp4" \
-  --label-config "$folder/label_config.xml" --backend "$1" --data-dir "$folder"
-echo "In your browser Label Studio is at $2: open the task, draw a box on a shape, click it, press t."
+  --label-config "$folder/label_config.xml" --backend "$1" --browser-url "$2" --data-dir "$folder"
+echo "Open the task there, draw a box on a shape, click it, press t."
 case $SAM3_BACKEND_MODEL_PATH in
 shapes) echo "The model is shapes, a toy that knows coloured shapes and nothing else. SAM3: docker-compose.gpu.yml" ;;
 *) echo "The model is $SAM3_BACKEND_MODEL_PATH." ;;

@@ -36,12 +36,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="a file to upload, or a URL")
     parser.add_argument("--label-config", type=Path, required=True, metavar="FILE", help="for example label_config.xml")
     parser.add_argument("--backend", metavar="URL", help="connect the project to this backend, at this URL")
+    parser.add_argument(
+        "--browser-url", metavar="URL", help="Label Studio's address for browsers, if it is another one"
+    )
     add_settings_options(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
     settings = load_settings(options, "data_dir")
-    failed = run(settings, options.title, options.label_config, options.backend, options.videos)
+    failed = run(settings, options.title, options.label_config, options.backend, options.videos, options.browser_url)
     if failed:
         raise BackendError(f"{format_count(failed, 'task')} not prepared: see above")
 
@@ -52,6 +55,7 @@ def run(
     config: Path,
     backend: str | None,
     videos: Sequence[str],
+    browser_url: str | None = None,
     say: Callable[[str], None] = print_message,
 ) -> int:
     """Create a project, connect it and prepare its videos, unless this was done before.
@@ -63,6 +67,7 @@ def run(
         config: file with the label config.
         backend: URL at which Label Studio reaches this backend; None: connect no backend.
         videos: see `prepare.run`.
+        browser_url: Label Studio's address for browsers; None: the address in the settings.
         say: prints what was done.
 
     Returns:
@@ -87,7 +92,7 @@ def run(
         failed = prepare.run(settings, project, videos, say)
     else:
         say(f"its {tasks} tasks are unchanged; to add a video: sam3-backend project prepare --project {project} VIDEO")
-    say(f"open {client.url}/projects/{project}")
+    say(f"open {(browser_url or client.url).rstrip('/')}/projects/{project}")
     return failed
 
 

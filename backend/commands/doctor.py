@@ -12,7 +12,7 @@ from backend.commands import doctor_checks
 from backend.commands.arguments import Subparsers, add_command, add_config_option, add_model_options, load_settings
 from backend.commands.console import OK, WARN, Report, print_message
 from backend.engines.base import FAILED_PREFIX, Engine, watch_status
-from backend.errors import BackendError, MediaError, SettingsError
+from backend.errors import BackendError, MediaError, SettingsError, explain_unwritable
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import NUMBERS, parse_label_config
 from backend.labelstudio.videos import TaskVideos
@@ -129,9 +129,7 @@ def _check_folder(folder: Path) -> tuple[str, str]:
             file.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise SettingsError(
-            f"not writable ({error.strerror}): set data_dir to a folder that the backend may write to"
-        ) from error
+        raise SettingsError(explain_unwritable(folder, error)) from error
     text = f"writable, {free / 2**30:.1f} GiB free"
     if free < _MIN_FREE_BYTES:
         return f"{text}: free some space, because downloaded videos are stored there", WARN

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from backend.errors import SettingsError, StoreDamaged, StoreError, one_line
+from backend.errors import SettingsError, StoreDamaged, StoreError, explain_unwritable, one_line
 from backend.jobs.repair import is_damage, mark_damaged, repair_if_damaged
 from backend.jobs.schema import KeepState, migrate
 
@@ -82,10 +82,7 @@ class Database:
                     "another sam3-backend uses this data_dir: stop it, or give this one another with --data-dir"
                 ) from None
             except (OSError, sqlite3.Error) as error:
-                raise SettingsError(
-                    f"jobs cannot be saved in data_dir ({type(error).__name__}): set data_dir to a folder that the "
-                    "backend may write to, on a disk with free space"
-                ) from error
+                raise SettingsError(f"data_dir is {explain_unwritable(path.parent, error)}") from error
             self._resources = resources.pop_all()
 
     def close(self) -> None:

@@ -38,12 +38,19 @@ class Creating:
         self.studio, self.folder, self.told = studio, folder, list[str]()
 
     def __call__(
-        self, *videos: Path, title: str = "try", config: Path = SHIPPED, backend: str | None = BACKEND, **more: Any
+        self,
+        *videos: Path,
+        title: str = "try",
+        config: Path = SHIPPED,
+        backend: str | None = BACKEND,
+        browser_url: str | None = None,
+        **more: Any,
     ) -> int:
         known = {"label_studio_url": self.studio.url, "label_studio_api_key": TOKEN, "data_dir": self.folder}
         self.told.clear()
         self.studio.seen.clear()
-        return run(Settings(**known | more), title, config, backend, [str(one) for one in videos], self.told.append)
+        paths = [str(one) for one in videos]
+        return run(Settings(**known | more), title, config, backend, paths, browser_url, self.told.append)
 
 
 @pytest.fixture
@@ -135,3 +142,8 @@ def test_the_command(
     assert main([*words, "--data-dir", str(tmp_path)]) == 0
     assert (studio.title, len(studio.backends), len(studio.tasks)) == ("mine", 1, 1)
     assert "mine: project 7" in capsys.readouterr().err
+
+
+def test_the_address_for_browsers_is_told(create: Creating) -> None:
+    create(browser_url="http://localhost:8081/")
+    assert create.told[-1] == f"open http://localhost:8081/projects/{PROJECT}"

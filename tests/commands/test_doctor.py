@@ -230,7 +230,8 @@ def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(
     (places / "data").rmdir()
     (places / "data").write_text("a file")
     assert told()[2] == (
-        "FAIL  data_dir: not writable (File exists): set data_dir to a folder that the backend may write to"
+        "FAIL  data_dir: not writable (File exists): give a folder that the backend may write to, on a disk with "
+        "free space"
     )
 
 

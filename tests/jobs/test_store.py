@@ -1,3 +1,4 @@
+import os
 import sqlite3
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import SettingsError
+from backend.errors import SettingsError, explain_unwritable
 from backend.jobs.rows import State
 from backend.jobs.saved_masks import read_mask_blocks
 from backend.jobs.schedule import Progress
@@ -236,7 +237,15 @@ def test_a_missing_file_has_no_masks_and_a_broken_one_is_reported(path: Path) ->
         mask_blocks(path)
 
 
+def test_the_owner_of_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    told = explain_unwritable(tmp_path / "below" / "it", PermissionError(13, "Permission denied"))
+    assert f"belongs to user {tmp_path.stat().st_uid}, and this process runs as user {os.getuid()}" in told
+    assert f"chown -R {os.getuid()}" in told
+    assert str(tmp_path) not in told
+
+
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="set data_dir"):
+    with pytest.raises(SettingsError, match="data_dir is not writable"):
         open_store(tmp_path / "file" / "jobs.sqlite3")
