@@ -80,6 +80,9 @@ class Settings:
         "weights: a hub id, a folder in the hub's layout, `sam3.pt`, or `shapes`, the included demo model; with "
         "`engine: sam2` those of SAM 2, by default `facebook/sam2.1-hiera-tiny`",
     ] = SAM3_HUB_ID
+    revision: Annotated[
+        str, "with a hub id: the branch, tag or commit of its repository to use; empty: its newest files"
+    ] = ""
     bpe_path: Annotated[str, "with `sam3.pt`: its `bpe_simple_vocab_16e6.txt.gz`"] = ""
     model_dir: Annotated[str, "folder of downloaded weights; empty: the hub's own cache; also as `MODEL_DIR`"] = ""
     device: Annotated[str, "`cpu`, `mps`, `cuda`, `cuda:N`; also as `DEVICE`"] = "auto"

@@ -1,12 +1,12 @@
 """Reads weights from the disk or the hub. All weights must fit; an error names those that do not."""
 
-import hashlib
 import json
 import logging
 import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +30,6 @@ ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torc
 """Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
 MAX_NAMES = 5
 """Maximum number of names in an error or a warning."""
-FINGERPRINT_SAMPLES = 8
-"""Approximate number of values of each tensor in the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +54,42 @@ class Family:
     tied_names: tuple[str, str]
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """Eight hex digits that change with the model's weights or configuration; a sample of each tensor is read.
+def download(repository: str, revision: str, model_dir: Path | None, family: Family) -> Path:
+    """The folder of a repository's files; the copy on disk if the hub is unreachable or denies access.
 
-    Call it right after `load_model`: in another precision a model has another fingerprint.
+    Args:
+        repository: on the hub.
+        revision: branch, tag or commit; empty: its default.
+        model_dir: where files are kept; None: the cache of the hub's library.
+        family: which files to fetch.
+
+    Raises:
+        SettingsError: they are neither on the hub nor on the disk.
     """
-    config = strip_origin(json.loads(model.config.to_json_string(use_diff=False)))
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().flatten()
-        sample = values[:: max(1, values.numel() // FINGERPRINT_SAMPLES)].to("cpu", torch.float32)
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
-    return digest.hexdigest()[:8]
-
-
-def download(repository: str, model_dir: Path | None, family: Family) -> Path:
-    """The folder of a repository's files; the copy on disk if the hub is unreachable or denies access."""
     if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
         raise SettingsError(
             f"there is no file or folder {Path(repository).name}: set model_path to {family.hub_id}, to a folder "
             f"in the hub's layout, or to {family.original}"
         )
+    fetch = partial(
+        snapshot_download,
+        repository,
+        revision=revision or None,
+        allow_patterns=list(family.hub_files),
+        cache_dir=model_dir,
+    )
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(family.hub_files), cache_dir=model_dir))
+        return Path(fetch())
     except Exception as error:  # The network's errors have no common class.
         try:
-            kept = snapshot_download(
-                repository, allow_patterns=list(family.hub_files), cache_dir=model_dir, local_files_only=True
-            )
+            kept = fetch(local_files_only=True)
         except Exception:
-            raise _hub_error(repository, error, family) from error
+            raise _hub_error(repository, revision, error, family) from error
         log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", type(error).__name__, repository)
         return Path(kept)
 
 
-def _hub_error(repository: str, error: BaseException, family: Family) -> SettingsError:
+def _hub_error(repository: str, revision: str, error: BaseException, family: Family) -> SettingsError:
     status = None
     cause: BaseException | None = error
     while cause is not None and status is None:
@@ -100,6 +99,10 @@ def _hub_error(repository: str, error: BaseException, family: Family) -> Setting
         return SettingsError(
             f"you have no access to {repository}: request it at huggingface.co/{repository}, then set "
             "HF_TOKEN to your token (huggingface.co/settings/tokens)"
+        )
+    if status == 404 and revision:
+        return SettingsError(
+            f"the hub has no {repository}, or no revision {revision} of it: correct model_path or revision"
         )
     if status == 404:
         return SettingsError(f"the hub has no {repository}: set model_path to {family.hub_id}")
@@ -147,11 +150,10 @@ def read_folder(folder: Path, family: Family) -> dict[str, Tensor]:
         shards = read_json(index, family).get("weight_map")
         if not isinstance(shards, dict):
             raise SettingsError(f"{index.name} has no weight_map: copy it again")
-        return {
-            name: tensor
-            for shard in sorted(set(shards.values()))
-            for name, tensor in read_tensors(folder / shard).items()
-        }
+        names = {str(name) for name in shards.values()}
+        if outside := sorted(name for name in names if name != Path(name).name):
+            raise SettingsError(f"{index.name} names {outside[0]}, which is not in its folder: copy the folder again")
+        return {name: tensor for shard in sorted(names) for name, tensor in read_tensors(folder / shard).items()}
     if pickled.is_file():
         return read_tensors(pickled)
     raise SettingsError(

@@ -4,7 +4,6 @@ from backend.engines.sam.engine import SamEngine
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam.weights import fingerprint
 from backend.engines.sam2 import weights
 from backend.engines.sam2.image_encoder import Sam2ImageEncoder
 from backend.engines.sam2.version import engine_version
@@ -34,8 +33,7 @@ class Sam2Engine(SamEngine):
 
     def _load_model(self) -> SamModel:
         settings = self._settings
-        model = weights.load_model(settings.model_path, self._model_dir, settings.image_size)
-        identity = fingerprint(model)
+        model = weights.load_model(settings.model_path, self._model_dir, settings.image_size, settings.revision)
         return SamModel(
             inference=self._prepare_device(model),
             image_encoder=Sam2ImageEncoder(model),
@@ -44,5 +42,5 @@ class Sam2Engine(SamEngine):
             thresholds=Thresholds(max_objects=settings.max_objects),
             max_speck_area=MAX_SPECK_AREA,
             with_masks=settings.show_masks,
-            fingerprint=identity,
+            fingerprint=self.version,
         )

@@ -25,7 +25,9 @@ STRIDE = 32
 """The coarsest grid of the image encoder has one position for so many pixels."""
 
 
-def load_model(model_path: str, model_dir: Path | None = None, image_size: int = 0) -> Sam2VideoModel:
+def load_model(
+    model_path: str, model_dir: Path | None = None, image_size: int = 0, revision: str = ""
+) -> Sam2VideoModel:
     """Load the model for inference, on the CPU in float32.
 
     Args:
@@ -33,6 +35,7 @@ def load_model(model_path: str, model_dir: Path | None = None, image_size: int =
             its authors publish it (sam2.1_hiera_tiny.pt).
         model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of 32; 0: the model's own, 1024.
+        revision: of the hub's repository; empty: its default.
 
     Raises:
         SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
@@ -43,7 +46,7 @@ def load_model(model_path: str, model_dir: Path | None = None, image_size: int =
         tensors = convert_checkpoint(read_tensors(path))
         config = infer_config(tensors, path.name)
     else:
-        folder = path if path.is_dir() else download(model_path, model_dir, FAMILY)
+        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY)
         config, tensors = read_config(folder, Sam2VideoConfig, FAMILY), read_folder(folder, FAMILY)
     if image_size:
         _set_image_size(config, image_size)

@@ -202,6 +202,14 @@ UNUSED = re.compile(
 )
 """Tensors that transformers does not have and the model does not need."""
 
+SAM_3_1_NAMES = {
+    r"^tracker\.model\.interactiv(e|ity)_": "tracker.",
+    r"\.interactive_convs\.": ".sam2_convs.",
+}
+"""What SAM 3.1 calls the parts that it shares with SAM 3: those that clicks use."""
+MULTIPLEX = re.compile(r"^tracker\.model\.(?!interactiv)|\.propagation_convs\.")
+"""SAM 3.1's tracker of several objects at once and its neck, which are other than SAM 3's."""
+
 POSITIONS = "detector_model.vision_encoder.backbone.embeddings.position_embeddings"
 TEXT_PROJECTION = "detector_model.text_encoder.text_projection.weight"
 POINTS = "tracker_model.prompt_encoder.point_embed"
@@ -212,15 +220,21 @@ def is_original(names: Iterable[str]) -> bool:
     return any(name.startswith(("detector.", "tracker.")) for name in names)
 
 
+def is_sam_3_1(names: Iterable[str]) -> bool:
+    """Whether tensor names are those of SAM 3.1, whose tracker is another."""
+    return any(MULTIPLEX.search(name) for name in names)
+
+
 def convert_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the original's tensors to the names and shapes of `transformers.Sam3VideoModel`.
 
-    Reshaped tensors are views, except the four point embeddings, which become one table of four rows. Unknown names
-    stay unchanged; loading the result then reports them as left over.
+    Of SAM 3.1 those that it shares with SAM 3, which are not enough to track. Reshaped tensors are views, except the
+    four point embeddings, which become one table of four rows. Unknown names stay unchanged; loading the result then
+    reports them as left over.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if not UNUSED.match(name):
+        if not UNUSED.match(name) and not MULTIPLEX.search(name):
             result |= _split_qkv(rename_tensor(name), tensor)
     if POSITIONS in result and result[POSITIONS].ndim == 3:
         result[POSITIONS] = result[POSITIONS][:, 1:]  # the first belongs to the class token, which SAM3 does not have
@@ -236,6 +250,8 @@ def convert_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def rename_tensor(name: str) -> str:
     """The name that transformers uses, before tensors are split; an unknown name stays unchanged."""
+    for pattern, new in SAM_3_1_NAMES.items():
+        name = re.sub(pattern, new, name)
     for module in MODULES:
         if name == module.original:
             return module.transformers

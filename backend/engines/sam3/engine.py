@@ -7,7 +7,6 @@ from backend.engines.sam.engine import SamEngine
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam.weights import fingerprint
 from backend.engines.sam3 import weights
 from backend.engines.sam3.detector import Sam3Detector
 from backend.engines.sam3.image_encoder import Sam3ImageEncoder
@@ -30,9 +29,8 @@ class Sam3Engine(SamEngine):
     def _load_model(self) -> SamModel:
         settings = self._settings
         model, tokenizer = weights.load_model(
-            settings.model_path, settings.bpe_path, self._model_dir, settings.image_size
+            settings.model_path, settings.bpe_path, self._model_dir, settings.image_size, settings.revision
         )
-        identity = fingerprint(model)
         config = model.config
         published = getattr(config, "reference", settings.reference) == "published"
         config.score_threshold_detection = settings.score_threshold
@@ -49,6 +47,6 @@ class Sam3Engine(SamEngine):
             thresholds=thresholds,
             max_speck_area=config.fill_hole_area,
             with_masks=settings.show_masks,
-            fingerprint=identity,
+            fingerprint=self.version,
             published=published,
         )

@@ -1,5 +1,6 @@
 """Loads SAM3 from the disk or the hub. All weights must fit; an error names those that do not."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.initialization import no_init_weights
 
 from backend.engines.sam.weights import Family, download, fill_model, read_config, read_folder, read_tensors
-from backend.engines.sam3.checkpoint import convert_checkpoint, is_original
+from backend.engines.sam3.checkpoint import convert_checkpoint, is_original, is_sam_3_1
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.engines.sam3.version import resolve_model_path
 from backend.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 HUB_FILES = (
     "config.json",
@@ -29,6 +32,8 @@ TIED_NAMES = (
 """One table under two names. The original contains it once, and so do folders that were saved with the two tied."""
 DOUBLE_PREFIX = "tracker_model.tracker_model."
 """The prefix of the tracker's names as `save_pretrained` of transformers 5 writes them; the hub's files differ."""
+TRACKER_MEMORY = "tracker_model.memory_"
+"""Of names of the tracker's memory, without which it finds objects but cannot track them."""
 FAMILY = Family(
     label="SAM3",
     hub_id="facebook/sam3",
@@ -40,7 +45,7 @@ FAMILY = Family(
 
 
 def load_model(
-    model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0
+    model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0, revision: str = ""
 ) -> tuple[Sam3VideoModel, Tokenizer]:
     """Load the model for inference, on the CPU in float32, and its tokenizer.
 
@@ -52,6 +57,7 @@ def load_model(
         bpe_path: bpe_simple_vocab_16e6.txt.gz. Required with sam3.pt; otherwise it replaces the folder's tokenizer.
         model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of the patch size (14); 0: the model's own.
+        revision: of the hub's repository; empty: its default.
 
     Raises:
         SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
@@ -62,7 +68,7 @@ def load_model(
         config, tensors = Sam3VideoConfig(), _read_original(path, bpe_path)
         tokens = None
     else:
-        folder = path if path.is_dir() else download(model_path, model_dir, FAMILY)
+        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY)
         config = read_config(folder, Sam3VideoConfig, FAMILY)
         tokens = None if bpe_path else Tokenizer.from_folder(folder, _context_length(config))
         tensors = {
@@ -115,4 +121,12 @@ def _read_original(path: Path, bpe_path: str) -> dict[str, Tensor]:
         raise SettingsError(
             f"{path.name} is not the original sam3.pt: use that, or the folder with {path.name} and config.json"
         )
-    return convert_checkpoint(tensors)
+    converted = convert_checkpoint(tensors)
+    if is_sam_3_1(tensors):
+        if not any(name.startswith(TRACKER_MEMORY) for name in converted):
+            raise SettingsError(
+                f"{path.name} is SAM 3.1, whose tracker of many objects at once is not supported: use sam3.pt, or "
+                f"set model_path to {FAMILY.hub_id}"
+            )
+        log.warning("SAM 3.1's tracker of many objects at once is left out: SAM 3's tracks them")
+    return converted

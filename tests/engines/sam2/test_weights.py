@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from backend.engines.sam import weights as files
-from backend.engines.sam.weights import fingerprint
 from backend.engines.sam2.weights import load_model
 from backend.errors import SettingsError
 from tests.engines.sam2 import tiny
@@ -18,14 +17,12 @@ def folder(tmp_path_factory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("sam2"))
 
 
-def test_a_folder_loads_to_the_bit_and_has_a_fingerprint_of_its_own(folder, tmp_path):
+def test_a_folder_loads_to_the_bit(folder):
     model, expected = load_model(str(folder)), tiny.build().state_dict()
     assert model.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
-    assert fingerprint(model) == fingerprint(load_model(str(folder)))
-    assert fingerprint(model) != fingerprint(load_model(str(tiny.save(tmp_path, seed=6))))
 
 
 @pytest.mark.parametrize("size", [64, 256])
@@ -36,7 +33,6 @@ def test_another_input_size_fits_the_same_weights(folder, size):
         levels = model.vision_encoder(torch.zeros(1, 3, size, size)).fpn_hidden_states
     assert [tuple(level.shape[2:]) for level in levels] == [(scale * grid, scale * grid) for scale in (4, 2, 1)]
     assert model.prompt_encoder.mask_input_size == (4 * grid, 4 * grid)
-    assert fingerprint(model) != fingerprint(load_model(str(folder)))
 
 
 def test_a_size_that_does_not_fit_names_one_that_does(folder):

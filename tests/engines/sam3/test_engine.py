@@ -1,7 +1,7 @@
 """The engine loads in the background, says how far it is, and hears its settings."""
 
-import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from backend.engines.sam import version
 from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.version import engine_version
@@ -105,13 +106,38 @@ def test_the_version_begins_with_the_models_name_without_the_files_ending(path, 
 
 def test_the_version_changes_with_the_weights_and_with_what_changes_tracks(settings, folder):
     others = [{"image_size": 224}, {"dtype": "bfloat16"}, {"score_threshold": 0.3}, {"max_objects": 3}]
-    others += [{"new_object_threshold": 0.8}, {"hotstart_frames": 3}, {"model_path": "facebook/sam3"}]
+    others += [
+        {"reference": "transformers"},
+        {"new_object_threshold": 0.8},
+        {"hotstart_frames": 3},
+        {"model_path": "facebook/sam3"},
+    ]
+    others += [{"model_path": "facebook/sam3", "revision": "v2"}]
     versions = [engine_version(replace(settings, **other)) for other in ({}, {"port": 1}, {"device": "auto"}, *others)]
     assert versions[0] == versions[1] == versions[2]
     assert len({*versions}) == 1 + len(others)
-    weights_file = folder / "model.safetensors"
-    os.utime(weights_file, ns=(0, weights_file.stat().st_mtime_ns + 1))
-    assert engine_version(settings) != versions[0]
+
+
+def test_the_version_is_of_what_the_files_hold_wherever_they_are(settings, folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+    elsewhere = replace(settings, model_path=str(copy))
+    assert engine_version(elsewhere) == engine_version(settings)
+    for name in ("config.json", "model.safetensors"):
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert engine_version(elsewhere) != engine_version(settings)
+        (copy / name).write_bytes(content)
+
+
+def test_of_large_files_the_version_is_of_samples(settings, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(version, "WHOLE_BYTES", 2**16)
+    before = version.digest_files(version.find_files(folder))
+    assert before == version.digest_files(version.find_files(folder))
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name)) / "model.safetensors"
+    content = np.frombuffer(copy.read_bytes(), np.uint8).copy()
+    content[-5000:] ^= 1
+    copy.write_bytes(content.tobytes())
+    assert before != version.digest_files(version.find_files(copy.parent))
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path):

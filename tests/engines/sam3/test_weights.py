@@ -16,7 +16,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Sam3TrackerVideoInferenceSession, Sam3VideoConfig, Sam3VideoModel
 
 from backend.engines.sam import weights as files
-from backend.engines.sam.weights import fingerprint
 from backend.engines.sam3 import weights
 from backend.engines.sam3.tokenizer import END, START
 from backend.engines.sam3.weights import TIED_NAMES, load_model
@@ -251,14 +250,13 @@ def test_a_size_that_does_not_fit_is_refused(saved, size, near):
         load_model(str(saved), image_size=size)
 
 
-def test_the_fingerprint_is_of_weights_and_configuration(original, saved, folder):
-    print_ = fingerprint(load_model(str(saved))[0])
-    assert len(print_) == 8
-    assert print_ == fingerprint(original) == fingerprint(load_model(str(folder))[0])
-    assert print_ != fingerprint(load_model(str(saved), image_size=126)[0])
-    changed = original.state_dict()[WEIGHT].clone() + 1e-3
-    respoiled(folder, **{WEIGHT: changed})
-    assert print_ != fingerprint(load_model(str(folder))[0])
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/model.safetensors", "a/model.safetensors"])
+def test_an_index_names_no_file_outside_its_folder(folder, shard):
+    tensors = folder / "model.safetensors"
+    tensors.rename(folder.parent / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {WEIGHT: shard}}))
+    with pytest.raises(SettingsError, match=r"index\.json names .*, which is not in its folder: copy the folder again"):
+        load_model(str(folder))
 
 
 # The original, whose shapes are those of the full model: without memory, on the meta device.
@@ -332,6 +330,38 @@ def test_a_file_that_is_not_the_original_is_refused(saved, tmp_path):
         load_model(str(tmp_path / "sam3.pt"), bpe_path=str(bpe.path()))
 
 
+def as_sam_3_1(tensors: dict[str, torch.Tensor], tracks: bool) -> dict[str, torch.Tensor]:
+    """The original's names as SAM 3.1 has them: click heads beside another tracker, which stands for SAM 3's or not."""
+    heads = ("sam_prompt_encoder", "sam_mask_decoder", "obj_ptr_proj", "mask_downsample")
+    renamed = {}
+    for name, tensor in tensors.items():
+        part = name.removeprefix("tracker.")
+        if name.startswith("tracker.") and part.startswith(heads):
+            name = f"tracker.model.interactive_{part}"
+        elif name == "tracker.no_mem_embed":
+            name = "tracker.model.interactivity_no_mem_embed"
+        elif name.startswith("tracker.") and not tracks:
+            name = f"tracker.model.{part}"
+        renamed[name.replace(".sam2_convs.", ".interactive_convs.")] = tensor
+    renamed["tracker.model.transformer.encoder.layers.0.self_attn_q_proj.weight"] = torch.empty(1, device="meta")
+    renamed["detector.backbone.vision_backbone.propagation_convs.0.conv_1x1.weight"] = torch.empty(1, device="meta")
+    return renamed
+
+
+def test_sam_3_1_has_no_tracker_that_runs_here_and_says_so(on_meta, file):
+    on_meta.update(as_sam_3_1(listed(), tracks=False))
+    with pytest.raises(SettingsError, match=r"sam3\.pt is SAM 3\.1, whose tracker .* is not supported: use sam3\.pt"):
+        load_model(str(file), bpe_path=str(bpe.path()))
+
+
+def test_what_sam_3_1_shares_with_sam_3_finds_its_place(on_meta, file, caplog):
+    on_meta.update(as_sam_3_1(listed(), tracks=True))
+    assert load_model(str(file), bpe_path=str(bpe.path()))
+    assert [record.getMessage() for record in caplog.records] == [
+        "SAM 3.1's tracker of many objects at once is left out: SAM 3's tracks them"
+    ]
+
+
 @pytest.mark.parametrize("path", ["/nowhere/sam3.pt", "sam3", "~/weights/sam3/", "./facebook/sam3", "a/b/c"])
 def test_a_path_to_nothing_is_refused(path):
     with pytest.raises(SettingsError, match=r"there is no file or folder (sam3|c)\b") as caught:
@@ -363,6 +393,14 @@ def test_without_hub_and_cache_the_ways_out_are_named(tmp_path, offline):
     assert "folder that holds its files, or to sam3.pt with bpe_path" in str(caught.value)
 
 
+def test_a_revision_is_the_one_that_is_fetched(original, saved, tmp_path, monkeypatch, offline):
+    commit = "1" * 40
+    shutil.copytree(saved, tmp_path / "models--facebook--sam3" / "snapshots" / commit)
+    assert same(load_model("facebook/sam3", model_dir=tmp_path, revision=commit)[0], original)
+    with pytest.raises(SettingsError, match="could not be fetched"):
+        load_model("facebook/sam3", model_dir=tmp_path, revision="2" * 40)
+
+
 def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
     """The error that the hub library raises for an answer of the hub."""
     http = pytest.importorskip(HfHubHTTPError.__mro__[1].__module__.split(".")[0])
@@ -383,8 +421,8 @@ def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wrapped, tmp_path):
-    def refuse(repository, allow_patterns, cache_dir, local_files_only=False):
-        assert repository == "facebook/sam3"
+    def refuse(repository, revision, allow_patterns, cache_dir, local_files_only=False):
+        assert (repository, revision) == ("facebook/sam3", None)
         assert cache_dir == tmp_path
         assert not any("sam3.pt" in pattern or pattern == "*" for pattern in allow_patterns)
         if local_files_only or wrapped:
@@ -395,6 +433,15 @@ def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wr
     with pytest.raises(SettingsError, match=mend) as caught:
         load_model("facebook/sam3", model_dir=tmp_path)
     assert "hf_secret" not in str(caught.value)
+
+
+def test_a_revision_that_the_hub_does_not_have_is_named(monkeypatch):
+    def refuse(*_, **__):
+        raise answer(HfHubHTTPError, 404)
+
+    monkeypatch.setattr(files, "snapshot_download", refuse)
+    with pytest.raises(SettingsError, match="no revision v9 of it: correct model_path or revision"):
+        load_model("facebook/sam3", revision="v9")
 
 
 def test_a_refusal_does_not_matter_where_the_files_are_kept(monkeypatch, original, saved, caplog):
