@@ -83,6 +83,10 @@ class Service:
         self._worker.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
 
+    def answer_waiters(self) -> None:
+        """Answer requests that wait for jobs, and those that come, with what is there."""
+        self.scheduler.stop_waiting()
+
     def close(self) -> None:
         """Save the running job, end the worker and close all files."""
         self.preannotation.close()
@@ -212,4 +216,5 @@ class Service:
 def _worker_client(settings: Settings) -> WorkerClient:
     name, version = engines.identify_engine(settings)
     launch = process_launcher(partial(engines.load_engine, settings), settings.log_level)
-    return WorkerClient(launch, name, version, settings.limits.worker_timeout)
+    limits = settings.limits
+    return WorkerClient(launch, name, version, limits.worker_timeout, limits.loading_timeout)

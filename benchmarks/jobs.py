@@ -189,7 +189,10 @@ def place_clip(folder: Path, frames: int) -> None:
     (folder / "media").mkdir(parents=True)
     clip = folder / "clip.mp4"
     write_clip(clip, frames=frames, size=(64, 48), gop=250, draw=lambda *_: np.zeros((48, 64, 3), np.uint8))
-    clip.rename(folder / "media" / hashlib.sha256(URL.encode()).hexdigest()[:32])
+    key = hashlib.sha256(URL.encode()).hexdigest()[:32]
+    clip.rename(folder / "media" / key)
+    entry = {"file": key, "validators": {}, "checked": time.time()}
+    (folder / "media" / f"{key}.json").write_text(json.dumps(entry))
 
 
 # Requests

@@ -1,5 +1,6 @@
 """Stand-ins that make tests fast: a video without a file, and an engine whose answers are known beforehand."""
 
+import ctypes
 import json
 import os
 import socket
@@ -200,6 +201,11 @@ def sleeping_engine(seconds: float, log: Path | None = None, load: float = 0.0) 
         engine.status = "loading"
         threading.Timer(load, lambda: setattr(engine, "status", "ready")).start()
     return engine
+
+
+def stuck_engine() -> StubEngine:
+    """A stub for a worker process whose first frame is a library's call that holds the interpreter's lock."""
+    return StubEngine(gate=lambda _: ctypes.PyDLL(None).sleep(60))
 
 
 def fake_path(*_: object) -> Path:

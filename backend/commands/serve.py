@@ -5,6 +5,8 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,8 @@ from backend.settings import Settings
 _THREADS = 96
 """A waiting request occupies a thread, and /health must always find a free one."""
 _CONNECTIONS = 1000
+_ANSWER_SECONDS = 3.0
+"""How long requests that wait when the server is told to stop may take to be answered."""
 _POLL_SECONDS = 0.5
 """Interval at which the status of a loading model is checked."""
 _RETRY_SECONDS = 60.0
@@ -89,7 +93,7 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         channel_timeout=30,
     )
     enable_detached_responses(sockets.values())
-    closing = _end_on_signals(service, streams)
+    closing = _end_on_signals(service, streams, partial(_is_answering, server, sockets))
     # A host name with several addresses has several sockets and no effective port.
     port = getattr(server, "effective_port", settings.port)
     print(f"sam3-backend {__version__}: {service.model_version} on {settings.host}:{port}", flush=True)
@@ -101,8 +105,14 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         closing.join()
 
 
-def _end_on_signals(service: Service, streams: Streams) -> threading.Thread:
-    """On SIGINT or SIGTERM, end the streams, then the server and the service.
+def _is_answering(server: Any, sockets: Mapping[int, Any]) -> bool:
+    """Whether a request is being answered, or a response being sent."""
+    unsent = any(getattr(channel, "total_outbufs_len", 0) for channel in list(sockets.values()))
+    return bool(server.task_dispatcher.active_count or unsent)
+
+
+def _end_on_signals(service: Service, streams: Streams, is_answering: Callable[[], bool]) -> threading.Thread:
+    """On SIGINT or SIGTERM, end the streams, answer who waits, then end the server and the service.
 
     Returns:
         The thread that closes the service.
@@ -111,6 +121,10 @@ def _end_on_signals(service: Service, streams: Streams) -> threading.Thread:
     def close() -> None:
         if threading.main_thread().is_alive() and is_signalled.is_set():
             streams.close()  # while the server still writes
+            service.answer_waiters()
+            until = time.monotonic() + _ANSWER_SECONDS
+            while is_answering() and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS / 10)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         service.close()  # now, because the server takes some seconds to end waiting requests
 

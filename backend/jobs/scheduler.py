@@ -158,7 +158,8 @@ class Scheduler:
     def wait(self, jobs: Iterable[Job], seconds: float) -> None:
         """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority.
 
-        Returns early if the jobs are not expected to end in time, and at once if too many calls are waiting.
+        Returns early if the jobs are not expected to end in time, or after `stop_waiting`, and at once if too many
+        calls are waiting.
         """
         jobs, start = list(jobs), time.monotonic()
         unfinished = jobs.copy()
@@ -166,7 +167,7 @@ class Scheduler:
             return
         self._change_waiters(jobs, 1)
         try:
-            while unfinished and (left := start + seconds - time.monotonic()) > 0:
+            while unfinished and not self._closed and (left := start + seconds - time.monotonic()) > 0:
                 if unfinished[0].wait(min(left, _ESTIMATE_EVERY)):
                     del unfinished[0]
                 elif time.monotonic() - start > _EARLIEST_ESTIMATE and (estimate_seconds(unfinished) or 0.0) > left:
@@ -174,6 +175,10 @@ class Scheduler:
         finally:
             self._change_waiters(jobs, -1)
             self._waits.release()
+
+    def stop_waiting(self) -> None:
+        """End all calls of `wait`, now and later."""
+        self._closed = True
 
     def _change_waiters(self, jobs: Iterable[Job], change: int) -> None:
         with self._queue.changed:

@@ -6,9 +6,11 @@ process; the server's side, `backend.jobs.worker_client`, starts another.
 One run is served at a time. A `StopRun` takes effect at the next frame; what was sent before it counts.
 """
 
+import ctypes
 import logging
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -47,6 +49,7 @@ _CHUNK_SECONDS = 0.05
 _CHUNK_BYTES = 4 << 20
 _FREE_SECONDS, _COST_SHARE = 0.05, 20
 """A state may cost the first of these; beyond that, this many times its cost goes by until the next one."""
+_PR_SET_PDEATHSIG = 1
 _LOADING_POLL = 0.25
 """Seconds between two checks of a model that is loading, and of the parent process."""
 _READY_POLL = 2.0
@@ -260,8 +263,13 @@ def read_state(saved: SavedState) -> bytes:
 
 
 def main() -> None:
-    """Run the worker process; its argument is the file descriptor of the connection, which receives the factory."""
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+    """Run the worker process.
+
+    Its arguments are the file descriptor of the connection, which receives the factory, and the server's process.
+    """
+    server = int(sys.argv[2])
+    _end_with_server()
+    threading.Thread(target=_exit_with_server, args=(server,), name="parent", daemon=True).start()
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError):
         level, make_engine = pickle.loads(connection.recv_bytes())  # noqa: S301 (our own parent's)
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -270,8 +278,14 @@ def main() -> None:
     os._exit(0)
 
 
-def _exit_with_parent(parent: int) -> None:
-    """Exit when the parent process does, also in the middle of a long frame."""
-    while os.getppid() == parent:
+def _end_with_server() -> None:
+    """Let Linux kill this process when the server ends, even while a library holds the interpreter's lock."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _exit_with_server(server: int) -> None:
+    """Exit when the server does, also where the system does not see to it."""
+    while os.getppid() == server:
         time.sleep(_LOADING_POLL)
     os._exit(1)

@@ -1,6 +1,7 @@
 """The server's side of the worker process: starts it when it is needed, kills it when it hangs, starts another."""
 
 import logging
+import os
 import pickle
 import queue
 import socket
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,6 +62,9 @@ class WorkerProcess(Protocol):
         ...
 
 
+_starter = ThreadPoolExecutor(1, "worker-starter")
+"""A thread that lives as long as this process."""
+
 WorkerLauncher = Callable[[], tuple[Connection, WorkerProcess]]
 """Starts a worker; returns the server's end of the connection, and the process."""
 
@@ -70,13 +75,15 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
     def launch() -> tuple[Connection, WorkerProcess]:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _ChildProcess(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+            # In this thread, because the kernel ends a worker with the thread that started it.
+            process = _starter.submit(
+                _ChildProcess,
+                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl+C in a terminal reaches the whole process group, but the server decides when a worker ends.
                 start_new_session=True,
-            )
+            ).result()
         connection = Connection(ours.detach())
         connection.send_bytes(pickle.dumps((log_level.upper(), make_engine)))
         return connection, process
@@ -104,13 +111,16 @@ class WorkerClient:
         launch: starts a worker.
         name, version: of the workers' engine.
         timeout: seconds without a message after which a worker whose model is ready counts as hung.
+        loading_timeout: seconds after which a worker whose model is still not ready counts as hung.
     """
 
-    def __init__(self, launch: WorkerLauncher, name: str, version: str, timeout: float) -> None:
+    def __init__(
+        self, launch: WorkerLauncher, name: str, version: str, timeout: float, loading_timeout: float = 3600.0
+    ) -> None:
         self.name, self.version = name, version
         self.model_version = f"{name}-{version}"
         self.memory: tuple[int, int] | None = None
-        self._launch, self._timeout = launch, timeout
+        self._launch, self._timeout, self._loading_timeout = launch, timeout, loading_timeout
         # Locked briefly; no other lock is taken under it.
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -244,7 +254,7 @@ class WorkerClient:
                 connection.send(request)
 
     def _reply(self) -> Reply:
-        """The next reply; there is no time limit while the model loads."""
+        """The next reply; while the model loads, `_read_loop` limits the time."""
         while True:
             try:
                 reply = self._replies.get(timeout=self._timeout)
@@ -261,9 +271,10 @@ class WorkerClient:
             return reply
 
     def _read_loop(self, connection: Connection, process: WorkerProcess, replies: "queue.Queue[Reply | None]") -> None:
-        """Queue replies and record statuses until the worker ends."""
+        """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
+        deadline = time.monotonic() + self._loading_timeout
         with suppress(EOFError, OSError, pickle.UnpicklingError):
-            while True:
+            while not self._is_loading() or connection.poll(max(deadline - time.monotonic(), 0.0)):
                 self._handle(connection.recv(), replies)
         process.kill()
         with self._lock:
@@ -271,12 +282,24 @@ class WorkerClient:
             self.memory = None
             connection.close()
             if not self._closed:
-                self._record_death()
+                self._record_death(deadline)
         replies.put(None)
 
-    def _record_death(self) -> None:
+    def _is_loading(self) -> bool:
+        return self._status != "ready" and not self._status.startswith(FAILED_PREFIX)
+
+    def _record_death(self, deadline: float) -> None:
         if self._status.startswith(FAILED_PREFIX):
             self._retry_at = float("inf")  # another worker would fail the same way
+            return
+        if self._is_loading() and time.monotonic() >= deadline:
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            self._status = (
+                f"{FAILED_PREFIX}the model was not ready {self._loading_timeout:g} s after its start (it was "
+                f"{self._status}): see the server log, or raise limits.loading_timeout. The next attempt is in "
+                f"{_RETRY_SECONDS:.0f} s"
+            )
+            log.error("the engine process was ended: %s", self._status.removeprefix(FAILED_PREFIX))
             return
         log.error("the engine process ended unexpectedly")
         self._failed_starts += self._status != "ready"

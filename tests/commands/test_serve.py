@@ -1,12 +1,14 @@
 """`sam3-backend serve` as a process: it answers, it stops when told, and it never picks a stand-in by itself."""
 
 import contextlib
+import json
 import logging
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from backend.cli import main
 from backend.commands.serve import log_connection, log_status
 from backend.errors import StudioError
 from backend.settings import Settings
+from benchmarks.jobs import Answered, Server, ask, job, place_clip, until
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
 IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
@@ -40,6 +43,23 @@ def test_it_answers_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signal
             assert process.wait(10) in (0, 130)
         finally:
             process.kill()
+
+
+def test_who_waits_when_it_is_told_to_stop_gets_what_is_there(tmp_path: Path) -> None:
+    place_clip(tmp_path, 200)
+    server = Server.stub(tmp_path, seconds=60.0, within=50.0)
+    answers: list[Answered] = []
+    waiting = [threading.Thread(target=lambda: answers.append(ask(server.port, job(0)))) for _ in range(5)]
+    for thread in waiting:
+        thread.start()
+    until(lambda: json.loads(ask(server.port, ("/jobs", None))[3])["running"], 20)
+    time.sleep(0.3)  # until the others have joined the job
+    server.process.terminate()
+    for thread in waiting:
+        thread.join(20)
+    assert [status for _, _, status, _ in answers] == [200] * 5
+    assert all(json.loads(text)["results"] for *_, text in answers)
+    assert server.process.wait(20) in (0, 130)
 
 
 def test_started_in_the_background_it_stops_too_and_its_log_tells_of_the_model(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
 from shapes import EASY, HELD_OUT, Clip
 from tests.clips import write_clip
-from tests.fakes import sleeping_engine
+from tests.fakes import StubEngine, sleeping_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = JobSpec(
@@ -188,6 +188,22 @@ def test_an_engine_that_cannot_be_created_reports_the_reason(harness, clip) -> N
     assert one.starts == 1
 
 
+def loading_for_ever() -> StubEngine:
+    return StubEngine(status="warming up")
+
+
+def test_a_model_that_is_never_ready_is_reported_and_tried_again(
+    harness, clip, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr("backend.jobs.worker_client._RETRY_SECONDS", 0.2)
+    one = harness(clip, loading_for_ever)
+    one.worker._loading_timeout = 0.1
+    one.worker.kill()
+    assert until(lambda: one.worker.status.startswith("failed: the model was not ready 0.1 s after its start"), 20)
+    assert "raise limits.loading_timeout" in one.worker.status
+    assert until(lambda: one.starts >= 3, 20), "the next attempt comes by itself"
+
+
 def test_a_worker_that_dies_on_start_is_not_restarted_forever(harness, clip) -> None:
     one = harness(clip, partial(os._exit, 3))
     job = one.wait_for_end(BOX)
@@ -206,9 +222,9 @@ from backend.jobs.worker_client import WorkerClient, process_launcher
 from backend.jobs.schedule import Progress
 from backend.jobs.messages import InitialTracks
 from backend.video import VideoLimits
-from tests.fakes import sleeping_engine
+from tests.fakes import sleeping_engine, stuck_engine
 from tests.jobs.test_kills import BOX
-worker = WorkerClient(process_launcher(partial(sleeping_engine, 60), "warning"), "stub", "1", 60)
+worker = WorkerClient(process_launcher(eval(sys.argv[2]), "warning"), "stub", "1", 60)
 plan = BOX.resolve(worker.open(Path(sys.argv[1]), VideoLimits()))
 worker.next_run()
 for reply in worker.run(plan.propagation.schedule, Progress(), None, Path(sys.argv[1] + ".state")):
@@ -216,8 +232,9 @@ for reply in worker.run(plan.propagation.schedule, Progress(), None, Path(sys.ar
 """
 
 
-def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip) -> None:
-    with subprocess.Popen([sys.executable, "-c", SERVER, clip], stdout=subprocess.PIPE, text=True) as server:
+@pytest.mark.parametrize("engine", ["partial(sleeping_engine, 60)", "stuck_engine"])
+def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip, engine) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER, clip, engine], stdout=subprocess.PIPE, text=True) as server:
         worker = int(server.stdout.readline())
         assert is_alive(worker)
         server.kill()
