@@ -10,6 +10,7 @@ from typing import Any
 
 from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
+from backend.datasets.downloads import DatasetDownloads
 from backend.errors import BackendError, BadRequest, one_line
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
@@ -79,6 +80,7 @@ class Service:
         )
         self.task_status = TaskStatusReader(self.scheduler, self._worker)
         self.track_editor = TrackEditorView(data_dir, self._videos, self.connections.require_client)
+        self.downloads = DatasetDownloads(self.connections.require_client, self._videos, data_dir)
         # Load the model and compile now, so that the first annotator does not wait for it.
         self._worker.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()

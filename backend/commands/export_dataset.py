@@ -13,7 +13,7 @@ from backend.datasets.build import DatasetBuilder, picture_settings
 from backend.datasets.options import LAYOUTS, DatasetOptions
 from backend.datasets.pictures import PictureFolder, format_bytes
 from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
-from backend.datasets.registry import DATASETS
+from backend.datasets.registry import DATASETS, check_format
 from backend.datasets.source import TrackSource
 from backend.errors import BackendError, SettingsError
 from backend.formats.tasks import used_labels
@@ -89,12 +89,8 @@ def read_dataset_options(options: argparse.Namespace) -> DatasetOptions | None:
             flag = {"max_pictures": "max"}.get(first := next(iter(given)), first).replace("_", "-")
             raise SettingsError(f"--{flag} is for the datasets {', '.join(DATASETS)}, not for {options.format}")
         return None
-    dataset_options, form = DatasetOptions(**given), DATASETS[options.format]
-    if dataset_options.task not in form.tasks:
-        raise SettingsError(f"{options.format} has no --task {dataset_options.task}: use {' or '.join(form.tasks)}")
-    for name, owner in (("track_ids", "yolo"), ("layout", "coco")):
-        if name in given and options.format != owner:
-            raise SettingsError(f"--{name.replace('_', '-')} is for {owner}, not for {options.format}")
+    dataset_options = DatasetOptions(**given)
+    check_format(options.format, dataset_options)
     return dataset_options
 
 
@@ -129,10 +125,10 @@ def export_dataset(
     if not plan.videos:
         _say_failures(plan, say)
         raise SettingsError("no task gives a picture: see above" if plan.failures else "no task has an object")
-    builder = DatasetBuilder(source, plan, DATASETS[name], labels, settings, size)
+    builder = DatasetBuilder(source, plan, name, labels, settings, size)
     _build(builder, output, picture_settings(name, options), say)
     say(f"{output.name}: {builder.summary}")
-    _say_losses(builder, name, say)
+    _say_losses(builder, say)
     _say_failures(plan, say)
     return len(plan.failures)
 
@@ -163,14 +159,10 @@ def _build(builder: DatasetBuilder, output: Path, settings: dict[str, Any], say:
         ) from error
 
 
-def _say_losses(builder: DatasetBuilder, name: str, say: Callable[[str], None]) -> None:
-    plan, summary, form = builder.plan, builder.summary, builder.form
-    if form.loses:
-        say(f"{name} does not hold {form.loses}")
-    if summary.unmasked:
-        say(f"{summary.unmasked} objects have no mask and are written as their box: track with show_masks: true")
-    if name == "yolo" and not summary.pictures["val"]:
-        say("there is no video for val, so its pictures are those of train: export more videos to measure")
+def _say_losses(builder: DatasetBuilder, say: Callable[[str], None]) -> None:
+    plan = builder.plan
+    for sentence in builder.losses():
+        say(sentence)
     if plan.empty:
         say(f"{len(plan.empty)} tasks have no object and give no picture: --pictures all takes their frames, too")
     if plan.unread:

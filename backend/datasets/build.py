@@ -18,7 +18,7 @@ from backend.datasets.frames import filter_tracks
 from backend.datasets.options import DatasetOptions
 from backend.datasets.pictures import cut_pictures
 from backend.datasets.plan import DatasetPlan, PlannedVideo, read_planned_tracks
-from backend.datasets.registry import DatasetFormat
+from backend.datasets.registry import DATASETS, DatasetFormat
 from backend.datasets.samples import DatasetFile, LabeledObject, LabeledPicture, LabeledVideo, PicturePlace
 from backend.datasets.source import TrackSource
 from backend.datasets.splits import SPLITS
@@ -77,6 +77,7 @@ class DatasetBuilder:
     """Builds one dataset.
 
     Attributes:
+        name: of the format.
         settings: what the dataset is made of, for `export.json`.
         labels: the classes, in order.
         size: of videos that are not read.
@@ -84,12 +85,17 @@ class DatasetBuilder:
 
     source: TrackSource
     plan: DatasetPlan
-    form: DatasetFormat
+    name: str
     labels: Sequence[str]
     settings: Mapping[str, Any]
     size: Size | None = None
     summary: DatasetSummary = field(default_factory=DatasetSummary)
     _stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def form(self) -> DatasetFormat:
+        """The format."""
+        return DATASETS[self.name]
 
     def picture_path(self, planned: PlannedVideo, frame: int) -> str:
         """The path of a picture in the dataset."""
@@ -107,6 +113,18 @@ class DatasetBuilder:
         """
         for name, data in self._label_files(self._label_all(output, advance)):
             output.write(name, data)
+
+    def losses(self) -> list[str]:
+        """What the dataset does not hold, a sentence each; complete after `build`."""
+        sentences = [f"{self.name} does not hold {self.form.loses}"] if self.form.loses else []
+        if self.summary.unmasked:
+            count = self.summary.unmasked
+            sentences.append(f"{count} objects have no mask and are written as their box: track with show_masks: true")
+        if self.name == "yolo" and not self.summary.pictures["val"]:
+            sentences.append(
+                "there is no video for val, so its pictures are those of train: export more videos to measure"
+            )
+        return sentences
 
     def _label_files(self, videos: Iterator[LabeledVideo]) -> Iterator[DatasetFile]:
         """All files but pictures."""

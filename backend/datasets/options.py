@@ -1,9 +1,11 @@
 """What a dataset contains: which pictures and objects, and how they are split."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from backend.errors import SettingsError
+from backend.errors import BadRequest, SettingsError
+from backend.labelstudio.json_values import is_number
 
 TrainingTask = Literal["detect", "segment", "obb"]
 PictureChoice = Literal["annotated", "all", "none"]
@@ -75,3 +77,68 @@ class DatasetOptions:
     def to_json(self) -> dict[str, Any]:
         """For the file of settings in the dataset."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Options as a page sends them; those that are missing or null have their defaults.
+
+        Raises:
+            BadRequest: a value is unknown or wrong.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        if unknown := given.keys() - _CHECKS.keys():
+            raise BadRequest(f"there is no option {min(unknown)}: choose from {', '.join(_CHECKS)}")
+        for name, value in given.items():
+            is_valid, form = _CHECKS[name]
+            if not is_valid(value):
+                raise BadRequest(f"{name} must be {form}")
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+        }
+        return cls(**fields)
+
+
+def _is_among(choices: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
+
+
+def _is_number(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: is_number(value) and low <= value <= high, f"a number from {low:g} to {high:g}"
+
+
+def _is_count(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    form = f"a whole number from {low} to {high}"
+    return lambda value: is_number(value) and isinstance(value, int) and low <= value <= high, form
+
+
+def _is_split(value: Any) -> bool:
+    is_list = isinstance(value, list) and len(value) == 3 and all(is_number(share) for share in value)
+    return is_list and all(0 <= share <= 1e6 for share in value) and value[0] > 0
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(label, str) for label in value)
+
+
+_BOOLEAN: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, bool), "true or false")
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "task": _is_among(get_args(TrainingTask)),
+    "pictures": _is_among(get_args(PictureChoice)),
+    "png": _BOOLEAN,
+    "quality": _is_count(1, 100),
+    "every": _is_count(1, 1_000_000),
+    "rate": _is_number(0.001, 10_000),
+    "max_pictures": _is_count(1, 1_000_000),
+    "distinct": _BOOLEAN,
+    "background": _is_number(0, 90),
+    "checked": _is_count(0, 1_000_000),
+    "labels": (_is_texts, "a list of texts"),
+    "min_score": _is_number(0, 1),
+    "min_size": _is_number(0, 10_000),
+    "split": (_is_split, "the shares of train, val and test, the first above 0"),
+    "seed": _is_count(0, 2**31),
+    "split_field": (lambda value: isinstance(value, str), "a text"),
+    "track_ids": _BOOLEAN,
+    "layout": _is_among(LAYOUTS),
+}
+"""Of each option, what says whether a value is valid, and what it must be."""

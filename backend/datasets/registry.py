@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from backend.datasets.coco import coco_path, format_coco
 from backend.datasets.huggingface import format_huggingface, huggingface_path
-from backend.datasets.options import DatasetOptions, TrainingTask
+from backend.datasets.options import LAYOUTS, DatasetOptions, TrainingTask
 from backend.datasets.samples import DatasetFile, LabeledVideo, PicturePlace
 from backend.datasets.voc import format_voc, voc_path
 from backend.datasets.xanylabeling import format_xanylabeling, xanylabeling_path
 from backend.datasets.yolo import format_yolo, yolo_path
+from backend.errors import SettingsError
 
 DatasetFormatter = Callable[[Iterable[LabeledVideo], Sequence[str], DatasetOptions], Iterator[DatasetFile]]
 """Formats the labels of videos with these classes as files."""
@@ -41,3 +42,18 @@ DATASETS: Mapping[str, DatasetFormat] = {
         format_xanylabeling, xanylabeling_path, ("detect", "segment", "obb"), "splits, which are in tracks.csv"
     ),
 }
+
+
+def check_format(name: str, options: DatasetOptions) -> None:
+    """Check that a format has what the options ask for.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    form = DATASETS[name]
+    if options.task not in form.tasks:
+        raise SettingsError(f"{name} has no --task {options.task}: use {' or '.join(form.tasks)}")
+    if options.track_ids and name != "yolo":
+        raise SettingsError(f"--track-ids is for yolo, not for {name}")
+    if options.layout != LAYOUTS[0] and name != "coco":
+        raise SettingsError(f"--layout is for coco, not for {name}")

@@ -62,19 +62,26 @@ class TrackSource:
 
     @classmethod
     def from_project(cls, settings: Settings, project: int, predictions: bool) -> Self:
+        """The tasks of a project of the Label Studio that the settings name; see `from_client`."""
+        client = LabelStudioClient.connect(settings)
+        return cls.from_client(client, TaskVideos(settings), settings.data_dir, project, predictions)
+
+    @classmethod
+    def from_client(
+        cls, client: LabelStudioClient, videos: TaskVideos, data_dir: Path, project: int, predictions: bool
+    ) -> Self:
         """The tasks of a Label Studio project. Masks are those of the project's jobs in `data_dir`.
 
         Raises:
             BackendError: Label Studio does not answer, or no task has an annotation.
         """
-        client = LabelStudioClient.connect(settings)
         config = parse_label_config(str(client.project(project).get("label_config") or ""))
         # With a feature flag of Label Studio 1.23, the list of tasks has annotations without their results.
         tasks = [task if _is_complete(task) else client.task(task["id"]) for task in client.tasks(project)]
         annotations, skipped = _choose_annotations(tasks, predictions)
         controls = ExportControls.from_config(config)
-        masks = partial(_JobMasks, settings.data_dir.expanduser() / "jobs.sqlite3", str(project), controls)
-        open_video = partial(TaskVideos(settings).open, client=client)
+        masks = partial(_JobMasks, data_dir.expanduser() / "jobs.sqlite3", str(project), controls)
+        open_video = partial(videos.open, client=client)
         return cls(f"project {project}", controls, annotations, skipped, open_video, masks)
 
 

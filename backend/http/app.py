@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
-from backend.http import jobs_page, serving, tracks_page
+from backend.http import export_page, jobs_page, serving, tracks_page
 from backend.http.panel import PANEL_ENDPOINT, add_panel_route
 from backend.http.streams import Streams
 from backend.labelstudio.label_config import parse_label_config
@@ -38,6 +38,7 @@ def _add_routes(app: Flask, service: Service) -> None:
     serving.add_static_routes(app)
     jobs_page.add_jobs_routes(app, service.job_status)
     tracks_page.add_tracks_routes(app, service.track_editor)
+    export_page.add_export_routes(app, service.downloads)
 
     @app.get("/")
     def root() -> ResponseReturnValue:

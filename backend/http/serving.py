@@ -14,6 +14,8 @@ from backend.errors import BadRequest
 _FILES = {
     "base.css": "text/css",
     "base.js": "text/javascript",
+    "export.css": "text/css",
+    "export.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "status.css": "text/css",
     "status.js": "text/javascript",

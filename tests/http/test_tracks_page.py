@@ -146,7 +146,9 @@ class FakeManager:
 
 def make_app(manager: FakeManager, board: FakeBoard | None = None, **settings: Any) -> Flask:
     """The real app, which speaks for a service that knows tracks and jobs alone."""
-    known: Any = SimpleNamespace(settings=Settings(**settings), track_editor=manager, job_status=board or FakeBoard())
+    known: Any = SimpleNamespace(
+        settings=Settings(**settings), track_editor=manager, job_status=board or FakeBoard(), downloads=None
+    )
     return create_app(known)
 
 

@@ -206,6 +206,8 @@ function show(board) {
   put("#waiting .count", String(Math.max(board.waiting, waiting.length)));
   put("#ended .more", showsAll || ended.length <= AT_FIRST ? "" : `Show all ${ended.length}`);
   showModel(board);
+  const { project } = jobs.reduce((newest, job) => (job.id > (newest.id ?? 0) ? job : newest), {});
+  $("#export").href = project ? `export?project=${encodeURIComponent(project)}` : "export";
   const [first] = running;
   const share = first?.total ? `${Math.floor((100 * first.done) / first.total)} % ` : "";
   document.title = first ? `${share}${nameOf(first)} · SAM3 backend` : "SAM3 backend";

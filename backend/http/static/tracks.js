@@ -112,6 +112,7 @@ function showState() {
   put("#about .video", state.video ?? "");
   put("#about .length", count(state.frames, "frame"));
   link($(".studio"), state.url);
+  $(".export").href = `../export?${new URLSearchParams({ project: state.project ?? project })}`;
   $(".studio").hidden = !$(".studio").href;
   $(".undo").textContent = $(".undo").title = `Undo: ${state.undo}`;
   choices($("#label"), state.labels);
