@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest docker-check lint readme pictures clean
+.PHONY: demo install test test-lowest package docker-check lint readme pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
@@ -30,6 +30,12 @@ test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDI
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)
 	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
+
+# What a release uploads, checked as the index would.
+package: $(DEVELOPMENT)
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist .
+	.venv/bin/python -m twine check --strict dist/*
 
 # Builds the images and tries them in every documented way; needs Docker with compose.
 docker-check: $(DEVELOPMENT)
@@ -48,7 +54,7 @@ pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-labelstudio .venv-lsml .venv-lowest .demo build screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-labelstudio .venv-lsml .venv-lowest .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt

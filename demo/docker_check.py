@@ -298,7 +298,7 @@ def main() -> None:
         say("building the images")
         with Composed(folder) as services:
             services.compose("build")
-            docker("build", "--build-arg", "EXTRAS=", "--tag", "sam3-backend:opencv", ".")
+            docker("build", "--build-arg", "EXTRAS=", "--target", "backend", "--tag", "sam3-backend:opencv", ".")
             say("docker compose up")
             figures: dict[str, Any] = {"up_s": round(services.start(), 1)}
             say("boxes and words")
@@ -328,4 +328,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DemoError as error:
+        sys.exit(str(error))
