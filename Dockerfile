@@ -28,7 +28,7 @@ COPY --from=build /opt/venv /opt/venv
 # For the sample project of the first start.
 COPY demo /opt/sam3-backend/demo
 COPY shapes /opt/sam3-backend/shapes
-COPY label_config.xml docker/first_start.sh docker/healthy.py /opt/sam3-backend/
+COPY label_config.xml docker/first_start.sh docker/healthy.py docker/with_password.sh /opt/sam3-backend/
 WORKDIR /opt/sam3-backend
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -45,6 +45,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "/opt/sam3-backend/healthy.py"]
 # Saves what runs within six seconds.
 STOPSIGNAL SIGTERM
+# Other machines reach the server, so it has a password; /data/password keeps it unless BASIC_AUTH_PASS is set.
+ENTRYPOINT ["sh", "/opt/sam3-backend/with_password.sh"]
 CMD ["sam3-backend", "serve"]
 
 

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,7 @@ class Service:
 
 def _worker_client(settings: Settings) -> WorkerClient:
     name, version = engines.identify_engine(settings)
-    launch = process_launcher(partial(engines.load_engine, settings), settings.log_level)
+    without_secrets = replace(settings, label_studio_api_key="", basic_auth_user="", basic_auth_pass="")
+    launch = process_launcher(partial(engines.load_engine, without_secrets), settings.log_level)
     limits = settings.limits
     return WorkerClient(launch, name, version, limits.worker_timeout, limits.loading_timeout)

@@ -14,6 +14,9 @@ PLACES = frozenset({"data_dir", "model_dir", "bpe_path", "ca_bundle"})
 """Settings with paths of this machine: they are never shown."""
 
 
+_HOST = r"[\w.-]+"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyframeSettings:
     """How keyframes are chosen from a track."""
@@ -148,6 +151,14 @@ class Settings:
         "folder of downloaded videos and jobs (`jobs.sqlite3`); used by one server at a time",
     ] = Path("~/.local/share/sam3-backend")
     host: Annotated[str, "address to listen on; `0.0.0.0`: also for other machines"] = "127.0.0.1"
+    insecure: Annotated[
+        bool, "true: also listen for other machines without a password, which lets everybody who reaches the port in"
+    ] = False
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        "names in addresses that the server answers to without a password, beside localhost, `host` and that of "
+        "`public_url`",
+    ] = ()
     port: Annotated[int, "port to listen on; also as `PORT`"] = 9090
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -181,8 +192,11 @@ class Settings:
             object.__setattr__(self, "model_path", SAM2_HUB_ID)
         self._check_model()
         for entry in self.media_allow:
-            if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F.:]+(/\d{1,3})?", entry):
-                raise SettingsError(f"media_allow has {entry!r}: give host names and networks, without http:// or port")
+            if not re.fullmatch(rf"{_HOST}|[0-9a-fA-F.:]+(/\d{{1,3}})?", entry):
+                raise SettingsError(f"media_allow has {entry!r}: give a host name or network, without scheme and port")
+        for entry in self.allowed_hosts:
+            if not re.fullmatch(rf"{_HOST}|[0-9a-fA-F:]+|\*", entry):
+                raise SettingsError(f"allowed_hosts has {entry!r}: give a host name, without scheme and port")
         for name in ("response_timeout", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
@@ -197,6 +211,9 @@ class Settings:
         for limit in fields(self.limits):
             if getattr(self.limits, limit.name) <= 0 and limit.name != "reserve":
                 raise SettingsError(f"limits.{limit.name} must be above 0")
+        for name in ("label_studio_url", "public_url"):
+            if "@" in getattr(self, name).partition("://")[2].partition("/")[0]:
+                raise SettingsError(f"{name} contains a user or a password: remove them, they would be shown to others")
         if self.label_studio_api_key and not self.label_studio_url:
             raise SettingsError(
                 "label_studio_api_key is set without label_studio_url: set both; the key goes only there"
@@ -210,6 +227,12 @@ class Settings:
         if self.public_url:
             return self.public_url.rstrip("/")
         return f"http://{self.host}:{self.port}" if self.host in ("127.0.0.1", "localhost") else ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach the server without a password."""
+        is_local = self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+        return not is_local and not self.basic_auth_user
 
     def _check_model(self) -> None:
         if not self.model_path:

@@ -13,7 +13,7 @@ import certifi
 import yaml
 
 from backend.errors import SettingsError
-from backend.settings import Settings
+from backend.settings import SECRETS, Settings
 
 PREFIX = "SAM3_BACKEND_"
 ALIASES = {
@@ -79,6 +79,12 @@ def read_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     if loaded.ca_bundle:
         _trust(Path(loaded.ca_bundle).expanduser(), loaded.data_dir.expanduser())
     return loaded
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment without the secrets that a process which decodes videos has no use for."""
+    hidden = {name.upper() for name in SECRETS} | {f"{PREFIX}{name.upper()}" for name in SECRETS}
+    return {name: value for name, value in os.environ.items() if name.upper() not in hidden}
 
 
 def _trust(bundle: Path, data_dir: Path) -> None:

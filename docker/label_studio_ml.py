@@ -2,6 +2,8 @@
 
 from label_studio_ml.api import init_app
 
-from backend.model import Sam3Backend
+from backend.http.security import protect
+from backend.model import Sam3Backend, shared_service
 
 app = init_app(model_class=Sam3Backend)
+protect(app, shared_service().settings)

@@ -83,7 +83,7 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("answer_within: 5", "answer_within is now called response_timeout .SAM3_BACKEND_RESPONSE_TIMEOUT in"),
         ("limits: {stall: 9}", r"limits\.stall is now called limits\.worker_timeout"),
         ("limits: {days: 9}", r"limits\.days is now called limits\.retention_days .SAM3_BACKEND_LIMITS_RETENTION_DAYS"),
-        ("colour: blue", "no setting colour: The settings are basic_auth_pass"),
+        ("colour: blue", "no setting colour: The settings are allowed_hosts"),
         ("limits: 5", "limits is a group"),
         ("engine: sam1", "engine is 'sam1': choose one of auto, sam3, sam2, opencv"),
         ("port: many", "port is 'many': give a whole number"),

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import threading
 import time
@@ -15,12 +16,13 @@ from waitress.server import create_server
 from backend import __version__
 from backend.commands.arguments import Subparsers, add_command, add_model_options, add_settings_options, load_settings
 from backend.engines.base import FAILED_PREFIX, watch_status
-from backend.errors import BackendError
+from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
 from backend.http.detached_responses import enable_detached_responses
 from backend.http.streams import Streams
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
+from backend.logs import set_up_logging
 from backend.memory_limit import explain_memory_limit, memory_limit
 from backend.service import Service
 from backend.settings import Settings
@@ -70,7 +72,13 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     Raises:
         SettingsError: the engine cannot run on this machine.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.is_open and not settings.insecure:
+        raise SettingsError(
+            f"host {settings.host} lets other machines in: set BASIC_AUTH_USER and BASIC_AUTH_PASS, or insecure: true "
+            "if everybody who reaches the port may use it"
+        )
+    os.umask(0o077)  # what is stored is for this user alone
+    set_up_logging(settings.log_level)
     if warning := explain_memory_limit(settings, memory_limit()):
         log.warning("%s", warning)
     service = Service(settings, worker)

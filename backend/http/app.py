@@ -1,6 +1,5 @@
 """Label Studio's ML backend protocol over HTTP: routes, authentication, errors as status codes. No logic."""
 
-import hmac
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +11,15 @@ from werkzeug.exceptions import HTTPException
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
 from backend.http import export_page, jobs_page, serving, tracks_page
 from backend.http.panel import PANEL_ENDPOINT, add_panel_route
+from backend.http.security import is_trusted_client, protect
 from backend.http.streams import Streams
 from backend.labelstudio.label_config import parse_label_config
 from backend.service import Service
 
 log = logging.getLogger(__name__)
+
+_MAX_ID = 64
+"""Characters of a project's id."""
 
 
 def create_app(service: Service, streams: Streams | None = None) -> Flask:
@@ -27,7 +30,7 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
-    app.before_request(lambda: _authenticate(service))
+    protect(app, service.settings, open_endpoints=("frame", PANEL_ENDPOINT))
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
     add_panel_route(app, streams or Streams(), lambda key: service.panel(key))
@@ -54,6 +57,10 @@ def _add_routes(app: Flask, service: Service) -> None:
     def setup() -> ResponseReturnValue:
         body = serving.json_body()
         schema, hostname, token = (_text(body, key) for key in ("schema", "hostname", "access_token"))
+        if hostname and not is_trusted_client(service.settings):
+            # Anyone else could make the server fetch from an address of their choice.
+            log.info("the address in /setup is ignored: it counts with a password, or from this machine")
+            hostname, token = "", ""
         return jsonify({"model_version": service.setup(_project(body), schema, hostname, token)})
 
     @app.post("/predict")
@@ -83,6 +90,7 @@ def _add_routes(app: Flask, service: Service) -> None:
         response = Response(service.frame(key, number), mimetype="image/jpeg")
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Cache-Control"] = "private, max-age=86400, immutable"
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
 
     @app.post("/webhook")
@@ -102,33 +110,22 @@ def _text(body: Mapping[str, Any], key: str) -> str:
 
 def _project(body: Mapping[str, Any]) -> str:
     """The project's id; Label Studio sends `<id>.<time of creation>`."""
-    return str(body.get("project") or "").partition(".")[0]
-
-
-def _authenticate(service: Service) -> ResponseReturnValue | None:
-    user, password = service.settings.basic_auth_user, service.settings.basic_auth_pass
-    if not user or request.endpoint in ("frame", PANEL_ENDPOINT):
-        return None
-    login = request.authorization
-    is_valid = login is not None and login.type == "basic"
-    for expected, key in ((user, "username"), (password, "password")):
-        value = (login.get(key) if is_valid and login else None) or ""
-        is_valid &= hmac.compare_digest(value.encode(), expected.encode())
-    if is_valid:
-        return None
-    response = jsonify({"error": "a user and password are needed: set them in Label Studio's model connection"})
-    response.headers["WWW-Authenticate"] = 'Basic realm="sam3-backend"'
-    return response, 401
+    return str(body.get("project") or "")[:_MAX_ID].partition(".")[0]
 
 
 def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, BackendError):
-        log.warning("%s %s: %s", request.method, request.path, one_line(error))
+        log.warning("%s %s: %s", request.method, _route(), one_line(error))
         response: Response = jsonify({"error": str(error)})
         if isinstance(error, Busy):
             response.headers["Retry-After"] = str(error.retry_after)
         return response, error.status
     if isinstance(error, HTTPException):
         return jsonify({"error": f"{error.name}: {error.description}"}), error.code or 500
-    log.error("%s %s: %s", request.method, request.path, where(error))
+    log.error("%s %s: %s", request.method, _route(), where(error))
     return jsonify({"error": "Internal error; see the server log."}), 500
+
+
+def _route() -> str:
+    """The route of the request, without what is signed or chosen in its address."""
+    return request.url_rule.rule if request.url_rule else "an unknown route"

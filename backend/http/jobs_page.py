@@ -3,7 +3,7 @@
 from flask import Flask, Response, jsonify
 from flask.typing import ResponseReturnValue
 
-from backend.http.serving import error_response, page_response, refuse_cross_site, uncached
+from backend.http.serving import error_response, page_response, refuse_cross_site
 from backend.jobs.status import JobStatus
 
 
@@ -12,12 +12,12 @@ def add_jobs_routes(app: Flask, status: JobStatus) -> None:
 
     @app.get("/jobs")
     def jobs() -> ResponseReturnValue:
-        return uncached(jsonify(status.overview()))
+        return jsonify(status.overview())
 
     @app.get("/jobs/<int:number>")
     def job(number: int) -> ResponseReturnValue:
         content = status.job(number)
-        return _no_job(number) if content is None else uncached(jsonify({"job": content}))
+        return _no_job(number) if content is None else jsonify({"job": content})
 
     @app.delete("/jobs/<int:number>")
     def cancel(number: int) -> ResponseReturnValue:
@@ -32,11 +32,11 @@ def add_jobs_routes(app: Flask, status: JobStatus) -> None:
         content = status.picture(number)
         if content is None:
             return error_response(404, f"there is no picture of job {number}: GET /jobs says which jobs have one")
-        return uncached(Response(content, mimetype="image/jpeg"))
+        return Response(content, mimetype="image/jpeg")
 
     @app.get("/metrics")
     def metrics() -> ResponseReturnValue:
-        return uncached(Response(status.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8"))
+        return Response(status.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def page() -> Response:

@@ -22,14 +22,6 @@ _FILES = {
     "tracks.css": "text/css",
     "tracks.js": "text/javascript",
 }
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-"""No other site may embed, frame or guess the type of these files, and these pages load nothing from other sites."""
 
 
 def add_static_routes(app: Flask) -> None:
@@ -63,15 +55,9 @@ def json_body() -> Mapping[str, Any]:
     return body
 
 
-def uncached(response: Response) -> Response:
-    """A response that browsers and proxies do not store."""
-    response.headers["Cache-Control"] = "no-store"
-    return _with_security(response)
-
-
 def error_response(status: int, message: str) -> Response:
     """An error as JSON."""
-    response = uncached(jsonify({"error": message}))
+    response = jsonify({"error": message})
     response.status_code = status
     return response
 
@@ -106,7 +92,7 @@ def _is_ours(origin: str) -> bool:
 
 def _file(name: str, mimetype: str) -> Response:
     content, tag = _read(name)
-    response = _with_security(Response(content, mimetype=mimetype))
+    response = Response(content, mimetype=mimetype)
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(tag)
     response.make_conditional(request)
@@ -118,8 +104,3 @@ def _read(name: str) -> tuple[bytes, str]:
     """A file of the package and its digest."""
     content = resources.files("backend.http").joinpath("static", name).read_bytes()
     return content, hashlib.sha256(content).hexdigest()[:16]
-
-
-def _with_security(response: Response) -> Response:
-    response.headers.update(_SECURITY_HEADERS)
-    return response

@@ -108,7 +108,7 @@ class Streams:
             content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
         )
         response.set_cookie(_COOKIE, browser, httponly=True, samesite="Lax")
-        response.headers["Cache-Control"] = "no-store"
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # Label Studio's page shows it
         response.headers["X-Accel-Buffering"] = "no"
         return response
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from backend.errors import BadRequest
-from backend.http.serving import json_body, page_response, refuse_cross_site, uncached, wants_page
+from backend.http.serving import json_body, page_response, refuse_cross_site, wants_page
 from backend.track_editor.edits import Edit
 from backend.track_editor.view import TrackEditorView
 
@@ -26,7 +26,7 @@ def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
         return state(task)
 
     def state(task: int) -> Response:
-        return uncached(jsonify(editor.overview(task, _project())))
+        return jsonify(editor.overview(task, _project()))
 
     @app.post("/tasks/<int:task>/tracks")
     def edit_tracks(task: int) -> ResponseReturnValue:
@@ -36,14 +36,14 @@ def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
         edit, version = Edit.parse(body.get("edit")), _version(body)
         match body.get("apply"):
             case True:
-                return uncached(jsonify(editor.apply(task, _project(), edit, version)))
+                return jsonify(editor.apply(task, _project(), edit, version))
             case False:
-                return uncached(jsonify(editor.preview(task, _project(), edit)))
+                return jsonify(editor.preview(task, _project(), edit))
         raise BadRequest("apply must be true, or false for a preview")
 
     @app.post("/tasks/<int:task>/tracks/undo")
     def undo_tracks(task: int) -> ResponseReturnValue:
-        return refuse_cross_site() or uncached(jsonify(editor.undo(task, _project(), _version(json_body()))))
+        return refuse_cross_site() or jsonify(editor.undo(task, _project(), _version(json_body())))
 
     @app.get("/tasks/<int:task>/picture.jpg")
     def task_picture(task: int) -> ResponseReturnValue:
@@ -51,7 +51,7 @@ def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
             number = int(request.args.get("frame", ""))
         except ValueError:
             raise BadRequest("the request names no frame: add ?frame=1, the number that Label Studio shows") from None
-        return uncached(Response(editor.picture(task, _project(), number), mimetype="image/jpeg"))
+        return Response(editor.picture(task, _project(), number), mimetype="image/jpeg")
 
 
 def _project() -> str:

@@ -35,6 +35,7 @@ from backend.jobs.messages import (
     StopRun,
     WorkerStatus,
 )
+from backend.logs import set_up_logging
 from backend.tracks.track import FrameResult, ResultBlock
 from backend.video import Video, VideoInfo
 
@@ -272,7 +273,7 @@ def main() -> None:
     threading.Thread(target=_exit_with_server, args=(server,), name="parent", daemon=True).start()
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError):
         level, make_engine = pickle.loads(connection.recv_bytes())  # noqa: S301 (our own parent's)
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        set_up_logging(level)
         serve(connection, make_engine)
     # Do not wait for the threads of a model that is still loading.
     os._exit(0)

@@ -35,6 +35,7 @@ from backend.jobs.messages import (
 )
 from backend.jobs.schedule import Progress, Schedule
 from backend.jobs.worker import EngineFactory
+from backend.settings_loader import worker_environment
 from backend.video import VideoInfo, VideoLimits
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
                 [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=worker_environment(),
                 # Ctrl+C in a terminal reaches the whole process group, but the server decides when a worker ends.
                 start_new_session=True,
             ).result()

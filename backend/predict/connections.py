@@ -1,13 +1,19 @@
 """The clients of all Label Studios that have connected, by project."""
 
-from backend.errors import StudioError
+from urllib.parse import urlsplit
+
+from backend.errors import BadRequest, StudioError
 from backend.jobs.store import Store
+from backend.labelstudio.addresses import origin_of
 from backend.labelstudio.client import LabelStudioClient
 from backend.recent_values import RecentValues
 from backend.settings import Settings
 
 _MAX_CLIENTS = 1024
 """How many projects' clients are kept in memory; the others are on disk."""
+
+_MAX_URL, _MAX_TOKEN = 2048, 8192
+"""Characters; a personal access token has some 300."""
 
 
 class Connections:
@@ -24,8 +30,15 @@ class Connections:
         self._clients: RecentValues[LabelStudioClient] = RecentValues(_MAX_CLIENTS)
 
     def connect(self, project: str, hostname: str, token: str) -> None:
-        """Save the address and token of a project's Label Studio; without an address, do nothing."""
-        if hostname and self._store.records.connection(project) != (hostname, token):
+        """Save the address and token of a project's Label Studio; without an address, do nothing.
+
+        Raises:
+            BadRequest: the address is not one, or it or the token is too long.
+        """
+        if self.default_client or not hostname:
+            return
+        _check(hostname, token)
+        if self._store.records.connection(project) != (hostname, token):
             self._store.records.put_connection(project, hostname, token)
             self._clients.put(project, LabelStudioClient(hostname, token, self._use_proxy))
 
@@ -55,3 +68,13 @@ class Connections:
         client = self.client(project)
         is_numbered = project.isdecimal() and task.isdecimal()
         return f"{client.url}/projects/{project}/data?task={task}" if client and is_numbered else None
+
+
+def _check(hostname: str, token: str) -> None:
+    """Refuse what is not the address of a Label Studio: with a query, it would choose what is requested."""
+    parts = urlsplit(hostname) if origin_of(hostname) else None
+    is_valid = parts is not None and not (parts.query or parts.fragment or "@" in parts.netloc or not parts.hostname)
+    if not is_valid or len(hostname) > _MAX_URL or not hostname.isprintable() or "?" in hostname or "#" in hostname:
+        raise BadRequest("the hostname in /setup is not an address: set LABEL_STUDIO_HOST in Label Studio")
+    if len(token) > _MAX_TOKEN:
+        raise BadRequest("the token in /setup is too long: use one of Label Studio's")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import signal
 import socket
@@ -16,8 +17,9 @@ import pytest
 import requests
 
 from backend.cli import main
+from backend.commands import serve
 from backend.commands.serve import log_connection, log_status
-from backend.errors import StudioError
+from backend.errors import BackendError, SettingsError, StudioError
 from backend.settings import Settings
 from benchmarks.jobs import Answered, Server, ask, job, place_clip, until
 
@@ -161,3 +163,17 @@ def test_the_log_tells_once_why_label_studio_does_not_answer(caplog: pytest.LogC
         log_connection(Starting("start it", "start it", "set the key"), seconds=0)
     told = [record.getMessage().partition(";")[0] for record in caplog.records]
     assert told == ["start it", "set the key", "Label Studio 1.23.2 answers and accepts the key"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gpu"])
+def test_other_machines_are_let_in_with_a_password_or_a_word_for_it(host: str, monkeypatch, tmp_path: Path) -> None:
+    def start(*_: object) -> None:
+        raise BackendError("it would have started")
+
+    monkeypatch.setattr(serve, "Service", start)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    with pytest.raises(SettingsError, match=r"set BASIC_AUTH_USER and BASIC_AUTH_PASS, or insecure: true"):
+        serve.run(Settings(host=host, data_dir=tmp_path))
+    for more in ({"insecure": True}, {"basic_auth_user": "ann", "basic_auth_pass": "right"}):
+        with pytest.raises(BackendError, match="it would have started"):
+            serve.run(Settings(host=host, data_dir=tmp_path, **more))

@@ -9,6 +9,8 @@ from flask.testing import FlaskClient
 
 from backend.http import serving
 from backend.http.jobs_page import add_jobs_routes, page
+from backend.http.security import protect
+from backend.settings import Settings
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 OURS = {"X-Sam3-Backend": "1"}
@@ -85,6 +87,7 @@ class FakeBoard:
 def make_app(board: FakeBoard) -> Flask:
     """A bare app whose `/` is shared as `backend.http.app` shares it."""
     app = Flask("status")
+    protect(app, Settings(allowed_hosts=("*",)))  # other tests are about names
     serving.add_static_routes(app)
     add_jobs_routes(app, board)
     app.get("/")(lambda: page() if serving.wants_page() else jsonify({"status": "UP"}))
