@@ -1,13 +1,13 @@
 """The door: names that are answered to, passwords that are guessed, headers, and what a log line may contain."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.http import security
 from backend.http.app import create_app
 from backend.http.security import HEADERS, AllowedHosts, protect
 from backend.logs import _OneLine, printable
@@ -62,7 +62,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> tuple[FlaskClient, list[float]]:
     app, clock = Flask("guarded"), [1000.0]
     protect(app, Settings(basic_auth_user="ann", basic_auth_pass="right"))
     app.get("/")(lambda: "in")
-    monkeypatch.setattr(security.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("backend.http.security.time", SimpleNamespace(monotonic=lambda: clock[0]))
     return app.test_client(), clock
 
 
