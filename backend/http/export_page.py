@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from backend.datasets.downloads import FORMATS, DatasetDownloads
 from backend.datasets.options import DatasetOptions
 from backend.errors import BadRequest
-from backend.http.serving import json_body, page_response, refuse_cross_site, uncached, wants_page
+from backend.http.serving import json_body, page_response, refuse_cross_site, wants_page
 
 
 def add_export_routes(app: Flask, downloads: DatasetDownloads) -> None:
@@ -14,7 +14,7 @@ def add_export_routes(app: Flask, downloads: DatasetDownloads) -> None:
 
     @app.get("/export")
     def export() -> ResponseReturnValue:
-        response = page_response("export.html") if wants_page() else uncached(jsonify({"formats": FORMATS}))
+        response = page_response("export.html") if wants_page() else jsonify({"formats": FORMATS})
         response.headers["Vary"] = "Accept"
         return response
 
@@ -29,17 +29,17 @@ def add_export_routes(app: Flask, downloads: DatasetDownloads) -> None:
         if not isinstance(options, dict):
             raise BadRequest("options must be an object")
         given = DatasetOptions.from_json(options)
-        return uncached(jsonify(downloads.plan(project, str(name), given, predictions is True)))
+        return jsonify(downloads.plan(project, str(name), given, predictions is True))
 
     @app.get("/exports/<key>")
     def export_progress(key: str) -> ResponseReturnValue:
-        return uncached(jsonify(downloads.progress(key)))
+        return jsonify(downloads.progress(key))
 
     # No other site can start it: the key was given to a page of ours only.
     @app.get("/exports/<key>.zip")
     def download_export(key: str) -> ResponseReturnValue:
         name, content = downloads.open(key)
-        response = uncached(Response(content, mimetype="application/zip"))
+        response = Response(content, mimetype="application/zip")
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         response.headers["X-Accel-Buffering"] = "no"
         return response
