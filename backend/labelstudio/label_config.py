@@ -127,13 +127,17 @@ class LabelConfig:
             BadRequest: a label is not in the config.
         """
         offered = self.labels.get(video, ())
-        classes = tuple(label for label in labels if label not in self.commands)
+        classes = self.own_classes(labels)
         for label in classes:
             if label not in offered and video not in self.dynamic:
                 raise BadRequest(
                     f'the label "{label}" is not in the label config, which has: {", ".join(offered) or "none"}'
                 )
         return classes or offered[:1]
+
+    def own_classes(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """The classes among a region's labels: those that are no commands."""
+        return tuple(label for label in labels if label not in self.commands)
 
     def click_classes(self, control: str, label: str, video: str) -> tuple[str, ...]:
         """The class of an object clicked with a label: the label's `class`, the label itself, or the only class."""

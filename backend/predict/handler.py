@@ -91,16 +91,31 @@ class PredictHandler:
         Args:
             asked: ids of the regions that the request asks for.
         """
-        lines = []
+        added, lines = list[Region](), list[str]()
         for prompt in texts:
             with suppress(BackendError):
-                text_regions, status = prompt.build_regions(regions)
-                regions += text_regions
+                text_regions, status = prompt.build_regions(
+                    [*regions, *added], lambda classes: self._may_bring(classes, is_by_words=True)
+                )
+                added += text_regions
                 lines.append(status)
-        known = {*asked, *(region.id for region in regions)}
-        answers = [self._answer_region(work) for work in pending_regions(self._context, known)]
-        regions += [region for region in answers if region]
+        known = {*asked, *(region.id for region in (*regions, *added))}
+        works = [work for work in pending_regions(self._context, known) if self._may_bring(work.classes)]
+        regions += added + [region for work in works if (region := self._answer_region(work))]
         return " · ".join(lines) or None
+
+    def _may_bring(self, classes: tuple[str, ...], *, is_by_words: bool = False) -> bool:
+        """Whether a region that the request does not ask for keeps these classes in the response.
+
+        Label Studio sets the classes that are active when a response comes on all of its regions: those of a region
+        that is selected, as it is while its key or its own line is used, and may be when words are typed (seen in
+        1.23.2). A click on the strip deselects it.
+
+        Args:
+            is_by_words: words have found the region; further words risk its class as they do.
+        """
+        asked = {prompt.classes for prompt in self._request.region_prompts}
+        return asked == {classes} if asked else is_by_words or bool(self._request.click_prompts)
 
     def _answer_prompt_field(self, field: PromptField, status: str | None, *, is_needed: bool) -> list[dict[str, Any]]:
         """The control for text prompts with the status line.
@@ -161,7 +176,7 @@ class PredictHandler:
         name = self._cache.region_id(request.task, prompt, request.page)
         known = config.click_classes(prompt.control, prompt.label, request.video)
         region = request.page.get(name) or self._context.new_region(name, known)
-        classes = tuple(label for label in region.labels if label not in config.commands)
+        classes = config.own_classes(region.labels)
         clicks_by_frame = group_by_frame(clicks)
         direction = click_direction(region, clicks_by_frame, self._direction)
         work = RegionWork(
@@ -252,8 +267,8 @@ class PredictHandler:
 
     def _has_class(self, work: RegionWork) -> bool:
         """Whether a person or an earlier response has set the class of a region."""
-        is_labelled = any(label not in self._context.config.commands for label in work.region.labels)
-        return is_labelled or bool(work.click_label and work.classes)
+        own = self._context.config.own_classes(work.region.labels)
+        return bool(own or (work.click_label and work.classes))
 
     def _clicks_status(self, works: Sequence[RegionWork], answers: Sequence[Region | None]) -> str | None:
         """The status line for clicks without a result or class; None: there are none."""

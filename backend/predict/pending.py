@@ -41,8 +41,7 @@ def pending_regions(context: RequestContext, asked: Collection[str]) -> list[Reg
         source = cache.sources.get(context.key(region.id))
         is_alive = source and source.result.job.state not in ("failed", "cancelled")
         if source and is_alive and region.id not in asked and _is_further(context, region, source):
-            classes = tuple(label for label in region.labels if label not in context.config.commands)
-            works.append(RegionWork(region, classes or region.labels, source.fixed, source=source))
+            works.append(RegionWork(region, context.config.own_classes(region.labels), source.fixed, source=source))
     return works
 
 

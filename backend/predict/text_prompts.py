@@ -1,6 +1,6 @@
 """One text prompt: the job that searches for its objects, the regions of these objects, and the status line."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from backend.errors import BadRequest
@@ -70,11 +70,14 @@ class TextPrompt:
         self._cache.pending[self.digest] = text, self.job
         self._result = TextResult(self.job, context.settings)
 
-    def build_regions(self, response: Iterable[Region] = ()) -> tuple[list[Region], str]:
+    def build_regions(
+        self, response: Iterable[Region] = (), may_bring: Callable[[tuple[str, ...]], bool] = lambda classes: True
+    ) -> tuple[list[Region], str]:
         """Regions of the objects that were found so far, and the status line.
 
         Args:
             response: regions that the response contains already.
+            may_bring: whether the response may contain regions of these classes.
 
         Raises:
             BackendError: the job has failed.
@@ -84,8 +87,6 @@ class TextPrompt:
             self._cache.pending.pop(self.digest, None)
             raise job.error
         is_partial = job.state != "done"
-        if not is_partial and self._cache.request_time <= context.start_time:
-            self._cache.pending.pop(self.digest, None)
         # In this order, because the job may continue in between.
         progress = result.progress()
         last_frame = result.last_frame()
@@ -109,7 +110,7 @@ class TextPrompt:
                 preserve=context.settings.preserve,
             )
         partial = (1, result.length or 1) if query.at else progress if is_partial else None
-        regions: list[Region] = []
+        regions, is_held_back = list[Region](), False
         for name, detection in detections.items():
             region = matches.continued.get(name)
             if region and not self._is_asked and region.frames_done >= progress[0]:
@@ -119,11 +120,16 @@ class TextPrompt:
                     continue
                 classes = context.config.classes_of_phrase(detection.phrase, context.request.video)
                 region = context.new_region(matches.new[name], classes)
+            if not may_bring(context.config.own_classes(region.labels)):
+                is_held_back = True
+                continue
             extra_meta = {"phrase": detection.phrase, **({"at": query.at} if query.at else {})}
             regions.append(context.build_region(region, detection.track, detection.score, partial, extra_meta))
             if name in matches.continued:
                 self._cache.note(self.digest, name, region.id)
             context.cache.sources.put(context.key(region.id), ResultSource(result, name, (), extra_meta))
+        if not (is_partial or is_held_back or self._cache.request_time > context.start_time):
+            self._cache.pending.pop(self.digest, None)
         return regions, self._status_line(detections.values(), matches, progress if is_partial else None)
 
     def _status_line(

@@ -1,7 +1,7 @@
 """Label Studio's page in small: what a person does to it, what it sends, and what it makes of an answer.
 
 As seen in 1.23.2: a request shows the regions with the trigger's first label, all else only as it was last saved;
-an answer replaces what has the same id and adds the rest.
+an answer replaces what has the same id and adds the rest; the classes of a selected region go to all of its regions.
 """
 
 import itertools
@@ -39,6 +39,8 @@ class Page:
         self.saved: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         """The results of the last answer."""
+        self.active: list[str] = []
+        """The labels of the selected region, if the last gesture was made on one."""
         self.draft = next(_serial)
         """Label Studio's id of the draft that the page saves."""
         self.sent: set[str] = set()
@@ -57,6 +59,7 @@ class Page:
             self.regions[name]["value"].setdefault("labels", ["track (t)"])
             if self.regions[name]["origin"] == "prediction":
                 self.regions[name]["origin"] = "prediction-changed"
+        self.active = self.regions[names[0]]["value"]["labels"]
         return self._ask(self._beside(names[0]))
 
     def command(self, name: str, line: str) -> list[str]:
@@ -64,6 +67,7 @@ class Page:
         region = self.regions[name]
         if region["origin"] == "prediction":
             region["origin"] = "prediction-changed"
+        self.active = region["value"].get("labels", [])
         text = {**region, "type": "textarea", "from_name": "region_prompt"}
         text["value"] = {**{key: kept for key, kept in region["value"].items() if key != "labels"}, "text": [line]}
         return self._ask([*self._beside(name), text])
@@ -71,6 +75,7 @@ class Page:
     def type(self, line: str) -> list[str]:
         """A line and Enter in the field for words."""
         self.lines.append(line)
+        self.active = []
         return self._ask([self._line()])
 
     def click(self, picture: int, x: float, y: float, label: str = "object 1", positive: bool = True) -> list[str]:
@@ -81,6 +86,7 @@ class Page:
         return self.ask_points(label)
 
     def ask_points(self, label: str = "object 1") -> list[str]:
+        self.active = []
         return self._ask([one for one in self.points.values() if one["value"]["labels"] == [label]])
 
     def drag(self, name: str, frame: int, **box: float) -> None:
@@ -127,6 +133,7 @@ class Page:
                 assert one["id"] in boxes, "the box would be gone, and its text alone be left"
         for name, box in boxes.items():
             value = {**box["value"], "framesCount": 100, "duration": 4}
+            value |= {"labels": self.active} if self.active else {}
             self.regions[name] = {**box, "value": value}
         return list(boxes)
 

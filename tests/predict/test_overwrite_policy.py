@@ -20,7 +20,7 @@ places = st.integers(0, 70)
 which = st.integers(0, 5)
 frames = st.integers(1, 40)
 steps = st.one_of(
-    st.tuples(st.just("draw"), frames, places),
+    st.tuples(st.just("draw"), frames, places, st.sampled_from(["Car", "Person"])),
     st.tuples(st.just("press"), which),
     st.tuples(st.just("drag"), which, frames, places),
     st.tuples(
@@ -50,8 +50,8 @@ class Witness:
         kind, *rest = step
         getattr(self, kind.replace(" ", "_"))(*rest)
 
-    def draw(self, frame: int, x: int) -> None:
-        name = self.page.draw(frame, x=x)
+    def draw(self, frame: int, x: int, label: str) -> None:
+        name = self.page.draw(frame, label, x=x)
         self.human[name] = {frame: {"x": x}}
 
     def press(self, number: int) -> None:
@@ -122,6 +122,7 @@ class Witness:
             if name in before or name in self.deleted:
                 region = parse_region(sent.get(name) or saved[name])
                 assert region.is_partial, "only what is unfinished goes on unasked"
+                assert self.classes(name) == [one for one in region.labels if one != "track (t)"], "in its class"
                 seal = fingerprint_keyframes(region.keyframes)
                 assert seal == region.meta["seal"], "only what nobody has edited goes on unasked"
                 # What was done to it after the page was saved is the one thing that may be lost.
@@ -141,6 +142,10 @@ class Witness:
             region["meta"]["track_id"] for region in self.page.regions.values() if "track_id" in region.get("meta", {})
         ]
         assert len(numbers) == len(set(numbers))
+
+    def classes(self, name: str) -> list[str]:
+        labels = self.page.regions[name]["value"].get("labels", [])
+        return [label for label in labels if label != "track (t)"]
 
     def _name(self, number: int) -> str | None:
         names = [*self.page.regions]
