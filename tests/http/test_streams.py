@@ -179,6 +179,15 @@ def test_a_stream_whose_browser_has_gone_is_forgotten(browse: Browse, live: Stre
     until(lambda: live.count == 0)
 
 
+def test_a_stream_that_two_threads_drop_is_dropped_once(browse: Browse, live: Streams) -> None:
+    browse()
+    until(lambda: live.count == 1)
+    ((stream,),) = (one.streams for one in live._live.values())
+    live._drop(stream)
+    live._drop(stream)
+    assert live.count == 0
+
+
 def test_an_unchanged_picture_is_sent_again_after_a_while(browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT", 0.05)
     browser = browse()
