@@ -192,6 +192,6 @@ def open_download(port: int, key: str) -> socket.socket:
     browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     browser.settimeout(10)
     browser.connect(("127.0.0.1", port))
-    browser.sendall(f"GET /exports/{key}.zip HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    browser.sendall(f"GET /exports/{key}.zip HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert browser.recv(64).startswith(b"HTTP/1.1 200")
     return browser
