@@ -23,6 +23,10 @@ _FILES = {
     "tracks.js": "text/javascript",
 }
 
+_MAX_ITEMS = 2_500_000
+"""Items of a body: 60 MB of nothing but brackets took 1.7 GB. 200,000 keyframes have 2,000,000."""
+_MAX_DEPTH = 64
+
 
 def add_static_routes(app: Flask) -> None:
     """Serve the static files of the pages."""
@@ -46,13 +50,33 @@ def page_response(name: str) -> Response:
 
 def json_body() -> Mapping[str, Any]:
     """The request's JSON object; raises BadRequest if it has none."""
+    # Counted before parsing, because every item takes many times its bytes; those within texts count, too.
+    if sum(map(request.get_data().count, (b",", b"[", b"{"))) > _MAX_ITEMS:
+        raise BadRequest(f"the body has over {_MAX_ITEMS} items: send fewer tracks or keyframes at once")
     try:
         body = request.get_json(silent=True)
     except RecursionError:
         body = None
     if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object, with Content-Type: application/json")
+    if not _is_shallow(body):
+        raise BadRequest(f"the body is nested over {_MAX_DEPTH} deep: no request of Label Studio is")
     return body
+
+
+def _is_shallow(body: Any) -> bool:
+    """Whether what is nested in `body` is at most so deep that no code that walks it runs out of stack."""
+    level = [body]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def error_response(status: int, message: str) -> Response:

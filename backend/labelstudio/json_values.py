@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from backend.tracks.frame_range import LAST_FRAME
+from backend.tracks.frame_range import MAX_FRAMES
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -18,7 +18,7 @@ def read_number(value: object, limit: float = 1e12) -> float | None:
 
 def read_frame(value: object) -> int | None:
     """An LS frame; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LAST_FRAME:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_FRAMES:
         return None
     return value
 

@@ -12,6 +12,8 @@ from defusedxml.ElementTree import fromstring
 from backend.errors import BadRequest
 from backend.labelstudio.task_data import file_address, read_field, read_framerate
 
+_MAX_LENGTH = 1 << 20
+"""Characters of a label config."""
 COMMAND_CONTROL = "cmd"
 """The control whose labels are keys to press instead of classes."""
 WORDS, LINE = "text_prompt", "region_prompt"
@@ -172,13 +174,19 @@ class LabelConfig:
         return lines + list(self.notes)
 
 
-@lru_cache(maxsize=64)
 def parse_label_config(xml: str) -> LabelConfig:
     """Read a label config.
 
     Raises:
-        BadRequest: it is not XML, or has no Video or no VideoRectangle for it.
+        BadRequest: it is not XML, or has no Video or no VideoRectangle for it, or is too long.
     """
+    if len(xml) > _MAX_LENGTH:
+        raise BadRequest(f"the label config has over {_MAX_LENGTH} characters: shorten it")
+    return _parse(xml)
+
+
+@lru_cache(maxsize=64)
+def _parse(xml: str) -> LabelConfig:
     try:
         root = fromstring(xml)
     except (ParseError, DefusedXmlException, ValueError) as error:

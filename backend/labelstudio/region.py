@@ -15,6 +15,7 @@ from backend.labelstudio.box_scale import UNKNOWN, BoxScale, parse_scales
 from backend.labelstudio.json_values import read_mappings, read_number
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.labelstudio.notes import typed_lines
+from backend.tracks.frame_range import MAX_FRAMES
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
@@ -164,7 +165,7 @@ def parse_region(
     labels, others = _merge_labels(value, linked_results)
     skipped: list[str] = []
     keyframes = parse_keyframes(value.get("sequence"), skipped.append)
-    texts = [linked for linked in linked_results if linked.get("from_name") in lines]
+    texts = [linked for linked in linked_results if str(linked.get("from_name")) in lines]
     return Region(
         # The page gives a random id to a region without one, too.
         id=read_id(result) or new_region_id(),
@@ -244,7 +245,7 @@ def fingerprint_keyframes(keyframes: Iterable[Keyframe]) -> str:
 
 def _whole(value: object) -> int | None:
     number = read_number(value)
-    return int(number) if number is not None and number >= 1 else None
+    return int(number) if number is not None and 1 <= number <= MAX_FRAMES else None
 
 
 def _frames(value: object) -> frozenset[int]:

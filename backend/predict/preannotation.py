@@ -42,6 +42,8 @@ PhraseSource = str | tuple[str, ...]
 """Where phrases come from: "labels" for all labels, the name of a field of the task's data, or the phrases."""
 _RETRY_SECONDS = 60.0
 """Time until a Label Studio that refused a prediction gets it again."""
+_MAX_TRAINING = 8
+"""How many projects are gone through at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Preannotation:
         self._scheduler, self._connections, self._post_due = scheduler, connections, post_due
         # Numbers of jobs whose predictions Label Studio refused: a request for a prediction returns them.
         self._refused: set[int] = set()
+        self._training: set[int] = set()
+        self._training_lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._post_loop, name="poster", daemon=True)
         self._post_due.set()  # for jobs of an earlier process
@@ -139,8 +143,13 @@ class Preannotation:
             project: as Label Studio sends it to its webhook.
         """
         number, source = project.get("id"), self._settings.pre_annotate
-        if isinstance(number, int) and source != OFF:
-            xml = str(project.get("label_config") or "")
+        if not isinstance(number, int) or source == OFF:
+            return
+        xml = str(project.get("label_config") or "")
+        with self._training_lock:
+            if number in self._training or len(self._training) >= _MAX_TRAINING:
+                return  # it goes through the project's tasks already, or too many others do
+            self._training.add(number)
             threading.Thread(target=self._annotate, args=(number, xml, source), name="annotate", daemon=True).start()
 
     def _annotate(self, project: int, xml: str, source: PhraseSource) -> None:
@@ -153,6 +162,9 @@ class Preannotation:
             log.info("project %d: %d tasks are queued for pre-annotation", project, count)
         except BackendError as error:
             log.warning("project %d is not pre-annotated: %s", project, one_line(error))
+        finally:
+            with self._training_lock:
+                self._training.discard(project)
 
     def _try_queue(self, task: Mapping[str, Any], xml: str, project: str, source: PhraseSource) -> Job | None:
         """As `queue`, but logs an error and returns None."""

@@ -11,7 +11,7 @@ from backend.labelstudio.region import new_region_id, parse_region
 from backend.labelstudio.region_results import MEASURED
 from backend.track_editor.track_table import Result, TrackRow, TrackTable
 from backend.track_editor.trim import Span, cut_span, overlap_frames, remove_span, visible_spans
-from backend.tracks.frame_range import LAST_FRAME
+from backend.tracks.frame_range import MAX_FRAMES
 
 Verb = Literal["rename", "renumber", "merge", "split", "delete"]
 Tracks = frozenset[int] | str
@@ -317,7 +317,7 @@ def _labelled(table: TrackTable, entry: TrackRow, label: str) -> TrackRow:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LAST_FRAME
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_FRAMES
 
 
 def _are_numbers(value: object) -> bool:

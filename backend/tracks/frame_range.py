@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 LAST_FRAME = 10**8
-"""No video has more frames."""
+"""The end of a range that goes to the end of the video."""
+MAX_FRAMES = 1_000_000
+"""No video has more LS frames. Requests are held to it before anything is allocated for what they claim."""
 
 
 class FrameRange(NamedTuple):

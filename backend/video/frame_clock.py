@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BadRequest
+from backend.tracks.frame_range import MAX_FRAMES
 
 # Label Studio shows frame k by seeking to (k - 1) / framerate plus this many seconds.
 _SEEK = 0.002
 # Tolerance in seconds: a picture that appears exactly when Label Studio seeks is shown.
 _TIE = 1e-6
 _SLOWEST, _FASTEST = 0.1, 1000.0
-_LONGEST = 1_000_000
 
 
 def check_framerate(framerate: float) -> None:
@@ -48,7 +48,7 @@ class FrameClock:
         # Rounded: a whole number of frames may come out slightly larger.
         self.length = max(1, math.ceil(round((end - _SEEK) * framerate, 6)))
         """How many LS frames show a picture; later ones lie after the last picture has ended."""
-        if self.length > _LONGEST:
+        if self.length > MAX_FRAMES:
             raise BadRequest(
                 f"{self.length} frames at {framerate:g} a second are too many: correct fps in the task's data"
             )
