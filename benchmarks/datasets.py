@@ -4,6 +4,8 @@ pictures, pictures_wrong: pictures cut from clips of every container and timing,
     Label Studio shows; each frame carries its number.
 box_px: largest distance of an edge in a YOLO label from what the page shows, in pixels.
 readers, readers_ok: programs of others that were there (see --readers), and those that read the datasets.
+roundtrip_cvat: exported to CVAT's XML and imported again, every keyframe of the clips is the same.
+zip_first_s: seconds until the export page's zip of the clips sends its first bytes.
 speed_vs_ffmpeg: pictures a second over those of `ffmpeg`, each one process that cuts every frame of a 1280 x 720 clip
     as JPEG of about the same size; best of three in turns. Null without ffmpeg.
 memory_mb: peak memory of an export of `frames` frames.
@@ -29,12 +31,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.labelstudio.keyframe import boxes_at, parse_keyframes
-from backend.video import Video
+from backend.datasets.downloads import DatasetDownloads
+from backend.datasets.options import DatasetOptions
+from backend.formats.cvat_reader import read_cvat
+from backend.formats.to_predictions import build_prediction
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.keyframe import NUMBERS, boxes_at, parse_keyframes
+from backend.labelstudio.label_config import parse_label_config
+from backend.labelstudio.videos import TaskVideos
+from backend.settings import Settings
+from backend.video import Video, VideoInfo
 from backend.video.frame_clock import FrameClock
 from benchmarks.video import noisy
 from tests.clips import CLIPS, Clip, Misread, read_code, write_clip, write_clips
-from tests.labelstudio.bodies import drawn, keyframe
+from tests.labelstudio.bodies import CONFIG, drawn, keyframe
+from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "import sys; from backend.cli import main; sys.exit(main())", "project", "export"]
@@ -61,6 +72,31 @@ assert len(DetectionDataset.from_coco(f"{folder}/rf/train", f"{folder}/rf/train/
 import datumaro, glob
 mot = datumaro.Dataset.import_from(glob.glob(f"{folder}/mot/*/")[0], "mot_seq")
 assert [one.name for one in mot.categories()[datumaro.AnnotationType.label]] == ["Car"]""",
+    "datumaro-cvat": """
+import datumaro, glob
+video = datumaro.Dataset.import_from(glob.glob(f"{folder}/cvat/*.xml")[0], "cvat")
+assert [one.name for one in video.categories()[datumaro.AnnotationType.label]] == ["Car"]
+assert any(one.attributes["keyframe"] for item in video for one in item.annotations)""",
+    "datasets": """
+from datasets import load_dataset
+rows = load_dataset("imagefolder", data_dir=f"{folder}/hf", cache_dir=f"{folder}/hf-cache")["train"]
+assert rows[0]["image"].size and rows[0]["objects"]["names"] == ["Car"]""",
+    "torchvision-voc": """
+from torchvision.datasets import VOCDetection
+voc = VOCDetection(f"{folder}/voc", year="2012", image_set="train")
+assert "Car" in [one["name"] for one in voc[0][1]["annotation"]["object"]]""",
+    "trackeval": """
+import os, shutil, glob, trackeval
+data = f"{folder}/trackers/ours/data"
+os.makedirs(data, exist_ok=True)
+for file in glob.glob(f"{folder}/mot/*/gt/gt.txt"):
+    shutil.copy(file, f"{data}/{file.split('/')[-3]}.txt")
+places = {"GT_FOLDER": f"{folder}/mot", "TRACKERS_FOLDER": f"{folder}/trackers", "SKIP_SPLIT_FOL": True}
+places["SEQMAP_FILE"] = f"{folder}/mot/seqmap.txt"
+mot = trackeval.datasets.MotChallenge2DBox({**places, "DO_PREPROC": False})
+evaluator = trackeval.Evaluator({"BREAK_ON_ERROR": True, "RETURN_ON_ERROR": False, "PLOT_CURVES": False})
+found, _ = evaluator.evaluate([mot], [trackeval.metrics.HOTA()])
+assert found["MotChallenge2DBox"]["ours"]["COMBINED_SEQ"]["pedestrian"]["HOTA"]["HOTA"].mean() > 0.999""",
     "pycocotools": """
 from pycocotools.coco import COCO
 assert COCO(f"{folder}/coco/annotations/instances_train.json").anns""",
@@ -128,7 +164,7 @@ def check_pictures(folder: Path, clips: list[Clip]) -> tuple[int, int, float]:
 def run_readers(folder: Path, pythons: list[str]) -> tuple[int, int]:
     """How many readers are there, and how many read the datasets."""
     export(folder, "rf", "--format", "coco", "--layout", "roboflow")
-    for form in ("yolo", "coco", "mot"):
+    for form in ("yolo", "coco", "mot", "cvat", "hf", "voc"):
         export(folder, form, "--format", form)
     states: dict[str, str] = {}
     for python in pythons:
@@ -169,6 +205,43 @@ def compare_ffmpeg(folder: Path, frames: int) -> float | None:
     return min(theirs) / min(ours)
 
 
+def check_cvat(folder: Path, clips: list[Clip]) -> bool:
+    """Whether keyframes come back from CVAT's XML."""
+    export(folder, "roundtrip", "--format", "cvat")
+    videos = {video.name: video for video in read_cvat(folder / "roundtrip")}
+    config, expected = parse_label_config(CONFIG), parse_keyframes(REGION["value"]["sequence"])
+    for number, clip in enumerate(clips, start=1):
+        with Video(clip.path) as video:
+            info = VideoInfo.from_video(video)
+            clock = FrameClock(video.times, video.end, 25)
+        (region,) = build_prediction(videos[f"{number}-{clip.path.stem}"], info, 25, config, Settings(), None)
+        found = parse_keyframes(region["value"]["sequence"])
+        # Where several LS frames show one picture, the first of them stands for it.
+        shown = [(clock.source_frame(key.frame), [getattr(key, name) for name in NUMBERS]) for key in expected]
+        if [(clock.source_frame(key.frame), [getattr(key, name) for name in NUMBERS]) for key in found] != shown:
+            return False
+    return True
+
+
+def time_zip(folder: Path, clips: list[Clip]) -> float:
+    """Seconds until a zip of the clips' dataset sends its first bytes, after it was planned."""
+    with Studio(CONFIG) as studio:
+        for clip in clips:
+            data = {"video": studio.keep(clip.path.name, clip.path.read_bytes()), "fps": 25}
+            studio.add_task(data, annotations=[{"id": 1, "result": [REGION]}])
+        client = LabelStudioClient(studio.url, TOKEN)
+        videos = TaskVideos(Settings(data_dir=folder / "data", label_studio_url=studio.url))
+        downloads = DatasetDownloads(lambda project: client, videos, folder / "data")
+        key = downloads.plan(PROJECT, "yolo", DatasetOptions(), False)["key"]
+        began = time.perf_counter()
+        _, parts = downloads.open(key)
+        next(parts)
+        seconds = time.perf_counter() - began
+        for _ in parts:
+            pass
+    return seconds
+
+
 def resume(folder: Path) -> bool:
     """Whether an export that was killed in the middle goes on to the same bytes."""
     export(folder, "whole", "--format", "yolo")
@@ -198,6 +271,7 @@ def main() -> None:
         write_tasks(folder, clips, REGION)
         pictures, wrong, error = check_pictures(folder, clips)
         readers, readers_ok = run_readers(folder, [sys.executable, *options.readers])
+        roundtrip, zip_first = check_cvat(folder, clips), time_zip(folder, clips)
         resumed = resume(folder)
         speed = compare_ffmpeg(folder, 20 if options.quick else 300)
         frames = 200 if options.quick else options.frames
@@ -210,6 +284,7 @@ def main() -> None:
         "box_px": round(error, 3),
         "readers": readers,
     }
+    result |= {"roundtrip_cvat": roundtrip, "zip_first_s": round(zip_first, 3)}
     result |= {"readers_ok": readers_ok, "speed_vs_ffmpeg": speed and round(speed, 2), "memory_mb": round(memory)}
     print(json.dumps({**result, "resumed_same": resumed}))
 
