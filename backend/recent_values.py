@@ -32,3 +32,8 @@ class RecentValues(Generic[V]):
         """The value, or None if it is not stored."""
         with self._lock:
             return self._values.get(key)
+
+    def items(self) -> list[tuple[Hashable, V]]:
+        """All values with their keys, the oldest first."""
+        with self._lock:
+            return list(self._values.items())

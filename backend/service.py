@@ -28,6 +28,7 @@ from backend.labelstudio.request import parse_prompt_field, parse_request, task_
 from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.predict.connections import Connections
 from backend.predict.handler import PredictHandler
+from backend.predict.keyframe_chooser import KeyframeChooser
 from backend.predict.preannotation import Preannotation
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResponseCache
@@ -60,6 +61,7 @@ class Service:
         self.connections = Connections(settings, self.store)
         self._metrics = Metrics()
         self._post_due = threading.Event()
+        self._chooser = KeyframeChooser(settings)
         self.scheduler = Scheduler(
             self._worker,
             self.store,
@@ -71,6 +73,7 @@ class Service:
             masks=settings.show_masks,
             on_done=self._handle_done,
         )
+        self._chooser.start(self.scheduler)
         self._cache = ResponseCache(self.store)
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(
@@ -93,6 +96,7 @@ class Service:
     def close(self) -> None:
         """Save the running job, end the worker and close all files."""
         self.preannotation.close()
+        self._chooser.close()
         self.scheduler.close()
         self.job_status.close()
         self._videos.close()
@@ -101,6 +105,7 @@ class Service:
         return self._videos.fetch(spec.url, self.connections.client(spec.project), cancelled)
 
     def _handle_done(self, job: Job) -> None:
+        self._chooser.add(job)
         if job.row.post:
             self._post_due.set()
 

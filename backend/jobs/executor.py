@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
@@ -145,6 +145,21 @@ class JobExecutor:
         if job.resolved:
             self._results.put(job.number, job.resolved)
 
+    def save_memos(self) -> None:
+        """Save the choices of keyframes that were made for jobs that have ended.
+
+        Raises:
+            StoreError: they cannot be saved now.
+        """
+        for number, resolved in self._results.items():
+            if resolved.memo.is_changed:
+                resolved.memo.is_changed = False
+                try:
+                    self._store.set_memo(cast(int, number), resolved.memo.to_bytes())
+                except StoreError:
+                    resolved.memo.is_changed = True
+                    raise
+
     def load(self, job: Job) -> ResolvedJob | None:
         """The results of a job that has ended; None if its video was never opened.
 
@@ -154,6 +169,7 @@ class JobExecutor:
         if resolved is None and (video := self._store.records.video(job.row.spec.url)):
             resolved = job.row.spec.resolve(video)
             restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
+            resolved.memo.load(self._store.memo(job.number) or b"")
             schedule = resolved.propagation.schedule
             if job.state == "done" and resolved.propagation.done < schedule.count_done(job.saved_progress):
                 error = BackendError("a part of the results is damaged: ask for it again, the rest is kept")

@@ -14,7 +14,7 @@ from backend.jobs.schema import KeepState, migrate, table_columns
 log = logging.getLogger(__name__)
 
 _DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_TABLES = ("jobs", "videos", "blocks", "points", "studios", "clock")
+_TABLES = ("jobs", "videos", "blocks", "memos", "points", "studios", "clock")
 """In an order in which rows refer to earlier ones only."""
 _MAX_STEP = 2**20
 """Rows that are skipped at once where none can be read; after that, the rest of a table counts as lost."""

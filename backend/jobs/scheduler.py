@@ -63,7 +63,7 @@ class Scheduler:
         self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
         self._runner = JobRunner(self._queue, self._ends, worker, store, self._executor, metrics, forget)
         self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runner.preempt)
-        self._keeper = StoreKeeper(self._queue, self._ends, store)
+        self._keeper = StoreKeeper(self._queue, self._ends, store, self._executor)
         self._waits = threading.Semaphore(_MAX_WAITS)
         # Held while a request looks for its job on disk and adds it, so that two with the same prompt get one job.
         self._asking = threading.Lock()
@@ -232,6 +232,11 @@ class Scheduler:
         row = self._store.job(number)
         with self._queue.changed:
             return self._current(row) if row else None
+
+    def running(self) -> list[Job]:
+        """The jobs that the worker runs."""
+        with self._queue.changed:
+            return [self._queue.running] if self._queue.running else []
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""

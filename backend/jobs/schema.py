@@ -1,12 +1,13 @@
 """The schema of the job database, a SQLite file.
 
-Version 3 (`PRAGMA user_version`; a newer file is refused, an older one is migrated when it is opened):
+Version 4 (`PRAGMA user_version`; a newer file is refused, an older one is migrated when it is opened):
 
 jobs      one row per job: key and digest, its spec as JSON (`recipe`), its state, progress and error;
           `fetched`: its whole result has been sent to somebody
 videos    by address: the time of each picture, and the size; results can be read without the file
 blocks    the results of some frames of a job, in order: the tracks' rows as float32, masks as JSON if kept
 clock     the store's time when it was last saved; ages (`aged`, `seen`) are counted by it (`store_clock`)
+memos     choices of keyframes for a job's tracks (`keyframe_memo`), which take long to make
 points    whether a click was positive: Label Studio forgets it when a page is reloaded
 studios   by project: the address and the token that Label Studio sent; only the file's owner may read it
 
@@ -56,6 +57,9 @@ _MIGRATIONS = (
     UPDATE jobs SET aged = ended;
     CREATE TABLE clock (now REAL NOT NULL);
     INSERT INTO clock SELECT max(asked, ifnull(ended, 0)) AS newest FROM jobs ORDER BY newest DESC LIMIT 1;
+    """,
+    """
+    CREATE TABLE memos (job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, content BLOB NOT NULL);
     """,
 )
 

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from backend.errors import BadRequest
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Interval
+from backend.labelstudio.keyframe_memo import KeyframeMemo
 from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -37,11 +38,16 @@ class FramePrompts:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedJob:
-    """A job spec applied to its video: what the session does, and its results so far."""
+    """A job spec applied to its video: what the session does, and its results so far.
+
+    Attributes:
+        memo: choices of keyframes for its tracks.
+    """
 
     clock: FrameClock
     size: tuple[int, int]
     propagation: PropagationRun
+    memo: KeyframeMemo = field(default_factory=KeyframeMemo)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,18 @@ class Store:
             done = progress.pass_index, progress.done, number
             database.execute("UPDATE jobs SET way = ?, done = ? WHERE number = ?", done)
 
+    def memo(self, number: int) -> bytes | None:
+        """The choices of keyframes for a job's tracks."""
+        row = self._database.fetch_one("SELECT content FROM memos WHERE job = ?", number)
+        return row[0] if row else None
+
+    def set_memo(self, number: int, content: bytes) -> None:
+        """Save the choices of keyframes for a job's tracks, if the job is still there."""
+        with self._database.transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO memos SELECT number, ? FROM jobs WHERE number = ?", (content, number)
+            )
+
     def prune(self) -> None:
         """Delete what is too old, and the oldest of what takes too much room."""
         self._retention.prune()

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 from backend.errors import StoreError, where
+from backend.jobs.executor import JobExecutor
 from backend.jobs.job_ends import JobEnds
 from backend.jobs.job_queue import JobQueue
 from backend.jobs.store import Store
@@ -16,10 +17,10 @@ _EVERY = 5.0
 
 
 class StoreKeeper:
-    """Saves what was fetched and which jobs have ended, and deletes what is too old or too much."""
+    """Saves ends of jobs, what was fetched and which keyframes were chosen; deletes what is old or too much."""
 
-    def __init__(self, queue: JobQueue, ends: JobEnds, store: Store) -> None:
-        self._queue, self._ends, self._store = queue, ends, store
+    def __init__(self, queue: JobQueue, ends: JobEnds, store: Store, executor: JobExecutor) -> None:
+        self._queue, self._ends, self._store, self._executor = queue, ends, store, executor
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="store-keeper", daemon=True)
 
@@ -29,6 +30,8 @@ class StoreKeeper:
 
     def close(self) -> None:
         """Save what is not saved yet, and end the thread."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._thread.join()
         self._try_keep()
@@ -53,4 +56,5 @@ class StoreKeeper:
             self._store.set_fetched([job.number for job in fetched])
             for job in fetched:
                 job.row = replace(job.row, is_fetched=True)
+        self._executor.save_memos()
         self._store.prune()

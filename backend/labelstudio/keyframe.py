@@ -66,6 +66,8 @@ class Keyframe:
 
     def seal(self) -> Self:
         """The same values with a matching fingerprint, and the mark if a person set it."""
+        if not self.is_corrected:
+            return self
         return replace(self, fp=self.fingerprint, human=self.is_human)
 
     def to_json(self, framerate: float) -> dict[str, Any]:
@@ -152,6 +154,18 @@ def _parse_keyframe(keyframe: object) -> Keyframe:
 def mark_as_ours(keyframe: Keyframe) -> Keyframe:
     """A copy marked as set by the backend."""
     return replace(keyframe, fp=keyframe.fingerprint, human=False)
+
+
+def marked_keyframe(frame: int, enabled: bool, box: Sequence[float], fingerprint: str) -> Keyframe:
+    """A keyframe marked as set by the backend, whose fingerprint is known: a hash takes ten times as long as the rest.
+
+    Args:
+        box: percent `x y width height`.
+    """
+    x, y, width, height = box
+    keyframe = Keyframe(frame, enabled, x, y, width, height, fp=fingerprint)
+    keyframe.__dict__["fingerprint"] = fingerprint
+    return keyframe
 
 
 def boxes_to_percent(boxes: Boxes, width: int, height: int) -> Boxes:

@@ -1,6 +1,6 @@
 """Converts a track's boxes on every frame to a region's keyframes, and keyframes back to boxes."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -8,16 +8,36 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.labelstudio.keyframe import Keyframe, boxes_at, boxes_to_percent, mark_as_ours, percent_corners
+from backend.labelstudio.keyframe import (
+    Keyframe,
+    boxes_at,
+    boxes_to_percent,
+    mark_as_ours,
+    marked_keyframe,
+    percent_corners,
+)
+from backend.labelstudio.keyframe_memo import Choice, KeyframeMemo
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks import gaps
 from backend.tracks.gaps import IsTracked
 from backend.tracks.geometry import Boxes, box_iou
-from backend.tracks.keyframe_selection import MAX_CHECKS, MAX_CHECKS_UNFINISHED, BoxRun, min_kept_iou, select_keyframes
+from backend.tracks.keyframe_selection import (
+    MAX_CHECKS,
+    MAX_CHECKS_UNFINISHED,
+    BoxRun,
+    Tolerance,
+    min_kept_iou,
+    select_keyframes,
+)
 from backend.tracks.smoothing import smooth_boxes
 from backend.tracks.track import Track
 from backend.video.frame_clock import FrameClock
+
+_PIECE = 4096
+"""LS frames from one cut of a long track to the next. Each costs at most one keyframe more than the fewest."""
+_LEAST_KEPT = 256
+"""Choices for fewer rows are quicker to make than to look up."""
 
 
 class SampledTrack(NamedTuple):
@@ -55,6 +75,7 @@ def choose_keyframes(
     prompted: Collection[int] = (),
     *,
     is_whole: bool = True,
+    memo: KeyframeMemo | None = None,
 ) -> KeyframeSet:
     """The backend's keyframes of a region: the kept ones, and the minimum number that the settings allow for the rest.
 
@@ -63,6 +84,7 @@ def choose_keyframes(
         size: width and height of the picture in pixels; None: the setting `px` is not used.
         prompted: LS frames on which a person prompted the object.
         is_whole: the track is complete; otherwise the search for the minimum is shorter.
+        memo: earlier choices for this track; new ones are added.
     """
     keyframes: list[Keyframe] = []
     stretches: list[_Stretch] = []
@@ -78,11 +100,41 @@ def choose_keyframes(
     anchors = [anchor for segment in segments for anchor in (segment.before, segment.after) if anchor]
     spent = len({keyframe.frame for keyframe in (*keyframes, *anchors)}) - sum(part.fixed for part in stretches)
     px = (settings.keyframes.px * 100 / size[0], settings.keyframes.px * 100 / size[1]) if size else (0.0, 0.0)
-    runs = [stretch.run for stretch in stretches]
-    chosen = select_keyframes(runs, settings.keyframes, px, spent, MAX_CHECKS if is_whole else MAX_CHECKS_UNFINISHED)
-    keyframes += [key for stretch, rows in zip(stretches, chosen, strict=True) for key in stretch.keyframes(rows)]
-    ious = [min_kept_iou(run, rows, px) for run, rows in zip(runs, chosen, strict=True)]
+    ious: list[float] = []
+    for chosen, iou in _choose(stretches, settings.keyframes, px, spent, is_whole, memo):
+        keyframes += chosen
+        ious.append(iou)
     return KeyframeSet(keyframes, min(ious, default=None))
+
+
+def _choose(
+    stretches: Sequence["_Stretch"],
+    rule: KeyframeSettings,
+    px: Tolerance,
+    spent: int,
+    is_whole: bool,
+    memo: KeyframeMemo | None,
+) -> Iterator[tuple[list[Keyframe], float]]:
+    """The keyframes of each stretch, and the minimum IoU of the boxes between them."""
+    if rule.mode == "budget":
+        runs = [stretch.run for stretch in stretches]
+        selected = select_keyframes(runs, rule, px, spent, MAX_CHECKS if is_whole else MAX_CHECKS_UNFINISHED)
+        for stretch, rows in zip(stretches, selected, strict=True):
+            yield stretch.keyframes(rows), min_kept_iou(stretch.run, rows, px)
+        return
+    for stretch in stretches:
+        is_final = is_whole or not stretch.ends
+        checks = MAX_CHECKS if is_final else MAX_CHECKS_UNFINISHED
+        is_kept = memo is not None and is_final and len(stretch.rows) >= _LEAST_KEPT
+        key = stretch.key(rule, px) if is_kept else b""
+        if choice := memo.get(key) if memo and is_kept else None:
+            yield stretch.keyframes(choice.rows, choice.fingerprints), choice.iou
+            continue
+        (rows,) = select_keyframes([stretch.run], rule, px, spent, checks)
+        keyframes, iou = stretch.keyframes(rows), min_kept_iou(stretch.run, rows, px)
+        if memo is not None and is_kept:
+            memo.put(key, Choice(rows, [keyframe.fingerprint for keyframe in keyframes], iou))
+        yield keyframes, iou
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +159,39 @@ class _Stretch:
         """The number of rows that are keyframes already."""
         return len(self.rows) - len(self.ours)
 
-    def keyframes(self, chosen: Sequence[int]) -> list[Keyframe]:
-        """The backend's keyframes on these rows."""
+    def key(self, rule: KeyframeSettings, px: Tolerance) -> bytes:
+        """What the choice of its keyframes depends on."""
+        return KeyframeMemo.key([self.rows, self.run.boxes], rule, px, self.first, self.ours, self.ends)
+
+    def keyframes(self, chosen: Sequence[int], fingerprints: Sequence[str] | None = None) -> list[Keyframe]:
+        """The backend's keyframes on these rows.
+
+        Args:
+            fingerprints: of these keyframes, if they are known.
+        """
         last = len(self.rows) - 1 if self.ends else None
+        ours = [row for row in chosen if row in self.ours]
+        boxes = self.rows[ours].tolist()
+        if fingerprints is None:
+            new = (Keyframe(self.first + row, row != last, *box) for row, box in zip(ours, boxes, strict=True))
+            return [mark_as_ours(keyframe) for keyframe in new]
         return [
-            mark_as_ours(Keyframe(self.first + row, row != last, *self.rows[row].tolist()))
-            for row in chosen
-            if row in self.ours
+            marked_keyframe(self.first + row, row != last, box, fingerprint)
+            for row, box, fingerprint in zip(ours, boxes, fingerprints, strict=True)
         ]
 
 
 def _stretches(
     segment: Segment, rows: Boxes, span: range, keyed: Collection[int], rule: KeyframeSettings
 ) -> list[_Stretch]:
-    """The rows of a span between two anchors, cut at keyframes that stay."""
+    """The rows of a span between two anchors, cut at keyframes that stay.
+
+    A long span is also cut at certain LS frames, so that the keyframes before the last cut stay while it grows.
+    """
     first, last = span.start, span.stop - 1
     inside = [row for frame in keyed if (row := frame - segment.first + 1) in span]
+    if rule.mode != "budget" and len(span) >= 2 * _PIECE:
+        inside += range(first + (1 - segment.first - first) % _PIECE, last, _PIECE)
     stretches = []
     for start, stop in pairwise(sorted({first, last, *inside})) if last > first else [(first, last)]:
         boxes = rows[start : stop + 1]

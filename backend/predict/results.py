@@ -109,7 +109,8 @@ class RegionResult:
         self, sample: Callable[[Segment], SampledTrack], size: tuple[int, int] | None = None, *, is_whole: bool = False
     ) -> KeyframeSet:
         prompted = [prompts.frame for prompts in self.job.row.spec.prompts]
-        chosen = choose_keyframes(self._segments, sample, self._settings, size, prompted, is_whole=is_whole)
+        memo = self.job.resolved.memo if self.job.resolved else None
+        chosen = choose_keyframes(self._segments, sample, self._settings, size, prompted, is_whole=is_whole, memo=memo)
         if is_whole and not any(segment.kept or segment.set_aside for segment in self._segments):
             return chosen
         ious = [iou for iou in (chosen.iou, self._region.iou) if iou is not None]
@@ -197,17 +198,20 @@ class TextResult:
 
     def detections(self) -> dict[str, TextDetection]:
         """The objects that were found so far, by names that do not change while the job runs."""
+        is_whole = self.job.state == "done"
+        detections = self.choose()
+        self.job.is_fetched |= is_whole
+        return {name: detection for name, detection in detections.items() if detection.track.keyframes}
+
+    def choose(self) -> dict[str, TextDetection]:
+        """Choose the keyframes of all objects so far, those of brief ones, too."""
         # Read before the results: if the job ends in between, they are complete all the same.
         is_whole, resolved = self.job.state == "done", self.job.resolved
         if resolved is None:
             return {}
         tracks = resolved.propagation.tracks()
         phrases = resolved.propagation.track_phrases
-        detections = {
-            name: self._detection(name, track, phrases[name], resolved, is_whole) for name, track in tracks.items()
-        }
-        self.job.is_fetched |= is_whole
-        return {name: detection for name, detection in detections.items() if detection.track.keyframes}
+        return {name: self._detection(name, track, phrases[name], resolved, is_whole) for name, track in tracks.items()}
 
     def _detection(self, name: str, track: Track, phrase: str, resolved: ResolvedJob, is_whole: bool) -> TextDetection:
         """An object; it has no keyframes while it is brief, because it may be a mistake."""
@@ -216,5 +220,12 @@ class TextResult:
         is_brief = np.count_nonzero(~np.isnan(sample.boxes[:, 0])) < self._settings.min_track_frames
         if is_brief and not is_whole:
             return TextDetection(phrase, KeyframeSet([]), 0.0)
-        chosen = choose_keyframes([_WHOLE_VIDEO], lambda _: sample, self._settings, resolved.size, is_whole=is_whole)
+        chosen = choose_keyframes(
+            [_WHOLE_VIDEO],
+            lambda _: sample,
+            self._settings,
+            resolved.size,
+            is_whole=is_whole,
+            memo=resolved.memo,
+        )
         return TextDetection(phrase, chosen, float(np.nanmean(track.scores)))
