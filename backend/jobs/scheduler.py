@@ -267,7 +267,12 @@ class Scheduler:
     def _current(self, row: JobRow) -> Job:
         """The job of a row: the one in memory, unless the row knows more."""
         job = self._queue.find(row.number)
-        return job if job and (not job.has_ended or row.state in UNFINISHED) else self._load(row)
+        if job and (not job.has_ended or row.state in UNFINISHED):
+            return job
+        loaded = self._load(row)
+        if job and loaded.error:
+            loaded.error = job.error  # the row has its text only
+        return loaded
 
     def _check_room(self, batch: bool, replaced: Sequence[Job] = ()) -> None:
         if (waiting := self._queue.overfull(batch, replaced)) is not None:

@@ -66,6 +66,8 @@ class JobSpec:
         ranges: the parts of the video to go through; empty: all of it.
         phrases: what to find on the first frame of the first of these parts.
         is_class: it only tells the class of an object that another job tracks.
+        classes: of the object, for people.
+        user: who asked for it, as Label Studio calls them, for people; empty: unknown.
     """
 
     task: str
@@ -79,6 +81,8 @@ class JobSpec:
     ranges: tuple[FrameRange, ...] = ()
     phrases: tuple[str, ...] = ()
     is_class: bool = False
+    classes: tuple[str, ...] = ()
+    user: str = ""
 
     @property
     def kind(self) -> str:
@@ -107,8 +111,8 @@ class JobSpec:
             )
             intervals = tuple((first, last) for first, last in stored.pop("stretches"))
             ranges = tuple(FrameRange(*pair) for pair in stored.pop("within"))
-            phrases = tuple(stored.pop("phrases"))
-            return cls(**stored, prompts=prompts, intervals=intervals, ranges=ranges, phrases=phrases)
+            phrases, classes = tuple(stored.pop("phrases")), tuple(stored.pop("classes", ()))
+            return cls(**stored, prompts=prompts, intervals=intervals, ranges=ranges, phrases=phrases, classes=classes)
         except (TypeError, LookupError) as error:
             raise ValueError("this is not a job spec") from error
 

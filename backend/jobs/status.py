@@ -1,11 +1,15 @@
 """The jobs as `http/static/status.js` shows them: state, speed, time left, and the newest picture."""
 
+import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from backend import __version__
-from backend.errors import BackendError, one_line
+from backend.errors import BackendError, BadRequest, Unsupported, one_line
 from backend.jobs.job import Job
+from backend.jobs.job_log import JobLog
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
@@ -16,6 +20,8 @@ _MAX_JOBS = 100
 """How many jobs are listed."""
 _PICTURE_WIDTH = 640
 """Pixels; larger pictures are scaled down."""
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
 
 
 class JobStatus:
@@ -35,6 +41,7 @@ class JobStatus:
     ) -> None:
         self._scheduler, self._worker, self._metrics = scheduler, worker, metrics
         self._task_url = task_url
+        self._log = JobLog()
         # The video whose pictures are on show.
         self._shared_video = SharedVideo(limits)
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
@@ -45,6 +52,7 @@ class JobStatus:
     def close(self) -> None:
         """Close the open video."""
         self._shared_video.close()
+        self._log.close()
 
     def overview(self) -> dict[str, Any]:
         """The engine, its memory, and the newest jobs, newest first."""
@@ -62,9 +70,9 @@ class JobStatus:
         }
 
     def job(self, number: int) -> dict[str, Any] | None:
-        """One job; None: there is no job with this number."""
+        """One job, with the log's lines about it; None: there is no job with this number."""
         job = self._scheduler.job(number)
-        return self._describe(job) if job else None
+        return self._describe(job) | {"log": self._log.lines(number)} if job else None
 
     def cancel(self, number: int) -> bool:
         """Stop a job and keep its results; False: there is no job with this number."""
@@ -102,7 +110,9 @@ class JobStatus:
             "state": job.state,
             "phase": "posting" if job.state == "done" and row.post and not row.posted else job.phase,
             "kind": "labels" if row.batch else spec.kind,
-            "what": ", ".join(spec.phrases),
+            "what": ", ".join(spec.phrases or spec.classes),
+            "clip": _clip_name(spec.url),
+            "user": spec.user,
             "task": spec.task,
             "project": spec.project,
             "task_url": self._task_url(spec.project, spec.task),
@@ -112,8 +122,23 @@ class JobStatus:
             "fps": round(fps, 2) or None,
             "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
+            "resumable": _is_resumable(job),
             "batch": row.batch,
             "asked": row.created_at,
             "ended": job.ended_at,
             "picture": resolved.propagation.newest_frame if resolved else None,
         }
+
+
+def _clip_name(url: str) -> str:
+    """The name of a video's file, as the person who uploaded it knows it."""
+    parts = urlsplit(url)
+    path = dict(parse_qsl(parts.query)).get("d") or parts.path
+    return _UPLOAD_PREFIX.sub("", PurePosixPath(unquote(path)).name)
+
+
+def _is_resumable(job: Job) -> bool:
+    """Whether the same prompt may get further: what was wrong was not the prompt, and none has taken its place."""
+    if job.state == "cancelled":
+        return job.error is None
+    return job.state == "failed" and not isinstance(job.error, BadRequest | Unsupported)

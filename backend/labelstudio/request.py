@@ -91,6 +91,7 @@ class PredictRequest:
         saved_clicks: the other clicks of the annotation, as last saved.
         others: ids of the results in all saved annotations and drafts, without those in `context`.
         track_ids: numbers of all tracks in the request.
+        user: who sent it, as a draft names them; empty: there is no draft.
     """
 
     task: str
@@ -106,6 +107,7 @@ class PredictRequest:
     saved_clicks: tuple[ClickPrompt, ...] = ()
     others: frozenset[str] = frozenset()
     track_ids: frozenset[int] = frozenset()
+    user: str = ""
 
 
 def parse_request(
@@ -156,6 +158,7 @@ def parse_request(
         saved_clicks=tuple(_saved_clicks(saved, ids, config, data)),
         others=frozenset(str(result.get("id")) for result in all_saved) - ids,
         track_ids=frozenset(_track_ids(task, context)),
+        user=next((str(draft["user"]) for draft in _entries(task, "drafts") if draft.get("user")), ""),
     )
 
 

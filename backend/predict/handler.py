@@ -223,6 +223,7 @@ class PredictHandler:
                 prompts=frame_prompts(tracked, clicks_by_frame),
                 intervals=prompt_intervals(tracked, clicks_by_frame, command.direction or direction),
                 ranges=tuple(segment.within for segment in tracked),
+                classes=work.classes,
             )
         except BackendError as error:
             work.error = error

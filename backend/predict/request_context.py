@@ -76,6 +76,7 @@ class RequestContext:
             url=request.url,
             framerate=request.framerate,
             max_frames=self.settings.max_frames,
+            user=request.user,
             **prompts,
         )
         return self.scheduler.submit(key, digest, spec, replaces=replaces)

@@ -245,3 +245,17 @@ def test_rare_sights_fit_a_phone(image: bytes, change: Callable[[FakeBoard], Any
     with opened(board, 390, 844) as page:
         assert fits(page)
         page.screenshot(path=SHOTS / f"status-{request.node.callspec.id}.png", full_page=True)
+
+
+def test_jobs_are_searched_and_filtered_and_show_their_log(image: bytes) -> None:
+    with opened(busy_board(image)) as page:
+        page.get_by_role("searchbox").fill("bicycle ann@")
+        expect(page.locator(".job:visible")).to_have_count(1)
+        expect(page.locator("#matches")).to_have_text("1 of 11 jobs")
+        page.get_by_role("searchbox").fill("")
+        page.locator("#state").select_option("failed")
+        expect(page.locator(".job:visible")).to_have_count(2)
+        page.locator(".job .open").first.click()
+        expect(page.locator(".log li").first).to_contain_text("info: job 38 of task 12")
+        expect(page.locator(".clip").first).to_have_text("shapes.mp4")
+        page.screenshot(path=SHOTS / "status-filtered.png")

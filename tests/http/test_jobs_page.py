@@ -25,6 +25,9 @@ def job(number: int, **changes: Any) -> dict[str, Any]:
         "phase": "",
         "kind": "words",
         "what": "circle, star",
+        "clip": "shapes.mp4",
+        "user": "ann@example.com",
+        "resumable": changes.get("state") in ("cancelled", "failed"),
         "task": "12",
         "project": "1",
         "task_url": "http://studio.example/tasks/12",
@@ -62,13 +65,14 @@ class FakeBoard:
         return about | self.engine | counts | {"jobs": newest}
 
     def job(self, number: int) -> dict[str, Any] | None:
-        return self.jobs.get(number)
+        found = self.jobs.get(number)
+        return found and found | {"log": [f"12:00:00 info: job {number} of task {found['task']}"]}
 
     def cancel(self, number: int) -> bool:
-        return self._change("cancel", number, state="cancelled", ended=1_790_001_000)
+        return self._change("cancel", number, state="cancelled", ended=1_790_001_000, resumable=True)
 
     def resume(self, number: int) -> bool:
-        return self._change("resume", number, state="queued", ended=None, error=None)
+        return self._change("resume", number, state="queued", ended=None, error=None, resumable=False)
 
     def picture(self, number: int) -> bytes | None:
         found = self.jobs.get(number)
@@ -183,7 +187,7 @@ def test_the_jobs(client: FlaskClient, board: FakeBoard) -> None:
 
 
 def test_one_job(client: FlaskClient, board: FakeBoard) -> None:
-    assert client.get("/jobs/1").json == {"job": board.jobs[1]}
+    assert client.get("/jobs/1").json == {"job": board.jobs[1] | {"log": ["12:00:00 info: job 1 of task 12"]}}
 
 
 def test_a_picture_is_never_kept(client: FlaskClient) -> None:

@@ -4,8 +4,10 @@ import time
 
 import cv2
 import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.errors import BadRequest
 from tests.clips import write_clip
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import body, drawn, keyframe
@@ -64,3 +66,19 @@ def test_prometheus_can_read_the_metrics(make_service) -> None:
     assert values["sam3_predict_seconds_count"] == 1
     assert values["sam3_device_ready"] == 1
     assert values["sam3_jobs_waiting"] == 0
+
+
+def test_a_job_says_whose_it_is_and_whether_going_on_would_help(make_service, caplog) -> None:
+    caplog.set_level("INFO", "backend")
+    service = make_service(StubEngine(answering={"car": {}}))
+    box = body(drawn(keyframe(1), labels=("Person",)), drafts=[{"id": 1, "user": "ann@example.com", "result": []}])
+    box["tasks"][0]["data"]["video"] = "/data/upload/4/f2edb3a7-two%20cars.mp4"
+    service.predict(box["tasks"], box["params"]["context"], box["label_config"], "3")
+    late = body(drawn(keyframe(1000), id="late"))
+    with pytest.raises(BadRequest):
+        service.predict(late["tasks"], late["params"]["context"], late["label_config"], "3")
+    failed, done = service.job_status.overview()["jobs"]
+    known = ("what", "kind", "clip", "user", "project", "task")
+    assert [done[key] for key in known] == ["Person", "box", "two cars.mp4", "ann@example.com", "3", "7"]
+    assert (failed["state"], failed["resumable"]) == ("failed", False), "the same prompt fails again"
+    assert "job 2 of task 7, box: failed" in service.job_status.job(2)["log"][0]

@@ -36,6 +36,7 @@ class Card {
     this.picture = ""; // which one is shown
     this.pictureAsked = 0; // when the last one was asked for, ms
     this.isLoading = false;
+    this.logOf = ""; // the state of the job whose log lines are shown
     this.root = $("#job").content.firstElementChild.cloneNode(true);
     $(".cancel", this.root).addEventListener("click", () => this.ask("DELETE", `jobs/${id}`));
     $(".resume", this.root).addEventListener("click", () => this.ask("POST", `jobs/${id}/resume`));
@@ -75,6 +76,20 @@ class Card {
     this.root.classList.toggle("is-open", this.isOpen);
     this.updateText();
     this.updateButtons();
+    this.updateLog();
+  }
+
+  // Shows the log's lines of an ended job whose details are open.
+  updateLog() {
+    const list = $(".log", this.root);
+    list.hidden = !this.isOpen || !list.childElementCount;
+    if (!this.isOpen || this.logOf === this.job.state) return;
+    this.logOf = this.job.state;
+    const lines = (found) => (found.job.log ?? []).map((line) => Object.assign(document.createElement("li"), { textContent: line }));
+    ask(`jobs/${this.id}`).then((found) => {
+      list.replaceChildren(...lines(found));
+      list.hidden = !this.isOpen || !list.childElementCount;
+    }, () => (this.logOf = ""));
   }
 
   updateText() {
@@ -85,6 +100,9 @@ class Card {
     $(".what", root).title = nameOf(job);
     put(".state", ended ? job.state : "", root);
     put(".kind", details && job.what ? job.kind : "", root);
+    put(".project", job.project ? `project ${job.project}` : "", root);
+    put(".clip", job.clip ?? "", root);
+    put(".user", job.user ?? "", root);
     put(".task", job.task ? `task ${job.task}` : "", root);
     link($(".task", root), job.task_url);
     put(".tracks", job.tracks ? count(job.tracks, "track") : /^\d+$/.test(job.task) ? "tracks" : "", root);
@@ -116,7 +134,7 @@ class Card {
     const { root, job, pending } = this;
     const [cancel, resume, open] = [".cancel", ".resume", ".open"].map((name) => $(name, root));
     cancel.hidden = hasEnded(job);
-    resume.hidden = job.state !== "cancelled" && job.state !== "failed";
+    resume.hidden = !job.resumable;
     open.hidden = !hasEnded(job);
     // Not `disabled`, which would take the keyboard's focus away.
     for (const [button, word, active] of [[cancel, "Cancel", "Cancelling …"], [resume, "Go on", "Going on …"]]) {
@@ -166,6 +184,15 @@ function fill(bar, share, label = null, text = null) {
 }
 
 const nameOf = (job) => job.what || job.kind || `job ${job.id}`;
+// Every word of the search has to be in one of these.
+function isWanted(job) {
+  const state = $("#state").value;
+  const texts = [nameOf(job), job.kind, job.clip, job.user, `task ${job.task}`, `project ${job.project}`, job.error];
+  const text = texts.join("\n").toLowerCase();
+  const words = $("#search").value.toLowerCase().split(/\s+/);
+  return (!state || job.state === state) && words.every((word) => text.includes(word));
+}
+
 const hasEnded = (job) => job.state !== "running" && job.state !== "queued";
 
 function clock(seconds) {
@@ -181,32 +208,37 @@ function about(seconds) {
   return minutes < 60 ? `about ${minutes} min` : `about ${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+let shown = null; // the newest board
+
 function show(board) {
-  const { jobs } = board;
+  shown = board;
+  const jobs = board.jobs.filter(isWanted);
+  const isFiltered = Boolean($("#search").value.trim() || $("#state").value);
+  say("matches", isFiltered ? `${jobs.length} of ${count(board.jobs.length, "job")}` : "");
   const running = jobs.filter((job) => job.state === "running");
   const waiting = jobs.filter((job) => job.state === "queued");
   const ended = jobs.filter(hasEnded);
   waiting.sort((a, b) => a.batch - b.batch || a.asked - b.asked || a.id - b.id);
   ended.sort((a, b) => b.ended - a.ended || b.id - a.id);
   running.reverse();
-  tell(jobs);
+  tell(board.jobs);
   keepFocus(() => {
-    for (const job of jobs) card(job.id).update(job);
+    for (const job of board.jobs) card(job.id).update(job);
     arrange($("#running ul"), running);
     arrange($("#waiting ol"), waiting);
     arrange($("#ended ul"), showsAll ? ended : ended.slice(0, AT_FIRST));
     $("#running").hidden = !running.length;
-    $("#idle").hidden = running.length + waiting.length > 0;
+    $("#idle").hidden = running.length + waiting.length > 0 || isFiltered;
     $("#waiting").hidden = !waiting.length;
     $("#ended").hidden = !ended.length;
   });
   $("main").hidden = false;
-  const known = new Set(jobs.map((job) => job.id));
+  const known = new Set(board.jobs.map((job) => job.id));
   for (const id of cards.keys()) if (!known.has(id)) cards.delete(id);
-  put("#waiting .count", String(Math.max(board.waiting, waiting.length)));
+  put("#waiting .count", String(isFiltered ? waiting.length : Math.max(board.waiting, waiting.length)));
   put("#ended .more", showsAll || ended.length <= AT_FIRST ? "" : `Show all ${ended.length}`);
   showModel(board);
-  const { project } = jobs.reduce((newest, job) => (job.id > (newest.id ?? 0) ? job : newest), {});
+  const { project } = board.jobs.reduce((newest, job) => (job.id > (newest.id ?? 0) ? job : newest), {});
   $("#export").href = project ? `export?project=${encodeURIComponent(project)}` : "export";
   const [first] = running;
   const share = first?.total ? `${Math.floor((100 * first.done) / first.total)} % ` : "";
@@ -279,5 +311,7 @@ $("#ended .more").addEventListener("click", () => {
   showsAll = true;
   refresh();
 });
+for (const selector of ["#search", "#state"]) $(selector).addEventListener("input", () => shown && show(shown));
+$(".filter").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
 refresh();
