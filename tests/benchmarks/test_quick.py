@@ -18,6 +18,7 @@ KEYS = {
         peak_mem_ratio peak_mem_ratio_text stock_peak_mem_ratio rss_slope rss_slope_stderr rss_slope_is_zero
         bytes_per_object_frame cost_ratio_16 stock_cost_ratio_16 speedup_vs_stock_1 speedup_vs_stock_16
         late_starts_ratio encoder_calls_per_frame encoder_calls_second_click state_equal
+        published_mask published_pointer published_memory
     """,
     "families.py": """
         sam2_parity_sigmoid sam2_parity_box_px sam2_speedup_1 sam2_speedup_16 sam2_peak_mem_ratio
@@ -29,6 +30,10 @@ KEYS = {
     """,
     "keyframes.py": "seconds track_ms track_ms_median kept fold optimal frames_checked labelstudio_frames violations",
     "latency.py": "first_sign_s whole_s whole_over_compute_s first_answer_s presses_3000",
+    "launches.py": """
+        kernels_1 kernels_16 kernels_64 kernels_words waits_1 waits_16 waits_64 waits_words objects_words fp32_kernels_1
+        tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
+    """,
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
     "video.py": "wrong_frames random_reads containers sequential_fps opencv_sequential_fps",
 }
