@@ -25,10 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import cv2
@@ -56,7 +56,7 @@ SIZE, POSITIONS, MEMORY_WIDTH, WIDTH = 288, 72 * 72, 64, 256
 """Of the published model: masks, memories, object pointers."""
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is active.
 
     Attributes:
@@ -66,7 +66,7 @@ class Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kernels: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[str] = collections.Counter()
         self.uploads = 0
@@ -147,12 +147,13 @@ def counting() -> Iterator[Counter]:
 
         return made
 
-    with (
-        patch.multiple(Tensor, **{name: reading(name) for name in READS}),
-        patch.multiple(torch, tensor=making("tensor"), from_numpy=making("from_numpy")),
-        counter,
-    ):
-        yield counter
+    with ExitStack() as patches:
+        for name in READS:
+            patches.enter_context(patch.object(Tensor, name, reading(name)))
+        for name in ("tensor", "from_numpy"):
+            patches.enter_context(patch.object(torch, name, making(name)))
+        with counter:
+            yield counter
 
 
 @contextmanager
@@ -178,7 +179,7 @@ def real_depth() -> Iterator[None]:
         yield
 
 
-def load(folder: Path, dtype: str) -> Sam3Engine:
+def load(folder: Path, dtype: Literal["float32", "bfloat16"]) -> Sam3Engine:
     thresholds: dict[str, Any] = {"score_threshold": 0.1, "new_object_threshold": 0.15, "max_objects": 128}
     engine = Sam3Engine(Settings(model_path=str(folder), device="cpu", dtype=dtype, **thresholds))
     assert engine.model

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backend.errors import SettingsError, Unsupported
 
@@ -36,6 +36,18 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def is_narrow(device: torch.device, dtype: str) -> bool:
+    """Whether products are computed in bfloat16."""
+    return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+
+
+def narrow_weights(model: nn.Module) -> None:
+    """Round the weights that autocast rounds, once: it would do so for every frame."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(torch.bfloat16)
+
+
 @contextmanager
 def inference(device: torch.device, dtype: str) -> Iterator[None]:
     """Run without gradients, on CUDA in bfloat16 autocast unless `dtype` says otherwise.
@@ -43,9 +55,8 @@ def inference(device: torch.device, dtype: str) -> Iterator[None]:
     Raises:
         Unsupported: the device runs out of memory.
     """
-    narrow = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_narrow(device, dtype)):
             yield
     except torch.OutOfMemoryError as error:
         raise Unsupported(OUT_OF_MEMORY) from error

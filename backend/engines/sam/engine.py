@@ -125,6 +125,8 @@ class SamEngine(ABC):
             # one thread gave 20 to 26 frames/s with the shapes model, two gave 4 to 6.
             torch.set_num_threads(torch.get_num_threads() - 1)
         model.to(self._device)
+        if devices.is_narrow(self._device, self._settings.dtype):
+            devices.narrow_weights(model)
         return partial(devices.inference, self._device, self._settings.dtype)
 
     def _warm_up(self, model: SamModel) -> None:

@@ -282,9 +282,8 @@ class Tracker:
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
         offsets = torch.tensor([memory.offsets for memory in memories], device=device)
-        positions = (
-            constants.memory_positions + self._model.memory_temporal_positional_encoding[offsets - 1][:, :, :, 0]
-        )
+        times = self._model.memory_temporal_positional_encoding[offsets - 1][:, :, :, 0]
+        positions = constants.memory_positions + times
         max_pointers = max(len(memory.object_pointers) for memory in memories)
         pointers, pointer_positions, mask = self._pointer_tokens(memories, max_pointers, window, device)
         values = torch.cat([features.flatten(1, 2), pointers], 1)
@@ -316,7 +315,8 @@ class Tracker:
         offsets = [
             [*history.pointer_offsets, *[0] * (max_pointers - len(history.pointer_offsets))] for history in memories
         ]
-        pointers = torch.stack([one.float() for row in rows for one in row])
+        kind = rows[0][0].dtype  # of all of them nearly always: one kernel converts them
+        pointers = torch.stack([one.to(kind) for row in rows for one in row]).float()
         splits = pointers.shape[-1] // width
         pointers = pointers.view(len(rows), max_pointers * splits, width)
         if self._config.enable_temporal_pos_encoding_for_object_pointers:

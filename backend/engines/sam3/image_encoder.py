@@ -9,6 +9,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from backend.engines.sam.image_encoder import CACHED_BYTES, CACHED_FRAMES, ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import preprocess_image
+from backend.engines.sam3.vision_transformer import VisionTransformer
 from backend.video import Picture
 
 
@@ -74,13 +75,14 @@ class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
     ) -> None:
         super().__init__(model, max_frames, max_bytes)
         self._published = published
+        self._transformer = VisionTransformer(model.detector_model.vision_encoder.backbone)
         # Position encodings by the width of the level, the same for every frame.
         self._position_encodings: dict[int, Tensor] = {}
 
     def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
-        size, backbone = self._model.config.image_size, self._model.detector_model.vision_encoder.backbone
-        pixels = preprocess_image(picture, size, self._model.device, published=self._published)
-        return (to_autocast(backbone(pixels).last_hidden_state),)
+        model = self._model
+        pixels = preprocess_image(picture, model.config.image_size, model.device, published=self._published)
+        return (to_autocast(self._transformer.encode(pixels)),)
 
     def _features(self, output: tuple[Tensor, ...]) -> Sam3ImageFeatures:
         return Sam3ImageFeatures(self._model, output[0], self._position_encodings)
