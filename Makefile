@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest package docker-check lint readme pictures clean
+.PHONY: demo install test test-lowest package docker-check lint docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
@@ -47,8 +47,10 @@ lint: $(DEVELOPMENT)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-readme: $(DEVELOPMENT)
-	.venv/bin/python -m tests.readme
+# Writes the parts of docs/ that are made from the code, and builds the site in build/docs; make docs SERVE=1 shows it.
+docs: $(DEVELOPMENT)
+	.venv/bin/python -m tests.generated_docs
+	.venv/bin/mkdocs $(if $(filter-out 0,$(SERVE)),serve,build -q)
 
 pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py

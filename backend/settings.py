@@ -75,7 +75,7 @@ SAM3_HUB_ID, SAM2_HUB_ID = "facebook/sam3", "facebook/sam2.1-hiera-tiny"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting with its meaning and default; `make readme` writes the table of README.md."""
+    """Every setting with its meaning and default; `make docs` writes the table of docs/settings.md."""
 
     engine: Annotated[
         Literal["auto", "sam3", "sam2", "opencv"],

@@ -68,11 +68,17 @@ def test_the_image_is_made_as_images_should_be() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("name", COMPOSE)
+@pytest.mark.parametrize("name", [*COMPOSE, "docker/beside.yml"])
 def test_compose_understands_it(name: str) -> None:
     words = ["--builtin-schema", "vendor.compose-spec", str(ROOT / name)]
     done = subprocess.run([TOOLS / "check-jsonschema", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_both_files_refuse_the_same_networks() -> None:
+    networks = re.compile(r"USER_ADDITIONAL_BANNED_SUBNETS: (\"[^\"]+\")")
+    lists = [networks.findall(text(name)) for name in ("docker-compose.yml", "docker/beside.yml")]
+    assert lists[0] == lists[1] != []
 
 
 def test_every_variable_is_explained_with_its_default() -> None:

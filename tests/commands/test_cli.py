@@ -6,10 +6,10 @@ import pytest
 
 from backend import cli
 from backend.commands.arguments import suggest
-from tests import readme
+from tests import generated_docs
 
 
-@pytest.mark.parametrize("parser", list(readme.parsers()), ids=lambda parser: parser.prog)
+@pytest.mark.parametrize("parser", list(generated_docs.parsers()), ids=lambda parser: parser.prog)
 def test_the_help_of_each_command_ends_with_two_examples_that_can_be_parsed(parser) -> None:
     before, heading, examples = parser.format_help().partition("\nexamples:\n")
     assert heading

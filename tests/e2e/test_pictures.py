@@ -108,8 +108,8 @@ def test_words(patient_project: Project) -> None:
 @pytest.mark.slow
 def test_doctor(patient_project: Project, tmp_path: Path) -> None:
     """Numbers, as of ports and versions, may be others."""
-    readme = ROOT / "README.md"
-    page, task, studio = readme.read_text(encoding="utf-8"), patient_project.new_task(), patient_project.studio
+    connect = ROOT / "docs/connect.md"
+    page, task, studio = connect.read_text(encoding="utf-8"), patient_project.new_task(), patient_project.studio
     (command,) = re.findall(r"^ *sam3-backend (doctor --.*) --task 1$", page, re.MULTILINE)
     (backend,) = studio.call("GET", f"/api/ml?project={patient_project.id}")
     port = backend["url"].rpartition(":")[2]
@@ -121,7 +121,7 @@ def test_doctor(patient_project: Project, tmp_path: Path) -> None:
     before, start, rest = page.partition("   ```text\n   ok    settings")
     sample, end, after = (start.partition("\n")[2] + rest).partition("   ```\n")
     if os.environ.get("PICTURES") == "write":
-        readme.write_text(f"{before}   ```text\n{indent(told, '   ')}{end}{after}", encoding="utf-8")
+        connect.write_text(f"{before}   ```text\n{indent(told, '   ')}{end}{after}", encoding="utf-8")
         sample = told
     assert without_numbers(told) == without_numbers(sample), told + done.stderr
 

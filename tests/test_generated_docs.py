@@ -1,15 +1,15 @@
-"""The README's table of settings says what the code says: `make readme` writes it there."""
+"""The generated parts of the documentation are what the code says: `make docs` writes them."""
 
 import pytest
 
 from backend.settings import Settings
 from backend.settings_loader import ALIASES
-from tests.readme import README, _settings, meanings, with_table
+from tests.generated_docs import SETTINGS, _settings, meanings, with_table
 
 
 def test_the_table_is_what_the_code_says() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert with_table(text) == text, "make readme"
+    text = SETTINGS.read_text(encoding="utf-8")
+    assert with_table(text) == text, "make docs"
 
 
 def test_every_setting_has_a_meaning_of_a_line() -> None:
