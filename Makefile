@@ -50,7 +50,7 @@ lint: $(DEVELOPMENT)
 # Writes the parts of docs/ that are made from the code, and builds the site in build/docs; make docs SERVE=1 shows it.
 docs: $(DEVELOPMENT)
 	.venv/bin/python -m tests.generated_docs
-	.venv/bin/mkdocs $(if $(filter-out 0,$(SERVE)),serve,build -q)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(filter-out 0,$(SERVE)),serve,build -q)
 
 pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
