@@ -1,15 +1,25 @@
 """`sam3-backend project export`: write the tracks of a project or a file in other tools' formats."""
 
 import argparse
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from tqdm import tqdm
+
 from backend.commands.arguments import Subparsers, add_command, add_settings_options, load_settings, parse_size
 from backend.commands.console import print_message
-from backend.commands.export_dataset import add_dataset_options, export_dataset, read_dataset_options
+from backend.commands.export_dataset import (
+    add_dataset_options,
+    export_dataset,
+    read_dataset_options,
+    takes_pictures,
+)
 from backend.datasets.options import DatasetOptions
+from backend.datasets.pictures import cut_pictures
 from backend.datasets.registry import DATASETS
 from backend.datasets.source import TrackSource
 from backend.errors import BackendError, BadRequest, SettingsError
@@ -45,6 +55,7 @@ class ExportOptions:
         size: of the video, used if neither the video nor the task gives it.
         read_videos: open the videos, so that frames are numbered as in the files.
         dataset: options of a dataset; None for other formats.
+        pictures: write every frame as a picture where the format's readers look for them.
     """
 
     format: str
@@ -54,6 +65,7 @@ class ExportOptions:
     size: Size | None = None
     read_videos: bool = True
     dataset: DatasetOptions | None = None
+    pictures: bool = False
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -98,6 +110,7 @@ def _run(options: argparse.Namespace) -> None:
         options.size,
         not options.no_video,
         read_dataset_options(options),
+        takes_pictures(options),
     )
     source = options.file if options.project is None else options.project
     failed = run(load_settings(options, "data_dir"), source, export_options)
@@ -125,6 +138,8 @@ def run(
     Raises:
         BackendError: no task can be exported, or the tasks cannot be read.
     """
+    if options.pictures and not options.read_videos:
+        raise SettingsError("--no-video leaves no pictures: leave out --pictures")
     _check_output(options)
     has_masks = _has_masks(options)
     if isinstance(source, Path):
@@ -218,13 +233,13 @@ class Exporter:
             self.say(f"{self._boxes_without_masks} other boxes have no matching mask and are skipped: track them again")
 
     def _write(self, annotations: Sequence[ChosenAnnotation], export_format: Format, part: Path) -> None:
-        videos = self._read_tracks(annotations, export_format)
+        videos = self._read_tracks(annotations, export_format, part)
         first = next(videos, None)
         self._task = 0
         if first is None:
             raise SettingsError("no task can be exported: see above")
         if export_format.is_folder:
-            part.mkdir()
+            part.mkdir(exist_ok=True)
         labels = used_labels(annotations, self.source.controls)
         export_format.write(chain([first], videos), labels, part, self.options.dense)
 
@@ -233,13 +248,17 @@ class Exporter:
             self._task = annotation.number
             yield annotation
 
-    def _read_tracks(self, annotations: Sequence[ChosenAnnotation], export_format: Format) -> Iterator[VideoTracks]:
+    def _read_tracks(
+        self, annotations: Sequence[ChosenAnnotation], export_format: Format, part: Path
+    ) -> Iterator[VideoTracks]:
         """The tracks of each task that can be exported, read one at a time."""
         for annotation in self._iterate(annotations):
             try:
                 info = self._read_info(annotation)
                 video = read_video_tracks(annotation, self.source.controls, info, self.options.size)
                 video = self._add_masks(video, export_format, self.source.find_masks(annotation))
+                if self.options.pictures and export_format.picture_path:
+                    self._cut_pictures(annotation, video, partial(export_format.picture_path, video.name), part)
             except BackendError as error:
                 self.failed += 1
                 self.say(f"task {annotation.number}: not exported: {error}")
@@ -263,6 +282,27 @@ class Exporter:
         if export_format.needs == "masks" and video.tracks and not video.masked:
             raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
         return video
+
+    def _cut_pictures(
+        self, annotation: ChosenAnnotation, video: VideoTracks, path_of: Callable[[int], str], part: Path
+    ) -> None:
+        """Write every frame of a video. Raises BackendError: it cannot be read."""
+        paths = {frame: path_of(frame) for frame in range(video.length)}
+        with self.source.open_video(annotation.url(self.source.controls)) as opened:
+            opened.close()
+        folder = (part / paths[0]).parent
+        folder.mkdir(parents=True)
+        try:
+            with tqdm(total=len(paths), unit="picture", desc=video.name) as bar:
+
+                def write(name: str, data: bytes) -> None:
+                    (part / name).write_bytes(data)
+                    bar.update()
+
+                cut_pictures(opened, paths, DatasetOptions(), write)
+        except BackendError:
+            shutil.rmtree(folder)
+            raise
 
     def _read_info(self, annotation: ChosenAnnotation) -> VideoInfo | None:
         """The task's video; None if it is not read, so that Label Studio's frame numbers are used."""

@@ -16,6 +16,7 @@ from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
 from backend.datasets.registry import DATASETS, check_format
 from backend.datasets.source import TrackSource
 from backend.errors import BackendError, SettingsError
+from backend.formats.registry import FORMATS
 from backend.formats.tasks import used_labels
 from backend.formats.video_tracks import Size
 
@@ -31,7 +32,8 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pictures",
         choices=("annotated", "all", "none"),
-        help="frames with objects, all frames, or labels of all frames without pictures (annotated)",
+        help="frames with objects, all frames, or labels of all frames without pictures (annotated); "
+        "mot, mots and davis: all, or none (none)",
     )
     group.add_argument("--every", type=_parse_count, metavar="N", help="take every N-th frame of a video")
     group.add_argument("--rate", type=_parse_positive, metavar="R", help="take R frames a second of a video")
@@ -85,6 +87,7 @@ def read_dataset_options(options: argparse.Namespace) -> DatasetOptions | None:
     """
     given = {name: value for name, value in vars(options).items() if name in _NAMES and value is not None}
     if options.format not in DATASETS:
+        given.pop("pictures", None)  # see `takes_pictures`
         if given:
             flag = {"max_pictures": "max"}.get(first := next(iter(given)), first).replace("_", "-")
             raise SettingsError(f"--{flag} is for the datasets {', '.join(DATASETS)}, not for {options.format}")
@@ -92,6 +95,23 @@ def read_dataset_options(options: argparse.Namespace) -> DatasetOptions | None:
     dataset_options = DatasetOptions(**given)
     check_format(options.format, dataset_options)
     return dataset_options
+
+
+def takes_pictures(options: argparse.Namespace) -> bool:
+    """Whether pictures go beside tracks in a format that is no dataset.
+
+    Raises:
+        SettingsError: the format has none, or has all or none.
+    """
+    if options.format in DATASETS or options.pictures is None:
+        return False
+    with_pictures = [name for name, form in FORMATS.items() if form.picture_path]
+    if options.format not in with_pictures:
+        names = f"{', '.join(with_pictures)} and the datasets {', '.join(DATASETS)}"
+        raise SettingsError(f"--pictures is for {names}, not for {options.format}")
+    if options.pictures == "annotated":
+        raise SettingsError(f"{options.format} needs every frame: write --pictures all, or none")
+    return bool(options.pictures == "all")
 
 
 def export_dataset(

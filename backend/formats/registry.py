@@ -24,22 +24,34 @@ class Format:
         is_folder: it writes a folder, not a file.
         needs: what the tracks must have: the video's size in pixels, or that and masks.
         has_masks: it stores masks where tracks have them.
+        picture_path: where its readers look for a frame, by the video's name and the frame; None: it has no pictures.
     """
 
     write: Writer
     is_folder: bool = False
     needs: Literal["pixels", "masks"] = "pixels"
     has_masks: bool = False
+    picture_path: Callable[[str, int], str] | None = None
 
 
 LABELSTUDIO = "labelstudio"
 """Label Studio's own format, written from tasks and not from `VideoTracks`."""
+
+
+def _mot_picture(video: str, frame: int) -> str:
+    return f"{video}/img1/{frame + 1:06d}.jpg"
+
+
+def _davis_picture(video: str, frame: int) -> str:
+    return f"JPEGImages/{video}/{frame:06d}.jpg"
+
+
 FORMATS: Mapping[str, Format] = {
-    "mot": Format(write_mot, is_folder=True),
-    "mots": Format(write_mots, is_folder=True, needs="masks", has_masks=True),
+    "mot": Format(write_mot, is_folder=True, picture_path=_mot_picture),
+    "mots": Format(write_mots, is_folder=True, needs="masks", has_masks=True, picture_path=_mot_picture),
     "coco-vid": Format(write_coco_vid, has_masks=True),
     "youtube-vis": Format(write_youtube_vis, has_masks=True),
-    "davis": Format(write_davis, is_folder=True, needs="masks", has_masks=True),
+    "davis": Format(write_davis, is_folder=True, needs="masks", has_masks=True, picture_path=_davis_picture),
     "cvat": Format(write_cvat, is_folder=True),
     "csv": Format(write_csv),
 }

@@ -50,6 +50,26 @@ def test_pictures_are_the_frames_that_label_studio_shows(tmp_path: Path, words: 
     assert len(found) == len(expected) > 5 * len(clips)
 
 
+@pytest.mark.parametrize("form", ["mot", "davis"])
+def test_formats_of_tracks_take_every_frame_where_their_readers_look(tmp_path: Path, capsys, form: str) -> None:
+    clips = write_tasks(tmp_path, "constant", "edit_list")
+    gone = json.loads((tmp_path / "tasks.json").read_text())
+    gone.append({**gone[0], "id": 3, "data": {**gone[0]["data"], "video": str(tmp_path / "gone.mp4")}})
+    (tmp_path / "tasks.json").write_text(json.dumps(gone))
+    mask = np.zeros(SIZE[::-1], bool)
+    mask[26:46, 20:42] = True
+    write_sidecar(tmp_path / "tasks.json", {MOVING["id"]: {2: Rle.from_mask(mask)}})
+    assert export(tmp_path, form, "--pictures", "all", "--size", "192x128") == 1
+    assert "task 3: not exported: the video is not on this machine" in capsys.readouterr().err
+    for number, clip in enumerate(clips, start=1):
+        name = f"{number}-{clip.path.stem}"
+        folder = tmp_path / "out" / (f"{name}/img1" if form == "mot" else f"JPEGImages/{name}")
+        with Video(clip.path) as video:
+            expected = {f"{frame + (form == 'mot'):06d}": clip.first + frame for frame in range(len(video))}
+        assert {stem: read_code(picture) for stem, picture in read_pictures(folder).items()} == expected
+    assert len([*(tmp_path / "out").rglob("*.jpg")]) == sum(map(len, clips))
+
+
 def test_a_folder_trains(tmp_path: Path, capsys) -> None:
     write_tasks(tmp_path, "constant", "ntsc", "vp9", regions=(MOVING, ROTATED))
     assert export(tmp_path, "yolo", "--pictures", "all", "--split", "34,33,33", "--max", "10") == 0
@@ -214,6 +234,9 @@ def test_masks_become_polygons_and_objects_without_are_told(tmp_path: Path, caps
     [
         ("csv", ["--split", "80,20"], "--split is for the datasets yolo"),
         ("mot", ["--max", "3"], "--max is for the datasets"),
+        ("csv", ["--pictures", "all"], "--pictures is for mot, mots, davis and the datasets yolo"),
+        ("mot", ["--pictures", "annotated"], "mot needs every frame: write --pictures all, or none"),
+        ("mot", ["--pictures", "all", "--no-video"], "--no-video leaves no pictures"),
         ("yolo", ["--labels", "Dog"], "there is no label Dog: choose from Car"),
         ("yolo", ["--track-ids", "--task", "obb"], "--track-ids writes a sixth column"),
         ("yolo", ["--labels", "Car", "--min-score", "0.5", "--split-field", "none"], "its field none names no split"),
