@@ -12,9 +12,11 @@ kills     the server or its worker is killed with SIGKILL at random moments, and
           counts for the first kill after it was last computed.
 store     50 tracks found by text, on 100,000 frames: their size on disk, and the seconds to open the file and load
           them.
+answers   50 tracks found by text, on 100,000 frames, whose job has ended: seconds until /predict is answered, the
+          first time after a restart and once more; `answer_late_s` is beyond `response_timeout`.
 boundary  frames per second of an engine in this process and in a worker, in turns; `boundary_cost` is the loss.
 
-.venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills store boundary]
+.venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills store answers boundary]
 """
 
 import argparse
@@ -40,18 +42,22 @@ from typing import Any
 
 import numpy as np
 from flask import Flask, jsonify
+from numpy.typing import NDArray
 from waitress.server import create_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import serve
-from backend.jobs.job import restore
+from backend.jobs.executor import JobExecutor
+from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk
+from backend.jobs.metrics import Metrics
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import SAVED_FRAMES
 from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.predict.results import TextResult
 from backend.settings import Limits, Settings
 from backend.tracks.frame_range import ALL_FRAMES
 from backend.tracks.track import ResultBlock
@@ -491,6 +497,57 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     return {"bytes_per_object_frame": round(size / frames / tracks, 2), "read_s": round(seconds, 2)}
 
 
+def answers(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) -> dict[str, Any]:
+    place_clip(folder, 10)
+    asked = words("long", 7, "car")
+    server = Server.stub(folder, within=10.0, frames=frames)
+    assert is_accepted(ask(server.port, asked))
+    server.idle()
+    server.close()
+    settings = Settings(data_dir=folder)
+    names = tuple(f"car {number}" for number in range(1, tracks + 1))
+    rows, phrases = turning_boxes(tracks, frames), dict.fromkeys(names, "car")
+    with closing(Store(folder / "jobs.sqlite3", 1 << 40, 30)) as jobs:
+        (row,) = jobs.latest(1)
+        jobs.cut(row.number, Progress(), range(0))
+        jobs.records.put_video(row.spec.url, VideoInfo.evenly_spaced(frames, 25, (1280, 720)))
+        for start in range(0, frames, 4096):
+            span = range(start, min(start + 4096, frames))
+            block = ResultBlock(span, False, names, rows[:, span.start : span.stop], phrases)
+            counts = span.stop, frames, tracks
+            jobs.save(row.number, names, [(0, block)], Progress(0, span.stop), counts)
+        jobs.set_ended([(row.number, "done", None, time.time())])
+        job = Job(jobs.latest(1)[0], JobExecutor(None, jobs, VideoLimits(), Metrics(), masks=False).load)  # type: ignore[arg-type]
+        begin = time.perf_counter()
+        found = TextResult(job, settings).choose()  # as the server does while the job goes
+        chosen = time.perf_counter() - begin
+        assert job.resolved
+        jobs.set_memo(row.number, job.resolved.memo.to_bytes())
+    server = Server.stub(folder, within=10.0, frames=frames)
+    times = []
+    for count in (tracks, 0):  # then they are there already
+        _, seconds, status, text = ask(server.port, asked)
+        assert text.count(b"videorectangle") == count
+        assert status == 200
+        times.append(seconds)
+    server.close()
+    keys = sum(len(one.track.keyframes) for one in found.values())
+    print(
+        f"{keys} keyframes, chosen in {chosen:.1f} s; answered {times[0]:.1f} s after a restart, then {times[1]:.1f} s"
+    )
+    return {"answer_s": round(times[0], 2), "answer_late_s": round(max(0.0, max(times) - 10.0), 2)}
+
+
+def turning_boxes(tracks: int, frames: int) -> NDArray[np.float32]:
+    """Rows of boxes that turn every 40 frames or so, with the jitter of a detector."""
+    rng, turns = np.random.default_rng(SEED), np.arange(0, frames + 40, 40)
+    corners = rng.normal(0, 60, (tracks, 2, len(turns))).cumsum(2) % 600
+    where = np.arange(frames)
+    moves = np.stack([[np.interp(where, turns, axis) for axis in track] for track in corners]).transpose(0, 2, 1)
+    moves = moves + rng.normal(0, 0.3, moves.shape)
+    return np.concatenate([moves, moves + 90, rng.random((tracks, frames, 1))], axis=2).astype(np.float32)
+
+
 def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     clip = write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
     spec = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
@@ -530,6 +587,7 @@ PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
     "load": load,
     "kills": kills,
     "store": store,
+    "answers": answers,
     "boundary": boundary,
 }
 

@@ -54,11 +54,11 @@ class JobExecutor:
         """Give up what cannot be saved now, which ends `run`."""
         self._closing.set()
 
-    def run(self, job: Job, on_results: Callable[[], None]) -> bool:
+    def run(self, job: Job, on_results: Callable[[int], None]) -> bool:
         """Run a job from where it is; False: it was stopped. While nothing can be saved, this waits.
 
         Args:
-            on_results: called whenever results have come.
+            on_results: called with a number of frames when their results have come.
 
         Raises:
             BackendError: the video cannot be decoded, or the engine failed.
@@ -90,7 +90,7 @@ class JobExecutor:
             return self._propagate(recorder, Progress(), None, on_results)
 
     def _propagate(
-        self, recorder: "_Recorder", place: Progress, state: SavedState | None, on_results: Callable[[], None]
+        self, recorder: "_Recorder", place: Progress, state: SavedState | None, on_results: Callable[[int], None]
     ) -> bool:
         """Continue the session from a place, which may lie before the frames that are kept."""
         job, schedule = recorder.job, recorder.propagation.schedule
@@ -103,11 +103,12 @@ class JobExecutor:
                     recorder.add_initial_tracks(names)
                 case Chunk():
                     job.enter_phase("tracking")
-                    self._metrics.frames.inc(sum(len(block.frames) for block in reply.blocks))
+                    frames = sum(len(block.frames) for block in reply.blocks)
+                    self._metrics.frames.inc(frames)
                     recorder.add(reply)
                     if reply.state:
                         self._worker.ack()
-                    on_results()
+                    on_results(frames)
                 case RunEnd(is_complete):
                     recorder.save()
                     return is_complete

@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left, insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 
 from backend.jobs.job import Job
@@ -13,13 +13,20 @@ _MAX_BATCH_JOBS = 10_000
 """How many batch jobs may wait."""
 _WAITED_FOR, _ASKED, _BATCH = range(3)
 _RANKS = (_WAITED_FOR, _ASKED, _BATCH)
-"""A request waits for the job; somebody asked for it; nobody did. Of one rank, the older job is first."""
+"""A request waits for the job; somebody asked for it; nobody did.
+
+Of the first two ranks, tasks take turns: a task that asks for much gets no more of the device than one that asks for
+little. Of the last, the oldest job is first.
+"""
+
+Task = tuple[str, str]
+"""Ids of a project and of a task of it."""
 
 
 class JobQueue:
     """Waiting jobs, the running one, and recent ones that a request may join.
 
-    No method takes longer with many jobs than with few. Call them only with `changed` locked.
+    No method takes longer with thousands of batch jobs than with few. Call them only with `changed` locked.
 
     Attributes:
         changed: guards this object and the jobs' states; notified when a thread may have something new to do. Nobody
@@ -39,11 +46,13 @@ class JobQueue:
         self._ended: OrderedDict[int, Job] = OrderedDict()
         # The newest job is last.
         self._by_key: dict[str, OrderedDict[str, Job]] = {}
-        self._by_task: dict[tuple[str, str], OrderedDict[str, None]] = {}
+        self._by_task: dict[Task, OrderedDict[str, None]] = {}
         # Every waiting job is in one line, in the rank that is noted here.
-        self._unfetched, self._fetching, self._ready = _Line(), _Line(), _Line()
+        self._turns = _Turns()
+        self._unfetched, self._fetching, self._ready = (_Line(self._turns) for _ in range(3))
         self._places: dict[int, tuple[_Line, int]] = {}
         self._waiting_batch = 0
+        self._active = Counter[Task]()  # waiting jobs other than batch jobs
 
     # Jobs in memory
 
@@ -82,7 +91,7 @@ class JobQueue:
             jobs = self._by_key.setdefault(row.key, OrderedDict())
         jobs[row.digest] = self._jobs[job.number] = job
         jobs.move_to_end(row.digest)
-        keys = self._by_task.setdefault((row.spec.project, row.spec.task), OrderedDict())
+        keys = self._by_task.setdefault(_task(job), OrderedDict())
         keys[row.key] = None
         keys.move_to_end(row.key)
         if job.has_ended:
@@ -106,7 +115,7 @@ class JobQueue:
             self._drop(job)
 
     def _drop(self, job: Job) -> None:
-        row, task = job.row, (job.row.spec.project, job.row.spec.task)
+        row, task = job.row, _task(job)
         self._ended.pop(job.number, None)
         if self._jobs.get(job.number) is job:
             del self._jobs[job.number]
@@ -134,6 +143,10 @@ class JobQueue:
     def add(self, job: Job) -> None:
         """Let a job wait; it is remembered."""
         self._jobs[job.number] = job
+        if not job.row.batch:
+            if not self._active[_task(job)]:
+                self._turns.join(_task(job), self._active)
+            self._active[_task(job)] += 1
         self._put(job, self._ready if job.video_path else self._unfetched)
         self._waiting_batch += job.row.batch
 
@@ -141,6 +154,10 @@ class JobQueue:
         """A job waits no longer."""
         self._take(job)
         self._waiting_batch -= job.row.batch
+        if not job.row.batch:
+            self._active[_task(job)] -= 1
+            if not self._active[_task(job)]:
+                del self._active[_task(job)]
 
     def start_fetch(self, job: Job) -> None:
         """A waiting job's video is being fetched."""
@@ -152,6 +169,10 @@ class JobQueue:
         self._take(job)
         self._put(job, self._ready if job.video_path else self._unfetched)
 
+    def count_frames(self, job: Job, frames: int) -> None:
+        """The device has processed so many frames for a job."""
+        self._turns.count(_task(job), frames)
+
     def update_rank(self, job: Job) -> None:
         """Another number of requests waits for a job."""
         if self.is_waiting(job):
@@ -161,11 +182,11 @@ class JobQueue:
     def _put(self, job: Job, line: "_Line") -> None:
         rank = _rank(job)
         self._places[job.number] = line, rank
-        line.add(rank, job.number)
+        line.add(rank, job)
 
     def _take(self, job: Job) -> "_Line":
         line, rank = self._places.pop(job.number)
-        line.remove(rank, job.number)
+        line.remove(rank, job)
         return line
 
     # Order
@@ -189,7 +210,20 @@ class JobQueue:
             return 0
         _, rank = self._places[job.number]
         lines = (self._unfetched, self._fetching, self._ready)
-        return int(self.running is not None) + sum(line.count_before(rank, job.number) for line in lines)
+        before = int(self.running is not None) + sum(line.count(better) for line in lines for better in range(rank))
+        if rank == _BATCH:
+            return before + sum(line.count_older(job.number) for line in lines)
+        tasks: dict[Task, list[int]] = {}
+        for task, numbers in (item for line in lines for item in line.tasks[rank].items()):
+            tasks[task] = sorted([*tasks.get(task, ()), *numbers])
+        own = _task(job)
+        turn = tasks[own].index(job.number), self._turns.of(own), tasks[own][0]
+        # The first job of each task comes before anybody's second.
+        return before + sum(
+            (place, self._turns.of(task), numbers[0]) < turn
+            for task, numbers in tasks.items()
+            for place in range(len(numbers))
+        )
 
     def next_to_run(self, is_engine_down: bool) -> Job | None:
         """The first job whose video is fetched.
@@ -216,27 +250,63 @@ class JobQueue:
         return None if number is None else self._jobs[number]
 
 
-class _Line:
-    """Numbers of jobs, in order, by rank."""
+class _Turns:
+    """How many frames the device has processed for each task, as far as that decides whose turn it is."""
 
     def __init__(self) -> None:
-        self._ranks: tuple[list[int], ...] = tuple([] for _ in _RANKS)
+        self._frames: dict[Task, int] = {}
 
-    def add(self, rank: int, number: int) -> None:
-        insort(self._ranks[rank], number)
+    def of(self, task: Task) -> int:
+        return self._frames.get(task, 0)
 
-    def remove(self, rank: int, number: int) -> None:
-        del self._ranks[rank][bisect_left(self._ranks[rank], number)]
+    def count(self, task: Task, frames: int) -> None:
+        self._frames[task] = self.of(task) + frames
+
+    def join(self, task: Task, others: Collection[Task]) -> None:
+        """A task asks again while these do. Turns that it did not take before are not saved up."""
+        if not others:
+            self._frames.clear()
+        else:
+            self._frames[task] = max(self.of(task), min(map(self.of, others)))
+
+
+class _Line:
+    """Jobs by rank: numbers in order; those of the first two ranks by task."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+        self._batch: list[int] = []
+        self.tasks: tuple[dict[Task, list[int]], ...] = ({}, {})
+
+    def add(self, rank: int, job: Job) -> None:
+        numbers = self._batch if rank == _BATCH else self.tasks[rank].setdefault(_task(job), [])
+        insort(numbers, job.number)
+
+    def remove(self, rank: int, job: Job) -> None:
+        numbers = self._batch if rank == _BATCH else self.tasks[rank][_task(job)]
+        del numbers[bisect_left(numbers, job.number)]
+        if rank != _BATCH and not numbers:
+            del self.tasks[rank][_task(job)]
 
     def count(self, rank: int) -> int:
-        return len(self._ranks[rank])
+        return len(self._batch) if rank == _BATCH else sum(map(len, self.tasks[rank].values()))
 
-    def count_before(self, rank: int, number: int) -> int:
-        return sum(map(len, self._ranks[:rank])) + bisect_left(self._ranks[rank], number)
+    def count_older(self, number: int) -> int:
+        """How many batch jobs are older than this one."""
+        return bisect_left(self._batch, number)
 
     def first(self, ranks: Iterable[int]) -> int | None:
-        return next((self._ranks[rank][0] for rank in ranks if self._ranks[rank]), None)
+        for rank in ranks:
+            if rank == _BATCH and self._batch:
+                return self._batch[0]
+            if rank != _BATCH and self.tasks[rank]:
+                return min((self._turns.of(task), numbers[0]) for task, numbers in self.tasks[rank].items())[1]
+        return None
 
 
 def _rank(job: Job) -> int:
     return _WAITED_FOR if job.waiters else _BATCH if job.row.batch else _ASKED
+
+
+def _task(job: Job) -> Task:
+    return job.row.spec.project, job.row.spec.task

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from backend.engines.base import FAILED_PREFIX
@@ -92,8 +93,9 @@ class JobRunner:
     def _is_overtaken(self) -> bool:
         return self._queue.is_overtaken(self._is_engine_down())
 
-    def _look_up(self) -> None:
+    def _note_results(self, job: Job, frames: int) -> None:
         with self._queue.changed:
+            self._queue.count_frames(job, frames)
             self.preempt()
 
     def _is_engine_down(self) -> bool:
@@ -170,9 +172,8 @@ class JobRunner:
     def _execute(self, job: Job) -> tuple[State | None, BackendError | None]:
         """Run a job; returns its last state and error. None: it was stopped and goes on later."""
         try:
-            return (
-                "done" if self._executor.run(job, self._look_up) else "cancelled" if job.is_cancelled else None
-            ), None
+            is_complete = self._executor.run(job, partial(self._note_results, job))
+            return ("done" if is_complete else "cancelled" if job.is_cancelled else None), None
         except WorkerDied:
             job.worker_deaths += 1
             self._metrics.worker_deaths.inc(not self._closed)

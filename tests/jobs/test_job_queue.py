@@ -12,7 +12,7 @@ from backend.jobs.rows import JobRow
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import JobSpec
 
-ACTIONS = ("wait", "leave", "fetch", "fetched", "not fetched", "remove", "add")
+ACTIONS = ("wait", "leave", "fetch", "fetched", "not fetched", "remove", "add", "frames")
 
 
 def job(number: int, batch: bool = False, key: str = "", digest: str = "d", task: str = "7") -> Job:
@@ -25,13 +25,23 @@ def rank(one: Job) -> int:
     return 0 if one.waiters else 2 if one.row.batch else 1
 
 
+def in_turn(queue: JobQueue, jobs: list[Job]) -> list[Job]:
+    """Jobs by rank; of the first two ranks the first one of each task, then the second ones, …"""
+    order = []
+    for one in jobs:
+        own = [other.number for other in jobs if rank(other) == rank(one) and other.row.spec.task == one.row.spec.task]
+        turn = (own.index(one.number), queue._turns.of(("3", one.row.spec.task)), own[0])
+        order.append(((rank(one), *((one.number,) if rank(one) == 2 else turn)), one))
+    return [one for _, one in sorted(order, key=lambda item: item[0])]
+
+
 @given(
     st.lists(st.booleans(), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(0, 11), st.sampled_from(ACTIONS)), max_size=60),
 )
 def test_the_order_is_that_of_sorting(batches: list[bool], actions: list[tuple[int, str]]) -> None:
     queue = JobQueue(99, 99)
-    jobs = [job(number, batch) for number, batch in enumerate(batches)]
+    jobs = [job(number, batch, task=str(number % 3)) for number, batch in enumerate(batches)]
     fetching: set[int] = set()
     for one in jobs:
         queue.remember(one)
@@ -54,14 +64,18 @@ def test_the_order_is_that_of_sorting(batches: list[bool], actions: list[tuple[i
             fetching.discard(one.number)
         elif action == "add" and not is_waiting:
             queue.add(one)
-        line = sorted(filter(queue.is_waiting, jobs), key=lambda one: (rank(one), one.number))
+        elif action == "frames":
+            queue.count_frames(one, 100)
+        line = in_turn(queue, [one for one in jobs if queue.is_waiting(one)])
         assert queue.waiting_count == len(line)
         assert [queue.position(one) for one in line] == list(range(len(line)))
-        assert queue.next_to_run(False) is next((one for one in line if one.video_path), None)
-        assert queue.next_to_run(True) is next((one for one in line if one.video_path and one.waiters), None)
+        ready = in_turn(queue, sorted((one for one in line if one.video_path), key=lambda one: one.number))
+        assert queue.next_to_run(False) is next(iter(ready), None)
+        assert queue.next_to_run(True) is next((one for one in ready if one.waiters), None)
         may_batch = sum(rank(one) == 2 and one.video_path is not None for one in line) < job_queue.MAX_FETCHES
         may_batch &= not any(rank(one) == 2 for one in line if one.number in fetching)
-        missing = (one for one in line if not one.video_path and one.number not in fetching)
+        missing = [one for one in line if not one.video_path and one.number not in fetching]
+        missing = in_turn(queue, sorted(missing, key=lambda one: one.number))
         assert queue.next_to_fetch() is next((one for one in missing if may_batch or rank(one) < 2), None)
         for batch in (False, True):
             waiting = sum(one.row.batch == batch for one in line)
@@ -98,3 +112,38 @@ def test_a_job_of_the_same_number_takes_the_place_of_one_that_ended() -> None:
     queue.add(again)
     assert (queue.find(1), queue.newest("k1"), queue.is_waiting(again)) == (again, again, True)
     assert not queue.is_waiting(first)
+
+
+def test_tasks_take_turns_and_save_none_up() -> None:
+    """Ten tasks always have jobs waiting, one of them ten times as many; another one comes late."""
+    queue, numbers, frames = JobQueue(999, 9), iter(range(9999)), dict.fromkeys("abcdefghijk", 0)
+
+    def ask(task: str) -> None:
+        one = job(next(numbers), task=task)
+        one.video_path = Path("there")
+        queue.remember(one)
+        queue.add(one)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            one = queue.next_to_run(False)
+            queue.remove(one)
+            queue.running = one
+            length = 70 if one.row.spec.task < "e" else 200
+            queue.count_frames(one, length)
+            frames[one.row.spec.task] += length
+            ask(one.row.spec.task)
+            one.end("done")
+            queue.note_end(one)
+
+    for task in "abcdefghij":
+        for _ in range(10 if task == "a" else 1):
+            ask(task)
+    run(400)
+    shares = [frames[task] for task in "abcdefghij"]
+    assert max(shares) - min(shares) <= 200
+    ask("k")
+    before = dict(frames)
+    run(100)
+    gained = [frames[task] - before[task] for task in frames]
+    assert max(gained) - min(gained) <= 400, "it gets its share, and not what it never asked for"
