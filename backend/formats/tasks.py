@@ -24,7 +24,6 @@ from backend.video import VideoInfo
 
 _COMMANDS = frozenset({"track (t)"})
 """Labels that are keys to press in the config that we ship, for files that come without theirs."""
-_LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,15 +271,8 @@ def _corners(percent: Boxes, turns: Any, size: Size | None) -> Any:
 
 
 def _length(drawn: Sequence[Region]) -> int:
-    """Frames that the page counts, as far as the regions tell.
-
-    Raises:
-        BadRequest: they are more than a video has.
-    """
-    length = max((max(region.frames_count or 0, region.keyframes[-1].frame) for region in drawn), default=1)
-    if length > _LONGEST:
-        raise BadRequest(f"its {length} frames are too many: delete the keyframes that lie beyond the video's end")
-    return length
+    """Frames that the page counts, as far as the regions tell."""
+    return max((max(region.frames_count or 0, region.keyframes[-1].frame) for region in drawn), default=1)
 
 
 def _size(chosen: ChosenAnnotation) -> Size | None:
