@@ -55,7 +55,7 @@ class Service:
         self._signer = Signer.from_settings(settings)
         self._worker = worker or _worker_client(settings)
         self.model_version = self._worker.model_version
-        self._videos = TaskVideos(settings)
+        self._videos = TaskVideos(settings, is_server=True)
         data_dir, limits = settings.data_dir.expanduser(), settings.limits
         self.store = Store(data_dir / "jobs.sqlite3", limits.store, limits.retention_days)
         self.connections = Connections(settings, self.store)

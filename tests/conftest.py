@@ -60,6 +60,7 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
 
     def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> StubService:
         monkeypatch.setattr(MediaCache, "fetch", fake_path)
+        monkeypatch.setattr("backend.labelstudio.videos.probe_video", lambda *_: None)
         monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: video or FakeVideo())
         engine = engine or StubEngine()
         # Each in a folder of its own: two cannot work in one.

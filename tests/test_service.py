@@ -545,6 +545,7 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr("backend.labelstudio.videos.MediaCache", SpyMedia)
     monkeypatch.setattr("backend.jobs.worker.Video", spy_video)
+    monkeypatch.setattr("backend.labelstudio.videos.probe_video", lambda *_: None)
     service = Service(
         Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), thread_worker(StubEngine())
     )

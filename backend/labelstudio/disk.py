@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backend.errors import DiskFull, MediaError
+from backend.video import index_path
 
 _USED_JUST_NOW = 60.0
 """Seconds after its last use for which a file is kept in any case: it may be about to be opened."""
@@ -66,9 +67,10 @@ class Disk:
         for used, count, path in sorted(files):
             if total + size <= self._max_bytes and free - size >= self._reserve:
                 return
-            is_video = path.suffix not in (".part", ".json")
+            is_video = path.suffix not in (".part", ".json", ".index")
             if is_video and used < time.time() - _USED_JUST_NOW and _is_free(path):
                 path.unlink(missing_ok=True)
+                index_path(path).unlink(missing_ok=True)
                 total, free = total - count, free + count
         if total + size > self._max_bytes:
             raise DiskFull(

@@ -21,6 +21,7 @@ from backend.labelstudio.download import Download, RemoteFile, Validators
 from backend.labelstudio.task_data import CLOUD_SCHEMES
 from backend.labelstudio.transport import TransferGuard
 from backend.settings import Settings
+from backend.video import index_path
 
 _FRESH_SECONDS = 60.0
 """A file that was checked so recently is not checked again; without an answer, a file counts as current."""
@@ -134,7 +135,8 @@ class MediaCache:
 
     def forget(self, path: Path) -> None:
         """Remove a file, for instance one that is not a video; the next `fetch` downloads it again."""
-        path.unlink(missing_ok=True)
+        for each in (path, index_path(path)):
+            each.unlink(missing_ok=True)
         self._record(path.name.partition("-")[0]).unlink(missing_ok=True)
 
     def _record(self, key: str) -> Path:

@@ -8,7 +8,8 @@ from backend.errors import BadVideo, MediaError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
-from backend.video import Picture, SharedVideo, Video, VideoLimits
+from backend.settings_loader import worker_environment
+from backend.video import Picture, SharedVideo, Video, VideoLimits, probe_video
 from backend.video.frame_clock import FrameClock
 
 FrameReader = Callable[[int], Picture]
@@ -31,9 +32,14 @@ def frame_reader(video: Video, framerate: float) -> FrameReader:
 
 
 class TaskVideos:
-    """The videos that one process opens."""
+    """The videos that one process opens.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        is_server: index them in a process of their own, which is killed when it takes too much.
+    """
+
+    def __init__(self, settings: Settings, is_server: bool = False) -> None:
+        self._is_server = is_server
         self._media = MediaCache.from_settings(settings)
         self.limits = VideoLimits.from_settings(settings)
         self._shared = SharedVideo(self.limits)
@@ -42,9 +48,20 @@ class TaskVideos:
         """Close the shared video."""
         self._shared.close()
 
-    def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool]) -> Path:
-        """A task's file; see `MediaCache.fetch`."""
-        return self._media.fetch(url, client, cancelled)
+    def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
+        """A task's file; see `MediaCache.fetch`. A server has indexed it; it is removed if that fails.
+
+        Raises:
+            BackendError: as `MediaCache.fetch`, or the server cannot decode it.
+        """
+        path = self._media.fetch(url, client, cancelled)
+        if self._is_server:
+            try:
+                probe_video(path, self.limits, worker_environment(), cancelled)
+            except BadVideo:
+                self._media.forget(path)
+                raise
+        return path
 
     def has(self, url: str, client: LabelStudioClient | None) -> bool:
         """Whether a task's file is in the cache; see `MediaCache.has`."""
@@ -63,7 +80,7 @@ class TaskVideos:
         Raises:
             BackendError: the video cannot be downloaded or decoded.
         """
-        path = self._media.fetch(url, client)
+        path = self.fetch(url, client)
         try:
             return Video(path, self.limits)
         except BadVideo:
@@ -73,7 +90,7 @@ class TaskVideos:
     @contextmanager
     def look(self, url: str, client: LabelStudioClient | None) -> Iterator[Video]:
         """As `open`, for repeated use: the video stays open, and one thread uses it at a time."""
-        path = self._media.fetch(url, client)
+        path = self.fetch(url, client)
         try:
             with self._shared.open(path) as video:
                 yield video

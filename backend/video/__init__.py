@@ -4,6 +4,7 @@ from backend.video.decoder import Picture
 from backend.video.encode import encode_jpeg, encode_rgb_png
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
+from backend.video.probe import index_path, probe_video
 from backend.video.reader import Pictures, Video
 from backend.video.shared import SharedVideo
 from backend.video.writer import write_video
@@ -17,5 +18,7 @@ __all__ = [
     "VideoLimits",
     "encode_jpeg",
     "encode_rgb_png",
+    "index_path",
+    "probe_video",
     "write_video",
 ]

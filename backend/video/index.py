@@ -4,6 +4,7 @@ A file is demuxed once, without decoding. If its time stamps are wrong (H.264 wi
 in full, and frames are counted from its start: exact, but slow to read backward.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +30,7 @@ _HIGHEST_RATE = 60  # to show all pictures of a video whose rate varies; above, 
 _MOST_REPEATS = 4  # times the average
 _REORDER = 32  # how many places B-frames may move a frame between decoding and display; codecs allow 16
 # FFmpeg guesses the format by content: a text file named evil.mp4 may be a playlist that reads other local files.
+_THREAD_BYTES = 512 << 20
 _OPTIONS = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg", "protocol_whitelist": "file"}
 
 
@@ -77,6 +79,10 @@ def open_video(path: Path, limits: VideoLimits) -> tuple[InputContainer, VideoSt
     width, height = (streams[0].width, streams[0].height) if streams and streams[0].codec_context else (0, 0)
     if 0 < width * height <= limits.pixels:
         streams[0].thread_type = "AUTO"
+        # Each thread holds pictures of its own.
+        streams[0].codec_context.thread_count = max(
+            1, min(8, os.cpu_count() or 1, _THREAD_BYTES // (3 * width * height))
+        )
         streams[0].codec_context.options = bounds
         return container, streams[0]
     container.close()

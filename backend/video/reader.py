@@ -1,15 +1,19 @@
 """Reads video files as numbered pictures, exact in any container, and decodes ahead in order."""
 
 import fcntl
+import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
+from backend.errors import BackendError
 from backend.video.decoder import Decoder, Picture
 from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index
+from backend.video.probe import load_index
 
 Pictures = Generator[tuple[int, Picture]]
 """Frame numbers and pictures."""
@@ -18,15 +22,19 @@ _QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
 _WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
 
 
-def _hold(path: Path) -> BinaryIO:
-    """Open a file so that the cache that it may be in does not remove it until this is closed."""
+def hold_file(path: Path) -> int:
+    """Open a file so that the cache that it may be in does not remove it; the caller closes the file descriptor.
+
+    Raises:
+        BadVideo: it cannot be opened.
+    """
     try:
-        file = path.open("rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         raise bad_video("it cannot be opened") from None
     with suppress(OSError):  # some network disks have no locks
-        fcntl.flock(file, fcntl.LOCK_SH)
-    return file
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
 
 
 class _ReadAhead:
@@ -84,13 +92,16 @@ class Video:
 
     def __init__(self, path: Path, limits: VideoLimits | None = None, index: VideoIndex | None = None) -> None:
         self._path, self._limits = path, limits or VideoLimits()
-        self._hold = _hold(path)
+        self._release = weakref.finalize(self, os.close, hold_file(path))
         try:
-            self._index = index or build_index(path, self._limits)
+            self._index = index or load_index(path) or build_index(path, self._limits)
             self._decoder = Decoder(path, self._index, self._limits)
-        except BaseException:
-            self._hold.close()
+        except (BackendError, MemoryError):
+            self._release()
             raise
+        except Exception as error:  # whatever a damaged file makes of PyAV
+            self._release()
+            raise bad_video("it is damaged") from error
         self._lock, self._closed = threading.Lock(), False
         self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         self._read_aheads: set[_ReadAhead] = set()
@@ -114,7 +125,7 @@ class Video:
             if not self._closed:
                 self._closed = True
                 self._decoder.close()
-                self._hold.close()
+                self._release()
         for ahead in tuple(self._read_aheads):
             ahead.close()
 

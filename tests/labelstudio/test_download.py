@@ -1,10 +1,11 @@
 """Downloads over connections that break, from servers that lie, and from hosts that may not be asked."""
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from backend.labelstudio.addresses import AddressPolicy
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.disk import Disk
 from backend.labelstudio.media import MediaCache
-from backend.video.reader import _hold
+from backend.video.reader import hold_file
 
 BODY = bytes(range(256)) * 400
 ETAG = '"version-1"'
@@ -97,6 +98,13 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def cache(tmp_path: Path) -> MediaCache:
     return MediaCache(tmp_path, 1 << 24, 30, policy=AddressPolicy(["127.0.0.1"]))
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    descriptor = hold_file(path)
+    yield
+    os.close(descriptor)
 
 
 def names(folder: Path) -> list[str]:
@@ -414,7 +422,7 @@ def test_the_least_recently_used_videos_make_room(server: Server, tmp_path: Path
     disk.touch(first)
     cache.fetch(f"{server.url}/4", None)
     assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
-    with _hold(third), _hold(first):
+    with held(third), held(first):
         cache.fetch(f"{server.url}/5", None)  # in place of the fourth
         assert third.exists()
         assert first.exists()
@@ -425,7 +433,7 @@ def test_videos_in_use_are_not_removed_and_the_setting_is_named(server: Server, 
     monkeypatch.setattr(disk, "_USED_JUST_NOW", 0.0)
     room = Disk(tmp_path, max_bytes=int(1.5 * len(BODY)))
     cache = MediaCache(tmp_path, 1 << 24, 30, disk=room, policy=AddressPolicy(["127.0.0.1"]))
-    with _hold(cache.fetch(f"{server.url}/1", None)), pytest.raises(DiskFull, match=r"raise it"):
+    with held(cache.fetch(f"{server.url}/1", None)), pytest.raises(DiskFull, match=r"raise it"):
         cache.fetch(f"{server.url}/2", None)
     assert DiskFull.status == 507
 
