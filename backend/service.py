@@ -20,7 +20,8 @@ from backend.jobs.spec import JobSpec
 from backend.jobs.status import JobStatus
 from backend.jobs.store import Store
 from backend.jobs.task_status import TaskStatus, TaskStatusReader
-from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_launcher import process_launcher
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.label_config import parse_label_config
 from backend.labelstudio.region_results import format_prediction

@@ -56,7 +56,8 @@ from backend.jobs.schedule import Progress
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import SAVED_FRAMES
-from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_launcher import process_launcher
 from backend.predict.results import TextResult
 from backend.settings import Limits, Settings
 from backend.tracks.frame_range import ALL_FRAMES

@@ -43,7 +43,8 @@ from backend.commands.export import ExportOptions
 from backend.commands.export import run as export
 from backend.formats.mask_sidecar import write_sidecar
 from backend.formats.registry import NAMES
-from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_launcher import process_launcher
 from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.settings import Settings
 from backend.tracks.masks import Rle

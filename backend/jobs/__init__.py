@@ -14,7 +14,7 @@ JobQueue      jobs in memory, their order and their states       `JobQueue.chang
 Scheduler     that equal requests get one job                    `_asking`, taken before all others
 JobEnds       ends of jobs that are not on disk yet              `_writing`
 Database      the two connections                                one lock each; no other lock is taken under them
-WorkerClient  the worker process and its connection              its own, taken last
+WorkerClient  the worker process and its connection              its own, taken last; `worker_launcher` starts it
 PropagationRun  the tracks of a job so far: written by the runner's thread alone, read by all
 
 Locks are taken in the order of this table. Trouble of the disk is an error of one kind (`StoreError`): the runner and

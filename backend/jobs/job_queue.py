@@ -1,26 +1,16 @@
 """The jobs that are in memory, which of them is next, and the lock that guards both."""
 
 import threading
-from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from backend.jobs.job import Job
+from backend.jobs.job_line import ASKED, BATCH, RANKS, WAITED_FOR, JobLine, Task, Turns, rank_of, task_of
 
 MAX_FETCHES = 4
 """How many videos are fetched at once, and how many batch jobs have theirs ahead of time."""
 _MAX_BATCH_JOBS = 10_000
 """How many batch jobs may wait."""
-_WAITED_FOR, _ASKED, _BATCH = range(3)
-_RANKS = (_WAITED_FOR, _ASKED, _BATCH)
-"""A request waits for the job; somebody asked for it; nobody did.
-
-Of the first two ranks, tasks take turns: a task that asks for much gets no more of the device than one that asks for
-little. Of the last, the oldest job is first.
-"""
-
-Task = tuple[str, str]
-"""Ids of a project and of a task of it."""
 
 
 class JobQueue:
@@ -48,9 +38,9 @@ class JobQueue:
         self._by_key: dict[str, OrderedDict[str, Job]] = {}
         self._by_task: dict[Task, OrderedDict[str, None]] = {}
         # Every waiting job is in one line, in the rank that is noted here.
-        self._turns = _Turns()
-        self._unfetched, self._fetching, self._ready = (_Line(self._turns) for _ in range(3))
-        self._places: dict[int, tuple[_Line, int]] = {}
+        self._turns = Turns()
+        self._unfetched, self._fetching, self._ready = (JobLine(self._turns) for _ in range(3))
+        self._places: dict[int, tuple[JobLine, int]] = {}
         self._waiting_batch = 0
         self._active = Counter[Task]()  # waiting jobs other than batch jobs
 
@@ -91,7 +81,7 @@ class JobQueue:
             jobs = self._by_key.setdefault(row.key, OrderedDict())
         jobs[row.digest] = self._jobs[job.number] = job
         jobs.move_to_end(row.digest)
-        keys = self._by_task.setdefault(_task(job), OrderedDict())
+        keys = self._by_task.setdefault(task_of(job), OrderedDict())
         keys[row.key] = None
         keys.move_to_end(row.key)
         if job.has_ended:
@@ -115,7 +105,7 @@ class JobQueue:
             self._drop(job)
 
     def _drop(self, job: Job) -> None:
-        row, task = job.row, _task(job)
+        row, task = job.row, task_of(job)
         self._ended.pop(job.number, None)
         if self._jobs.get(job.number) is job:
             del self._jobs[job.number]
@@ -144,9 +134,9 @@ class JobQueue:
         """Let a job wait; it is remembered."""
         self._jobs[job.number] = job
         if not job.row.batch:
-            if not self._active[_task(job)]:
-                self._turns.join(_task(job), self._active)
-            self._active[_task(job)] += 1
+            if not self._active[task_of(job)]:
+                self._turns.join(task_of(job), self._active)
+            self._active[task_of(job)] += 1
         self._put(job, self._ready if job.video_path else self._unfetched)
         self._waiting_batch += job.row.batch
 
@@ -155,9 +145,9 @@ class JobQueue:
         self._take(job)
         self._waiting_batch -= job.row.batch
         if not job.row.batch:
-            self._active[_task(job)] -= 1
-            if not self._active[_task(job)]:
-                del self._active[_task(job)]
+            self._active[task_of(job)] -= 1
+            if not self._active[task_of(job)]:
+                del self._active[task_of(job)]
 
     def start_fetch(self, job: Job) -> None:
         """A waiting job's video is being fetched."""
@@ -171,7 +161,7 @@ class JobQueue:
 
     def count_frames(self, job: Job, frames: int) -> None:
         """The device has processed so many frames for a job."""
-        self._turns.count(_task(job), frames)
+        self._turns.count(task_of(job), frames)
 
     def update_rank(self, job: Job) -> None:
         """Another number of requests waits for a job."""
@@ -179,12 +169,12 @@ class JobQueue:
             line = self._take(job)
             self._put(job, line)
 
-    def _put(self, job: Job, line: "_Line") -> None:
-        rank = _rank(job)
+    def _put(self, job: Job, line: "JobLine") -> None:
+        rank = rank_of(job)
         self._places[job.number] = line, rank
         line.add(rank, job)
 
-    def _take(self, job: Job) -> "_Line":
+    def _take(self, job: Job) -> "JobLine":
         line, rank = self._places.pop(job.number)
         line.remove(rank, job)
         return line
@@ -211,12 +201,12 @@ class JobQueue:
         _, rank = self._places[job.number]
         lines = (self._unfetched, self._fetching, self._ready)
         before = int(self.running is not None) + sum(line.count(better) for line in lines for better in range(rank))
-        if rank == _BATCH:
+        if rank == BATCH:
             return before + sum(line.count_older(job.number) for line in lines)
         tasks: dict[Task, list[int]] = {}
         for task, numbers in (item for line in lines for item in line.tasks[rank].items()):
             tasks[task] = sorted([*tasks.get(task, ()), *numbers])
-        own = _task(job)
+        own = task_of(job)
         turn = tasks[own].index(job.number), self._turns.of(own), tasks[own][0]
         # The first job of each task comes before anybody's second.
         return before + sum(
@@ -231,13 +221,13 @@ class JobQueue:
         Args:
             is_engine_down: only jobs that a request waits for are run, to report the error; others wait.
         """
-        number = self._ready.first((_WAITED_FOR,) if is_engine_down else _RANKS)
+        number = self._ready.first((WAITED_FOR,) if is_engine_down else RANKS)
         return None if number is None else self._jobs[number]
 
     def is_overtaken(self, is_engine_down: bool) -> bool:
         """Whether a waiting job has a higher rank than the running one."""
         following = self.next_to_run(is_engine_down)
-        return bool(following and self.running and _rank(following) < _rank(self.running))
+        return bool(following and self.running and rank_of(following) < rank_of(self.running))
 
     def next_to_fetch(self) -> Job | None:
         """The first job whose video is missing and not being fetched.
@@ -245,68 +235,6 @@ class JobQueue:
         Of batch jobs only the next few are fetched, so that their videos do not fill the disk long before they are
         needed, and one at a time, so that a job that somebody waits for always finds a free thread.
         """
-        may_fetch_batch = self._ready.count(_BATCH) < MAX_FETCHES and not self._fetching.count(_BATCH)
-        number = self._unfetched.first(_RANKS if may_fetch_batch else (_WAITED_FOR, _ASKED))
+        may_fetch_batch = self._ready.count(BATCH) < MAX_FETCHES and not self._fetching.count(BATCH)
+        number = self._unfetched.first(RANKS if may_fetch_batch else (WAITED_FOR, ASKED))
         return None if number is None else self._jobs[number]
-
-
-class _Turns:
-    """How many frames the device has processed for each task, as far as that decides whose turn it is."""
-
-    def __init__(self) -> None:
-        self._frames: dict[Task, int] = {}
-
-    def of(self, task: Task) -> int:
-        return self._frames.get(task, 0)
-
-    def count(self, task: Task, frames: int) -> None:
-        self._frames[task] = self.of(task) + frames
-
-    def join(self, task: Task, others: Collection[Task]) -> None:
-        """A task asks again while these do. Turns that it did not take before are not saved up."""
-        if not others:
-            self._frames.clear()
-        else:
-            self._frames[task] = max(self.of(task), min(map(self.of, others)))
-
-
-class _Line:
-    """Jobs by rank: numbers in order; those of the first two ranks by task."""
-
-    def __init__(self, turns: _Turns) -> None:
-        self._turns = turns
-        self._batch: list[int] = []
-        self.tasks: tuple[dict[Task, list[int]], ...] = ({}, {})
-
-    def add(self, rank: int, job: Job) -> None:
-        numbers = self._batch if rank == _BATCH else self.tasks[rank].setdefault(_task(job), [])
-        insort(numbers, job.number)
-
-    def remove(self, rank: int, job: Job) -> None:
-        numbers = self._batch if rank == _BATCH else self.tasks[rank][_task(job)]
-        del numbers[bisect_left(numbers, job.number)]
-        if rank != _BATCH and not numbers:
-            del self.tasks[rank][_task(job)]
-
-    def count(self, rank: int) -> int:
-        return len(self._batch) if rank == _BATCH else sum(map(len, self.tasks[rank].values()))
-
-    def count_older(self, number: int) -> int:
-        """How many batch jobs are older than this one."""
-        return bisect_left(self._batch, number)
-
-    def first(self, ranks: Iterable[int]) -> int | None:
-        for rank in ranks:
-            if rank == _BATCH and self._batch:
-                return self._batch[0]
-            if rank != _BATCH and self.tasks[rank]:
-                return min((self._turns.of(task), numbers[0]) for task, numbers in self.tasks[rank].items())[1]
-        return None
-
-
-def _rank(job: Job) -> int:
-    return _WAITED_FOR if job.waiters else _BATCH if job.row.batch else _ASKED
-
-
-def _task(job: Job) -> Task:
-    return job.row.spec.project, job.row.spec.task

@@ -1,24 +1,17 @@
 """The server's side of the worker process: starts it when it is needed, kills it when it hangs, starts another."""
 
 import logging
-import os
 import pickle
 import queue
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, SettingsError
-from backend.jobs import worker
 from backend.jobs.messages import (
     Ack,
     Chunk,
@@ -34,8 +27,7 @@ from backend.jobs.messages import (
     WorkerStatus,
 )
 from backend.jobs.schedule import Progress, Schedule
-from backend.jobs.worker import EngineFactory
-from backend.settings_loader import worker_environment
+from backend.jobs.worker_launcher import WorkerLauncher, WorkerProcess
 from backend.video import VideoInfo, VideoLimits
 
 log = logging.getLogger(__name__)
@@ -45,61 +37,10 @@ _MAX_REPLIES = 64
 _MAX_FAILED_STARTS = 3
 """After so many workers that died before their engine was ready, the next start waits for `_RETRY_SECONDS`."""
 _RETRY_SECONDS = 60.0
-_KILL_SECONDS = 5.0
-"""How long to wait for the end of a killed worker."""
-_MAIN = f"from {worker.__name__} import main; main()"
-"""Not `-m`, which would load the module as `__main__`: messages are pickled by the name of their module."""
 
 
 class WorkerDied(Exception):
     """The worker died, or was killed because it hung. What it sent before counts."""
-
-
-class WorkerProcess(Protocol):
-    """What a worker runs in."""
-
-    def kill(self) -> None:
-        """End the worker at once, and release what is left of one that has ended."""
-        ...
-
-
-_starter = ThreadPoolExecutor(1, "worker-starter")
-"""A thread that lives as long as this process."""
-
-WorkerLauncher = Callable[[], tuple[Connection, WorkerProcess]]
-"""Starts a worker; returns the server's end of the connection, and the process."""
-
-
-def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLauncher:
-    """Launch workers as processes; `make_engine` is pickled, so it must be importable by name."""
-
-    def launch() -> tuple[Connection, WorkerProcess]:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # In this thread, because the kernel ends a worker with the thread that started it.
-            process = _starter.submit(
-                _ChildProcess,
-                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=worker_environment(),
-                # Ctrl+C in a terminal reaches the whole process group, but the server decides when a worker ends.
-                start_new_session=True,
-            ).result()
-        connection = Connection(ours.detach())
-        connection.send_bytes(pickle.dumps((log_level.upper(), make_engine)))
-        return connection, process
-
-    return launch
-
-
-class _ChildProcess(subprocess.Popen[bytes]):
-    """A process that leaves no zombie behind."""
-
-    def kill(self) -> None:
-        super().kill()
-        with suppress(subprocess.TimeoutExpired):  # a driver may hold the process for a while
-            self.wait(_KILL_SECONDS)
 
 
 class WorkerClient:

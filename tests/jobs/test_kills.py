@@ -20,7 +20,8 @@ from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import EngineFactory
-from backend.jobs.worker_client import WorkerClient, WorkerDied, process_launcher
+from backend.jobs.worker_client import WorkerClient, WorkerDied
+from backend.jobs.worker_launcher import process_launcher
 from backend.settings import Settings
 from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
@@ -218,7 +219,8 @@ SERVER = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from backend.jobs.worker_client import WorkerClient, process_launcher
+from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_launcher import process_launcher
 from backend.jobs.schedule import Progress
 from backend.jobs.messages import InitialTracks
 from backend.video import VideoLimits
