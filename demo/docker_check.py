@@ -47,6 +47,10 @@ PATIENCE = 300.0
 FOUND = 0.5
 """Mean IoU from which words have found a shape."""
 PASSWORD = "p@ss w$rd"
+SHAPES = (
+    *("--env", "SAM3_BACKEND_MODEL_PATH=shapes", "--env", "SAM3_BACKEND_DEVICE=cpu"),
+    *("--env", "BASIC_AUTH_USER=studio", "--env", f"BASIC_AUTH_PASS={PASSWORD}"),
+)
 MEMORY = "700m"
 """Less than the shapes model needs."""
 
@@ -102,7 +106,7 @@ class Composed:
         key = variables.get("LABEL_STUDIO_API_KEY", KEY)
         self.studio = LabelStudioApi(f"http://127.0.0.1:{ports['LABEL_STUDIO_PORT']}", key)
         self.backend = f"http://127.0.0.1:{ports['BACKEND_PORT']}"
-        self._auth = (variables["BASIC_AUTH_USER"], PASSWORD) if "BASIC_AUTH_USER" in variables else None
+        self._auth = ("studio", PASSWORD) if "BASIC_AUTH_USER" in variables else None
 
     def __enter__(self) -> "Composed":
         return self
@@ -121,6 +125,8 @@ class Composed:
         wait_for("the first start", lambda: self._first_start() == "exited")
         if (code := docker("inspect", "--format", "{{.State.ExitCode}}", f"{NAME}-first-start-1").strip()) != "0":
             raise DemoError(f"the first start ended with {code}: {self.compose('logs', 'first-start')[-500:]}")
+        if self._auth is None:  # made at the first start
+            self._auth = "sam3", self.compose("exec", "backend", "cat", "/data/password").strip()
         return time.monotonic() - began
 
     def _first_start(self) -> str:
@@ -225,6 +231,7 @@ def down_and_up(services: Composed) -> None:
 @contextmanager
 def running(*words: str, image: str = "sam3-backend") -> Iterator[tuple[str, str]]:
     """One container of the backend with the shapes model; its name and its address on this machine."""
+    words = (*SHAPES, *words)
     name, port = f"{NAME}-single", free_port(0)
     docker("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:9090", *words, image)
     try:
@@ -235,8 +242,7 @@ def running(*words: str, image: str = "sam3-backend") -> Iterator[tuple[str, str
 
 def gets_ready(*words: str) -> bool:
     """Whether a container started with these options gets ready."""
-    shapes = ("--env", "SAM3_BACKEND_MODEL_PATH=shapes", "--env", "SAM3_BACKEND_DEVICE=cpu")
-    with running(*shapes, *words) as (name, url):
+    with running(*words) as (name, url):
         try:
             return bool(wait_for("the model", lambda: model_of(url) == "ready", 120))
         except DemoError:
@@ -247,15 +253,14 @@ def gets_ready(*words: str) -> bool:
 def model_of(url: str) -> str:
     """The model's status at this address; empty while nothing answers."""
     try:
-        return str(requests.get(f"{url}/health", timeout=5).json()["model"])
+        return str(requests.get(f"{url}/health", auth=("studio", PASSWORD), timeout=5).json()["model"])
     except (requests.RequestException, ValueError, KeyError):
         return ""
 
 
 def says_memory() -> bool:
     """Whether the log names a memory limit that is too small."""
-    shapes = ("--env", "SAM3_BACKEND_MODEL_PATH=shapes", "--env", "SAM3_BACKEND_DEVICE=cpu")
-    with running("--memory", MEMORY, *shapes) as (name, _):
+    with running("--memory", MEMORY) as (name, _):
 
         def is_said() -> bool:
             logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=False)
