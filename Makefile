@@ -20,7 +20,7 @@ export THOROUGH
 .PHONY: demo install test test-lowest package docker-check lint docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
-	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check)
+	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
 
 install: $(BACKEND)
 

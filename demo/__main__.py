@@ -1,4 +1,8 @@
-"""Starts Label Studio and the backend on this machine with a sample clip: `make demo`, or `make demo CHECK=1`."""
+"""Starts Label Studio and the backend on this machine with a sample clip: `make demo`.
+
+`make demo CHECK=1` checks one track and ends. `make demo MODEL=facebook/sam2.1-hiera-tiny VIDEO=clip.mp4` tries a model
+on a video of your own.
+"""
 
 import argparse
 import fcntl
@@ -26,19 +30,16 @@ from demo.sample import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
+SHAPES = "shapes"
+ANNOTATED = """
+{annotated}
+    The three shapes, found by their names and tracked."""
 WELCOME = """
-Open    {url}
-e-mail  {email}
-password  {password}
+{url}
+    Draw a box, click it, press 1: it is tracked. Wrong later? Drag it there, press t. Or type words into the blue line.
 
-  Box     Draw one around the circle, click it, press 1 for Circle, 2 for Square, 3 for Star, or t: it is tracked.
-          Wrong on a later frame? Drag the box there and press t again: corrected.
-  Words   Type "star" into the blue line and press Enter; or "all"; or "green shape at 40", to look at one frame first.
-  Clicks  Switch Auto-Annotation on below and choose the pink tool beside the pictures, once. Then press Shift+1 and
-          click the square; Alt+click says "not this".
-
-The model is SAM3 in small, which knows coloured shapes and nothing else. Everything is kept in {folder}.
-Ctrl-C ends it.
+Log in as {email} with {password}. The model is {model}{remark}.
+Everything is kept in {folder}. Ctrl-C ends it.
 """
 
 
@@ -50,6 +51,7 @@ class Setup:
     backend_port: int = 9090
     contents: str = ""
     project: int = 0
+    annotated: int = 0
     task: int = 0
     backend: int = 0
     backend_url: str = ""
@@ -70,11 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--check", action="store_true", help="send one prompt, check the track, and end")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for all data")
+    parser.add_argument("--model", default=SHAPES, metavar="M", help="a hub id, a folder or a file of SAM3 or SAM 2")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own instead of the sample clip")
     options = parser.parse_args(arguments)
+    if options.check and (options.video or options.model != SHAPES):
+        parser.error("--check knows the sample clip and its model only: leave out --model and --video")
     started = time.monotonic()
     try:
         with ended_by_signals(), _locked(options.folder):
-            _run(options.check, options.folder)
+            _run(options.check, options.folder, options.model, options.video)
     except KeyboardInterrupt:
         if options.check:
             print("demo: interrupted", file=sys.stderr)
@@ -88,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(checked: bool, folder: Path) -> None:
+def _run(checked: bool, folder: Path, model: str, video: Path | None) -> None:
     setup = Setup.load(folder)
     studio = LabelStudio(ROOT / ".venv-labelstudio", folder / "label-studio")
     with studio, Process("the backend", folder / "backend.log") as backend:
@@ -96,25 +102,34 @@ def _run(checked: bool, folder: Path) -> None:
             studio.start(setup.label_studio_port)
         setup.label_studio_port = int(studio.url.rpartition(":")[2])
         with _step("the backend"):
-            setup.backend_port = _start_backend(backend, studio, setup.backend_port, folder / "backend")
+            setup.backend_port = _start_backend(backend, studio, setup.backend_port, folder / "backend", model)
         with _step("the project with its clip"):
-            _prepare(studio, setup, folder)
+            _prepare(studio, setup, folder, video)
         setup.save(folder)
+        if model == SHAPES and not video and not setup.annotated:
+            with _step("three tracks by their names"):
+                _annotate(studio, setup, folder)
+            setup.save(folder)
         if checked:
             _check(studio, setup)
             return
+        if setup.annotated:
+            print(ANNOTATED.format(annotated=studio.task_url(setup.project, setup.annotated)))
+        account = {"email": studio.email, "password": studio.password}
+        remark = ", which knows coloured shapes only" if model == SHAPES else ""
         url = studio.task_url(setup.project, setup.task)
-        print(WELCOME.format(url=url, email=studio.email, password=studio.password, folder=folder), flush=True)
+        print(WELCOME.format(url=url, **account, model=model, remark=remark, folder=folder), flush=True)
         while True:
             studio.process.check()
             backend.check()
             time.sleep(0.5)
 
 
-def _start_backend(backend: Process, studio: LabelStudio, port: int, data: Path) -> int:
+def _start_backend(backend: Process, studio: LabelStudio, port: int, data: Path, name: str) -> int:
     port = free_port(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data)]
-    model = ["--engine", "sam3", "--model", "shapes", "--device", "cpu"]
+    engine = "sam2" if "sam2" in name.rpartition("/")[2] else "sam3"
+    model = ["--engine", engine, "--model", name, *(["--device", "cpu"] if name == SHAPES else [])]
     backend.start(
         [Path(sys.executable).parent / "sam3-backend", "serve", *model, *where],
         {**os.environ, **NO_PROXY, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token},
@@ -132,23 +147,42 @@ def _healthy(url: str) -> bool:
             return False
 
 
-def _prepare(studio: LabelStudio, setup: Setup, folder: Path) -> None:
-    """Create project, task and connection, or reuse those of an earlier start if the clip and config are the same."""
-    video, config = folder / "clip.mp4", clip.label_config(SHIPPED.read_text(encoding="utf-8"))
-    contents = hashlib.sha256(config.encode() + repr((clip.CLIP.seed, clip.CLIP.recipe)).encode()).hexdigest()
-    if setup.contents != contents or not video.exists():
+def _prepare(studio: LabelStudio, setup: Setup, folder: Path, own: Path | None) -> None:
+    """Create project, tasks and connection, or reuse those of an earlier start if the clip and config are the same.
+
+    Args:
+        own: a video of the user's; None: the sample clip, with a second task that will be annotated.
+    """
+    video, config = own or folder / "clip.mp4", SHIPPED.read_text(encoding="utf-8")
+    config = config if own else clip.label_config(config)
+    identity = repr((str(own.absolute()), own.stat().st_size) if own else (clip.CLIP.seed, clip.CLIP.recipe))
+    contents = hashlib.sha256(config.encode() + identity.encode()).hexdigest()
+    if not own and (setup.contents != contents or not video.exists()):
         clip.make(video)
     url = f"http://127.0.0.1:{setup.backend_port}"
-    known = [f"/api/projects/{setup.project}", f"/api/tasks/{setup.task}", f"/api/ml/{setup.backend}"]
+    known = [f"/api/projects/{setup.project}", f"/api/ml/{setup.backend}"]
+    known += [f"/api/tasks/{task}" for task in (setup.task, setup.annotated) if task]
     if setup.contents != contents or not all(studio.exists(path) for path in known):
         setup.project = studio.create_project("SAM3 video demo", config)
         _prepare_project(studio, setup, folder, video)
-        (setup.task,) = (task["id"] for task in LabelStudioClient(studio.url, studio.token).tasks(setup.project))
+        (task,) = LabelStudioClient(studio.url, studio.token).tasks(setup.project)
+        setup.task, setup.annotated = task["id"], 0
         setup.backend = studio.connect_backend(setup.project, url)
     elif setup.backend_url != url:
         studio.move_backend(setup.backend, url)
         _prepare_project(studio, setup, folder, video)  # the live panel's address has the port
     setup.contents, setup.backend_url = contents, url
+
+
+def _annotate(studio: LabelStudio, setup: Setup, folder: Path) -> None:
+    """Add a task that opens with the tracks of all three shapes."""
+    data = dict(studio.task(setup.task)["data"])
+    data.pop("panel", None)  # the other task's
+    task = studio.create_task(setup.project, data)
+    _prepare_project(studio, setup, folder, folder / "clip.mp4")
+    tracks = studio.whole_search(setup.backend, task, ", ".join(clip.CLASSES).lower())
+    studio.call("POST", f"/api/tasks/{task}/annotations/", json={"result": tracks})
+    setup.annotated = task
 
 
 def _prepare_project(studio: LabelStudio, setup: Setup, folder: Path, video: Path) -> None:

@@ -180,15 +180,7 @@ def accuracy(services: Composed) -> dict[str, Any]:
     iou = float(np.mean([overlaps(region, name) for region, name in zip(found, clip.CLASSES, strict=True)]))
     task, words = services.new_task(), dict[str, float]()
     for name in clip.CLASSES:
-        line = {"id": f"words-{name}", "from_name": "text_prompt", "to_name": "video", "type": "textarea"}
-        asked = [{**line, "value": {"text": [name.lower()]}, "origin": "manual"}]
-
-        def whole(asked: list[dict[str, Any]] = asked) -> list[dict[str, Any]]:
-            answer = services.studio.interactive(connection, task, asked)
-            tracks = [region for region in answer if region["type"] == "videorectangle"]
-            return [] if any(region.get("meta", {}).get("partial") for region in tracks) else tracks
-
-        tracks = wait_for(f"words for {name}", whole)
+        tracks = services.studio.whole_search(connection, task, name.lower())
         words[name] = round(max(float(np.mean(overlaps(region, name))) for region in tracks), 3)
     return {"box_iou": round(iou, 3), "words_found": sum(iou >= FOUND for iou in words.values()), "words_iou": words}
 

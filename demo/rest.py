@@ -96,6 +96,22 @@ class LabelStudioApi:
             region, asked = {**same[0], "origin": "prediction-changed"}, asked + 1
         return region, asked
 
+    def whole_search(self, backend: int, task: int, words: str) -> list[dict[str, Json]]:
+        """Ask by words until all tracks are complete; return their regions.
+
+        Raises:
+            DemoError: it takes too long.
+        """
+        line = {"id": "words", "from_name": "text_prompt", "to_name": "video", "type": "textarea", "origin": "manual"}
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            answer = self.interactive(backend, task, [{**line, "value": {"text": [words]}}])
+            tracks = [region for region in answer if region["type"] == "videorectangle"]
+            if tracks and not any(region.get("meta", {}).get("partial") for region in tracks):
+                return tracks
+            time.sleep(0.2)
+        raise DemoError(f"what {words} names was not tracked after {_PATIENCE:.0f} s")
+
     def task_url(self, project: int, task: int) -> str:
         """The address of the page for annotating the task."""
         return f"{self.url}/projects/{project}/data?task={task}"

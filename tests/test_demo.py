@@ -14,6 +14,7 @@ import pytest
 
 from backend.tracks.geometry import Box, box_iou
 from demo import check, clip, processes
+from demo.__main__ import main
 from demo.processes import DemoError, Process, ended_by_signals, free_port, uninterrupted
 from tests.needs import missing
 
@@ -126,6 +127,13 @@ def test_a_taken_port_is_left_alone():
         taken = server.getsockname()[1]
         assert free_port(taken) not in (0, taken)
     assert free_port(taken) == taken
+
+
+@pytest.mark.parametrize("words", [["--video", "a.mp4"], ["--model", "facebook/sam3"]])
+def test_the_check_takes_the_sample_clip_and_its_model_only(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--check", *words])
+    assert "leave out --model and --video" in capsys.readouterr().err
 
 
 @pytest.mark.slow
