@@ -237,14 +237,13 @@ def launches(quick: bool) -> dict[str, int]:
 
 
 def specked_masks(count: int) -> Tensor:
-    """Logits of objects, each with a hole and three specks; shape (n, 288, 288)."""
+    """Logits of objects, each with three specks; shape (n, 288, 288)."""
     random = np.random.default_rng(0)
     masks = np.full((count, SIZE, SIZE), -5, np.float32)
     for mask in masks:
         radius = random.uniform(0.05, 0.2) * SIZE / 2
         x, y = random.uniform(radius, SIZE - radius, 2)
         cv2.ellipse(mask, (round(x), round(y)), (round(radius), round(radius * 1.4)), 20, 0, 360, 5, -1)
-        mask[round(y), round(x)] = -5
         for left, top in random.integers(0, SIZE - 3, (3, 2)):
             mask[top : top + 2, left : left + 2] = 5
     return torch.from_numpy(masks)

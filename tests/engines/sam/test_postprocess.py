@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -91,6 +92,18 @@ def test_tidy_fills_small_holes_and_removes_small_specks(logits, area) -> None:
     assert torch.equal(logits, before)
     if np.array_equal(before.numpy(), expected):
         assert result is logits
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-1, 3), st.integers(1, 16))
+def test_tidy_of_objects_anywhere_in_a_larger_picture(seed, threshold, area) -> None:
+    random = np.random.default_rng(seed)
+    blobs = cv2.blur(random.normal(0, 3, (25, 30)), (3, 3)) + random.normal(0, 0.5, (25, 30)) - threshold
+    blobs[:, random.integers(0, 30) :], blobs[random.integers(0, 25) :] = -1, -1
+    expected = blobs.astype(np.float32)
+    result = clean_masks(torch.tensor(expected)[None], area)
+    expected[small_parts(expected <= 0, area)] = 0.1
+    expected[small_parts(expected > 0, min(area, int((expected > 0).sum()) // 2))] = -0.1
+    assert np.array_equal(result.numpy()[0], expected)
 
 
 def test_tidy_leaves_the_type_and_takes_no_masks() -> None:
