@@ -207,18 +207,17 @@ class Service:
         task = project, task_id(tasks)
         try:
             request = parse_request(tasks, context, config, prompt_field)
-            handler = PredictHandler(
+            results = PredictHandler(
                 RequestContext(self.settings, self._worker, self.scheduler, self._cache, request, config, project)
-            )
-            results = handler.handle(deadline)
+            ).handle(deadline)
         except BackendError as error:
-            self.task_status.record_answer(task, error=error)
+            self.task_status.record_answer(task, error)
             if prompt_field is None:
                 raise
             log.warning("the control for text prompts shows an error: %s", one_line(error))
             results = [prompt_field.to_result(f"not done: {error}")]
         else:
-            self.task_status.record_answer(task, handler.read_at)
+            self.task_status.record_answer(task)
         return [format_prediction(results, self.model_version)] if results else []
 
 

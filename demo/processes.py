@@ -45,6 +45,12 @@ class Process:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The id of the process, and of its group."""
+        assert self._child is not None
+        return self._child.pid
+
     def check(self) -> None:
         """Check that it is still running.
 

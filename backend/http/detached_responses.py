@@ -20,13 +20,20 @@ class _Task(WSGITask):
         environ[DETACH] = lambda on_detach: setattr(self, "_on_detach", on_detach)
         return environ
 
+    def build_response_header(self) -> bytes:
+        if self._on_detach:
+            # Its end is that of the connection: a browser shows nothing of a picture whose last chunk never comes, as
+            # when this process is killed (seen in Chromium).
+            self.version = "1.0"
+        header: bytes = super().build_response_header()
+        return header
+
     def finish(self) -> None:
         if self._on_detach is None:
             super().finish()
             return
         self.close_on_finish = False
         channel: Any = self.channel
-        is_chunked = self.chunked_response
 
         def send(data: bytes) -> None:
             """Write from the server's own thread, which alone may write to a connection without a task."""
@@ -35,10 +42,9 @@ class _Task(WSGITask):
                 if not channel.connected:
                     return
                 if not data:
-                    channel.write_soon(b"0\r\n\r\n" if is_chunked else b"")
                     channel.close_when_flushed = True
                 elif not channel.total_outbufs_len:  # a browser that does not read gets the next part
-                    channel.write_soon(b"%X\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+                    channel.write_soon(data)
 
             channel.server.trigger.pull_trigger(write)
 

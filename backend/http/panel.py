@@ -27,7 +27,7 @@ class _PanelSource:
         return draw_panel(state)
 
     def last_picture(self) -> bytes:
-        return draw_panel(_STOPPED)
+        return draw_panel(_STOPPED, is_last=True)
 
 
 def add_panel_route(app: Flask, streams: Streams, panel: Callable[[str], Callable[[], TaskStatus]]) -> None:

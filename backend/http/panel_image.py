@@ -9,6 +9,8 @@ from backend.jobs.task_status import TaskStatus
 
 WIDTH, HEIGHT = 640, 44
 """CSS pixels; the picture has twice as many."""
+SILENT_AFTER = 25
+"""Seconds after the last picture, more than twice the time after which a picture is sent again."""
 _SCALE = 2
 # Label Studio has a light and a dark page, and the picture does not know which: these read well on both.
 _TEXT, _TRACK = (118, 118, 118, 255), (128, 128, 128, 80)
@@ -20,8 +22,30 @@ COLOURS = {
 }
 
 
-def draw_panel(status: TaskStatus) -> bytes:
-    """The panel as PNG, on a transparent background: two lines at most, or one above a bar."""
+def draw_panel(status: TaskStatus, *, is_last: bool = False) -> bytes:
+    """The panel as PNG, on a transparent background: two lines at most, or one above a bar.
+
+    A browser goes on showing a picture that comes no more. So it is an animation, whose second picture says that the
+    backend is silent; the next one that comes replaces it before that.
+
+    Args:
+        is_last: no picture comes after it.
+    """
+    image, out = _draw(status), BytesIO()
+    if is_last:
+        image.save(out, "PNG")
+    else:
+        image.save(out, "PNG", save_all=True, append_images=[_silence()], duration=[SILENT_AFTER * 1000, 1000], loop=1)
+    return out.getvalue()
+
+
+@cache
+def _silence() -> Image.Image:
+    text = f"The backend has been silent for {SILENT_AFTER} s: it was stopped or is out of reach. Nothing is answered."
+    return _draw(TaskStatus(text, "failed"))
+
+
+def _draw(status: TaskStatus) -> Image.Image:
     image = Image.new("RGBA", (WIDTH * _SCALE, HEIGHT * _SCALE))
     pen, colour = ImageDraw.Draw(image), COLOURS[status.tone]
     dot, top = 10 * _SCALE, 6 * _SCALE
@@ -36,9 +60,7 @@ def draw_panel(status: TaskStatus) -> bytes:
         right = box[2] * min(max(status.progress, 0.0), 1.0)
         if right >= 6 * _SCALE:
             pen.rounded_rectangle((*box[:2], right, box[3]), 3 * _SCALE, fill=colour)
-    out = BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
+    return image
 
 
 def _wrap(text: str, width: float, max_lines: int) -> list[str]:

@@ -1,7 +1,6 @@
 """What the backend does for one task, in a sentence: the live panel of the labelling page shows it."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +13,6 @@ from backend.recent_values import RecentValues
 
 _MAX_TASKS = 4096
 """How many tasks' requests are remembered."""
-_FETCH_GESTURES = {
-    "box": "select a box and press t",
-    "words": "ask once more in the line for words",
-    "clicks": "click on it once more",
-}
-"""How an annotator brings results into the page, by the kind of the last one's prompts; each gesture brings all."""
-
 TaskKey = tuple[str, str]
 """Ids of a project and of a task of it."""
 
@@ -41,43 +33,31 @@ class TaskStatus:
     running: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The last answer to a request of a task: when (seconds since the epoch), and the error if it was refused."""
-
-    time: float
-    error: str | None = None
-
-
 class TaskStatusReader:
     """Describes tasks; reading one costs no more with thousands of jobs than with few."""
 
-    def __init__(self, scheduler: Scheduler, worker: WorkerClient, clock: Callable[[], float] = time.time) -> None:
-        self._scheduler, self._worker, self._clock = scheduler, worker, clock
-        self._answers: RecentValues[_Answer] = RecentValues(_MAX_TASKS)
+    def __init__(self, scheduler: Scheduler, worker: WorkerClient) -> None:
+        self._scheduler, self._worker = scheduler, worker
+        self._errors: RecentValues[str] = RecentValues(_MAX_TASKS)
 
-    def record_answer(self, key: TaskKey, read_at: float | None = None, error: Exception | None = None) -> None:
-        """Record that a request of this task was answered, or refused because of an error.
-
-        Args:
-            read_at: when the answer's results were read, in seconds since the epoch; None: now.
-        """
-        self._answers.put(key, _Answer(read_at or self._clock(), one_line(error) if error else None))
+    def record_answer(self, key: TaskKey, error: Exception | None = None) -> None:
+        """Record that a request of this task was answered, or refused because of an error."""
+        self._errors.put(key, one_line(error) if error else "")
 
     def read(self, key: TaskKey) -> TaskStatus:
         """The status of a task."""
         positions = {job: place for job, place in self._scheduler.task_jobs(*key) if not job.row.spec.is_class}
         jobs = [*positions]
         unfinished = [job for job in jobs if not job.has_ended]
-        answer = self._answers.get(key)
+        error = self._errors.get(key)
         if unfinished and (trouble := self._scheduler.trouble):
             return TaskStatus(f"Paused: {one_line(trouble)}.", "failed")
         if unfinished:
             return _describe_unfinished(unfinished, positions)
-        if answer and answer.error:
-            return TaskStatus(f"Not done: {answer.error}", "failed")
+        if error:
+            return TaskStatus(f"Not done: {error}", "failed")
         if jobs:
-            return _describe_ended(jobs, answer)
+            return _describe_ended(jobs)
         status = self._worker.status
         if status == "ready":
             return TaskStatus(f"Ready ({self._worker.name}).")
@@ -107,14 +87,14 @@ def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> T
     return TaskStatus(text, "busy", done / total, running.number)
 
 
-def _describe_ended(jobs: Sequence[Job], answer: _Answer | None) -> TaskStatus:
+def _describe_ended(jobs: Sequence[Job]) -> TaskStatus:
     """What came of a task's last job, and how to bring in what the page does not have yet."""
-    asked = [job for job in jobs if job.state == "done" and not job.row.batch]
-    missing = [job for job in asked if answer is None or (job.ended_at or 0) > answer.time]
+    missing = [job for job in jobs if job.state == "done" and not job.row.batch and not job.is_fetched]
     if missing:
-        gesture = _FETCH_GESTURES[missing[-1].row.spec.kind]
-        results, them = ("1 result is", "it") if len(missing) == 1 else (f"{len(missing)} results are", "all of them")
-        return TaskStatus(f"Done: {results} not on the page yet. To bring {them}, {gesture}.", "done", 1.0)
+        results, them = ("1 result is", "it") if len(missing) == 1 else (f"{len(missing)} results are", "them")
+        gestures = dict.fromkeys(_fetch_gesture(job) for job in missing)
+        text = f"Done: {results} not on the page yet. To bring {them}, {', and '.join(gestures)}."
+        return TaskStatus(text, "done", 1.0)
     last = max(jobs, key=lambda job: job.ended_at or 0)
     done, total = last.progress()
     match last.state:
@@ -123,6 +103,16 @@ def _describe_ended(jobs: Sequence[Job], answer: _Answer | None) -> TaskStatus:
         case "cancelled":
             return TaskStatus(f"Stopped after {done} of {total} frames. What was tracked is kept.")
     return TaskStatus(f"Done: {done} of {total} frames.", "done")
+
+
+def _fetch_gesture(job: Job) -> str:
+    """How an annotator brings a result into the page; one gesture brings all results of its kind and class."""
+    spec = job.row.spec
+    if spec.phrases:
+        return "ask once more in the line for words"
+    if not spec.classes:
+        return "click on it once more" if spec.kind == "clicks" else "select its box and press t"
+    return f"press t on a box of {', '.join(spec.classes)}"
 
 
 def _format_seconds(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Answers an interactive request: submits the jobs for its prompts, waits, and returns regions and the status line."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,18 +27,13 @@ from backend.tracks.prompts import Direction, group_by_frame
 
 
 class PredictHandler:
-    """Answers one request.
-
-    Attributes:
-        read_at: when it reads the results, in seconds since the epoch.
-    """
+    """Answers one request."""
 
     def __init__(self, context: RequestContext) -> None:
         self._context = context
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
-        self.read_at = 0.0
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
         """Do what the request asks for; returns the results that are there by `deadline`, of the monotonic clock.
@@ -59,7 +53,6 @@ class PredictHandler:
         jobs += [text_prompt.job] if text_prompt else []
         earlier_jobs = [work.job for work in pending_regions(self._context, asked) if work.job]
         self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_texts)])
-        self.read_at = time.time()
         for work in works:
             work.error = work.error or (work.job.error if work.job else None)
         errors = [work.error for work in works if work.error and not work.is_unchanged]
@@ -75,7 +68,10 @@ class PredictHandler:
         self._continued.update(region.id for region in regions if region.id not in asked)
         status = status or earlier_status
         allowed = overwrite_policy.allowed_regions(regions, request, self._continued)
-        self._cache.record(request.task, allowed, is_dropped=field is not None and self._is_overtaken(field))
+        is_dropped = field is not None and self._is_overtaken(field)
+        self._cache.record(request.task, allowed, is_dropped=is_dropped)
+        for job in jobs if is_dropped else ():
+            job.is_fetched = False
         results = [result for region in allowed for result in format_region(region, request.framerate)]
         if field and (status or field.is_marked):
             results += self._answer_prompt_field(field, status, is_needed=not regions)

@@ -128,6 +128,7 @@ class TextPrompt:
             if name in matches.continued:
                 self._cache.note(self.digest, name, region.id)
             context.cache.sources.put(context.key(region.id), ResultSource(result, name, (), extra_meta))
+        job.is_fetched &= not is_held_back
         if not (is_partial or is_held_back or self._cache.request_time > context.start_time):
             self._cache.pending.pop(self.digest, None)
         return regions, self._status_line(detections.values(), matches, progress if is_partial else None)

@@ -1,5 +1,7 @@
 """The live panel inside Label Studio's page: it changes by itself while the page stays as it is."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,14 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_proje
         backend.stop()
         page.wait_for_panel("failed")
         page.shot("panel-stopped")
+
+
+def test_a_killed_backend_leaves_a_picture_that_says_so(panel_project: Project, backend: Process) -> None:
+    with opened(panel_project, panel_project.new_task()) as page:
+        page.wait_for_panel("idle")
+        os.killpg(backend.pid, signal.SIGKILL)
+        page.wait_for_panel("failed")
+        page.shot("panel-killed")
 
 
 @pytest.mark.parametrize("panel_data", [{}, {"panel": ""}])

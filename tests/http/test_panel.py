@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from backend.http.app import create_app
-from backend.http.panel_image import HEIGHT, WIDTH, draw_panel
+from backend.http.panel_image import HEIGHT, SILENT_AFTER, WIDTH, draw_panel
+from backend.http.streams import HEARTBEAT
 from backend.jobs.task_status import TaskStatus
 from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer
 
@@ -46,3 +47,13 @@ def test_the_picture_has_its_text_and_its_bar() -> None:
 def test_any_text_fits(text: str, progress: float | None) -> None:
     drawn = pixels(TaskStatus(text, "failed", progress))
     assert not drawn[:, -2:][: 2 * HEIGHT - 30].any()
+
+
+def test_a_picture_that_no_other_follows_says_so_after_a_while() -> None:
+    picture = Image.open(BytesIO(draw_panel(TaskStatus("Ready."))))
+    assert (getattr(picture, "n_frames", 1), picture.info["duration"]) == (2, SILENT_AFTER * 1000)
+    assert HEARTBEAT * 2 < SILENT_AFTER
+    first = np.asarray(picture.convert("RGBA"))
+    picture.seek(1)
+    assert np.any(np.asarray(picture.convert("RGBA")) != first)
+    assert getattr(Image.open(BytesIO(draw_panel(TaskStatus("Stopped."), is_last=True))), "n_frames", 1) == 1

@@ -47,9 +47,10 @@ def test_a_task_goes_from_ready_to_done(make_service: MakeService) -> None:
     for number in (1, 2):
         wait_until_ended(service, number)
     status = read(service)
-    assert status.text == ("Done: 2 results are not on the page yet. To bring all of them, select a box and press t.")
+    assert status.text == ("Done: 2 results are not on the page yet. To bring them, press t on a box of Car.")
     assert (status.tone, status.running) == ("done", None)
     ask(service)
+    ask(service, "b")
     assert read(service).text == "Done: 100 of 100 frames."
     assert read(service, "8").text == "Ready (stub)."
 
@@ -69,7 +70,7 @@ def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeServi
 
 def test_a_refused_request_and_a_failed_job_say_why(make_service: MakeService) -> None:
     service = make_service()
-    service.task_status.record_answer(("3", "7"), error=BadRequest("draw the box\non the object"))
+    service.task_status.record_answer(("3", "7"), BadRequest("draw the box\non the object"))
     assert (read(service).text, read(service).tone) == ("Not done: draw the box on the object", "failed")
     service.task_status.record_answer(("3", "7"))
     assert read(service).text == "Ready (stub)."
