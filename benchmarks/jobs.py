@@ -14,9 +14,16 @@ store     50 tracks found by text, on 100,000 frames: their size on disk, and th
           them.
 answers   50 tracks found by text, on 100,000 frames, whose job has ended: seconds until /predict is answered, the
           first time after a restart and once more; `answer_late_s` is beyond `response_timeout`.
+ooms      jobs whose device runs out of memory every 40 frames, each asked again until it is done; `survived`: the
+          worker never ended, and the results are those of a device that had room.
+fairness  ten tasks always have jobs waiting, one of them ten times as many: Jain's index of their frames computed.
+big_state states of 1 GB, and a worker that is killed: the job continued from one, and how much later than
+          `response_timeout` /predict was answered meanwhile (99th percentile).
+trouble   another process holds the database while jobs run, then a part of it is overwritten: accepted jobs that are
+          not done in the end, whether /health told both, and the 99th percentile of its answers meanwhile.
 boundary  frames per second of an engine in this process and in a worker, in turns; `boundary_cost` is the loss.
 
-.venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills store answers boundary]
+.venv/bin/python benchmarks/jobs.py [--quick] [--parts load kills …]
 """
 
 import argparse
@@ -27,6 +34,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -35,7 +43,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +61,7 @@ from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk
 from backend.jobs.metrics import Metrics
 from backend.jobs.schedule import Progress
+from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker import SAVED_FRAMES
@@ -64,7 +73,7 @@ from backend.tracks.frame_range import ALL_FRAMES
 from backend.tracks.track import ResultBlock
 from backend.video import Video, VideoInfo, VideoLimits
 from tests.clips import write_clip
-from tests.fakes import sleeping_engine
+from tests.fakes import heavy_engine, sleeping_engine, starved_engine
 from tests.labelstudio.bodies import body, drawn, keyframe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +110,8 @@ def serve_stub(text: str) -> None:
         limits=Limits(queue=asked["queue"]),
     )
     make: Any = partial(sleeping_engine, asked["seconds"], log, asked["load"])
+    if asked["state"]:
+        make = partial(heavy_engine, asked["seconds"], log, asked["state"])
     serve.run(settings, WorkerClient(process_launcher(make, "warning"), "stub", "1", 600.0))
 
 
@@ -124,7 +135,7 @@ class Server:
     @classmethod
     def stub(cls, folder: Path, **asked: Any) -> "Server":
         """Serves the clip in `folder`, which is there already as one that was fetched."""
-        whole = {"seconds": 0.0, "log": None, "load": 0.0, "within": 0.0, "frames": FRAMES, "queue": 64}
+        whole = {"seconds": 0.0, "log": None, "load": 0.0, "within": 0.0, "frames": FRAMES, "queue": 64, "state": 0}
         text = json.dumps(whole | {"folder": str(folder)} | asked)
         return cls(f"serve_stub({text!r})", folder / "stderr")
 
@@ -297,7 +308,7 @@ def milliseconds(seconds: Iterable[float]) -> float:
 
 
 def load(folder: Path, quick: bool) -> dict[str, Any]:
-    count = 10_000 if quick else 100_000
+    count = 5_000 if quick else 100_000
     place_clip(folder, 600)
     server = Server.stub(folder, seconds=0.01, load=count / 2500, within=WITHIN, frames=600)
     answers = ask_all(server.port, mixed(count))
@@ -498,7 +509,8 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
     return {"bytes_per_object_frame": round(size / frames / tracks, 2), "read_s": round(seconds, 2)}
 
 
-def answers(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) -> dict[str, Any]:
+def answers(folder: Path, quick: bool, tracks: int = 50) -> dict[str, Any]:
+    frames = 10_000 if quick else 100_000
     place_clip(folder, 10)
     asked = words("long", 7, "car")
     server = Server.stub(folder, within=10.0, frames=frames)
@@ -537,6 +549,129 @@ def answers(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) 
         f"{keys} keyframes, chosen in {chosen:.1f} s; answered {times[0]:.1f} s after a restart, then {times[1]:.1f} s"
     )
     return {"answer_s": round(times[0], 2), "answer_late_s": round(max(0.0, max(times) - 10.0), 2)}
+
+
+@contextmanager
+def scheduler(folder: Path, clip: Path, make: Callable[[], Any]) -> Iterator[tuple[Scheduler, Store, WorkerClient]]:
+    """A scheduler in this process, whose jobs all have one clip."""
+    worker = WorkerClient(process_launcher(make, "error"), "stub", "1", 600.0)
+    store = Store(folder / "jobs.sqlite3", 1 << 40, 30)
+    made = Scheduler(worker, store, lambda *_: clip, print, VideoLimits(), queue=64, metrics=Metrics())
+    try:
+        yield made, store, worker
+    finally:
+        made.close()
+
+
+def boxed(task: int, number: int) -> JobSpec:
+    """A job for one of a task's boxes."""
+    shown = (FramePrompts(1, (1 + number % 80, 20, 12, 15, 0)),)
+    return JobSpec(str(task), "3", URL, 25.0, prompts=shown, intervals=((1, None),))
+
+
+def ooms(folder: Path, quick: bool) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    count, clip = 25 if quick else 500, write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
+    failed, done, starts = 0, list[Job](), set[int]()
+    with scheduler(folder / "starved", clip, partial(starved_engine, 40)) as (made, store, worker):
+        while failed < count:
+            job = made.submit([str(len(done))], "1", boxed(7, len(done)))
+            made.wait([job], 60)
+            starts.add(getattr(worker._process, "pid", 0))
+            failed += job.state == "failed" and "no memory" in str(job.error)
+            done += [job] if job.state == "done" else []
+        starved = [results_of(store, job.number) for job in done]
+    with scheduler(folder / "alone", clip, partial(sleeping_engine, 0.0)) as (made, store, _):
+        jobs = [made.submit([str(number)], "1", boxed(7, number), batch=True) for number in range(len(done))]
+        made.wait(jobs, 600)
+        alone = [results_of(store, job.number) for job in jobs]
+    return {"ooms": failed, "survived": starts == {*list(starts)[:1]} and starved == alone}
+
+
+def results_of(store: Store, number: int) -> tuple[list[int], bytes]:
+    """The frames and the rows of a job of one box."""
+    blocks = [block for _, block in store.blocks(number)]
+    frames = [frame for block in blocks for frame in block.frames]
+    return frames, np.concatenate([block.rows for block in blocks], axis=1).tobytes()
+
+
+def fairness(folder: Path, quick: bool) -> dict[str, Any]:
+    seconds, clip = 5 if quick else 60, write_clip(folder / "clip.mp4", frames=25, size=(64, 48)).path
+    jobs: dict[int, list[Job]] = {task: [] for task in range(10)}
+    with scheduler(folder, clip, partial(sleeping_engine, 0.004)) as (made, _, worker):
+        until(lambda: worker.status == "ready", 60)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for task, own in jobs.items():
+                while sum(not job.has_ended for job in own) < (20 if task == 0 else 2):
+                    own.append(made.submit([str(task), str(len(own))], "1", boxed(task, len(own))))
+            time.sleep(0.02)
+        frames = [sum(job.progress()[0] for job in own) for own in jobs.values()]
+    print(f"frames of each task in {seconds} s: {frames}")
+    return {"fairness": round(sum(frames) ** 2 / (len(frames) * sum(count**2 for count in frames)), 4)}
+
+
+def big_state(folder: Path, quick: bool) -> dict[str, Any]:
+    size, log = 10**8 if quick else 10**9, folder / "log"
+    place_clip(folder, FRAMES)
+    server = Server.stub(folder, seconds=0.015 if quick else 0.05, log=str(log), within=WITHIN, state=size)
+    ask(server.port, job(0))
+    states, killed, late = folder / "states", 0, list[float]()
+    while json.loads(ask(server.port, ("/jobs", None))[3])["jobs"][0]["state"] != "done":
+        _, seconds, status, _ = ask(server.port, job(0))
+        assert status == 200
+        late.append(max(seconds - WITHIN, 0.0))
+        kept = any(".part" not in path.name for path in states.glob("1.*"))
+        if kept and not killed and (worker := server.worker()):
+            killed = len(logged(log))
+            os.kill(worker, signal.SIGKILL)
+    server.close()
+    frames = logged(log)
+    print(f"killed after {killed} frames; {len(frames)} of {FRAMES} frames were computed; {len(late)} requests")
+    is_whole = {*frames} == {*range(FRAMES)} and saved_results(folder)
+    return {
+        "big_state_ok": bool(killed and is_whole and frames.count(0) == 1),
+        "big_state_predict_ms": milliseconds(late),
+    }
+
+
+def trouble(folder: Path, quick: bool) -> dict[str, Any]:
+    count, seconds = (4, 3.0) if quick else (12, 20.0)
+    place_clip(folder, FRAMES * count)
+    server = Server.stub(folder, seconds=0.005)
+    accepted = [number for number in range(count) if is_accepted(ask(server.port, job(number)))]
+    told, answers = "", list[Answered]()
+    with closing(sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answers.append(ask(server.port, ("/health", None)))
+            told = max(told, json.loads(answers[-1][3])["storage"], key=len)
+        other.execute("ROLLBACK")
+    server.idle()
+    server.process.kill()
+    server.process.wait()
+    spoiled = folder / "jobs.sqlite3"
+    with closing(sqlite3.connect(spoiled)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    with spoiled.open("r+b") as raw:
+        raw.seek(spoiled.stat().st_size // 2)
+        raw.write(bytes(4096))
+    spoiled.with_suffix(".damaged").touch()
+    server.launch()
+    server.opened()
+    repaired = json.loads(ask(server.port, ("/health", None))[3])["storage"]
+    again = [number for number in accepted if is_accepted(ask(server.port, job(number)))]
+    server.idle()
+    server.close()
+    print(f"told: {told}; {repaired}")
+    lost = [number for number in accepted if number not in saved_results(folder) or number not in again]
+    is_told = "another program" in told and "damaged" in repaired
+    return {
+        "trouble_lost": len(lost),
+        "trouble_told": is_told,
+        "trouble_health_ms": milliseconds(a[1] for a in answers),
+    }
 
 
 def turning_boxes(tracks: int, frames: int) -> NDArray[np.float32]:
@@ -589,6 +724,10 @@ PARTS: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
     "kills": kills,
     "store": store,
     "answers": answers,
+    "ooms": ooms,
+    "fairness": fairness,
+    "big_state": big_state,
+    "trouble": trouble,
     "boundary": boundary,
 }
 

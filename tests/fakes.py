@@ -1,6 +1,7 @@
 """Stand-ins that make tests fast: a video without a file, and an engine whose answers are known beforehand."""
 
 import ctypes
+import itertools
 import json
 import os
 import socket
@@ -201,6 +202,38 @@ def sleeping_engine(seconds: float, log: Path | None = None, load: float = 0.0) 
         engine.status = "loading"
         threading.Timer(load, lambda: setattr(engine, "status", "ready")).start()
     return engine
+
+
+class HeavyEngine(StubEngine):
+    """A stub whose states are padded to `size` bytes."""
+
+    def __init__(self, size: int, gate: Callable[[int], None]) -> None:
+        super().__init__(gate=gate)
+        self._padding = bytes(size)
+
+    def open(self, video: Video, state: bytes | None = None) -> "StubSession":
+        session = super().open(video, state and state[: state.index(b"\0")])
+        plain = session.state
+        setattr(session, "state", lambda: plain() + self._padding)  # noqa: B010 (mypy: a method is replaced)
+        return session
+
+
+def heavy_engine(seconds: float, log: Path | None, size: int) -> StubEngine:
+    """As `sleeping_engine`, with states of `size` bytes."""
+    sleep = sleeping_engine(seconds, log).gate
+    assert sleep
+    return HeavyEngine(size, sleep)
+
+
+def starved_engine(every: int) -> StubEngine:
+    """A stub for a worker process: every so many frames its device has no memory left."""
+    frames = itertools.count(1)
+
+    def starve(_: int) -> None:
+        if next(frames) % every == 0:
+            raise Unsupported("the device has no memory left for one frame with one object or phrase")
+
+    return StubEngine(gate=starve)
 
 
 def stuck_engine() -> StubEngine:

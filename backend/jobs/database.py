@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 2.0
 """How long to wait for another program that holds the file; a request waits as long at most."""
+_PATIENCE = 0.5
+"""For so long after a change could not be saved, others are not tried."""
 _MAX_LOG_BYTES = 64 << 20
 """The write-ahead log is cut to this size."""
 _MENDS = {
@@ -58,6 +61,7 @@ class Database:
     def __init__(self, path: Path, keep_state: KeepState) -> None:
         self.path = path
         self.trouble: StoreError | None = None
+        self._failed_at = 0.0
         self._writing, self._reading = threading.Lock(), threading.Lock()
         with ExitStack() as resources:
             try:
@@ -103,6 +107,9 @@ class Database:
             StoreError: it cannot be saved; nothing has changed.
         """
         with self._writing:
+            if self.trouble and time.monotonic() - self._failed_at < _PATIENCE:
+                # Or all who want to save something would wait one after the other.
+                raise type(self.trouble)(str(self.trouble))
             try:
                 with self._sentences():
                     self._writer.execute("BEGIN IMMEDIATE")
@@ -116,7 +123,7 @@ class Database:
             except StoreError as error:
                 if self.trouble is None:
                     log.error("jobs cannot be saved: %s", one_line(error))
-                self.trouble = error
+                self.trouble, self._failed_at = error, time.monotonic()
                 raise
             if self.trouble is not None:
                 log.warning("jobs can be saved again")

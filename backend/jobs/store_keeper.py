@@ -50,6 +50,8 @@ class StoreKeeper:
 
     def _keep(self) -> None:
         self._ends.flush()
+        if self._store.trouble:
+            self._store.check()
         with self._queue.changed:
             fetched = [job for job in self._queue.ended_jobs() if job.is_fetched and not job.row.is_fetched]
         if fetched:

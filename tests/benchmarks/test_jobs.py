@@ -25,3 +25,12 @@ def test_no_kill_loses_a_job_or_changes_what_it_comes_to(tmp_path: Path, monkeyp
 
 def test_tracks_take_little_room(tmp_path: Path) -> None:
     assert jobs.store(tmp_path, quick=True, frames=2000)["bytes_per_object_frame"] <= 64
+
+
+@pytest.mark.slow
+def test_no_trouble_loses_a_job_or_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(jobs.ROOT)
+    assert jobs.ooms(tmp_path / "ooms", quick=True) == {"ooms": 25, "survived": True}
+    figures = jobs.trouble(tmp_path / "trouble", quick=True)
+    assert (figures["trouble_lost"], figures["trouble_told"]) == (0, True)
+    assert jobs.big_state(tmp_path / "state", quick=True)["big_state_ok"]

@@ -143,3 +143,17 @@ def test_no_room_for_a_video_is_no_fault_of_its_job(harness: Harness) -> None:
     is_full.clear()
     wait_for_end(scheduler, job)
     assert scheduler.trouble is None
+
+
+def test_in_trouble_only_one_at_a_time_waits_for_the_disk(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.open()
+    records = harness.store.records
+    monkeypatch.setattr(database, "_PATIENCE", 1e9)
+    with locked(harness.store), pytest.raises(StoreError):
+        records.put_click("7", "p", True)
+    with pytest.raises(StoreError, match="another program"):
+        records.put_click("7", "p", True)  # the disk is not asked
+    assert records.is_click_positive("7", "p") is None, "reading goes on"
+    monkeypatch.setattr(database, "_PATIENCE", 0.0)
+    records.put_click("7", "p", True)
+    assert harness.scheduler.trouble is None
