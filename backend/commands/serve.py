@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -152,7 +153,13 @@ def _end_on_signals(service: Service, streams: Streams, is_answering: Callable[[
 
 def log_status(service: Service, seconds: float = _POLL_SECONDS) -> None:
     """Log every change of the model's status until it is ready or has failed."""
+    shown = ""
     for status in watch_status(service, seconds):
+        if status.startswith("downloading"):  # each tenth, not each hundredth
+            tenth = re.sub(r"\d %.*", "", status)
+            if tenth == shown:
+                continue
+            shown = tenth
         level = logging.ERROR if status.startswith(FAILED_PREFIX) else logging.INFO
         log.log(level, "%s: %s", service.model_version, status)
 

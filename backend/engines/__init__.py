@@ -1,6 +1,8 @@
 """The engines: models that turn prompts into tracks, behind the contract in `base`."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from backend.engines.base import OPENCV_HINT, Engine
 from backend.errors import SettingsError
@@ -54,3 +56,24 @@ def load_engine(settings: Settings) -> Engine:
     from backend.engines.sam3.engine import Sam3Engine
 
     return Sam3Engine(settings)
+
+
+def download_weights(settings: Settings, on_progress: Callable[[int, int], None]) -> Path:
+    """Download the weights that the settings name; the folder with their files.
+
+    Args:
+        on_progress: called with the bytes that are there and the bytes of all files, as they come.
+
+    Raises:
+        SettingsError: they cannot be downloaded, are files of this machine, or the engine has none.
+    """
+    name, _ = identify_engine(settings)
+    if name == "opencv":
+        raise SettingsError("engine opencv has no weights: choose sam3 or sam2")
+    from backend.engines.sam.hub import download
+    from backend.engines.sam2 import weights as sam2_weights
+    from backend.engines.sam3 import weights as sam3_weights
+
+    family = (sam2_weights if name == "sam2" else sam3_weights).FAMILY
+    model_dir = Path(settings.model_dir).expanduser() if settings.model_dir else None
+    return download(settings.model_path, settings.revision, model_dir, family, on_progress)

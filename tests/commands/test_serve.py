@@ -143,6 +143,15 @@ def test_the_log_tells_each_change_of_the_models_status_once(caplog, told: list[
     assert [message for _, message in records] == [f"stub-1: {status}" for status in dict.fromkeys(told)]
 
 
+def test_the_log_tells_a_download_by_tenths(caplog: pytest.LogCaptureFixture) -> None:
+    told = [f"downloading its weights: {percent} % of 3.4 GB, {99 - percent} s left" for percent in range(100)]
+    with caplog.at_level(logging.INFO):
+        log_status(Loading("loading", *told, "ready"), seconds=0)
+    assert [record.getMessage().partition(" %")[0].rpartition(" ")[2] for record in caplog.records][1:-1] == [
+        *("0", "10", "20", "30", "40", "50", "60", "70", "80", "90")
+    ]
+
+
 class Starting:
     """A Label Studio that fails with each of these reasons, then answers."""
 

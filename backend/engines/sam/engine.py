@@ -3,6 +3,7 @@
 import atexit
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -50,6 +51,8 @@ class SamEngine(ABC):
         self._status = "loading"
         self._model: SamModel | None = None
         self._error = ""
+        self._percent: int | None = None
+        self._download_start = 0.0, 0
         self._loading = threading.Thread(target=self._load, name=f"load {self.name}", daemon=True)
         self._loading.start()
         atexit.register(self._loading.join, _EXIT_TIMEOUT)
@@ -106,6 +109,21 @@ class SamEngine(ABC):
                 f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
                 "and transformers are those that the extra sam3 requires"
             )
+
+    def _show_download(self, done: int, total: int) -> None:
+        """Set the status, at every hundredth."""
+        percent = 100 * done // total
+        if percent == self._percent:
+            return
+        now = time.monotonic()
+        if self._percent is None:
+            self._download_start = now, done
+        self._percent = percent
+        started, before = self._download_start
+        rate = (done - before) / max(now - started, 0.001)
+        left = (total - done) / rate if rate else None
+        time_left = "" if left is None else f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
+        self._status = f"downloading its weights: {percent} % of {total / 1e9:.1f} GB{time_left}"
 
     def _fail(self, sentence: str) -> None:
         self._error = f"{sentence}; or {self._hint}" if self._hint else sentence

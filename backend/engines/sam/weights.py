@@ -2,17 +2,13 @@
 
 import json
 import logging
-import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,9 +19,6 @@ log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
-"""The suffix of a weights file; no repository has it."""
 ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
 """Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
 MAX_NAMES = 5
@@ -52,64 +45,6 @@ class Family:
     original: str
     original_setting: str
     tied_names: tuple[str, str]
-
-
-def download(repository: str, revision: str, model_dir: Path | None, family: Family) -> Path:
-    """The folder of a repository's files; the copy on disk if the hub is unreachable or denies access.
-
-    Args:
-        repository: on the hub.
-        revision: branch, tag or commit; empty: its default.
-        model_dir: where files are kept; None: the cache of the hub's library.
-        family: which files to fetch.
-
-    Raises:
-        SettingsError: they are neither on the hub nor on the disk.
-    """
-    if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
-        raise SettingsError(
-            f"there is no file or folder {Path(repository).name}: set model_path to {family.hub_id}, to a folder "
-            f"in the hub's layout, or to {family.original}"
-        )
-    fetch = partial(
-        snapshot_download,
-        repository,
-        revision=revision or None,
-        allow_patterns=list(family.hub_files),
-        cache_dir=model_dir,
-    )
-    try:
-        return Path(fetch())
-    except Exception as error:  # The network's errors have no common class.
-        try:
-            kept = fetch(local_files_only=True)
-        except Exception:
-            raise _hub_error(repository, revision, error, family) from error
-        log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", type(error).__name__, repository)
-        return Path(kept)
-
-
-def _hub_error(repository: str, revision: str, error: BaseException, family: Family) -> SettingsError:
-    status = None
-    cause: BaseException | None = error
-    while cause is not None and status is None:
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-        cause = cause.__cause__
-    if status in (401, 403):
-        return SettingsError(
-            f"you have no access to {repository}: request it at huggingface.co/{repository}, then set "
-            "HF_TOKEN to your token (huggingface.co/settings/tokens)"
-        )
-    if status == 404 and revision:
-        return SettingsError(
-            f"the hub has no {repository}, or no revision {revision} of it: correct model_path or revision"
-        )
-    if status == 404:
-        return SettingsError(f"the hub has no {repository}: set model_path to {family.hub_id}")
-    return SettingsError(
-        f"{repository} could not be fetched ({type(error).__name__}): connect to huggingface.co once, or set "
-        f"model_path to a folder that holds its files, or to {family.original_setting}"
-    )
 
 
 def read_config(folder: Path, kind: type[Config], family: Family) -> Config:

@@ -6,7 +6,8 @@ from typing import Any
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.initialization import no_init_weights
 
-from backend.engines.sam.weights import Family, download, fill_model, read_config, read_folder, read_tensors
+from backend.engines.sam.hub import OnProgress, download
+from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors
 from backend.engines.sam2.checkpoint import convert_checkpoint, infer_config
 from backend.errors import SettingsError
 
@@ -26,7 +27,11 @@ STRIDE = 32
 
 
 def load_model(
-    model_path: str, model_dir: Path | None = None, image_size: int = 0, revision: str = ""
+    model_path: str,
+    model_dir: Path | None = None,
+    image_size: int = 0,
+    revision: str = "",
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Sam2VideoModel:
     """Load the model for inference, on the CPU in float32.
 
@@ -36,6 +41,7 @@ def load_model(
         model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of 32; 0: the model's own, 1024.
         revision: of the hub's repository; empty: its default.
+        on_progress: see `download`.
 
     Raises:
         SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
@@ -46,7 +52,7 @@ def load_model(
         tensors = convert_checkpoint(read_tensors(path))
         config = infer_config(tensors, path.name)
     else:
-        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY)
+        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY, on_progress)
         config, tensors = read_config(folder, Sam2VideoConfig, FAMILY), read_folder(folder, FAMILY)
     if image_size:
         _set_image_size(config, image_size)

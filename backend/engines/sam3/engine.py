@@ -29,7 +29,12 @@ class Sam3Engine(SamEngine):
     def _load_model(self) -> SamModel:
         settings = self._settings
         model, tokenizer = weights.load_model(
-            settings.model_path, settings.bpe_path, self._model_dir, settings.image_size, settings.revision
+            settings.model_path,
+            settings.bpe_path,
+            self._model_dir,
+            settings.image_size,
+            settings.revision,
+            self._show_download,
         )
         config = model.config
         published = getattr(config, "reference", settings.reference) == "published"

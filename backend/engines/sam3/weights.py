@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
 from transformers.initialization import no_init_weights
 
-from backend.engines.sam.weights import Family, download, fill_model, read_config, read_folder, read_tensors
+from backend.engines.sam.hub import OnProgress, download
+from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors
 from backend.engines.sam3.checkpoint import convert_checkpoint, is_original, is_sam_3_1
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.engines.sam3.version import resolve_model_path
@@ -45,7 +46,12 @@ FAMILY = Family(
 
 
 def load_model(
-    model_path: str, bpe_path: str = "", model_dir: Path | None = None, image_size: int = 0, revision: str = ""
+    model_path: str,
+    bpe_path: str = "",
+    model_dir: Path | None = None,
+    image_size: int = 0,
+    revision: str = "",
+    on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[Sam3VideoModel, Tokenizer]:
     """Load the model for inference, on the CPU in float32, and its tokenizer.
 
@@ -58,6 +64,7 @@ def load_model(
         model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of the patch size (14); 0: the model's own.
         revision: of the hub's repository; empty: its default.
+        on_progress: see `download`.
 
     Raises:
         SettingsError: a file is missing, broken or of another model, a weight is missing or has the wrong shape, the
@@ -68,7 +75,7 @@ def load_model(
         config, tensors = Sam3VideoConfig(), _read_original(path, bpe_path)
         tokens = None
     else:
-        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY)
+        folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY, on_progress)
         config = read_config(folder, Sam3VideoConfig, FAMILY)
         tokens = None if bpe_path else Tokenizer.from_folder(folder, _context_length(config))
         tensors = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.engines.sam import weights as files
+from backend.engines.sam import hub
 from backend.engines.sam2.weights import load_model
 from backend.errors import SettingsError
 from tests.engines.sam2 import tiny
@@ -53,7 +53,7 @@ def test_what_is_nowhere_names_where_weights_are(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(files, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match=r"facebook/sam2\.1-hiera-tiny could not be fetched") as caught:
         load_model("facebook/sam2.1-hiera-tiny")
     assert "bpe" not in str(caught.value)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Sam3TrackerVideoInferenceSession, Sam3VideoConfig, Sam3VideoModel
 
+from backend.engines.sam import hub
 from backend.engines.sam import weights as files
 from backend.engines.sam3 import weights
 from backend.engines.sam3.tokenizer import END, START
@@ -421,7 +422,7 @@ def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wrapped, tmp_path):
-    def refuse(repository, revision, allow_patterns, cache_dir, local_files_only=False):
+    def refuse(repository, revision, allow_patterns, cache_dir, tqdm_class, local_files_only=False):
         assert (repository, revision) == ("facebook/sam3", None)
         assert cache_dir == tmp_path
         assert not any("sam3.pt" in pattern or pattern == "*" for pattern in allow_patterns)
@@ -429,7 +430,7 @@ def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wr
             raise LocalEntryNotFoundError("nothing here") from error
         raise error
 
-    monkeypatch.setattr(files, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match=mend) as caught:
         load_model("facebook/sam3", model_dir=tmp_path)
     assert "hf_secret" not in str(caught.value)
@@ -439,7 +440,7 @@ def test_a_revision_that_the_hub_does_not_have_is_named(monkeypatch):
     def refuse(*_, **__):
         raise answer(HfHubHTTPError, 404)
 
-    monkeypatch.setattr(files, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match="no revision v9 of it: correct model_path or revision"):
         load_model("facebook/sam3", revision="v9")
 
@@ -450,6 +451,6 @@ def test_a_refusal_does_not_matter_where_the_files_are_kept(monkeypatch, origina
             return str(saved)
         raise answer(GatedRepoError, 401)
 
-    monkeypatch.setattr(files, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     assert same(load_model("facebook/sam3")[0], original)
     assert "loading the copy of facebook/sam3 on disk" in caplog.text
