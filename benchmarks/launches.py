@@ -6,11 +6,12 @@ attention), a tiny width and random weights; it runs in bfloat16 autocast on a f
 objects, after fewer frames.
 
 - kernels_1, kernels_16, kernels_64: calls of PyTorch in one propagated frame that make new storage or write in place,
-  with so many clicked objects once their memories are full. Composite operations count once, so a lower bound.
+  with so many clicked objects once their memories are full. Composite operations count once, so a lower bound; what
+  is computed on the host, from what was read, does not count.
 - kernels_words: the same of a frame that is searched for a phrase; objects_words: how many objects it has.
 - waits_1, waits_16, waits_64, waits_words: reads of values that were computed on the device (`.cpu()`, `.tolist()`,
   `bool()`, `.item()`, `nonzero`, a mask as an index). What was read before lies on the host, and costs nothing more.
-- uploads_1, uploads_16, uploads_64: small tensors made from Python values.
+- uploads_1, uploads_16, uploads_64: small tensors made from Python values on the device.
 - fp32_kernels_1: as kernels_1, without autocast.
 - tidy_ms_64, tidy_ms_64_whole: milliseconds on one thread to clean 64 masks (288 x 288; each 5 to 20 % of a
   1920 x 1080 picture's width, with three specks) and make their boxes; and where every mask is labelled whole.
@@ -24,7 +25,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -70,17 +71,22 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kernels: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[str] = collections.Counter()
         self.uploads = 0
-        # Storages on the host, and the tensors that keep them from being used again meanwhile.
+        # Storages on the host, those that were made of nothing, so that the others that they meet tell where they are,
+        # and the tensors that keep both from being used again meanwhile.
         self._host: set[int] = set()
+        self._anywhere: set[int] = set()
         self._kept: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
         name, out = func.overloadpacket.__name__, func(*args, **(kwargs or {}))
         inputs, outputs = list(tensors(args)), list(tensors(out))
-        if inputs and all(map(self.is_on_host, inputs)):
+        if all(map(self._is_anywhere, inputs)):
+            self._keep(self._anywhere, outputs)
+        elif all(self._is_anywhere(tensor) or self.is_on_host(tensor) for tensor in inputs):
             self.put_on_host(*outputs)
-        elif name in READING_OPERATIONS:
+            return out
+        if name in READING_OPERATIONS:
             self.waits[name] += 1
         elif name in ("index", "index_put", "index_put_") and any(
             isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
@@ -92,12 +98,19 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def is_on_host(self, tensor: Tensor) -> bool:
         """Whether a tensor was read, or made of such ones."""
-        return tensor.untyped_storage().data_ptr() in self._host
+        return not tensor.numel() or tensor.untyped_storage().data_ptr() in self._host
 
     def put_on_host(self, *found: Tensor) -> None:
         """Remember that tensors lie on the host."""
+        self._keep(self._host, found)
+
+    def _is_anywhere(self, tensor: Tensor) -> bool:
+        # A number in Python's code is a tensor without dimensions here.
+        return not tensor.dim() or tensor.untyped_storage().data_ptr() in self._anywhere
+
+    def _keep(self, where: set[int], found: Sequence[Tensor]) -> None:
         self._kept += found
-        self._host |= {tensor.untyped_storage().data_ptr() for tensor in found}
+        where |= {tensor.untyped_storage().data_ptr() for tensor in found if tensor.numel()}
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
@@ -142,7 +155,8 @@ def counting() -> Iterator[Counter]:
             tensor: Tensor = make(*args, **kwargs)
             if kwargs.get("device") is None:
                 counter.put_on_host(tensor)
-            counter.uploads += 1
+            else:
+                counter.uploads += 1
             return tensor
 
         return made

@@ -12,6 +12,7 @@ from backend.engines.sam.association import Association, TrackUpdatePlan
 from backend.engines.sam.detections import Detections
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory, is_ahead
+from backend.engines.sam.memory_encoding import encode_planned, encode_predicted
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
@@ -22,9 +23,6 @@ from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from backend.video import Picture, Video
-
-_PRESENT_LOGIT = 10.0
-"""Logit of "it is there" for a mask that has a pixel, and the negative one for a mask that has none."""
 
 
 class ObjectTracker:
@@ -218,20 +216,25 @@ class ObjectTracker:
         image = self.encode(frame, picture)
         names = self._active_objects(direction, frame, reverse)
         to_track = [name for name in names if frame not in self.objects[name].memory_bank.cond_frames]
-        prediction = self._track(image, frame, to_track, reverse)
-        masks = self._masks_on_frame(frame, names, to_track, prediction)
+        prediction = self._track(image, to_track, frame, reverse)
         wanted = {
             index
             for index, frames in enumerate(self.phrases.values())
             if not all(is_ahead(prompted, frame, reverse) for prompted in frames)
         }
+        # Before the masks are fetched, so that the device has work meanwhile.
+        features = {} if wanted else encode_predicted(self._model.tracker, image, to_track, prediction)
+        masks, numbers = self._fetch_masks(frame, names, to_track, prediction)
         if not wanted:
-            self._store_memory(image, frame, reverse, to_track, prediction, masks)
+            self._store_memory(frame, reverse, to_track, prediction, features, numbers)
             return self._frame_result(frame, masks, names, self.known_objects(reverse))
         detections = self._detect(image, frame, wanted)
         other_tracks = sum(obj.will_join(frame, reverse) for obj in self.known_objects(reverse).values())
-        plan = direction.association.step(frame, detections, names, masks.logits, masks.object_scores, other_tracks)
-        self._store_memory(image, frame, reverse, to_track, prediction, masks, plan)
+        logits = masks.logits.to(self._model.tracker.device)
+        plan = direction.association.step(frame, detections, names, logits, masks.object_scores, other_tracks)
+        shown = {name for name in to_track if self.objects[name].is_visual}
+        features = encode_planned(self._model.tracker, image, to_track, shown, prediction, names, plan)
+        self._store_memory(frame, reverse, to_track, prediction, features, numbers, plan.reconditioned)
         new_names = self._apply_plan(direction, image, frame, reverse, detections, plan)
         masks = self._planned_masks(frame, masks, new_names, detections, plan)
         visible = set(masks.names) - plan.hidden - plan.removed
@@ -270,84 +273,62 @@ class ObjectTracker:
         self._update_phrases(direction.association)
         return new_names
 
-    def _track(self, image: ImageFeatures, frame: int, names: Sequence[str], reverse: bool) -> MaskPrediction | None:
+    def _track(self, image: ImageFeatures, names: Sequence[str], frame: int, reverse: bool) -> MaskPrediction | None:
         """Predict the masks of objects from memory; None if there are no objects."""
         if not names:
             return None
         memories = [self.objects[name].memory_bank.select(frame, reverse, self.window) for name in names]
-        prediction = self._model.tracker.track(image, memories, self.window)
-        postprocess.check_finite(prediction.logits, prediction.object_scores, frame)
-        return prediction
+        return self._model.tracker.track(image, memories, self.window)
 
-    def _masks_on_frame(
+    def _fetch_masks(
         self, frame: int, names: list[str], tracked: Sequence[str], prediction: MaskPrediction | None
-    ) -> ObjectMasks:
-        """All objects on this frame: predicted, or stored as a conditioning frame."""
-        rows = {name: row for row, name in enumerate(tracked)}
-        logits: list[Tensor | None] = []
-        object_scores: list[Tensor] = []
-        for name in names:
-            if prediction is not None and name in rows:
-                logits.append(prediction.logits[rows[name]])
-                object_scores.append(prediction.object_scores[rows[name]])
-            else:
-                memory = self.objects[name].memory_bank.cond_frames[frame]
-                logits.append(memory.logits)
-                object_scores.append(memory.object_pointer.new_tensor(memory.object_score, dtype=torch.float32))
-        return ObjectMasks(
-            names, self._stack_masks(logits), torch.stack(object_scores) if object_scores else torch.zeros(0)
-        )
+    ) -> tuple[ObjectMasks, list[tuple[float, float]]]:
+        """All objects on this frame, predicted or stored as a conditioning frame, read from the device at once.
+
+        Returns:
+            The objects, on the host, and the object score and expected IoU of each tracked one.
+        """
+        stored = {name: memory for name in names if (memory := self.objects[name].memory_bank.cond_frames.get(frame))}
+        parts = [memory.logits[None] for memory in stored.values() if memory.logits is not None]
+        if prediction is None:
+            logits, numbers = postprocess.fetch(parts, torch.zeros(0, 2))
+        else:
+            scores = torch.stack([prediction.object_scores, prediction.eff_iou_scores], 1)
+            logits, numbers = postprocess.fetch([prediction.logits, *parts], scores)
+        postprocess.check_finite(logits, numbers, frame)
+        values = dict(zip(tracked, numbers[:, 0].tolist(), strict=True))
+        values |= {name: memory.object_score for name, memory in stored.items()}
+        order = [*tracked, *stored]
+        if order != names:
+            logits = logits[[order.index(name) for name in names]]
+        if not len(logits):
+            logits = torch.zeros(0, *self._model.tracker.mask_size)
+        cleaned = postprocess.clean_masks(logits, self._model.max_speck_area)
+        return ObjectMasks(names, cleaned, torch.tensor([values[name] for name in names])), numbers.tolist()
 
     def _store_memory(
         self,
-        image: ImageFeatures,
         frame: int,
         reverse: bool,
         tracked: Sequence[str],
         prediction: MaskPrediction | None,
-        masks: ObjectMasks,
-        plan: TrackUpdatePlan | None = None,
+        features: Mapping[str, Tensor],
+        numbers: Sequence[tuple[float, float]],
+        reconditioned: Container[str] = (),
     ) -> None:
         """Store the memory of each tracked object."""
         if prediction is None:
             return
-        features = self._encode_memory(image, tracked, prediction, masks, plan)
-        numbers = torch.stack([prediction.object_scores, prediction.eff_iou_scores], 1).tolist()
         for row, (name, (score, quality)) in enumerate(zip(tracked, numbers, strict=True)):
             direction = self.objects[name].memory_bank.directions[reverse]
             memory = FrameMemory(
                 features[name], prediction.object_pointers[row], prediction.logits[row], score, quality
             )
-            if plan is not None and name in plan.reconditioned:
+            if name in reconditioned:
                 # Cloned: it is kept for long, and a view would keep the memory of all objects alive.
                 direction.recond_frames[frame] = memory.clone()
             else:
                 direction.non_cond_frames[frame] = memory
-
-    def _encode_memory(
-        self,
-        image: ImageFeatures,
-        tracked: Sequence[str],
-        prediction: MaskPrediction,
-        masks: ObjectMasks,
-        plan: TrackUpdatePlan | None,
-    ) -> dict[str, Tensor]:
-        """Encode the memory of each object; for tracks of phrases, of the planned masks."""
-        planned = [name for name in tracked if plan is not None and not self.objects[name].is_visual]
-        others = [row for row, name in enumerate(tracked) if name not in planned]
-        features: dict[str, Tensor] = {}
-        if others:
-            encoded = self._model.tracker.encode_memory(
-                image, prediction.logits[others], prediction.object_scores[others], full_size=True
-            )
-            features.update(zip((tracked[row] for row in others), encoded, strict=True))
-        if plan is not None and planned:
-            logits = plan.memory_logits[[masks.names.index(name) for name in planned]]
-            # Present if any pixel is left, as in Transformers.
-            scores = torch.where((logits > 0).flatten(1).any(1), _PRESENT_LOGIT, -_PRESENT_LOGIT)
-            encoded = self._model.tracker.encode_memory(image, logits, scores, full_size=False)
-            features.update(zip(planned, encoded, strict=True))
-        return features
 
     def _planned_masks(
         self,
@@ -362,8 +343,9 @@ class ObjectTracker:
         for name, row in plan.reconditioned.items():
             logits[masks.names.index(name)] = detections.logits[row]
         new_masks = self._known_masks(frame, new_names)
-        object_scores = torch.cat([masks.object_scores, new_masks.object_scores.to(masks.object_scores.device)])
-        return ObjectMasks([*masks.names, *new_masks.names], torch.cat([logits, new_masks.logits]), object_scores)
+        logits, _ = postprocess.fetch([logits, new_masks.logits], torch.zeros(0))
+        object_scores = torch.cat([masks.object_scores, new_masks.object_scores])
+        return ObjectMasks([*masks.names, *new_masks.names], logits, object_scores)
 
     def _stack_masks(self, logits: Iterable[Tensor | None]) -> Tensor:
         """Stack masks to shape (m, h, w), without small holes and specks."""
@@ -394,6 +376,6 @@ class ObjectTracker:
 
     def _encode_rles(self, masks: ObjectMasks) -> list[Rle]:
         phrases = [None if self.objects[name].is_visual else self.objects[name].phrase for name in masks.names]
-        whole = postprocess.masks_at_size(masks.logits, *self._picture_size)
+        whole = postprocess.masks_at_size(masks.logits.to(self._model.tracker.device), *self._picture_size)
         whole = postprocess.resolve_overlaps(whole, masks.object_scores, phrases)
         return [Rle.from_mask(mask) for mask in whole.cpu().numpy()]

@@ -21,13 +21,30 @@ BATCH_PIXELS = 2**19
 """Pixels that `masks_to_boxes` computes at once; allocating larger tensors each time is much slower."""
 
 
-def check_finite(logits: Tensor, object_scores: Tensor, frame: int) -> None:
+def fetch(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Read masks and numbers from the device in one transfer, which is one wait for it.
+
+    Args:
+        logits: of masks, shapes (n, h, w).
+        numbers: shape (m, k).
+
+    Returns:
+        All masks, shape (sum of n, h, w), and the numbers, in float32 on the host.
+    """
+    if not logits:
+        return torch.zeros(0, 1, 1), numbers.float().cpu()
+    packed = torch.cat([*(part.float().flatten() for part in logits), numbers.float().flatten()]).cpu()
+    count = packed.numel() - numbers.numel()
+    return packed[:count].view(-1, *logits[0].shape[1:]), packed[count:].view_as(numbers)
+
+
+def check_finite(logits: Tensor, scores: Tensor, frame: int) -> None:
     """Check masks and scores of a frame; with a NaN score a mask is replaced by that of an absent object.
 
     Raises:
         EngineError: some are not finite.
     """
-    if not (logits.isfinite().all() and object_scores.isfinite().all()):
+    if not (logits.isfinite().all() and scores.isfinite().all()):
         raise EngineError(
             f"the masks on frame {frame} are not finite: set dtype: float32, or check that the weights are complete"
         )
