@@ -45,6 +45,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backend.commands import serve
 from backend.jobs.executor import JobExecutor
 from backend.jobs.job import Job, restore
-from backend.jobs.messages import Chunk
+from backend.jobs.messages import Chunk, RunEnd, StartRun
 from backend.jobs.metrics import Metrics
 from backend.jobs.schedule import Progress
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
-from backend.jobs.worker import SAVED_FRAMES
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_run import SAVED_FRAMES
 from backend.predict.results import TextResult
 from backend.settings import Limits, Settings
 from backend.tracks.frame_range import ALL_FRAMES
@@ -689,7 +690,7 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
     spec = JobSpec("7", "3", URL, 25.0, prompts=(FramePrompts(1, (10, 20, 12, 15, 0)),), intervals=((1, None),))
     make: Any = partial(sleeping_engine, 0.005)
     worker, limits, engine = WorkerClient(process_launcher(make, "warning"), "stub", "1", 60.0), VideoLimits(), make()
-    video_info = worker.open(clip, limits)
+    video_info, run_ids = worker.open(clip, limits), numbers_from(1)
 
     def local(video: Video) -> None:
         for _ in spec.resolve(video_info).propagation.run(engine, video):
@@ -697,13 +698,13 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
 
     def remote(_: Video) -> None:
         propagation = spec.resolve(video_info).propagation
-        worker.next_run()
-        for reply in worker.run(propagation.schedule, Progress(), None, folder / "state"):
+        worker.start_run(StartRun(next(run_ids), propagation.schedule, Progress(), None, folder / "state"))
+        while not isinstance(reply := worker.next_reply(), RunEnd):
             if isinstance(reply, Chunk):
                 for one in reply.blocks:
                     propagation.add(reply.pass_index, one)
                 if reply.state is not None:
-                    worker.ack()
+                    worker.acknowledge(reply.run_id)
         assert propagation.done == len(video_info.times)
 
     speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}

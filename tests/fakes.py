@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 
+from backend.engines.base import Propagation, advance_each
 from backend.errors import SettingsError, Unsupported
 from backend.jobs import worker
 from backend.jobs.worker_client import WorkerClient
@@ -53,6 +54,7 @@ class StubEngine:
     `seen` says on which source frames the object can be seen; `gate`, where given, is awaited before every frame.
     `answering`, by phrase, names what a phrase finds and the frames on which each of them can be seen, standing still;
     None: it knows no words. `masks`: everything comes with a mask of its box, in pictures of 320 x 180.
+    `together` is how many sessions advanced in each call.
     """
 
     name, version = "stub", "1"
@@ -71,6 +73,7 @@ class StubEngine:
         self.frames: list[int] = []
         self.prompted: list[Prompt] = []
         self.sessions = 0
+        self.together: list[int] = []
 
     def memory(self) -> tuple[int, int] | None:
         return None
@@ -80,6 +83,10 @@ class StubEngine:
             raise SettingsError(self.status.removeprefix("failed: "))
         self.sessions += 1
         return StubSession(self, state)
+
+    def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
+        self.together.append(len(propagations))
+        return advance_each(propagations)
 
 
 class StubSession:

@@ -245,7 +245,8 @@ def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
     assert len(job.resolved.propagation.tracks()["object"].masks) == (100 if kept else 0)
 
 
-def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service) -> None:
+def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service, monkeypatch) -> None:
+    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
     gate = Gate(until=30)
     service = make_service(StubEngine(gate=gate), response_timeout=0.3, limits=Limits(queue=2))
     answered = predict(service, body(*(drawn(keyframe(1), id=f"r{number}") for number in range(4))))
@@ -323,7 +324,8 @@ def test_a_box_whose_turn_has_not_come_is_not_shown_to_the_end(make_service) -> 
     gate.open()
 
 
-def test_a_full_queue_says_when_to_come_back(make_service) -> None:
+def test_a_full_queue_says_when_to_come_back(make_service, monkeypatch) -> None:
+    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
     gate = Gate(until=0)
     service = make_service(StubEngine(gate=gate), response_timeout=0.2, limits=Limits(queue=1))
     predict(service, body(drawn(keyframe(1), id="runs")))

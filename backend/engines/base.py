@@ -6,7 +6,7 @@ progress, count the results; what was yielded is the partial result.
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -57,6 +57,29 @@ def read_process_memory() -> tuple[int, int] | None:
         return None
 
 
+class Propagation(Protocol):
+    """The results of a session on its way through a span, one after another; a generator is one."""
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> FrameResult: ...
+
+    def close(self) -> None:
+        """End it early."""
+        ...
+
+
+def advance_each(propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
+    """`Engine.advance` of an engine whose sessions share nothing: the next result of each, or its error."""
+    results: list[FrameResult | Exception] = []
+    for propagation in propagations:
+        try:
+            results.append(next(propagation))
+        except Exception as error:
+            results.append(error)
+    return results
+
+
 class Session(Protocol):
     """A model's state for one video; a context manager that frees it."""
 
@@ -76,13 +99,13 @@ class Session(Protocol):
         """
         ...
 
-    def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult]:
+    def propagate(self, span: range, reverse: bool = False) -> Propagation:
         """Propagate the prompts through a span of source frames.
 
         Yields exactly one result per frame, first to last (last to first with `reverse`). Each contains every prompted
         track and those that phrases found; of the latter, one that is absent for long may end. A track is absent until
         the direction reaches its first prompt or continues from its last propagated frame. The session stays usable
-        when the iterator is closed early.
+        when it is closed early.
         """
         ...
 
@@ -96,7 +119,7 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """A loaded model. One process may hold several sessions of it, but runs one at a time."""
+    """A loaded model. One process may hold several sessions of it, but only one thread may use them."""
 
     name: str
     """As in the setting `engine` and in responses."""
@@ -118,5 +141,13 @@ class Engine(Protocol):
         Raises:
             SettingsError: the model could not be loaded.
             StateRefused: the state is damaged, or of another version or video.
+        """
+        ...
+
+    def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
+        """The next result of each of these propagations, which do together what they have in common.
+
+        They are of sessions on one video, stand on the same frame and go the same way. An error of one is returned in
+        its place; the others do not notice.
         """
         ...

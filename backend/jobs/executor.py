@@ -1,4 +1,4 @@
-"""Runs one job on the worker and saves its results; continues what was interrupted."""
+"""Runs the jobs of one video on the worker and saves their results; continues what was interrupted."""
 
 import logging
 import threading
@@ -10,16 +10,17 @@ from typing import TypeVar, cast
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
-from backend.jobs.messages import Chunk, InitialTracks, RunEnd, SavedState
+from backend.jobs.job_line import rank_of
+from backend.jobs.messages import Chunk, Failure, InitialTracks, RunEnd, RunReply, SavedState, StartRun
 from backend.jobs.metrics import Metrics
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Progress
 from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_client import WorkerClient, WorkerDied
 from backend.recent_values import RecentValues
 from backend.tracks.track import ResultBlock
-from backend.video import VideoLimits
+from backend.video import VideoInfo, VideoLimits
 
 T = TypeVar("T")
 
@@ -33,8 +34,12 @@ _MAX_RESULTS = 8
 """How many ended jobs have their tracks in memory; those of others are read from disk."""
 
 
+EndedRun = tuple[Job, bool | Exception]
+"""A job that does not run any more: whether it is complete (False: it was stopped), or what went wrong."""
+
+
 class JobExecutor:
-    """Runs jobs, one at a time, from one thread.
+    """Runs jobs of one video at a time, from one thread.
 
     Args:
         worker, store: used by no other executor.
@@ -49,25 +54,98 @@ class JobExecutor:
         self._metrics, self._masks = metrics, masks
         self._closing = threading.Event()
         self._results: RecentValues[ResolvedJob] = RecentValues(_MAX_RESULTS)
+        self._runs: dict[int, _Recorder] = {}
+        self._video: VideoInfo | None = None
 
     def close(self) -> None:
-        """Give up what cannot be saved now, which ends `run`."""
+        """Give up what cannot be saved now, which ends `start` and `advance`."""
         self._closing.set()
 
-    def run(self, job: Job, on_results: Callable[[int], None]) -> bool:
-        """Run a job from where it is; False: it was stopped. While nothing can be saved, this waits.
+    def start(self, job: Job) -> list[EndedRun]:
+        """Let a job run from where it is, under its `run_id`, together with those that run; all have the same video.
+
+        Returns:
+            The jobs that do not run any more, as `advance` does.
+        """
+        try:
+            video = self._video if self._runs and self._video else self._open_video(job)
+            propagation = self._resolve(job, video).propagation
+            if job.initial_tracks is not None and propagation.done == propagation.total:
+                return [(job, True)]
+            place, state = self._store.states.newest(job.number, job.saved_progress) or (Progress(), None)
+            self._start_run(job, propagation, place, state)
+        except WorkerDied as error:
+            return [(job, error), *self._end_all(error)]
+        except Exception as error:
+            return [(job, error)]
+        return []
+
+    def advance(self, on_results: Callable[[Job, int], None]) -> list[EndedRun]:
+        """Handle what comes next from the worker, or return after `WorkerClient.wake`.
+
+        While nothing can be saved, this waits. The worker's death is an error of every job that ran.
 
         Args:
-            on_results: called with a number of frames when their results have come.
+            on_results: called with a job and a number of frames when their results have come.
 
-        Raises:
-            BackendError: the video cannot be decoded, or the engine failed.
-            StoreError: nothing can be saved, and this is closed; or the job's results are damaged.
-            WorkerDied: the worker died in it.
+        Returns:
+            The jobs that do not run any more. Their errors: BackendError, the engine failed; StoreError, nothing can
+            be saved, and this is closed; or the job's results are damaged; WorkerDied.
         """
+        try:
+            reply = self._worker.next_reply()
+        except (BackendError, WorkerDied) as error:
+            return self._end_all(error)
+        if reply is None:
+            return []
+        self._update_priorities()
+        if isinstance(reply, Failure) and reply.run_id is None:
+            return self._end_all(reply.error)
+        recorder = self._runs.get(reply.run_id or 0)
+        if recorder is None:  # what comes of a run that was given up
+            return []
+        try:
+            outcome = self._handle(recorder, reply, on_results)
+        except Exception as error:
+            self._worker.stop_run(recorder.job.run_id)
+            outcome = error
+        return [] if outcome is None else [self._end(recorder.job, outcome)]
+
+    def _handle(
+        self, recorder: "_Recorder", reply: RunReply, on_results: Callable[[Job, int], None]
+    ) -> bool | Exception | None:
+        """Handle a reply; returns how the run ended, None: it goes on."""
+        job = recorder.job
+        match reply:
+            case InitialTracks(_, names):
+                recorder.add_initial_tracks(names)
+            case Chunk():
+                job.enter_phase("tracking")
+                frames = sum(len(block.frames) for block in reply.blocks)
+                self._metrics.frames.inc(frames)
+                recorder.add(reply)
+                if reply.state:
+                    self._worker.acknowledge(job.run_id)
+                on_results(job, frames)
+            case RunEnd(_, is_complete):
+                recorder.save()
+                return is_complete
+            case Failure(_, StateRefused()):
+                log.warning("job %d: the engine refuses its saved state; it starts at its prompts again", job.number)
+                self._store.states.delete(job.number)
+                self._start_run(job, recorder.propagation, Progress(), None)
+            case Failure(_, error):
+                return error
+        return None
+
+    def _open_video(self, job: Job) -> VideoInfo:
         status = self._worker.status
         job.enter_phase("decoding" if status == "ready" or status.startswith(FAILED_PREFIX) else status)
-        video = self._worker.open(job.video_path or Path(), self._limits)
+        self._video = self._worker.open(job.video_path or Path(), self._limits)
+        return self._video
+
+    def _resolve(self, job: Job, video: VideoInfo) -> ResolvedJob:
+        """The job on its video, with the results that are on disk."""
         resolved = job.resolved
         # A worker that died may have sent results that were not saved; they will be sent again, so they are dropped.
         if resolved is None or resolved.propagation.progress != job.saved_progress:
@@ -78,41 +156,41 @@ class JobExecutor:
                 restore(resolved, job.initial_tracks, blocks)
                 self._cut_damaged(job, resolved.propagation)
             job.resolved = resolved
-        if job.initial_tracks is not None and resolved.propagation.done == resolved.propagation.total:
-            return True
-        recorder = _Recorder(job, resolved.propagation, self._store, self._retry)
-        place, state = self._store.states.newest(job.number, job.saved_progress) or (Progress(), None)
-        try:
-            return self._propagate(recorder, place, state, on_results)
-        except StateRefused:
-            log.warning("job %d: the engine refuses its saved state; it starts at its prompts once more", job.number)
-            self._store.states.delete(job.number)
-            return self._propagate(recorder, Progress(), None, on_results)
+        return resolved
 
-    def _propagate(
-        self, recorder: "_Recorder", place: Progress, state: SavedState | None, on_results: Callable[[int], None]
-    ) -> bool:
+    def _start_run(self, job: Job, propagation: PropagationRun, place: Progress, state: SavedState | None) -> None:
         """Continue the session from a place, which may lie before the frames that are kept."""
-        job, schedule = recorder.job, recorder.propagation.schedule
-        recorder.place = place
         job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
-        new_states, is_retry = self._store.states.new_path(job.number), job.worker_deaths > 0
-        for reply in self._worker.run(schedule, place, state, new_states, self._masks, is_retry):
-            match reply:
-                case InitialTracks(names):
-                    recorder.add_initial_tracks(names)
-                case Chunk():
-                    job.enter_phase("tracking")
-                    frames = sum(len(block.frames) for block in reply.blocks)
-                    self._metrics.frames.inc(frames)
-                    recorder.add(reply)
-                    if reply.state:
-                        self._worker.ack()
-                    on_results(frames)
-                case RunEnd(is_complete):
-                    recorder.save()
-                    return is_complete
-        return False
+        recorder = _Recorder(job, propagation, self._store, self._retry)
+        recorder.place = place
+        request = StartRun(
+            run_id=job.run_id,
+            schedule=propagation.schedule,
+            progress=place,
+            state=state,
+            new_states=self._store.states.new_path(job.number),
+            masks=self._masks,
+            priority=recorder.priority,
+            is_retry=job.worker_deaths > 0,
+        )
+        self._worker.start_run(request)
+        self._runs[job.run_id] = recorder
+
+    def _update_priorities(self) -> None:
+        """Tell the worker which priorities have changed; only after a reply, so that a hung worker blocks nobody."""
+        for run_id, recorder in self._runs.items():
+            if recorder.priority != (rank := rank_of(recorder.job)):
+                recorder.priority = rank
+                self._worker.set_priority(run_id, rank)
+
+    def _end(self, job: Job, outcome: bool | Exception) -> EndedRun:
+        self._runs.pop(job.run_id, None)
+        return job, outcome
+
+    def _end_all(self, error: Exception) -> list[EndedRun]:
+        if isinstance(error, WorkerDied):
+            self._metrics.worker_deaths.inc(not self._closing.is_set())
+        return [self._end(recorder.job, error) for recorder in list(self._runs.values())]
 
     def _retry(self, action: Callable[[], T], *hopeless: type[StoreError]) -> T:
         """Read or write the store; while that fails, try again: the worker keeps its session meanwhile.
@@ -185,6 +263,7 @@ class _Recorder:
 
     Attributes:
         place: how far the session is.
+        priority: that the worker knows of.
 
     Args:
         retry: reads or writes the store until that works.
@@ -198,6 +277,7 @@ class _Recorder:
         self._unsaved: list[tuple[int, ResultBlock]] = []
         self._saved_at = time.monotonic()
         self.place = Progress()
+        self.priority = rank_of(job)
 
     def add_initial_tracks(self, names: Iterable[str]) -> None:
         """Tracks that phrases found on their first frame; once known, they stay."""

@@ -46,7 +46,10 @@ class Job:
         keeps_state: it can be interrupted; False: its state is too large to save, so it would lose what it computes.
         stop_seconds: how long it took to stop it when it was last interrupted.
         is_fetched: its whole result has been sent to somebody.
-        worker_deaths: how many workers in a row died in this job.
+        worker_deaths: how many workers in a row died while this job ran. Until more of it is saved, it runs alone: the
+            next death is its own.
+        run_id: of its run on the worker.
+        is_stopping: that run was told to stop.
         phase_seconds: time spent in each phase.
 
     Args:
@@ -69,6 +72,8 @@ class Job:
         self.stop_seconds = 0.0
         self.is_fetched = row.is_fetched
         self.worker_deaths = 0
+        self.run_id = 0
+        self.is_stopping = False
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
         self.ended_at = row.ended_at
@@ -156,10 +161,10 @@ class Job:
 
 
 def estimate_seconds(jobs: Iterable[Job]) -> float | None:
-    """How long these jobs will take together, by the speed of the one that runs; None while that is unknown."""
+    """How long these jobs of one video will take together, by the speed of those that run; None if unknown."""
     unfinished = [job for job in jobs if not job.has_ended]
-    fps = next((job.throughput.fps for job in unfinished if job.state == "running"), 0.0)
-    return sum(job.frames_left for job in unfinished) / fps if fps else None
+    speeds = [job.throughput.fps for job in unfinished if job.state == "running" and job.throughput.fps]
+    return max(job.frames_left for job in unfinished) / min(speeds) if speeds else None
 
 
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:

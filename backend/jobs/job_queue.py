@@ -3,6 +3,7 @@
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection
+from pathlib import Path
 
 from backend.jobs.job import Job
 from backend.jobs.job_line import ASKED, BATCH, RANKS, WAITED_FOR, JobLine, Task, Turns, rank_of, task_of
@@ -11,17 +12,19 @@ MAX_FETCHES = 4
 """How many videos are fetched at once, and how many batch jobs have theirs ahead of time."""
 _MAX_BATCH_JOBS = 10_000
 """How many batch jobs may wait."""
+_MAX_RUNNING = 32
+"""How many jobs of one video run together."""
 
 
 class JobQueue:
-    """Waiting jobs, the running one, and recent ones that a request may join.
+    """Waiting jobs, running ones, and recent ones that a request may join.
 
     No method takes longer with thousands of batch jobs than with few. Call them only with `changed` locked.
 
     Attributes:
         changed: guards this object and the jobs' states; notified when a thread may have something new to do. Nobody
             reads or writes the disk while holding it.
-        running: the job that the worker runs.
+        running: the jobs that the worker runs, all of one video.
 
     Args:
         max_waiting: how many jobs other than batch jobs may wait.
@@ -30,7 +33,7 @@ class JobQueue:
 
     def __init__(self, max_waiting: int, max_recent: int) -> None:
         self.changed = threading.Condition()
-        self.running: Job | None = None
+        self.running: list[Job] = []
         self._max_waiting, self._max_recent = max_waiting, max_recent
         self._jobs: dict[int, Job] = {}
         self._ended: OrderedDict[int, Job] = OrderedDict()
@@ -40,6 +43,9 @@ class JobQueue:
         # Every waiting job is in one line, in the rank that is noted here.
         self._turns = Turns()
         self._unfetched, self._fetching, self._ready = (JobLine(self._turns) for _ in range(3))
+        # Those in which a worker died run alone, and before others of their rank: then all can run together again.
+        self._suspects = JobLine(self._turns)
+        self._ready_by_video: dict[Path, JobLine] = {}
         self._places: dict[int, tuple[JobLine, int]] = {}
         self._waiting_batch = 0
         self._active = Counter[Task]()  # waiting jobs other than batch jobs
@@ -137,7 +143,7 @@ class JobQueue:
             if not self._active[task_of(job)]:
                 self._turns.join(task_of(job), self._active)
             self._active[task_of(job)] += 1
-        self._put(job, self._ready if job.video_path else self._unfetched)
+        self._put(job, self._line(job))
         self._waiting_batch += job.row.batch
 
     def remove(self, job: Job) -> None:
@@ -157,7 +163,7 @@ class JobQueue:
     def end_fetch(self, job: Job) -> None:
         """A waiting job's video is no longer being fetched: it is there if `job.video_path` is set."""
         self._take(job)
-        self._put(job, self._ready if job.video_path else self._unfetched)
+        self._put(job, self._line(job))
 
     def count_frames(self, job: Job, frames: int) -> None:
         """The device has processed so many frames for a job."""
@@ -169,14 +175,27 @@ class JobQueue:
             line = self._take(job)
             self._put(job, line)
 
-    def _put(self, job: Job, line: "JobLine") -> None:
+    def _line(self, job: Job) -> JobLine:
+        """The line of a job whose video is not being fetched."""
+        if not job.video_path:
+            return self._unfetched
+        return self._suspects if job.worker_deaths else self._ready
+
+    def _put(self, job: Job, line: JobLine) -> None:
         rank = rank_of(job)
         self._places[job.number] = line, rank
         line.add(rank, job)
+        if line is self._ready and job.video_path:
+            self._ready_by_video.setdefault(job.video_path, JobLine(self._turns)).add(rank, job)
 
-    def _take(self, job: Job) -> "JobLine":
+    def _take(self, job: Job) -> JobLine:
         line, rank = self._places.pop(job.number)
         line.remove(rank, job)
+        if line is self._ready and job.video_path:
+            alike = self._ready_by_video[job.video_path]
+            alike.remove(rank, job)
+            if alike.first(RANKS) is None:
+                del self._ready_by_video[job.video_path]
         return line
 
     # Order
@@ -191,7 +210,7 @@ class JobQueue:
         alike = self._waiting_batch if batch else self.waiting_count - self._waiting_batch
         alike -= sum(self.is_waiting(job) and job.row.batch == batch for job in replaced)
         # One job may run, whether it has started yet or not.
-        waiting = alike + (self.running is not None) - 1
+        waiting = alike + bool(self.running) - 1
         return waiting if waiting >= (_MAX_BATCH_JOBS if batch else self._max_waiting) else None
 
     def position(self, job: Job) -> int:
@@ -199,8 +218,8 @@ class JobQueue:
         if not self.is_waiting(job):
             return 0
         _, rank = self._places[job.number]
-        lines = (self._unfetched, self._fetching, self._ready)
-        before = int(self.running is not None) + sum(line.count(better) for line in lines for better in range(rank))
+        lines = (self._unfetched, self._fetching, self._ready, self._suspects)
+        before = len(self.running) + sum(line.count(better) for line in lines for better in range(rank))
         if rank == BATCH:
             return before + sum(line.count_older(job.number) for line in lines)
         tasks: dict[Task, list[int]] = {}
@@ -221,13 +240,28 @@ class JobQueue:
         Args:
             is_engine_down: only jobs that a request waits for are run, to report the error; others wait.
         """
-        number = self._ready.first((WAITED_FOR,) if is_engine_down else RANKS)
+        ranks = (WAITED_FOR,) if is_engine_down else RANKS
+        numbers = (line.first((rank,)) for rank in ranks for line in (self._suspects, self._ready))
+        number = next((number for number in numbers if number is not None), None)
+        return None if number is None else self._jobs[number]
+
+    def next_to_join(self, is_engine_down: bool) -> Job | None:
+        """The first waiting job that may run together with those that run; for `is_engine_down` see `next_to_run`."""
+        is_closed = any(job.worker_deaths or job.is_stopping for job in self.running)
+        if is_closed or not 0 < len(self.running) < _MAX_RUNNING or not (path := self.running[0].video_path):
+            return None
+        alike = self._ready_by_video.get(path)
+        number = alike.first((WAITED_FOR,) if is_engine_down else RANKS) if alike else None
         return None if number is None else self._jobs[number]
 
     def is_overtaken(self, is_engine_down: bool) -> bool:
-        """Whether a waiting job has a higher rank than the running one."""
+        """Whether the running jobs have to make room for a waiting one, which cannot join them."""
         following = self.next_to_run(is_engine_down)
-        return bool(following and self.running and rank_of(following) < rank_of(self.running))
+        if not following or not self.running or following is self.next_to_join(is_engine_down):
+            return False
+        best = min(map(rank_of, self.running))
+        is_suspect = following.worker_deaths and not any(job.worker_deaths for job in self.running)
+        return rank_of(following) < best or bool(is_suspect and rank_of(following) == best)
 
     def next_to_fetch(self) -> Job | None:
         """The first job whose video is missing and not being fetched.

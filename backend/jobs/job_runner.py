@@ -1,18 +1,23 @@
-"""The thread that runs jobs on the worker, one at a time; it pauses while nothing can be saved."""
+"""The thread that runs jobs on the worker, those of one video together; it pauses while nothing can be saved.
+
+A job joins those that run as soon as its video is fetched, whatever its rank: the worker lets those that somebody waits
+for go first. Jobs of another video wait, or stop all of them.
+"""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from itertools import count
 from pathlib import Path
 
 from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, SettingsError, StoreDamaged, StoreError, where
-from backend.jobs.executor import JobExecutor
+from backend.jobs.executor import EndedRun, JobExecutor
 from backend.jobs.job import Job
 from backend.jobs.job_ends import JobEnds
+from backend.jobs.job_line import rank_of
 from backend.jobs.job_queue import JobQueue
 from backend.jobs.metrics import Metrics
 from backend.jobs.rows import State
@@ -27,12 +32,14 @@ _IDLE_SECONDS = 1.0
 """How often an idle worker is checked, and a store that cannot save."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
+_JOIN_SECONDS = 10.0
+"""For so long others may join those that run while a job of another video waits, of no lower rank."""
 _LEAST_SHARE = 5
 """A job that was interrupted runs at least for so many times what that took."""
 
 
 class JobRunner:
-    """Runs the first job of the queue until it ends, or until another one has a higher rank.
+    """Runs the first job of the queue and those of its video until they end, or until another has a higher rank.
 
     Args:
         forget_file: deletes a file that is not a video.
@@ -50,8 +57,8 @@ class JobRunner:
     ) -> None:
         self._queue, self._ends, self._worker, self._store = queue, ends, worker, store
         self._executor, self._metrics, self._forget_file = executor, metrics, forget_file
-        self._is_stopping = False
-        self._changed_at = 0.0  # when the running job was started, or stopped
+        self._run_ids = count(1)
+        self._changed_at = 0.0  # when the first of the running jobs was started, or the last one stopped
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
 
@@ -60,68 +67,80 @@ class JobRunner:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the running job soon; call it with `JobQueue.changed` locked."""
+        """Stop the running jobs soon; call it with `JobQueue.changed` locked."""
         self._closed = True
         self._executor.close()
         self.preempt()
 
     def join(self) -> None:
-        """Wait until the running job is saved, then kill the worker."""
+        """Wait until the running jobs are saved, then kill the worker."""
         if self._worker.status == "ready":
             self._thread.join(_CLOSE_SECONDS)
         self._worker.close()
         self._thread.join(_CLOSE_SECONDS / 8)
 
     def preempt(self) -> None:
-        """Stop the running job if it was cancelled, another job has a higher rank, or this closes.
+        """Stop jobs that were cancelled, or all if another one has a higher rank or this closes; let others join.
 
         Call it with `JobQueue.changed` locked, whenever one of these may be so.
         """
-        running = self._queue.running
-        if running is None or self._is_stopping:
-            return
-        if self._closed or running.is_cancelled or (self._may_interrupt(running) and self._is_overtaken()):
-            self._is_stopping = True
-            self._changed_at = time.monotonic()
-            self._worker.stop()
+        is_down = self._is_engine_down()
+        must_stop = self._closed or (self._may_interrupt() and self._queue.is_overtaken(is_down))
+        for job in self._queue.running:
+            if (must_stop or job.is_cancelled) and not job.is_stopping:
+                job.is_stopping = True
+                self._changed_at = time.monotonic()
+                self._worker.stop_run(job.run_id)
+        if self._next():
+            self._worker.wake()
 
-    def _may_interrupt(self, running: Job) -> bool:
+    def _may_interrupt(self) -> bool:
         """Whether interrupting costs little: tasks that overtake each other would else save and load states alone."""
-        seconds = time.monotonic() - self._changed_at
-        return running.keeps_state and seconds >= _LEAST_SHARE * running.stop_seconds
-
-    def _is_overtaken(self) -> bool:
-        return self._queue.is_overtaken(self._is_engine_down())
+        running, seconds = self._queue.running, time.monotonic() - self._changed_at
+        return all(job.keeps_state and seconds >= _LEAST_SHARE * job.stop_seconds for job in running)
 
     def _note_results(self, job: Job, frames: int) -> None:
         with self._queue.changed:
             self._queue.count_frames(job, frames)
-            self.preempt()
 
     def _is_engine_down(self) -> bool:
         return self._worker.status.startswith(FAILED_PREFIX)
 
     def _next(self) -> Job | None:
-        return self._queue.next_to_run(self._is_engine_down())
+        """The job to start now."""
+        if self._closed:
+            return None
+        following = self._queue.next_to_run(is_down := self._is_engine_down())
+        if not self._queue.running or following is None:
+            return following
+        joining = self._queue.next_to_join(is_down)
+        # A job of another video has its turn, too, though others keep joining those that run.
+        is_late = time.monotonic() - self._changed_at >= _JOIN_SECONDS
+        if joining and joining is not following and is_late and rank_of(following) <= rank_of(joining):
+            return None
+        return joining
 
     def _loop(self) -> None:
         queue = self._queue
         while True:
             with queue.changed:
-                queue.running = None
-                queue.changed.wait_for(lambda: self._closed or self._next(), _IDLE_SECONDS)
-            if not self._can_save():
+                if not queue.running:
+                    queue.changed.wait_for(lambda: self._closed or self._next(), _IDLE_SECONDS)
+                is_running = bool(queue.running)
+            if not is_running and not self._can_save():
                 with queue.changed:
                     if queue.changed.wait_for(lambda: self._closed, _IDLE_SECONDS):
                         return
                 continue
             with queue.changed:
-                if self._closed:
+                if self._closed and not is_running:
                     return
                 if job := self._next():
                     self._start(job)
             if job:
-                self._run(job)
+                self._end(self._executor.start(job))
+            elif is_running:
+                self._end(self._executor.advance(self._note_results))
             else:
                 self._idle()
 
@@ -137,9 +156,10 @@ class JobRunner:
 
     def _start(self, job: Job) -> None:
         self._queue.remove(job)
-        self._queue.running, self._is_stopping, self._changed_at = job, False, time.monotonic()
-        self._worker.next_run()
-        job.state = "running"
+        if not self._queue.running:
+            self._changed_at = time.monotonic()
+        self._queue.running.append(job)
+        job.run_id, job.is_stopping, job.state = next(self._run_ids), False, "running"
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
     def _idle(self) -> None:
@@ -150,11 +170,20 @@ class JobRunner:
         except Exception as error:
             log.error("the worker could not be started: %s", where(error))
 
-    def _run(self, job: Job) -> None:
-        """Run a job until it ends or is pre-empted, then end or queue it."""
-        state, error = self._execute(job)
+    def _end(self, ended: Sequence[EndedRun]) -> None:
+        """End jobs that do not run any more, or queue them again."""
+        for job, outcome in ended:
+            self._end_run(job, outcome)
         with self._queue.changed:
-            if self._is_stopping:
+            self.preempt()
+        if ended:
+            self._ends.try_flush()
+
+    def _end_run(self, job: Job, outcome: bool | Exception) -> None:
+        state, error = self._judge(job, outcome)
+        with self._queue.changed:
+            self._queue.running.remove(job)
+            if job.is_stopping:
                 job.stop_seconds = time.monotonic() - self._changed_at
             if state in (None, "cancelled"):  # it may have been cancelled or asked for again just now
                 state = "cancelled" if job.is_cancelled else None
@@ -166,33 +195,29 @@ class JobRunner:
                 job.state = "queued"
                 job.enter_phase("waiting")
                 self._queue.add(job)
-            self._queue.running = None
-        self._ends.try_flush()
 
-    def _execute(self, job: Job) -> tuple[State | None, BackendError | None]:
-        """Run a job; returns its last state and error. None: it was stopped and goes on later."""
-        try:
-            is_complete = self._executor.run(job, partial(self._note_results, job))
-            return ("done" if is_complete else "cancelled" if job.is_cancelled else None), None
-        except WorkerDied:
-            job.worker_deaths += 1
-            self._metrics.worker_deaths.inc(not self._closed)
-            if job.is_cancelled:
-                return "cancelled", None
-            if job.worker_deaths >= _MAX_WORKER_DEATHS and not self._closed:
-                return "failed", _deaths_error(job)
-            return None, None
-        except StoreDamaged as raised:
-            return "failed", raised.with_traceback(None)
-        except StoreError:  # this closes; until then, the executor waits
-            return None, None
-        except BackendError as raised:
-            if isinstance(raised, BadVideo) and job.video_path:
-                self._forget_file(job.video_path)
-            return "failed", raised.with_traceback(None)  # its frames would keep the run's memory alive
-        except Exception as raised:
-            log.error("a job failed: %s", where(raised))
-            return "failed", BackendError("the job failed unexpectedly; see the server log")
+    def _judge(self, job: Job, outcome: bool | Exception) -> tuple[State | None, BackendError | None]:
+        """A job's state and error after its run; None: it was stopped and goes on later."""
+        match outcome:
+            case True:
+                return "done", None
+            case False:
+                return None, None
+            case WorkerDied():
+                job.worker_deaths += 1
+                if job.worker_deaths >= _MAX_WORKER_DEATHS and not self._closed and not job.is_cancelled:
+                    return "failed", _deaths_error(job)
+                return None, None
+            case StoreDamaged():
+                return "failed", outcome.with_traceback(None)
+            case StoreError():  # this closes; until then, the executor waits
+                return None, None
+            case BackendError():
+                if isinstance(outcome, BadVideo) and job.video_path:
+                    self._forget_file(job.video_path)
+                return "failed", outcome.with_traceback(None)  # its frames would keep the run's memory alive
+        log.error("a job failed: %s", where(outcome))
+        return "failed", BackendError("the job failed unexpectedly; see the server log")
 
 
 def _deaths_error(job: Job) -> BackendError:

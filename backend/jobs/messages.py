@@ -1,4 +1,8 @@
-"""What a server and its worker process send each other. Both run the same version, so pickled messages are safe."""
+"""What a server and its worker process send each other. Both run the same version, so pickled messages are safe.
+
+A worker has one video open, and any number of runs on it. Each run is one job's: it is started, stopped and answered
+by its id.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +16,7 @@ from backend.video import VideoInfo, VideoLimits
 
 @dataclass(frozen=True, slots=True)
 class OpenVideo:
-    """Request: open a video, in place of the one that is open; the reply is its `VideoInfo`."""
+    """Request: open a video in place of the one that is open; there are no runs. The reply is its `VideoInfo`."""
 
     path: Path
     limits: VideoLimits
@@ -33,13 +37,14 @@ class SavedState:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """Request: run a schedule on the open video; the replies are `InitialTracks`, `Chunk`s and `RunEnd`.
+    """Request: run a schedule on the open video; the replies are `InitialTracks`, `Chunk`s, and `RunEnd` or `Failure`.
 
     Attributes:
         progress: where to start.
         state: the session's at `progress`; None at the start.
         new_states: where to save further ones: a path, to which a number is added.
         masks: send masks.
+        priority: of the run; lower ones go first.
         is_retry: a worker died in this job, so the first states are sent after 1, 2, 4, … frames.
     """
 
@@ -48,15 +53,24 @@ class StartRun:
     progress: Progress
     state: SavedState | None
     new_states: Path
-    masks: bool
+    masks: bool = False
+    priority: int = 0
     is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Request: end this run at the next frame, or before it starts."""
+    """Request: end this run before its next frame."""
 
     run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetPriority:
+    """Request: change the priority of a run."""
+
+    run_id: int
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,7 @@ class WorkerStatus:
 class InitialTracks:
     """All prompts are given; the names of the tracks that phrases found on their first frame."""
 
+    run_id: int
     names: frozenset[str]
 
 
@@ -85,6 +100,7 @@ class InitialTracks:
 class Chunk:
     """Results of one pass; `state`, if sent, is the session's after the last of these frames."""
 
+    run_id: int
     pass_index: int
     blocks: Sequence[ResultBlock]
     state: SavedState | None = None
@@ -94,15 +110,19 @@ class Chunk:
 class RunEnd:
     """The run has ended: the schedule is complete, or it was stopped."""
 
+    run_id: int
     is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The request failed."""
+    """The run has failed, or, if `run_id` is None, the video could not be opened or there is no engine."""
 
+    run_id: int | None
     error: BackendError
 
 
-Request = OpenVideo | StartRun | StopRun | Ack
-Reply = WorkerStatus | VideoInfo | InitialTracks | Chunk | RunEnd | Failure
+RunRequest = StartRun | StopRun | SetPriority | Ack
+Request = OpenVideo | RunRequest
+RunReply = InitialTracks | Chunk | RunEnd | Failure
+Reply = WorkerStatus | VideoInfo | RunReply

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from backend.engines.base import Session
+from backend.engines.base import Propagation, Session
 from backend.tracks.prompts import Direction, Phrase, Prompt
 from backend.tracks.track import FrameResult
 
@@ -82,11 +82,11 @@ class Schedule:
 
     def propagate(self, session: Session, progress: Progress) -> Generator[tuple[int, FrameResult]]:
         """Continue from `progress`; yields the index of the pass and the result of every frame."""
-        for index in range(progress.pass_index, len(self.passes)):
-            rest = self.passes[index].remaining_part(progress.done if index == progress.pass_index else 0)
-            with closing(session.propagate(rest, self.passes[index].reverse)) as results:
-                for result in results:
-                    yield index, result
+        with closing(Cursor(self, session, progress)) as cursor:
+            while not cursor.is_complete:
+                index, result = cursor.pass_index, next(cursor.propagation)
+                cursor.advance()
+                yield index, result
 
     @property
     def total(self) -> int:
@@ -115,3 +115,67 @@ class Schedule:
         index = progress.pass_index
         completed = [span for span, _ in self.passes[:index]]
         return completed + [current.completed_part(progress.done) for current in self.passes[index : index + 1]]
+
+
+class Position(NamedTuple):
+    """Where a session stands: the direction of its pass, and the source frame whose result is next."""
+
+    reverse: bool
+    frame: int
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Sorts positions so that the first ones meet the others: forward before reverse, the rearmost first."""
+        return self.reverse, -self.frame if self.reverse else self.frame
+
+
+class Cursor:
+    """A session on its way through a schedule, one frame at a time.
+
+    Args:
+        progress: where to start.
+
+    Attributes:
+        pass_index: of the pass that it is in.
+    """
+
+    def __init__(self, schedule: Schedule, session: Session, progress: Progress) -> None:
+        self._passes, self._session = schedule.passes, session
+        self.pass_index, self._done = progress.pass_index, progress.done
+        self._propagation: Propagation | None = None
+        self._skip_completed_passes()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all passes are done."""
+        return self.pass_index >= len(self._passes)
+
+    @property
+    def position(self) -> Position:
+        """Where the session stands; only before the schedule is complete."""
+        span, reverse = self._passes[self.pass_index]
+        return Position(reverse, span[-1 - self._done] if reverse else span[self._done])
+
+    @property
+    def propagation(self) -> Propagation:
+        """The results of the pass; take one, then call `advance`."""
+        if self._propagation is None:
+            current = self._passes[self.pass_index]
+            self._propagation = self._session.propagate(current.remaining_part(self._done), current.reverse)
+        return self._propagation
+
+    def advance(self) -> None:
+        """Go on to the next frame: the result of this one was taken from `propagation`."""
+        self._done += 1
+        self._skip_completed_passes()
+
+    def close(self) -> None:
+        """End the pass, whether it is complete or not."""
+        if self._propagation is not None:
+            self._propagation.close()
+            self._propagation = None
+
+    def _skip_completed_passes(self) -> None:
+        while not self.is_complete and self._done >= len(self._passes[self.pass_index].span):
+            self.close()
+            self.pass_index, self._done = self.pass_index + 1, 0

@@ -28,7 +28,7 @@ _MAX_WAITS = 64
 
 
 class Scheduler:
-    """Runs jobs one at a time: first those that a request waits for, batch jobs last.
+    """Runs jobs of one video at a time, together: first those that a request waits for, batch jobs last.
 
     Methods that change what is on disk may raise StoreError, and then have changed nothing.
 
@@ -236,12 +236,12 @@ class Scheduler:
     def running(self) -> list[Job]:
         """The jobs that the worker runs."""
         with self._queue.changed:
-            return [self._queue.running] if self._queue.running else []
+            return list(self._queue.running)
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""
         with self._queue.changed:
-            return {"waiting": self._queue.waiting_count, "running": int(self._queue.running is not None)}
+            return {"waiting": self._queue.waiting_count, "running": len(self._queue.running)}
 
     @property
     def trouble(self) -> StoreError | None:
@@ -249,7 +249,7 @@ class Scheduler:
         return self._store.trouble or self._fetcher.trouble
 
     def close(self) -> None:
-        """Save the running job, end the worker and close the store; unfinished jobs continue when it is next opened."""
+        """Save the running jobs, end the worker and close the store; unfinished jobs continue on the next start."""
         with self._queue.changed:
             self._closed = True
             self._runner.close()

@@ -1,9 +1,11 @@
-"""The worker process: it holds the engine, opens videos, runs sessions and sends their results in chunks.
+"""The worker process: it holds the engine, opens a video, runs sessions on it and sends their results in chunks.
 
 It knows nothing of jobs, Label Studio or HTTP. A crash, a hung kernel or a file that kills its decoder ends only this
 process; the server's side, `backend.jobs.worker_client`, starts another.
 
-One run is served at a time. A `StopRun` takes effect at the next frame; what was sent before it counts.
+Runs travel together: those that stand on the same frame and go the same way advance in one call of the engine, which
+computes the frame's features once. Of the others, those with the best priority go first, and of these the rearmost,
+until it stands where the next one does. What a run sent before it ends counts.
 """
 
 import ctypes
@@ -14,42 +16,34 @@ import signal
 import sys
 import threading
 import time
-import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from backend.engines.base import Engine
-from backend.errors import BackendError, StateRefused, where
+from backend.errors import BackendError, where
 from backend.jobs.messages import (
     Ack,
-    Chunk,
     Failure,
-    InitialTracks,
     OpenVideo,
     Reply,
+    Request,
     RunEnd,
-    SavedState,
+    RunRequest,
+    SetPriority,
     StartRun,
     StopRun,
     WorkerStatus,
 )
+from backend.jobs.worker_run import Run
 from backend.logs import set_up_logging
-from backend.tracks.track import FrameResult, ResultBlock
 from backend.video import Video, VideoInfo
 
 log = logging.getLogger(__name__)
 
-SAVED_FRAMES = 32
-"""A session's state is sent at least every so many frames; at most twice as many frames are ever computed again."""
-SAVED_SECONDS = 10.0
-"""A state is sent at least this often if frames are slow."""
 _CHUNK_SECONDS = 0.05
 """How long results are collected before they are sent; too short to notice on the page."""
-_CHUNK_BYTES = 4 << 20
-_FREE_SECONDS, _COST_SHARE = 0.05, 20
-"""A state may cost the first of these; beyond that, this many times its cost goes by until the next one."""
 _PR_SET_PDEATHSIG = 1
 _LOADING_POLL = 0.25
 """Seconds between two checks of a model that is loading, and of the parent process."""
@@ -59,9 +53,13 @@ _READY_POLL = 2.0
 EngineFactory = Callable[[], Engine]
 
 
+class _Disconnected(Exception):
+    """The server has closed the connection."""
+
+
 def serve(connection: Connection, make_engine: EngineFactory) -> None:
     """Serve requests until the server closes the connection."""
-    with suppress(EOFError, OSError):
+    with suppress(_Disconnected):
         _Worker(connection, make_engine).serve()
 
 
@@ -72,54 +70,82 @@ class _Worker:
         self._make_engine = make_engine
         self._video: Video | None = None
         self._path: Path | None = None
-        self._stopped_run = -1
-        self._run_id = -1
-        self.unacknowledged = 0
-        """States that were sent and are not on disk yet."""
-        self._sender: _ChunkSender | None = None
-
-    def send(self, reply: Reply) -> None:
-        with self._sending:
-            self._connection.send(reply)
+        self._runs: dict[int, Run] = {}
 
     def serve(self) -> None:
         try:
             self._engine = self._make_engine()
         except BackendError as error:
-            self.send(Failure(error))
+            self._send(Failure(None, error))
             return
         threading.Thread(target=self._report_loop, name="report", daemon=True).start()
         while True:
-            request = self._connection.recv()
-            try:
-                if isinstance(request, OpenVideo):
-                    self._open(request)
-                elif isinstance(request, StartRun):
-                    self._run(request)
-                else:
-                    self._receive(request)
-            except BackendError as error:
-                self.send(Failure(error))
-            except (EOFError, OSError):
-                raise
-            except Exception as error:
-                log.error("the engine failed: %s", where(error))
-                self.send(Failure(BackendError("the engine failed on this video; see the server log")))
+            together = self._first_runs()
+            if self._has_request() or not together:
+                self._handle(self._receive())
+            elif waiting := [run for run in together.values() if run.is_waiting]:
+                start = time.monotonic()
+                self._handle(self._receive())
+                for run in waiting:
+                    run.wait(time.monotonic() - start)
+            else:
+                self._advance(together)
+
+    def _send(self, reply: Reply) -> None:
+        try:
+            with self._sending:
+                self._connection.send(reply)
+        except OSError as error:
+            raise _Disconnected from error
+
+    def _has_request(self) -> bool:
+        try:
+            return self._connection.poll()
+        except OSError as error:
+            raise _Disconnected from error
+
+    def _receive(self) -> Request:
+        try:
+            request: Request = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise _Disconnected from error
+        return request
 
     def _report_loop(self) -> None:
         """Send the engine's status when it changes, and results that wait to be sent."""
         last, poll_at = None, 0.0
-        with suppress(OSError):  # the server is gone
+        with suppress(_Disconnected):
             while True:
-                if sender := self._sender:
-                    sender.flush()
+                for run in list(self._runs.values()):
+                    run.flush()
                 if (now := time.monotonic()) >= poll_at:
                     status = WorkerStatus(self._engine.status, self._engine.memory())
                     if status != last:
-                        self.send(status)
+                        self._send(status)
                         last = status
                     poll_at = now + (_READY_POLL if status.status == "ready" else _LOADING_POLL)
                 time.sleep(_CHUNK_SECONDS)
+
+    def _handle(self, request: Request) -> None:
+        if isinstance(request, OpenVideo):
+            with self._reporting(None):
+                self._open(request)
+        else:
+            with self._reporting(request.run_id):
+                self._handle_run(request)
+
+    def _handle_run(self, request: RunRequest) -> None:
+        if isinstance(request, StartRun):
+            self._start(request)
+        elif run := self._runs.get(request.run_id):  # else it has ended meanwhile
+            match request:
+                case StopRun():
+                    run.flush(with_state=True)
+                    self._end(request.run_id, is_complete=False)
+                case SetPriority():
+                    run.priority = request.priority
+                case Ack():
+                    run.acknowledge()
 
     def _open(self, request: OpenVideo) -> None:
         video = self._video
@@ -129,138 +155,59 @@ class _Worker:
                 video.close()
             self._path = request.path
             self._video = video = Video(request.path, request.limits)
-        self.send(VideoInfo.from_video(video))
+        self._send(VideoInfo.from_video(video))
 
-    def _run(self, request: StartRun) -> None:
+    def _start(self, request: StartRun) -> None:
         if self._video is None:
             raise BackendError("no video is open")
-        schedule = request.schedule
-        self._run_id, self.unacknowledged = request.run_id, 0
-        with self._engine.open(self._video, read_state(request.state) if request.state else None) as session:
-            if request.state is None:
-                self.send(InitialTracks(schedule.prompt(session)))
-            self._sender = sender = _ChunkSender(self, request, session.state)
-            try:
-                for pass_index, result in schedule.propagate(session, request.progress):
-                    sender.add(pass_index, result)
-                    if self._is_stopped(request.run_id):
-                        sender.flush(with_state=True)
-                        self.send(RunEnd(is_complete=False))
-                        return
-                sender.flush()
-            finally:
-                self._sender = None
-                sender.close()
-        self.send(RunEnd(is_complete=True))
+        run = self._runs[request.run_id] = Run(self._engine, self._video, request, self._send)
+        if run.is_complete:
+            self._end(request.run_id, is_complete=True)
 
-    def _is_stopped(self, run_id: int) -> bool:
-        # Wait while two states are not on disk yet. This bounds what a killed worker computes again to the frames
-        # between three states.
-        start = time.monotonic()
-        while self._connection.poll() or (self.unacknowledged > 1 and self._stopped_run != run_id):
-            self._receive(self._connection.recv())
-        if self._sender:
-            self._sender.state_cost += time.monotonic() - start
-        return self._stopped_run == run_id
+    def _end(self, run_id: int, *, is_complete: bool) -> None:
+        self._runs.pop(run_id).close()
+        self._send(RunEnd(run_id, is_complete))
 
-    def _receive(self, request: StopRun | Ack) -> None:
-        if isinstance(request, StopRun):
-            self._stopped_run = request.run_id
-        elif request.run_id == self._run_id:
-            self.unacknowledged -= 1
+    def _first_runs(self) -> dict[int, Run]:
+        """The runs that go first, by id: all that stand where the first one does."""
+        if not self._runs:
+            return {}
+        first = min(self._runs.values(), key=lambda run: (run.priority, run.position.order)).position
+        return {run_id: run for run_id, run in self._runs.items() if run.position == first}
 
+    def _advance(self, together: dict[int, Run]) -> None:
+        """Process one frame in runs that stand on the same one."""
+        propagations = {}
+        for run_id, run in together.items():
+            with self._reporting(run_id):
+                propagations[run_id] = run.propagation
+        results = self._engine.advance(list(propagations.values()))
+        for run_id, result in zip(propagations, results, strict=True):
+            with self._reporting(run_id):
+                if isinstance(result, Exception):
+                    raise result
+                together[run_id].add(result, len(together))
+                if together[run_id].is_complete:
+                    together[run_id].flush()
+                    self._end(run_id, is_complete=True)
 
-class _ChunkSender:
-    """Collects results and sends them in chunks: often enough for a live view, seldom enough to cost little.
-
-    Attributes:
-        state_cost: seconds for which the session stood still because of the last state.
-    """
-
-    def __init__(self, worker: _Worker, request: StartRun, state: Callable[[], bytes]) -> None:
-        self._worker, self._schedule, self._state, self._masks = worker, request.schedule, state, request.masks
-        self._new_states, self._state_count = request.new_states, 0
-        self._every = 1 if request.is_retry else SAVED_FRAMES
-        self.state_cost = 0.0
-        self._lock = threading.Lock()
-        self._pass_index = 0
-        self._results: list[FrameResult] = []
-        self._size = 0
-        self._unsaved = 0
-        self._saved_at = time.monotonic()
-
-    def add(self, pass_index: int, result: FrameResult) -> None:
-        """Add the next result."""
-        if pass_index != self._pass_index:
-            self.flush()
-            self._pass_index = pass_index
-        with self._lock:
-            self._results.append(result)
-        self._unsaved += 1
-        self._size += 64 * (1 + len(result.tracks))
-        is_due = self._is_state_due()
-        if is_due or self._size > _CHUNK_BYTES:
-            self.flush(with_state=is_due)
-            self._every = min(2 * self._every, SAVED_FRAMES)
-
-    def _is_state_due(self) -> bool:
-        age = time.monotonic() - self._saved_at
-        if self._every < SAVED_FRAMES:  # a worker died in this job
-            return self._unsaved >= self._every
-        is_paid = age >= _COST_SHARE * (self.state_cost - _FREE_SECONDS)
-        return is_paid and (self._unsaved >= self._every or age > SAVED_SECONDS)
-
-    def close(self) -> None:
-        """Drop what was not sent: nothing of a run may follow its end."""
-        with self._lock:
-            self._results = []
-
-    def flush(self, with_state: bool = False) -> None:
-        """Send the collected results.
-
-        Args:
-            with_state: with the session's state; only the session's own thread may ask for it.
-        """
-        start = time.monotonic()
-        with self._lock:
-            state = self._save_state() if with_state else None
-            if self._results or state is not None:
-                reverse = self._schedule.passes[self._pass_index].reverse
-                self._worker.unacknowledged += state is not None
-                self._worker.send(
-                    Chunk(self._pass_index, ResultBlock.from_results(self._results, reverse, self._masks), state)
-                )
-            self._results, self._size = [], 0
-        if with_state:
-            self._unsaved, self._saved_at = 0, time.monotonic()
-            self.state_cost = self._saved_at - start
-
-    def _save_state(self) -> SavedState:
-        self._state_count += 1
-        path = self._new_states.with_name(f"{self._new_states.name}.{self._state_count}")
-        state = self._state()
+    @contextmanager
+    def _reporting(self, run_id: int | None) -> Iterator[None]:
+        """Report an error, and end the run that it belongs to."""
         try:
-            path.write_bytes(state)
-        except OSError as error:
-            log.warning("the engine's state is not saved (%s): make room in data_dir", error.strerror)
-            path.unlink(missing_ok=True)
-            return SavedState(None)
-        return SavedState(path, zlib.crc32(state))
+            yield
+        except _Disconnected:
+            raise
+        except BackendError as error:
+            self._fail(run_id, error)
+        except Exception as error:
+            log.error("the engine failed: %s", where(error))
+            self._fail(run_id, BackendError("the engine failed on this video; see the server log"))
 
-
-def read_state(saved: SavedState) -> bytes:
-    """The engine's state that a file holds.
-
-    Raises:
-        StateRefused: the file is gone or damaged.
-    """
-    try:
-        state = saved.path.read_bytes() if saved.path else b""
-    except OSError as error:
-        raise StateRefused("the saved state cannot be read: run the track again") from error
-    if zlib.crc32(state) != saved.checksum:
-        raise StateRefused("the saved state is damaged: run the track again")
-    return state
+    def _fail(self, run_id: int | None, error: BackendError) -> None:
+        if run := self._runs.pop(run_id, None) if run_id is not None else None:
+            run.close()
+        self._send(Failure(run_id, error.with_traceback(None)))
 
 
 def main() -> None:

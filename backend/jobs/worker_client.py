@@ -5,7 +5,6 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,19 +13,17 @@ from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, SettingsError
 from backend.jobs.messages import (
     Ack,
-    Chunk,
     Failure,
-    InitialTracks,
     OpenVideo,
     Reply,
     Request,
     RunEnd,
-    SavedState,
+    RunReply,
+    SetPriority,
     StartRun,
     StopRun,
     WorkerStatus,
 )
-from backend.jobs.schedule import Progress, Schedule
 from backend.jobs.worker_launcher import WorkerLauncher, WorkerProcess
 from backend.video import VideoInfo, VideoLimits
 
@@ -43,8 +40,16 @@ class WorkerDied(Exception):
     """The worker died, or was killed because it hung. What it sent before counts."""
 
 
+class _WakeUp:
+    """What `wake` puts among the replies."""
+
+
+_Replies = queue.Queue[VideoInfo | RunReply | _WakeUp | None]
+"""None: the worker has ended."""
+
+
 class WorkerClient:
-    """Talks to one worker at a time. Only one thread may call `open` and `run`; any may call the rest.
+    """Talks to one worker at a time; only one thread may call `open`, `start_run` and `next_reply`.
 
     Attributes:
         model_version: engine and version, as Label Studio and saved jobs have it.
@@ -69,12 +74,14 @@ class WorkerClient:
         self._sending = threading.Lock()
         self._connection: Connection | None = None
         self._process: WorkerProcess | None = None
-        self._replies: queue.Queue[Reply | None] = queue.Queue(_MAX_REPLIES)
+        self._replies: _Replies = queue.Queue(_MAX_REPLIES)
         self._status = "loading"
         self._failed_starts = 0
         self._retry_at = 0.0
         self._closed = False
-        self._run_id, self._stopped_run = 0, -1
+        self._started_runs: set[int] = set()
+        self._stopped_runs: set[int] = set()
+        self._heard_at = time.monotonic()
 
     @property
     def status(self) -> str:
@@ -107,12 +114,8 @@ class WorkerClient:
             current = self._connection, self._process, self._replies
             threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True).start()
 
-    def next_run(self) -> None:
-        """Prepare for the next `run`; a `stop` after this call stops that run."""
-        self._run_id += 1
-
     def open(self, path: Path, limits: VideoLimits) -> VideoInfo:
-        """Open a video.
+        """Open a video, in place of the one that is open; only while there are no runs.
 
         Raises:
             BackendError: the video cannot be decoded, or there is no engine.
@@ -120,56 +123,59 @@ class WorkerClient:
         """
         self.start()
         self._request(OpenVideo(path, limits))
-        reply = self._reply()
-        if not isinstance(reply, VideoInfo):
-            raise BackendError("the engine process returned an invalid reply; see the server log")
+        while not isinstance(reply := self._reply(), VideoInfo):  # stopped runs may still send replies
+            if isinstance(reply, Failure) and reply.run_id is None:
+                raise reply.error
         return reply
 
-    def run(
-        self,
-        schedule: Schedule,
-        progress: Progress,
-        state: SavedState | None,
-        new_states: Path,
-        masks: bool = False,
-        is_retry: bool = False,
-    ) -> Iterator[InitialTracks | Chunk | RunEnd]:
-        """Run a schedule on the open video until it is complete or stopped; the arguments are those of `StartRun`.
+    def start_run(self, request: StartRun) -> None:
+        """Start a run on the open video; `next_reply` returns its replies.
 
         Raises:
-            BackendError: the engine failed.
-            WorkerDied: the worker died during the run.
+            WorkerDied: this client is closed.
         """
-        # Not on a new worker, which would have no open video: if this one has died, `_reply` says so.
-        self._request(StartRun(self._run_id, schedule, progress, state, new_states, masks, is_retry))
-        if self._stopped_run == self._run_id:  # `stop` may have been called before the worker was started
-            self._send(StopRun(self._run_id))
-        reply: Reply | None = None
-        try:
-            while not isinstance(reply, RunEnd):
-                reply = self._reply()
-                if isinstance(reply, InitialTracks | Chunk | RunEnd):
-                    yield reply
-        except GeneratorExit:
-            if not isinstance(reply, RunEnd):
-                self._abandon()
-            raise
+        # Not on a new worker, which would have no open video: if this one has died, `next_reply` says so.
+        self._request(request)
+        with self._lock:
+            self._started_runs.add(request.run_id)
+            is_stopped = request.run_id in self._stopped_runs
+        if is_stopped:
+            self._send(StopRun(request.run_id))
 
-    def _abandon(self) -> None:
-        """Kill the worker and drop the rest of its replies."""
-        self.kill()
-        with suppress(queue.Empty):
-            while self._replies.get(timeout=self._timeout):
-                pass
+    def next_reply(self) -> RunReply | None:
+        """The next reply to a run; None: `wake` was called meanwhile.
 
-    def ack(self) -> None:
-        """Tell the worker that its chunks up to its last state are on disk."""
-        self._send(Ack(self._run_id))
+        Raises:
+            WorkerDied: the worker died; all of its runs are lost.
+        """
+        reply = self._reply()
+        if isinstance(reply, VideoInfo):
+            raise BackendError("the engine process returned an invalid reply; see the server log")
+        if isinstance(reply, RunEnd | Failure) and reply.run_id is not None:
+            with self._lock:
+                self._started_runs.discard(reply.run_id)
+        return reply
 
-    def stop(self) -> None:
-        """Stop the current run at its next frame, or the next run before it starts."""
-        self._stopped_run = self._run_id
-        self._send(StopRun(self._run_id))
+    def wake(self) -> None:
+        """Let `next_reply` return soon, also without a reply."""
+        with suppress(queue.Full):  # then it returns soon anyway
+            self._replies.put_nowait(_WakeUp())
+
+    def acknowledge(self, run_id: int) -> None:
+        """Tell the worker that the chunks of a run up to its last state are on disk."""
+        self._send(Ack(run_id))
+
+    def set_priority(self, run_id: int, priority: int) -> None:
+        """Change the priority of a run."""
+        self._send(SetPriority(run_id, priority))
+
+    def stop_run(self, run_id: int) -> None:
+        """Stop a run before its next frame; it may start later than this call."""
+        with self._lock:
+            self._stopped_runs.add(run_id)
+            has_started = run_id in self._started_runs
+        if has_started:
+            self._send(StopRun(run_id))
 
     def kill(self) -> None:
         """Kill the worker; another is started when one is needed."""
@@ -186,6 +192,7 @@ class WorkerClient:
     def _request(self, request: OpenVideo | StartRun) -> None:
         if self._closed:
             raise WorkerDied
+        self._heard_at = time.monotonic()
         self._send(request)
 
     def _send(self, request: Request) -> None:
@@ -196,24 +203,26 @@ class WorkerClient:
             with suppress(OSError, ValueError), self._sending:
                 connection.send(request)
 
-    def _reply(self) -> Reply:
-        """The next reply; while the model loads, `_read_loop` limits the time."""
+    def _reply(self) -> VideoInfo | RunReply | None:
+        """The next reply; None after `wake`. While the model loads, `_read_loop` limits the time."""
         while True:
+            left = self._heard_at + self._timeout - time.monotonic()
             try:
-                reply = self._replies.get(timeout=self._timeout)
+                reply = self._replies.get(timeout=max(left, 0.0))
             except queue.Empty:
-                if self._status != "ready":
-                    continue
-                log.error("the engine process sent nothing for %g s; killing it", self._timeout)
-                self.kill()
+                self._heard_at = time.monotonic()
+                if self._status == "ready":
+                    log.error("the engine process sent nothing for %g s; killing it", self._timeout)
+                    self.kill()
                 continue
+            if isinstance(reply, _WakeUp):
+                return None
             if reply is None:
                 raise WorkerDied
-            if isinstance(reply, Failure):
-                raise reply.error
+            self._heard_at = time.monotonic()
             return reply
 
-    def _read_loop(self, connection: Connection, process: WorkerProcess, replies: "queue.Queue[Reply | None]") -> None:
+    def _read_loop(self, connection: Connection, process: WorkerProcess, replies: _Replies) -> None:
         """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
         deadline = time.monotonic() + self._loading_timeout
         with suppress(EOFError, OSError, pickle.UnpicklingError):
@@ -222,6 +231,7 @@ class WorkerClient:
         process.kill()
         with self._lock:
             self._connection = self._process = None
+            self._started_runs.clear()
             self.memory = None
             connection.close()
             if not self._closed:
@@ -254,7 +264,7 @@ class WorkerClient:
                 f"see the server log. The next attempt is in {_RETRY_SECONDS:.0f} s"
             )
 
-    def _handle(self, reply: Reply, replies: "queue.Queue[Reply | None]") -> None:
+    def _handle(self, reply: Reply, replies: _Replies) -> None:
         if isinstance(reply, WorkerStatus):
             self._status, self.memory = reply.status, reply.memory
             self._failed_starts = 0 if reply.status == "ready" else self._failed_starts

@@ -128,7 +128,7 @@ def test_tasks_take_turns_and_save_none_up() -> None:
         for _ in range(count):
             one = queue.next_to_run(False)
             queue.remove(one)
-            queue.running = one
+            queue.running = [one]
             length = 70 if one.row.spec.task < "e" else 200
             queue.count_frames(one, length)
             frames[one.row.spec.task] += length

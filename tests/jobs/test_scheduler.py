@@ -71,6 +71,11 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness
     harness.close()
 
 
+def own_path(spec: JobSpec, cancelled: Callable[[], bool]) -> Path:
+    """For `Harness.fetch`: each task has a video of its own, so its jobs do not run together with those of another."""
+    return Path(spec.task)
+
+
 def wait_for_end(scheduler: Scheduler, job: Job, state: str = "done") -> Job:
     scheduler.wait([job], 20)
     assert (job.state, job.has_ended) == (state, True), job.error
@@ -134,16 +139,20 @@ def test_a_cancelled_job_asked_for_before_it_stops_continues(harness: Harness) -
     assert harness.engine.frames == list(range(100))
 
 
-def test_an_interactive_job_preempts_a_batch_job(harness: Harness) -> None:
+def test_an_interactive_job_preempts_a_batch_job_of_another_video(harness: Harness) -> None:
     gate = Gate(30)
+    harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: batch.progress()[0] == 30)
-    request = scheduler.submit(["asked"], "1", box(20))
+    request = scheduler.submit(["asked"], "1", box(20, task="8"))
+    until(lambda: request.video_path)
+    assert request.state == "queued"
     gate.open()
     scheduler.wait([request], 20)
     assert request.has_ended
     frames = harness.engine.frames
+    assert frames[30:131] == [30, *range(100)]
     wait_for_end(scheduler, batch)
     assert left_sides(batch) == [64 + frame for frame in range(100)]
     assert len(frames) == 200, "nothing was computed twice"
@@ -151,10 +160,12 @@ def test_an_interactive_job_preempts_a_batch_job(harness: Harness) -> None:
 
 def test_a_job_with_waiters_preempts_one_without(harness: Harness) -> None:
     gate = Gate(30)
+    harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
     first = scheduler.submit(["a"], "1", box())
     until(lambda: first.progress()[0] == 30)
-    second = scheduler.submit(["b"], "1", box(20))
+    second = scheduler.submit(["b"], "1", box(20, task="8"))
+    until(lambda: second.video_path)
     assert second.state == "queued"
     threading.Timer(0.1, gate.open).start()
     scheduler.wait([second], 20)
@@ -202,7 +213,8 @@ def test_nobody_waits_for_jobs_that_will_not_end_in_time(harness: Harness, monke
     assert second.has_ended
 
 
-def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
+def test_a_full_queue_says_when_to_retry(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first = scheduler.submit(["a"], "1", box())
@@ -223,7 +235,8 @@ def test_a_full_queue_says_when_to_retry(harness: Harness) -> None:
     wait_for_end(scheduler, first)
 
 
-def test_resuming_obeys_the_queue(harness: Harness) -> None:
+def test_resuming_obeys_the_queue(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first, *others = [scheduler.submit([key], "1", box()) for key in "abc"]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StateRefused
-from backend.jobs import executor, worker
+from backend.jobs import executor, worker_run
 from backend.jobs.messages import SavedState
 from backend.jobs.schedule import Progress
 from backend.jobs.state_files import StateFiles
-from backend.jobs.worker import read_state
+from backend.jobs.worker_run import read_state
 from tests.fakes import Gate, StubEngine
-from tests.jobs.test_scheduler import Harness, box, harness, left_sides, until, wait_for_end
+from tests.jobs.test_scheduler import Harness, box, harness, left_sides, own_path, until, wait_for_end
 
 __all__ = ["harness"]
 
@@ -93,11 +93,12 @@ def test_a_job_whose_state_is_damaged_keeps_its_frames(harness: Harness) -> None
 
 def test_a_job_whose_state_cannot_be_kept_is_not_interrupted(harness: Harness) -> None:
     gate = Gate(70)
+    harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
     harness.store.states._max_bytes = 1
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: not batch.keeps_state)
-    asked = scheduler.submit(["asked"], "1", box(20))
+    asked = scheduler.submit(["asked"], "1", box(20, task="8"))
     gate.open()
     wait_for_end(scheduler, asked)
     assert batch.state == "done"
@@ -105,7 +106,7 @@ def test_a_job_whose_state_cannot_be_kept_is_not_interrupted(harness: Harness) -
 
 
 def test_frames_are_saved_also_where_states_are_too_dear(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_FREE_SECONDS", -1e9)
+    monkeypatch.setattr(worker_run, "_FREE_SECONDS", -1e9)
     monkeypatch.setattr(executor, "_SAVE_SECONDS", 0.0)
     gate = Gate(70)
     scheduler = harness.open(StubEngine(gate=gate))
@@ -122,11 +123,12 @@ def test_frames_are_saved_also_where_states_are_too_dear(harness: Harness, monke
 
 def test_a_job_that_is_dear_to_interrupt_runs_for_a_while_first(harness: Harness) -> None:
     gate = Gate(40)
+    harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: batch.progress()[0] == 40)
     batch.stop_seconds = 1e6
-    first = scheduler.submit(["first"], "1", box(20))
+    first = scheduler.submit(["first"], "1", box(20, task="8"))
     gate.open(60)
     until(lambda: batch.progress()[0] == 60)
     assert first.state == "queued"

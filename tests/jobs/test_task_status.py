@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,9 +56,10 @@ def test_a_task_goes_from_ready_to_done(make_service: MakeService) -> None:
     assert read(service, "8").text == "Ready (stub)."
 
 
-def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeService) -> None:
-    gate = Gate(10)
+def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeService, monkeypatch) -> None:
+    gate, videos = Gate(10), map(Path, "ab")
     service = make_service(StubEngine(gate=gate), response_timeout=0.2)
+    monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: next(videos))
     ask(service)
     ask(service, "b", id=8)
     assert read(service, "8").text == "Waiting to track 1 object: 1 job ahead."

@@ -12,7 +12,7 @@ from backend.errors import StoreError
 from backend.jobs import database, executor, video_fetcher
 from backend.jobs.store import Store
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path
-from tests.jobs.test_scheduler import Harness, box, harness, left_sides, until, wait_for_end
+from tests.jobs.test_scheduler import Harness, box, harness, left_sides, own_path, until, wait_for_end
 
 __all__ = ["harness"]
 Trouble = Callable[[Store], AbstractContextManager[None]]
@@ -72,8 +72,9 @@ def test_a_running_job_pauses_and_loses_nothing(
 
 def test_the_end_of_a_job_is_saved_later(harness: Harness) -> None:
     gate = Gate(30)
+    harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
-    running, waiting = (scheduler.submit([key], "1", box()) for key in "ab")
+    running, waiting = (scheduler.submit([task], "1", box(task=task)) for task in "78")
     until(lambda: running.progress()[0] == 30)
     with locked(harness.store):
         assert scheduler.cancel(waiting.number)

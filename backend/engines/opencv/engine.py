@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Self
 
 from backend.engines import validation
-from backend.engines.base import read_process_memory
+from backend.engines.base import Propagation, advance_each, read_process_memory
 from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask
 from backend.engines.opencv.csrt import Anchor, BoxTracker
 from backend.errors import BadRequest, StateRefused, Unsupported
@@ -215,6 +215,10 @@ class OpenCVEngine:
             StateRefused: the state is of another engine or version.
         """
         return OpenCVSession(video, state)
+
+    def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
+        """See the contract; its sessions share pictures only."""
+        return advance_each(propagations)
 
 
 def _appearance_state(appearance: Appearance) -> list[float]:

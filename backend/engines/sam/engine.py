@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED_PREFIX, read_process_memory
+from backend.engines.base import FAILED_PREFIX, Propagation, advance_each, read_process_memory
 from backend.engines.sam import device as devices
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.session import SamSession
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
+from backend.tracks.track import FrameResult
 from backend.video import Video
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ class SamEngine(ABC):
             StateRefused: the state is of another video, or of other weights.
         """
         return SamSession(self.model, video, state)
+
+    def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
+        """See the contract; the sessions share the features of the frame."""
+        return advance_each(propagations)
 
     def _load(self) -> None:
         try:
