@@ -13,6 +13,7 @@ from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config
+from backend.labelstudio.placeholder import fit_placeholder
 from backend.labelstudio.task_data import read_field, write_field
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
@@ -79,7 +80,11 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
         BackendError: Label Studio does not answer, or the project's label config is not supported.
     """
     client = LabelStudioClient.connect(settings)
-    config = parse_label_config(str(client.project(project).get("label_config") or ""))
+    xml = str(client.project(project).get("label_config") or "")
+    config = parse_label_config(xml)
+    if (fitting := fit_placeholder(xml)) != xml:
+        client.set_label_config(project, fitting)
+        say("the line for words gives the project's own labels as examples")
     for note in config.notes:
         say(note)
     preparer = Preparer(settings, client, project, config)

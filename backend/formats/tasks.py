@@ -22,7 +22,7 @@ from backend.labelstudio.task_data import file_address, read_framerate
 from backend.tracks.geometry import Boxes
 from backend.video import VideoInfo
 
-_COMMANDS = frozenset({"track (t)"})
+_COMMANDS = frozenset({"▶ t", "track (t)"})
 """Labels that are keys to press in the config that we ship, for files that come without theirs."""
 
 

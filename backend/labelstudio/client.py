@@ -168,6 +168,10 @@ class LabelStudioClient:
         fields: dict[str, Any] = self._call("GET", f"/api/projects/{project}")
         return fields
 
+    def set_label_config(self, project: int, xml: str) -> None:
+        """Replace a project's label config."""
+        self._call("PATCH", f"/api/projects/{project}", json={"label_config": xml})
+
     def tasks(self, project: int, view: int | None = None) -> Iterator[dict[str, Any]]:
         """All tasks of a project, or of a tab (view) of its Data Manager, oldest first."""
         params: dict[str, Any] = {"project": project, "fields": "all", "ordering": "tasks:id", **_AS_STORED}

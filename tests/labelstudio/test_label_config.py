@@ -124,7 +124,7 @@ def test_the_shipped_config_is_understood_whole() -> None:
     shipped = parse_label_config(SHIPPED)
     assert shipped.rectangles == {"box": "video"}
     assert shipped.labels == {"video": ("Car", "Person", "Ball")}
-    assert shipped.commands == {"track (t)"}
+    assert shipped.commands == {"▶ t"}
     assert shipped.words == {"text_prompt": "video"}
     assert shipped.lines == {"region_prompt"}
     assert {name: control.pictures for name, control in shipped.points.items()} == {"points": "$frames"}
@@ -135,7 +135,7 @@ def test_the_shipped_config_is_understood_whole() -> None:
         "words: text_prompt",
         "commands of a region: region_prompt",
         "clicks: points",
-        "track key: track (t)",
+        "track key: ▶ t",
     ]
 
 

@@ -56,7 +56,7 @@ class Page:
     def press(self, *names: str) -> list[str]:
         """`t` on selected regions; the ids of the answer's regions."""
         for name in names:
-            self.regions[name]["value"].setdefault("labels", ["track (t)"])
+            self.regions[name]["value"].setdefault("labels", ["▶ t"])
             if self.regions[name]["origin"] == "prediction":
                 self.regions[name]["origin"] = "prediction-changed"
         self.active = self.regions[names[0]]["value"]["labels"]

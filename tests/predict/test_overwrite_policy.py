@@ -122,7 +122,7 @@ class Witness:
             if name in before or name in self.deleted:
                 region = parse_region(sent.get(name) or saved[name])
                 assert region.is_partial, "only what is unfinished goes on unasked"
-                assert self.classes(name) == [one for one in region.labels if one != "track (t)"], "in its class"
+                assert self.classes(name) == [one for one in region.labels if one != "▶ t"], "in its class"
                 seal = fingerprint_keyframes(region.keyframes)
                 assert seal == region.meta["seal"], "only what nobody has edited goes on unasked"
                 # What was done to it after the page was saved is the one thing that may be lost.
@@ -145,7 +145,7 @@ class Witness:
 
     def classes(self, name: str) -> list[str]:
         labels = self.page.regions[name]["value"].get("labels", [])
-        return [label for label in labels if label != "track (t)"]
+        return [label for label in labels if label != "▶ t"]
 
     def _name(self, number: int) -> str | None:
         names = [*self.page.regions]
