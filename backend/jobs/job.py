@@ -167,6 +167,11 @@ def estimate_seconds(jobs: Iterable[Job]) -> float | None:
     return max(job.frames_left for job in unfinished) / min(speeds) if speeds else None
 
 
+def is_late(jobs: Iterable[Job], seconds: float) -> bool:
+    """Whether these jobs are expected to take longer together."""
+    return (estimate_seconds(jobs) or 0.0) > seconds
+
+
 def restore(resolved: ResolvedJob, initial_tracks: Iterable[str], blocks: Iterable[tuple[int, ResultBlock]]) -> None:
     """Add the results that are on disk to a job that was resolved anew, up to the first gap."""
     propagation = resolved.propagation

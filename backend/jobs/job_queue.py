@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 
+from backend.errors import Busy
 from backend.jobs.job import Job
 from backend.jobs.job_line import ASKED, BATCH, RANKS, WAITED_FOR, JobLine, Task, Turns, rank_of, task_of
 
@@ -199,6 +200,11 @@ class JobQueue:
         return line
 
     # Order
+
+    def check_room(self, batch: bool, replaced: Collection[Job] = ()) -> None:
+        """Raises Busy if there is no room for another job; the arguments are those of `overfull`."""
+        if (waiting := self.overfull(batch, replaced)) is not None:
+            raise Busy(f"{waiting} tracks are waiting for the device: try again in a little while")
 
     def overfull(self, batch: bool, replaced: Collection[Job] = ()) -> int | None:
         """How many jobs wait if there is no room for another one; None if there is.

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from backend.errors import BackendError, Busy, StoreError
+from backend.errors import BackendError, StoreError
 from backend.jobs.executor import JobExecutor
-from backend.jobs.job import Job, estimate_seconds
+from backend.jobs.job import Job, is_late
 from backend.jobs.job_ends import JobEnds
 from backend.jobs.job_queue import JobQueue
 from backend.jobs.job_runner import JobRunner
@@ -130,7 +130,7 @@ class Scheduler:
                 self._queue.remember(job)
                 return job
         with self._queue.changed:
-            self._check_room(batch, replaced)
+            self._queue.check_room(batch, replaced)
         if row:  # a job that was cancelled or failed continues where it stopped
             self._store.requeue(row.number)
             row = self._store.job(row.number)
@@ -158,8 +158,8 @@ class Scheduler:
     def wait(self, jobs: Iterable[Job], seconds: float) -> None:
         """Wait until all of these jobs have ended, at most for `seconds`; meanwhile they have the highest priority.
 
-        Returns early if the jobs are not expected to end in time, or after `stop_waiting`, and at once if too many
-        calls are waiting.
+        Returns early if the jobs are not expected to end in time, while nothing can be saved, or after `stop_waiting`,
+        and at once if too many calls are waiting.
         """
         jobs, start = list(jobs), time.monotonic()
         unfinished = jobs.copy()
@@ -170,7 +170,7 @@ class Scheduler:
             while unfinished and not self._closed and (left := start + seconds - time.monotonic()) > 0:
                 if unfinished[0].wait(min(left, _ESTIMATE_EVERY)):
                     del unfinished[0]
-                elif time.monotonic() - start > _EARLIEST_ESTIMATE and (estimate_seconds(unfinished) or 0.0) > left:
+                elif time.monotonic() - start > _EARLIEST_ESTIMATE and (self.trouble or is_late(unfinished, left)):
                     return
         finally:
             self._change_waiters(jobs, -1)
@@ -208,7 +208,7 @@ class Scheduler:
             row = self._store.job(number)
             if row and row.state in ("cancelled", "failed"):
                 with self._queue.changed:
-                    self._check_room(row.batch)
+                    self._queue.check_room(row.batch)
                 self._store.requeue(number)
                 row = self._store.job(number) or row
                 with self._queue.changed:
@@ -273,10 +273,6 @@ class Scheduler:
         if job and loaded.error:
             loaded.error = job.error  # the row has its text only
         return loaded
-
-    def _check_room(self, batch: bool, replaced: Sequence[Job] = ()) -> None:
-        if (waiting := self._queue.overfull(batch, replaced)) is not None:
-            raise Busy(f"{waiting} tracks are waiting for the device: try again in a little while")
 
     def _enqueue(self, row: JobRow) -> Job:
         job = self._load(row)

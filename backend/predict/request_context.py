@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend.errors import one_line
 from backend.jobs.job import Job
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec, prompt_digest
@@ -93,6 +94,11 @@ class RequestContext:
         seconds = min(_BOX_SECONDS * boxes, self.settings.response_timeout / 2)
         self.scheduler.wait(jobs, deadline - time.monotonic() - seconds)
 
+    def describe_engine(self) -> str:
+        """The engine's name, and why it computes nothing now."""
+        trouble = self.scheduler.trouble
+        return self.worker.describe_engine() + (f", paused: {one_line(trouble)}" if trouble else "")
+
     def new_region(self, name: str, classes: tuple[str, ...]) -> Region:
         """A region that the page does not have yet."""
         video = self.request.video
@@ -114,7 +120,7 @@ class RequestContext:
             region,
             track,
             track_id=self.cache.assign_track_id(self.request.task, region, self.request.track_ids),
-            engine=self.worker.describe_engine(),
+            engine=self.describe_engine() if partial else self.worker.describe_engine(),
             score=score,
             labels=labels,
             partial=partial,

@@ -195,7 +195,7 @@ def test_with_too_many_waiting_requests_another_one_does_not_wait(
 def test_nobody_waits_for_jobs_that_will_not_end_in_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     estimate: list[float | None] = [1800.0]
     monkeypatch.setattr("backend.jobs.scheduler._EARLIEST_ESTIMATE", 0.0)
-    monkeypatch.setattr("backend.jobs.scheduler.estimate_seconds", lambda _: estimate[0])
+    monkeypatch.setattr("backend.jobs.job.estimate_seconds", lambda _: estimate[0])
     gate = Gate(10)
     scheduler = harness.open(StubEngine(gate=gate))
     first, second = scheduler.submit(["a"], "1", box()), scheduler.submit(["b"], "1", box())

@@ -13,6 +13,7 @@ from backend.jobs import database, executor, video_fetcher
 from backend.jobs.store import Store
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path
 from tests.jobs.test_scheduler import Harness, box, harness, left_sides, own_path, until, wait_for_end
+from tests.labelstudio.bodies import body, drawn, keyframe
 
 __all__ = ["harness"]
 Trouble = Callable[[Store], AbstractContextManager[None]]
@@ -158,3 +159,24 @@ def test_in_trouble_only_one_at_a_time_waits_for_the_disk(harness: Harness, monk
     monkeypatch.setattr(database, "_PATIENCE", 0.0)
     records.put_click("7", "p", True)
     assert harness.scheduler.trouble is None
+
+
+def test_who_asks_for_what_is_paused_gets_what_is_there_and_the_reason(make_service) -> None:
+    gate = Gate(30)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.3)
+    request = body(drawn(keyframe(1)))
+
+    def ask() -> str:
+        (answer,) = service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
+        return str(answer["result"][0]["meta"]["text"])
+
+    assert "30 of 100 frames" in ask()
+    with locked(service.store):
+        gate.open()
+        until(lambda: service.scheduler.trouble)
+        assert "stub, paused: another program holds the job database" in ask()
+        assert service.health()["storage"].startswith("another program")
+        assert service.task_status.read(("3", "7")).text.startswith("Paused: another program")
+    until(lambda: service.store.job(1).state == "done")
+    assert "paused" not in ask()
+    assert service.health()["storage"] == "ok"
