@@ -85,6 +85,12 @@ assert rows[0]["image"].size and rows[0]["objects"]["names"] == ["Car"]""",
 from torchvision.datasets import VOCDetection
 voc = VOCDetection(f"{folder}/voc", year="2012", image_set="train")
 assert "Car" in [one["name"] for one in voc[0][1]["annotation"]["object"]]""",
+    "x-anylabeling": """
+import glob, os
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+from anylabeling.views.labeling.label_file import LabelFile
+files = [LabelFile(file) for file in glob.glob(f"{folder}/xanylabeling/*/*.json")]
+assert {(shape.label, shape.shape_type) for file in files for shape in file.shapes} == {("Car", "rectangle")}""",
     "trackeval": """
 import os, shutil, glob, trackeval
 data = f"{folder}/trackers/ours/data"
@@ -164,7 +170,7 @@ def check_pictures(folder: Path, clips: list[Clip]) -> tuple[int, int, float]:
 def run_readers(folder: Path, pythons: list[str]) -> tuple[int, int]:
     """How many readers are there, and how many read the datasets."""
     export(folder, "rf", "--format", "coco", "--layout", "roboflow")
-    for form in ("yolo", "coco", "mot", "cvat", "hf", "voc"):
+    for form in ("yolo", "coco", "mot", "cvat", "hf", "voc", "xanylabeling"):
         export(folder, form, "--format", form)
     states: dict[str, str] = {}
     for python in pythons:
