@@ -8,11 +8,13 @@ from pathlib import Path
 from backend.errors import BackendError, MediaError, StoreError, where
 from backend.jobs.job import Job
 from backend.jobs.job_ends import JobEnds
-from backend.jobs.job_queue import MAX_FETCHES, JobQueue
+from backend.jobs.job_queue import JobQueue
 from backend.jobs.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
+_THREADS = 16
+"""How many videos are fetched at once: a few slow servers must not keep the others waiting."""
 _RETRY_SECONDS = 5.0
 """How long a thread waits when the disk has no room for a video."""
 
@@ -37,7 +39,7 @@ class VideoFetcher:
 
     def start(self) -> None:
         """Start the threads."""
-        for _ in range(MAX_FETCHES):
+        for _ in range(_THREADS):
             threading.Thread(target=self._loop, name="fetch", daemon=True).start()
 
     def close(self) -> None:

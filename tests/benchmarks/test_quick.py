@@ -24,6 +24,10 @@ KEYS = {
         sam2_parity_sigmoid sam2_parity_box_px sam2_speedup_1 sam2_speedup_16 sam2_peak_mem_ratio
         sam2_tiny_fps_512 sam2_tiny_cpu_s_512 sam2_tiny_speedup_512 threads cores
     """,
+    "hostile.py": """
+        cases connections leaks errors_500 hung server_mb decoder_mb legitimate_failed downloads freed_s delayed_s
+        fuzz_runs crashes
+    """,
     "jobs.py": """
         late floor_p99_ms health_p99_ms predict_over_budget_ms kills lost_jobs bytes_equal max_recomputed restart_s
         bytes_per_object_frame read_s answer_s answer_late_s ooms survived fairness big_state_ok big_state_predict_ms
