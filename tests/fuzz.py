@@ -129,7 +129,14 @@ CORPUS: dict[str, list[str]] = {
             "//h/a",
             "http://[::1]/",
         ),
-        *("/data/local-files/?d=a", "gs://b/c", "http://h:99999/", "http://①/", "file:///etc/passwd"),
+        *(
+            "/data/local-files/?d=a",
+            "gs://b/c",
+            "http://h:99999/",
+            "http://①/",
+            "file:///etc/passwd",
+            "s3://clips\ud800/a.mp4",
+        ),
     ],
 }
 """Inputs to begin with; also those that once crashed a parser."""

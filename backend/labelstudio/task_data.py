@@ -73,4 +73,4 @@ def file_address(address: str, task: object) -> str:
     """
     if address.partition("://")[0] not in CLOUD_SCHEMES or not str(task).isdecimal():
         return address
-    return f"/tasks/{task}/resolve/?fileuri={base64.urlsafe_b64encode(address.encode()).decode()}"
+    return f"/tasks/{task}/resolve/?fileuri={base64.urlsafe_b64encode(address.encode(errors='replace')).decode()}"
