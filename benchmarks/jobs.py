@@ -65,6 +65,7 @@ from backend.jobs.schedule import Progress
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
+from backend.jobs.video_fetcher import FetchVideo
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
 from backend.jobs.worker_run import SAVED_FRAMES
@@ -553,11 +554,13 @@ def answers(folder: Path, quick: bool, tracks: int = 50) -> dict[str, Any]:
 
 
 @contextmanager
-def scheduler(folder: Path, clip: Path, make: Callable[[], Any]) -> Iterator[tuple[Scheduler, Store, WorkerClient]]:
-    """A scheduler in this process, whose jobs all have one clip."""
+def scheduler(
+    folder: Path, fetch: FetchVideo, make: Callable[[], Any]
+) -> Iterator[tuple[Scheduler, Store, WorkerClient]]:
+    """A scheduler in this process."""
     worker = WorkerClient(process_launcher(make, "error"), "stub", "1", 600.0)
     store = Store(folder / "jobs.sqlite3", 1 << 40, 30)
-    made = Scheduler(worker, store, lambda *_: clip, print, VideoLimits(), queue=64, metrics=Metrics())
+    made = Scheduler(worker, store, fetch, print, VideoLimits(), queue=64, metrics=Metrics())
     try:
         yield made, store, worker
     finally:
@@ -574,7 +577,7 @@ def ooms(folder: Path, quick: bool) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     count, clip = 25 if quick else 500, write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
     failed, done, starts = 0, list[Job](), set[int]()
-    with scheduler(folder / "starved", clip, partial(starved_engine, 40)) as (made, store, worker):
+    with scheduler(folder / "starved", lambda *_: clip, partial(starved_engine, 40)) as (made, store, worker):
         while failed < count:
             job = made.submit([str(len(done))], "1", boxed(7, len(done)))
             made.wait([job], 60)
@@ -582,7 +585,7 @@ def ooms(folder: Path, quick: bool) -> dict[str, Any]:
             failed += job.state == "failed" and "no memory" in str(job.error)
             done += [job] if job.state == "done" else []
         starved = [results_of(store, job.number) for job in done]
-    with scheduler(folder / "alone", clip, partial(sleeping_engine, 0.0)) as (made, store, _):
+    with scheduler(folder / "alone", lambda *_: clip, partial(sleeping_engine, 0.0)) as (made, store, _):
         jobs = [made.submit([str(number)], "1", boxed(7, number), batch=True) for number in range(len(done))]
         made.wait(jobs, 600)
         alone = [results_of(store, job.number) for job in jobs]
@@ -597,16 +600,19 @@ def results_of(store: Store, number: int) -> tuple[list[int], bytes]:
 
 
 def fairness(folder: Path, quick: bool) -> dict[str, Any]:
-    seconds, clip = 5 if quick else 60, write_clip(folder / "clip.mp4", frames=25, size=(64, 48)).path
+    seconds, clip = 10 if quick else 60, write_clip(folder / "clip.mp4", frames=10, size=(64, 48)).path
+    for task in range(10):  # each task has a video of its own
+        (folder / f"{task}.mp4").symlink_to(clip)
     jobs: dict[int, list[Job]] = {task: [] for task in range(10)}
-    with scheduler(folder, clip, partial(sleeping_engine, 0.004)) as (made, _, worker):
+    make = partial(sleeping_engine, 0.004)
+    with scheduler(folder, lambda spec, _: folder / f"{spec.task}.mp4", make) as (made, _, worker):
         until(lambda: worker.status == "ready", 60)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for task, own in jobs.items():
-                while sum(not job.has_ended for job in own) < (20 if task == 0 else 2):
+                while sum(job.state == "queued" for job in own) < (20 if task == 0 else 2):
                     own.append(made.submit([str(task), str(len(own))], "1", boxed(task, len(own))))
-            time.sleep(0.02)
+            time.sleep(0.01)
         frames = [sum(job.progress()[0] for job in own) for own in jobs.values()]
     print(f"frames of each task in {seconds} s: {frames}")
     return {"fairness": round(sum(frames) ** 2 / (len(frames) * sum(count**2 for count in frames)), 4)}

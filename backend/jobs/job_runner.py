@@ -30,9 +30,11 @@ _CLOSE_SECONDS = 6.0
 """How long `join` waits for the session's state."""
 _IDLE_SECONDS = 1.0
 """How often an idle worker is checked, and a store that cannot save."""
+_START_FRAMES = 32
+"""The start of a job counts like so many frames of its task, so that the others' first jobs come before its second."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
-_JOIN_SECONDS = 10.0
+_JOIN_SECONDS = 2.0
 """For so long others may join those that run while a job of another video waits, of no lower rank."""
 _LEAST_SHARE = 5
 """A job that was interrupted runs at least for so many times what that took."""
@@ -159,6 +161,7 @@ class JobRunner:
         if not self._queue.running:
             self._changed_at = time.monotonic()
         self._queue.running.append(job)
+        self._queue.count_frames(job, _START_FRAMES)
         job.run_id, job.is_stopping, job.state = next(self._run_ids), False, "running"
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
