@@ -114,6 +114,44 @@ def test_sessions_do_not_disturb_each_other(engine):
         assert [plain(result) for _, result in pairs] == run(alone, 0, 6, True)
 
 
+def advance(engine: Engine, sessions: list, start: int, stop: int, reverse: bool = False) -> list[list]:
+    """The results of each session, all of which go through a span together."""
+    propagations = [session.propagate(range(start, stop), reverse) for session in sessions]
+    rows = [engine.advance(propagations) for _ in range(start, stop)]
+    for propagation in propagations:
+        propagation.close()
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+@BOTH_WAYS
+def test_sessions_that_advance_together(engine, reverse):
+    frame = 7 if reverse else 2
+    with opened(engine, frame) as one, opened(engine, frame, tracks=("brick",)) as other:
+        together = advance(engine, [one, other], 2, 8, reverse)
+        again = advance(engine, [one, other], 2, 8, reverse)
+        alone = [list(session.propagate(range(2, 8), reverse)) for session in (one, other)]
+    # The same sessions together are equal to the digit; a model may sum up in another order for more objects.
+    assert [[plain(result) for result in results] for results in again] == [
+        [plain(result) for result in results] for results in together
+    ]
+    for results, expected, track in zip(together, alone, ("ball", "brick"), strict=True):
+        for result, lone in zip(results, expected, strict=True):
+            assert (result.frame, result.tracks.keys()) == (lone.frame, {track})
+            assert result.tracks[track].box == pytest.approx(lone.tracks[track].box, abs=1)
+            assert result.tracks[track].score == pytest.approx(lone.tracks[track].score, abs=1e-3)
+
+
+def test_an_error_of_one_leaves_those_that_advance_with_it_alone(engine):
+    with opened(engine, 0) as one, opened(engine, 0, tracks=("brick",)) as other:
+        propagations = [one.propagate(range(0, 4)), other.propagate(range(0, 4))]
+        engine.advance(propagations)
+        propagations[0].close()
+        failed, result = engine.advance(propagations)
+        assert isinstance(failed, StopIteration)
+        assert (result.frame, result.tracks.keys()) == (1, {"brick"})
+        propagations[1].close()
+
+
 @BOTH_WAYS
 def test_chunks_equal_one_run(engine, reverse):
     with opened(engine, 62, 67) as session, opened(engine, 62, 67) as other:

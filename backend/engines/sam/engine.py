@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED_PREFIX, Propagation, advance_each, read_process_memory
+from backend.engines.base import FAILED_PREFIX, Propagation, read_process_memory
 from backend.engines.sam import device as devices
 from backend.engines.sam.model import SamModel
+from backend.engines.sam.propagation import SamPropagation, advance_together
 from backend.engines.sam.session import SamSession
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
@@ -51,6 +53,7 @@ class SamEngine(ABC):
         self.version = version
         self._status = "loading"
         self._model: SamModel | None = None
+        self._sessions: WeakSet[SamSession] = WeakSet()
         self._error = ""
         self._percent: int | None = None
         self._download_start = 0.0, 0
@@ -93,11 +96,16 @@ class SamEngine(ABC):
             SettingsError: the model could not be loaded.
             StateRefused: the state is of another video, or of other weights.
         """
-        return SamSession(self.model, video, state)
+        model = self.model
+        if not self._sessions:  # else they would run out of memory again
+            model.reset_batches()
+        session = SamSession(model, video, state)
+        self._sessions.add(session)
+        return session
 
     def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
-        """See the contract; the sessions share the features of the frame."""
-        return advance_each(propagations)
+        """See the contract; the sessions share the features of the frame, and the tracker's batches."""
+        return advance_together([one for one in propagations if isinstance(one, SamPropagation)])
 
     def _load(self) -> None:
         try:

@@ -47,3 +47,9 @@ class SamModel:
         if self.detector is None:
             raise Unsupported(NO_PHRASES)
         return self.detector
+
+    def reset_batches(self) -> None:
+        """Start with full batches again: memory may be free by now."""
+        self.tracker.batches.reset()
+        if self.detector:
+            self.detector.batches.reset()

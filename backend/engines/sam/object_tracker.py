@@ -1,6 +1,6 @@
 """Prompts, detects and tracks the objects of one video, one frame at a time."""
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from backend.engines.sam.association import Association, TrackUpdatePlan
 from backend.engines.sam.detections import Detections
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory, is_ahead
-from backend.engines.sam.memory_encoding import encode_planned, encode_predicted
+from backend.engines.sam.memory_encoding import encode_planned
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
+from backend.engines.sam.propagation import EncodeMasks, PredictMasks, TrackerCall
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
 from backend.engines.sam.tracker import MaskPrediction
 from backend.errors import BadRequest
@@ -211,19 +212,26 @@ class ObjectTracker:
 
     # Tracking
 
-    def track_frame(self, direction: DirectionState, frame: int, picture: Picture, reverse: bool) -> FrameResult:
-        """Track, detect and store all objects on the next frame of a direction."""
+    def track_frame(
+        self, direction: DirectionState, frame: int, picture: Picture, reverse: bool
+    ) -> Generator[TrackerCall, Any, FrameResult]:
+        """Track, detect and store all objects on the next frame of a direction; yields what it asks of the tracker."""
         image = self.encode(frame, picture)
         names = self._active_objects(direction, frame, reverse)
         to_track = [name for name in names if frame not in self.objects[name].memory_bank.cond_frames]
-        prediction = self._track(image, to_track, frame, reverse)
+        prediction: MaskPrediction | None = None
+        if to_track:
+            memories = [self.objects[name].memory_bank.select(frame, reverse, self.window) for name in to_track]
+            prediction = yield PredictMasks(image, memories, self.window)
         wanted = {
             index
             for index, frames in enumerate(self.phrases.values())
             if not all(is_ahead(prompted, frame, reverse) for prompted in frames)
         }
         # Before the masks are fetched, so that the device has work meanwhile.
-        features = {} if wanted else encode_predicted(self._model.tracker, image, to_track, prediction)
+        features: dict[str, Tensor] = {}
+        if prediction is not None and not wanted:
+            features = dict(zip(to_track, (yield EncodeMasks(image, prediction)), strict=True))
         masks, numbers = self._fetch_masks(frame, names, to_track, prediction)
         if not wanted:
             self._store_memory(frame, reverse, to_track, prediction, features, numbers)
@@ -272,13 +280,6 @@ class ObjectTracker:
             self.objects[name].memory_bank.directions[reverse].joined_at = frame
         self._update_phrases(direction.association)
         return new_names
-
-    def _track(self, image: ImageFeatures, names: Sequence[str], frame: int, reverse: bool) -> MaskPrediction | None:
-        """Predict the masks of objects from memory; None if there are no objects."""
-        if not names:
-            return None
-        memories = [self.objects[name].memory_bank.select(frame, reverse, self.window) for name in names]
-        return self._model.tracker.track(image, memories, self.window)
 
     def _fetch_masks(
         self, frame: int, names: list[str], tracked: Sequence[str], prediction: MaskPrediction | None

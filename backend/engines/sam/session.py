@@ -12,6 +12,7 @@ from backend.engines import validation
 from backend.engines.sam.memory_bank import DirectionMemory, is_ahead
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.object_tracker import ObjectTracker
+from backend.engines.sam.propagation import SamPropagation, Steps, TrackerCall
 from backend.engines.sam.session_state import DirectionState, TrackedObject
 from backend.engines.sam.thresholds import Thresholds
 from backend.errors import BadRequest, StateRefused
@@ -26,9 +27,6 @@ class SamSession:
     def __init__(self, model: SamModel, video: Video, state: bytes | None = None) -> None:
         self._model = model
         self._video = video
-        model.tracker.batches.reset()
-        if model.detector:
-            model.detector.batches.reset()
         self._object_tracker = ObjectTracker(model, video)
         self._directions: dict[bool, DirectionState] = {}
         for reverse, start in ((False, -1), (True, len(video))):
@@ -78,7 +76,7 @@ class SamSession:
         self._object_tracker.objects.pop(track, None)
         self._forget(track)
 
-    def propagate(self, span: range, reverse: bool = False) -> Generator[FrameResult, None, None]:
+    def propagate(self, span: range, reverse: bool = False) -> SamPropagation:
         """Propagate the prompts through a span; see the contract.
 
         While there are phrases, each result is delayed by `hotstart_frames` (until the span ends), so that tracks which
@@ -89,7 +87,7 @@ class SamSession:
             EngineError: the model returned values that are not finite.
             Unsupported: the device has no memory for a single object.
         """
-        return self._run(validation.validate_span(span, self._video), reverse)
+        return SamPropagation(self._model, self._run(validation.validate_span(span, self._video), reverse))
 
     def state(self) -> bytes:
         """The memory as of the last yielded frame. States are stored, so do not change their keys."""
@@ -128,7 +126,7 @@ class SamSession:
                 f"{len(objects)} objects exceed max_objects ({most}): prompt fewer at a time, or raise max_objects"
             )
 
-    def _run(self, span: range, reverse: bool) -> Generator[FrameResult, None, None]:
+    def _run(self, span: range, reverse: bool) -> Steps:
         if not span:
             return
         before, last = (span.stop, span.start) if reverse else (span.start - 1, span.stop - 1)
@@ -141,7 +139,7 @@ class SamSession:
             direction.association.thresholds = self._thresholds(direction, last)
             with closing(self._remaining_frames(direction, last, reverse)) as pictures:
                 while direction.position != last and direction is self._directions[reverse]:
-                    self._compute_ahead(direction, pictures, reverse)
+                    yield from self._compute_ahead(direction, pictures, reverse)
                     yield self._next_result(direction, reverse)
                     if self._active_runs[reverse] is not run:
                         raise RuntimeError("another propagation in this direction has started: run one at a time")
@@ -188,15 +186,17 @@ class SamSession:
         with closing(self._video.frames(span, reverse)) as pictures:
             yield from pictures
 
-    def _compute_ahead(self, direction: DirectionState, pictures: Iterator[tuple[int, Picture]], reverse: bool) -> None:
+    def _compute_ahead(
+        self, direction: DirectionState, pictures: Iterator[tuple[int, Picture]], reverse: bool
+    ) -> Generator[TrackerCall, Any]:
         """Compute ahead as many frames as the hot start delays results, at least one."""
         most = max(1, direction.association.thresholds.hotstart_frames) if self._object_tracker.phrases else 1
         while len(direction.pending_results) < most and (following := next(pictures, None)):
             if not direction.association_states:
                 direction.association_states.append(direction.association.state())
             try:
-                with self._model.inference():
-                    direction.pending_results.append(self._object_tracker.track_frame(direction, *following, reverse))
+                result = yield from self._object_tracker.track_frame(direction, *following, reverse)
+                direction.pending_results.append(result)
             except BaseException:
                 # The frame may be half done, so all pending results are computed again.
                 self._drop_pending_results()
