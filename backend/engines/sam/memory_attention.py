@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backend.engines.sam.image_encoder import to_autocast
+
 
 def attend_to_memory(
     layer: Any,
@@ -27,9 +29,11 @@ def attend_to_memory(
         rope: shape (positions, head width / 2), rotary position encoding as complex numbers.
     """
     attention = layer.self_attn
-    normed = layer.layer_norm1(state)
+    # Cast once: autocast would do so for each product.
+    normed = to_autocast(layer.layer_norm1(state))
     query, key, value = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
-    state = state + _attend(attention, _apply_rope(query, rope), _apply_rope(key, rope), value, None)
+    query, key = _apply_rope(torch.cat([query, key], -1), rope).chunk(2, -1)
+    state = state + _attend(attention, query, key, value, None)
     attention = layer.cross_attn_image
     query = _apply_rope(attention.q_proj(layer.layer_norm2(state)), rope)
     key, value = attention.k_proj(keys), attention.v_proj(values)

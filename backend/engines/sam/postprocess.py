@@ -293,7 +293,8 @@ def _samples_near(axis: _Axis, inside: Tensor) -> Tensor:
         return torch.arange(size, device=inside.device).expand(len(inside), -1)
     first, last = _find_outer(inside)
     start, stop = torch.searchsorted(axis.high, first), torch.searchsorted(axis.low, last, right=True)
-    reach = int(torch.where(inside.any(1), stop - start, 1).amax())
+    # At least one: in a picture smaller than the mask, none may read it.
+    reach = max(1, int(torch.where(inside.any(1), stop - start, 1).amax()))
     return (start[:, None] + torch.arange(reach)).clamp_(max=size - 1)
 
 

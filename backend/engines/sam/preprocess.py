@@ -59,7 +59,7 @@ def preprocess_image(
         image = image.float()  # CUDA cannot resize uint8
     if not published:
         image = functional.interpolate(image, (size, size), mode="bilinear", antialias=True).round()
-    mean, std = (torch.tensor(values, device=where).mul(255)[:, None, None] for values in normalization)
+    mean, std = (torch.tensor([[[255 * value]] for value in values], device=where) for values in normalization)
     return image.float().sub_(mean).div_(std).to(device)
 
 

@@ -15,12 +15,12 @@ from torch.nn import functional
 from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from backend.engines.sam.device import Batcher
-from backend.engines.sam.image_encoder import ImageFeatures
+from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
 from backend.engines.sam.memory_attention import attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
 
-MAX_BATCH = 16
+MAX_BATCH = 64
 """Maximum objects in one batch; halved when the device runs out of memory."""
 _MAX_PREVIOUS_LOGIT = 32.0
 _MASK_PROMPT_SCORE = 10.0
@@ -292,6 +292,7 @@ class Tracker:
             spatial = torch.ones(count, features.shape[1] * features.shape[2], dtype=torch.bool, device=device)
             mask = torch.cat([spatial, mask], 1)[:, None, None]
         coarse = image.fpn_levels[-1]
+        keys, values = to_autocast(keys), to_autocast(values)  # once, for all layers
         state = (coarse + 0.1 * constants.frame_positions).flatten(2).transpose(1, 2)
         for layer in self._model.memory_attention.layers:
             state = attend_to_memory(layer, state, keys, values, mask, constants.rope, pointers.shape[1])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional
@@ -153,6 +153,7 @@ def box(mask: np.ndarray) -> list[float]:
 
 
 @given(logits, sizes, sizes)
+@example(torch.tensor([[[0.25, -3, -3]]]), 1, 1)
 def test_boxes_are_those_of_the_enlarged_masks(logits, height, width) -> None:
     expected = np.array([box(mask) for mask in masks_at_size(logits, height, width).numpy()], np.float32)
     result = masks_to_boxes(logits, height, width)
