@@ -56,7 +56,7 @@ def start_backend(process: Process, studio: LabelStudio, folder: Path, **setting
     words = ["serve", "--port", str(port), "--data-dir", str(folder)]
     known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
     process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
-    process.wait_until(lambda: _is_ready(url), 60)
+    process.wait_until(lambda: _is_ready(url), 240)
     return url
 
 
