@@ -3,7 +3,8 @@
 from label_studio_ml.api import init_app
 
 from backend.http.security import protect
-from backend.model import Sam3Backend, shared_service
+from backend.model import Sam3Backend
+from backend.settings_loader import read_settings
 
 app = init_app(model_class=Sam3Backend)
-protect(app, shared_service().settings)
+protect(app, read_settings())
