@@ -40,6 +40,9 @@ KEYS = {
         tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
     """,
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
+    "together.py": """
+        passes_1 passes_4 passes_10 cost_10 passes_staggered passes_again passes_correction first_answer_ratio
+    """,
     "video.py": "wrong_frames random_reads containers sequential_fps opencv_sequential_fps",
 }
 """The keys that each one's documentation and README name."""

@@ -1,0 +1,180 @@
+"""Measures jobs of one video that run together: `python benchmarks/together.py`.
+
+The last line printed is one JSON object.
+
+The engine is SAM3 with the shapes model, in a worker process; a pass is one run of the vision model. Seconds are those
+of one run, on one machine: read the ratios.
+
+passes_1, passes_4, passes_10   passes a frame for so many boxes asked at once.
+cost_10                         seconds of ten boxes divided by those of one.
+passes_staggered                passes a frame for ten boxes asked one after another, half a second apart.
+passes_again                    passes a frame for ten more boxes on the same clip, whose features are cached.
+passes_correction               passes a frame for a correction in the middle of a track.
+first_answer_ratio              seconds until the first box has 10 frames while the nine others are asked, divided by
+                                those that it takes alone.
+
+.venv/bin/python benchmarks/together.py [--quick]
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from backend.engines import identify_engine, load_engine
+from backend.engines.base import Engine
+from backend.jobs.job import Job
+from backend.jobs.metrics import Metrics
+from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import FramePrompts, JobSpec
+from backend.jobs.store import Store
+from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_launcher import process_launcher
+from backend.settings import Settings
+from backend.video import VideoLimits
+from shapes import EASY, HELD_OUT, Clip
+
+SETTINGS = Settings(engine="sam3", model_path="shapes", device="cpu")
+SIZE = 320, 180
+ENOUGH = 10
+"""Frames after which a box counts as answered."""
+
+
+def counting_engine(log: str) -> Engine:
+    """The engine, which appends a byte to a file for every pass of its vision model."""
+    engine: Any = load_engine(SETTINGS)
+    encoder = engine.model.image_encoder
+    encode = encoder._encode
+
+    def counted(picture: Any) -> Any:
+        with Path(log).open("ab") as file:
+            file.write(b".")
+        return encode(picture)
+
+    encoder._encode = counted
+    return engine  # type: ignore[no-any-return]
+
+
+class Server:
+    """The jobs of one clip, with a worker process; `passes` counts those of its vision model."""
+
+    def __init__(self, folder: Path, clip: Path) -> None:
+        self._log = folder / "passes"
+        self._log.write_bytes(b"")
+        # By the module's own name, under which the worker imports it; as a script it is called `__main__`.
+        make = import_module("benchmarks.together").counting_engine
+        launch = process_launcher(partial(make, str(self._log)), "warning")
+        self.worker = WorkerClient(launch, *identify_engine(SETTINGS), 600.0)
+        store = Store(folder / "jobs.sqlite3", 1 << 30, 30)
+        self.scheduler = Scheduler(
+            self.worker, store, lambda *_: clip, lambda _: None, VideoLimits(), queue=64, metrics=Metrics()
+        )
+        self._keys = count()
+        self.worker.start()
+        while self.worker.status != "ready":
+            time.sleep(0.05)
+
+    def passes(self) -> int:
+        """Passes so far."""
+        return self._log.stat().st_size
+
+    def ask(self, *prompts: FramePrompts) -> Job:
+        """Ask for an object."""
+        frames = [one.frame for one in prompts]
+        intervals = (*pairwise(frames), (frames[-1], None))
+        number = str(next(self._keys))
+        spec = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=prompts, intervals=intervals)
+        return self.scheduler.submit([number], number, spec)
+
+    def close(self) -> None:
+        """End the worker."""
+        self.scheduler.close()
+
+
+def wait(jobs: Sequence[Job]) -> None:
+    """Wait for the ends of jobs."""
+    while not all(job.wait(1.0) for job in jobs):
+        pass
+    assert all(job.state == "done" for job in jobs), [str(job.error) for job in jobs]
+
+
+def box(number: int, frame: int = 1) -> FramePrompts:
+    """One of many boxes, in percent."""
+    return FramePrompts(frame, (3 + 8.0 * (number % 10), 5 + 7.0 * (number % 10), 20, 20, 0))
+
+
+def measure(folder: Path, clip: Path, frames: int, boxes: int) -> tuple[float, float]:
+    """Passes a frame and seconds of so many boxes asked at once."""
+    folder.mkdir()
+    with closing(Server(folder, clip)) as server:
+        begin = time.perf_counter()
+        wait([server.ask(box(number)) for number in range(boxes)])
+        return server.passes() / frames, time.perf_counter() - begin
+
+
+def first_answer(server: Server, others: int, gap: float) -> tuple[float, list[Job]]:
+    """Seconds until the first of several boxes, asked one after another, has its first frames."""
+    begin = time.perf_counter()
+    jobs, seconds = [server.ask(box(0))], 0.0
+    while len(jobs) <= others or not seconds:
+        if len(jobs) <= others and time.perf_counter() - begin >= gap * len(jobs):
+            jobs.append(server.ask(box(len(jobs))))
+        if not seconds and (jobs[0].progress()[0] >= ENOUGH or jobs[0].has_ended):
+            seconds = time.perf_counter() - begin
+        time.sleep(0.002)
+    return seconds, jobs
+
+
+def run(folder: Path, quick: bool) -> dict[str, float]:
+    """All figures."""
+    frames, gap = (24, 0.1) if quick else (200, 0.5)
+    film, clip = Clip(HELD_OUT, replace(EASY, size=SIZE, frames=frames)), folder / "clip.mp4"
+    film.save(clip)
+    figures: dict[str, float] = {}
+    seconds: dict[int, float] = {}
+    for boxes in (1, 4, 10):
+        passes, seconds[boxes] = measure(folder / str(boxes), clip, frames, boxes)
+        figures[f"passes_{boxes}"] = round(passes, 3)
+        print(f"{boxes} boxes: {passes:.2f} passes a frame, {seconds[boxes]:.1f} s", flush=True)
+    figures["cost_10"] = round(seconds[10] / seconds[1], 2)
+    for name in ("alone", "company"):
+        (folder / name).mkdir()
+    with closing(Server(folder / "alone", clip)) as server:
+        alone, jobs = first_answer(server, 0, gap)
+        wait(jobs)
+    with closing(Server(folder / "company", clip)) as server:
+        in_company, jobs = first_answer(server, 9, gap)
+        wait(jobs)
+        figures["passes_staggered"] = round(server.passes() / frames, 3)
+        before = server.passes()
+        wait([server.ask(box(number, 2)) for number in range(10)])
+        figures["passes_again"] = round((server.passes() - before) / frames, 3)
+        before = server.passes()
+        wait([server.ask(box(0), box(0, frames // 2))])
+        figures["passes_correction"] = round((server.passes() - before) / frames, 3)
+    figures["first_answer_ratio"] = round(in_company / alone, 2)
+    return figures
+
+
+def main() -> None:
+    """Parse the arguments and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a clip of 24 frames")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(run(Path(folder), arguments.quick)))
+
+
+if __name__ == "__main__":
+    main()
