@@ -18,11 +18,9 @@ last minutes: TMPDIR says where they go.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import statistics
 import subprocess
@@ -75,14 +73,9 @@ def started(studio: Studio, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, cwd=ROOT)
 
 
-def place(clip: Path, studio: Studio, folder: Path) -> None:
-    """Put the clip where the command keeps what it has downloaded: transfers are not measured."""
-    kept = folder / "media" / hashlib.sha256((studio.url + VIDEO).encode()).hexdigest()[:32]
-    kept.parent.mkdir(parents=True)
-    shutil.copy(clip, kept)
-
-
-def filled(studio: Studio, tasks: int) -> None:
+def filled(studio: Studio, clip: Path, tasks: int) -> None:
+    """Give Label Studio the clip and tasks that show it."""
+    studio.places[VIDEO] = 200, clip.read_bytes()
     for _ in range(tasks):
         studio.add_task({"video": VIDEO, "fps": 25})
 
@@ -92,8 +85,7 @@ def broken_off(clip: Path, folder: Path, tasks: int, interruptions: int = 5) -> 
     chance = random.Random(7)
     frames = len(Video(clip, VideoLimits()))
     with Studio(CONFIG) as studio:
-        filled(studio, tasks)
-        place(clip, studio, folder)
+        filled(studio, clip, tasks)
         done = 0
         for _ in range(interruptions):
             process = started(studio, folder)
@@ -129,8 +121,7 @@ def overhead(clip: Path, folder: Path, tasks: int) -> float:
                     pass
             alone.append(time.monotonic() - began)
     with Studio(CONFIG) as studio:
-        filled(studio, tasks)
-        place(clip, studio, folder)
+        filled(studio, clip, tasks)
         process = started(studio, folder)
         while not studio.predictions:  # from the first one on: it starts once, whatever the project's size
             time.sleep(0.002)

@@ -263,7 +263,7 @@ def test_a_first_start_ends_in_a_project_that_tracks_and_a_second_one_changes_no
         for _ in range(2):
             done = image.first_start(url, given)
             assert done.returncode == 0, done.stderr
-            assert "open http://localhost:8080/projects/" in done.stdout
+            assert "open http://localhost:8080/projects/" in done.stderr
             assert "The model is shapes, a toy" in done.stdout
             (project,) = studio.call("GET", "/api/projects")["results"]
             (connected,) = studio.call("GET", f"/api/ml?project={project['id']}")
