@@ -28,5 +28,5 @@ def test_a_box_is_tracked_and_words_say_which_engine_knows_them(sam2_project: Pr
         assert region["value"]["sequence"][0]["frame"] == 1
         assert region["value"]["framesCount"] == clip.FRAMES
         page.words("star")
-        assert "engine: sam3" in page.told()
+        assert "engine: sam3" in page.told
         page.shot("1-box-and-words")
