@@ -35,6 +35,7 @@ def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return tmp_path / url.rpartition("/")[2]
 
     monkeypatch.setattr(MediaCache, "fetch", fetched)
+    monkeypatch.setattr("backend.labelstudio.videos.probe_video", lambda *_: None)
     monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo(40))
 
     def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:
