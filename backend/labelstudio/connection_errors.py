@@ -1,5 +1,6 @@
 """Why a request to Label Studio failed, or Label Studio's to us, as one sentence that names the mend."""
 
+import errno
 import re
 import socket
 import ssl
@@ -12,6 +13,8 @@ import requests
 
 _UNKNOWN_AUTHORITY = {18, 19, 20, 21}
 """OpenSSL's codes for a certificate that no trusted authority has signed."""
+_NOTHING_LISTENS = {errno.ECONNREFUSED, errno.EADDRNOTAVAIL}
+"""The latter for the IPv6 address of localhost on a machine without IPv6."""
 _PLAIN_HTTP = ("wrong_version", "record_layer", "http_request", "unknown_protocol")
 """What OpenSSL reports if the server answers without TLS."""
 _WRONG_NAME = {62, 64}
@@ -65,7 +68,7 @@ def explain_failure(url: str, error: Exception) -> str:
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         hint = ", in Docker to the name of Label Studio's service" if is_container() else ""
         return f"the name {host} of label_studio_url is unknown here: correct it{hint}"
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+    if any(isinstance(cause, OSError) and cause.errno in _NOTHING_LISTENS for cause in causes):
         if is_container() and is_loopback(host):
             port = urlsplit(url).port or 80
             return (

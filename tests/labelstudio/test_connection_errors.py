@@ -1,5 +1,6 @@
 """Each way in which Label Studio cannot be reached, with a real socket, has a sentence of its own."""
 
+import errno
 import socket
 import ssl
 import threading
@@ -8,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
 
 from backend.errors import SettingsError, StudioError
 from backend.labelstudio import client as client_module
 from backend.labelstudio import connection_errors
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.connection_errors import explain_refused_backend, is_private
+from backend.labelstudio.connection_errors import explain_failure, explain_refused_backend, is_private
 from backend.settings_loader import read_settings
 
 Answer = Callable[[socket.socket], None]
@@ -110,6 +112,11 @@ def test_in_a_container_its_own_address_is_named_as_such(monkeypatch: pytest.Mon
     assert "which is this container itself" in told
     assert "http://host.docker.internal:1" in told
     assert "--add-host=host.docker.internal:host-gateway" in told
+
+
+def test_localhost_without_ipv6_is_nothing_that_listens() -> None:
+    error = requests.ConnectionError(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"))
+    assert explain_failure("http://localhost:8080", error).startswith("nothing listens at http://localhost:8080")
 
 
 def test_a_name_is_unknown() -> None:
