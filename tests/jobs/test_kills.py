@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -168,9 +169,15 @@ def test_stop_starts_no_worker(harness, clip) -> None:
     assert one.starts == 1
 
 
+def slow_to_start(log: Path) -> StubEngine:
+    """An engine that takes long enough to load for a job to be cancelled meanwhile."""
+    time.sleep(2)
+    return sleeping_engine(0.01, log)
+
+
 def test_a_job_cancelled_while_its_worker_starts_stops_immediately(harness, clip, tmp_path) -> None:
     log = tmp_path / "log"
-    one = harness(clip, partial(sleeping_engine, 0.01, log))
+    one = harness(clip, partial(slow_to_start, log))
     job = one.scheduler.submit(["a"], "1", BOX)
     assert until(lambda: job.state == "running", 10)
     one.scheduler.cancel(job.number)
