@@ -109,18 +109,23 @@ class Busy(BackendError):
         self.retry_after = retry_after
 
 
+def existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def explain_unwritable(folder: Path, error: Exception) -> str:
     """Why nothing can be written to a folder, and how to mend that; without its path.
 
     Args:
         folder: it, or a folder below it that could not be created.
     """
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     if not isinstance(error, PermissionError) or os.name != "posix":
         reason = getattr(error, "strerror", None) or type(error).__name__
         return f"not writable ({reason}): give a folder that the backend may write to, on a disk with free space"
-    owner, user = folder.stat().st_uid, os.getuid()
+    owner, user = existing_folder(folder).stat().st_uid, os.getuid()
     return (
         f"not writable: it belongs to user {owner}, and this process runs as user {user}: give it to that user "
         f"(chown -R {user}), run as user {owner} (in Docker: --user {owner}), or choose another folder"

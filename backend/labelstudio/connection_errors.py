@@ -60,9 +60,7 @@ def explain_failure(url: str, error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"{address} {_explain_certificate(cause)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        if any(
-            mark in str(error).lower() for mark in ("wrong_version", "record_layer", "http_request", "unknown_protocol")
-        ):
+        if any(mark in str(error).lower() for mark in _PLAIN_HTTP):
             return f"{address} does not speak https: set label_studio_url to http://{urlsplit(address).netloc}"
         return f"{address} closed the https handshake: check its TLS settings"
     if any(isinstance(cause, socket.gaierror) for cause in causes):

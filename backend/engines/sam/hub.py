@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from tqdm import tqdm
 
 from backend.engines.sam.weights import Family
-from backend.errors import SettingsError
+from backend.errors import SettingsError, existing_folder
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _progress_bar(repository: str, folder: Path, on_progress: OnProgress) -> "ty
             if not self._counts or not self.total or self.total == self._checked:
                 return
             self._checked = self.total
-            left, free = self.total - self.n, shutil.disk_usage(_existing(folder)).free
+            left, free = self.total - self.n, shutil.disk_usage(existing_folder(folder)).free
             if left > free:
                 raise SettingsError(
                     f"{repository} needs {left / 1e9:.1f} GB more, but the disk of model_dir has {free / 1e9:.1f} GB "
@@ -122,9 +122,3 @@ def _progress_bar(repository: str, folder: Path, on_progress: OnProgress) -> "ty
                 )
 
     return Bar
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
