@@ -143,11 +143,13 @@ class ResponseCache:
         """Record the regions of one response.
 
         Args:
-            is_dropped: the page will not show it.
+            is_dropped: the page will not show it: it keeps an earlier one, or gets the later request's.
         """
         delivery, now = Delivery(), -math.inf if is_dropped else time.monotonic()
         for region in regions:
             earlier = self._regions.get((task, region.id))
+            if is_dropped and earlier:
+                continue
             # If a region was on the page once, only a person can have deleted it.
             current = earlier.delivery if earlier and earlier.delivery.is_seen else delivery
             self._regions.put((task, region.id), CachedRegion(region, now, current))

@@ -288,6 +288,9 @@ def test_the_answer_to_a_later_question_brings_what_the_one_that_it_overtakes_wo
     (later,) = (answer for answer in answers if box in {one["id"] for one in answer[0]["result"]})
     assert len(apply(later)) == 3
     assert [page.frames(name)[-1] for name in page.regions] == [100, 100, 100]
+    page.apply = apply
+    assert page.type("car at 30") == []
+    assert [page.frames(name)[-1] for name in page.regions] == [100, 100, 100]
 
 
 def test_two_annotators_share_no_track(page: Page) -> None:
