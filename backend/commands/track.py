@@ -35,7 +35,7 @@ from backend.labelstudio.region_results import build_region, format_prediction, 
 from backend.labelstudio.segments import segments_between
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings
-from backend.tracks.overlay import draw_tracks
+from backend.tracks.overlay import CaptionedTrack, draw_tracks
 from backend.tracks.prompts import Phrase, Target, TextSearch
 from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
@@ -142,8 +142,11 @@ def run(
             print(text)
         _print_summary(tracks, ids, labels, propagation, len(video))
         if overlay:
-            pictures = draw_tracks(video.frames(range(len(video))), {name: tracks[name] for name in ids})
-            write_video(overlay, pictures, video.rate)
+            captioned = [
+                CaptionedTrack(number, f"{name} {labels[name] or ''}".rstrip(), tracks[name])
+                for number, name in enumerate(ids, 1)
+            ]
+            write_video(overlay, draw_tracks(video.frames(range(len(video))), captioned), video.rate)
 
 
 def _check_files(path: Path, *outputs: Path | None) -> None:

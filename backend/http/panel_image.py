@@ -3,9 +3,10 @@
 from functools import cache
 from io import BytesIO
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from backend.jobs.task_status import TaskStatus
+from backend.tracks.fonts import Font, choose_font
 
 WIDTH, HEIGHT = 640, 44
 """CSS pixels; the picture has twice as many."""
@@ -51,9 +52,10 @@ def _draw(status: TaskStatus) -> Image.Image:
     dot, top = 10 * _SCALE, 6 * _SCALE
     pen.ellipse((0, top, dot, top + dot), fill=colour)
     left = dot + 8 * _SCALE
-    lines = _wrap(status.text, WIDTH * _SCALE - left, 2 if status.progress is None else 1)
+    font, text = choose_font(status.text, 15 * _SCALE)  # phrases and classes may be of any script
+    lines = _wrap(text, font, WIDTH * _SCALE - left, 2 if status.progress is None else 1)
     for number, line in enumerate(lines):
-        pen.text((left, top + dot / 2 + number * 20 * _SCALE), line, _TEXT, _font(), anchor="lm")
+        pen.text((left, top + dot / 2 + number * 20 * _SCALE), line, _TEXT, font, anchor="lm")
     if status.progress is not None:
         box = (0, (HEIGHT - 14) * _SCALE, WIDTH * _SCALE - 1, (HEIGHT - 8) * _SCALE)
         pen.rounded_rectangle(box, 3 * _SCALE, fill=_TRACK)
@@ -63,26 +65,21 @@ def _draw(status: TaskStatus) -> Image.Image:
     return image
 
 
-def _wrap(text: str, width: float, max_lines: int) -> list[str]:
+def _wrap(text: str, font: Font, width: float, max_lines: int) -> list[str]:
     """The text in at most `max_lines` lines of `width` pixels; what is too long is cut with an ellipsis."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _font().getlength(longer) <= width or not lines[-1]:
+        if font.getlength(longer) <= width or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)
     if len(lines) > max_lines:
         lines[max_lines - 1 :] = [" ".join(lines[max_lines - 1 :])]
-    return [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
+    return [line if font.getlength(line) <= width else _cut(line, font, width) for line in lines]
 
 
-def _cut(line: str, width: float) -> str:
-    while line and _font().getlength(f"{line}…") > width:
+def _cut(line: str, font: Font, width: float) -> str:
+    while line and font.getlength(f"{line}…") > width:
         line = line[:-1]
     return f"{line.rstrip()}…"
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(15 * _SCALE)

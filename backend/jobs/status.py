@@ -98,7 +98,8 @@ class JobStatus:
         except BackendError:
             return None
         tracks = resolved.propagation.tracks().values()
-        drawn = overlay.draw_frame(picture, newest, {str(number): track for number, track in enumerate(tracks, 1)})
+        entries = [overlay.CaptionedTrack(number, str(number), track) for number, track in enumerate(tracks, 1)]
+        drawn = overlay.draw_frame(picture, newest, entries)
         return encode_jpeg(drawn, _PICTURE_WIDTH)
 
     def _describe(self, job: Job) -> dict[str, Any]:

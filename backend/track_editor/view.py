@@ -25,13 +25,13 @@ from backend.track_editor.merge_suggestions import suggest_merges
 from backend.track_editor.track_table import TrackRow, TrackTable
 from backend.tracks import overlay
 from backend.tracks.track import Track
-from backend.video import encode_jpeg
+from backend.video import encode_jpeg, shrink
 
 _PICTURES = 4
 """How many pictures are drawn at the same time."""
 _PAGES = 16
 """How many annotations are cached as their pages show them."""
-_WIDTH = 960
+_WIDTH = 1280
 """Largest width of a picture in pixels."""
 
 
@@ -77,14 +77,14 @@ class TrackEditorView:
             return self._shown(client, editor.undo(version), task, project)
 
     def picture(self, task: int, project: str, frame: int) -> bytes:
-        """An LS frame with the tracks' boxes and numbers, as JPEG."""
+        """An LS frame with the tracks' boxes, numbers and labels, as JPEG."""
         client, editor = self._open(task, project)
         with self._pictures:
             # The cached state: moving the cursor must not request the task from Label Studio each time.
             state = self._shown_last.get((task, project)) or editor.read()
             with self._videos.look(_url(state), client) as video:
-                picture = frame_reader(video, state.table.rate)(frame)
-            return encode_jpeg(_drawn(state.table, frame, picture), _WIDTH)
+                picture = shrink(frame_reader(video, state.table.rate)(frame), _WIDTH)
+            return encode_jpeg(_drawn(state.table, frame, picture))
 
     def _open(self, task: int, project: str) -> tuple[LabelStudioClient, Editor]:
         client = self._client(project)
@@ -130,13 +130,14 @@ def _url(state: EditorState) -> str:
 
 
 def _drawn(table: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size, tracks = picture.shape[1::-1], dict[str, Track]()
+    size, tracks = picture.shape[1::-1], []
     for entry in table.rows:
         (row,) = boxes_at(entry.items, np.array([frame])).tolist()
         if not np.isnan(row[0]):
             box = Keyframe(frame, True, *row).box(*size)
-            tracks[str(entry.number)] = Track(frame, np.array([box]), np.array([1.0]))
-    return overlay.draw_frame(picture, frame, tracks, numbered=True)
+            track = Track(frame, np.array([box]), np.array([1.0]))
+            tracks.append(overlay.CaptionedTrack(entry.number, f"{entry.number} {entry.label}", track))
+    return overlay.draw_frame(picture, frame, tracks, scores=False)
 
 
 def _tracks(table: TrackTable) -> list[dict[str, Any]]:

@@ -13,11 +13,20 @@ def encode_jpeg(picture: Picture, width: int | None = None, quality: int = _QUAL
     """Encode an RGB picture as JPEG.
 
     Args:
-        width: subsample the picture to at most so many pixels; None: its own width.
+        width: see `shrink`; None: its own width.
         quality: 1 to 100.
     """
-    step = -(-picture.shape[1] // width) if width else 1
-    return _encode(".jpg", picture[::step, ::step], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    shown = shrink(picture, width) if width else picture
+    return _encode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def shrink(picture: Picture, width: int) -> Picture:
+    """A picture of at most so many pixels' width; one that is smaller is returned as it is."""
+    own_height, own_width = picture.shape[:2]
+    if own_width <= width:
+        return picture
+    size = (width, max(1, round(own_height * width / own_width)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def encode_rgb_png(picture: Picture) -> bytes:
