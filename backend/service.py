@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Service:
         return self._worker.status
 
     def health(self) -> dict[str, Any]:
-        """The model, its status, the number of jobs, and the settings without secrets."""
+        """The model, its status and cache, the number of jobs, and the settings without secrets."""
         return {
             "status": "UP",
             "model_class": "Sam3Backend",
@@ -124,6 +124,7 @@ class Service:
             "model_version": self.model_version,
             "engine": self._worker.name,
             "model": self._worker.status,
+            "cache": asdict(cache) if (cache := self._worker.cache) else None,
             "jobs": self.scheduler.counts(),
             "storage": one_line(trouble) if (trouble := self.scheduler.trouble) else self.store.repaired or "ok",
             "settings": self.settings.shown(),

@@ -69,6 +69,29 @@ class Limits:
     retention_days: Annotated[float, "days after which stored jobs and tracks are deleted"] = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """How much memory keeps what the model made of frames: those that are kept cost later tracks no vision pass."""
+
+    device: Annotated[
+        int | Literal["auto"],
+        "most bytes on the device for what the vision model made of frames, so that a second object, a correction and "
+        "the way back need not run it again; `auto`: half of what a GPU has free once the model is loaded, a quarter "
+        "of what a CPU has",
+    ] = "auto"
+    host: Annotated[
+        int | Literal["auto"],
+        "with a GPU: most bytes of the machine's memory to which those frames move before they are dropped; `auto`: a "
+        "quarter of what is free",
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("device", "host"):
+            size = getattr(self, name)
+            if size != "auto" and size < 0:
+                raise SettingsError(f"cache.{name} is negative: give auto, 0 or more bytes, such as 8 GiB")
+
+
 SAM3_HUB_ID, SAM2_HUB_ID = "facebook/sam3", "facebook/sam2.1-hiera-tiny"
 """Weights of the engines unless `model_path` names others."""
 
@@ -146,6 +169,7 @@ class Settings:
         "unless a person has drawn it",
     ] = 3
     limits: Limits = field(default_factory=Limits)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     data_dir: Annotated[
         Path,
         "folder of downloaded videos and jobs (`jobs.sqlite3`); used by one server at a time",

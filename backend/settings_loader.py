@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import certifi
 import yaml
@@ -202,6 +202,9 @@ def _fitted(key: str, kind: Any, value: Any) -> Any:
         if value not in get_args(kind):
             raise SettingsError(f"{key} is {value!r}: choose one of {', '.join(get_args(kind))}")
         return value
+    if get_origin(kind) is Union:  # a number or one word
+        number, words = get_args(kind)
+        return value if value in get_args(words) else _fitted(key, number, value)
     if get_origin(kind) is tuple:
         entries = value.split(",") if isinstance(value, str) else value
         if not isinstance(entries, list | tuple) or any(not isinstance(entry, str) for entry in entries):

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from backend.engines.base import Propagation, advance_each
+from backend.engines.base import CacheUse, Propagation, advance_each
 from backend.errors import SettingsError, Unsupported
 from backend.jobs import worker
 from backend.jobs.worker_client import WorkerClient
@@ -76,6 +76,9 @@ class StubEngine:
         self.together: list[int] = []
 
     def memory(self) -> tuple[int, int] | None:
+        return None
+
+    def cache_use(self) -> CacheUse | None:
         return None
 
     def open(self, video: Video, state: bytes | None = None) -> "StubSession":

@@ -7,6 +7,7 @@ progress, count the results; what was yielded is the partial result.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -55,6 +56,26 @@ def read_process_memory() -> tuple[int, int] | None:
         return pages * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How an engine's cache of what it made of frames is used.
+
+    Attributes:
+        frames: how many frames are in it.
+        hits, misses: how often a frame was in it, and how often it had to be computed.
+        device_bytes, max_device_bytes: of the device's memory, in use and at most.
+        host_bytes, max_host_bytes: of the host's memory, if the device has its own.
+    """
+
+    frames: int = 0
+    hits: int = 0
+    misses: int = 0
+    device_bytes: int = 0
+    max_device_bytes: int = 0
+    host_bytes: int = 0
+    max_host_bytes: int = 0
 
 
 class Propagation(Protocol):
@@ -133,6 +154,10 @@ class Engine(Protocol):
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes of the device's memory in use, and in total; None if unknown."""
+        ...
+
+    def cache_use(self) -> CacheUse | None:
+        """How its cache of frames is used; None: it has none."""
         ...
 
     def open(self, video: Video, state: bytes | None = None) -> Session:

@@ -121,6 +121,8 @@ class JobExecutor:
                 recorder.add_initial_tracks(names)
             case Chunk():
                 job.enter_phase("tracking")
+                others = (self._runs[run_id].job.number for run_id in reply.companions if run_id in self._runs)
+                job.companions = sorted(number for number in others if number != job.number)
                 frames = sum(len(block.frames) for block in reply.blocks)
                 self._metrics.frames.inc(frames)
                 recorder.add(reply)

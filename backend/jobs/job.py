@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Job:
             next death is its own.
         run_id: of its run on the worker.
         is_stopping: that run was told to stop.
+        companions: the numbers of the jobs that run together with it.
         phase_seconds: time spent in each phase.
 
     Args:
@@ -74,6 +75,7 @@ class Job:
         self.worker_deaths = 0
         self.run_id = 0
         self.is_stopping = False
+        self.companions: Sequence[int] = ()
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
         self.ended_at = row.ended_at

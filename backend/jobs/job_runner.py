@@ -186,6 +186,7 @@ class JobRunner:
         state, error = self._judge(job, outcome)
         with self._queue.changed:
             self._queue.running.remove(job)
+            job.companions = ()
             if job.is_stopping:
                 job.stop_seconds = time.monotonic() - self._changed_at
             if state in (None, "cancelled"):  # it may have been cancelled or asked for again just now

@@ -4,10 +4,11 @@ A worker has one video open, and any number of runs on it. Each run is one job's
 by its id.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.engines.base import CacheUse
 from backend.errors import BackendError
 from backend.jobs.schedule import Progress, Schedule
 from backend.tracks.track import ResultBlock
@@ -82,10 +83,11 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """The engine's status, and used and total bytes of the device's memory."""
+    """The engine's status, used and total bytes of the device's memory, and how its cache of frames is used."""
 
     status: str
     memory: tuple[int, int] | None = None
+    cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,17 @@ class InitialTracks:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Results of one pass; `state`, if sent, is the session's after the last of these frames."""
+    """Results of one pass; `state`, if sent, is the session's after the last of these frames.
+
+    Attributes:
+        companions: the ids of all runs that advanced together to the last of these frames.
+    """
 
     run_id: int
     pass_index: int
     blocks: Sequence[ResultBlock]
     state: SavedState | None = None
+    companions: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

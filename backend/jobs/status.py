@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,6 +22,13 @@ _MAX_JOBS = 100
 """How many jobs are listed."""
 _PICTURE_WIDTH = 640
 """Pixels; larger pictures are scaled down."""
+_CACHE_GAUGES = {
+    "frames": "Frames that the engine's cache holds",
+    "hits": "Frames that were taken from the cache since the engine's start",
+    "misses": "Frames that were not in the cache, so that the vision model ran",
+    "device_bytes": "The device's memory that the cache uses",
+    "host_bytes": "The machine's memory that the cache uses",
+}
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
 
@@ -47,6 +56,8 @@ class JobStatus:
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
         metrics.add_gauge("jobs_running", "Jobs that run", lambda: scheduler.counts()["running"])
         metrics.add_gauge("device_memory_bytes", "Used memory of the device", lambda: (worker.memory or (0, 0))[0])
+        for name, description in _CACHE_GAUGES.items():
+            metrics.add_gauge(f"cache_{name}", description, partial(_cache_value, worker, name))
         metrics.add_gauge("device_ready", "Whether the model is loaded", lambda: worker.status == "ready")
 
     def close(self) -> None:
@@ -64,6 +75,7 @@ class JobStatus:
             "model": worker.model_version,
             "status": worker.status,
             "memory": memory,
+            "cache": asdict(worker.cache) if worker.cache else None,
             "trouble": one_line(trouble) if (trouble := self._scheduler.trouble) else None,
             **self._scheduler.counts(),
             "jobs": [self._describe(job) for job in self._scheduler.jobs(_MAX_JOBS)],
@@ -120,6 +132,7 @@ class JobStatus:
             "done": done,
             "total": total,
             "tracks": resolved.propagation.track_count if resolved else row.track_count,
+            "together": job.companions,
             "fps": round(fps, 2) or None,
             "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
@@ -129,6 +142,10 @@ class JobStatus:
             "ended": job.ended_at,
             "picture": resolved.propagation.newest_frame if resolved else None,
         }
+
+
+def _cache_value(worker: WorkerClient, name: str) -> float:
+    return float(getattr(worker.cache, name, 0))
 
 
 def _clip_name(url: str) -> str:

@@ -119,7 +119,7 @@ class _Worker:
                 for run in list(self._runs.values()):
                     run.flush()
                 if (now := time.monotonic()) >= poll_at:
-                    status = WorkerStatus(self._engine.status, self._engine.memory())
+                    status = WorkerStatus(self._engine.status, self._engine.memory(), self._engine.cache_use())
                     if status != last:
                         self._send(status)
                         last = status
@@ -186,7 +186,7 @@ class _Worker:
             with self._reporting(run_id):
                 if isinstance(result, Exception):
                     raise result
-                together[run_id].add(result, len(together))
+                together[run_id].add(result, tuple(together))
                 if together[run_id].is_complete:
                     together[run_id].flush()
                     self._end(run_id, is_complete=True)

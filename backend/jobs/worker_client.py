@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from backend.engines.base import FAILED_PREFIX
+from backend.engines.base import FAILED_PREFIX, CacheUse
 from backend.errors import BackendError, SettingsError
 from backend.jobs.messages import (
     Ack,
@@ -54,6 +54,7 @@ class WorkerClient:
     Attributes:
         model_version: engine and version, as Label Studio and saved jobs have it.
         memory: used and total bytes of the device's memory; None: unknown.
+        cache: how the engine's cache of frames is used; None: it has none, or it is not ready.
 
     Args:
         launch: starts a worker.
@@ -68,6 +69,7 @@ class WorkerClient:
         self.name, self.version = name, version
         self.model_version = f"{name}-{version}"
         self.memory: tuple[int, int] | None = None
+        self.cache: CacheUse | None = None
         self._launch, self._timeout, self._loading_timeout = launch, timeout, loading_timeout
         # Locked briefly; no other lock is taken under it.
         self._lock = threading.Lock()
@@ -232,7 +234,7 @@ class WorkerClient:
         with self._lock:
             self._connection = self._process = None
             self._started_runs.clear()
-            self.memory = None
+            self.memory = self.cache = None
             connection.close()
             if not self._closed:
                 self._record_death(deadline)
@@ -266,7 +268,7 @@ class WorkerClient:
 
     def _handle(self, reply: Reply, replies: _Replies) -> None:
         if isinstance(reply, WorkerStatus):
-            self._status, self.memory = reply.status, reply.memory
+            self._status, self.memory, self.cache = reply.status, reply.memory, reply.cache
             self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
         else:
             if isinstance(reply, Failure) and isinstance(reply.error, SettingsError):

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 from backend.engines.base import Engine, Propagation
@@ -76,11 +76,11 @@ class Run:
         """The results of its pass, from its position on."""
         return self._cursor.propagation
 
-    def add(self, result: FrameResult, companions: int) -> None:
+    def add(self, result: FrameResult, companions: Collection[int]) -> None:
         """Send the result of its position, and go on to the next frame.
 
         Args:
-            companions: how many runs travel together, this one included.
+            companions: the ids of the runs that travel together, this one included.
         """
         self._sender.companions = companions
         pass_index = self._cursor.pass_index
@@ -110,13 +110,13 @@ class _ChunkSender:
     Attributes:
         state_cost: seconds for which the session stood still because of the last state.
         unsaved_states: states that were sent and are not on disk yet.
-        companions: how many runs travel together, this one included.
+        companions: the ids of the runs that travel together, this one included.
     """
 
     def __init__(self, request: StartRun, state: Callable[[], bytes], send: SendReply) -> None:
         self._request, self._state, self._send = request, state, send
         self._state_count = self.unsaved_states = 0
-        self.companions = 1
+        self.companions: Collection[int] = (request.run_id,)
         self._every = 1 if request.is_retry else SAVED_FRAMES
         self.state_cost = 0.0
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class _ChunkSender:
         age = time.monotonic() - self._saved_at
         if self._every < SAVED_FRAMES:  # a worker died in this job
             return self._unsaved >= self._every
-        is_paid = age >= _COST_SHARE * (self.companions * self.state_cost - _FREE_SECONDS)
+        is_paid = age >= _COST_SHARE * (len(self.companions) * self.state_cost - _FREE_SECONDS)
         return is_paid and (self._unsaved >= self._every or age > SAVED_SECONDS)
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class _ChunkSender:
                 reverse = self._request.schedule.passes[self._pass_index].reverse
                 blocks = ResultBlock.from_results(self._results, reverse, self._request.masks)
                 self.unsaved_states += state is not None
-                self._send(Chunk(self._request.run_id, self._pass_index, blocks, state))
+                self._send(Chunk(self._request.run_id, self._pass_index, blocks, state, self.companions))
             self._results, self._size = [], 0
         if with_state:
             self._unsaved, self._saved_at = 0, time.monotonic()

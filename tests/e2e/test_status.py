@@ -103,6 +103,7 @@ def busy_board(image: bytes) -> FakeBoard:
     jobs += [job(42 + place, **wait, asked=now - 30 + place) for place, wait in enumerate(waits)]
     board = FakeBoard(*jobs, running(41, asked=now - 25), image=image)
     board.engine["memory"] = {"used": 6.2 * GIB, "total": 24 * GIB}
+    board.engine["cache"] = {"frames": 300, "hits": 1199, "misses": 301}
     return board
 
 
@@ -117,6 +118,7 @@ def test_a_job_runs_is_cancelled_and_goes_on(image: bytes) -> None:
         for text in ("tracking", "120 of 300 frames", "13 frames/s", "about 2 min left", "2 tracks", "task 12"):
             expect(card).to_contain_text(text)
         expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
+        expect(page.locator("#cache")).to_be_hidden()
         expect(card.get_by_role("link", name="task 12")).to_have_attribute("href", "http://studio.example/tasks/12")
         expect(card.get_by_role("link", name="2 tracks")).to_have_attribute("href", "tasks/12?project=1")
         expect(card.locator("img")).to_have_attribute("src", "jobs/17/picture.jpg?frame=120")
@@ -245,6 +247,23 @@ def test_rare_sights_fit_a_phone(image: bytes, change: Callable[[FakeBoard], Any
     with opened(board, 390, 844) as page:
         assert fits(page)
         page.screenshot(path=SHOTS / f"status-{request.node.callspec.id}.png", full_page=True)
+
+
+def test_it_says_who_runs_together_and_how_often_no_vision_model_ran(image: bytes) -> None:
+    others = [running(number, what="Car", picture=None) for number in range(42, 45)]
+    board = busy_board(image)
+    board.jobs |= {one["id"]: one for one in (*others, running(45, what="Star", picture=None))}
+    together = {41, 42, 43, 44, 45}
+    for number in together:
+        board.jobs[number]["together"] = sorted(together - {number})
+    with opened(board) as page:
+        card = row(page, "running", "circle, star")
+        expect(card.locator(".together")).to_have_text("together with 3 x Car, Star")
+        expect(page.locator("#cache")).to_have_text("300 frames cached, 79 % hits")
+        assert fits(page)
+        page.screenshot(path=SHOTS / "status-together.png")
+        board.jobs[41]["together"] = []
+        expect(card.locator(".together")).to_have_text("")
 
 
 def test_jobs_are_searched_and_filtered_and_show_their_log(image: bytes) -> None:

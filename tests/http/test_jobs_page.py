@@ -34,6 +34,7 @@ def job(number: int, **changes: Any) -> dict[str, Any]:
         "done": 0,
         "total": 300,
         "tracks": 0,
+        "together": [],
         "fps": None,
         "left_s": None,
         "error": None,

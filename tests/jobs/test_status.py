@@ -1,12 +1,14 @@
 """The status page's data."""
 
 import time
+from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.engines.base import CacheUse
 from backend.errors import BadRequest
 from tests.clips import write_clip
 from tests.fakes import Gate, StubEngine
@@ -20,15 +22,19 @@ def ask(service, **task):
 
 def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatch) -> None:
     gate = Gate(30)
-    service = make_service(StubEngine(gate=gate, masks=True), response_timeout=0.3, show_masks=True)
+    engine = StubEngine(gate=gate, masks=True)
+    engine.cache_use = lambda: CacheUse(frames=3, hits=1, misses=2)
+    service = make_service(engine, response_timeout=0.3, show_masks=True)
     service.connections.connect("3", "http://studio.example", "t0ken")
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
     monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: clip)
     ask(service)
     told = service.job_status.overview()
     assert (told["engine"], told["status"], told["running"], told["waiting"]) == ("stub", "ready", 1, 0)
+    assert told["cache"] == service.health()["cache"] == asdict(CacheUse(frames=3, hits=1, misses=2))
+    assert b"\nsam3_cache_misses 2.0\n" in service.job_status.metrics()
     (job,) = told["jobs"]
-    known = {"id": 1, "state": "running", "phase": "tracking", "kind": "box", "task": "7", "batch": False}
+    known = {"id": 1, "state": "running", "phase": "tracking", "kind": "box", "task": "7", "together": []}
     assert known.items() <= job.items()
     assert (job["done"], job["total"], job["tracks"], job["picture"]) == (30, 100, 1, 29)
     assert job["task_url"] == "http://studio.example/projects/3/data?task=7"

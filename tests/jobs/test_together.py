@@ -122,11 +122,15 @@ def test_a_cancelled_job_leaves_the_others_alone(harness: Harness) -> None:
     jobs = start_several(harness, gate, 3)
     gate.open(60)
     until(lambda: all(job.progress()[0] == 60 for job in jobs))
+    assert [job.companions for job in jobs] == [[2, 3], [1, 3], [1, 2]]
     assert harness.scheduler.cancel(jobs[1].number)
+    gate.open(90)
+    until(lambda: [job.companions for job in jobs] == [[3], (), [1]])
     gate.open()
     wait_for_all(jobs)
     for job in (jobs[0], jobs[2]):
         assert left_sides(job) == pytest.approx(expected(job))
+        assert job.companions == ()
     assert jobs[1].state == "cancelled"
     assert 60 <= jobs[1].progress()[0] <= 61
     assert harness.engine.together[-1] == 2

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Self
 
 from backend.engines import validation
-from backend.engines.base import Propagation, advance_each, read_process_memory
+from backend.engines.base import CacheUse, Propagation, advance_each, read_process_memory
 from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask
 from backend.engines.opencv.csrt import Anchor, BoxTracker
 from backend.errors import BadRequest, StateRefused, Unsupported
@@ -207,6 +207,10 @@ class OpenCVEngine:
     def memory(self) -> tuple[int, int] | None:
         """Memory of this process."""
         return read_process_memory()
+
+    def cache_use(self) -> CacheUse | None:
+        """None: it keeps nothing of a frame."""
+        return None
 
     def open(self, video: Video, state: bytes | None = None) -> OpenCVSession:
         """Start on a video, or continue from a saved state.

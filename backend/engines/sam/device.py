@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from backend.engines.base import read_process_memory
 from backend.errors import SettingsError, Unsupported
+from backend.memory_limit import memory_limit
+from backend.settings import CacheSettings
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +19,9 @@ OUT_OF_MEMORY = (
     "the device has no memory left for one frame with one object or phrase: close other programs on it, set "
     "show_masks: false, lower image_size, or set device: cpu"
 )
+_DEVICE_SHARE, _HOST_SHARE = 2, 4
+"""What part of the free memory the cache may take by itself: half of a GPU's, a quarter of the machine's."""
+_UNKNOWN_FREE = 4 * 2**30
 
 
 def select_device(name: str) -> torch.device:
@@ -62,17 +69,43 @@ def inference(device: torch.device, dtype: str) -> Iterator[None]:
         raise Unsupported(OUT_OF_MEMORY) from error
 
 
+def cache_sizes(cache: CacheSettings, device: torch.device) -> tuple[int, int]:
+    """Most bytes of cached frames on the device, and in the host's memory beside it; see the settings."""
+    is_gpu, host = device.type == "cuda", _free_host_memory() // _HOST_SHARE
+    on_device = torch.cuda.mem_get_info(device)[0] // _DEVICE_SHARE if is_gpu else host
+    return (
+        on_device if cache.device == "auto" else cache.device,
+        0 if not is_gpu else host if cache.host == "auto" else cache.host,
+    )
+
+
+def _free_host_memory() -> int:
+    """Bytes that programs can still take; a guess where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return _UNKNOWN_FREE
+    used, _ = read_process_memory() or (0, 0)
+    limit = memory_limit()
+    return free if limit is None else max(0, min(free, limit - used))
+
+
 class Batcher:
     """Runs work in batches that fit the device's memory.
 
     Args:
         max_size: of a batch.
         noun: what the items are, for the log.
+
+    Attributes:
+        give_way: frees memory that can be done without; whether there was any.
     """
 
     def __init__(self, max_size: int, noun: str) -> None:
         self._max_size, self._noun = max_size, noun
         self.size = max_size
+        self.give_way: Callable[[], bool] = lambda: False
 
     def reset(self) -> None:
         """Start with full batches again: memory may be free by now."""
@@ -90,10 +123,11 @@ class Batcher:
                 parts = [work(slice(start, start + size)) for start in range(0, count, size)]
                 return [torch.cat(tensors) if len(parts) > 1 else tensors[0] for tensors in zip(*parts, strict=True)]
             except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                self.size = (size + 1) // 2
-                log.warning("the device is out of memory: continuing with %d %s at a time", self.size, self._noun)
+                if not self.give_way():
+                    if size == 1:
+                        raise
+                    self.size = (size + 1) // 2
+                    log.warning("the device is out of memory: continuing with %d %s at a time", self.size, self._noun)
             empty_cache()
 
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED_PREFIX, Propagation, read_process_memory
+from backend.engines.base import FAILED_PREFIX, CacheUse, Propagation, read_process_memory
 from backend.engines.sam import device as devices
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.propagation import SamPropagation, advance_together
@@ -88,6 +88,10 @@ class SamEngine(ABC):
             free, total = torch.cuda.mem_get_info(self._device)
             return total - free, total
         return read_process_memory()
+
+    def cache_use(self) -> CacheUse | None:
+        """The cache of the image encoder; None while the model loads."""
+        return self._model.image_encoder.cache.use() if self._model else None
 
     def open(self, video: Video, state: bytes | None = None) -> SamSession:
         """Start on a video, or continue from a saved state.
@@ -166,10 +170,11 @@ class SamEngine(ABC):
         torch.empty(31 * 2**20, dtype=torch.uint8)
         size = model.tracker.image_size
         with model.inference():
-            image = model.image_encoder.encode("warm up", np.zeros((size, size, 3), np.uint8))
+            image = model.image_encoder.encode("warm up", 0, np.zeros((size, size, 3), np.uint8))
             points = torch.full((1, 2), size / 2, device=self._device)
             labels = torch.ones(1, dtype=torch.int32, device=self._device)
             model.tracker.prompt(image, points, labels, None, None, model.tracker.memory_window(16))
             if model.detector:
                 model.detector.detect_phrases(image, ["object"])
         model.image_encoder.clear()
+        model.image_encoder.cache.resize(*devices.cache_sizes(self._settings.cache, self._device))

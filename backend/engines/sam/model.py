@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from backend.engines.sam.detections import Detector
+from backend.engines.sam.device import Batcher
 from backend.engines.sam.image_encoder import ImageEncoder, ImageFeatures
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
@@ -38,6 +39,10 @@ class SamModel:
     fingerprint: str
     published: bool = False
 
+    def __post_init__(self) -> None:
+        for batches in self._batches():
+            batches.give_way = self.image_encoder.cache.give_way
+
     def require_detector(self) -> Detector:
         """The detector.
 
@@ -50,6 +55,8 @@ class SamModel:
 
     def reset_batches(self) -> None:
         """Start with full batches again: memory may be free by now."""
-        self.tracker.batches.reset()
-        if self.detector:
-            self.detector.batches.reset()
+        for batches in self._batches():
+            batches.reset()
+
+    def _batches(self) -> list[Batcher]:
+        return [self.tracker.batches, *([self.detector.batches] if self.detector else [])]

@@ -45,7 +45,7 @@ class ObjectTracker:
 
     def encode(self, frame: int, picture: Picture) -> ImageFeatures:
         """Run the image encoder on a frame, or take its output from the cache."""
-        return self._model.image_encoder.encode((self._video.key, frame), picture)
+        return self._model.image_encoder.encode(self._video.key, frame, picture)
 
     def known_objects(self, reverse: bool) -> dict[str, TrackedObject]:
         """The objects that exist in a direction."""

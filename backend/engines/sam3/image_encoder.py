@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam.image_encoder import CACHED_BYTES, CACHED_FRAMES, ImageEncoder, to_autocast
+from backend.engines.sam.image_encoder import ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import preprocess_image
 from backend.engines.sam3.vision_transformer import VisionTransformer
 from backend.video import Picture
@@ -60,20 +60,11 @@ class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
 
     Args:
         model: the whole model.
-        max_frames: see `ImageEncoder`.
-        max_bytes: see `ImageEncoder`.
         published: see `preprocess_image`.
     """
 
-    def __init__(
-        self,
-        model: Sam3VideoModel,
-        max_frames: int = CACHED_FRAMES,
-        max_bytes: int = CACHED_BYTES,
-        *,
-        published: bool = False,
-    ) -> None:
-        super().__init__(model, max_frames, max_bytes)
+    def __init__(self, model: Sam3VideoModel, *, published: bool = False) -> None:
+        super().__init__(model)
         self._published = published
         self._transformer = VisionTransformer(model.detector_model.vision_encoder.backbone)
         # Position encodings by the width of the level, the same for every frame.

@@ -115,6 +115,7 @@ class Card {
     put(".phase", PHASES[job.phase] ?? job.phase, root);
     put(".speed", job.fps ? `${job.fps < 10 ? job.fps.toFixed(1) : Math.round(job.fps)} frames/s` : "", root);
     put(".left", job.left_s === null ? "" : `${about(job.left_s)} left`, root);
+    put(".together", job.together.length ? `together with ${nameAll(job.together)}` : "", root);
     put(".error", job.error ?? "", root);
     put(".refusal", this.refusal, root);
     const share = job.total ? job.done / job.total : null;
@@ -184,6 +185,18 @@ function fill(bar, share, label = null, text = null) {
 }
 
 const nameOf = (job) => job.what || job.kind || `job ${job.id}`;
+
+// The names of jobs; alike ones once.
+function nameAll(ids) {
+  const names = ids.map((id) => nameOf(cards.get(id)?.job ?? { id }));
+  const kinds = [...new Set(names)].map((name) => {
+    const alike = names.filter((other) => other === name).length;
+    return alike > 1 ? `${alike} x ${name}` : name;
+  });
+  const others = kinds.length > 4 ? ` and ${kinds.length - 3} more` : "";
+  return kinds.slice(0, others ? 3 : 4).join(", ") + others;
+}
+
 // Every word of the search has to be in one of these.
 function isWanted(job) {
   const state = $("#state").value;
@@ -223,6 +236,7 @@ function show(board) {
   running.reverse();
   tell(board.jobs);
   keepFocus(() => {
+    for (const job of board.jobs) card(job.id).job ??= job; // a card may name others
     for (const job of board.jobs) card(job.id).update(job);
     arrange($("#running ul"), running);
     arrange($("#waiting ol"), waiting);
@@ -253,6 +267,11 @@ function showModel(board) {
   const trouble = board.trouble ? `Jobs pause: ${board.trouble}.` : "";
   say("failed", sentence ? `The model could not be loaded: ${sentence}` : trouble);
   put("#version", `sam3-backend ${board.version}`);
+  const { cache } = board;
+  $("#cache").hidden = !cache;
+  const asked = cache ? cache.hits + cache.misses : 0;
+  const hits = asked ? `, ${Math.floor((100 * cache.hits) / asked)} % hits` : "";
+  if (cache) put("#cache", `${count(cache.frames, "frame")} cached${hits}`);
   $("#memory").hidden = !board.memory?.total;
   if (!board.memory?.total) return;
   const { used, total } = board.memory;

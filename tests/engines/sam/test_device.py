@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from backend.engines.base import read_process_memory
 from backend.engines.sam import device
 from backend.engines.sam.device import Batcher
 from backend.errors import SettingsError, Unsupported
+from backend.settings import CacheSettings
 
 
 @pytest.fixture
@@ -100,6 +102,43 @@ def test_work_goes_on_in_smaller_parts_where_there_is_no_room(caplog):
     assert "continuing with 2 objects at a time" in caplog.text
     batches.reset()
     assert batches.size == 16
+
+
+def test_what_can_be_done_without_goes_before_batches_get_smaller(caplog):
+    batches, (asked, work), left = Batcher(16, "objects"), halves(4), [1, 1]
+    batches.give_way = lambda: bool(left and left.pop())
+    batches.run(7, work)
+    assert (asked, batches.size, caplog.text.count("out of memory")) == ([7, 7, 7, 4, 3], 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("cache", "sizes"),
+    [
+        (CacheSettings(), (500, 400)),
+        (CacheSettings(device=70), (70, 400)),
+        (CacheSettings(host=0), (500, 0)),
+    ],
+)
+def test_the_cache_takes_a_share_of_what_is_free(monkeypatch, cache, sizes):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(device, "_free_host_memory", lambda: 1600)
+    assert device.cache_sizes(cache, torch.device("cuda")) == sizes
+
+
+def test_on_a_cpu_the_device_is_the_host(monkeypatch):
+    monkeypatch.setattr(device, "_free_host_memory", lambda: 1600)
+    assert device.cache_sizes(CacheSettings(host=700), torch.device("cpu")) == (400, 0)
+    assert device.cache_sizes(CacheSettings(device=9, host=700), torch.device("cpu")) == (9, 0)
+
+
+def test_free_memory_is_what_the_container_leaves(monkeypatch):
+    everything = device._free_host_memory()
+    assert 0 < everything < 2**50
+    used, _ = read_process_memory() or (0, 0)
+    monkeypatch.setattr(device, "memory_limit", lambda: used + (64 << 20))
+    assert 0 < device._free_host_memory() < 128 << 20
+    monkeypatch.setattr(device, "memory_limit", lambda: 1)
+    assert device._free_host_memory() == 0
 
 
 def test_what_one_thing_had_no_room_for_says_nothing_of_many(caplog):
