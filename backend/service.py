@@ -13,6 +13,7 @@ from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
 from backend.datasets.downloads import DatasetDownloads
 from backend.errors import BackendError, BadRequest, one_line
+from backend.interactive.sessions import InteractiveSessions
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
@@ -75,6 +76,7 @@ class Service:
             on_done=self._handle_done,
         )
         self._chooser.start(self.scheduler)
+        self.interactive = InteractiveSessions(self._worker, self.scheduler, self._videos, self.connections.client)
         self._cache = ResponseCache(self.store)
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(
@@ -97,6 +99,7 @@ class Service:
     def close(self) -> None:
         """Save the running job, end the worker and close all files."""
         self.preannotation.close()
+        self.interactive.close_all()
         self._chooser.close()
         self.scheduler.close()
         self.job_status.close()

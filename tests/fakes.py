@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from backend.engines.base import CacheUse, Propagation, advance_each
-from backend.errors import SettingsError, Unsupported
+from backend.errors import BadRequest, SettingsError, Unsupported
 from backend.jobs import worker
 from backend.jobs.worker_client import WorkerClient
 from backend.tracks.geometry import Box
@@ -54,7 +54,7 @@ class StubEngine:
     `seen` says on which source frames the object can be seen; `gate`, where given, is awaited before every frame.
     `answering`, by phrase, names what a phrase finds and the frames on which each of them can be seen, standing still;
     None: it knows no words. `masks`: everything comes with a mask of its box, in pictures of 320 x 180.
-    `together` is how many sessions advanced in each call.
+    `together` is how many sessions advanced in each call, `encoded` which frames were encoded for previews.
     """
 
     name, version = "stub", "1"
@@ -74,6 +74,7 @@ class StubEngine:
         self.prompted: list[Prompt] = []
         self.sessions = 0
         self.together: list[int] = []
+        self.encoded: list[int] = []
 
     def memory(self) -> tuple[int, int] | None:
         return None
@@ -90,6 +91,25 @@ class StubEngine:
     def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
         self.together.append(len(propagations))
         return advance_each(propagations)
+
+    def encode(self, video: Video, frame: int) -> None:
+        if frame not in self.encoded:
+            self.encoded.append(frame)
+
+    def preview(self, video: Video, prompt: Prompt) -> list[Observation]:
+        """The box, or a square around the first positive click; less surely a larger one."""
+        self.encode(video, prompt.frame)
+        if prompt.is_negative:
+            raise BadRequest("negative points alone select nothing: add a positive point or a box")
+        box = prompt.box or _around(next(point for point in prompt.points if point.positive))
+        boxes = box, Box(box.x0 - 10, box.y0 - 10, box.x1 + 10, box.y1 + 10)
+        return [_mask_of(one, score, video) for one, score in zip(boxes, (0.9, 0.5), strict=True)]
+
+
+def _mask_of(box: Box, score: float, video: Video) -> Observation:
+    mask = np.zeros((video.height, video.width), bool)
+    mask[max(round(box.y0), 0) : round(box.y1), max(round(box.x0), 0) : round(box.x1)] = True
+    return Observation(box, score, Rle.from_mask(mask))
 
 
 class StubSession:

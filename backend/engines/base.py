@@ -1,4 +1,4 @@
-"""The contract of an engine: open a video, prompt, propagate.
+"""The contract of an engine: open a video, prompt, propagate; and preview what a prompt would select.
 
 An engine knows nothing of jobs, HTTP or Label Studio, and no tensor leaves it. To cancel, stop iterating; to measure
 progress, count the results; what was yielded is the partial result.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from backend.tracks.prompts import Phrase, Prompt
-from backend.tracks.track import FrameResult
+from backend.tracks.track import FrameResult, Observation
 from backend.video import Video
 
 OPEN_HINT = (
@@ -24,6 +24,8 @@ OPENCV_HINT = "set engine: opencv for the stand-in, which follows boxes and clic
 """The alternative that errors name when SAM3 cannot be loaded."""
 
 
+PREVIEW_FRAMES = 32
+"""How many frames an engine keeps for previews: with SAM 3, 42 MB each in single precision."""
 FAILED_PREFIX = "failed: "
 """Prefix of `Engine.status` when the model could not be loaded; the error message follows."""
 
@@ -174,5 +176,28 @@ class Engine(Protocol):
 
         They are of sessions on one video, stand on the same frame and go the same way. An error of one is returned in
         its place; the others do not notice.
+        """
+        ...
+
+    def encode(self, video: Video, frame: int) -> None:
+        """Compute what `preview` needs of a frame; the newest `PREVIEW_FRAMES` are kept, whatever sessions do.
+
+        Raises:
+            BadRequest: the video has no such frame.
+        """
+        ...
+
+    def preview(self, video: Video, prompt: Prompt) -> list[Observation]:
+        """What a prompt of a new object would select on its frame; no session notices.
+
+        Args:
+            prompt: a box or points.
+
+        Returns:
+            The candidates of an ambiguous prompt with their masks, best first. Their scores tell how well each mask is
+            expected to fit. The first is what a session answers to this prompt. Empty: the prompt selects nothing.
+
+        Raises:
+            BadRequest: the prompt lies outside the video or the picture, or has negative points alone.
         """
         ...

@@ -18,7 +18,16 @@ def validate_frame(prompts: Sequence[Prompt | Phrase], video: Video) -> int:
     if len(frames) != 1:
         raise BadRequest(f"the prompts lie on {len(frames)} frames: give at least one, all on one frame")
     (frame,) = frames
-    if frame >= len(video):
+    return validate_frame_number(frame, video)
+
+
+def validate_frame_number(frame: int, video: Video) -> int:
+    """Return the frame.
+
+    Raises:
+        BadRequest: it is outside the video.
+    """
+    if not 0 <= frame < len(video):
         raise BadRequest(f"frame {frame} is outside the video: prompt one of its frames 0 to {len(video) - 1}")
     return frame
 

@@ -1,7 +1,7 @@
 """What a server and its worker process send each other. Both run the same version, so pickled messages are safe.
 
 A worker has one video open, and any number of runs on it. Each run is one job's: it is started, stopped and answered
-by its id.
+by its id. Previews belong to no job: they open videos of their own, and are answered before runs go on.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,8 @@ from pathlib import Path
 from backend.engines.base import CacheUse
 from backend.errors import BackendError
 from backend.jobs.schedule import Progress, Schedule
-from backend.tracks.track import ResultBlock
+from backend.tracks.prompts import Prompt
+from backend.tracks.track import Observation, ResultBlock
 from backend.video import VideoInfo, VideoLimits
 
 
@@ -82,6 +83,65 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewPrompt:
+    """Request: what would this prompt select? The reply is `PreviewMasks` or `PreviewFailure`.
+
+    Attributes:
+        session: who asks; a newer prompt of the same session replaces one that waits.
+    """
+
+    preview_id: int
+    session: str
+    path: Path
+    limits: VideoLimits
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeFrames:
+    """Request: encode these frames for previews, in this order, instead of those that the session ordered before.
+
+    The reply is a `FrameEncoded` for each.
+    """
+
+    session: str
+    path: Path
+    limits: VideoLimits
+    frames: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EndPreviews:
+    """Request: forget a session."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewMasks:
+    """What a prompt would select; see `Engine.preview`."""
+
+    preview_id: int
+    candidates: Sequence[Observation]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewFailure:
+    """A prompt cannot be previewed."""
+
+    preview_id: int
+    error: BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEncoded:
+    """A frame that a session ordered is encoded."""
+
+    session: str
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The engine's status, used and total bytes of the device's memory, and how its cache of frames is used."""
 
@@ -130,6 +190,8 @@ class Failure:
 
 
 RunRequest = StartRun | StopRun | SetPriority | Ack
-Request = OpenVideo | RunRequest
+PreviewRequest = PreviewPrompt | EncodeFrames | EndPreviews
+Request = OpenVideo | RunRequest | PreviewRequest
 RunReply = InitialTracks | Chunk | RunEnd | Failure
-Reply = WorkerStatus | VideoInfo | RunReply
+PreviewReply = PreviewMasks | PreviewFailure | FrameEncoded
+Reply = WorkerStatus | VideoInfo | RunReply | PreviewReply

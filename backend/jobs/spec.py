@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -131,24 +131,12 @@ class JobSpec:
         propagation = PropagationRun(
             len(video.times),
             {OBJECT_TRACK: intervals} if self.prompts else {},
-            self._resolve_prompts(clock, size),
+            resolve_prompts(self.prompts, clock, size, self.length),
             self._resolve_phrases(clock),
             max_frames=self.max_frames,
             span=self._span(intervals, clock),
         )
         return ResolvedJob(clock, size, propagation)
-
-    def _resolve_prompts(self, clock: FrameClock, size: tuple[int, int]) -> list[Prompt]:
-        resolved: dict[int, Prompt] = {}
-        for prompts in sorted(self.prompts, key=lambda prompts: prompts.frame):
-            clock.check_frame(prompts.frame, self.length)
-            source = clock.source_frame(prompts.frame)
-            box = _resolve_box(prompts, size)
-            points = tuple(Point(x * size[0] / 100, y * size[1] / 100, positive) for x, y, positive in prompts.points)
-            if earlier := resolved.get(source):  # two LS frames may show the same picture
-                box, points = box or earlier.box, earlier.points + points
-            resolved[source] = Prompt(OBJECT_TRACK, source, box, points)
-        return list(resolved.values())
 
     def _resolve_phrases(self, clock: FrameClock) -> list[Phrase]:
         if not self.phrases:
@@ -164,6 +152,30 @@ class JobSpec:
         sources = {clock.source_frame(min(frame, clock.length)) for frames in self.ranges for frame in frames}
         sources |= {frame for interval in intervals for frame in (interval.first, interval.last) if frame is not None}
         return range(min(sources), max(sources) + 1)
+
+
+def resolve_prompts(
+    prompts: Iterable[FramePrompts], clock: FrameClock, size: tuple[int, int], length: int | None = None
+) -> list[Prompt]:
+    """Convert the prompts of one object to source frames and pixels of a video.
+
+    Args:
+        size: width and height of its pictures.
+        length: as in `JobSpec`.
+
+    Raises:
+        BadRequest: one lies outside the video.
+    """
+    resolved: dict[int, Prompt] = {}
+    for shown in sorted(prompts, key=lambda shown: shown.frame):
+        clock.check_frame(shown.frame, length)
+        source = clock.source_frame(shown.frame)
+        box = _resolve_box(shown, size)
+        points = tuple(Point(x * size[0] / 100, y * size[1] / 100, positive) for x, y, positive in shown.points)
+        if earlier := resolved.get(source):  # two LS frames may show the same picture
+            box, points = box or earlier.box, earlier.points + points
+        resolved[source] = Prompt(OBJECT_TRACK, source, box, points)
+    return list(resolved.values())
 
 
 def prompt_digest(model_version: str, parts: Sequence[Any]) -> str:

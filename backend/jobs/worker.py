@@ -6,6 +6,8 @@ process; the server's side, `backend.jobs.worker_client`, starts another.
 Runs travel together: those that stand on the same frame and go the same way advance in one call of the engine, which
 computes the frame's features once. Of the others, those with the best priority go first, and of these the rearmost,
 until it stands where the next one does. What a run sent before it ends counts.
+
+Previews go before all requests and runs. Frames that are encoded for them ahead take turns with the runs.
 """
 
 import ctypes
@@ -16,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -27,6 +30,7 @@ from backend.jobs.messages import (
     Ack,
     Failure,
     OpenVideo,
+    PreviewRequest,
     Reply,
     Request,
     RunEnd,
@@ -36,6 +40,7 @@ from backend.jobs.messages import (
     StopRun,
     WorkerStatus,
 )
+from backend.jobs.worker_previews import Previews
 from backend.jobs.worker_run import Run
 from backend.logs import set_up_logging
 from backend.video import Video, VideoInfo
@@ -71,6 +76,7 @@ class _Worker:
         self._video: Video | None = None
         self._path: Path | None = None
         self._runs: dict[int, Run] = {}
+        self._requests: deque[OpenVideo | RunRequest] = deque()
 
     def serve(self) -> None:
         try:
@@ -78,18 +84,28 @@ class _Worker:
         except BackendError as error:
             self._send(Failure(None, error))
             return
+        self._previews = Previews(self._engine, lambda path, limits: Video(path, limits), self._send)
         threading.Thread(target=self._report_loop, name="report", daemon=True).start()
+        is_runs_turn = False
         while True:
             together = self._first_runs()
-            if self._has_request() or not together:
-                self._handle(self._receive())
-            elif waiting := [run for run in together.values() if run.is_waiting]:
-                start = time.monotonic()
-                self._handle(self._receive())
-                for run in waiting:
-                    run.wait(time.monotonic() - start)
-            else:
+            waiting = [run for run in together.values() if run.is_waiting]
+            may_advance = bool(together) and not waiting
+            start = time.monotonic()
+            has_work = may_advance or self._requests or self._previews.has_prompt or self._previews.has_frame
+            self._receive_all(wait=not has_work)
+            for run in waiting:
+                run.wait(time.monotonic() - start)
+            if self._previews.has_prompt:
+                self._previews.answer()
+            elif self._requests:
+                self._handle(self._requests.popleft())
+            elif self._previews.has_frame and not (is_runs_turn and may_advance):
+                self._previews.encode()
+                is_runs_turn = True
+            elif may_advance:
                 self._advance(together)
+                is_runs_turn = False
 
     def _send(self, reply: Reply) -> None:
         try:
@@ -98,18 +114,22 @@ class _Worker:
         except OSError as error:
             raise _Disconnected from error
 
-    def _has_request(self) -> bool:
-        try:
-            return self._connection.poll()
-        except OSError as error:
-            raise _Disconnected from error
+    def _receive_all(self, wait: bool) -> None:
+        """Take all requests that have come.
 
-    def _receive(self) -> Request:
+        Args:
+            wait: until there is one.
+        """
         try:
-            request: Request = self._connection.recv()
+            while wait or self._connection.poll():
+                wait = False
+                request: Request = self._connection.recv()
+                if isinstance(request, PreviewRequest):
+                    self._previews.add(request)
+                else:
+                    self._requests.append(request)
         except (EOFError, OSError) as error:
             raise _Disconnected from error
-        return request
 
     def _report_loop(self) -> None:
         """Send the engine's status when it changes, and results that wait to be sent."""
@@ -126,7 +146,7 @@ class _Worker:
                     poll_at = now + (_READY_POLL if status.status == "ready" else _LOADING_POLL)
                 time.sleep(_CHUNK_SECONDS)
 
-    def _handle(self, request: Request) -> None:
+    def _handle(self, request: OpenVideo | RunRequest) -> None:
         if isinstance(request, OpenVideo):
             with self._reporting(None):
                 self._open(request)

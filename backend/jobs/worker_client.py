@@ -15,6 +15,7 @@ from backend.jobs.messages import (
     Ack,
     Failure,
     OpenVideo,
+    PreviewReply,
     Reply,
     Request,
     RunEnd,
@@ -24,6 +25,7 @@ from backend.jobs.messages import (
     StopRun,
     WorkerStatus,
 )
+from backend.jobs.preview_client import PreviewClient
 from backend.jobs.worker_launcher import WorkerLauncher, WorkerProcess
 from backend.video import VideoInfo, VideoLimits
 
@@ -52,6 +54,7 @@ class WorkerClient:
     """Talks to one worker at a time; only one thread may call `open`, `start_run` and `next_reply`.
 
     Attributes:
+        previews: what prompts would select; any thread may ask.
         model_version: engine and version, as Label Studio and saved jobs have it.
         memory: used and total bytes of the device's memory; None: unknown.
         cache: how the engine's cache of frames is used; None: it has none, or it is not ready.
@@ -84,6 +87,7 @@ class WorkerClient:
         self._started_runs: set[int] = set()
         self._stopped_runs: set[int] = set()
         self._heard_at = time.monotonic()
+        self.previews = PreviewClient(self._send)
 
     @property
     def status(self) -> str:
@@ -197,13 +201,14 @@ class WorkerClient:
         self._heard_at = time.monotonic()
         self._send(request)
 
-    def _send(self, request: Request) -> None:
-        """Send a request; if the worker has died, `_reply` says so."""
+    def _send(self, request: Request) -> bool:
+        """Send a request; if the worker has died, `_reply` says so. False: no worker runs."""
         with self._lock:
             connection = self._connection
         if connection:
             with suppress(OSError, ValueError), self._sending:
                 connection.send(request)
+        return connection is not None
 
     def _reply(self) -> VideoInfo | RunReply | None:
         """The next reply; None after `wake`. While the model loads, `_read_loop` limits the time."""
@@ -238,6 +243,7 @@ class WorkerClient:
             connection.close()
             if not self._closed:
                 self._record_death(deadline)
+        self.previews.fail_all()
         replies.put(None)
 
     def _is_loading(self) -> bool:
@@ -270,6 +276,8 @@ class WorkerClient:
         if isinstance(reply, WorkerStatus):
             self._status, self.memory, self.cache = reply.status, reply.memory, reply.cache
             self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
+        elif isinstance(reply, PreviewReply):
+            self.previews.handle(reply)
         else:
             if isinstance(reply, Failure) and isinstance(reply.error, SettingsError):
                 self._status = FAILED_PREFIX + str(reply.error)

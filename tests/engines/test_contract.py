@@ -5,12 +5,13 @@ import subprocess
 import sys
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from backend.engines.base import Engine
 from backend.errors import BadRequest, Unsupported
 from backend.tracks.geometry import Box, box_iou
-from backend.tracks.prompts import Phrase, Prompt
+from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.contract import ENGINES, HEIGHT, LENGTH, UNTRAINED, WIDTH, ball, brick, plain, video
 
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -264,3 +265,50 @@ def test_every_generator_of_the_video_is_closed(engine):
             next(results)
         list(session.propagate(range(0, 3)))
     assert source.open_generators == 0
+
+
+PROMPTS = [
+    Prompt("ball", 7, points=(Point(39, 42),)),
+    Prompt("ball", 7, points=(Point(39, 42), Point(120, 90, positive=False))),
+    Prompt("ball", 7, box=Box(*ball(7))),
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=["point", "points", "box"])
+def test_a_preview_shows_what_a_session_answers(engine, prompt):
+    engine.encode(source := video(), 7)
+    candidates = engine.preview(source, prompt)
+    with engine.open(source) as session:
+        answer = session.prompt([prompt]).tracks["ball"]
+    assert (candidates[0].box if candidates else None) == pytest.approx(answer.box)
+    for candidate in candidates:
+        mask = candidate.mask.to_mask()
+        assert mask.shape == (HEIGHT, WIDTH)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert candidate.box == pytest.approx((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), abs=1)
+        assert 0 <= candidate.score <= 1
+
+
+@BOTH_WAYS
+def test_a_preview_leaves_no_trace_in_a_session(engine, reverse):
+    source = video()
+    with opened(engine, 5) as session, opened(engine, 5) as other:
+        results = session.propagate(range(0, 9), reverse)
+        heard = [plain(next(results)) for _ in range(6)]
+        engine.preview(source, Prompt("ball", 5, points=(Point(5, 5),)))
+        heard += [plain(result) for result in results]
+        assert heard == run(other, 0, 9, reverse)
+        assert session.state() == other.state()
+
+
+def test_what_cannot_be_previewed_is_refused(engine):
+    for prompt in (
+        Prompt("ball", LENGTH, box=Box(1, 1, 9, 9)),
+        Prompt("ball", 0, box=Box(WIDTH, 0, WIDTH + 9, 9)),
+        Prompt("ball", 0, points=(Point(WIDTH + 1, 5),)),
+        Prompt("ball", 0, points=(Point(9, 9, positive=False),)),
+    ):
+        with pytest.raises(BadRequest):
+            engine.preview(video(), prompt)
+    with pytest.raises(BadRequest, match="outside the video"):
+        engine.encode(video(), LENGTH)

@@ -159,6 +159,14 @@ def box_from_mask(mask: NDArray[np.bool_]) -> Box | None:
     return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
+def mask_from_box(box: Box, height: int, width: int) -> NDArray[np.bool_]:
+    """Shape (height, width): true in the box, at least on one pixel."""
+    mask = np.zeros((height, width), bool)
+    x0, y0 = min(int(max(box.x0, 0)), width - 1), min(int(max(box.y0, 0)), height - 1)
+    mask[y0 : max(round(box.y1), y0 + 1), x0 : max(round(box.x1), x0 + 1)] = True
+    return mask
+
+
 def _resize(rgb: Pixels, scale: float) -> Pixels:
     if scale == 1:
         return rgb

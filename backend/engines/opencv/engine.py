@@ -10,10 +10,11 @@ from typing import Self
 
 from backend.engines import validation
 from backend.engines.base import CacheUse, Propagation, advance_each, read_process_memory
-from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask
+from backend.engines.opencv.appearance import Appearance, FrameImage, box_from_clicks, box_from_mask, mask_from_box
 from backend.engines.opencv.csrt import Anchor, BoxTracker
 from backend.errors import BadRequest, StateRefused, Unsupported
 from backend.tracks.geometry import Box
+from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from backend.video import Video
@@ -223,6 +224,20 @@ class OpenCVEngine:
     def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
         """See the contract; its sessions share pictures only."""
         return advance_each(propagations)
+
+    def encode(self, video: Video, frame: int) -> None:
+        """See the contract; it needs the picture only."""
+        validation.validate_frame_number(frame, video)
+
+    def preview(self, video: Video, prompt: Prompt) -> list[Observation]:
+        """See the contract; the mask is the box that a session would track."""
+        with self.open(video) as session:
+            observations = session.prompt([prompt]).tracks.values()
+        return [
+            Observation(box, score, Rle.from_mask(mask_from_box(box, video.height, video.width)))
+            for box, score, _ in observations
+            if box
+        ]
 
 
 def _appearance_state(appearance: Appearance) -> list[float]:

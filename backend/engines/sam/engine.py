@@ -17,11 +17,13 @@ import torch
 from backend.engines.base import FAILED_PREFIX, CacheUse, Propagation, read_process_memory
 from backend.engines.sam import device as devices
 from backend.engines.sam.model import SamModel
+from backend.engines.sam.preview import Previewer
 from backend.engines.sam.propagation import SamPropagation, advance_together
 from backend.engines.sam.session import SamSession
 from backend.errors import BackendError, SettingsError, where
 from backend.settings import Settings
-from backend.tracks.track import FrameResult
+from backend.tracks.prompts import Prompt
+from backend.tracks.track import FrameResult, Observation
 from backend.video import Video
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class SamEngine(ABC):
         self.version = version
         self._status = "loading"
         self._model: SamModel | None = None
+        self._previewer: Previewer | None = None
         self._sessions: WeakSet[SamSession] = WeakSet()
         self._error = ""
         self._percent: int | None = None
@@ -110,6 +113,19 @@ class SamEngine(ABC):
     def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
         """See the contract; the sessions share the features of the frame, and the tracker's batches."""
         return advance_together([one for one in propagations if isinstance(one, SamPropagation)])
+
+    def encode(self, video: Video, frame: int) -> None:
+        """See the contract."""
+        self._get_previewer().encode(video, frame)
+
+    def preview(self, video: Video, prompt: Prompt) -> list[Observation]:
+        """See the contract."""
+        return self._get_previewer().preview(video, prompt)
+
+    def _get_previewer(self) -> Previewer:
+        if self._previewer is None:
+            self._previewer = Previewer(self.model)
+        return self._previewer
 
     def _load(self) -> None:
         try:

@@ -5,7 +5,6 @@ and go through memory attention, mask decoder and memory encoder in batches.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
 from backend.engines.sam.memory_attention import attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
+from backend.engines.sam.tracker_constants import TrackerConstants
 
 MAX_BATCH = 64
 """Maximum objects in one batch; halved when the device runs out of memory."""
@@ -59,7 +59,7 @@ class Tracker:
         self._model = model
         self._config = model.config
         self.batches = Batcher(MAX_BATCH, "objects")
-        self._constants: _Constants | None = None
+        self._constants: TrackerConstants | None = None
 
     @property
     def image_size(self) -> int:
@@ -119,6 +119,24 @@ class Tracker:
             None if memory is None else [memory],
         )
         return self.prompt_batch(image, points[None], labels[None], masks, histories, window)
+
+    def find_candidates(self, image: ImageFeatures, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks that the prompt of a new object may mean, best first; `prompt` uses the first.
+
+        Args:
+            points: shape (p, 2), see `prompt`.
+            labels: shape (p,).
+
+        Returns:
+            Logits of shape (k, h, w), and the expected IoU of each, shape (k,); k is 0 if there is no object.
+        """
+        multimask = self._use_multimask(len(labels), is_tracking=False)
+        logits, iou_scores, _, object_scores = self._run_decoder(
+            image, self._add_no_memory(image), points[None, None], labels[None, None], None, multimask
+        )
+        order = iou_scores[0].float().argsort(descending=True, stable=True)
+        order = order[: len(order) * bool(object_scores[0] > 0)]
+        return logits[0, order].float(), iou_scores[0, order].float()
 
     def prompt_batch(
         self,
@@ -231,6 +249,18 @@ class Tracker:
         masks: Tensor | None,
         multimask: bool,
     ) -> MaskPrediction:
+        return self._select_best_masks(*self._run_decoder(image, embeddings, points, labels, masks, multimask))
+
+    def _run_decoder(
+        self,
+        image: ImageFeatures,
+        embeddings: Tensor,
+        points: Tensor | None,
+        labels: Tensor | None,
+        masks: Tensor | None,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of `_select_best_masks`."""
         constants = self._get_constants()
         if points is None and masks is None:
             sparse, dense = constants.no_prompt
@@ -249,7 +279,7 @@ class Tracker:
             multimask_output=multimask,
             high_resolution_features=image.fpn_levels[:-1],
         )
-        return self._select_best_masks(logits[:, 0], iou_scores[:, 0], tokens[:, 0], object_scores[:, 0, 0])
+        return logits[:, 0], iou_scores[:, 0], tokens[:, 0], object_scores[:, 0, 0]
 
     def _select_best_masks(
         self, logits: Tensor, iou_scores: Tensor, tokens: Tensor, object_scores: Tensor
@@ -348,10 +378,10 @@ class Tracker:
         remembered: Tensor = features.to(self.memory_dtype).flatten(2).transpose(1, 2)
         return remembered
 
-    def _get_constants(self) -> "_Constants":
+    def _get_constants(self) -> TrackerConstants:
         """Tensors that are the same for every frame, made on first use."""
         if self._constants is None:
-            self._constants = _Constants.from_model(self._model)
+            self._constants = TrackerConstants.from_model(self._model)
         return self._constants
 
 
@@ -362,39 +392,3 @@ def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]
         return len(memories[row].features)
 
     return [list(rows) for _, rows in groupby(sorted(range(len(memories)), key=frames), key=frames)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Constants:
-    """Tensors that depend only on the weights."""
-
-    no_points: Tensor
-    no_labels: Tensor
-    no_prompt: tuple[Tensor, Tensor]
-    image_positions: Tensor
-    frame_positions: Tensor
-    memory_positions: Tensor
-    rope: Tensor
-
-    @classmethod
-    def from_model(cls, model: Any) -> "_Constants":
-        device = model.no_memory_embedding.device
-        points, labels = torch.zeros(1, 1, 1, 2, device=device), -torch.ones(1, 1, 1, dtype=torch.int32, device=device)
-        rows, columns = model.backbone_feature_sizes[-1]
-        encode = model.memory_encoder.position_encoding
-        attention = model.memory_attention
-        cosines, sines = attention.rotary_emb(points, attention.position_ids)
-        wide = type(encode)(num_position_features=model.hidden_dim // 2, normalize=True)
-        return cls(
-            no_points=points,
-            no_labels=labels,
-            no_prompt=model.prompt_encoder(
-                input_points=points, input_labels=labels, input_boxes=None, input_masks=None
-            ),
-            image_positions=model.get_image_wide_positional_embeddings(),
-            frame_positions=wide(torch.Size((1, model.hidden_dim, rows, columns)), device, torch.float32),
-            memory_positions=encode(torch.Size((1, model.mem_dim, rows, columns)), device, torch.float32)[0]
-            .flatten(1)
-            .T.contiguous(),
-            rope=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
-        )

@@ -1,0 +1,44 @@
+"""What the tracker needs on every frame and computes once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerConstants:
+    """Tensors that depend only on the weights."""
+
+    no_points: Tensor
+    no_labels: Tensor
+    no_prompt: tuple[Tensor, Tensor]
+    image_positions: Tensor
+    frame_positions: Tensor
+    memory_positions: Tensor
+    rope: Tensor
+
+    @classmethod
+    def from_model(cls, model: Any) -> "TrackerConstants":
+        """Compute them for `Sam2VideoModel` of Transformers, or the `tracker_model` of its `Sam3VideoModel`."""
+        device = model.no_memory_embedding.device
+        points, labels = torch.zeros(1, 1, 1, 2, device=device), -torch.ones(1, 1, 1, dtype=torch.int32, device=device)
+        rows, columns = model.backbone_feature_sizes[-1]
+        encode = model.memory_encoder.position_encoding
+        attention = model.memory_attention
+        cosines, sines = attention.rotary_emb(points, attention.position_ids)
+        wide = type(encode)(num_position_features=model.hidden_dim // 2, normalize=True)
+        return cls(
+            no_points=points,
+            no_labels=labels,
+            no_prompt=model.prompt_encoder(
+                input_points=points, input_labels=labels, input_boxes=None, input_masks=None
+            ),
+            image_positions=model.get_image_wide_positional_embeddings(),
+            frame_positions=wide(torch.Size((1, model.hidden_dim, rows, columns)), device, torch.float32),
+            memory_positions=encode(torch.Size((1, model.mem_dim, rows, columns)), device, torch.float32)[0]
+            .flatten(1)
+            .T.contiguous(),
+            rope=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
+        )
