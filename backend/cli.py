@@ -5,7 +5,19 @@ import sys
 from collections.abc import Sequence
 
 from backend import __version__
-from backend.commands import annotate, create, doctor, export, import_tracks, prepare, serve, track, tracks, weights
+from backend.commands import (
+    annotate,
+    create,
+    doctor,
+    export,
+    import_tracks,
+    prepare,
+    selftest,
+    serve,
+    track,
+    tracks,
+    weights,
+)
 from backend.commands.arguments import CommandParser, add_command, format_examples
 from backend.errors import BackendError, SettingsError
 
@@ -55,5 +67,6 @@ def build_parser() -> CommandParser:
     for command in PROJECT_COMMANDS:
         command.add_parser(actions)
     doctor.add_parser(commands)
+    selftest.add_parser(commands)
     weights.add_parser(commands)
     return parser

@@ -75,5 +75,4 @@ def download_weights(settings: Settings, on_progress: Callable[[int, int], None]
     from backend.engines.sam3 import weights as sam3_weights
 
     family = (sam2_weights if name == "sam2" else sam3_weights).FAMILY
-    model_dir = Path(settings.model_dir).expanduser() if settings.model_dir else None
-    return download(settings.model_path, settings.revision, model_dir, family, on_progress)
+    return download(settings.model_path, settings.revision, settings.model_dir, family, on_progress)

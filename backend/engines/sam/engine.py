@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from weakref import WeakSet
 
 import numpy as np
@@ -96,6 +95,11 @@ class SamEngine(ABC):
         """The cache of the image encoder; None while the model loads."""
         return self._model.image_encoder.cache.use() if self._model else None
 
+    @property
+    def device_name(self) -> str:
+        """The device and what it is, for people."""
+        return devices.describe_device(self._device)
+
     def open(self, video: Video, state: bytes | None = None) -> SamSession:
         """Start on a video, or continue from a saved state.
 
@@ -162,19 +166,12 @@ class SamEngine(ABC):
         self._error = f"{sentence}; or {self._hint}" if self._hint else sentence
         self._status = FAILED_PREFIX + self._error
 
-    @property
-    def _model_dir(self) -> Path | None:
-        """Where files from the hub are kept; None: its library's own cache."""
-        return Path(self._settings.model_dir).expanduser() if self._settings.model_dir else None
-
     def _prepare_device(self, model: torch.nn.Module) -> Callable[[], AbstractContextManager[None]]:
         """Move a model to the device; returns the context manager to run it in."""
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-        elif torch.get_num_threads() > 1:
-            # Leave one core to decoding and HTTP: torch threads that wait for each other are slow. With two busy cores,
-            # one thread gave 20 to 26 frames/s with the shapes model, two gave 4 to 6.
-            torch.set_num_threads(torch.get_num_threads() - 1)
+        else:
+            devices.leave_one_core()
         model.to(self._device)
         if devices.is_narrow(self._device, self._settings.dtype):
             devices.narrow_weights(model)

@@ -28,7 +28,7 @@ WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
 def download(
     repository: str,
     revision: str,
-    model_dir: Path | None,
+    model_dir: str,
     family: Family,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
@@ -37,7 +37,7 @@ def download(
     Args:
         repository: on the hub.
         revision: branch, tag or commit; empty: its default.
-        model_dir: where files are kept; None: the cache of the hub's library.
+        model_dir: where files are kept; empty: the cache of the hub's library.
         family: which files to fetch.
         on_progress: called with the bytes that are there and the bytes of all files, as they come.
 
@@ -49,13 +49,14 @@ def download(
             f"there is no file or folder {Path(repository).name}: set model_path to {family.hub_id}, to a folder "
             f"in the hub's layout, or to {family.original}"
         )
+    folder = Path(model_dir).expanduser() if model_dir else Path(HF_HUB_CACHE)
     fetch = partial(
         snapshot_download,
         repository,
         revision=revision or None,
         allow_patterns=list(family.hub_files),
-        cache_dir=model_dir,
-        tqdm_class=_progress_bar(repository, model_dir or Path(HF_HUB_CACHE), on_progress),
+        cache_dir=folder,
+        tqdm_class=_progress_bar(repository, folder, on_progress),
     )
     try:
         return Path(fetch())

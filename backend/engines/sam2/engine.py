@@ -34,7 +34,7 @@ class Sam2Engine(SamEngine):
     def _load_model(self) -> SamModel:
         settings = self._settings
         model = weights.load_model(
-            settings.model_path, self._model_dir, settings.image_size, settings.revision, self._show_download
+            settings.model_path, settings.model_dir, settings.image_size, settings.revision, self._show_download
         )
         return SamModel(
             inference=self._prepare_device(model),

@@ -28,7 +28,7 @@ STRIDE = 32
 
 def load_model(
     model_path: str,
-    model_dir: Path | None = None,
+    model_dir: str = "",
     image_size: int = 0,
     revision: str = "",
     on_progress: OnProgress = lambda done, total: None,
@@ -38,7 +38,7 @@ def load_model(
     Args:
         model_path: a repository of the hub ("facebook/sam2.1-hiera-tiny"), a folder in its layout, or a checkpoint as
             its authors publish it (sam2.1_hiera_tiny.pt).
-        model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
+        model_dir: folder for files from the hub, also read offline; empty: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of 32; 0: the model's own, 1024.
         revision: of the hub's repository; empty: its default.
         on_progress: see `download`.

@@ -31,7 +31,7 @@ class Sam3Engine(SamEngine):
         model, tokenizer = weights.load_model(
             settings.model_path,
             settings.bpe_path,
-            self._model_dir,
+            settings.model_dir,
             settings.image_size,
             settings.revision,
             self._show_download,

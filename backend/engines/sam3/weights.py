@@ -48,7 +48,7 @@ FAMILY = Family(
 def load_model(
     model_path: str,
     bpe_path: str = "",
-    model_dir: Path | None = None,
+    model_dir: str = "",
     image_size: int = 0,
     revision: str = "",
     on_progress: OnProgress = lambda done, total: None,
@@ -61,7 +61,7 @@ def load_model(
         model_path: a repository of the hub ("facebook/sam3"), a folder in its layout, the original sam3.pt, or
             "shapes".
         bpe_path: bpe_simple_vocab_16e6.txt.gz. Required with sam3.pt; otherwise it replaces the folder's tokenizer.
-        model_dir: folder for files from the hub, also read offline; None: the cache of the hub's library.
+        model_dir: folder for files from the hub, also read offline; empty: the cache of the hub's library.
         image_size: side of the model's input in pixels, a multiple of the patch size (14); 0: the model's own.
         revision: of the hub's repository; empty: its default.
         on_progress: see `download`.

@@ -88,14 +88,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def test_the_files_are_fetched_and_progress_is_reported(server: Hub, tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
-    folder = hub.download("facebook/sam3", "", tmp_path, FAMILY, lambda *counts: reports.append(counts))
+    folder = hub.download("facebook/sam3", "", str(tmp_path), FAMILY, lambda *counts: reports.append(counts))
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert not (folder / "sam3.pt").exists()
     whole = len(WEIGHTS) + len(FILES["config.json"])
     assert reports[-1] == (whole, whole)
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     server.ranges.clear()
-    assert hub.download("facebook/sam3", "", tmp_path, FAMILY) == folder
+    assert hub.download("facebook/sam3", "", str(tmp_path), FAMILY) == folder
     assert server.ranges == [], "the second time nothing is fetched"
 
 
@@ -103,7 +103,7 @@ def test_a_download_goes_on_after_a_cut(server: Hub, tmp_path: Path) -> None:
     server.cut_after = len(WEIGHTS) // 2
     for _ in range(2):  # the hub's library may go on by itself
         try:
-            folder = hub.download("facebook/sam3", "", tmp_path, FAMILY)
+            folder = hub.download("facebook/sam3", "", str(tmp_path), FAMILY)
         except SettingsError:
             continue
         break
@@ -119,7 +119,7 @@ def test_too_little_room_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=len(WEIGHTS) // 2))
     with pytest.raises(SettingsError, match=r"GB more, but the disk of model_dir has .* set model_dir"):
-        hub.download("facebook/sam3", "", tmp_path / "models", FAMILY)
+        hub.download("facebook/sam3", "", str(tmp_path / "models"), FAMILY)
 
 
 def test_the_command_downloads_and_says_where_they_lie(

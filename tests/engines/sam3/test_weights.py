@@ -385,21 +385,21 @@ def test_what_the_hub_once_gave_works_offline(original, saved, tmp_path, offline
     shutil.copytree(saved, cache / "snapshots" / commit)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
-    assert same(load_model("facebook/sam3", model_dir=tmp_path)[0], original)
+    assert same(load_model("facebook/sam3", model_dir=str(tmp_path))[0], original)
 
 
 def test_without_hub_and_cache_the_ways_out_are_named(tmp_path, offline):
     with pytest.raises(SettingsError, match="could not be fetched") as caught:
-        load_model("facebook/sam3", model_dir=tmp_path)
+        load_model("facebook/sam3", model_dir=str(tmp_path))
     assert "folder that holds its files, or to sam3.pt with bpe_path" in str(caught.value)
 
 
 def test_a_revision_is_the_one_that_is_fetched(original, saved, tmp_path, monkeypatch, offline):
     commit = "1" * 40
     shutil.copytree(saved, tmp_path / "models--facebook--sam3" / "snapshots" / commit)
-    assert same(load_model("facebook/sam3", model_dir=tmp_path, revision=commit)[0], original)
+    assert same(load_model("facebook/sam3", model_dir=str(tmp_path), revision=commit)[0], original)
     with pytest.raises(SettingsError, match="could not be fetched"):
-        load_model("facebook/sam3", model_dir=tmp_path, revision="2" * 40)
+        load_model("facebook/sam3", model_dir=str(tmp_path), revision="2" * 40)
 
 
 def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
@@ -432,7 +432,7 @@ def test_what_the_hub_refuses_is_said_with_the_mend(monkeypatch, error, mend, wr
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(SettingsError, match=mend) as caught:
-        load_model("facebook/sam3", model_dir=tmp_path)
+        load_model("facebook/sam3", model_dir=str(tmp_path))
     assert "hf_secret" not in str(caught.value)
 
 
