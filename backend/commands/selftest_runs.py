@@ -91,7 +91,7 @@ class EngineRuns:
             session.prompt([Phrase(text)])
             *_, (last, _) = self._propagate(session, self._seconds)
         found = [observation.box for observation in last.tracks.values() if observation.box]
-        best = [max((float(box_iou(box, one)) for box in found), default=0.0) for one in wanted[last.frame]]
+        best = [max((float(box_iou(np.array(box), one)) for box in found), default=0.0) for one in wanted[last.frame]]
         return len(found), float(np.mean(best))
 
     def _track(self, points: Sequence[Point], seconds: float) -> TimedTracks:
