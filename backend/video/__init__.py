@@ -5,13 +5,15 @@ from backend.video.encode import encode_jpeg, encode_rgb_png, shrink
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
 from backend.video.probe import index_path, probe_video
-from backend.video.reader import Pictures, Video
+from backend.video.reader import Video
+from backend.video.sequence import Pictures, ReadPicture
 from backend.video.shared import SharedVideo
 from backend.video.writer import write_video
 
 __all__ = [
     "Picture",
     "Pictures",
+    "ReadPicture",
     "SharedVideo",
     "Video",
     "VideoInfo",

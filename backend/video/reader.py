@@ -14,9 +14,7 @@ from backend.errors import BackendError
 from backend.video.decoder import Decoder, Picture
 from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index
 from backend.video.probe import load_index
-
-Pictures = Generator[tuple[int, Picture]]
-"""Frame numbers and pictures."""
+from backend.video.sequence import FrameSequence, Pictures, ReadPicture
 
 _QUEUE_BYTES = 64 << 20  # pictures decoded ahead of the consumer
 _WINDOW_BYTES = 256 << 20  # decoded frames held while reading backward
@@ -90,6 +88,8 @@ class Video:
         BadVideo: no frame can be decoded, or the file exceeds the limits.
     """
 
+    _sequence: FrameSequence | None = None
+
     def __init__(self, path: Path, limits: VideoLimits | None = None, index: VideoIndex | None = None) -> None:
         self._path, self._limits = path, limits or VideoLimits()
         self._release = weakref.finalize(self, os.close, hold_file(path))
@@ -156,6 +156,16 @@ class Video:
         """
         self._check(span)
         return self._run(span, lambda: self._backward(span) if reverse else self._forward(span))
+
+    def follow(self, span: range, reverse: bool = False) -> Generator[tuple[int, ReadPicture]]:
+        """As `frames`, for several in one thread that go through the video together.
+
+        Yields the number of each frame, and a function that reads it until the next one is taken. A frame is decoded
+        once for all who stand on it, and not at all if nobody reads it. Do not change the picture: others get it, too.
+        """
+        if self._sequence is None:
+            self._sequence = FrameSequence(self.frames)
+        return self._sequence.follow(span, reverse)
 
     def select(self, numbers: Sequence[int]) -> Pictures:
         """As `frames`, but only these frames, ascending; the others are not converted, and skipped where a seek helps.

@@ -95,9 +95,9 @@ class OpenCVSession:
         if not span:
             return
         active, last = self._catch_up(span.stop if reverse else span.start - 1, reverse)
-        with closing(self._video.frames(span, reverse)) as frames:
-            for index, rgb in frames:
-                picture = FrameImage(index, rgb)
+        with closing(self._video.follow(span, reverse)) as frames:
+            for index, read in frames:
+                picture = FrameImage(index, read())
                 yield FrameResult(index, {t: self._step(t, picture, last, active, reverse) for t in self._prompts})
                 last = picture
 

@@ -183,7 +183,7 @@ class SamEngine(ABC):
         torch.empty(31 * 2**20, dtype=torch.uint8)
         size = model.tracker.image_size
         with model.inference():
-            image = model.image_encoder.encode("warm up", 0, np.zeros((size, size, 3), np.uint8))
+            image = model.image_encoder.encode("warm up", 0, lambda: np.zeros((size, size, 3), np.uint8))
             points = torch.full((1, 2), size / 2, device=self._device)
             labels = torch.ones(1, dtype=torch.int32, device=self._device)
             model.tracker.prompt(image, points, labels, None, None, model.tracker.memory_window(16))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backend.engines.sam.device import empty_cache
 from backend.engines.sam.feature_cache import FeatureCache, Output
-from backend.video import Picture
+from backend.video import Picture, ReadPicture
 
 
 class ImageFeatures(Protocol):
@@ -49,19 +49,19 @@ class ImageEncoder(ABC, Generic[Features]):
     def _features(self, output: Output) -> Features:
         """The features of a frame from what `_encode` returned."""
 
-    def encode(self, video: Hashable, frame: int, picture: Picture) -> Features:
+    def encode(self, video: Hashable, frame: int, read: ReadPicture) -> Features:
         """Encode a frame, or take it from the cache.
 
         Args:
             video: identifies the video.
-            picture: shape (height, width, 3), RGB.
+            read: reads the frame.
         """
         if self._last and self._last[0] == (video, frame):  # sessions that travel together share what is made of it
             return self._last[1]
         self._last = None
         output = self.cache.get(video, frame)
         if output is None:
-            output = self._encode_with_retry(picture)
+            output = self._encode_with_retry(read())
             self.cache.put(video, frame, output)
         features = self._features(output)
         self._last = (video, frame), features

@@ -23,7 +23,7 @@ from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
-from backend.video import Picture, Video
+from backend.video import ReadPicture, Video
 
 
 class ObjectTracker:
@@ -43,9 +43,9 @@ class ObjectTracker:
         self.objects: dict[str, TrackedObject] = {}
         self.phrases: dict[str, list[int]] = {}
 
-    def encode(self, frame: int, picture: Picture) -> ImageFeatures:
+    def encode(self, frame: int, read: ReadPicture) -> ImageFeatures:
         """Run the image encoder on a frame, or take its output from the cache."""
-        return self._model.image_encoder.encode(self._video.key, frame, picture)
+        return self._model.image_encoder.encode(self._video.key, frame, read)
 
     def known_objects(self, reverse: bool) -> dict[str, TrackedObject]:
         """The objects that exist in a direction."""
@@ -213,10 +213,10 @@ class ObjectTracker:
     # Tracking
 
     def track_frame(
-        self, direction: DirectionState, frame: int, picture: Picture, reverse: bool
+        self, direction: DirectionState, frame: int, read: ReadPicture, reverse: bool
     ) -> Generator[TrackerCall, Any, FrameResult]:
         """Track, detect and store all objects on the next frame of a direction; yields what it asks of the tracker."""
-        image = self.encode(frame, picture)
+        image = self.encode(frame, read)
         names = self._active_objects(direction, frame, reverse)
         to_track = [name for name in names if frame not in self.objects[name].memory_bank.cond_frames]
         prediction: MaskPrediction | None = None

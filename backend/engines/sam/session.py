@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from io import BytesIO
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from backend.engines.sam.thresholds import Thresholds
 from backend.errors import BadRequest, StateRefused
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult
-from backend.video import Picture, Video
+from backend.video import ReadPicture, Video
 
 
 class SamSession:
@@ -58,7 +59,7 @@ class SamSession:
         with self._model.inference():
             if phrases:
                 self._model.require_detector().encode_phrases([phrase.text for phrase in phrases])
-            image = self._object_tracker.encode(frame, self._video.read(frame))
+            image = self._object_tracker.encode(frame, partial(self._video.read, frame))
             self._drop_pending_results()
             self._check_object_limit(by_track)
             with self._transaction():
@@ -137,9 +138,9 @@ class SamSession:
         while (direction := self._directions[reverse]).position != last:
             self._object_tracker.start_objects(direction, direction.position, reverse)
             direction.association.thresholds = self._thresholds(direction, last)
-            with closing(self._remaining_frames(direction, last, reverse)) as pictures:
+            with closing(self._remaining_frames(direction, last, reverse)) as frames:
                 while direction.position != last and direction is self._directions[reverse]:
-                    yield from self._compute_ahead(direction, pictures, reverse)
+                    yield from self._compute_ahead(direction, frames, reverse)
                     yield self._next_result(direction, reverse)
                     if self._active_runs[reverse] is not run:
                         raise RuntimeError("another propagation in this direction has started: run one at a time")
@@ -179,19 +180,19 @@ class SamSession:
 
     def _remaining_frames(
         self, direction: DirectionState, last: int, reverse: bool
-    ) -> Generator[tuple[int, Picture], None, None]:
+    ) -> Generator[tuple[int, ReadPicture], None, None]:
         """Frames of a direction that are not computed yet."""
         done = len(direction.pending_results)
         span = range(last, direction.position - done) if reverse else range(direction.position + 1 + done, last + 1)
-        with closing(self._video.frames(span, reverse)) as pictures:
-            yield from pictures
+        with closing(self._video.follow(span, reverse)) as frames:
+            yield from frames
 
     def _compute_ahead(
-        self, direction: DirectionState, pictures: Iterator[tuple[int, Picture]], reverse: bool
+        self, direction: DirectionState, frames: Iterator[tuple[int, ReadPicture]], reverse: bool
     ) -> Generator[TrackerCall, Any]:
         """Compute ahead as many frames as the hot start delays results, at least one."""
         most = max(1, direction.association.thresholds.hotstart_frames) if self._object_tracker.phrases else 1
-        while len(direction.pending_results) < most and (following := next(pictures, None)):
+        while len(direction.pending_results) < most and (following := next(frames, None)):
             if not direction.association_states:
                 direction.association_states.append(direction.association.state())
             try:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ def scene() -> Iterator[SimpleNamespace]:
     tracker = Tracker(sam3.image_encoder._model.tracker_model)
     reach = tracker.memory_window(30)
     with torch.inference_mode():
-        views = [sam3.image_encoder.encode(video.key, frame, picture) for frame, picture in enumerate(video.pictures)]
+        views = [sam3.image_encoder.encode(video.key, frame, partial(video.read, frame)) for frame in range(len(video))]
         histories = []
         for index in range(COUNT):
             point, label = torch.tensor([[20.0 * index + 10, 50.0]]), torch.ones(1, dtype=torch.int32)

@@ -193,7 +193,8 @@ class Comparison:
             self._check("after refining 5", session, "disc 1", 5)
 
     def _encode_memories(self) -> None:
-        tracker, image = Tracker(self.tracker_model), NoiseEncoder().encode("", 0, np.zeros((1, 1, 3), np.uint8))
+        tracker, black = Tracker(self.tracker_model), np.zeros((1, 1, 3), np.uint8)
+        image = NoiseEncoder().encode("", 0, lambda: black)
         logits, scores = normal("mask", (1, 1, 4 * GRID, 4 * GRID))[0] * 5, torch.tensor([5.0])
         for name, binary in (("soft memory", False), ("hard memory", True)):
             features = tracker._encode_memory(image, logits, scores, full_size=True, binary=binary)
