@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import partial
 
 import torch
 
@@ -56,7 +57,7 @@ class Previewer:
         key = video.key, frame
         features = self._features.pop(key, None)
         if features is None:
-            features = self._model.image_encoder.encode(*key, video.read(frame))
+            features = self._model.image_encoder.encode(*key, partial(video.read, frame))
         self._features[key] = features
         if len(self._features) > PREVIEW_FRAMES:
             self._features.popitem(last=False)
