@@ -37,8 +37,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import annotate
-from backend.commands.export import ExportOptions
 from backend.commands.export import run as export
+from backend.commands.export_tracks import ExportOptions
 from backend.formats.mask_sidecar import write_sidecar
 from backend.formats.registry import NAMES
 from backend.jobs.worker_client import WorkerClient

@@ -1,117 +1,23 @@
-"""`sam3-backend project export` to datasets: its options, and its run with a progress bar."""
+"""`sam3-backend project export` to datasets, with a progress bar."""
 
-import argparse
 import threading
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from backend.datasets.build import DatasetBuilder, picture_settings
-from backend.datasets.options import LAYOUTS, DatasetOptions
-from backend.datasets.pictures import PictureFolder, format_bytes
+from backend.datasets.options import DatasetOptions
+from backend.datasets.picture_folder import PathOf, PictureFolder, format_bytes
 from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
-from backend.datasets.registry import DATASETS, check_format
 from backend.datasets.source import TrackSource
 from backend.errors import BackendError, SettingsError
-from backend.formats.registry import FORMATS
 from backend.formats.tasks import used_labels
 from backend.formats.video_tracks import Size
 
-_NAMES = {field.name for field in fields(DatasetOptions)}
-
-
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of datasets; those that are not given are None."""
-    group = parser.add_argument_group("datasets", f"These options are for {', '.join(DATASETS)}.")
-    group.add_argument(
-        "--task", choices=("detect", "segment", "obb"), help="boxes, polygons of masks, or rotated boxes (detect)"
-    )
-    group.add_argument(
-        "--pictures",
-        choices=("annotated", "all", "none"),
-        help="frames with objects, all frames, or labels of all frames without pictures (annotated); "
-        "mot, mots and davis: all, or none (none)",
-    )
-    group.add_argument("--every", type=_parse_count, metavar="N", help="take every N-th frame of a video")
-    group.add_argument("--rate", type=_parse_positive, metavar="R", help="take R frames a second of a video")
-    group.add_argument(
-        "--max", type=_parse_count, dest="max_pictures", metavar="N", help="take at most N frames of a video"
-    )
-    group.add_argument(
-        "--distinct",
-        action="store_true",
-        default=None,
-        help="take only frames on which something moved or changed since the last one taken",
-    )
-    group.add_argument(
-        "--background",
-        type=_parse_share,
-        metavar="SHARE",
-        help="percent of the pictures that show nothing, of frames without objects (0)",
-    )
-    group.add_argument(
-        "--checked",
-        type=_parse_distance,
-        metavar="N",
-        help="take only annotations, and frames at most N frames from a keyframe that a person set",
-    )
-    group.add_argument("--quality", type=_parse_quality, metavar="Q", help="quality of JPEG, 1 to 100 (90)")
-    group.add_argument("--png", action="store_true", default=None, help="write PNG instead of JPEG")
-    group.add_argument("--labels", type=_parse_labels, metavar="A,B", help="write these classes only")
-    group.add_argument("--min-score", type=_parse_score, metavar="S", help="leave out tracks with a lower score")
-    group.add_argument(
-        "--min-size",
-        type=_parse_positive,
-        metavar="PX",
-        help="leave out boxes that are narrower or lower, in pixels (1)",
-    )
-    group.add_argument(
-        "--split", type=_parse_split, metavar="A,B[,C]", help="shares of the videos for train, val and test (80,20)"
-    )
-    group.add_argument("--seed", type=int, metavar="N", help="another number gives another split (0)")
-    group.add_argument("--split-field", metavar="F", help="field of the tasks' data that names the split instead")
-    group.add_argument("--layout", choices=LAYOUTS, help="folders and names of coco; roboflow for RF-DETR (default)")
-    group.add_argument(
-        "--track-ids", action="store_true", default=None, help="yolo: track id as sixth column; it cannot be trained on"
-    )
-
-
-def read_dataset_options(options: argparse.Namespace) -> DatasetOptions | None:
-    """The options of a dataset; None if the format is none.
-
-    Raises:
-        SettingsError: an option does not fit the format.
-    """
-    given = {name: value for name, value in vars(options).items() if name in _NAMES and value is not None}
-    if options.format not in DATASETS:
-        given.pop("pictures", None)  # see `takes_pictures`
-        if given:
-            flag = {"max_pictures": "max"}.get(first := next(iter(given)), first).replace("_", "-")
-            raise SettingsError(f"--{flag} is for the datasets {', '.join(DATASETS)}, not for {options.format}")
-        return None
-    dataset_options = DatasetOptions(**given)
-    check_format(options.format, dataset_options)
-    return dataset_options
-
-
-def takes_pictures(options: argparse.Namespace) -> bool:
-    """Whether pictures go beside tracks in a format that is no dataset.
-
-    Raises:
-        SettingsError: the format has none, or has all or none.
-    """
-    if options.format in DATASETS or options.pictures is None:
-        return False
-    with_pictures = [name for name, form in FORMATS.items() if form.picture_path]
-    if options.format not in with_pictures:
-        names = f"{', '.join(with_pictures)} and the datasets {', '.join(DATASETS)}"
-        raise SettingsError(f"--pictures is for {names}, not for {options.format}")
-    if options.pictures == "annotated":
-        raise SettingsError(f"{options.format} needs every frame: write --pictures all, or none")
-    return bool(options.pictures == "all")
+Say = Callable[[str], None]
 
 
 def export_dataset(
@@ -120,7 +26,7 @@ def export_dataset(
     options: DatasetOptions,
     output: Path,
     settings: dict[str, Any],
-    say: Callable[[str], None],
+    say: Say,
     *,
     size: Size | None = None,
     read_videos: bool = True,
@@ -143,20 +49,44 @@ def export_dataset(
     labels = check_labels(used_labels(source.annotations, source.controls), options)
     plan = plan_dataset(source, options, size, read_videos)
     if not plan.videos:
-        _say_failures(plan, say)
+        say_failures(plan, say)
         raise SettingsError("no task gives a picture: see above" if plan.failures else "no task has an object")
     builder = DatasetBuilder(source, plan, name, labels, settings, size)
     _build(builder, output, picture_settings(name, options), say)
     say(f"{output.name}: {builder.summary}")
     _say_losses(builder, say)
-    _say_failures(plan, say)
+    say_failures(plan, say)
     return len(plan.failures)
 
 
-def _build(builder: DatasetBuilder, output: Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
-    part, plan, lock = output.with_name(f".{output.name}.part"), builder.plan, threading.Lock()
+def _build(builder: DatasetBuilder, output: Path, settings: dict[str, Any], say: Say) -> None:
+    plan = builder.plan
+    with open_picture_folder(output, plan, builder.picture_path, settings, say) as (folder, advance):
+        builder.build(folder, advance)
+        if not builder.summary.videos:
+            say_failures(plan, say)
+            raise SettingsError("no task can be exported: see above")
+
+
+@contextmanager
+def open_picture_folder(
+    output: Path, plan: DatasetPlan, path_of: PathOf, settings: dict[str, Any], say: Say
+) -> Iterator[tuple[PictureFolder, Callable[[int], None]]]:
+    """The folder of an export with pictures, which becomes `output` on success and is kept for the next try if not.
+
+    Args:
+        path_of: where a picture of a video goes.
+        settings: what the pictures depend on; those of other settings are removed.
+
+    Yields:
+        The folder, and a function that moves the progress bar on by a number of pictures.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    lock = threading.Lock()
     try:
-        folder = PictureFolder(part, plan, builder.picture_path, settings)
+        folder = PictureFolder(output.with_name(f".{output.name}.part"), plan, path_of, settings)
         folder.check_space()
         if folder.usable:
             say(f"going on: {folder.usable} of {plan.picture_count} pictures are there")
@@ -168,18 +98,20 @@ def _build(builder: DatasetBuilder, output: Path, settings: dict[str, Any], say:
                 with lock:
                     bar.update(count)
 
-            builder.build(folder, advance)
-        if not builder.summary.videos:
-            _say_failures(plan, say)
-            raise SettingsError("no task can be exported: see above")
+            yield folder, advance
         folder.finish(output)
     except OSError as error:
-        raise BackendError(
-            f"{output.name} cannot be written ({error.strerror}): make room, and start the same command again"
-        ) from error
+        raise unwritable(output, error) from error
 
 
-def _say_losses(builder: DatasetBuilder, say: Callable[[str], None]) -> None:
+def unwritable(output: Path, error: OSError) -> BackendError:
+    """The error of an export that the disk does not take."""
+    return BackendError(
+        f"{output.name} cannot be written ({error.strerror}): make room, and start the same command again"
+    )
+
+
+def _say_losses(builder: DatasetBuilder, say: Say) -> None:
     plan = builder.plan
     for sentence in builder.losses():
         say(sentence)
@@ -189,58 +121,11 @@ def _say_losses(builder: DatasetBuilder, say: Callable[[str], None]) -> None:
         say(f"{len(plan.unread)} tasks have Label Studio's frame numbers less one, because their video cannot be read")
 
 
-def _say_failures(plan: DatasetPlan, say: Callable[[str], None]) -> None:
+def say_failures(plan: DatasetPlan, say: Say) -> None:
+    """Name the tasks that are not exported, and what of others is left out."""
     for sentence in plan.skipped:
         say(sentence)
     for number, reason in sorted(plan.failures.items()):
         say(f"task {number}: not exported: {reason}")
-
-
-def _parse_count(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _parse_distance(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _parse_share(text: str) -> float:
-    return _parse_number(text, 0, 90)
-
-
-def _parse_positive(text: str) -> float:
-    return _parse_number(text, 0, 10_000)
-
-
-def _parse_score(text: str) -> float:
-    return _parse_number(text, 0, 1)
-
-
-def _parse_number(text: str, low: float, high: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not low < number <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above {low:g} up to {high:g}")
-    return number
-
-
-def _parse_quality(text: str) -> int:
-    return int(_parse_number(text, 0, 100)) or 1
-
-
-def _parse_labels(text: str) -> tuple[str, ...]:
-    return tuple(label for part in text.split(",") if (label := part.strip()))
-
-
-def _parse_split(text: str) -> tuple[float, float, float]:
-    shares = text.split(",")
-    if not (2 <= len(shares) <= 3 and all(share.strip().isdecimal() for share in shares) and int(shares[0])):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a split: write shares for train, val and test as 80,10,10")
-    train, val, test = [float(share) for share in [*shares, "0"][:3]]
-    return train, val, test
+    if plan.unopened:
+        say(f"{len(plan.unopened)} videos cannot be opened: --pictures none exports labels without the videos")

@@ -3,48 +3,27 @@
 import csv
 import io
 import json
-import os
-import threading
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from backend import __version__
 from backend.datasets.frames import filter_tracks
 from backend.datasets.options import DatasetOptions
-from backend.datasets.pictures import cut_pictures
+from backend.datasets.picture_cutter import PictureCutter, PictureOutput
 from backend.datasets.plan import DatasetPlan, PlannedVideo, read_planned_tracks
 from backend.datasets.registry import DATASETS, DatasetFormat
 from backend.datasets.samples import DatasetFile, LabeledObject, LabeledPicture, LabeledVideo, PicturePlace
 from backend.datasets.source import TrackSource
 from backend.datasets.splits import SPLITS
-from backend.errors import BackendError
 from backend.formats.mask_matching import attach_masks
 from backend.formats.video_tracks import Size, VideoTracks
 from backend.tracks.geometry import Box
 
 _TRACK_COLUMNS = ("picture", "split", "object", "task", "frame", "time", "track", "label", "score")
-_MAX_WORKERS = 4
-
-
-class DatasetOutput(Protocol):
-    """Where a dataset is written: a folder, or a zip that is sent while it is made."""
-
-    def missing(self, planned: PlannedVideo) -> dict[int, str]:
-        """The frames of a video that have no picture yet, and the paths of their pictures."""
-        ...
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file; called from several threads."""
-        ...
-
-    def remove(self, planned: PlannedVideo) -> None:
-        """Remove the pictures of a video that cannot be exported."""
-        ...
 
 
 @dataclass(slots=True)
@@ -90,7 +69,6 @@ class DatasetBuilder:
     settings: Mapping[str, Any]
     size: Size | None = None
     summary: DatasetSummary = field(default_factory=DatasetSummary)
-    _stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
     def form(self) -> DatasetFormat:
@@ -105,13 +83,20 @@ class DatasetBuilder:
         options = self.plan.options
         return PicturePlace(planned.name, frame, planned.split, options.suffix, options.layout)
 
-    def build(self, output: DatasetOutput, advance: Callable[[int], None]) -> None:
+    def build(self, output: PictureOutput, advance: Callable[[int], None]) -> None:
         """Write all files but those pictures that are there already.
 
         Args:
             advance: called with the number of pictures that are done, from several threads.
         """
-        for name, data in self._label_files(self._label_all(output, advance)):
+        cutter = PictureCutter(self.plan, output, advance)
+
+        def label(planned: PlannedVideo) -> LabeledVideo:
+            tracks = self._read_tracks(planned)
+            cutter.cut(planned)
+            return self._label(planned, filter_tracks(tracks, self.plan.options))
+
+        for name, data in self._label_files(cutter.run(label)):
             output.write(name, data)
 
     def losses(self) -> list[str]:
@@ -150,47 +135,12 @@ class DatasetBuilder:
                 table.writerow((*where, item.track, label, score))
         return video
 
-    def _label_all(self, output: DatasetOutput, advance: Callable[[int], None]) -> Iterator[LabeledVideo]:
-        """The videos in order; those that fail are added to the plan's failures."""
-        workers = min(_MAX_WORKERS, max(1, (os.cpu_count() or 1) // 2))
-        pool, waiting = ThreadPoolExecutor(workers), deque[tuple[PlannedVideo, Future[LabeledVideo]]]()
-        videos = iter(self.plan.videos)
-        try:
-            while True:
-                while len(waiting) <= workers and (planned := next(videos, None)):
-                    waiting.append((planned, pool.submit(self._label_video, planned, output, advance)))
-                if not waiting:
-                    return
-                planned, future = waiting.popleft()
-                try:
-                    yield future.result()
-                except BackendError as error:
-                    self.plan.failures[planned.annotation.number] = str(error)
-                    output.remove(planned)
-        finally:
-            self._stopped.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _label_video(
-        self, planned: PlannedVideo, output: DatasetOutput, advance: Callable[[int], None]
-    ) -> LabeledVideo:
-        """Cut a video's pictures and label them. Raises BackendError: the video or its tracks cannot be read."""
-        options = self.plan.options
+    def _read_tracks(self, planned: PlannedVideo) -> VideoTracks:
+        """A video's tracks, with masks if they are needed. Raises BackendError: they cannot be read."""
         tracks = read_planned_tracks(self.source, planned.annotation, planned.video, self.size)
-        if options.task == "segment" and tracks.tracks:
-            tracks = attach_masks(tracks, self.source.find_masks(planned.annotation))
-        paths = output.missing(planned) if options.pictures != "none" else {}
-        advance(len(planned.frames) - len(paths))
-
-        def write(name: str, data: bytes) -> None:
-            if self._stopped.is_set():
-                raise BackendError("the export was stopped: start it again")
-            output.write(name, data)
-            advance(1)
-
-        if paths and planned.video:
-            cut_pictures(planned.video, paths, options, write)
-        return self._label(planned, filter_tracks(tracks, options))
+        if self.plan.options.task == "segment" and tracks.tracks:
+            return attach_masks(tracks, self.source.find_masks(planned.annotation))
+        return tracks
 
     def _label(self, planned: PlannedVideo, tracks: VideoTracks) -> LabeledVideo:
         objects = group_objects(tracks, self.labels, set(planned.frames.tolist()))

@@ -204,7 +204,10 @@ def _send(download: DatasetDownload) -> Generator[bytes]:
 
 
 def _failures(plan: DatasetPlan) -> list[str]:
-    return [*plan.skipped, *(f"task {number}: {reason}" for number, reason in sorted(plan.failures.items()))]
+    failures = [*plan.skipped, *(f"task {number}: {reason}" for number, reason in sorted(plan.failures.items()))]
+    if plan.unopened:
+        failures.append(f"{len(plan.unopened)} videos cannot be opened: without pictures, their labels are exported")
+    return failures
 
 
 def _shorten(sentences: list[str]) -> list[str]:

@@ -45,6 +45,7 @@ class DatasetPlan:
     Attributes:
         videos: those that give pictures.
         failures: why a task is not exported, by task number.
+        unopened: numbers of tasks that are not exported because their video cannot be opened.
         empty: numbers of tasks that give no picture.
         skipped: what of a task cannot be read and is left out, a sentence each.
         unread: numbers of tasks whose video cannot be read, so that Label Studio's frame numbers are used.
@@ -53,6 +54,7 @@ class DatasetPlan:
     options: DatasetOptions
     videos: list[PlannedVideo] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
+    unopened: list[int] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -119,9 +121,10 @@ def _plan_video(
         if read_videos:
             video = source.open_video(annotation.url(source.controls))
             video.close()
-    except BackendError as error:
+    except BackendError:
         if options.pictures != "none":
-            raise SettingsError(f"{error} (--pictures none exports labels without the video)") from error
+            plan.unopened.append(annotation.number)
+            raise
         plan.unread.append(annotation.number)
     tracks = read_planned_tracks(source, annotation, video, size)
     plan.skipped += [f"task {annotation.number}: {reason}" for reason in tracks.skipped]

@@ -32,11 +32,16 @@ class DatasetFormat:
     loses: str = ""
 
 
-_IN_TABLE = "track ids, which are in tracks.csv"
+_IN_TABLE = "track ids and scores, which are in tracks.csv"
 DATASETS: Mapping[str, DatasetFormat] = {
     "yolo": DatasetFormat(format_yolo, yolo_path, ("detect", "segment", "obb"), _IN_TABLE),
     "voc": DatasetFormat(format_voc, voc_path, loses=_IN_TABLE),
-    "coco": DatasetFormat(format_coco, coco_path, ("detect", "segment")),
+    "coco": DatasetFormat(
+        format_coco,
+        coco_path,
+        ("detect", "segment"),
+        "scores, and track ids only as track_id, which readers ignore; both are in tracks.csv",
+    ),
     "hf": DatasetFormat(format_huggingface, huggingface_path, loses="scores, which are in tracks.csv"),
     "xanylabeling": DatasetFormat(
         format_xanylabeling, xanylabeling_path, ("detect", "segment", "obb"), "splits, which are in tracks.csv"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from backend.datasets.pictures import PathOf
+from backend.datasets.picture_folder import PathOf
 from backend.datasets.plan import PlannedVideo
 from backend.datasets.samples import DatasetFile
 from backend.errors import BackendError

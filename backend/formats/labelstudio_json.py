@@ -17,23 +17,22 @@ from backend.labelstudio.notes import person_lines, read_notes
 from backend.labelstudio.region import TYPE, Region, parse_region
 
 
-def write_labelstudio(chosen: Iterable[ChosenAnnotation], controls: ExportControls, out: Path, dense: bool) -> None:
-    """A list of tasks to import, each with the one annotation (or prediction) that counts.
-
-    Keyframes are as they were, to the digit; `dense` adds one of ours on every frame between. A task keeps its number
-    and data.
-    """
+def write_labelstudio(tasks: Iterable[str], out: Path) -> None:
+    """A list of tasks to import, each as `format_task` formats it."""
     with out.open("w", encoding="utf-8") as file:
         file.write("[")
         mark = "\n"
-        for one in chosen:
-            file.write(mark + format_task(one, controls, dense))
+        for task in tasks:
+            file.write(mark + task)
             mark = ",\n"
         file.write("\n]\n")
 
 
 def format_task(chosen: ChosenAnnotation, controls: ExportControls, dense: bool) -> str:
-    """A task as it is written, JSON.
+    """A task with the one annotation (or prediction) that counts, JSON.
+
+    Keyframes are as they were, to the digit; `dense` adds one of ours on every frame between. The task keeps its
+    number and data.
 
     Raises:
         BackendError: a region cannot be read.

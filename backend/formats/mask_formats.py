@@ -26,6 +26,36 @@ _OBJECTS = 254
 """Largest track id in DAVIS. A pixel is one byte: 0 is the background, and readers treat 255 as "unknown"."""
 
 
+def check_masks(video: VideoTracks) -> None:
+    """Check that a video has masks of its size.
+
+    Raises:
+        BadRequest: it has not.
+    """
+    if video.tracks and not video.masked:
+        raise BadRequest("none of its tracks has masks: track with show_masks: true, or export boxes")
+    width, height = video.pixels
+    for mask in (mask for track in video.masked for mask in track.masks.values()):
+        if (mask.width, mask.height) != (width, height):
+            raise BadRequest(
+                f"masks are {mask.width} x {mask.height} pixels and frames {width} x {height}: "
+                "leave out --size, or track it again"
+            )
+
+
+def check_davis(video: VideoTracks) -> None:
+    """Check that a video has masks of its size, and track ids that DAVIS can hold.
+
+    Raises:
+        BadRequest: it has not.
+    """
+    check_masks(video)
+    if large := [track.id for track in video.masked if track.id > _OBJECTS]:
+        raise BadRequest(
+            f"DAVIS stores track ids up to {_OBJECTS}, and this video has track {large[0]}: export it as mots"
+        )
+
+
 def write_mots(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
     """Write MOTS: `NAME/gt/gt.txt` with lines `frame id class height width rle`, and `seqinfo.ini` and `seqmap.txt`.
 
@@ -55,18 +85,10 @@ def _mots_classes(labels: Sequence[str]) -> dict[str, int]:
 
 
 def write_davis(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path, dense: bool) -> None:
-    """Write DAVIS: `Annotations/NAME/FRAME.png`, a palette picture of track ids for each frame; `ImageSets/all.txt`.
-
-    Raises:
-        BadRequest: a track id is above 254.
-    """
+    """Write DAVIS: `Annotations/NAME/FRAME.png`, a palette picture of track ids for each frame; `ImageSets/all.txt`."""
     names = []
     for video in videos:
         width, height = video.pixels
-        if large := [track.id for track in video.masked if track.id > _OBJECTS]:
-            raise BadRequest(
-                f"DAVIS stores track ids up to {_OBJECTS}, and this video has track {large[0]}: export it as mots"
-            )
         folder = out / "Annotations" / video.name
         folder.mkdir(parents=True, exist_ok=True)
         empty, masks = encode_png(np.zeros((height, width), np.uint8)), dict(_by_frame(video))
@@ -78,20 +100,10 @@ def write_davis(videos: Iterable[VideoTracks], labels: Sequence[str], out: Path,
 
 
 def _by_frame(video: VideoTracks) -> list[tuple[int, dict[int, Rle]]]:
-    """Masks by track id, for each frame that has masks.
-
-    Raises:
-        BadRequest: a mask and the video differ in size.
-    """
-    width, height = video.pixels
+    """Masks by track id, for each frame that has masks."""
     masks: defaultdict[int, dict[int, Rle]] = defaultdict(dict)
     for track in video.masked:
         for frame, mask in track.masks.items():
-            if (mask.width, mask.height) != (width, height):
-                raise BadRequest(
-                    f"masks are {mask.width} x {mask.height} pixels and frames {width} x {height}: "
-                    "leave out --size, or track it again"
-                )
             masks[frame][track.id] = mask
     return sorted(masks.items())
 

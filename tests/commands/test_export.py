@@ -225,6 +225,18 @@ def test_tasks_that_cannot_be_exported_are_told_and_the_others_written(tmp_path:
     assert {row["task"] for row in rows(tmp_path / "a.csv")} == {"4"}
 
 
+def test_a_task_that_a_format_cannot_hold_costs_no_other(tmp_path: Path, capsys) -> None:
+    source = kept(tmp_path, task(REGION), {**task({**REGION, "id": "b", "meta": {"track_id": 300}}), "id": 8})
+    masks = {frame: filled(box) for frame, box in shown(REGION).items()}
+    write_sidecar(source, {REGION["id"]: masks, "b": masks})
+    assert export(source, "davis", tmp_path / "out", "--size", "640x360", "--no-video") == 1
+    said = capsys.readouterr().err
+    assert "task 8: not exported: DAVIS stores track ids up to 254, and this video has track 300" in said
+    assert "out: 1 tasks, 1 tracks" in said
+    assert "davis does not hold classes, scores" in said
+    assert len([*(tmp_path / "out" / "Annotations").iterdir()]) == 1
+
+
 def test_a_region_that_cannot_be_read_is_named_and_the_others_are_written(tmp_path: Path, capsys) -> None:
     file = kept(tmp_path, task(drawn(id="gone"), REGION))
     assert export(file, "csv", tmp_path / "a.csv", "--size", "640x360") == 0

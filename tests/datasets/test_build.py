@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 
-from backend.datasets import pictures
+from backend.datasets import picture_cutter
 from backend.errors import BackendError
 from backend.formats.mask_sidecar import write_sidecar
 from backend.tracks.masks import Rle
@@ -50,24 +51,51 @@ def test_pictures_are_the_frames_that_label_studio_shows(tmp_path: Path, words: 
     assert len(found) == len(expected) > 5 * len(clips)
 
 
-@pytest.mark.parametrize("form", ["mot", "davis"])
+FIRST_PICTURES = {"mot": "{}/img1/000001.jpg", "davis": "JPEGImages/{}/000000.jpg", "coco-vid": "images/{}/000000.jpg"}
+
+
+@pytest.mark.parametrize("form", FIRST_PICTURES)
 def test_formats_of_tracks_take_every_frame_where_their_readers_look(tmp_path: Path, capsys, form: str) -> None:
     clips = write_tasks(tmp_path, "constant", "edit_list")
-    gone = json.loads((tmp_path / "tasks.json").read_text())
-    gone.append({**gone[0], "id": 3, "data": {**gone[0]["data"], "video": str(tmp_path / "gone.mp4")}})
-    (tmp_path / "tasks.json").write_text(json.dumps(gone))
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    tasks.append({**tasks[0], "id": 3, "data": {**tasks[0]["data"], "video": str(tmp_path / "gone.mp4")}})
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     mask = np.zeros(SIZE[::-1], bool)
     mask[26:46, 20:42] = True
     write_sidecar(tmp_path / "tasks.json", {MOVING["id"]: {2: Rle.from_mask(mask)}})
     assert export(tmp_path, form, "--pictures", "all", "--size", "192x128") == 1
-    assert "task 3: not exported: the video is not on this machine" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "task 3: not exported: the video is not on this machine" in said
+    assert f"{form} does not hold" in said
     for number, clip in enumerate(clips, start=1):
-        name = f"{number}-{clip.path.stem}"
-        folder = tmp_path / "out" / (f"{name}/img1" if form == "mot" else f"JPEGImages/{name}")
+        first = tmp_path / "out" / FIRST_PICTURES[form].format(f"{number}-{clip.path.stem}")
         with Video(clip.path) as video:
-            expected = {f"{frame + (form == 'mot'):06d}": clip.first + frame for frame in range(len(video))}
-        assert {stem: read_code(picture) for stem, picture in read_pictures(folder).items()} == expected
+            expected = {f"{frame + int(first.stem):06d}": clip.first + frame for frame in range(len(video))}
+        assert {stem: read_code(picture) for stem, picture in read_pictures(first.parent).items()} == expected
     assert len([*(tmp_path / "out").rglob("*.jpg")]) == sum(map(len, clips))
+    if form == "coco-vid":
+        listed = json.loads((tmp_path / "out" / "annotations" / "instances_default.json").read_text())["images"]
+        assert all((tmp_path / "out" / "images" / image["file_name"]).is_file() for image in listed)
+
+
+def test_pictures_of_tracks_that_are_there_are_used_again(tmp_path: Path, capsys, monkeypatch) -> None:
+    write_tasks(tmp_path, "constant", "ntsc")
+    assert export(tmp_path, "mot", "--pictures", "all", out="whole") == 0
+    encode, count = picture_cutter.encode_picture, iter(range(1000))
+
+    def run_out_of_space(*words: Any) -> bytes:
+        if next(count) >= 40:
+            raise OSError(28, "No space left on device")
+        return encode(*words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backend.datasets.picture_cutter.encode_picture", run_out_of_space)
+        assert export(tmp_path, "mot", "--pictures", "all") == 1
+    assert "make room, and start the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert export(tmp_path, "mot", "--pictures", "all") == 0
+    assert "going on: 40 of" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_folder_trains(tmp_path: Path, capsys) -> None:
@@ -87,7 +115,7 @@ def test_a_folder_trains(tmp_path: Path, capsys) -> None:
     assert all((tmp_path / "out" / row["picture"]).is_file() for row in rows)
     told = capsys.readouterr().err
     assert f"out: 3 videos, 30 pictures, {len(rows)} objects; train 10 pictures (" in told
-    assert "yolo does not hold track ids, which are in tracks.csv" in told
+    assert "yolo does not hold track ids and scores, which are in tracks.csv" in told
     settings = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (settings["format"], settings["max_pictures"], settings["source"]) == ("yolo", 10, "tasks.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["1.mp4", "2.mp4", "3.webm", "tasks.json", "out"])
@@ -173,7 +201,7 @@ def test_a_full_disk_is_told_before_and_on_the_way(tmp_path: Path, capsys, monke
     write_tasks(tmp_path, "constant")
     free = shutil.disk_usage(tmp_path)._replace(free=9_000)
     with monkeypatch.context() as patch:
-        patch.setattr("backend.datasets.pictures.shutil.disk_usage", lambda _: free)
+        patch.setattr("backend.datasets.picture_folder.shutil.disk_usage", lambda _: free)
         assert export(tmp_path, "yolo") == 2
     assert "the pictures need about 51.6 kB and 9.0 kB are free: choose another disk" in capsys.readouterr().err
     real = Path.replace
@@ -196,18 +224,19 @@ def test_a_full_disk_is_told_before_and_on_the_way(tmp_path: Path, capsys, monke
 def test_a_bad_task_or_video_costs_no_other_and_is_named_at_the_end(tmp_path: Path, capsys, monkeypatch) -> None:
     clips = write_tasks(tmp_path, "constant", "ntsc", "variable")
     clips[0].path.write_bytes(b"no video")
-    cut = pictures.cut_pictures
+    cut = picture_cutter._cut_pictures
 
     def fail_late(video: Video, paths: dict[int, str], *more: object) -> None:
         cut(video, paths, *more)
         if video.key[0].endswith("2.mp4"):
             raise BackendError("the file is gone")
 
-    monkeypatch.setattr("backend.datasets.build.cut_pictures", fail_late)
+    monkeypatch.setattr("backend.datasets.picture_cutter._cut_pictures", fail_late)
     assert export(tmp_path, "yolo", "--split-field", "set") == 1
     told = capsys.readouterr().err.splitlines()
-    assert "task 1: not exported: this file holds no video" in told[-3]
-    assert told[-2].endswith("task 2: not exported: the file is gone")
+    assert "task 1: not exported: this file holds no video" in told[-4]
+    assert told[-3].endswith("task 2: not exported: the file is gone")
+    assert told[-2].endswith("1 videos cannot be opened: --pictures none exports labels without the videos")
     assert {name[0] for name in read_pictures(tmp_path / "out")} == {"3"}
     assert {path.name[0] for path in (tmp_path / "out" / "labels" / "train").iterdir()} == {"3"}
 
@@ -234,7 +263,7 @@ def test_masks_become_polygons_and_objects_without_are_told(tmp_path: Path, caps
     [
         ("csv", ["--split", "80,20"], "--split is for the datasets yolo"),
         ("mot", ["--max", "3"], "--max is for the datasets"),
-        ("csv", ["--pictures", "all"], "--pictures is for mot, mots, davis and the datasets yolo"),
+        ("csv", ["--pictures", "all"], "--pictures is for mot, mots, coco-vid, youtube-vis, davis and the"),
         ("mot", ["--pictures", "annotated"], "mot needs every frame: write --pictures all, or none"),
         ("mot", ["--pictures", "all", "--no-video"], "--no-video leaves no pictures"),
         ("yolo", ["--labels", "Dog"], "there is no label Dog: choose from Car"),

@@ -18,7 +18,7 @@ def exported(*results: dict, dense: bool = False, controls: ExportControls | Non
     """The results that come out, of a file with one task."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "a.json"
-        write_labelstudio([chosen(task_of(*results, **more))], controls or ExportControls(), out, dense)
+        write_labelstudio([format_task(chosen(task_of(*results, **more)), controls or ExportControls(), dense)], out)
         (found,) = json.loads(out.read_text())
     return found["annotations"][0]["result"]
 

@@ -11,7 +11,7 @@ from pycocotools import mask as pycoco
 
 from backend.errors import BadRequest
 from backend.formats import mask_formats
-from backend.formats.mask_formats import encode_png, write_davis, write_mots
+from backend.formats.mask_formats import check_davis, check_masks, encode_png, write_davis, write_mots
 from backend.tracks.masks import Rle
 from tests.formats.judged import as_tracker, hota, in_sequence_folder
 from tests.formats.made import CAR, FRAMES, OTHER, clip
@@ -105,16 +105,17 @@ def test_trackeval_finds_davis_equal_to_itself(tmp_path: Path) -> None:
     assert scores == {"general": pytest.approx(1)}
 
 
-def test_davis_has_room_for_254_ids(tmp_path: Path) -> None:
+def test_davis_has_room_for_254_ids() -> None:
     known = clip({**CAR, "meta": {"track_id": 255}}, size=SIZE, masks={255: MASKS[3]})
     with pytest.raises(BadRequest, match="254"):
-        write_davis([known], ["Car"], tmp_path, False)
+        check_davis(known)
+    check_masks(known)
 
 
-@pytest.mark.parametrize("write", [write_mots, write_davis])
-def test_masks_of_another_size_are_told(tmp_path: Path, write) -> None:
+@pytest.mark.parametrize("check", [check_masks, check_davis])
+def test_masks_of_another_size_are_told(check) -> None:
     with pytest.raises(BadRequest, match="64 x 36"):
-        write([clip(CAR, size=(640, 360), masks=MASKS)], ["Car"], tmp_path, False)
+        check(clip(CAR, size=(640, 360), masks=MASKS))
 
 
 @given(st.lists(arrays(bool, (7, 5)), min_size=1, max_size=5))

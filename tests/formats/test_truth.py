@@ -18,6 +18,7 @@ from trackeval.metrics import HOTA
 
 from backend import engines
 from backend.commands import export, track
+from backend.commands.export_tracks import ExportOptions
 from backend.formats.mot_reader import read_mot
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes
@@ -96,7 +97,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
             words = [TextSearch("Shape", "star")]
             track.run(video, clicked, words, settings, span=None, url=None, output=tasks, overlay=None)
             exports[bound] = folder / f"{bound}"
-            export.run(settings, tasks, export.ExportOptions("mot", exports[bound], predictions=True))
+            export.run(settings, tasks, ExportOptions("mot", exports[bound], predictions=True))
     drawn = [dict(enumerate(frame.boxes)) for frame in film.frames_drawn]
     heard = [{name: np.array(seen.box) for name, seen in one.tracks.items() if seen.box} for one in engine.results]
     return Case(by_track(drawn), by_track(heard), exports)

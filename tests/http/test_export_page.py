@@ -115,6 +115,8 @@ def test_a_video_that_is_gone_costs_no_other_and_is_named(studio: Studio, client
     planned = plan(client)
     assert planned["videos"] == 1
     assert planned["remarks"][1].startswith("task 3: ")
+    # The page has no flags.
+    assert planned["remarks"][2] == "1 videos cannot be opened: without pictures, their labels are exported"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_it_stops_when_the_browser_goes_away_and_lets_the_next_one_in(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More than fits into the buffers between here and there.
-    monkeypatch.setattr("backend.datasets.pictures.encode_picture", lambda *_: bytes(4 << 20))
+    monkeypatch.setattr("backend.datasets.picture_cutter.encode_picture", lambda *_: bytes(4 << 20))
     add_tasks(studio, tmp_path, "constant")
     app = make_app(studio, tmp_path / "data")
     client, sockets = app.test_client(), dict[int, Any]()

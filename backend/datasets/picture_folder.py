@@ -1,16 +1,13 @@
-"""Cuts pictures from videos into an unfinished dataset. Pictures of an export that was interrupted are used again."""
+"""The folder of an unfinished export. Pictures of an export that was interrupted are used again."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from backend.datasets.options import DatasetOptions
 from backend.datasets.plan import DatasetPlan, PlannedVideo, estimate_bytes
 from backend.errors import SettingsError
-from backend.video import Picture, Video, encode_jpeg, encode_rgb_png
 
 _STATE = ".pictures.json"
 """What the pictures that are there were made of."""
@@ -95,28 +92,6 @@ class PictureFolder:
         if output.is_dir():
             output.rmdir()
         self.path.replace(output)
-
-
-def cut_pictures(
-    video: Video, paths: Mapping[int, str], options: DatasetOptions, write: Callable[[str, bytes], None]
-) -> None:
-    """Decode a video once and write its frames to these paths, ascending.
-
-    Args:
-        video: closed.
-        write: takes a picture's path and contents; it may raise to stop.
-
-    Raises:
-        BadVideo: the file is gone, or its first pictures are damaged.
-    """
-    with video.reopen() as opened, closing(opened.select(list(paths))) as pictures:
-        for frame, picture in pictures:
-            write(paths[frame], encode_picture(picture, options))
-
-
-def encode_picture(picture: Picture, options: DatasetOptions) -> bytes:
-    """A picture in the format of the dataset."""
-    return encode_rgb_png(picture) if options.png else encode_jpeg(picture, quality=options.quality)
 
 
 def format_bytes(count: float) -> str:
