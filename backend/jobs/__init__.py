@@ -1,25 +1,30 @@
 """The job queue: what a prompt asks for, which job runs next, and what it has computed.
 
 ```
-requests ──> scheduler ──> job_queue <── job_runner ──> executor ──> worker_client ──pipe── worker
-                 │            ^  ^            │             │             (a process: engine, open video)
-                 │            │  └─ video_fetcher           │
-                 └────────────┴── job_ends ──────> store <──┘
+requests ──> scheduler ──> job_queue <── job_runner ──> executor ──> worker_client ──pipe── worker (a process)
+                 │            ^  ^            │             │             │                    │
+                 │            │  └─ video_fetcher     job_recorder   preview_client     worker_run: a job's session
+                 │            │               │             │        worker_launcher    worker_previews
+                 └────────────┴── job_ends ───┴──> store <──┘ <── store_keeper
                                    database (one SQLite file) · records · retention · state_files (a folder)
 ```
 
-Who owns what, and which lock guards it:
+Who owns what, and which lock guards it, in the order in which locks are taken:
 
-JobQueue      jobs in memory, their order and their states       `JobQueue.changed`, never held while the disk works
-Scheduler     that equal requests get one job                    `_asking`, taken before all others
-JobEnds       ends of jobs that are not on disk yet              `_writing`
-Database      the two connections                                one lock each; no other lock is taken under them
-WorkerClient  the worker process and its connection              its own, taken last; `worker_launcher` starts it
-PropagationRun  the tracks of a job so far: written by the runner's thread alone, read by all
+Scheduler       that equal requests get one job                  `_asking`
+JobQueue        jobs in memory, their order and their states     `JobQueue.changed`, never held while the disk works
+JobEnds         ends of jobs that are not on disk yet            `_writing`, never together with `JobQueue.changed`
+Database        the two connections                              one lock each
+WorkerClient    the worker process and its connection            `_lock` and `_sending`, both brief
+PreviewClient   previews that wait for their masks               its own, brief
+PropagationRun  the tracks of a job so far                       none: the runner's thread writes, all may read
 
-Locks are taken in the order of this table. Trouble of the disk is an error of one kind (`StoreError`): the runner and
-the fetcher wait until it is over, a request is told. Computed frames stay: a job continues from its newest state, or
-from its prompts if there is none, and only the frames that are missing are added.
+Threads: `job_runner` has one, which alone talks to the worker about runs and writes results; `video_fetcher` has a few,
+`store_keeper` one, `worker_client` one that reads what the worker sends. Requests bring their own.
+
+Trouble of the disk is an error of one kind (`StoreError`): the runner and the fetcher wait until it is over, a request
+is told. Computed frames stay: a job continues from its newest state, or from its prompts if there is none, and only the
+frames that are missing are added.
 
 `spec` says what a job does; it is stored as JSON. `schedule` is the order in which a session goes through the video.
 `propagation` and `track_buffer` hold the tracks that a job has computed so far. `schema` and `rows` say how the file

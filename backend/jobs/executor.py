@@ -2,8 +2,7 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -11,6 +10,7 @@ from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
 from backend.jobs.job_line import rank_of
+from backend.jobs.job_recorder import JobRecorder
 from backend.jobs.messages import Chunk, Failure, InitialTracks, RunEnd, RunReply, SavedState, StartRun
 from backend.jobs.metrics import Metrics
 from backend.jobs.propagation import PropagationRun
@@ -19,15 +19,12 @@ from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient, WorkerDied
 from backend.recent_values import RecentValues
-from backend.tracks.track import ResultBlock
 from backend.video import VideoInfo, VideoLimits
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_SAVE_SECONDS = 1.0
-"""Results are saved at least this often, with a state or without."""
 _RETRY_SECONDS = 1.0
 """How often something that cannot be saved is tried again."""
 _MAX_RESULTS = 8
@@ -54,7 +51,7 @@ class JobExecutor:
         self._metrics, self._masks = metrics, masks
         self._closing = threading.Event()
         self._results: RecentValues[ResolvedJob] = RecentValues(_MAX_RESULTS)
-        self._runs: dict[int, _Recorder] = {}
+        self._runs: dict[int, JobRecorder] = {}
         self._video: VideoInfo | None = None
 
     def close(self) -> None:
@@ -112,7 +109,7 @@ class JobExecutor:
         return [] if outcome is None else [self._end(recorder.job, outcome)]
 
     def _handle(
-        self, recorder: "_Recorder", reply: RunReply, on_results: Callable[[Job, int], None]
+        self, recorder: JobRecorder, reply: RunReply, on_results: Callable[[Job, int], None]
     ) -> bool | Exception | None:
         """Handle a reply; returns how the run ended, None: it goes on."""
         job = recorder.job
@@ -163,7 +160,7 @@ class JobExecutor:
     def _start_run(self, job: Job, propagation: PropagationRun, place: Progress, state: SavedState | None) -> None:
         """Continue the session from a place, which may lie before the frames that are kept."""
         job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
-        recorder = _Recorder(job, propagation, self._store, self._retry)
+        recorder = JobRecorder(job, propagation, self._store, self._retry)
         recorder.place = place
         request = StartRun(
             run_id=job.run_id,
@@ -258,57 +255,3 @@ class JobExecutor:
                 self._store.set_ended([(job.number, "failed", str(error), job.ended_at)])
             self._results.put(job.number, resolved)
         return resolved
-
-
-class _Recorder:
-    """Adds a run's results to a job, and saves them: what is missing, because kept frames stay as they are.
-
-    Attributes:
-        place: how far the session is.
-        priority: that the worker knows of.
-
-    Args:
-        retry: reads or writes the store until that works.
-    """
-
-    def __init__(
-        self, job: Job, propagation: PropagationRun, store: Store, retry: Callable[[Callable[[], None]], None]
-    ) -> None:
-        self.job, self.propagation = job, propagation
-        self._store, self._retry = store, retry
-        self._unsaved: list[tuple[int, ResultBlock]] = []
-        self._saved_at = time.monotonic()
-        self.place = Progress()
-        self.priority = rank_of(job)
-
-    def add_initial_tracks(self, names: Iterable[str]) -> None:
-        """Tracks that phrases found on their first frame; once known, they stay."""
-        if self.job.initial_tracks is None:
-            self.job.initial_tracks = tuple(names)
-            self.propagation.add_initial_tracks(names)
-
-    def add(self, chunk: Chunk) -> None:
-        """Add results; save them if that is due, and the session's state if it came along."""
-        propagation, job = self.propagation, self.job
-        for block in chunk.blocks:
-            self.place = propagation.schedule.place_after(chunk.pass_index, block.frames)
-            if new := propagation.missing_part(chunk.pass_index, block):
-                propagation.add(chunk.pass_index, new)
-                self._unsaved.append((chunk.pass_index, new))
-        job.throughput.update(propagation.done)
-        if chunk.state or time.monotonic() - self._saved_at > _SAVE_SECONDS:
-            self.save()
-        if chunk.state:
-            job.keeps_state = self._store.states.keep(job.number, self.place, chunk.state)
-            job.worker_deaths = 0 if job.keeps_state else job.worker_deaths
-
-    def save(self) -> None:
-        """Save the results that are not saved yet."""
-        propagation, job = self.propagation, self.job
-        counts, progress = (*propagation.frame_counts(), propagation.track_count), propagation.progress
-        tracks = job.initial_tracks or ()
-        self._retry(lambda: self._store.save(job.number, tracks, self._unsaved, progress, counts))
-        job.saved_progress = progress
-        job.worker_deaths = 0 if self._unsaved else job.worker_deaths
-        self._unsaved.clear()
-        self._saved_at = time.monotonic()
