@@ -146,8 +146,11 @@ def _parse_labels(text: str) -> tuple[str, ...]:
 
 
 def _parse_split(text: str) -> tuple[float, float, float]:
-    shares = text.split(",")
-    if not (2 <= len(shares) <= 3 and all(share.strip().isdecimal() for share in shares) and int(shares[0])):
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        shares = []
+    if not (2 <= len(shares) <= 3 and all(0 <= share <= 1e6 for share in shares) and shares[0]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a split: write shares for train, val and test as 80,10,10")
-    train, val, test = [float(share) for share in [*shares, "0"][:3]]
+    train, val, test = [*shares, 0.0][:3]
     return train, val, test

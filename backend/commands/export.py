@@ -9,6 +9,7 @@ from backend.commands.console import print_message
 from backend.commands.dataset_options import add_dataset_options, read_dataset_options, takes_pictures
 from backend.commands.export_dataset import export_dataset
 from backend.commands.export_tracks import ExportOptions, export_tracks
+from backend.datasets.build import describe_export
 from backend.datasets.registry import DATASETS
 from backend.datasets.source import TrackSource
 from backend.errors import BackendError, SettingsError
@@ -110,14 +111,14 @@ def run(
         fix = "" if options.predictions else "; --predictions exports their predictions"
         say(f"{tracks.skipped} tasks have no submitted annotation and are skipped{fix}")
     if options.dataset:
-        made_of = {"source": tracks.name, "format": options.format, **options.dataset.to_json()}
-        made_of |= {"predictions": options.predictions, "no_video": not options.read_videos, "size": options.size}
+        more = ["--predictions"] * options.predictions + ["--no-video"] * (not options.read_videos)
+        more += ["--size", "{}x{}".format(*options.size)] if options.size else []
         return export_dataset(
             tracks,
             options.format,
             options.dataset,
             options.output,
-            made_of,
+            describe_export(tracks, options.format, options.dataset, more),
             say,
             size=options.size,
             read_videos=options.read_videos,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,17 @@ def box_corners(box: Box) -> Any:
     """The corners of an upright box, clockwise from the upper left one; shape (4, 2)."""
     x0, y0, x1, y1 = box
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+
+
+def describe_export(source: TrackSource, name: str, options: DatasetOptions, more: Sequence[str]) -> dict[str, Any]:
+    """For `export.json`: the command that makes the dataset again, and what it is made of.
+
+    Args:
+        name: of the format.
+        more: flags of the command that are no options of datasets.
+    """
+    words = ["project", "export", *source.words, "--format", name, *options.to_flags(), *more, "-o", "dataset"]
+    return {"command": f"sam3-backend {shlex.join(words)}", "format": name, **options.to_json()}
 
 
 def picture_settings(name: str, options: DatasetOptions) -> dict[str, Any]:

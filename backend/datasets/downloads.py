@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.datasets.build import DatasetBuilder
+from backend.datasets.build import DatasetBuilder, describe_export
 from backend.datasets.options import DatasetOptions
 from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
 from backend.datasets.registry import DATASETS, check_format
@@ -109,6 +109,7 @@ class DatasetDownloads:
             "key": key,
             "videos": len(plan.videos),
             "bytes": plan.bytes,
+            "command": download.builder.settings["command"],
             "splits": {
                 split: {"videos": len(videos), "pictures": sum(len(video.frames) for video in videos)}
                 for split, videos in splits.items()
@@ -125,7 +126,7 @@ class DatasetDownloads:
         if not plan.videos:
             reasons = _failures(plan) or ["no task has an object"]
             raise BadRequest(f"nothing can be exported: {reasons[0]}")
-        settings = {"source": source.name, "format": name, **options.to_json(), "predictions": predictions}
+        settings = describe_export(source, name, options, ["--predictions"] if predictions else [])
         remarks = []
         if source.skipped:
             remarks.append(f"{source.skipped} tasks have no submitted annotation and are left out")

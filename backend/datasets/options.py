@@ -1,7 +1,7 @@
 """What a dataset contains: which pictures and objects, and how they are split."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from backend.errors import BadRequest, SettingsError
@@ -78,6 +78,16 @@ class DatasetOptions:
         """For the file of settings in the dataset."""
         return asdict(self)
 
+    def to_flags(self) -> list[str]:
+        """The options of the command that are not the default, as `project export` takes them."""
+        flags = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                flags.append("--" + _FLAGS.get(field.name, field.name.replace("_", "-")))
+                flags += [] if value is True else [_format_value(value)]
+        return flags
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Options as a page sends them; those that are missing or null have their defaults.
@@ -96,6 +106,16 @@ class DatasetOptions:
             name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
         }
         return cls(**fields)
+
+
+_FLAGS = {"max_pictures": "max"}
+"""Flags that are not named as the option."""
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_format_value(part) for part in value)
+    return str(value).removesuffix(".0")
 
 
 def _is_among(choices: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:

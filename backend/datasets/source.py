@@ -30,14 +30,14 @@ class TrackSource:
     """The tasks to export.
 
     Attributes:
-        name: for people: the file's name, or the project.
+        words: how `project export` names it: a file's name, or `--project` and a number.
         annotations: of each task that has one.
         skipped: number of tasks without one.
         open_video: opens the video at an address; raises a BackendError if it cannot be fetched or decoded.
         find_masks: finds the masks of a task's video.
     """
 
-    name: str
+    words: tuple[str, ...]
     controls: ExportControls
     annotations: list[ChosenAnnotation]
     skipped: int
@@ -58,7 +58,7 @@ class TrackSource:
         annotations, skipped = _choose_annotations(load_tasks(file), predictions)
         masks = read_sidecar(file) if has_masks else {}
         videos = TaskVideos(settings)
-        return cls(file.name, ExportControls(), annotations, skipped, videos.local, partial(_sidecar_masks, masks))
+        return cls((file.name,), ExportControls(), annotations, skipped, videos.local, partial(_sidecar_masks, masks))
 
     @classmethod
     def from_project(cls, settings: Settings, project: int, predictions: bool) -> Self:
@@ -82,7 +82,7 @@ class TrackSource:
         controls = ExportControls.from_config(config)
         masks = partial(_JobMasks, data_dir.expanduser() / "jobs.sqlite3", str(project), controls)
         open_video = partial(videos.open, client=client)
-        return cls(f"project {project}", controls, annotations, skipped, open_video, masks)
+        return cls(("--project", str(project)), controls, annotations, skipped, open_video, masks)
 
 
 def _is_complete(task: Mapping[str, Any]) -> bool:

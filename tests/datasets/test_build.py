@@ -117,7 +117,9 @@ def test_a_folder_trains(tmp_path: Path, capsys) -> None:
     assert f"out: 3 videos, 30 pictures, {len(rows)} objects; train 10 pictures (" in told
     assert "yolo does not hold track ids and scores, which are in tracks.csv" in told
     settings = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert (settings["format"], settings["max_pictures"], settings["source"]) == ("yolo", 10, "tasks.json")
+    assert (settings["format"], settings["max_pictures"]) == ("yolo", 10)
+    words = "tasks.json --format yolo --pictures all --max 10 --split 34,33,33 -o dataset"
+    assert settings["command"] == f"sam3-backend project export {words}"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["1.mp4", "2.mp4", "3.webm", "tasks.json", "out"])
 
 

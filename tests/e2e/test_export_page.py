@@ -32,13 +32,19 @@ def test_a_dataset_is_chosen_planned_and_downloaded(studio: Studio, tmp_path: Pa
         page.get_by_label("Format").select_option("voc")
         expect(page.locator("#task").locator("option")).to_have_text(["upright boxes"])
         page.get_by_label("Format").select_option("yolo")
+        page.get_by_label("frames a second").fill("5")
+        expect(page.get_by_label("Every")).to_be_disabled()
+        page.get_by_label("frames a second").fill("")
         page.get_by_label("Every").fill("2")
+        page.get_by_label("Classes").fill("Car, Person")
         page.get_by_label("Val").fill("40")
         page.get_by_role("button", name="See what it contains").click()
         result = page.locator("#result")
         expect(result.locator(".size")).to_contain_text("pictures of 3 videos, about")
         expect(result.locator(".splits li")).to_have_count(2)
         expect(result.locator(".remarks li").nth(1)).to_contain_text("task 5: ")
+        words = f"--project {PROJECT} --format yolo --every 2 --labels Car,Person --split 80,40,0 -o dataset"
+        expect(result.locator(".command")).to_contain_text(f"sam3-backend project export {words}")
         page.screenshot(path=SHOTS / "export-planned.png", full_page=True)
         with page.expect_download() as download:
             result.get_by_role("link", name="Download the zip").click()
@@ -52,6 +58,12 @@ def test_a_dataset_is_chosen_planned_and_downloaded(studio: Studio, tmp_path: Pa
         # Other options are another dataset.
         page.get_by_label("Every").fill("3")
         expect(result.get_by_role("link", name="Download the zip")).to_be_hidden()
+        page.get_by_label("Format").select_option("coco roboflow")
+        page.get_by_role("button", name="See what it contains").click()
+        expect(result.locator(".command")).to_contain_text(
+            "--format coco --every 3 --labels Car,Person --split 80,40,0"
+        )
+        expect(result.locator(".command")).to_contain_text("--layout roboflow")
 
 
 def test_an_error_is_told(studio: Studio, tmp_path: Path) -> None:

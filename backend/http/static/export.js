@@ -9,6 +9,7 @@ const OBJECTS = { detect: "upright boxes", segment: "polygons of masks", obb: "r
 const NAMES = {
   yolo: "YOLO (Ultralytics)",
   coco: "COCO",
+  "coco roboflow": "COCO, in the folders of RF-DETR",
   voc: "PASCAL VOC",
   hf: "Hugging Face datasets",
   xanylabeling: "X-AnyLabeling",
@@ -19,6 +20,8 @@ let formats = {};
 let planned = 0; // the number of the last plan: answers to older ones are not shown
 
 const field = (id) => document.getElementById(id);
+// A format and its layout.
+const chosen = () => field("format").value.split(" ");
 const number = (id) => (field(id).value === "" ? null : Number(field(id).value));
 
 function option(value, text) {
@@ -29,7 +32,7 @@ function option(value, text) {
 }
 
 function showTasks() {
-  const { tasks } = formats[field("format").value];
+  const { tasks } = formats[chosen()[0]];
   const before = field("task").value;
   field("task").replaceChildren(...tasks.map((task) => option(task, OBJECTS[task] ?? task)));
   if (tasks.includes(before)) field("task").value = before;
@@ -41,7 +44,12 @@ function options() {
   return {
     task: field("task").value,
     pictures,
-    every: number("every"),
+    layout: chosen()[1] ?? null,
+    labels: field("labels").value.split(",").map((label) => label.trim()).filter(Boolean),
+    min_score: number("min_score"),
+    every: number("rate") === null ? number("every") : null,
+    rate: number("rate"),
+    checked: number("checked"),
     max_pictures: number("max"),
     distinct: field("distinct").checked,
     background: pictures === "annotated" ? number("background") : null,
@@ -82,7 +90,7 @@ async function plan(event) {
   say("failed", "");
   button.setAttribute("aria-disabled", "true");
   put("#plan", "Looking at the videos …");
-  const sent = { format: field("format").value, options: options(), predictions: field("predictions").checked };
+  const sent = { format: chosen()[0], options: options(), predictions: field("predictions").checked };
   try {
     const found = await ask(`projects/${number("project")}/export`, { method: "POST", sent, within: PLANNING });
     if (mine === planned) showPlan(found, mine);
@@ -101,6 +109,7 @@ function showPlan(found, mine) {
   const shown = Object.entries(splits).filter(([, split]) => split.videos);
   items($(".splits"), shown.map(([name, split]) => `${name}: ${count(split.pictures, "picture")} of ${count(split.videos, "video")}`));
   items($(".remarks"), remarks);
+  put(".command", `The same as a command: ${found.command}`);
   showProgress(found);
   const anchor = $(".download");
   anchor.href = `exports/${encodeURIComponent(key)}.zip`;
@@ -140,7 +149,7 @@ async function start() {
     say("failed", error.message);
     return;
   }
-  const known = Object.keys(NAMES).filter((name) => name in formats);
+  const known = Object.keys(NAMES).filter((name) => name.split(" ")[0] in formats);
   const others = Object.keys(formats).filter((name) => !(name in NAMES));
   field("format").replaceChildren(...[...known, ...others].map((name) => option(name, NAMES[name] ?? name)));
   showTasks();
@@ -151,6 +160,9 @@ async function start() {
 field("format").addEventListener("change", showTasks);
 field("pictures").addEventListener("change", () => {
   $(".background").hidden = field("pictures").value !== "annotated";
+});
+field("rate").addEventListener("input", () => {
+  field("every").disabled = field("rate").value !== "";
 });
 field("options").addEventListener("input", forget);
 field("options").addEventListener("submit", plan);
