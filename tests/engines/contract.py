@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -46,7 +47,22 @@ def _loaded(name: Literal["sam2", "sam3"], save: Callable[[Path], Path], **chang
     return engine
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"opencv": OpenCVEngine, "sam3": tiny_sam3, "sam2": tiny_sam2}
+def documented() -> Engine:
+    """The engine of docs/add-an-engine.md."""
+    page = (Path(__file__).parents[2] / "docs" / "add-an-engine.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {"__name__": "patch"}
+    exec(compile(code, "add-an-engine.md", "exec"), names)
+    engine: Engine = names["PatchEngine"]()
+    return engine
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "opencv": OpenCVEngine,
+    "sam3": tiny_sam3,
+    "sam2": tiny_sam2,
+    "patch": documented,
+}
 """How each engine is made; a new one is a line here."""
 
 UNTRAINED = {"sam3", "sam2"}
