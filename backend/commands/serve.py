@@ -19,7 +19,7 @@ from backend.commands.arguments import Subparsers, add_command, add_model_option
 from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
-from backend.http.detached_responses import enable_detached_responses
+from backend.http.waitress_channel import customize_channels
 from backend.http.streams import Streams
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
@@ -101,7 +101,7 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         asyncore_use_poll=True,
         channel_timeout=30,
     )
-    enable_detached_responses(sockets.values())
+    customize_channels(sockets.values())
     closing = _end_on_signals(service, streams, partial(_is_answering, server, sockets))
     # A host name with several addresses has several sockets and no effective port.
     port = getattr(server, "effective_port", settings.port)

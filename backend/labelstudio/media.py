@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from backend.errors import DiskFull, MediaError
 from backend.labelstudio.addresses import AddressPolicy, parse_url
@@ -227,7 +228,10 @@ def _absolute_url(url: str, client: LabelStudioClient | None) -> str:
                 "the video is stored in Label Studio, whose address is unknown: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY, or open the project's page once"
             )
-        url = client.url + url
+        # Label Studio below a path may write that path into the addresses of uploads.
+        below = urlsplit(client.url).path
+        is_whole = below and url.startswith(f"{below}/")
+        url = (client.url.removesuffix(below) if is_whole else client.url) + url
     if url.partition("://")[0] in CLOUD_SCHEMES:
         raise MediaError("Label Studio serves files in cloud storage for its tasks alone: give the task's number")
     parse_url(url)

@@ -12,7 +12,7 @@ from flask import Flask, Response
 from waitress.server import create_server
 
 from backend.http import streams
-from backend.http.detached_responses import enable_detached_responses
+from backend.http.waitress_channel import customize_channels
 from backend.http.streams import PER_BROWSER, Streams
 
 THREADS = 2
@@ -105,7 +105,7 @@ def port(source: Counter, live: Streams, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     sockets: dict[int, object] = {}
     server = create_server(app, map=sockets, host="127.0.0.1", port=0, threads=THREADS)
-    enable_detached_responses(sockets.values())
+    customize_channels(sockets.values())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield server.effective_port

@@ -138,6 +138,13 @@ def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
     assert theirs.seen == [("/video.mp4", None)] * 2
 
 
+@pytest.mark.parametrize("url", ["/ls/data/a.mp4", "/data/a.mp4"])
+def test_label_studio_below_a_path_may_name_that_path_in_its_uploads(servers, tmp_path: Path, url: str) -> None:
+    ours, _ = servers
+    media(tmp_path).fetch(url, LabelStudioClient(f"{ours.url}/ls", "legacy"))
+    assert ours.seen == [("/ls/data/a.mp4", "Token legacy")]
+
+
 def test_a_file_in_cloud_storage_comes_from_where_label_studio_signs_it(servers, tmp_path: Path) -> None:
     ours, theirs = servers
     client = LabelStudioClient(ours.url, "legacy")

@@ -1,12 +1,16 @@
-"""Responses that go on after their request, without a thread of waitress: `streams` writes the rest."""
+"""What waitress does for us beside serving: responses that go on after their request, and headers on its own errors.
+
+A response goes on without a thread of waitress: `streams` writes the rest.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
-from waitress.task import WSGITask
+from waitress.task import ErrorTask, WSGITask
 
+from backend.http.security import HEADERS
 from backend.http.streams import DETACH
 
 
@@ -51,12 +55,23 @@ class _Task(WSGITask):
         self._on_detach(send, lambda: channel.connected)
 
 
+class _ErrorTask(ErrorTask):
+    """An answer of waitress to a request that never reaches the application, such as one that is too large."""
+
+    def execute(self) -> None:
+        self.response_headers.extend(HEADERS.items())
+        super().execute()
+
+
 class _Channel(HTTPChannel):
     task_class = _Task
+    error_task_class = _ErrorTask
 
 
-def enable_detached_responses(sockets: Iterable[object]) -> None:
-    """Let responses outlive their requests; without it, `Streams` holds a thread for each stream.
+def customize_channels(sockets: Iterable[object]) -> None:
+    """Let responses outlive their requests, and add the security headers to waitress' own errors.
+
+    Without it, `Streams` holds a thread for each stream.
 
     Args:
         sockets: values of the `map` that a waitress server was created with.
