@@ -19,8 +19,8 @@ from backend.commands.arguments import Subparsers, add_command, add_model_option
 from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
-from backend.http.waitress_channel import customize_channels
 from backend.http.streams import Streams
+from backend.http.waitress_channel import customize_channels
 from backend.jobs.worker_client import WorkerClient
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import set_up_logging

@@ -59,7 +59,7 @@ class _ErrorTask(ErrorTask):
     """An answer of waitress to a request that never reaches the application, such as one that is too large."""
 
     def execute(self) -> None:
-        self.response_headers.extend(HEADERS.items())
+        self.response_headers = [*self.response_headers, *HEADERS.items()]
         super().execute()
 
 

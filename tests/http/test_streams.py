@@ -12,8 +12,8 @@ from flask import Flask, Response
 from waitress.server import create_server
 
 from backend.http import streams
-from backend.http.waitress_channel import customize_channels
 from backend.http.streams import PER_BROWSER, Streams
+from backend.http.waitress_channel import customize_channels
 
 THREADS = 2
 
