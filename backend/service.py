@@ -24,12 +24,14 @@ from backend.jobs.task_status import TaskStatus, TaskStatusReader
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
 from backend.labelstudio.frame_strip import Signer
+from backend.labelstudio.interactive_event import is_event
 from backend.labelstudio.label_config import parse_label_config
 from backend.labelstudio.region_results import format_prediction
 from backend.labelstudio.request import parse_prompt_field, parse_request, task_id
 from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.predict.connections import Connections
 from backend.predict.handler import PredictHandler
+from backend.predict.interactive_events import InteractiveEvents
 from backend.predict.keyframe_chooser import KeyframeChooser
 from backend.predict.preannotation import Preannotation
 from backend.predict.request_context import RequestContext
@@ -77,6 +79,8 @@ class Service:
         )
         self._chooser.start(self.scheduler)
         self.interactive = InteractiveSessions(self._worker, self.scheduler, self._videos, self.connections.client)
+        model = self._worker.name, self._worker.version
+        self._events = InteractiveEvents(settings, self.interactive, self.scheduler, model)
         self._cache = ResponseCache(self.store)
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(
@@ -195,6 +199,8 @@ class Service:
         deadline = time.monotonic() + self.settings.response_timeout
         if not context:
             return self.preannotation.predict(tasks, xml, project)
+        if is_event(context):
+            return [self._events.answer(tasks, context, xml, project) | {"model_version": self.model_version}]
         with self._metrics.predict_seconds.time():
             return self._predict_interactive(tasks, context, xml, project, deadline)
 

@@ -75,3 +75,18 @@ def make_service(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Callable
         if isinstance(service.engine.gate, Gate):
             service.engine.gate.open()
         service.close()
+
+
+@pytest.fixture
+def make_interactive(make_service, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Callable[..., StubService]:
+    """As `make_service`, with a video that interactive sessions can open."""
+
+    def make(engine: StubEngine | None = None, video: FakeVideo | None = None, **values: Any) -> StubService:
+        service = make_service(engine, video, **values)
+        file = tmp_path / "clip.mp4"
+        file.touch()
+        monkeypatch.setattr(MediaCache, "fetch", lambda *_: file)
+        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda path, limits: video or FakeVideo())
+        return service
+
+    return make

@@ -1,7 +1,7 @@
 """Frame-exact reading and writing of video files, and single pictures. Only here is PyAV used."""
 
 from backend.video.decoder import Picture
-from backend.video.encode import encode_jpeg, encode_rgb_png, shrink
+from backend.video.encode import encode_jpeg, encode_mask_png, encode_rgb_png, shrink
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
 from backend.video.probe import index_path, probe_video
@@ -19,6 +19,7 @@ __all__ = [
     "VideoInfo",
     "VideoLimits",
     "encode_jpeg",
+    "encode_mask_png",
     "encode_rgb_png",
     "index_path",
     "probe_video",

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.video.decoder import Picture
 
@@ -32,6 +33,12 @@ def shrink(picture: Picture, width: int) -> Picture:
 def encode_rgb_png(picture: Picture) -> bytes:
     """Encode an RGB picture as PNG, without loss."""
     return _encode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
+
+
+def encode_mask_png(mask: NDArray[np.bool_]) -> bytes:
+    """Encode a mask of shape (height, width) as PNG: grey, white on the object."""
+    _, encoded = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return encoded.tobytes()
 
 
 def _encode(suffix: str, picture: Picture, options: list[int]) -> bytes:

@@ -1,7 +1,6 @@
 """Interactive sessions over a stub engine: what they answer, what they keep, and when they end."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +10,16 @@ from backend.errors import BadRequest, Busy, SettingsError
 from backend.interactive import sessions as module
 from backend.interactive.session import SessionKey
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts
-from backend.labelstudio.media import MediaCache
 from backend.tracks.geometry import Box
-from tests.fakes import FakeVideo, StubEngine
+from tests.fakes import StubEngine
 from tests.jobs.test_scheduler import until
-from tests.stub_service import StubService
 
 KEY = SessionKey("3", "7", "/clip.mp4", 25.0)
 POINT = FramePrompts(4, points=((50.0, 50.0, True),))
 
 
-@pytest.fixture
-def make(make_service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., StubService]:
-    """As `make_service`, with files that exist."""
-
-    def start(*arguments, **values) -> StubService:
-        service = make_service(*arguments, **values)
-        file = tmp_path / "clip.mp4"
-        file.touch()
-        monkeypatch.setattr(MediaCache, "fetch", lambda *_: file)
-        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda path, limits: FakeVideo())
-        return service
-
-    return start
-
-
-def test_a_click_is_answered_in_pixels_of_the_frame_that_the_page_shows(make) -> None:
-    service = make()
+def test_a_click_is_answered_in_pixels_of_the_frame_that_the_page_shows(make_interactive) -> None:
+    service = make_interactive()
     session = service.interactive.open(KEY)
     best, *_ = session.preview(POINT)
     assert best.box == Box(300, 160, 340, 200)
@@ -46,8 +28,8 @@ def test_a_click_is_answered_in_pixels_of_the_frame_that_the_page_shows(make) ->
     assert service.scheduler.jobs(9) == []
 
 
-def test_what_is_encoded_ahead_is_not_encoded_again(make) -> None:
-    service = make()
+def test_what_is_encoded_ahead_is_not_encoded_again(make_interactive) -> None:
+    service = make_interactive()
     session = service.interactive.open(KEY)
     session.encode_ahead([4, 5, 3])
     until(lambda: session.encoded_frames == {2, 3, 4})
@@ -58,8 +40,8 @@ def test_what_is_encoded_ahead_is_not_encoded_again(make) -> None:
     assert service.engine.encoded == [3, 4, 2, 5]
 
 
-def test_of_many_frames_the_first_are_encoded(make) -> None:
-    service = make()
+def test_of_many_frames_the_first_are_encoded(make_interactive) -> None:
+    service = make_interactive()
     session = service.interactive.open(KEY)
     session.encode_ahead(range(1, 90))
     until(lambda: len(session.encoded_frames) == 32)
@@ -69,16 +51,16 @@ def test_of_many_frames_the_first_are_encoded(make) -> None:
 
 
 @pytest.mark.parametrize("frame", [0, 101])
-def test_a_frame_that_the_video_lacks_is_refused(make, frame: int) -> None:
-    session = make().interactive.open(KEY)
+def test_a_frame_that_the_video_lacks_is_refused(make_interactive, frame: int) -> None:
+    session = make_interactive().interactive.open(KEY)
     with pytest.raises(BadRequest, match="there is no frame"):
         session.encode_ahead([frame])
     with pytest.raises(BadRequest, match="there is no frame"):
         session.preview(FramePrompts(frame, points=((5.0, 5.0, True),)))
 
 
-def test_a_track_is_a_job_like_any_other(make) -> None:
-    service = make()
+def test_a_track_is_a_job_like_any_other(make_interactive) -> None:
+    service = make_interactive()
     session = service.interactive.open(KEY)
     session.preview(POINT)
     job = session.start_track("abc", [POINT], "both", classes=("Car",))
@@ -94,36 +76,36 @@ def test_a_track_is_a_job_like_any_other(make) -> None:
     assert service.engine.sessions == 1
 
 
-def test_words_start_a_track_too(make) -> None:
-    service = make(StubEngine(answering={"car": {"car 1": range(100)}}))
+def test_words_start_a_track_too(make_interactive) -> None:
+    service = make_interactive(StubEngine(answering={"car": {"car 1": range(100)}}))
     session = service.interactive.open(KEY)
     job = session.start_track("words", phrases=("car",))
     service.scheduler.wait([job], 20)
     assert list(job.resolved.propagation.tracks()) == ["car 1"]
 
 
-def test_a_track_without_a_prompt_is_refused(make) -> None:
-    session = make().interactive.open(KEY)
+def test_a_track_without_a_prompt_is_refused(make_interactive) -> None:
+    session = make_interactive().interactive.open(KEY)
     with pytest.raises(BadRequest, match="nothing to track"):
         session.start_track("abc")
     with pytest.raises(BadRequest, match="outside the picture"):
         session.start_track("abc", [FramePrompts(1, (120, 10, 5, 5, 0))])
 
 
-def test_while_the_model_loads_a_preview_says_so(make) -> None:
+def test_while_the_model_loads_a_preview_says_so(make_interactive) -> None:
     engine = StubEngine(status="loading")
-    session = make(engine).interactive.open(KEY)
+    session = make_interactive(engine).interactive.open(KEY)
     session.encode_ahead([1])
     with pytest.raises(Busy, match="the model is loading"):
         session.preview(POINT)
     failed = StubEngine(status="failed: buy a GPU")
     with pytest.raises(SettingsError, match="buy a GPU"):
-        make(failed).interactive.open(KEY).preview(POINT)
+        make_interactive(failed).interactive.open(KEY).preview(POINT)
 
 
-def test_sessions_are_bounded_and_end_when_nobody_uses_them(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_are_bounded_and_end_when_nobody_uses_them(make_interactive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SESSIONS", 2)
-    service = make()
+    service = make_interactive()
     interactive = service.interactive
     ended: list[str] = []
     monkeypatch.setattr(service._worker.previews, "end", ended.append)
@@ -141,8 +123,8 @@ def test_sessions_are_bounded_and_end_when_nobody_uses_them(make, monkeypatch: p
     assert len(interactive) == 0
 
 
-def test_a_video_that_the_cache_has_removed_is_fetched_again(make, tmp_path: Path) -> None:
-    service = make()
+def test_a_video_that_the_cache_has_removed_is_fetched_again(make_interactive, tmp_path: Path) -> None:
+    service = make_interactive()
     session = service.interactive.open(KEY)
     (tmp_path / "clip.mp4").unlink()
     again = service.interactive.open(KEY)
