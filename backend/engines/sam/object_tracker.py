@@ -4,7 +4,9 @@ from collections.abc import Callable, Container, Generator, Iterable, Mapping, S
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.engines.sam import postprocess
@@ -15,7 +17,7 @@ from backend.engines.sam.memory_bank import FrameMemory, is_ahead
 from backend.engines.sam.memory_encoding import encode_planned
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
-from backend.engines.sam.propagation import EncodeMasks, PredictMasks, TrackerCall
+from backend.engines.sam.propagation import EncodeMasks, FetchMasks, FindBoxes, PredictMasks, TrackerCall
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
 from backend.engines.sam.tracker import MaskPrediction
 from backend.errors import BadRequest
@@ -132,7 +134,8 @@ class ObjectTracker:
     def result_at(self, frame: int, names: Sequence[str]) -> FrameResult:
         """The stored masks of objects on a frame."""
         masks = self._known_masks(frame, names)
-        return self._frame_result(frame, masks, masks.names, names)
+        boxes = postprocess.masks_to_boxes(masks.logits, *self._picture_size)
+        return self._frame_result(frame, masks, boxes, masks.names, names)
 
     # Phrases
 
@@ -232,10 +235,11 @@ class ObjectTracker:
         features: dict[str, Tensor] = {}
         if prediction is not None and not wanted:
             features = dict(zip(to_track, (yield EncodeMasks(image, prediction)), strict=True))
-        masks, numbers = self._fetch_masks(frame, names, to_track, prediction)
+        masks, numbers = yield from self._fetch_masks(image, frame, names, to_track, prediction)
         if not wanted:
             self._store_memory(frame, reverse, to_track, prediction, features, numbers)
-            return self._frame_result(frame, masks, names, self.known_objects(reverse))
+            boxes = yield FindBoxes(image, masks.logits, *self._picture_size)
+            return self._frame_result(frame, masks, boxes, names, self.known_objects(reverse))
         detections = self._detect(image, frame, wanted)
         other_tracks = sum(obj.will_join(frame, reverse) for obj in self.known_objects(reverse).values())
         logits = masks.logits.to(self._model.tracker.device)
@@ -246,7 +250,8 @@ class ObjectTracker:
         new_names = self._apply_plan(direction, image, frame, reverse, detections, plan)
         masks = self._planned_masks(frame, masks, new_names, detections, plan)
         visible = set(masks.names) - plan.hidden - plan.removed
-        return self._frame_result(frame, masks, visible, self.known_objects(reverse))
+        boxes = yield FindBoxes(image, masks.logits, *self._picture_size)
+        return self._frame_result(frame, masks, boxes, visible, self.known_objects(reverse))
 
     def start_objects(self, direction: DirectionState, frame: int, reverse: bool) -> None:
         """Start to track the objects that have a conditioning frame here."""
@@ -282,8 +287,13 @@ class ObjectTracker:
         return new_names
 
     def _fetch_masks(
-        self, frame: int, names: list[str], tracked: Sequence[str], prediction: MaskPrediction | None
-    ) -> tuple[ObjectMasks, list[tuple[float, float]]]:
+        self,
+        image: ImageFeatures,
+        frame: int,
+        names: list[str],
+        tracked: Sequence[str],
+        prediction: MaskPrediction | None,
+    ) -> Generator[TrackerCall, Any, tuple[ObjectMasks, list[tuple[float, float]]]]:
         """All objects on this frame, predicted or stored as a conditioning frame, read from the device at once.
 
         Returns:
@@ -291,11 +301,11 @@ class ObjectTracker:
         """
         stored = {name: memory for name in names if (memory := self.objects[name].memory_bank.cond_frames.get(frame))}
         parts = [memory.logits[None] for memory in stored.values() if memory.logits is not None]
-        if prediction is None:
-            logits, numbers = postprocess.fetch(parts, torch.zeros(0, 2))
-        else:
+        scores = torch.zeros(0, 2, device=self._model.tracker.device)
+        if prediction is not None:
             scores = torch.stack([prediction.object_scores, prediction.eff_iou_scores], 1)
-            logits, numbers = postprocess.fetch([prediction.logits, *parts], scores)
+            parts.insert(0, prediction.logits)
+        logits, numbers = yield FetchMasks(image, parts, scores)
         postprocess.check_finite(logits, numbers, frame)
         values = dict(zip(tracked, numbers[:, 0].tolist(), strict=True))
         values |= {name: memory.object_score for name, memory in stored.items()}
@@ -356,15 +366,19 @@ class ObjectTracker:
         return postprocess.clean_masks(torch.stack(known_logits).float(), self._model.max_speck_area)
 
     def _frame_result(
-        self, frame: int, masks: ObjectMasks, visible: Container[str], names: Iterable[str]
+        self,
+        frame: int,
+        masks: ObjectMasks,
+        boxes: NDArray[np.float32],
+        visible: Container[str],
+        names: Iterable[str],
     ) -> FrameResult:
-        """Convert masks to boxes, scores and, if enabled, RLE masks, in pixels of the video.
+        """Convert masks to scores and, if enabled, RLE masks in pixels of the video, like the boxes.
 
         Args:
             visible: objects that are not hidden.
             names: objects to include; those that are not visible are absent.
         """
-        boxes = postprocess.masks_to_boxes(masks.logits, *self._picture_size)
         scores = masks.object_scores.float().sigmoid().tolist()
         rles = self._encode_rles(masks) if self._model.with_masks else [None] * len(scores)
         observations = {

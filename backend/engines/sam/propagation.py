@@ -10,9 +10,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.engines.sam import postprocess
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.model import SamModel
@@ -61,6 +64,41 @@ class EncodeMasks:
         scores = torch.cat([prediction.object_scores for prediction in predictions])
         features = tracker.encode_memory(self.image, logits, scores, full_size=True)
         return list(features.split_with_sizes([len(prediction.logits) for prediction in predictions]))
+
+
+@dataclass(slots=True)
+class FetchMasks:
+    """Read masks, shapes (n, h, w), and numbers, shape (m, k), from the device; see `postprocess.fetch`."""
+
+    image: ImageFeatures
+    logits: Sequence[Tensor]
+    numbers: Tensor
+
+    def run(self, tracker: Tracker, others: Sequence[Self]) -> list[tuple[Tensor, Tensor]]:
+        """See `TrackerCall`."""
+        calls = [self, *others]
+        logits, numbers = postprocess.fetch(
+            [part for call in calls for part in call.logits], torch.cat([call.numbers for call in calls])
+        )
+        counts = [sum(map(len, call.logits)) for call in calls]
+        number_parts = numbers.split_with_sizes([len(call.numbers) for call in calls])
+        return list(zip(logits.split_with_sizes(counts), number_parts, strict=True))
+
+
+@dataclass(slots=True)
+class FindBoxes:
+    """Find the boxes of masks; see `postprocess.masks_to_boxes`."""
+
+    image: ImageFeatures
+    logits: Tensor
+    height: int
+    width: int
+
+    def run(self, tracker: Tracker, others: Sequence[Self]) -> list[NDArray[np.float32]]:
+        """See `TrackerCall`."""
+        logits = [call.logits for call in (self, *others)]
+        boxes = postprocess.masks_to_boxes(torch.cat(logits) if others else self.logits, self.height, self.width)
+        return np.split(boxes, np.cumsum([len(part) for part in logits])[:-1])
 
 
 Steps = Generator[TrackerCall | FrameResult, Any]

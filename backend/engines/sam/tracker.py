@@ -182,10 +182,20 @@ class Tracker:
 
     def track(self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow) -> MaskPrediction:
         """Predict the masks of n objects, each from its own memory."""
-        groups = group_by_frame_count(memories)
-        predictions = [self._track_batch(image, [memories[row] for row in rows], window) for rows in groups]
-        order = torch.tensor([row for rows in groups for row in rows], device=self.device).argsort()
-        return MaskPrediction(*(torch.cat(parts)[order] for parts in zip(*predictions, strict=True)))
+        # Alike ones lie together, so that a batch consists of few groups.
+        order = [row for rows in group_by_frame_count(memories) for row in rows]
+
+        def find(part: slice) -> MaskPrediction:
+            batch = [memories[row] for row in order[part]]
+            groups = [[batch[row] for row in rows] for rows in group_by_frame_count(batch)]
+            embeddings = torch.cat([self._condition_on_memory(image, group, window) for group in groups])
+            return self._decode(image, embeddings, None, None, None, self._use_multimask(0, is_tracking=True))
+
+        found = self.batches.run(len(memories), find)
+        if order != sorted(order):
+            rows = torch.tensor(order, device=self.device).argsort()
+            found = [values[rows] for values in found]
+        return MaskPrediction(*found)
 
     def encode_memory(self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool) -> Tensor:
         """Encode the memory of n objects on a frame.
@@ -206,17 +216,6 @@ class Tracker:
             ),
         )
         return features
-
-    def _track_batch(
-        self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
-    ) -> MaskPrediction:
-        """As `track`, for objects that use the same number of frames."""
-
-        def find(part: slice) -> MaskPrediction:
-            embeddings = self._condition_on_memory(image, memories[part], window)
-            return self._decode(image, embeddings, None, None, None, self._use_multimask(0, is_tracking=True))
-
-        return MaskPrediction(*self.batches.run(len(memories), find))
 
     def _use_multimask(self, points: int, *, is_tracking: bool) -> bool:
         """Whether the decoder predicts several masks, for an ambiguous prompt; the best one is used."""
@@ -307,7 +306,11 @@ class Tracker:
     def _condition_on_memory(
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
-        """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
+        """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w).
+
+        Args:
+            memories: of objects that use the same number of frames.
+        """
         constants, count, device = self._get_constants(), len(memories), self.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
