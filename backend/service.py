@@ -87,7 +87,7 @@ class Service:
             settings, self._worker, self.store, self.scheduler, self.connections, self._post_due
         )
         self.job_status = JobStatus(
-            self.scheduler, self._worker, self._metrics, self._videos.limits, self.connections.task_url
+            self.scheduler, self._worker, self._metrics, self._videos.open_file, self.connections.task_url
         )
         self.task_status = TaskStatusReader(self.scheduler, self._worker)
         self.track_editor = TrackEditorView(data_dir, self._videos, self.connections.require_client)

@@ -116,7 +116,7 @@ class Backend:
                 with suppress(OSError):
                     for child in task.read_text().split():
                         command = Path(f"/proc/{child}/cmdline").read_bytes()
-                        if b"backend.video.probe" in command:
+                        if b"backend.video." in command:
                             self.decoder_mb = max(self.decoder_mb, _peak(int(child)))
                             self.leaks += TOKEN.encode() in Path(f"/proc/{child}/environ").read_bytes()
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -16,7 +16,7 @@ from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
 from backend.tracks import overlay
-from backend.video import SharedVideo, VideoLimits, encode_jpeg
+from backend.video import SharedVideo, Video, encode_jpeg
 
 _MAX_JOBS = 100
 """How many jobs are listed."""
@@ -37,6 +37,7 @@ class JobStatus:
     """What the status page shows and can do.
 
     Args:
+        open_video: opens a job's file.
         task_url: of a project's task in Label Studio; None if Label Studio's address is unknown.
     """
 
@@ -45,14 +46,14 @@ class JobStatus:
         scheduler: Scheduler,
         worker: WorkerClient,
         metrics: Metrics,
-        limits: VideoLimits,
+        open_video: Callable[[Path], Video],
         task_url: Callable[[str, str], str | None],
     ) -> None:
         self._scheduler, self._worker, self._metrics = scheduler, worker, metrics
         self._task_url = task_url
         self._log = JobLog()
         # The video whose pictures are on show.
-        self._shared_video = SharedVideo(limits)
+        self._shared_video = SharedVideo(open_video)
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
         metrics.add_gauge("jobs_running", "Jobs that run", lambda: scheduler.counts()["running"])
         metrics.add_gauge("device_memory_bytes", "Used memory of the device", lambda: (worker.memory or (0, 0))[0])

@@ -9,7 +9,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from backend.settings_loader import worker_environment
-from backend.video import Picture, SharedVideo, Video, VideoLimits, probe_video
+from backend.video import DecoderProcesses, Picture, SharedVideo, Video, VideoLimits, probe_video
 from backend.video.frame_clock import FrameClock
 
 FrameReader = Callable[[int], Picture]
@@ -35,18 +35,27 @@ class TaskVideos:
     """The videos that one process opens.
 
     Args:
-        is_server: index them in a process of their own, which is killed when it takes too much.
+        is_server: index and decode them in processes of their own, which are killed when they take too much.
     """
 
     def __init__(self, settings: Settings, is_server: bool = False) -> None:
         self._is_server = is_server
         self._media = MediaCache.from_settings(settings)
         self.limits = VideoLimits.from_settings(settings)
-        self._shared = SharedVideo(self.limits)
+        self._decoders = DecoderProcesses(worker_environment())
+        self._shared = SharedVideo(self.open_file)
 
     def close(self) -> None:
-        """Close the shared video."""
+        """Close the shared video, and end the processes."""
         self._shared.close()
+        self._decoders.close()
+
+    def open_file(self, path: Path) -> Video:
+        """Open a file that was fetched. Raises BadVideo: it cannot be decoded."""
+        if not self._is_server:
+            return Video(path, self.limits)
+        probe_video(path, self.limits, worker_environment())
+        return Video(path, self.limits, open_decoder=self._decoders.open)
 
     def fetch(self, url: str, client: LabelStudioClient | None, cancelled: Callable[[], bool] = lambda: False) -> Path:
         """A task's file; see `MediaCache.fetch`. A server has indexed it; it is removed if that fails.
@@ -82,7 +91,7 @@ class TaskVideos:
         """
         path = self.fetch(url, client)
         try:
-            return Video(path, self.limits)
+            return self.open_file(path)
         except BadVideo:
             self._media.forget(path)
             raise

@@ -1,6 +1,7 @@
 """Frame-exact reading and writing of video files, and single pictures. Only here is PyAV used."""
 
 from backend.video.decoder import Picture
+from backend.video.decoder_process import DecoderProcesses
 from backend.video.encode import encode_jpeg, encode_mask_png, encode_rgb_png, shrink
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
@@ -11,6 +12,7 @@ from backend.video.shared import SharedVideo
 from backend.video.writer import write_video
 
 __all__ = [
+    "DecoderProcesses",
     "Picture",
     "Pictures",
     "ReadPicture",

@@ -28,7 +28,6 @@ class Decoder:
     def __init__(self, path: Path, index: VideoIndex, limits: VideoLimits) -> None:
         self._path, self._index, self._limits = path, index, limits
         self._container, self._stream = open_video(path, limits)
-        self.width, self.height = self._stream.width, self._stream.height
         self._begin(None)
 
     def close(self) -> None:
@@ -37,8 +36,18 @@ class Decoder:
         self._container.close()
         del self._frames, self._stream  # they keep the codec and its threads alive
 
-    def frame(self, number: int) -> av.VideoFrame:
+    def read(self, number: int) -> Picture:
         """Frame `number`; if it is damaged, the one before it, which players keep showing."""
+        return self._convert(self._decode(number))
+
+    def read_backward(self, start: int, stop: int) -> Iterator[tuple[int, Picture]]:
+        """Frames from the last to the first of a span, all of which are decoded first."""
+        window = [(number, self._decode(number)) for number in range(start, stop)]
+        while window:  # emptied as we go, to free memory
+            number, frame = window.pop()
+            yield number, self._convert(frame)
+
+    def _decode(self, number: int) -> av.VideoFrame:
         if not self._is_near(number):
             self._seek(number)
         while self._last is None or self._last[0] < number:
@@ -51,9 +60,9 @@ class Decoder:
             raise bad_video("its first pictures are damaged")
         return self._last[1]
 
-    def picture(self, frame: av.VideoFrame) -> Picture:
-        """Convert a frame to RGB as displayed."""
-        coded = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
+    def _convert(self, frame: av.VideoFrame) -> Picture:
+        """A frame as RGB, as displayed."""
+        coded = frame.to_ndarray(format="rgb24", width=self._index.width, height=self._index.height)
         return np.ascontiguousarray(np.rot90(coded, self._index.quarter_turns), np.uint8)
 
     def _is_near(self, number: int) -> bool:

@@ -57,6 +57,8 @@ class VideoIndex:
     cut_position: int | None  # byte position of the last packet if the file ends within it
     quarter_turns: int  # quarter turns, counter-clockwise, from the coded picture to the displayed one
     frame_bytes: int  # of one decoded frame
+    width: int  # pixels as coded, like height
+    height: int
     times: NDArray[np.float64]
     end: float
     duration: float
@@ -183,7 +185,8 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
         duration = max((container.duration or 0) / av.time_base, end)
         begin = np.array([] if counted else sorted(keys), np.int64)
         size = sum(plane.buffer_size for plane in head[0].planes)
-        return VideoIndex(stamps, begin, counted, cut, head[0].rotation // 90, size, times, end, duration, rate)
+        turns, sides = head[0].rotation // 90, (stream.width, stream.height)
+        return VideoIndex(stamps, begin, counted, cut, turns, size, *sides, times, end, duration, rate)
 
 
 def _frame_rate(times: NDArray[np.float64], end: float, told: Sequence[float]) -> float:

@@ -24,10 +24,10 @@ from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index,
 _SECONDS = 300.0
 """How long a video may take to open: one with wrong time stamps is decoded once."""
 _POLL_SECONDS = 0.05
-_MEMORY = 1536 << 20
-_MEMORY_LARGE = 2560 << 20
+MEMORY = 1536 << 20
+MEMORY_LARGE = 2560 << 20
 """Bytes of address space; the larger one for frames of over 4096 x 4096 pixels."""
-_LARGE = 4096**2
+LARGE = 4096**2
 _MAX_REPLY = 1 << 16
 _MAIN = "from backend.video.probe import main; main()"
 
@@ -128,12 +128,12 @@ def main() -> None:
     path, limits = Path(request["path"]), VideoLimits(request["pixels"], request["frames"])
     error: str | None = None
     try:
-        limit_memory(_MEMORY)
+        limit_memory(MEMORY)
         container, stream = open_video(path, limits)
         with container:
-            is_large = stream.width * stream.height > _LARGE
+            is_large = stream.width * stream.height > LARGE
         if is_large:
-            limit_memory(_MEMORY_LARGE)
+            limit_memory(MEMORY_LARGE)
         _save_index(path, build_index(path, limits))
     except BadVideo as raised:
         error = str(raised)

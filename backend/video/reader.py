@@ -12,6 +12,7 @@ from typing import Self
 
 from backend.errors import BackendError
 from backend.video.decoder import Decoder, Picture
+from backend.video.decoder_process import RemoteDecoder
 from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index
 from backend.video.probe import load_index
 from backend.video.sequence import FrameSequence, Pictures, ReadPicture
@@ -71,6 +72,9 @@ class _ReadAhead:
         self._thread.join()
 
 
+OpenDecoder = Callable[[Path, VideoIndex, VideoLimits], Decoder | RemoteDecoder]
+
+
 class Video:
     """A video file as numbered pictures, 0..len-1. A context manager; closing ends decoders and threads.
 
@@ -84,18 +88,27 @@ class Video:
         width: pixels, as displayed, like `height`.
         key: identifies the file and its current content.
 
+    Args:
+        open_decoder: `DecoderProcesses.open`, or `Decoder` to decode in this process.
+
     Raises:
         BadVideo: no frame can be decoded, or the file exceeds the limits.
     """
 
     _sequence: FrameSequence | None = None
 
-    def __init__(self, path: Path, limits: VideoLimits | None = None, index: VideoIndex | None = None) -> None:
-        self._path, self._limits = path, limits or VideoLimits()
+    def __init__(
+        self,
+        path: Path,
+        limits: VideoLimits | None = None,
+        index: VideoIndex | None = None,
+        open_decoder: OpenDecoder = Decoder,
+    ) -> None:
+        self._path, self._limits, self._open_decoder = path, limits or VideoLimits(), open_decoder
         self._release = weakref.finalize(self, os.close, hold_file(path))
         try:
             self._index = index or load_index(path) or build_index(path, self._limits)
-            self._decoder = Decoder(path, self._index, self._limits)
+            self._decoder = open_decoder(path, self._index, self._limits)
         except (BackendError, MemoryError):
             self._release()
             raise
@@ -107,7 +120,7 @@ class Video:
         self._read_aheads: set[_ReadAhead] = set()
         self.times, self.end = self._index.times, self._index.end
         self.duration, self.rate = self._index.duration, self._index.rate
-        sides = self._decoder.width, self._decoder.height
+        sides = self._index.width, self._index.height
         self.width, self.height = sides[::-1] if self._index.quarter_turns % 2 else sides
 
     def __len__(self) -> int:
@@ -135,7 +148,7 @@ class Video:
         Raises:
             BadVideo: the file is gone.
         """
-        return Video(self._path, self._limits, self._index)
+        return Video(self._path, self._limits, self._index, self._open_decoder)
 
     def read(self, index: int) -> Picture:
         """Frame `index`, in any order; if it is damaged, the one before it, which players keep showing.
@@ -145,7 +158,7 @@ class Video:
         """
         with self._lock:
             self._check(range(index, index + 1))
-            return self._decoder.picture(self._decoder.frame(index))
+            return self._decoder.read(index)
 
     def frames(self, span: range, reverse: bool = False) -> Pictures:
         """Number and picture of each frame of `span`. A thread decodes ahead; it ends when the generator is closed.
@@ -197,16 +210,16 @@ class Video:
             ahead.close()
 
     def _forward(self, numbers: Iterable[int]) -> Pictures:
-        decoder = Decoder(self._path, self._index, self._limits)
+        decoder = self._open_decoder(self._path, self._index, self._limits)
         try:
             for number in numbers:
-                yield number, decoder.picture(decoder.frame(number))
+                yield number, decoder.read(number)
         finally:
             decoder.close()
 
     def _backward(self, span: range) -> Pictures:
         """Read windows from the last to the first, each decoded forward, from a key frame if memory allows."""
-        decoder = Decoder(self._path, self._index, self._limits)
+        decoder = self._open_decoder(self._path, self._index, self._limits)
         max_frames = max(1, _WINDOW_BYTES // self._index.frame_bytes)
         begins = self._index.stamps.searchsorted(self._index.keys)
         stop = span.stop
@@ -215,10 +228,7 @@ class Video:
                 start = max(span.start, stop - max_frames)
                 if start > span.start:
                     start = int(min(begins[(begins >= start) & (begins < stop)], default=start))
-                window = [(number, decoder.frame(number)) for number in range(start, stop)]
-                while window:  # emptied as we go, to free memory
-                    number, frame = window.pop()
-                    yield number, decoder.picture(frame)
+                yield from decoder.read_backward(start, stop)
                 stop = start
         finally:
             decoder.close()

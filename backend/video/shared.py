@@ -1,19 +1,18 @@
 """Keeps one video open between requests, because opening one reads its whole index."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.video.index import VideoLimits
 from backend.video.reader import Video
 
 
 class SharedVideo:
     """One open file, used by one thread at a time."""
 
-    def __init__(self, limits: VideoLimits) -> None:
-        self._limits = limits
+    def __init__(self, open_video: Callable[[Path], Video]) -> None:
+        self._open_video = open_video
         self._lock = threading.Lock()
         self._current: tuple[Path, Video] | None = None
 
@@ -27,7 +26,7 @@ class SharedVideo:
         with self._lock:
             if self._current is None or self._current[0] != path:
                 self._close()
-                self._current = path, Video(path, self._limits)
+                self._current = path, self._open_video(path)
             yield self._current[1]
 
     def close(self) -> None:

@@ -216,8 +216,8 @@ def test_closing_half_way_leaves_no_thread(clips: dict[str, Clip], monkeypatch) 
 def test_no_more_is_decoded_ahead_than_the_queue_holds(clips, monkeypatch) -> None:
     monkeypatch.setattr(reader, "_QUEUE_BYTES", 3 * 192 * 128 * 3)
     made = []
-    picture = Decoder.picture
-    monkeypatch.setattr(Decoder, "picture", lambda self, frame: made.append(1) or picture(self, frame))
+    convert = Decoder._convert
+    monkeypatch.setattr(Decoder, "_convert", lambda self, frame: made.append(1) or convert(self, frame))
     with Video(clips["long_group"].path) as video:
         frames = video.frames(range(len(video)))
         next(frames)
@@ -229,7 +229,7 @@ def test_no_more_is_decoded_ahead_than_the_queue_holds(clips, monkeypatch) -> No
 def test_an_error_in_the_thread_reaches_the_consumer(clips: dict[str, Clip], monkeypatch) -> None:
     with Video(clips["constant"].path) as video:
         before = threads()
-        monkeypatch.setattr(Decoder, "frame", lambda self, number: 1 / 0)
+        monkeypatch.setattr(Decoder, "_decode", lambda self, number: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             list(video.frames(range(10)))
         wait_for_end_of_others(before)
