@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,7 +109,7 @@ def test_what_a_taken_over_process_claims_allocates_nothing(monkeypatch, header:
     monkeypatch.setattr(module, "_MAIN", code)
     process = module._Process(worker_environment())
     with pytest.raises(BadVideo, match="sends no picture"):
-        process.receive(module.time.monotonic() + 30, VideoLimits().pixels)
+        process.receive(time.monotonic() + 30, VideoLimits().pixels)
     process.end()
 
 
@@ -120,7 +122,7 @@ def test_memory_is_limited_and_no_secret_is_known(tmp_path: Path) -> None:
     )
     environment = worker_environment()
     said = subprocess.run(
-        [module.sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     ).stdout.split()
     assert 0 < int(said[0]) < 8 << 30
     assert said[1] == "False"
