@@ -16,6 +16,7 @@ _FILES = {
     "base.js": "text/javascript",
     "export.css": "text/css",
     "export.js": "text/javascript",
+    "player.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "status.css": "text/css",
     "status.js": "text/javascript",

@@ -167,6 +167,32 @@ def test_the_cursor_shows_the_picture_of_its_frame(street: Street) -> None:
         expect(shown).to_have_attribute("src", "7/picture.jpg?project=1&frame=1500&version=v1")
 
 
+def test_the_video_is_played_from_the_cursor_until_somebody_moves_it(street: Street) -> None:
+    with opened(street) as page:
+        shown, axis = page.locator("#look img"), page.get_by_role("slider", name="Frame")
+        expect(shown).to_be_visible()
+        page.get_by_label("Speed").select_option("½×")
+        press(page, "Play")
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        page.wait_for_function("Number(document.querySelector('#frame').value) >= 20")
+        press(page, "Pause")
+        frame = page.locator("#frame").input_value()
+        expect(shown).to_have_attribute("src", f"7/picture.jpg?project=1&frame={frame}&version=v1")
+        assert page.locator(".axis").get_attribute("aria-valuenow") == frame
+        frames = [asked[-1] for asked in street.asked if asked[0] == "picture"]
+        assert len(frames) > 5
+        assert frames == sorted(frames), "each is decoded after the one before"
+        axis.press("End")
+        axis.press(" ")  # from the start again
+        page.wait_for_function("Number(document.querySelector('#frame').value) < 100")
+        axis.press("PageUp")
+        expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+        street.error = MediaError("the video is gone: look whether it is still there")
+        press(page, "Play")
+        expect(page.locator("#look .problem")).to_contain_text("the video is gone")
+        expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
 def test_a_rename_is_shown_then_applied_then_undone(street: Street) -> None:
     with opened(street) as page:
         choose(page, 3, 7)
@@ -348,7 +374,7 @@ def test_the_page_works_below_a_proxys_path(street: Street) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "width", "height"), [("wide", 1400, 900), ("phone", 390, 844)])
+@pytest.mark.parametrize(("name", "width", "height"), [("wide", 1400, 900), ("laptop", 1366, 768), ("phone", 390, 844)])
 def test_the_page_fits(street: Street, name: str, width: int, height: int, scheme: Any) -> None:
     street.state["undo"] = "rename 2 to Person"
     with opened(street, width, height, color_scheme=scheme) as page:
@@ -365,6 +391,16 @@ def test_the_page_fits(street: Street, name: str, width: int, height: int, schem
         expect(page.locator("#preview")).to_be_visible()
         assert fits(page)
         page.screenshot(path=SHOTS / f"tracks-{name}-{scheme}-preview.png")
+        small = page.locator("#look img").bounding_box()
+        page.locator("#look .picture").click()
+        large = page.locator("#look img").bounding_box()
+        assert small
+        assert large
+        assert large["width"] * large["height"] > 1.5 * small["width"] * small["height"]
+        assert fits(page)
+        page.screenshot(path=SHOTS / f"tracks-{name}-{scheme}-large.png")
+        page.reload()
+        expect(page.get_by_role("button", name="Larger picture", pressed=True)).to_be_visible()
 
 
 def test_no_tracks_and_one_frame_fit_a_phone(street: Street) -> None:

@@ -180,7 +180,7 @@ def test_the_page_is_closed_and_names_only_files_that_are_served(client: FlaskCl
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     named = {part.partition('"')[0] for part in page.text.split('"../web/')[1:]}
     assert named == {"base.css", "tracks.css", "tracks.js", "icon.svg"}
-    for name in (*named, "base.js"):
+    for name in (*named, "base.js", "player.js"):
         assert client.get(f"/web/{name}").status_code == 200
     for word in ("http", "style=", "onclick", 'src="/', 'href="/'):
         assert word not in page.text

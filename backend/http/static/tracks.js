@@ -1,11 +1,13 @@
 // Shows the tracks of one task and changes them: every change is shown before it is made.
 
 import { $, ask, count, link, put, say } from "./base.js";
+import { Player } from "./player.js";
 
-const SETTLED = 120; // ms that the cursor rests before its picture is asked for
 const PATIENT = 120_000; // ms: the video may have to be fetched first, Label Studio to be written to
 // Okabe and Ito's, in the order of overlay.py.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
+
+const LARGE = "sam3-backend.large-picture"; // kept for the next visit
 
 const task = location.pathname.match(/\d+$/)?.[0] ?? "";
 const project = new URLSearchParams(location.search).get("project") ?? "";
@@ -120,6 +122,7 @@ function showState() {
   $("#axis").setAttribute("aria-valuemax", state.frames);
   showProposals();
   $("main").hidden = false;
+  Object.assign(player, { frames: state.frames, rate: state.rate });
   showAxis();
   moveTo(cursor);
   show();
@@ -228,6 +231,11 @@ function axis(frames, width) {
 }
 
 function moveTo(frame) {
+  placeCursor(frame);
+  player.want(cursor);
+}
+
+function placeCursor(frame) {
   cursor = Math.min(state.frames, Math.max(1, Math.round(frame) || 1));
   const time = clock((cursor - 1) / state.rate);
   for (const mark of $$(".cursor, .flag")) mark.style.left = share(cursor - 0.5);
@@ -237,7 +245,6 @@ function moveTo(frame) {
   $("#frame").value = cursor;
   $("#look .time").textContent = time;
   put('[data-do="split"] .what', `Second part from ${cursor} on`);
-  picture.want(cursor);
 }
 
 function clock(seconds) {
@@ -296,6 +303,7 @@ function press(event) {
     PageUp: () => moveTo(cursor + second),
     Home: () => moveTo(1),
     End: () => moveTo(state.frames),
+    " ": () => player.toggle(),
   };
   if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
@@ -304,39 +312,19 @@ function press(event) {
   else if (!preview) setRange((anchor ??= from), cursor);
 }
 
-// The picture of the frame under the cursor; the one before stays until it is there.
-const picture = {
-  timer: 0,
-  shown: "",
-  isLoading: false,
+const player = new Player($("#look"), {
+  // The version, so that no older picture is taken for it.
+  address: (frame) => at("picture.jpg", { frame, version: state.version }),
+  patience: PATIENT,
+  onFrame: placeCursor,
+});
 
-  want(frame) {
-    this.frame = frame;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.load(), SETTLED);
-  },
-
-  async load() {
-    const { frame } = this;
-    const key = `${frame} ${state.version}`;
-    if (this.isLoading || this.shown === key) return;
-    this.isLoading = true;
-    $("#look").classList.add("is-loading");
-    const image = new Image();
-    image.alt = `Frame ${frame} with its boxes and numbers`;
-    image.src = at("picture.jpg", { frame, version: state.version }); // so that no older one is taken for it
-    const problem = await image.decode().then(() => "", () => this.problem(image.src));
-    if (!problem) $("#look .picture").replaceChildren(image);
-    put("#look .problem", problem);
-    this.shown = key;
-    this.isLoading = false;
-    $("#look").classList.remove("is-loading");
-    if (this.frame !== frame) this.load();
-  },
-
-  // An image does not say why it could not be loaded.
-  problem: (url) => ask(url, { within: PATIENT }).catch((error) => `No picture of this frame: ${error.message}`),
-};
+function enlarge(isLarge) {
+  $("main").classList.toggle("is-large", isLarge);
+  $(".enlarge").setAttribute("aria-pressed", isLarge);
+  localStorage.setItem(LARGE, isLarge ? "yes" : "");
+  showAxis();
+}
 
 // --- selecting ---
 
@@ -470,6 +458,8 @@ for (const type of ["pointerdown", "pointermove"]) $("#list").addEventListener(t
 $("#axis").addEventListener("keydown", press);
 $("#axis").addEventListener("keyup", (event) => event.key === "Shift" && (anchor = null));
 for (const button of $$("[data-step]")) button.addEventListener("click", () => step(button.dataset.step));
+$(".enlarge").addEventListener("click", () => enlarge(!$("main").classList.contains("is-large")));
+$("#look .picture").addEventListener("click", () => $(".enlarge").click());
 $("#frame").addEventListener("change", () => moveTo($("#frame").valueAsNumber));
 $("#filter").addEventListener("input", showFiltered);
 $("#list .all").addEventListener("change", (event) => {
@@ -498,4 +488,4 @@ $(".undo").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => event.key === "Escape" && preview && !isBusy && leave());
 document.addEventListener("visibilitychange", comeBack);
 new ResizeObserver(() => state && showAxis()).observe($("#axis"));
-load();
+load().then(() => state && enlarge(Boolean(localStorage.getItem(LARGE))));
