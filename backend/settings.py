@@ -157,6 +157,11 @@ class Settings:
         "this server's address for browsers: it then serves those pictures and the live panel; if empty, the pictures "
         "are stored in Label Studio, and the panel is shown only if the server listens on this machine alone",
     ] = ""
+    panel_frame: Annotated[
+        Literal["closed", "open", "off"],
+        "the newest frame with its boxes and masks, below the live panel: `closed` until somebody opens it, `open`, or "
+        "`off`; `project prepare` writes it into tasks",
+    ] = "closed"
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     bridge_frames: Annotated[
         int,

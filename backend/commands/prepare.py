@@ -11,9 +11,9 @@ from backend.commands.arguments import Subparsers, add_command, add_settings_opt
 from backend.commands.console import format_count, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.examples import fit_examples
 from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config
-from backend.labelstudio.placeholder import fit_placeholder
 from backend.labelstudio.task_data import read_field, write_field
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
@@ -29,6 +29,12 @@ _MAX_PATH, _SUFFIX = 100, len("_1234567")
 _PANEL_HTML = (
     '<a href="{task}" target="_blank" style="display: block"><img src="{picture}" width="640" height="44" '
     'alt="The SAM3 backend does not answer: prompts will not be answered until it runs."></a>'
+)
+# A lazy picture that is folded away is not loaded: its stream begins when somebody opens it.
+_FRAME_HTML = (
+    '<details{attribute}><summary style="cursor: pointer; font-size: 12px; line-height: 16px">Newest frame</summary>'
+    '<img src="{picture}/frame" loading="lazy" width="480" height="270" style="object-fit: contain" '
+    'alt="No picture of the newest frame."></details>'
 )
 _NO_PANEL = "no live panel: set public_url to the backend's address for browsers"
 _DESCRIPTION = """
@@ -82,9 +88,9 @@ def run(settings: Settings, project: int, videos: Sequence[str], say: Callable[[
     client = LabelStudioClient.connect(settings)
     xml = str(client.project(project).get("label_config") or "")
     config = parse_label_config(xml)
-    if (fitting := fit_placeholder(xml)) != xml:
+    if (fitting := fit_examples(xml)) != xml:
         client.set_label_config(project, fitting)
-        say("the line for words gives the project's own labels as examples")
+        say("the examples in the label config are the project's own labels")
     for note in config.notes:
         say(note)
     preparer = Preparer(settings, client, project, config)
@@ -222,7 +228,11 @@ def panel_html(settings: Settings, project: int, task: int) -> str:
     if not url:
         return ""
     key = Signer.from_settings(settings).key(SignedTask(str(project), str(task)))
-    return _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}")
+    html = _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}")
+    if settings.panel_frame != "off":
+        attribute = " open" if settings.panel_frame == "open" else ""
+        html += _FRAME_HTML.format(attribute=attribute, picture=f"{url}/panel/{key}")
+    return html
 
 
 def _has_name(upload: str, name: str) -> bool:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
 from backend.http import export_page, jobs_page, serving, tracks_page
-from backend.http.panel import PANEL_ENDPOINT, add_panel_route
+from backend.http.panel import OPEN_ENDPOINTS, add_panel_routes
 from backend.http.security import is_trusted_client, protect
 from backend.http.streams import Streams
 from backend.labelstudio.label_config import parse_label_config
@@ -30,10 +30,10 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
-    protect(app, service.settings, open_endpoints=("frame", PANEL_ENDPOINT))
+    protect(app, service.settings, open_endpoints=("frame", *OPEN_ENDPOINTS))
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
-    add_panel_route(app, streams or Streams(), lambda key: service.panel(key))
+    add_panel_routes(app, streams or Streams(), lambda key: service.panel(key), service.job_status)
     return app
 
 

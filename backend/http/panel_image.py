@@ -15,6 +15,7 @@ SILENT_AFTER = 25
 _SCALE = 2
 # Label Studio has a light and a dark page, and the picture does not know which: these read well on both.
 _TEXT, _TRACK = (118, 118, 118, 255), (128, 128, 128, 80)
+_FRAME_SIZE, _FRAME_GROUND = (640, 360), (30, 34, 40)
 COLOURS = {
     "idle": (128, 128, 128, 255),
     "busy": (0, 114, 178, 255),
@@ -37,6 +38,16 @@ def draw_panel(status: TaskStatus, *, is_last: bool = False) -> bytes:
         image.save(out, "PNG")
     else:
         image.save(out, "PNG", save_all=True, append_images=[_silence()], duration=[SILENT_AFTER * 1000, 1000], loop=1)
+    return out.getvalue()
+
+
+def draw_no_frame() -> bytes:
+    """What stands in place of the newest frame before there is one, as JPEG."""
+    image, out = Image.new("RGB", _FRAME_SIZE, _FRAME_GROUND), BytesIO()
+    font, text = choose_font("While a track is computed, its newest frame is here.", 18)
+    width, height = _FRAME_SIZE
+    ImageDraw.Draw(image).text((width / 2, height / 2), text, (170, 170, 170), font, anchor="mm")
+    image.save(out, "JPEG")
     return out.getvalue()
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from flask import Response, request
 
@@ -35,19 +35,29 @@ DETACH = "sam3_backend.detach"
 """Key of the WSGI environment: call its value to keep the connection after the response."""
 
 
+End = Literal["stopped", "superseded"]
+"""Why the server ends a stream: it stops, or the browser has opened newer streams."""
+
+
 class Source(Protocol):
-    """What a live picture shows."""
+    """What a live picture shows.
+
+    Attributes:
+        mimetype: of its pictures.
+    """
+
+    mimetype: str
 
     def state(self) -> Hashable:
         """Everything that the picture depends on; called ten times a second, so it has to be cheap."""
         ...
 
     def picture(self, state: Any) -> bytes:
-        """The picture of a state as PNG; called when `state` has changed."""
+        """The picture of a state; called when `state` has changed."""
         ...
 
-    def last_picture(self) -> bytes:
-        """The picture that stays on the page when the server ends."""
+    def last_picture(self, end: End) -> bytes:
+        """The picture that stays on the page when its stream ends."""
         ...
 
 
@@ -76,7 +86,15 @@ class _Live:
         with self.lock:
             state = self.source.state()
             if not self.part or state != self.state:
-                self.state, self.part = state, _format_part(self.source.picture(state))
+                self.state, self.part = state, self._format(self.source.picture(state))
+
+    def last_part(self, end: End) -> bytes:
+        return self._format(self.source.last_picture(end))
+
+    def _format(self, picture: bytes) -> bytes:
+        # A browser shows a part when it has read the boundary after it.
+        head = f"Content-Type: {self.source.mimetype}\r\nContent-Length: {len(picture)}\r\n\r\n"
+        return head.encode() + picture + f"\r\n--{_BOUNDARY}\r\n".encode()
 
 
 class Streams:
@@ -127,6 +145,7 @@ class Streams:
             )
             own = [other for other in streams if other.browser == stream.browser]
             for old in {*streams[:-MAX_STREAMS], *own[:-PER_BROWSER]}:
+                old.send(self._live[old.key].last_part("superseded"))
                 self._drop(old)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
@@ -140,7 +159,7 @@ class Streams:
         self._thread.join()
         with self._lock:
             for live in [*self._live.values()]:
-                part = _format_part(live.source.last_picture())
+                part = live.last_part("stopped")
                 for stream in [*live.streams]:
                     stream.send(part)
                     self._drop(stream)
@@ -173,12 +192,6 @@ class Streams:
             stream.send(b"")
             if not live.streams:
                 del self._live[stream.key]
-
-
-def _format_part(png: bytes) -> bytes:
-    # A browser shows a part when it has read the boundary after it.
-    head = f"Content-Type: image/png\r\nContent-Length: {len(png)}\r\n\r\n"
-    return head.encode() + png + f"\r\n--{_BOUNDARY}\r\n".encode()
 
 
 def _generate(live: _Live, first: bytes) -> Iterator[bytes]:

@@ -99,19 +99,28 @@ class JobStatus:
         """The metrics in Prometheus' text format."""
         return self._metrics.text()
 
+    def newest_frame(self, number: int) -> int | None:
+        """The source frame that `picture` would show."""
+        job = self._scheduler.job(number)
+        resolved = job.resolved if job and job.video_path and not job.has_ended else None
+        return resolved.propagation.newest_frame if resolved else None
+
     def picture(self, number: int) -> bytes | None:
         """A running job's newest frame with its boxes and masks, as JPEG; None: there is no such job or picture."""
-        job = self._scheduler.job(number)
-        resolved = job.resolved if job and not job.has_ended else None
-        if not job or not job.video_path or not resolved or (newest := resolved.propagation.newest_frame) is None:
+        job, newest = self._scheduler.job(number), self.newest_frame(number)
+        resolved = job.resolved if job else None
+        if not job or not job.video_path or not resolved or newest is None:
             return None
         try:
             with self._shared_video.open(job.video_path) as video:
                 picture = video.read(newest)
         except BackendError:
             return None
-        tracks = resolved.propagation.tracks().values()
-        entries = [overlay.CaptionedTrack(number, str(number), track) for number, track in enumerate(tracks, 1)]
+        phrases, classes = resolved.propagation.track_phrases, ", ".join(job.row.spec.classes)
+        entries = [
+            overlay.CaptionedTrack(place, phrases.get(name, classes), track)
+            for place, (name, track) in enumerate(resolved.propagation.tracks().items(), 1)
+        ]
         drawn = overlay.draw_frame(picture, newest, entries)
         return encode_jpeg(drawn, _PICTURE_WIDTH)
 

@@ -59,7 +59,7 @@ def draw_frame(
             canvas[inside] = (canvas[inside] + np.array(colour)) // 2
         (box,), (score,) = entry.track.at(np.array([index]))
         if not np.isnan(score):
-            boxes.append((box.round(), f"{entry.caption} {score:.2f}" if scores else entry.caption, colour))
+            boxes.append((box.round(), f"{entry.caption} {score:.2f}".lstrip() if scores else entry.caption, colour))
     image = Image.fromarray(canvas)
     pen, thickness = ImageDraw.Draw(image), max(1, round(min(image.size) / 240))
     for box, _, colour in boxes:

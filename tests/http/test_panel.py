@@ -1,5 +1,6 @@
 """The live panel: its address, and its picture."""
 
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -7,29 +8,74 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.http import panel
 from backend.http.app import create_app
 from backend.http.panel_image import HEIGHT, SILENT_AFTER, WIDTH, draw_panel
 from backend.http.streams import HEARTBEAT
 from backend.jobs.task_status import TaskStatus
 from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer
+from tests.clips import write_clip
+from tests.fakes import Gate, StubEngine
+from tests.labelstudio.bodies import body, drawn, keyframe
 
 
 def pixels(status: TaskStatus) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(draw_panel(status))))
 
 
-def test_the_signature_of_a_task_is_all_that_its_panel_needs(make_service, monkeypatch, tmp_path: Path) -> None:
+@pytest.fixture
+def signer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signer:
     signer = Signer(tmp_path / "secret")
     monkeypatch.setattr("backend.service.Signer.from_settings", lambda settings: signer)
+    return signer
+
+
+@pytest.mark.parametrize(("address", "start"), [("", b"\x89PNG"), ("/frame", b"\xff\xd8\xff")])
+def test_the_signature_of_a_task_is_all_that_its_panel_needs(
+    make_service, signer: Signer, address: str, start: bytes
+) -> None:
     client = create_app(make_service(basic_auth_user="ann", basic_auth_pass="right")).test_client()
-    answer = client.get(f"/panel/{signer.key(SignedTask('3', '7'))}")
+    answer = client.get(f"/panel/{signer.key(SignedTask('3', '7'))}{address}")
     assert answer.status_code == 200
     assert answer.mimetype == "multipart/x-mixed-replace"
-    assert b"\x89PNG" in next(iter(answer.response))
+    assert start in next(iter(answer.response))
     for key in ("AAAA", signer.key(SignedVideo("http://a/b.mp4", 25.0))):
-        refused = client.get(f"/panel/{key}")
+        refused = client.get(f"/panel/{key}{address}")
         assert refused.status_code == 400
         assert "no valid signature" in refused.json["error"]
+
+
+def test_the_newest_frame_comes_while_a_track_is_computed_and_stays(
+    make_service, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panel, "_FRAME_INTERVAL", 0.05)
+    gate = Gate(30)
+    service = make_service(StubEngine(gate=gate, masks=True), response_timeout=0.3, show_masks=True)
+    clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
+    monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: clip)
+    answer = create_app(service).test_client().get(f"/panel/{signer.key(SignedTask('3', '7'))}/frame")
+    parts = iter(answer.response)
+
+    def read_picture() -> np.ndarray:
+        head, _, rest = next(parts).partition(b"\xff\xd8\xff")
+        assert b"Content-Type: image/jpeg" in head
+        return np.asarray(Image.open(BytesIO(b"\xff\xd8\xff" + rest)))
+
+    assert read_picture().shape == (360, 640, 3)  # says that there is none yet
+    request = body(drawn(keyframe(1)))
+    service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
+    frame = read_picture()
+    assert frame.shape == (180, 320, 3)
+    gate.open()
+    while not service.scheduler.job(1).has_ended:
+        time.sleep(0.01)
+    stays = panel._FrameSource(lambda: TaskStatus("Done."), service.job_status)
+    stays._picture = b"the newest"
+    assert (stays.state(), stays.picture((1, 99)), stays.last_picture("stopped")) == (
+        None,
+        b"the newest",
+        b"the newest",
+    )
 
 
 def test_the_picture_has_its_text_and_its_bar() -> None:

@@ -21,6 +21,8 @@ THREADS = 2
 class Counter:
     """A source whose picture is its number."""
 
+    mimetype = "image/gif"
+
     def __init__(self) -> None:
         self.number, self.drawn = 0, 0
 
@@ -31,8 +33,8 @@ class Counter:
         self.drawn += 1
         return b"picture %d" % state
 
-    def last_picture(self) -> bytes:
-        return b"the last picture"
+    def last_picture(self, end: streams.End) -> bytes:
+        return f"the last picture: {end}".encode()
 
 
 class Browser:
@@ -120,6 +122,7 @@ def test_a_change_is_a_new_part_and_no_change_is_none(browse: Browse, source: Co
     head = browser.read_until(b"picture 0").partition(b"\r\n\r\n")[0].lower()
     assert b"content-length" not in head
     assert b"multipart/x-mixed-replace; boundary=part" in head
+    assert b"Content-Type: image/gif" in browser.data
     browser.read_until(b"picture 0\r\n--part\r\n")
     source.number = 1
     browser.read_until(b"picture 1\r\n--part\r\n")
@@ -156,6 +159,7 @@ def test_the_oldest_stream_of_a_browser_ends_with_its_last_picture(browse: Brows
         browse(cookie=cookie[1].decode())
         until(lambda count=count: live.count == min(count, PER_BROWSER + 1))
     assert first.has_ended()
+    assert first.data.endswith(b"the last picture: superseded\r\n--part\r\n")
     other.read_until(b"picture 0\r\n--part")
     assert live.count == PER_BROWSER + 1
 
@@ -203,7 +207,7 @@ def test_the_last_picture_stays_when_the_server_ends(browse: Browse, live: Strea
     until(lambda: live.count == 2)
     live.close()
     for browser in browsers:
-        browser.read_until(b"the last picture\r\n--part\r\n")
+        browser.read_until(b"the last picture: stopped\r\n--part\r\n")
         assert browser.has_ended()
 
 
