@@ -225,7 +225,7 @@ class Service:
             if prompt_field is None:
                 raise
             log.warning("the control for text prompts shows an error: %s", one_line(error))
-            results = [prompt_field.to_result(f"not done: {error}")]
+            results = [self._cache.answer_prompt_field(task_id(tasks), prompt_field, f"not done: {error}")]
         else:
             self.task_status.record_answer(task)
         return [format_prediction(results, self.model_version)] if results else []

@@ -120,8 +120,7 @@ class PredictHandler:
         """
         if field.id is None:
             return [field.to_result(status)] if status and is_needed else []
-        own = self._cache.person_lines(self._request.task, field.id, field.own, is_current=field.text is not None)
-        return [replace(field, own=own).to_result(status)]
+        return [self._cache.answer_prompt_field(self._request.task, field, status)]
 
     # Boxes
 

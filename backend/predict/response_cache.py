@@ -19,6 +19,7 @@ from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.keyframe import Keyframe
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import Region
+from backend.labelstudio.request import PromptField
 from backend.predict.results import RegionResult, TextResult
 from backend.recent_values import RecentValues
 
@@ -128,16 +129,20 @@ class ResponseCache:
         earlier = filter(None, (self._clicked.get((task, click.id)) for click in prompt.clicks))
         return next((region_id for region_id, label in earlier if label == prompt.label), None)
 
-    def person_lines(self, task: str, text_id: str, lines: tuple[str, ...], *, is_current: bool) -> tuple[str, ...]:
-        """A person's lines of a text.
+    def answer_prompt_field(self, task: str, field: PromptField, sentence: str | None) -> dict[str, Any]:
+        """The result for a control for text prompts: a person's lines, and a sentence of the backend.
 
-        Args:
-            lines: in the request, or on the saved page.
-            is_current: they are in the request; otherwise lines of an earlier request take precedence.
+        Of the text prompts that it has answered, the last one stays; with each one the page would be longer.
         """
-        if is_current:
-            self._person_lines.put((task, text_id), lines)
-        return self._person_lines.get((task, text_id)) or lines
+        if field.id is None:
+            return field.to_result(sentence)
+        own, asked = field.own, self.prompt_field(task, field.id).asked
+        if field.text is not None:
+            own = (*(line for line in own[:-1] if line not in asked and line != field.text), field.text)
+            asked.add(field.text)
+            self._person_lines.put((task, field.id), own)
+        # Unless the request contains the lines, those of an earlier request are newer than the saved page's.
+        return replace(field, own=self._person_lines.get((task, field.id)) or own).to_result(sentence)
 
     def record(self, task: str, regions: Iterable[Region], *, is_dropped: bool = False) -> None:
         """Record the regions of one response.
@@ -247,6 +252,7 @@ class PromptFieldCache:
         unfinished: the digest of the last prompt if its response lacked frames.
         pending: by their digests, the prompts of which the page may lack objects or frames: the text and its job.
         request_time: when the annotation's newest request came, of the monotonic clock.
+        asked: the text prompts that were answered.
 
     Args:
         regions: of earlier responses, by task and region id.
@@ -260,6 +266,7 @@ class PromptFieldCache:
         self.unfinished: str | None = None
         self.pending: dict[str, tuple[str, Job]] = {}
         self.request_time = 0.0
+        self.asked = set[str]()
 
     def region_id(self, digest: str, name: str) -> str | None:
         """The id of an object's region, by the prompt's digest and the object's name in its job."""

@@ -401,7 +401,18 @@ def test_a_persons_lines_outlive_a_box_that_is_asked_for_before_the_page_is_save
     page.save()
     page.type("person")
     page.press(page.draw(frame=200))
-    assert [line for line in page.lines if not line.startswith("▶")] == ["unicorn", "person"]
+    assert [line for line in page.lines if not line.startswith("▶")] == ["person"]
+
+
+def test_of_a_persons_questions_the_last_one_stays_and_notes_stay(page: Page) -> None:
+    page.lines = ["my note"]
+    for line in ("unicorn", "person", "person", "car at 500", "car"):
+        page.type(line)
+        assert page.lines[:-1] == ["my note", line]
+        assert page.lines[-1].startswith("▶ ")
+    page.save()
+    page.press(page.draw(frame=200))
+    assert page.lines[:-1] == ["my note", "car"]
 
 
 def test_all_and_another_phrase_go_together(make_service) -> None:
