@@ -15,7 +15,7 @@ from backend.labelstudio.box_scale import UNKNOWN, BoxScale, parse_scales
 from backend.labelstudio.json_values import read_mappings, read_number
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.labelstudio.notes import typed_lines
-from backend.tracks.frame_range import MAX_FRAMES
+from backend.tracks.frame_range import ALL_FRAMES, MAX_FRAMES, FrameRange
 
 TYPE = "videorectangle"
 _WRITTEN = frozenset({"id", "type", "from_name", "to_name", "value", "origin", "meta", "score"})
@@ -95,6 +95,16 @@ class Region:
     def anchors(self, *, is_commanded: bool) -> tuple[Keyframe, ...]:
         """The keyframes to track from: a person's, or if there are none and a command was typed, the first one."""
         return self.humans or (self.keyframes[:1] if is_commanded else ())
+
+    @property
+    def search_range(self) -> FrameRange:
+        """The frames in which a text prompt has searched for it, as far as that is known."""
+        searched = self.meta.get("searched")
+        frames = [_whole(frame) for frame in searched] if isinstance(searched, list) else []
+        match frames:
+            case [int(first), int(last)]:
+                return FrameRange(first, last)
+        return ALL_FRAMES
 
     @cached_property
     def is_untouched(self) -> bool:

@@ -41,7 +41,7 @@ def build_region(
     keyframes = sorted(track.keyframes, key=lambda keyframe: keyframe.frame)
     meta = {**region.meta, "track_id": track_id, "human": [key.frame for key in keyframes if key.is_human]}
     meta["ends"] = [key.frame for key in keyframes if not (key.enabled or (key.is_human and region.hides(key)))]
-    for key in ("partial", "at", "corrected", *MEASURED):
+    for key in ("partial", "at", "searched", "corrected", *MEASURED):
         meta.pop(key, None)
     if region.corrections:
         meta["corrected"] = scales_to_json(region.corrections)

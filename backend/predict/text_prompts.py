@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from backend.errors import BadRequest
 from backend.jobs.job import Job
@@ -13,7 +14,7 @@ from backend.predict import overwrite_policy
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import PageRegions, PromptFieldCache, ResultSource
 from backend.predict.results import TextDetection, TextResult
-from backend.tracks.frame_range import FrameRange
+from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class TextPrompt:
             if not may_bring(context.config.own_classes(region.labels)):
                 is_held_back = True
                 continue
-            extra_meta = {"phrase": detection.phrase, **({"at": query.at} if query.at else {})}
+            extra_meta = {"phrase": detection.phrase, **_describe_range(query)}
             regions.append(context.build_region(region, detection.track, detection.score, partial, extra_meta))
             if name in matches.continued:
                 self._cache.note(self.digest, name, region.id)
@@ -204,7 +205,7 @@ def match_regions(
             match
             and is_free
             and match.keyframes[-1].frame <= last_frame
-            and overwrite_policy.may_extend(match, detection.phrase, preserve=preserve)
+            and overwrite_policy.may_extend(match, detection.phrase, query.within, preserve=preserve)
         ):
             continued[name] = match
         elif match or name in duplicates:
@@ -278,6 +279,13 @@ def _may_appear_later(detection: TextDetection, regions: Iterable[Region], last_
     """Whether the object may be one that was found on a single frame (`at`) which the search has not reached yet."""
     frames = [region.meta.get("at") for region in regions if region.meta.get("phrase") == detection.phrase]
     return any(isinstance(frame, int) and frame > last_frame for frame in frames)
+
+
+def _describe_range(query: TextQuery) -> dict[str, Any]:
+    """The frames of the search, for `meta` of what it finds; empty: all."""
+    if query.at is not None:
+        return {"at": query.at}
+    return {} if query.within == ALL_FRAMES else {"searched": [*query.within]}
 
 
 def _class_names(query: TextQuery, config: LabelConfig, video: str) -> tuple[str, ...]:

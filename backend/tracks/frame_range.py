@@ -14,6 +14,10 @@ class FrameRange(NamedTuple):
     first: int = 1
     last: int = LAST_FRAME
 
+    def contains(self, other: "FrameRange") -> bool:
+        """Whether all frames of another range are in this one."""
+        return self.first <= other.first and other.last <= self.last
+
     def __repr__(self) -> str:
         # Digests of saved jobs contain this text: do not change it with the name of the class.
         return f"Range(first={self.first}, last={self.last})"

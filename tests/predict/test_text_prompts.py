@@ -396,6 +396,24 @@ def test_a_shorter_look_that_has_ended_takes_nothing_away(make_service) -> None:
     assert [page.frames(name)[-1] for name in first] == [100, 100]
 
 
+def test_words_without_their_range_extend_what_they_found_in_it(page: Page) -> None:
+    first = page.type("car from 5 to 20")
+    page.save()
+    assert page.type("car from 5 to 20") == []
+    assert page.type("car from 10 to 60") == [], "frames 5 to 9 would be gone"
+    assert [page.frames(name)[-1] for name in first] == [20, 20]
+    page.save()
+    assert sorted(page.type("car from 1 to 60")) == sorted(first)
+    assert [page.frames(name)[-1] for name in first] == [60, 60]
+    page.save()
+    page.drag(first[0], 10, x=70)
+    page.save()
+    assert page.type("car") == first[1:], "a person has changed the other"
+    assert page.frames(first[1])[-1] == 100
+    page.save()
+    assert page.type("car") == []
+
+
 def test_a_persons_lines_outlive_a_box_that_is_asked_for_before_the_page_is_saved(page: Page) -> None:
     page.type("unicorn")
     page.save()
