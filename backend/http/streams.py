@@ -6,6 +6,7 @@ changed. Under another WSGI server a stream is a generator, which holds that ser
 """
 
 import logging
+import re
 import secrets
 import threading
 import time
@@ -118,14 +119,16 @@ class Streams:
         first = f"--{_BOUNDARY}\r\n".encode() + live.part
         detach = request.environ.get(DETACH)
         # Not the address: many browsers may share one behind a proxy.
-        browser = request.cookies.get(_COOKIE) or secrets.token_hex(8)
+        known = request.cookies.get(_COOKIE, "")
+        browser = known if re.fullmatch("[0-9a-f]{16}", known) else secrets.token_hex(8)
         if detach:
             detach(lambda send, is_open: self._add(key, live, _Stream(key, browser, send, is_open, live.part)))
         response = Response(
             iter([first]) if detach else _generate(live, first),
             content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
         )
-        response.set_cookie(_COOKIE, browser, httponly=True, samesite="Lax")
+        if browser != known:
+            response.headers.add("Set-Cookie", _format_cookie(browser))
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # Label Studio's page shows it
         response.headers["X-Accel-Buffering"] = "no"
         return response
@@ -192,6 +195,18 @@ class Streams:
             stream.send(b"")
             if not live.streams:
                 del self._live[stream.key]
+
+
+def _format_cookie(browser: str) -> str:
+    """Names the browser; valid until it is closed.
+
+    Label Studio's page may be on another site. There a browser keeps only a Secure cookie, which it takes over https
+    and from its own machine.
+    """
+    is_local = re.sub(r":\d+$", "", request.host) in ("localhost", "127.0.0.1", "[::1]")
+    is_secure = is_local or "https" in (request.scheme, request.headers.get("X-Forwarded-Proto"))
+    rules = "SameSite=None; Secure; Partitioned" if is_secure else "SameSite=Lax"
+    return f"{_COOKIE}={browser}; HttpOnly; Path=/; {rules}"
 
 
 def _generate(live: _Live, first: bytes) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_the_newest_frame_comes_while_a_track_is_computed_and_stays(
     clip = write_clip(tmp_path / "film.mp4", frames=100, size=(320, 180)).path
     monkeypatch.setattr("backend.labelstudio.media.MediaCache.fetch", lambda *_: clip)
     answer = create_app(service).test_client().get(f"/panel/{signer.key(SignedTask('3', '7'))}/frame")
-    parts = iter(answer.response)
+    parts: Any = iter(answer.response)
 
     def read_picture() -> np.ndarray:
         head, _, rest = next(parts).partition(b"\xff\xd8\xff")

@@ -164,6 +164,33 @@ def test_the_oldest_stream_of_a_browser_ends_with_its_last_picture(browse: Brows
     assert live.count == PER_BROWSER + 1
 
 
+@pytest.mark.parametrize(
+    ("host", "headers", "is_secure"),
+    [
+        ("127.0.0.1:9090", {}, True),
+        ("localhost:9090", {}, True),
+        ("[::1]:9090", {}, True),
+        ("sam.example", {"X-Forwarded-Proto": "https"}, True),
+        ("sam.example", {}, False),
+        ("192.168.1.2:9090", {"X-Forwarded-Proto": "http"}, False),
+        ("localhost.example:9090", {}, False),
+    ],
+)
+def test_a_page_of_another_site_can_keep_the_cookie_where_a_browser_allows_it(
+    source: Counter, live: Streams, host: str, headers: dict[str, str], is_secure: bool
+) -> None:
+    app = Flask("streams")
+    with app.test_request_context(base_url=f"http://{host}", headers=headers):
+        cookie = live.respond("one", source).headers["Set-Cookie"]
+    assert ("; SameSite=None; Secure; Partitioned" in cookie) == is_secure
+    assert ("; SameSite=Lax" in cookie) != is_secure
+    named = cookie.partition(";")[0]
+    with app.test_request_context(headers={"Cookie": named}):
+        assert "Set-Cookie" not in live.respond("one", source).headers
+    with app.test_request_context(headers={"Cookie": f'{named.partition("=")[0]}=a"b'}):
+        assert named not in live.respond("one", source).headers["Set-Cookie"]
+
+
 def test_beyond_the_limit_the_oldest_of_all_ends(
     browse: Browse, live: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
