@@ -79,11 +79,12 @@ class _Interrupted(Exception):
 
     Attributes:
         delay: seconds that the server asks to wait for; None: it does not say.
+        fix: what somebody can do if it fails again.
     """
 
-    def __init__(self, message: str, delay: float | None = None) -> None:
+    def __init__(self, message: str, delay: float | None = None, fix: str = "try again") -> None:
         super().__init__(message)
-        self.delay = delay
+        self.delay, self.fix = delay, fix
 
 
 class Download:
@@ -126,7 +127,7 @@ class Download:
                 self._guard.check()
                 delay = failure.delay
                 if retry == retries:
-                    raise MediaError(str(failure)) from failure
+                    raise MediaError(f"{failure}: {failure.fix}") from failure
                 if delay is None:
                     delay = _FIRST_DELAY * 2**retry * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
                 if delay >= self._guard.left:
@@ -200,7 +201,8 @@ class Download:
             self._written, self._validators = 0, Validators()
             return _Interrupted(said)
         if status == 429 or status >= 500:
-            return _Interrupted(said, _retry_after(response.headers))
+            fix = "try again later" if status == 429 else "open the video in the browser, it may be deleted"
+            return _Interrupted(said, _retry_after(response.headers), fix)
         if status in (401, 403):
             fix = "set LABEL_STUDIO_API_KEY to a valid token"
         elif "/resolve/?fileuri=" in url:
@@ -258,7 +260,7 @@ class Download:
         )
 
 
-_CUT = "the video's server closed the connection too early: try again"
+_CUT = "the video's server closed the connection too early"
 
 
 def _is_unreachable(error: Exception) -> bool:

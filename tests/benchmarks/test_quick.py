@@ -46,8 +46,8 @@ KEYS = {
     "video.py": "wrong_frames random_reads containers sequential_fps opencv_sequential_fps",
 }
 """The keys that each one's documentation and README name."""
-NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py"}
-"""effort.py and shapes_accuracy.py take many minutes even with --quick, and engine_gpu.py needs a GPU."""
+NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py", "tabs.py"}
+"""effort.py, shapes_accuracy.py and tabs.py take minutes, also if they are short, and engine_gpu.py needs a GPU."""
 
 
 IN_BROWSER = {"latency.py"}

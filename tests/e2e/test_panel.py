@@ -3,9 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from demo.labelstudio import LabelStudio
 from demo.processes import Process
@@ -38,10 +41,16 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_proje
         page.click(x + width / 2, y + height / 2)
         page.press("t")
         page.wait_for_panel("busy")
+        frame = page.page.locator("img[src$='/frame']")
+        assert not frame.evaluate("image => image.currentSrc"), "what is folded away is not loaded"
+        page.page.get_by_text("Newest frame").click()
+        page.page.wait_for_function("image => image.naturalWidth > 0", arg=frame.element_handle())
         page.shot("panel-tracking")
         page.wait_for_panel("done")
         page.shot("panel-done")
         assert page.panel.locator("xpath=..").get_attribute("href").endswith(f"/tasks/{task}")
+        picture = np.asarray(Image.open(BytesIO(frame.screenshot())).convert("RGB")).astype(int)
+        assert (np.ptp(picture, axis=2) > 60).mean() > 0.02, "it shows the shapes, which are colourful"
         backend.stop()
         page.wait_for_panel("failed")
         page.shot("panel-stopped")

@@ -161,6 +161,22 @@ def test_a_server_that_asks_to_wait_longer_than_there_is_time_is_named(server: S
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        ([status(500)], r"answered 500: open the video in the browser, it may be deleted$"),
+        ([status(429)], r"answered 429: try again later$"),
+        ([cut], r"closed the connection too early: try again$"),
+    ],
+)
+def test_what_goes_on_failing_names_the_mend(
+    server: Server, cache: MediaCache, answers: list[Answer], sentence: str
+) -> None:
+    server.answers = answers * 20
+    with pytest.raises(MediaError, match=sentence):
+        cache.fetch(server.url, None)
+
+
 def test_what_is_final_is_not_tried_again(server: Server, cache: MediaCache) -> None:
     server.answers = [status(404)]
     with pytest.raises(MediaError, match="answered 404"):
