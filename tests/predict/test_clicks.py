@@ -90,6 +90,9 @@ def test_each_label_is_an_object_and_two_annotators_share_none(page: Page) -> No
     assert {page.regions[name]["meta"]["track_id"] for name in names} == {1, 2}
     other = Page(page.service)
     assert not names & {*other.click(0, 25, 50)}
+    numbers = {name: page.regions[name]["meta"]["track_id"] for name in names}
+    assert {*page.click(0, 72, 50, label="object 2"), *page.click(0, 27, 50)} == names
+    assert {name: page.regions[name]["meta"]["track_id"] for name in names} == numbers, "a refined one keeps its number"
 
 
 def test_what_was_negative_is_remembered_after_the_page_is_loaded_again(page: Page, engine: StubEngine) -> None:
