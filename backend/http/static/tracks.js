@@ -222,9 +222,10 @@ function showAxis() {
 }
 
 function axis(frames, width) {
-  const most = Math.max(1, Math.floor(width / 64));
+  const most = Math.max(1, Math.floor(width / 52));
   const power = 10 ** Math.floor(Math.log10(Math.max(1, frames / most)));
-  const step = [1, 2, 5, 10].map((times) => times * power).find((one) => frames / one <= most) ?? frames;
+  const steps = [1, 2, 2.5, 5, 10].map((times) => times * power).filter(Number.isInteger);
+  const step = steps.find((one) => frames / one <= most) ?? frames;
   const ticks = [];
   for (let frame = step; frame <= frames; frame += step) ticks.push(frame);
   return { ticks, step };
