@@ -15,7 +15,7 @@ from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from backend.engines.sam.device import Batcher
 from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
-from backend.engines.sam.memory_attention import attend_to_memory
+from backend.engines.sam.memory_attention import MemoryTokens, attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
 from backend.engines.sam.tracker_constants import TrackerConstants
@@ -182,20 +182,12 @@ class Tracker:
 
     def track(self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow) -> MaskPrediction:
         """Predict the masks of n objects, each from its own memory."""
-        # Alike ones lie together, so that a batch consists of few groups.
-        order = [row for rows in group_by_frame_count(memories) for row in rows]
 
         def find(part: slice) -> MaskPrediction:
-            batch = [memories[row] for row in order[part]]
-            groups = [[batch[row] for row in rows] for rows in group_by_frame_count(batch)]
-            embeddings = torch.cat([self._condition_on_memory(image, group, window) for group in groups])
+            embeddings = self._condition_on_memory(image, memories[part], window)
             return self._decode(image, embeddings, None, None, None, self._use_multimask(0, is_tracking=True))
 
-        found = self.batches.run(len(memories), find)
-        if order != sorted(order):
-            rows = torch.tensor(order, device=self.device).argsort()
-            found = [values[rows] for values in found]
-        return MaskPrediction(*found)
+        return MaskPrediction(*self.batches.run(len(memories), find))
 
     def encode_memory(self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool) -> Tensor:
         """Encode the memory of n objects on a frame.
@@ -306,11 +298,22 @@ class Tracker:
     def _condition_on_memory(
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
-        """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w).
+        """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
+        constants, coarse = self._get_constants(), image.fpn_levels[-1]
+        groups = group_by_frame_count(memories)
+        tokens = [self._memory_tokens([memories[row] for row in rows], window) for rows in groups]
+        state = (coarse + 0.1 * constants.frame_positions).flatten(2).transpose(1, 2)
+        for layer in self._model.memory_attention.layers:
+            state = attend_to_memory(layer, state, tokens, constants.rope)
+        state = self._model.memory_attention.layer_norm(state)
+        order = [row for rows in groups for row in rows]
+        if order != sorted(order):
+            state = state[torch.tensor(order, device=self.device).argsort()]
+        output: Tensor = state.transpose(1, 2).view(len(memories), *coarse.shape[1:])
+        return output
 
-        Args:
-            memories: of objects that use the same number of frames.
-        """
+    def _memory_tokens(self, memories: Sequence[MemorySelection], window: MemoryWindow) -> MemoryTokens:
+        """What objects that use the same number of frames attend to."""
         constants, count, device = self._get_constants(), len(memories), self.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
@@ -324,14 +327,8 @@ class Tracker:
         if mask is not None:
             spatial = torch.ones(count, features.shape[1] * features.shape[2], dtype=torch.bool, device=device)
             mask = torch.cat([spatial, mask], 1)[:, None, None]
-        coarse = image.fpn_levels[-1]
-        keys, values = to_autocast(keys), to_autocast(values)  # once, for all layers
-        state = (coarse + 0.1 * constants.frame_positions).flatten(2).transpose(1, 2)
-        for layer in self._model.memory_attention.layers:
-            state = attend_to_memory(layer, state, keys, values, mask, constants.rope, pointers.shape[1])
-        state = self._model.memory_attention.layer_norm(state)
-        output: Tensor = state.transpose(1, 2).view(count, *coarse.shape[1:])
-        return output
+        # Cast once, for all layers.
+        return MemoryTokens(to_autocast(keys), to_autocast(values), mask, pointers.shape[1])
 
     def _pointer_tokens(
         self, memories: Sequence[MemorySelection], max_pointers: int, window: MemoryWindow, device: torch.device

@@ -34,7 +34,7 @@ def test_features_equal_the_librarys_on_pictures_normalized_with_imagenets_stati
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = ((torch.from_numpy(picture) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        levels = engine.model.image_encoder.encode("one", picture).fpn_levels
+        levels = engine.model.image_encoder.encode("one", 0, lambda: picture).fpn_levels
         expected = model.get_image_features(pixels).fpn_hidden_states
     for level, theirs in zip(levels, expected, strict=True):
         assert torch.allclose(level.flatten(2).permute(2, 0, 1), theirs, atol=1e-4)
