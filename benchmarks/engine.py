@@ -267,6 +267,13 @@ def published() -> dict[str, float]:
 # Memory
 
 
+def processes() -> ProcessPoolExecutor:
+    """Runs each task in a process of its own, two at a time; PyTorch is imported once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.engine"])
+    return ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1)
+
+
 def peak() -> int:
     """Peak RSS of this process in bytes; getrusage may give that of the process it was forked from."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -377,8 +384,7 @@ def bytes_per_object_frame(frames: int) -> float:
 
 def memory(folder: Path, size: Size) -> dict[str, Any]:
     say(f"memory; {size.run} frames with 2 objects:")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
+    with processes() as pool:
         means = pool.submit(rss, folder, size)
         lengths = size.short, size.long
         ours_peaks = [pool.submit(our_peak, folder, frames, False) for frames in lengths]

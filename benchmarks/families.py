@@ -20,14 +20,12 @@ as the engine runs:
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -121,8 +119,7 @@ def our_peak(folder: Path, frames: int) -> int:
 
 def memory(folder: Path, size: Size) -> dict[str, float]:
     say("memory")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
+    with common.processes() as pool:
         return {"sam2_peak_mem_ratio": ratio([pool.submit(our_peak, folder, n) for n in (size.short, size.long)])}
 
 

@@ -3,6 +3,7 @@
 `python -m tests.engines.contract ENGINE STATE START STOP REVERSE` goes on from a saved state in another process.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -69,6 +70,8 @@ UNTRAINED = {"sam3", "sam2"}
 """Engines whose weights here are random, of which nobody can ask that they find the objects."""
 
 LENGTH, WIDTH, HEIGHT = 80, 160, 120
+_NUMBERS = itertools.count()
+"""Of the fake videos: each has a key of its own. An id would be given again while an engine still knows its frames."""
 
 
 class FakeVideo(Video):
@@ -78,7 +81,7 @@ class FakeVideo(Video):
         self.pictures = pictures
         self.height, self.width = pictures[0].shape[:2]
         self.open_generators = 0
-        self.key = ("", id(self), 0)
+        self.key = ("", next(_NUMBERS), 0)
 
     def __len__(self) -> int:
         return len(self.pictures)
