@@ -33,6 +33,11 @@ class RecentValues(Generic[V]):
         with self._lock:
             return self._values.get(key)
 
+    def pop(self, key: Hashable) -> None:
+        """Drop a value, if it is stored."""
+        with self._lock:
+            self._values.pop(key, None)
+
     def items(self) -> list[tuple[Hashable, V]]:
         """All values with their keys, the oldest first."""
         with self._lock:

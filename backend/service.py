@@ -40,6 +40,7 @@ from backend.settings import Settings
 from backend.track_editor.view import TrackEditorView
 from backend.tracks import keyframe_selection
 from backend.video import encode_jpeg
+from backend.xanylabeling.upload_sessions import UploadSessions
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,12 @@ class Service:
             self._videos.limits,
             queue=limits.queue,
             metrics=self._metrics,
-            masks=settings.show_masks,
+            masks=settings.keeps_masks,
             on_done=self._handle_done,
         )
         self._chooser.start(self.scheduler)
         self.interactive = InteractiveSessions(self._worker, self.scheduler, self._videos, self.connections.client)
+        self.uploads = UploadSessions(self._worker.name, self._videos.uploads, self.interactive, self.scheduler)
         model = self._worker.name, self._worker.version
         self._events = InteractiveEvents(settings, self.interactive, self.scheduler, model)
         self._cache = ResponseCache(self.store)

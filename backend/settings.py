@@ -14,6 +14,7 @@ PLACES = frozenset({"data_dir", "model_dir", "bpe_path", "ca_bundle"})
 """Settings with paths of this machine: they are never shown."""
 
 
+X_ANYLABELING = "x-anylabeling"
 _HOST = r"[\w.-]+"
 
 
@@ -56,6 +57,7 @@ class Limits:
     frames: Annotated[int, "most frames of a video"] = 1_000_000
     queue: Annotated[int, "most tracks that wait for the device; further requests are told to try again later"] = 64
     body: Annotated[int, "largest request, in bytes"] = 64 * 2**20
+    upload: Annotated[int, "with `doors: [x-anylabeling]`: most bytes of a folder of pictures that is sent"] = 2 * 2**30
     worker_timeout: Annotated[
         float,
         "seconds without a new frame after which the engine's process is restarted",
@@ -193,6 +195,10 @@ class Settings:
         Literal["debug", "info", "warning", "error"],
         "`debug`, `info`, `warning`, `error`; also as `LOG_LEVEL`",
     ] = "info"
+    doors: Annotated[
+        tuple[str, ...],
+        "clients that are answered beside Label Studio: `[x-anylabeling]`; masks are then kept as with `show_masks`",
+    ] = ()
     label_studio_url: Annotated[
         str,
         "Label Studio's address, such as `http://localhost:8080`; also as `LABEL_STUDIO_URL`",
@@ -226,6 +232,9 @@ class Settings:
         for entry in self.allowed_hosts:
             if not re.fullmatch(rf"{_HOST}|[0-9a-fA-F:]+|\*", entry):
                 raise SettingsError(f"allowed_hosts has {entry!r}: give a host name, without scheme and port")
+        for entry in self.doors:
+            if entry != X_ANYLABELING:
+                raise SettingsError(f"doors has {entry!r}: the only one is {X_ANYLABELING}")
         for name in ("response_timeout", "max_frames", "hotstart_frames", "bridge_frames", "min_track_frames"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is negative: give 0 or more")
@@ -249,6 +258,16 @@ class Settings:
             )
         if bool(self.basic_auth_user) != bool(self.basic_auth_pass):
             raise SettingsError("basic_auth_user and basic_auth_pass go together: set both or neither")
+
+    @property
+    def keeps_masks(self) -> bool:
+        """Whether tracks are kept with their masks."""
+        return self.show_masks or X_ANYLABELING in self.doors
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of the largest request of all."""
+        return max(self.limits.body, self.limits.upload) if X_ANYLABELING in self.doors else self.limits.body
 
     @property
     def browser_url(self) -> str:

@@ -86,7 +86,7 @@ def make_interactive(make_service, monkeypatch: pytest.MonkeyPatch, tmp_path) ->
         file = tmp_path / "clip.mp4"
         file.touch()
         monkeypatch.setattr(MediaCache, "fetch", lambda *_: file)
-        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda path, limits: video or FakeVideo())
+        monkeypatch.setattr("backend.labelstudio.videos.Video", lambda *_, **__: video or FakeVideo())
         return service
 
     return make

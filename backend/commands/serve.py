@@ -94,7 +94,7 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
         host=settings.host,
         port=settings.port,
         threads=_THREADS,
-        max_request_body_size=settings.limits.body,
+        max_request_body_size=settings.max_body,
         ident=None,
         # Idle connections count, and at the limit new ones are refused, even for /health.
         connection_limit=_CONNECTIONS,

@@ -16,6 +16,17 @@ def mask_polygons(mask: Rle) -> list[Polygon]:
     return [contour[:, 0].astype(float) + 0.5 for contour in contours if len(contour) >= 3]
 
 
+def simplify_polygon(polygon: Polygon, epsilon: float) -> Polygon:
+    """A polygon with fewer corners, at least three.
+
+    Args:
+        epsilon: how far it may leave the given one, as a share of its length.
+    """
+    contour = polygon.astype(np.float32)
+    simple = cv2.approxPolyDP(contour, epsilon * cv2.arcLength(contour, closed=True), closed=True)[:, 0]
+    return simple.astype(float) if len(simple) >= 3 else polygon
+
+
 def mask_outline(mask: Rle) -> Polygon | None:
     """One polygon of a mask; None if no part of it has an area."""
     polygons = mask_polygons(mask)

@@ -9,12 +9,13 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
-from backend.http import export_page, jobs_page, serving, tracks_page
+from backend.http import export_page, jobs_page, serving, tracks_page, xanylabeling
 from backend.http.panel import OPEN_ENDPOINTS, add_panel_routes
 from backend.http.security import is_trusted_client, protect
 from backend.http.streams import Streams
 from backend.labelstudio.label_config import parse_label_config
 from backend.service import Service
+from backend.settings import X_ANYLABELING
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,11 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
-    protect(app, service.settings, open_endpoints=("frame", *OPEN_ENDPOINTS))
+    protect(app, service.settings, ("frame", *OPEN_ENDPOINTS), xanylabeling.BLUEPRINT)
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
+    if X_ANYLABELING in service.settings.doors:
+        app.register_blueprint(xanylabeling.create_blueprint(service.uploads, service.settings.limits.upload))
     add_panel_routes(app, streams or Streams(), lambda key: service.panel(key), service.job_status)
     return app
 

@@ -29,12 +29,13 @@ _MAX_CLIENTS = 4096
 """How many clients' guesses are counted."""
 
 
-def protect(app: Flask, settings: Settings, open_endpoints: Iterable[str] = ()) -> None:
+def protect(app: Flask, settings: Settings, open_endpoints: Iterable[str] = (), token_blueprint: str = "") -> None:
     """Check every request before its route, and add the headers to every answer.
 
     Args:
         app: any Flask application; label-studio-ml's, too.
         open_endpoints: routes without a password, which check a signature instead.
+        token_blueprint: routes whose client sends the password in the header Token.
     """
     hosts, guesses = AllowedHosts(settings), _Guesses()
     without_password = {*open_endpoints}
@@ -58,6 +59,13 @@ def protect(app: Flask, settings: Settings, open_endpoints: Iterable[str] = ()) 
             return response
         if _has_password(settings):
             return None
+        if token_blueprint and request.blueprint == token_blueprint:
+            token = request.headers.get("Token", "")
+            if hmac.compare_digest(token.encode(errors="replace"), settings.basic_auth_pass.encode()):
+                return None
+            if token:
+                guesses.count(client)
+            return _refusal(401, "the key is wrong: enter the server's password as the API key of Remote-Server")
         if request.authorization is not None:
             guesses.count(client)
         response = _refusal(401, "a user and password are needed: set them in Label Studio's model connection")

@@ -7,6 +7,7 @@ from pathlib import Path
 from backend.errors import BadVideo, MediaError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.media import MediaCache
+from backend.labelstudio.uploads import PREFIX, Uploads
 from backend.settings import Settings
 from backend.settings_loader import worker_environment
 from backend.video import DecoderProcesses, Picture, SharedVideo, Video, VideoLimits, probe_video
@@ -36,11 +37,15 @@ class TaskVideos:
 
     Args:
         is_server: index and decode them in processes of their own, which are killed when they take too much.
+
+    Attributes:
+        uploads: series of pictures that clients have sent.
     """
 
     def __init__(self, settings: Settings, is_server: bool = False) -> None:
         self._is_server = is_server
         self._media = MediaCache.from_settings(settings)
+        self.uploads = Uploads(settings)
         self.limits = VideoLimits.from_settings(settings)
         self._decoders = DecoderProcesses(worker_environment())
         self._shared = SharedVideo(self.open_file)
@@ -63,7 +68,8 @@ class TaskVideos:
         Raises:
             BackendError: as `MediaCache.fetch`, or the server cannot decode it.
         """
-        path = self._media.fetch(url, client, cancelled)
+        is_upload = url.startswith(PREFIX)
+        path = self.uploads.path(url) if is_upload else self._media.fetch(url, client, cancelled)
         if self._is_server:
             try:
                 probe_video(path, self.limits, worker_environment(), cancelled)

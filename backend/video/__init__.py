@@ -5,6 +5,7 @@ from backend.video.decoder_process import DecoderProcesses
 from backend.video.encode import encode_jpeg, encode_mask_png, encode_rgb_png, shrink
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
+from backend.video.picture_writer import PICTURE_RATE, PictureWriter
 from backend.video.probe import index_path, probe_video
 from backend.video.reader import Video
 from backend.video.sequence import Pictures, ReadPicture
@@ -12,8 +13,10 @@ from backend.video.shared import SharedVideo
 from backend.video.writer import write_video
 
 __all__ = [
+    "PICTURE_RATE",
     "DecoderProcesses",
     "Picture",
+    "PictureWriter",
     "Pictures",
     "ReadPicture",
     "SharedVideo",

@@ -43,6 +43,6 @@ class Sam2Engine(SamEngine):
             detector=None,
             thresholds=Thresholds(max_objects=settings.max_objects),
             max_speck_area=MAX_SPECK_AREA,
-            with_masks=settings.show_masks,
+            with_masks=settings.keeps_masks,
             fingerprint=self.version,
         )

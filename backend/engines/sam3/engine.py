@@ -51,7 +51,7 @@ class Sam3Engine(SamEngine):
             detector=Sam3Detector(model, tokenizer),
             thresholds=thresholds,
             max_speck_area=config.fill_hole_area,
-            with_masks=settings.show_masks,
+            with_masks=settings.keeps_masks,
             fingerprint=self.version,
             published=published,
         )

@@ -1,0 +1,1 @@
+"""X-AnyLabeling's desktop client: pictures that it uploads, its prompts and its shapes."""
