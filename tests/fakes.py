@@ -30,6 +30,8 @@ from backend.video import Video
 class FakeVideo(Video):
     """`count` black frames at `rate` frames a second."""
 
+    damage = ""
+
     def __init__(self, count: int = 100, rate: float = 25.0, width: int = 640, height: int = 360) -> None:
         self.times = np.arange(count) / rate
         self.rate, self.width, self.height = rate, width, height

@@ -94,7 +94,7 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
         _check_task(report, settings, client, task)
     if url is not None:
         with report.check("video") as say, TaskVideos(settings).open(url, client) as video:
-            say(_describe_video(video))
+            say(*_describe_video(video))
     return report.failed
 
 
@@ -186,7 +186,7 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
             say(*doctor_checks.check_panel(task, config.panel, settings))
     tag, strip, videos = config.video, config.strip, TaskVideos(settings)
     with report.check("video") as say, videos.open(tag.url(task), client) as video:
-        say(_describe_video(video))
+        say(*_describe_video(video))
         with report.check("frame rate") as say:
             say(doctor_checks.check_frame_rate(task, tag, video))
         if strip.startswith("$"):
@@ -196,8 +196,10 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
                 say(f"{len(pictures)} to click on, {_try_picture(pictures[0], client, videos, fix)}")
 
 
-def _describe_video(video: Video) -> str:
-    return f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
+def _describe_video(video: Video) -> tuple[str, str]:
+    """The text for a video, and the mark."""
+    text = f"{video.width} x {video.height}, {len(video)} frames, {video.rate:g} frames/s"
+    return (f"{text}; {video.damage}", WARN) if video.damage else (text, OK)
 
 
 def _try_picture(picture: str, client: LabelStudioClient, videos: TaskVideos, fix: str) -> str:

@@ -161,6 +161,7 @@ class Preparer:
             remarks += self._set_pictures(task, data, video)
             hidden = FrameClock(video.times, video.end, self._tag.rate(data)).describe_hidden()
             remarks += [hidden] if hidden else []
+            remarks += [video.damage] if video.damage else []
         if data != task["data"]:
             self._client.set_data(task["id"], data)
         return ", ".join(remarks) or "nothing to do"

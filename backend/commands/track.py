@@ -141,6 +141,8 @@ def run(
         else:
             print(text)
         _print_summary(tracks, ids, labels, propagation, len(video))
+        if video.damage:
+            print_message(video.damage)
         if overlay:
             captioned = [
                 CaptionedTrack(number, f"{name} {labels[name] or ''}".rstrip(), tracks[name])

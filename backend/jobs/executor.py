@@ -66,6 +66,7 @@ class JobExecutor:
         """
         try:
             video = self._video if self._runs and self._video else self._open_video(job)
+            job.damage = video.damage
             propagation = self._resolve(job, video).propagation
             if job.initial_tracks is not None and propagation.done == propagation.total:
                 return [(job, True)]
@@ -126,7 +127,8 @@ class JobExecutor:
                 if reply.state:
                     self._worker.acknowledge(job.run_id)
                 on_results(job, frames)
-            case RunEnd(_, is_complete):
+            case RunEnd(_, is_complete, damage):
+                job.damage = damage
                 recorder.save()
                 return is_complete
             case Failure(_, StateRefused()):

@@ -51,6 +51,7 @@ class Job:
         run_id: of its run on the worker.
         is_stopping: that run was told to stop.
         companions: the numbers of the jobs that run together with it.
+        damage: what is wrong with its video, for people; empty: nothing is known to be.
         phase_seconds: time spent in each phase.
 
     Args:
@@ -76,6 +77,7 @@ class Job:
         self.run_id = 0
         self.is_stopping = False
         self.companions: Sequence[int] = ()
+        self.damage = ""
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
         self.ended_at = row.ended_at

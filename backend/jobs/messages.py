@@ -175,10 +175,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """The run has ended: the schedule is complete, or it was stopped."""
+    """The run has ended: the schedule is complete, or it was stopped.
+
+    Attributes:
+        damage: see `Video.damage`.
+    """
 
     run_id: int
     is_complete: bool
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

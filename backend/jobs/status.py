@@ -146,6 +146,7 @@ class JobStatus:
             "fps": round(fps, 2) or None,
             "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
+            "damage": job.damage or None,
             "resumable": _is_resumable(job),
             "batch": row.batch,
             "asked": row.created_at,

@@ -89,20 +89,21 @@ def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> T
 
 def _describe_ended(jobs: Sequence[Job]) -> TaskStatus:
     """What came of a task's last job, and how to bring in what the page does not have yet."""
+    last = max(jobs, key=lambda job: job.ended_at or 0)
+    damage = f" But {last.damage}." if last.damage else ""
     missing = [job for job in jobs if job.state == "done" and not job.row.batch and not job.is_fetched]
     if missing:
         results, them = ("1 result is", "it") if len(missing) == 1 else (f"{len(missing)} results are", "them")
         gestures = dict.fromkeys(_fetch_gesture(job) for job in missing)
-        text = f"Done: {results} not on the page yet. To bring {them}, {', and '.join(gestures)}."
+        text = f"Done: {results} not on the page yet. To bring {them}, {', and '.join(gestures)}.{damage}"
         return TaskStatus(text, "done", 1.0)
-    last = max(jobs, key=lambda job: job.ended_at or 0)
     done, total = last.progress()
     match last.state:
         case "failed":
             return TaskStatus(f"Not tracked: {one_line(last.error) if last.error else 'see the server log'}", "failed")
         case "cancelled":
             return TaskStatus(f"Stopped after {done} of {total} frames. What was tracked is kept.")
-    return TaskStatus(f"Done: {done} of {total} frames.", "done")
+    return TaskStatus(f"Done: {done} of {total} frames.{damage}", "done")
 
 
 def _fetch_gesture(job: Job) -> str:

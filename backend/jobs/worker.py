@@ -186,7 +186,7 @@ class _Worker:
 
     def _end(self, run_id: int, *, is_complete: bool) -> None:
         self._runs.pop(run_id).close()
-        self._send(RunEnd(run_id, is_complete))
+        self._send(RunEnd(run_id, is_complete, self._video.damage if self._video else ""))
 
     def _first_runs(self) -> dict[int, Run]:
         """The runs that go first, by id: all that stand where the first one does."""

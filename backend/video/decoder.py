@@ -20,7 +20,11 @@ _MAX_DECODED_AHEAD = 8  # up to so many frames before a key frame are decoded in
 
 
 class Decoder:
-    """Reads frames by number, in any order. Not thread-safe."""
+    """Reads frames by number, in any order. Not thread-safe.
+
+    Attributes:
+        damaged: number of the first frame that was found damaged; None: none was.
+    """
 
     _last: tuple[int, av.VideoFrame] | None
     _pending: tuple[int, av.VideoFrame] | None  # already decoded, after the frame that was asked for
@@ -28,6 +32,7 @@ class Decoder:
     def __init__(self, path: Path, index: VideoIndex, limits: VideoLimits) -> None:
         self._path, self._index, self._limits = path, index, limits
         self._container, self._stream = open_video(path, limits)
+        self.damaged: int | None = None
         self._begin(None)
 
     def close(self) -> None:
@@ -54,11 +59,17 @@ class Decoder:
             found = self._next()
             if found is None or found[0] > number:
                 self._pending = found
+                self._mark_damaged(number)
                 break
+            if found[1].is_corrupt:
+                self._mark_damaged(found[0])
             self._last = found
         if self._last is None:
             raise bad_video("its first pictures are damaged")
         return self._last[1]
+
+    def _mark_damaged(self, number: int) -> None:
+        self.damaged = number if self.damaged is None else min(number, self.damaged)
 
     def _convert(self, frame: av.VideoFrame) -> Picture:
         """A frame as RGB, as displayed."""

@@ -82,7 +82,9 @@ class DecoderProcesses:
 
 
 class RemoteDecoder:
-    """As `Decoder`, in a process. Not thread-safe."""
+    """As `Decoder`, in a process, which does not say which frames are damaged. Not thread-safe."""
+
+    damaged: int | None = None
 
     def __init__(self, processes: DecoderProcesses, path: Path, index: VideoIndex, limits: VideoLimits) -> None:
         self._processes, self._path, self._limits = processes, path, limits

@@ -24,6 +24,7 @@ from backend.settings import Settings
 from backend.video.frame_clock import FrameClock
 
 _PROBED_FRAMES = 8  # frames decoded on opening to verify the time stamps
+_CUT_SECONDS = 0.1  # by which containers may be wrong about their length
 _ROUNDING = 0.0015  # seconds by which containers round the time between two pictures, and some more
 _SAME_RATE = 0.01  # relative difference of frame rates that mean the same
 _HIGHEST_RATE = 60  # to show all pictures of a video whose rate varies; above, it may be
@@ -63,6 +64,14 @@ class VideoIndex:
     end: float
     duration: float
     rate: float
+    declared_end: float  # seconds at which the last frame ends by the container's own account; 0: it does not say
+
+    @property
+    def cut(self) -> str:
+        """That the file breaks off, for people; empty: it does not."""
+        if self.declared_end - self.end > max(_CUT_SECONDS, 2 / self.rate):
+            return f"the video is cut off: it can be read for {self.end:.1f} of {self.declared_end:.1f} s"
+        return "" if self.cut_position is None else f"the video is cut off after {self.end:.1f} s"
 
 
 def bad_video(reason: str) -> BadVideo:
@@ -186,7 +195,8 @@ def build_index(path: Path, limits: VideoLimits) -> VideoIndex:
         begin = np.array([] if counted else sorted(keys), np.int64)
         size = sum(plane.buffer_size for plane in head[0].planes)
         turns, sides = head[0].rotation // 90, (stream.width, stream.height)
-        return VideoIndex(stamps, begin, counted, cut, turns, size, *sides, times, end, duration, rate)
+        declared = _declared_end(container, stream)
+        return VideoIndex(stamps, begin, counted, cut, turns, size, *sides, times, end, duration, rate, declared)
 
 
 def _frame_rate(times: NDArray[np.float64], end: float, told: Sequence[float]) -> float:
@@ -207,6 +217,18 @@ def _frame_rate(times: NDArray[np.float64], end: float, told: Sequence[float]) -
         return usual
     rates = [rate for rate in (usual, shortest) if rate <= max(_HIGHEST_RATE, _MOST_REPEATS * average)]
     return next((rate for rate in rates if not FrameClock(times, end, rate).hidden_pictures().size), usual)
+
+
+def _declared_end(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds at which the video ends by the container's own account; 0: it does not say."""
+    if stream.duration and stream.time_base:
+        begin = stream.start_time or 0
+        return float((begin + stream.duration) * stream.time_base) - _start_time(container)
+    try:
+        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")  # Matroska
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return 0.0
 
 
 def _start_time(container: InputContainer) -> float:

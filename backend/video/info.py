@@ -19,6 +19,7 @@ class VideoInfo:
         duration: seconds of the container.
         rate: pictures per second.
         size: width and height in pixels.
+        damage: see `Video.damage`.
     """
 
     times: NDArray[np.float64]
@@ -26,11 +27,12 @@ class VideoInfo:
     duration: float
     rate: float
     size: tuple[int, int]
+    damage: str = ""
 
     @classmethod
     def from_video(cls, video: Video) -> Self:
         """The info of an open video, which may be closed afterwards."""
-        return cls(video.times, video.end, video.duration, video.rate, (video.width, video.height))
+        return cls(video.times, video.end, video.duration, video.rate, (video.width, video.height), video.damage)
 
     @classmethod
     def evenly_spaced(cls, length: int, rate: float, size: tuple[int, int]) -> Self:

@@ -118,6 +118,7 @@ class Video:
         self._lock, self._closed = threading.Lock(), False
         self.key = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         self._read_aheads: set[_ReadAhead] = set()
+        self._damaged: int | None = None  # the first frame that was found damaged
         self.times, self.end = self._index.times, self._index.end
         self.duration, self.rate = self._index.duration, self._index.rate
         sides = self._index.width, self._index.height
@@ -125,6 +126,12 @@ class Video:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the file as far as it was read, for people; empty: nothing is known to be."""
+        found = [f"the video is damaged at {self.times[self._damaged]:.1f} s"] if self._damaged is not None else []
+        return "; ".join([*found, *([self._index.cut] if self._index.cut else [])])
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +165,9 @@ class Video:
         """
         with self._lock:
             self._check(range(index, index + 1))
-            return self._decoder.read(index)
+            picture = self._decoder.read(index)
+            self._note_damage(self._decoder)
+            return picture
 
     def frames(self, span: range, reverse: bool = False) -> Pictures:
         """Number and picture of each frame of `span`. A thread decodes ahead; it ends when the generator is closed.
@@ -209,12 +218,17 @@ class Video:
             self._read_aheads.discard(ahead)
             ahead.close()
 
+    def _note_damage(self, decoder: Decoder | RemoteDecoder) -> None:
+        if decoder.damaged is not None and (self._damaged is None or decoder.damaged < self._damaged):
+            self._damaged = decoder.damaged
+
     def _forward(self, numbers: Iterable[int]) -> Pictures:
         decoder = self._open_decoder(self._path, self._index, self._limits)
         try:
             for number in numbers:
                 yield number, decoder.read(number)
         finally:
+            self._note_damage(decoder)
             decoder.close()
 
     def _backward(self, span: range) -> Pictures:
@@ -231,4 +245,5 @@ class Video:
                 yield from decoder.read_backward(start, stop)
                 stop = start
         finally:
+            self._note_damage(decoder)
             decoder.close()

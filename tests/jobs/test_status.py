@@ -1,5 +1,6 @@
 """The status page's data."""
 
+import re
 import time
 from dataclasses import asdict
 
@@ -10,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backend.engines.base import CacheUse
 from backend.errors import BadRequest
+from backend.labelstudio.frame_strip import SignedTask
+from backend.video import Video
 from tests.clips import write_clip
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import body, drawn, keyframe
@@ -88,3 +91,16 @@ def test_a_job_says_whose_it_is_and_whether_going_on_would_help(make_service, ca
     assert [done[key] for key in known] == ["Person", "box", "two cars.mp4", "ann@example.com", "3", "7"]
     assert (failed["state"], failed["resumable"]) == ("failed", False), "the same prompt fails again"
     assert "job 2 of task 7, box: failed" in service.job_status.job(2)["log"][0]
+
+
+def test_a_cut_video_is_tracked_as_far_as_it_reads_and_that_is_told(make_service, tmp_path, monkeypatch) -> None:
+    clip = write_clip(tmp_path / "film.mp4", frames=100).path
+    content = clip.read_bytes()
+    clip.write_bytes(content[: len(content) // 2])
+    service = make_service(StubEngine(), video=Video(clip), response_timeout=20)
+    ask(service)
+    (job,) = service.job_status.overview()["jobs"]
+    assert job["state"] == "done"
+    assert job["done"] == job["total"] == len(Video(clip)) < 100
+    assert re.fullmatch(r"the video is cut off: it can be read for [\d.]+ of 4.0 s", job["damage"])
+    assert job["damage"] in service.task_status.read(SignedTask("3", "7")).text

@@ -116,7 +116,7 @@ class Card {
     put(".speed", job.fps ? `${job.fps < 10 ? job.fps.toFixed(1) : Math.round(job.fps)} frames/s` : "", root);
     put(".left", job.left_s === null ? "" : `${about(job.left_s)} left`, root);
     put(".together", job.together.length ? `together with ${nameAll(job.together)}` : "", root);
-    put(".error", job.error ?? "", root);
+    put(".error", job.error ?? job.damage ?? "", root);
     put(".refusal", this.refusal, root);
     const share = job.total ? job.done / job.total : null;
     fill($(".bar", root), share, `${nameOf(job)}: ${PHASES[job.phase] ?? job.phase}`);
