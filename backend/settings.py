@@ -118,6 +118,16 @@ class Settings:
     model_dir: Annotated[str, "folder of downloaded weights; empty: the hub's own cache; also as `MODEL_DIR`"] = ""
     device: Annotated[str, "`cpu`, `mps`, `cuda`, `cuda:N`; also as `DEVICE`"] = "auto"
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
+    attention: Annotated[
+        Literal["auto", "cudnn", "flash", "flash3", "efficient"],
+        "on a GPU, the implementation of attention to prefer: `cudnn`, `flash`, `flash3` (needs its package), "
+        "`efficient`; `auto`: PyTorch's choice; `sam3-backend selftest` compares them",
+    ] = "auto"
+    compile: Annotated[
+        bool,
+        "true: compile the model with `torch.compile`, which takes minutes when it is loaded; "
+        "`sam3-backend selftest` says whether it pays",
+    ] = False
     image_size: Annotated[
         int, "width and height of the model's input in pixels, a multiple of 14 (SAM 2: of 32); 0: the model's own"
     ] = 0

@@ -16,23 +16,25 @@ from backend.settings import Settings
 from backend.settings_loader import read_settings
 
 FILM = DiscFilm(160, 90, 6)
+BFLOAT16 = ({"dtype": "bfloat16"},)
 DRAWN = np.array([FILM.boxes(frame) for frame in range(FILM.length)])
 
 
 def settings_of(report: str) -> dict[str, object]:
     """What the report says to set."""
-    return yaml.safe_load(report.partition("safe here:\n")[2])
+    found = yaml.safe_load(report.partition("safe here:\n")[2])
+    return {name: value for name, value in found.items() if value != selftest.BASE.get(name) or name == "dtype"}
 
 
 def test_the_report_of_the_shapes_model(capsys, tmp_path):
     torch.set_num_threads(1)
-    selftest.run(Settings(model_path="shapes", device="cpu"), DiscFilm(320, 180, 8), (1, 4))
+    selftest.run(Settings(model_path="shapes", device="cpu"), DiscFilm(320, 180, 8), (1, 4), BFLOAT16)
     report = capsys.readouterr().out
     lines = report.splitlines()
     names = [line.split()[0] for line in lines]
     assert names == [
         *("software", "machine", "model", "film", "tried", "tried", "tried", "speed", "speed", "clicks", "words"),
-        *("result", "settings", "dtype:"),
+        *("result", "settings", "dtype:", "attention:", "compile:"),
     ]
     assert "one object at a time" in lines[5]
     assert ", safe, IoU mean 1.0000" in lines[5]
@@ -48,6 +50,7 @@ class Runs:
 
     by_dtype: dict[str, tuple[float, float]]
     alone_shift = 0.0
+    device_name = "cuda:0, a GPU"
 
     def __init__(self, settings, video, seconds):
         if settings.image_size == 14:
@@ -56,7 +59,7 @@ class Runs:
         if settings.max_frames:
             self.rate *= settings.max_frames
         self.engine = SimpleNamespace(
-            name="sam3", version="weights-abc", device_name="cuda:0, a GPU", memory=lambda: (2**30, 2**32)
+            name="sam3", version="weights-abc", device_name=self.device_name, memory=lambda: (2**30, 2**32)
         )
         self.load_seconds = 1.0
 
@@ -90,7 +93,7 @@ def test_the_fastest_safe_settings_are_named(runs, capsys):
 @pytest.mark.parametrize(("rate", "shift"), [(20.0, 3.0), (5.0, 0.0)])
 def test_what_is_not_safe_or_slower_is_not_named(runs, capsys, rate, shift):
     runs.by_dtype["bfloat16"] = rate, shift
-    selftest.run(Settings(), FILM)
+    selftest.run(Settings(), FILM, choices=BFLOAT16)
     report = capsys.readouterr().out
     assert settings_of(report) == {"dtype": "float32"}
     assert ("NOT SAFE" in report) == (shift > 0)
@@ -100,7 +103,15 @@ def test_without_time_it_reports_what_it_has(runs, capsys):
     selftest.run(Settings(), FILM, seconds=0)
     report = capsys.readouterr().out
     assert settings_of(report) == {"dtype": "float32"}
-    assert report.count("for lack of time") == 5
+    assert report.count("for lack of time") == 9
+
+
+def test_implementations_of_attention_are_for_a_gpu(runs, monkeypatch, capsys):
+    selftest.run(Settings(), FILM)
+    on_gpu = capsys.readouterr().out
+    monkeypatch.setattr(runs, "device_name", "cpu, 2 threads")
+    selftest.run(Settings(), FILM)
+    assert on_gpu.count("attention: ") - capsys.readouterr().out.count("attention: ") == 3
 
 
 @pytest.mark.parametrize(("alone", "shift", "fault"), [(3.0, 0.0, "alone"), (60.0, 60.0, "follow the discs")])

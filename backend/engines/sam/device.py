@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import attention as torch_attention
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from backend.engines.base import read_process_memory
 from backend.errors import SettingsError, Unsupported
@@ -20,6 +23,17 @@ OUT_OF_MEMORY = (
     "the device has no memory left for one frame with one object or phrase: close other programs on it, set "
     "show_masks: false, lower image_size, or set device: cpu"
 )
+COMPILER = "inductor"
+"""The backend of `torch.compile`."""
+_FLASH3 = "FA3"
+"""PyTorch's name of flash attention 3."""
+_ATTENTION = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "flash3": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+"""By values of the setting `attention`."""
 _DEVICE_SHARE, _HOST_SHARE = 2, 4
 """What part of the free memory the cache may take by itself: half of a GPU's, a quarter of the machine's."""
 _UNKNOWN_FREE = 4 * 2**30
@@ -73,15 +87,55 @@ def leave_one_core() -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
+def select_attention(name: str) -> list[SDPBackend]:
+    """The implementations of attention for the setting `attention`, the preferred one first; none: PyTorch's choice.
+
+    Those after the first are for products that it cannot do. Flash attention 3 counts for the whole process.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    has_flash3 = hasattr(torch_attention, "activate_flash_attention_impl")
+    if name == "flash3":
+        try:
+            if not has_flash3:
+                raise ImportError("PyTorch is too old")
+            torch_attention.activate_flash_attention_impl(_FLASH3)
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise SettingsError(
+                f"attention: flash3 is not available ({type(error).__name__}): install flash-attention 3 and PyTorch "
+                "2.11 or newer for CUDA, or set attention: auto"
+            ) from error
+    elif has_flash3 and torch_attention.current_flash_attention_impl() is not None:
+        torch_attention.restore_flash_attention_impl()
+    if name == "auto":
+        return []
+    return list(dict.fromkeys([_ATTENTION[name], *_ATTENTION.values(), SDPBackend.MATH]))
+
+
+def compile_part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a part of the model as one graph; it is compiled when it is called, once for each kind of input.
+
+    The first dimension may vary: sizes above 1 are one kind.
+    """
+    compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, backend=COMPILER)
+    return compiled
+
+
 @contextmanager
-def inference(device: torch.device, dtype: str) -> Iterator[None]:
+def inference(device: torch.device, dtype: str, attention: Sequence[SDPBackend] = ()) -> Iterator[None]:
     """Run without gradients, on CUDA in bfloat16 autocast unless `dtype` says otherwise.
+
+    Args:
+        attention: see `select_attention`.
 
     Raises:
         Unsupported: the device runs out of memory.
     """
+    chosen = sdpa_kernel(list(attention), set_priority=True) if attention else nullcontext()
+    narrow = torch.autocast(device.type, torch.bfloat16, enabled=is_narrow(device, dtype))
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_narrow(device, dtype)):
+        with torch.inference_mode(), narrow, chosen:
             yield
     except torch.OutOfMemoryError as error:
         raise Unsupported(OUT_OF_MEMORY) from error

@@ -15,6 +15,7 @@ import torch
 
 from backend.engines.base import FAILED_PREFIX, CacheUse, Propagation, read_process_memory
 from backend.engines.sam import device as devices
+from backend.engines.sam.memory_bank import MemorySelection
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preview import Previewer
 from backend.engines.sam.propagation import SamPropagation, advance_together
@@ -27,6 +28,9 @@ from backend.video import Video
 
 log = logging.getLogger(__name__)
 
+COMPILED_COUNTS = (1, 2, 16)
+"""Numbers of objects for which parts are compiled: each stands for those up to the next. The last is for CPUs alone,
+whose convolutions differ from there on."""
 _EXIT_TIMEOUT = 20.0
 """Seconds to wait at exit for a model that is loading: torch aborts if the interpreter ends meanwhile."""
 
@@ -51,6 +55,7 @@ class SamEngine(ABC):
         self._settings = settings
         self._hint = hint
         self._device = devices.select_device(settings.device)
+        self._attention = devices.select_attention(settings.attention)
         self.version = version
         self._status = "loading"
         self._model: SamModel | None = None
@@ -136,6 +141,9 @@ class SamEngine(ABC):
             model = self._load_model()
             self._status = "warming up"
             self._warm_up(model)
+            if self._settings.compile:
+                model.compile()
+                self._warm_up(model)
             self._model, self._status = model, "ready"
         except BackendError as error:
             self._fail(str(error))
@@ -145,6 +153,7 @@ class SamEngine(ABC):
             self._fail(
                 f"the model could not be loaded ({kind}): check model_path and device, and that the versions of torch "
                 "and transformers are those that the extra sam3 requires"
+                + ("; or set compile: false, which needs no compiler" if self._settings.compile else "")
             )
 
     def _show_download(self, done: int, total: int) -> None:
@@ -175,7 +184,7 @@ class SamEngine(ABC):
         model.to(self._device)
         if devices.is_narrow(self._device, self._settings.dtype):
             devices.narrow_weights(model)
-        return partial(devices.inference, self._device, self._settings.dtype)
+        return partial(devices.inference, self._device, self._settings.dtype, self._attention)
 
     def _warm_up(self, model: SamModel) -> None:
         """Run every part once at full size, so that the first request is not slow."""
@@ -185,8 +194,13 @@ class SamEngine(ABC):
         with model.inference():
             image = model.image_encoder.encode("warm up", 0, lambda: np.zeros((size, size, 3), np.uint8))
             points = torch.full((1, 2), size / 2, device=self._device)
-            labels = torch.ones(1, dtype=torch.int32, device=self._device)
-            model.tracker.prompt(image, points, labels, None, None, model.tracker.memory_window(16))
+            labels, window = torch.ones(1, dtype=torch.int32, device=self._device), model.tracker.memory_window(16)
+            prediction, features = model.tracker.prompt(image, points, labels, None, None, window)
+            memory = MemorySelection([features[0]], [0], [prediction.object_pointers[0]], [1])
+            for count in COMPILED_COUNTS if self._settings.compile else ():
+                prediction = model.tracker.track(image, [memory] * count, window)
+                scores = prediction.object_scores
+                model.tracker.encode_memory(image, prediction.logits, scores, full_size=True)
             if model.detector:
                 model.detector.detect_phrases(image, ["object"])
         model.image_encoder.clear()

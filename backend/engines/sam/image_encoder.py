@@ -46,6 +46,10 @@ class ImageEncoder(ABC, Generic[Features]):
         """Run the encoder; the cache keeps what this returns."""
 
     @abstractmethod
+    def compile(self) -> None:
+        """Compile what runs for every picture; call it after the first run."""
+
+    @abstractmethod
     def _features(self, output: Output) -> Features:
         """The features of a frame from what `_encode` returned."""
 

@@ -43,6 +43,11 @@ class SamModel:
         for batches in self._batches():
             batches.give_way = self.image_encoder.cache.give_way
 
+    def compile(self) -> None:
+        """Compile image encoder, mask decoder and memory encoder; call it after the first run."""
+        self.image_encoder.compile()
+        self.tracker.compile()
+
     def require_detector(self) -> Detector:
         """The detector.
 

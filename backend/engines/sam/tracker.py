@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
-from backend.engines.sam.device import Batcher
+from backend.engines.sam.device import Batcher, compile_part
 from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
 from backend.engines.sam.memory_attention import MemoryTokens, attend_to_memory
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
@@ -60,6 +60,13 @@ class Tracker:
         self._config = model.config
         self.batches = Batcher(MAX_BATCH, "objects")
         self._constants: TrackerConstants | None = None
+        # Of prompts each form would be compiled.
+        self._decode_tracked, self._run_memory_encoder = model.mask_decoder, model.memory_encoder
+
+    def compile(self) -> None:
+        """Compile what runs for every tracked frame."""
+        self._decode_tracked = compile_part(self._model.mask_decoder)
+        self._run_memory_encoder = compile_part(self._model.memory_encoder)
 
     @property
     def image_size(self) -> int:
@@ -228,8 +235,7 @@ class Tracker:
         return logits, object_scores, pointers, is_present.float(), features
 
     def _add_no_memory(self, image: ImageFeatures) -> Tensor:
-        embedding: Tensor = self._model.no_memory_embedding
-        return image.fpn_levels[-1] + embedding.view(1, -1, 1, 1)
+        return image.fpn_levels[-1] + self._model.no_memory_embedding.view(1, -1, 1, 1)
 
     def _decode(
         self,
@@ -254,15 +260,16 @@ class Tracker:
         """The arguments of `_select_best_masks`."""
         constants = self._get_constants()
         if points is None and masks is None:
-            sparse, dense = constants.no_prompt
+            decode, (sparse, dense) = self._decode_tracked, constants.no_prompt
         else:
+            decode = self._model.mask_decoder
             if points is None or labels is None:
                 points, labels = constants.no_points, constants.no_labels
             sparse, dense = self._model.prompt_encoder(
                 input_points=points, input_labels=labels, input_boxes=None, input_masks=masks
             )
         count = max(len(embeddings), len(dense))
-        logits, iou_scores, tokens, object_scores = self._model.mask_decoder(
+        logits, iou_scores, tokens, object_scores = decode(
             image_embeddings=embeddings.expand(count, -1, -1, -1),
             image_positional_embeddings=constants.image_positions,
             sparse_prompt_embeddings=sparse.expand(count, -1, -1, -1),
@@ -371,7 +378,7 @@ class Tracker:
         logits = functional.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)
         shares = (logits > 0).float() if binary else logits.sigmoid()
         shares = shares * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        features, _ = model.memory_encoder(image.fpn_levels[-1], resize_masks(shares, self.memory_mask_size))
+        features, _ = self._run_memory_encoder(image.fpn_levels[-1], resize_masks(shares, self.memory_mask_size))
         if model.occlusion_spatial_embedding_parameter is not None:
             is_absent = (object_scores <= 0).to(features.dtype)[:, None, None, None]
             features = features + is_absent * model.occlusion_spatial_embedding_parameter[..., None, None]
@@ -387,8 +394,6 @@ class Tracker:
 
 def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]:
     """Group memories by their number of frames: rows that can go through memory attention in one batch."""
-
-    def frames(row: int) -> int:
-        return len(memories[row].features)
-
-    return [list(rows) for _, rows in groupby(sorted(range(len(memories)), key=frames), key=frames)]
+    counts = [len(memory.features) for memory in memories]
+    rows = sorted(range(len(memories)), key=counts.__getitem__)
+    return [list(group) for _, group in groupby(rows, key=counts.__getitem__)]

@@ -27,6 +27,8 @@ def compute_version(settings: Settings, path: Path) -> str:
     ]
     parts += [settings.reference, settings.dtype, settings.image_size, settings.max_objects, settings.hotstart_frames]
     parts += [settings.score_threshold, settings.new_object_threshold]
+    if settings.compile or settings.attention != "auto":  # else versions are as before there were these two
+        parts += [settings.compile, settings.attention]
     name = re.sub(r"\.(pt|pth|safetensors)$", "", path.name)
     return f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"
 

@@ -1,11 +1,12 @@
 """SAM 2's image encoder, Hiera."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional
 
+from backend.engines.sam.device import compile_part
 from backend.engines.sam.image_encoder import ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import Normalization, preprocess_image
 from backend.video import Picture
@@ -27,9 +28,20 @@ class Sam2ImageFeatures(NamedTuple):
 class Sam2ImageEncoder(ImageEncoder[Sam2ImageFeatures]):
     """The image encoder of a `Sam2VideoModel`; see `ImageEncoder` for the cache."""
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._run = self._levels
+
+    def compile(self) -> None:
+        """See `ImageEncoder`."""
+        self._run = compile_part(self._levels)
+
     def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
         model = self._model
-        pixels = preprocess_image(picture, model.config.image_size, model.device, IMAGENET)
+        return self._run(preprocess_image(picture, model.config.image_size, model.device, IMAGENET))
+
+    def _levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        model = self._model
         fine, middle, coarse = self._pyramid(model.vision_encoder.backbone(pixels).intermediate_hidden_states)
         # The projections of the mask decoder are the same for every object, and need less of the cache.
         levels = model.mask_decoder.conv_s0(fine), model.mask_decoder.conv_s1(middle), coarse
@@ -41,7 +53,8 @@ class Sam2ImageEncoder(ImageEncoder[Sam2ImageFeatures]):
         As the neck's own `forward`, which also computes position encodings; the tracker does not use them.
         """
         encoder = self._model.vision_encoder
-        neck, levels = encoder.neck, list[Tensor]()
+        neck = encoder.neck
+        levels: list[Tensor] = []
         for stage, (state, layer) in enumerate(zip(states[::-1], neck.convs, strict=True)):
             level = layer(state.permute(0, 3, 1, 2))
             if stage and len(states) - 1 - stage in neck.fpn_top_down_levels:

@@ -1,5 +1,6 @@
 """SAM 3's image encoder: one run for detector and tracker."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -7,10 +8,18 @@ from torch import Tensor
 from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
+from backend.engines.sam.device import compile_part
 from backend.engines.sam.image_encoder import ImageEncoder, to_autocast
 from backend.engines.sam.preprocess import preprocess_image
 from backend.engines.sam3.vision_transformer import VisionTransformer
 from backend.video import Picture
+
+RunNeck = Callable[[Any, Tensor], list[Tensor]]
+
+
+def run_neck(neck: Any, square: Tensor) -> list[Tensor]:
+    """Levels 4, 2 and 1 times as fine as the encoder's output, shape (1, width, h, w)."""
+    return [layer(square) for layer in neck.fpn_layers[:3]]
 
 
 class Sam3ImageFeatures:
@@ -20,9 +29,16 @@ class Sam3ImageFeatures:
         hidden: shape (1, positions, width), the encoder's last layer; other features are computed from it on demand.
     """
 
-    def __init__(self, model: Sam3VideoModel, hidden: Tensor, position_encodings: dict[int, Tensor]) -> None:
+    def __init__(
+        self,
+        model: Sam3VideoModel,
+        hidden: Tensor,
+        position_encodings: dict[int, Tensor],
+        run_neck: RunNeck = run_neck,
+    ) -> None:
         self._model = model
         self._position_encodings = position_encodings
+        self._run_neck = run_neck
         self.hidden = hidden
 
     @cached_property
@@ -51,8 +67,7 @@ class Sam3ImageFeatures:
 
     def _pyramid(self, neck: Any) -> list[Tensor]:
         side = self._model.tracker_model.prompt_encoder.image_embedding_size[0]
-        square = self.hidden.view(1, side, side, -1).permute(0, 3, 1, 2)
-        return [layer(square) for layer in neck.fpn_layers[:3]]
+        return self._run_neck(neck, self.hidden.view(1, side, side, -1).permute(0, 3, 1, 2))
 
 
 class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
@@ -67,13 +82,18 @@ class Sam3ImageEncoder(ImageEncoder[Sam3ImageFeatures]):
         super().__init__(model)
         self._published = published
         self._transformer = VisionTransformer(model.detector_model.vision_encoder.backbone)
+        self._run_transformer, self._run_neck = self._transformer.encode, run_neck
         # Position encodings by the width of the level, the same for every frame.
         self._position_encodings: dict[int, Tensor] = {}
+
+    def compile(self) -> None:
+        """See `ImageEncoder`."""
+        self._run_transformer, self._run_neck = compile_part(self._transformer.encode), compile_part(run_neck)
 
     def _encode(self, picture: Picture) -> tuple[Tensor, ...]:
         model = self._model
         pixels = preprocess_image(picture, model.config.image_size, model.device, published=self._published)
-        return (to_autocast(self._transformer.encode(pixels)),)
+        return (to_autocast(self._run_transformer(pixels)),)
 
     def _features(self, output: tuple[Tensor, ...]) -> Sam3ImageFeatures:
-        return Sam3ImageFeatures(self._model, output[0], self._position_encodings)
+        return Sam3ImageFeatures(self._model, output[0], self._position_encodings, self._run_neck)

@@ -146,3 +146,20 @@ def test_what_one_thing_had_no_room_for_says_nothing_of_many(caplog):
     with pytest.raises(torch.OutOfMemoryError):
         batches.run(1, work)
     assert (asked, batches.size, caplog.text) == ([1], 16, "")
+
+
+@pytest.mark.parametrize("name", ["cudnn", "flash", "efficient"])
+def test_the_attention_that_is_set_comes_first_and_others_do_what_it_cannot(name):
+    chosen = device.select_attention(name)
+    assert chosen[0].name == f"{name.upper()}_ATTENTION"
+    assert {backend.name for backend in chosen} >= {"FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"}
+    query = torch.ones(1, 1, 2, 8)
+    with device.inference(torch.device("cpu"), "float32", chosen):
+        assert torch.nn.attention._cur_sdpa_kernel_backends(with_priority=True) == chosen
+        assert torch.nn.functional.scaled_dot_product_attention(query, query, query).shape == query.shape
+
+
+def test_flash_attention_3_is_refused_where_it_is_not_there():
+    with pytest.raises(SettingsError, match=r"attention: flash3 is not available .* or set attention: auto"):
+        device.select_attention("flash3")
+    assert device.select_attention("auto") == []
