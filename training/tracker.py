@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
-from backend.engines.sam.tracker import MaskPrediction, Tracker, group_by_frame_count
+from backend.engines.sam.memory_bank import FrameMemory, MemoryBank, group_by_frame_count
+from backend.engines.sam.tracker import MaskPrediction, Tracker
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from shapes import Clip, Recipe, bounds
 from training import data

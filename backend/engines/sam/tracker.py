@@ -5,7 +5,6 @@ and go through memory attention, mask decoder and memory encoder in batches.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 from backend.engines.sam.device import Batcher, compile_part
 from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
 from backend.engines.sam.memory_attention import MemoryTokens, attend_to_memory
-from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
+from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow, group_by_frame_count
 from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
 from backend.engines.sam.tracker_constants import TrackerConstants
 
@@ -235,7 +234,8 @@ class Tracker:
         return logits, object_scores, pointers, is_present.float(), features
 
     def _add_no_memory(self, image: ImageFeatures) -> Tensor:
-        return image.fpn_levels[-1] + self._model.no_memory_embedding.view(1, -1, 1, 1)
+        embedding: Tensor = self._model.no_memory_embedding
+        return image.fpn_levels[-1] + embedding.view(1, -1, 1, 1)
 
     def _decode(
         self,
@@ -390,10 +390,3 @@ class Tracker:
         if self._constants is None:
             self._constants = TrackerConstants.from_model(self._model)
         return self._constants
-
-
-def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]:
-    """Group memories by their number of frames: rows that can go through memory attention in one batch."""
-    counts = [len(memory.features) for memory in memories]
-    rows = sorted(range(len(memories)), key=counts.__getitem__)
-    return [list(group) for _, group in groupby(rows, key=counts.__getitem__)]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from backend.engines import load_engine
 from backend.engines.sam import device
 from backend.engines.sam.engine import SamEngine
+from backend.engines.sam2.engine import Sam2Engine
+from backend.engines.sam3.engine import Sam3Engine
 from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -51,10 +52,11 @@ def boxes(engine: SamEngine, objects: int, words: bool = False) -> np.ndarray:
 @pytest.mark.parametrize(("name", "counts", "parts"), [("sam3", (1, 4, 16, 64), 7), ("sam2", (4,), 6)])
 def test_whole_graphs_are_made_once_for_any_number_of_objects(name, counts, parts, graphs, tmp_path):
     torch.set_num_threads(1)
-    path = str((tiny_sam3 if name == "sam3" else tiny_sam2).save(tmp_path / "tiny"))
-    plain = load_engine(Settings(engine=name, model_path=path, device="cpu"))
+    tiny, load = (tiny_sam3, Sam3Engine) if name == "sam3" else (tiny_sam2, Sam2Engine)
+    path = str(tiny.save(tmp_path / "tiny"))
+    plain = load(Settings(engine=name, model_path=path, device="cpu"))
     assert plain.model  # before the next is loaded
-    compiled = load_engine(Settings(engine=name, model_path=path, device="cpu", compile=True))
+    compiled = load(Settings(engine=name, model_path=path, device="cpu", compile=True))
     assert compiled.model
     assert len(graphs) == parts
     for objects in counts:
@@ -71,6 +73,6 @@ def test_a_compiler_that_fails_is_named_with_what_helps(monkeypatch, tmp_path):
 
     monkeypatch.setattr(device, "COMPILER", broken)
     torch._dynamo.reset()
-    engine = load_engine(Settings(model_path=str(tiny_sam3.save(tmp_path / "tiny")), device="cpu", compile=True))
+    engine = Sam3Engine(Settings(model_path=str(tiny_sam3.save(tmp_path / "tiny")), device="cpu", compile=True))
     with pytest.raises(SettingsError, match="or set compile: false"):
         _ = engine.model

@@ -55,6 +55,9 @@ class NoiseEncoder(ImageEncoder[Features]):
             for n, shape in enumerate(shapes)
         )
 
+    def compile(self) -> None:
+        """Nothing to compile."""
+
     def _features(self, output: tuple[Tensor, ...]) -> Features:
         return Features(output)
 
