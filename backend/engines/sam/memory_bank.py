@@ -216,6 +216,20 @@ class MemoryBank:
             if back * (frame - at) > window.maskmem_frames:
                 del trail.recond_frames[at]
 
+    def strip(self, positions: Mapping[bool, int], window: MemoryWindow) -> None:
+        """Drop what only a prompt on a tracked frame would use, and not the frames after these positions.
+
+        Masks of tracked frames are dropped, too. What is left is what a saved state needs.
+        """
+        for reverse, direction in self.directions.items():
+            past = self._select_non_cond(positions[reverse] + (-1 if reverse else 1), reverse, window)
+            pointers, whole = [at for _, at in past], {at for _, at in past[: window.maskmem_frames]}
+            direction.non_cond_frames = {
+                at: memory._replace(logits=None, features=memory.features if at in whole else None)
+                for at, memory in direction.non_cond_frames.items()
+                if at in pointers
+            }
+
     def snapshot(self, positions: Mapping[bool, int]) -> Self:
         """A copy as of these frames of the two directions."""
         return type(self)(

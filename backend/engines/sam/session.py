@@ -92,11 +92,14 @@ class SamSession:
 
     def state(self) -> bytes:
         """The memory as of the last yielded frame. States are stored, so do not change their keys."""
+        objects = self._yielded_objects()
+        for one in objects.values():
+            one.memory_bank.strip(self._positions(), self._object_tracker.window)
         saved = {
             "of": self._identity(),
             "phrases": self._object_tracker.phrases,
             "ways": self._directions_state(),
-            "objects": {name: one.state() for name, one in self._yielded_objects().items()},
+            "objects": {name: one.state() for name, one in objects.items()},
         }
         buffer = BytesIO()
         torch.save(saved, buffer)

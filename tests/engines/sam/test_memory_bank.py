@@ -139,6 +139,18 @@ def test_what_is_dropped_would_not_have_been_looked_at(walk, further, reach):
     assert [plain(one.select(at + back * ahead, reverse, reach)) for ahead in range(1, further + 1)] == later
 
 
+@given(walks(), EITHER)
+def test_what_a_state_leaves_out_the_following_frames_do_not_look_at(walk, reach):
+    one, at, reverse = walk
+    following = at + (-1 if reverse else 1)
+    later = plain(one.select(following, reverse, reach))
+    one.strip({reverse: at, not reverse: -1 if reverse else 61}, reach)
+    assert plain(one.select(following, reverse, reach)) == later
+    tracked = one.directions[reverse].non_cond_frames.values()
+    assert all(memory.logits is None for memory in tracked)
+    assert sum(memory.features is not None for memory in tracked) <= reach.maskmem_frames
+
+
 @BOTH_WAYS
 def test_an_object_that_is_hidden_for_long_is_looked_for_as_it_was_seen_last(reverse):
     since, at, hidden = (60, 1, range(1, 50)) if reverse else (0, 59, range(11, 60))
