@@ -42,6 +42,8 @@ CHOICES: Sequence[Mapping[str, Any]] = (
 """Changes to try, each on top of the best so far. Compiling takes longest, so it comes last."""
 SAFE_MEAN, SAFE_LEAST = 0.98, 0.9
 """Settings are safe if their boxes have this IoU with those of `BASE`: on average, and each object on each frame."""
+MIN_GAIN = 1.05
+"""A change that makes frames less faster than this is not worth its cost, such as minutes of compiling."""
 MIN_CLICKS_IOU, MIN_WORDS_IOU = 0.7, 0.5
 """With a lower mean IoU of the discs that clicks and words follow with the drawn ones, something is wrong."""
 OBJECTS, FEW = (1, 4, 16, 64), 4
@@ -132,7 +134,7 @@ class _SelfTest:
             except BackendError as error:
                 _print_line("tried", f"{_format(choice)}: {error}")
                 continue
-            if _is_safe(_format(choice), tried, base) and tried.rate > rate:
+            if _is_safe(_format(choice), tried, base) and tried.rate > MIN_GAIN * rate:
                 best, rate = {**best, **choice}, tried.rate
         return best
 

@@ -19,7 +19,7 @@ class _Layer:
 
     Attributes:
         window: edge of its windows, positions; 0: attention is global.
-        rope: shape (1, positions, 1, 1, head width / 2), complex.
+        rope: shape (1, positions, 1, 1, head width / 2, 2), cosines and sines.
     """
 
     library: Any
@@ -38,7 +38,7 @@ class _Layer:
         for projection, part, shift in zip(projections, weight.chunk(3), bias.chunk(3), strict=True):
             projection.weight.data, projection.bias.data = part, shift
         cosines, sines = layer.rotary_emb(weight, layer.position_ids)
-        rope = torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous())
+        rope = torch.stack([cosines[0, :, ::2], sines[0, :, ::2]], -1)
         return cls(layer, layer.window_size, rope[None, :, None, None], weight, bias)
 
     def run(self, hidden: Tensor, inside: Tensor | None, narrow: torch.dtype) -> Tensor:
@@ -58,8 +58,8 @@ class _Layer:
         mixed = functional.linear(normed.to(narrow), self.weight.to(narrow), self.bias.to(narrow)).view(
             count, positions, 3, heads, width // heads
         )
-        pairs = torch.view_as_complex(mixed[:, :, :2].float().view(count, positions, 2, heads, -1, 2))
-        query, key = torch.view_as_real(pairs * self.rope).flatten(-2).to(narrow).transpose(1, 3).unbind(2)
+        pairs = mixed[:, :, :2].float().view(count, positions, 2, heads, -1, 2)
+        query, key = _rotate(pairs, self.rope).flatten(-2).to(narrow).transpose(1, 3).unbind(2)
         value = mixed[:, :, 2].transpose(1, 2)
         attended = functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
         hidden = hidden + _linear(attention.o_proj, attended.transpose(1, 2).flatten(2), narrow)
@@ -121,6 +121,15 @@ class VisionTransformer:
                 ones = torch.ones(1, height * width, 1, device=positions.device)
                 self._inside = _split_windows(ones, window, height, width)
         return positions
+
+
+def _rotate(pairs: Tensor, rope: Tensor) -> Tensor:
+    """Rotate pairs of numbers, shape (…, 2), by cosines and sines, shape (…, 2)."""
+    if not torch.compiler.is_compiling():  # one kernel
+        return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope))
+    # The compiler merges these into one, and knows no complex numbers.
+    (x, y), (cosine, sine) = pairs.unbind(-1), rope.unbind(-1)
+    return torch.stack([x * cosine - y * sine, x * sine + y * cosine], -1)
 
 
 def _linear(layer: Any, inputs: Tensor, narrow: torch.dtype) -> Tensor:
