@@ -11,12 +11,13 @@ from hypothesis import settings
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path
+from tests.needs import THOROUGH
 from tests.stub_service import StubService
 
 # Machines are shared and noisy: no example has a deadline, and CI draws the same ones every time.
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.register_profile("thorough", deadline=None, max_examples=400)
-settings.load_profile("thorough" if os.environ.get("THOROUGH", "0") not in ("", "0") else "default")
+settings.load_profile("thorough" if THOROUGH else "default")
 
 SLOW_FILES = (
     "e2e/",

@@ -1,9 +1,12 @@
-"""What some tests need of the machine: without it they are skipped, or fail where E2E=required."""
+"""What some tests need of the machine: without it they are skipped, or fail where E2E=required; how much is tested."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+THOROUGH = os.environ.get("THOROUGH", "0") not in ("", "0")
+"""`make test THOROUGH=1`: more examples, and more clips."""
 
 
 def need(is_there: bool, what: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StateRefused
-from backend.jobs import executor, worker_run
+from backend.jobs import job_recorder, worker_run
 from backend.jobs.messages import SavedState
 from backend.jobs.schedule import Progress
 from backend.jobs.state_files import StateFiles
@@ -107,7 +107,7 @@ def test_a_job_whose_state_cannot_be_kept_is_not_interrupted(harness: Harness) -
 
 def test_frames_are_saved_also_where_states_are_too_dear(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_run, "_FREE_SECONDS", -1e9)
-    monkeypatch.setattr(executor, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(job_recorder, "_SAVE_SECONDS", 0.0)
     gate = Gate(70)
     scheduler = harness.open(StubEngine(gate=gate))
     job = scheduler.submit(["a"], "1", box())
