@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest package docker-check lint docs pictures clean
+.PHONY: demo install test test-lowest package docker-check lint audit fuzz docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
@@ -47,6 +47,17 @@ lint: $(DEVELOPMENT)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# Known vulnerabilities of what is pinned. The service that it asks has to be reachable.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install -q pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+# Four parsers for about a minute, guided by coverage; tests/fuzz.py keeps what once crashed.
+fuzz: $(DEVELOPMENT)
+	.venv/bin/pip install -q atheris
+	@for name in request label_config line media; do .venv/bin/python -m tests.coverage_fuzz $$name --runs 20000 || exit 1; done
+
 # Writes the parts of docs/ that are made from the code, and builds the site in build/docs; make docs SERVE=1 shows it.
 docs: $(DEVELOPMENT)
 	.venv/bin/python -m tests.generated_docs
@@ -56,7 +67,7 @@ pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-labelstudio .venv-lsml .venv-lowest .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-labelstudio .venv-lsml .venv-lowest .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt

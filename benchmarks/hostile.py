@@ -6,7 +6,7 @@ of memory, `legitimate_failed`; `downloads` of a new video that 64 requests ask 
 that drips is gone after its job was cancelled, `delayed_s` by which four drips delay a good video; `fuzz_runs` of each
 of four parsers, and `crashes`, errors other than those meant for clients.
 
-.venv/bin/python benchmarks/hostile.py [--seed N] [--fuzz N] [--quick]
+.venv/bin/python benchmarks/hostile.py [--seed N] [--fuzz N] [--atheris PYTHON] [--quick]
 """
 
 import argparse
@@ -236,11 +236,27 @@ def measure_drips(backend: Backend, corpus: Corpus) -> dict[str, float]:
     return {"freed_s": round(max(0.0, gone[0] - cancelled), 2), "delayed_s": round(max(0.0, together - alone), 2)}
 
 
+def fuzz_by_coverage(python: str, name: str, runs: int, seed: int) -> bool:
+    """Whether a parser crashes, or not all runs were made."""
+    words = [python, "-m", "tests.coverage_fuzz", name, "--runs", str(runs), "--seed", str(seed + 1)]
+    root = str(Path(__file__).resolve().parent.parent)
+    result = subprocess.run(
+        words, cwd=root, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False
+    )
+    is_clean = result.returncode == 0 and f"Done {runs} " in result.stderr
+    if not is_clean:
+        print(result.stderr[-4000:], file=sys.stderr)
+    return not is_clean
+
+
 def main() -> None:
     """Run everything, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the fuzzer")
     parser.add_argument("--fuzz", type=int, default=50_000, help="runs of each parser")
+    parser.add_argument(
+        "--atheris", metavar="PYTHON", help="an interpreter with atheris and what the backend needs: coverage guides it"
+    )
     parser.add_argument("--quick", action="store_true", help="a sixth of the hostile cases, and 500 runs")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -253,7 +269,10 @@ def main() -> None:
         figures["downloads"] = count_downloads(backend, corpus)
         figures |= {"server_mb": round(backend.server_mb), "decoder_mb": round(backend.decoder_mb)}
     runs = 500 if options.quick else options.fuzz
-    crashes = sum(run_target(name, runs, options.seed) for name in TARGETS)
+    if options.atheris:
+        crashes = sum(fuzz_by_coverage(options.atheris, name, runs, options.seed) for name in TARGETS)
+    else:
+        crashes = sum(run_target(name, runs, options.seed) for name in TARGETS)
     print(json.dumps(figures | {"fuzz_runs": runs, "crashes": crashes}))
 
 

@@ -142,7 +142,7 @@ CORPUS: dict[str, list[str]] = {
 """Inputs to begin with; also those that once crashed a parser."""
 
 
-def _mutated(text: str, others: list[str], rng: random.Random) -> str:
+def mutate_text(text: str, others: list[str], rng: random.Random) -> str:
     for _ in range(rng.randrange(1, 5)):
         at, end = sorted(rng.randrange(len(text) + 1) for _ in range(2))
         other = rng.choice(others)
@@ -159,7 +159,7 @@ def _mutated(text: str, others: list[str], rng: random.Random) -> str:
     return text
 
 
-def _mutated_json(text: str, _others: list[str], rng: random.Random) -> str:
+def mutate_json(text: str, _others: list[str], rng: random.Random) -> str:
     body = json.loads(text)
     for _ in range(rng.randrange(1, 5)):
         value: Any = {"tasks": body["tasks"], "context": body["params"]["context"]}
@@ -178,7 +178,7 @@ def _mutated_json(text: str, _others: list[str], rng: random.Random) -> str:
 def run_target(name: str, runs: int, seed: int) -> int:
     """Feed a parser with mutations; the number of different places where it crashed, which are printed."""
     rng, target, corpus = random.Random(f"{name} {seed}"), TARGETS[name], CORPUS[name]
-    mutate = _mutated_json if name == "request" else _mutated
+    mutate = mutate_json if name == "request" else mutate_text
     places: set[str] = set()
     logging.disable()
     for _ in range(runs):

@@ -2,7 +2,8 @@
 
 import argparse
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,6 +12,7 @@ from backend import engines
 from backend.commands import doctor_checks
 from backend.commands.arguments import Subparsers, add_command, add_config_option, add_model_options, load_settings
 from backend.commands.console import OK, WARN, Report, print_message
+from backend.datasets.picture_folder import format_bytes
 from backend.engines.base import FAILED_PREFIX, Engine, watch_status
 from backend.errors import BackendError, MediaError, SettingsError, explain_unwritable
 from backend.labelstudio.client import LabelStudioClient
@@ -93,8 +95,8 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
     if client and is_reached and task is not None:
         _check_task(report, settings, client, task)
     if url is not None:
-        with report.check("video") as say, TaskVideos(settings).open(url, client) as video:
-            say(*_describe_video(video))
+        with report.check("video") as say, _open_video(url, client, TaskVideos(settings), say):
+            pass
     return report.failed
 
 
@@ -185,8 +187,7 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
         with report.check("live panel") as say:
             say(*doctor_checks.check_panel(task, config.panel, settings))
     tag, strip, videos = config.video, config.strip, TaskVideos(settings)
-    with report.check("video") as say, videos.open(tag.url(task), client) as video:
-        say(*_describe_video(video))
+    with report.check("video") as say, _open_video(tag.url(task), client, videos, say) as video:
         with report.check("frame rate") as say:
             say(doctor_checks.check_frame_rate(task, tag, video))
         if strip.startswith("$"):
@@ -194,6 +195,18 @@ def _check_task(report: Report, settings: Settings, client: LabelStudioClient, n
                 pictures = doctor_checks.check_pictures(task, strip[1:], tag, video)
                 fix = doctor_checks.prepare_command(task)
                 say(f"{len(pictures)} to click on, {_try_picture(pictures[0], client, videos, fix)}")
+
+
+@contextmanager
+def _open_video(
+    url: str, client: LabelStudioClient | None, videos: TaskVideos, say: Callable[..., None]
+) -> Iterator[Video]:
+    """Find, fetch and open a video, a line for each step."""
+    say(doctor_checks.describe_address(url, client.url if client else ""))
+    say(f"fetched, {format_bytes(videos.fetch(url, client).stat().st_size)}")
+    with videos.open(url, client) as video:
+        say(*_describe_video(video))
+        yield video
 
 
 def _describe_video(video: Video) -> tuple[str, str]:

@@ -138,6 +138,16 @@ def check_panel(task: Mapping[str, Any], field: str, settings: Settings) -> tupl
     return f"browsers load it from {url}", OK
 
 
+def describe_address(url: str, studio_url: str) -> str:
+    """Where a task's video comes from, without what a signed address keeps secret."""
+    if not url.startswith((studio_url, "/") if studio_url else "/"):
+        return f"from {urlsplit(url).hostname or 'an address without a host'}"
+    if "/resolve/?fileuri=" in url:
+        return "in cloud storage, through Label Studio"
+    kinds = {"/data/local-files/": "a local file of Label Studio", "/data/upload/": "an upload to Label Studio"}
+    return next((kind for start, kind in kinds.items() if start in url), "a file of Label Studio")
+
+
 def check_frame_rate(task: Mapping[str, Any], tag: VideoTag, video: Video) -> str:
     """The frame rate that Label Studio uses.
 

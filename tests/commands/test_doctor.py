@@ -40,6 +40,7 @@ UNDERSTOOD = [
 ]
 SERVED = {"model_class": "Sam3Backend", "model_version": "stub-1", "model": "ready"}
 VIDEO = "ok    video: 192 x 128, 20 frames, 25 frames/s"
+FAR = ("ok    video: from far", "ok    video: fetched, 3.2 kB")
 PICTURES = ["/data/upload/7/frame-1.jpg", "/data/upload/7/frame-20.jpg"]
 
 
@@ -172,6 +173,8 @@ def test_a_task_that_lacks_nothing(told, studio: Studio, places: Path) -> None:
         *UNDERSTOOD,
         "ok    connection: Label Studio reaches http://127.0.0.1:9090 and sends prompts to it",
         "ok    live panel: browsers load it from http://127.0.0.1:9090",
+        "ok    video: an upload to Label Studio",
+        "ok    video: fetched, 3.2 kB",
         VIDEO,
         "ok    frame rate: 25, as in the file",
         "ok    frames: 2 to click on, the first was fetched",
@@ -561,15 +564,16 @@ def test_without_clicks_no_strip_is_looked_for(told, studio: Studio) -> None:
 
 
 def test_an_address_is_fetched_and_opened(told, files: dict[str, bytes]) -> None:
-    assert told("--url", "http://far/clip.mp4")[6:] == [VIDEO]
+    assert told("--url", "http://far/clip.mp4")[6:] == [*FAR, VIDEO]
     assert told("--url", "http://far/gone.mp4?token=1")[6:] == [
-        "FAIL  video: the video's server answered 404: check the task's url"
+        FAR[0],
+        "FAIL  video: the video's server answered 404: check the task's url",
     ]
 
 
 def test_an_address_is_looked_at_where_label_studio_is_down(told, studio: Studio) -> None:
     studio.failing["release"] = StudioError("mend it")
-    assert told("--url", "http://far/clip.mp4")[5:] == ["FAIL  Label Studio: mend it", VIDEO]
+    assert told("--url", "http://far/clip.mp4")[5:] == ["FAIL  Label Studio: mend it", *FAR, VIDEO]
 
 
 def test_a_task_and_an_address_do_not_go_together() -> None:
@@ -664,3 +668,16 @@ def test_a_backend_says_what_it_is(monkeypatch, status: int, body: bytes, says: 
 
 def test_where_nothing_answers_there_is_no_backend() -> None:
     assert fetch_backend_health("http://127.0.0.1:1") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("/data/local-files/?d=a.mp4", "a local file of Label Studio"),
+        ("http://ls/data/upload/1/a.mp4", "an upload to Label Studio"),
+        ("/tasks/3/resolve/?fileuri=czM6", "in cloud storage, through Label Studio"),
+        ("https://cdn.example/a.mp4?X-Amz-Signature=secret", "from cdn.example"),
+    ],
+)
+def test_where_a_video_comes_from_is_told(url: str, where: str) -> None:
+    assert doctor_checks.describe_address(url, "http://ls") == where
