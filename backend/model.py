@@ -4,6 +4,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flask import has_request_context, request
+
+from backend.http.security import is_trusted_client
 from backend.service import Service
 from backend.settings_loader import read_settings
 
@@ -36,6 +39,17 @@ class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]
         """Set the model version; 2.x calls this at the end of its constructor."""
         if hasattr(self, "set"):
             self.set("model_version", shared_service().model_version)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Read Label Studio's address and token from the request to /setup, because 2.x does not pass them on."""
+        if not has_request_context() or not request.path.rstrip("/").endswith("/setup"):
+            return
+        body = request.get_json(silent=True)
+        if isinstance(body, Mapping) and is_trusted_client(shared_service().settings):
+            project = str(body.get("project") or "").partition(".")[0]
+            hostname, token = (str(body.get(key) or "") for key in ("hostname", "access_token"))
+            shared_service().connections.connect(project, hostname, token)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
@@ -44,10 +58,13 @@ class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]
         xml, project, hostname, token = (
             str(getattr(self, name, None) or "") for name in ("label_config", "project_id", "hostname", "access_token")
         )
-        # Only 1.x passes on the address and token from /setup; with 2.x they must be in the settings.
+        # 1.x passes on the address and token from /setup; of 2.x `_connect` has read them.
         shared_service().connections.connect(project, hostname, token)
         return shared_service().predict(tasks, context, xml, project)
 
-    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Do nothing: the model does not learn from annotations."""
+    def fit(self, event: Any = None, data: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Find the labels of a project's tasks when its training is started, as `serve` does; other events: nothing."""
+        project = data.get("project") if isinstance(data, Mapping) else None
+        if event == "START_TRAINING" and isinstance(project, Mapping):
+            shared_service().preannotation.train(project)
         return {}

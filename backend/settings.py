@@ -211,11 +211,13 @@ class Settings:
     ] = ()
     label_studio_url: Annotated[
         str,
-        "Label Studio's address, such as `http://localhost:8080`; also as `LABEL_STUDIO_URL`",
+        "Label Studio's address, such as `http://localhost:8080`; also as `LABEL_STUDIO_URL`, also as "
+        "`LABEL_STUDIO_HOST`",
     ] = ""
     label_studio_api_key: Annotated[
         str,
-        "a personal or legacy token, sent to that address only; also as `LABEL_STUDIO_API_KEY`",
+        "a personal or legacy token, sent to that address only; also as `LABEL_STUDIO_API_KEY`, also as "
+        "`LABEL_STUDIO_ACCESS_TOKEN`",
     ] = ""
     ca_bundle: Annotated[
         str,

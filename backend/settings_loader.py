@@ -17,6 +17,10 @@ from backend.settings import SECRETS, Settings
 
 PREFIX = "SAM3_BACKEND_"
 ALIASES = {
+    # Names of Label Studio's own backends, which the others override.
+    "LABEL_STUDIO_HOST": "label_studio_url",
+    "LABEL_STUDIO_ACCESS_TOKEN": "label_studio_api_key",
+} | {
     name: name.lower()
     for name in (
         "LABEL_STUDIO_URL",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
+from flask import Flask
 
 from backend import model
 from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
@@ -64,3 +65,22 @@ def test_the_2x_line_hosts_it(hosted: types.ModuleType) -> None:
 def test_it_stands_alone_without_label_studio_ml() -> None:
     assert model.Sam3Backend.__mro__[1] is object
     model.Sam3Backend().setup()
+
+
+@pytest.mark.parametrize(("address", "is_known"), [("127.0.0.1", True), ("10.1.2.3", False)])
+def test_the_2x_line_learns_where_label_studio_is(hosted: types.ModuleType, address: str, is_known: bool) -> None:
+    """It does not hand on what /setup brings, and a video with a path alone could not be fetched."""
+    sent = {"project": "3.17", "hostname": "http://ls.example:8080", "access_token": "secret"}
+    with Flask("host").test_request_context("/setup", method="POST", json=sent, environ_base={"REMOTE_ADDR": address}):
+        hosted.Sam3Backend(project_id="3", label_config=CONFIG)
+    client = hosted.shared_service().connections.client("3")
+    assert (client and client.url) == ("http://ls.example:8080" if is_known else None)
+
+
+def test_the_2x_line_starts_a_training(hosted: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list = []
+    monkeypatch.setattr(hosted.shared_service().preannotation, "train", trained.append)
+    instance = hosted.Sam3Backend(project_id="3", label_config=CONFIG)
+    for event in ("ANNOTATION_CREATED", "START_TRAINING"):
+        instance.fit(event, {"project": {"id": 3}})
+    assert trained == [{"id": 3}]

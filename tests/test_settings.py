@@ -62,6 +62,17 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, monke
     assert (settings.keyframes.iou, settings.limits.queue, settings.limits.body) == (0.5, 4, 2**20)
 
 
+def test_names_of_label_studios_own_backends_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_HOST", "http://ls:8080")
+    monkeypatch.setenv("LABEL_STUDIO_ACCESS_TOKEN", "secret")
+    settings = read_settings()
+    assert (settings.label_studio_url, settings.label_studio_api_key) == ("http://ls:8080", "secret")
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://inside:8080")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "other")
+    settings = read_settings()
+    assert (settings.label_studio_url, settings.label_studio_api_key) == ("http://inside:8080", "other")
+
+
 def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://ls:8080")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret")

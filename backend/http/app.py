@@ -19,6 +19,7 @@ from backend.settings import X_ANYLABELING
 
 log = logging.getLogger(__name__)
 
+READY_ENDPOINT = "ready"
 _MAX_ID = 64
 """Characters of a project's id."""
 
@@ -31,7 +32,7 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
-    protect(app, service.settings, ("frame", *OPEN_ENDPOINTS), xanylabeling.BLUEPRINT)
+    protect(app, service.settings, ("frame", READY_ENDPOINT, *OPEN_ENDPOINTS), xanylabeling.BLUEPRINT)
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
     if X_ANYLABELING in service.settings.doors:
@@ -55,6 +56,13 @@ def _add_routes(app: Flask, service: Service) -> None:
     @app.get("/health")
     def health() -> Response:
         return jsonify(service.health())
+
+    @app.get(f"/health/{READY_ENDPOINT}", endpoint=READY_ENDPOINT)
+    def ready() -> ResponseReturnValue:
+        # No login: what balances load has none. It tells nothing but this.
+        status = service.status
+        word = status if status in ("ready", "loading", "warming up") else "not ready"
+        return jsonify({"status": word}), 200 if status == "ready" else 503
 
     @app.post("/setup")
     def setup() -> ResponseReturnValue:

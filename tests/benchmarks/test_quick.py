@@ -13,6 +13,9 @@ from tests.needs import missing
 ROOT = Path(__file__).parent.parent.parent
 KEYS = {
     "datasets.py": "pictures pictures_wrong box_px readers readers_ok speed_vs_ffmpeg memory_mb resumed_same",
+    "doors.py": """
+        upload_mb mask_p50_ms mask_p99_ms passes_second_click track_first_s region_iou keyframe_share
+    """,
     "engine.py": """
         parity_sigmoid parity_box_px parity_fp32 parity_by_model text_parity
         peak_mem_ratio peak_mem_ratio_text stock_peak_mem_ratio rss_slope rss_slope_stderr rss_slope_is_zero
@@ -48,6 +51,7 @@ KEYS = {
 """The keys that each one's documentation and README name."""
 RIGHT: dict[str, dict[str, object]] = {
     "datasets.py": {"pictures_wrong": 0, "resumed_same": True},
+    "doors.py": {"passes_second_click": 0},
     "engine.py": {"encoder_calls_per_frame": 1.0, "encoder_calls_second_click": 0, "state_equal": True},
     "hostile.py": {"connections": 0, "leaks": 0, "errors_500": 0, "hung": 0, "legitimate_failed": 0, "downloads": 1},
     "jobs.py": {

@@ -186,6 +186,16 @@ def test_health_shows_how_far_the_model_is(make_service, status: str) -> None:
     assert (answer.status_code, answer.json["status"], answer.json["model"]) == (200, "UP", status)
 
 
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [("loading", "loading"), ("warming up", "warming up"), ("ready", "ready"), ("failed: no /models", "not ready")],
+)
+def test_readiness_needs_no_password_and_tells_nothing_else(make_service, status: str, word: str) -> None:
+    service = make_service(StubEngine(status=status), basic_auth_user="ann", basic_auth_pass="right")
+    answer = create_app(service).test_client().get("/health/ready")
+    assert (answer.status_code, answer.json) == (200 if status == "ready" else 503, {"status": word})
+
+
 def test_a_model_that_could_not_be_loaded_answers_every_prediction_with_the_mend(make_service) -> None:
     client = create_app(
         make_service(StubEngine(status="failed: there is no folder sam3: set model_path"))
