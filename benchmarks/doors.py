@@ -90,9 +90,9 @@ def serving(folder: Path, clip: Path, log: Path) -> Iterator[Client]:
     worker = WorkerClient(
         process_launcher(partial(make, str(log)), "warning"), *identify_engine(settings), timeout=600.0
     )
-    MediaCache.fetch = lambda *_: clip  # type: ignore[method-assign, assignment] # there is no Label Studio here
+    MediaCache.fetch = lambda *_: clip  # type: ignore[method-assign]  # there is no Label Studio here
     service = Service(settings, worker)
-    server = create_server(
+    server: Any = create_server(
         create_app(service), host="127.0.0.1", port=0, threads=8, max_request_body_size=settings.max_body
     )
     threading.Thread(target=server.run, daemon=True).start()
