@@ -27,8 +27,10 @@ _PREFIX = len("12345678-")
 _MAX_PATH, _SUFFIX = 100, len("_1234567")
 """Maximum length of an upload's path, and length of the end of a shortened name."""
 _PANEL_HTML = (
-    '<a href="{task}" target="_blank" style="display: block"><img src="{picture}" width="640" height="44" '
+    '<div style="display: flex; align-items: center; gap: 12px"><a href="{task}" target="_blank">'
+    '<img src="{picture}" width="640" height="44" style="display: block" '
     'alt="The SAM3 backend does not answer: prompts will not be answered until it runs."></a>'
+    '<a href="{export}" target="_blank">Export</a></div>'
 )
 # A lazy picture that is folded away is not loaded: its stream begins when somebody opens it.
 _FRAME_HTML = (
@@ -229,7 +231,8 @@ def panel_html(settings: Settings, project: int, task: int) -> str:
     if not url:
         return ""
     key = Signer.from_settings(settings).key(SignedTask(str(project), str(task)))
-    html = _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}")
+    export = f"{url}/export?project={project}"
+    html = _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}", export=export)
     if settings.panel_frame != "off":
         attribute = " open" if settings.panel_frame == "open" else ""
         html += _FRAME_HTML.format(attribute=attribute, picture=f"{url}/panel/{key}")

@@ -306,6 +306,7 @@ def test_the_live_panel_is_written_for_browsers_that_reach_us(studio: Studio, pr
         assert found
         assert found[1] == f"{url}/tasks/{task['id']}"
         assert found[2].startswith(f"{url}/panel/")
+        assert f'href="{url}/export?project={PROJECT}"' in task["data"]["panel"]
         named = Signer(prepare.folder / "secret").task(found[2].rpartition("/")[2])
         assert named == (str(PROJECT), str(task["id"]))
         assert "live panel" in prepare.told[-1]
