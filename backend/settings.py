@@ -171,8 +171,8 @@ class Settings:
     ] = ""
     panel_frame: Annotated[
         Literal["closed", "open", "off"],
-        "the newest frame with its boxes and masks, below the live panel: `closed` until somebody opens it, `open`, or "
-        "`off`; `project prepare` writes it into tasks",
+        "the newest frame with its boxes (and masks, with `show_masks`), below the live panel: `closed` until somebody "
+        "opens it, `open`, or `off`; `project prepare` writes it into tasks",
     ] = "closed"
     keyframes: KeyframeSettings = field(default_factory=KeyframeSettings)
     bridge_frames: Annotated[
