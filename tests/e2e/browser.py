@@ -282,14 +282,10 @@ class LabelingPage:
         return self.page.screenshot(clip=self._strip())
 
     @property
-    def lines(self) -> list[str]:
-        """What stands in the line for words: a person's lines and the backend's."""
-        return [line for line in self.page.locator(".words").inner_text().split("\n") if line.strip()]
-
-    @property
     def told(self) -> str:
         """What stands behind the marker in the line for words."""
-        return next((line.removeprefix("▶ ") for line in self.lines if line.startswith("▶ ")), "")
+        lines = self.page.locator(".words").inner_text().split("\n")
+        return next((line.removeprefix("▶ ") for line in lines if line.startswith("▶ ")), "")
 
     @property
     def panel(self) -> Locator:
