@@ -257,7 +257,7 @@ def test_it_says_who_runs_together_and_how_often_no_vision_model_ran(image: byte
     for number in together:
         board.jobs[number]["together"] = sorted(together - {number})
     with opened(board) as page:
-        card = row(page, "running", "circle, star")
+        card = page.locator("#running .job").filter(has=page.locator(".what", has_text="circle, star"))
         expect(card.locator(".together")).to_have_text("together with 3 x Car, Star")
         expect(page.locator("#cache")).to_have_text("300 frames cached, 79 % hits")
         assert fits(page)
