@@ -260,6 +260,8 @@ def test_it_says_who_runs_together_and_how_often_no_vision_model_ran(image: byte
         card = page.locator("#running .job").filter(has=page.locator(".what", has_text="circle, star"))
         expect(card.locator(".together")).to_have_text("together with 3 x Car, Star")
         expect(page.locator("#cache")).to_have_text("300 frames cached, 79 % hits")
+        left = [page.locator(part).evaluate("e => e.getBoundingClientRect().x") for part in (".filter", ".now")]
+        assert left[0] == left[1], "what runs is in the first column"
         assert fits(page)
         page.screenshot(path=SHOTS / "status-together.png")
         board.jobs[41]["together"] = []
