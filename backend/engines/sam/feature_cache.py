@@ -66,9 +66,10 @@ class FeatureCache:
         return True
 
     def clear(self) -> None:
-        """Forget all frames."""
+        """Forget all frames, and what was counted."""
         for tier in (self._device, self._host):
             tier.clear()
+        self.hits = self.misses = 0
 
     def use(self) -> CacheUse:
         """What it holds, and how often it helped."""

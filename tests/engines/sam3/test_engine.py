@@ -75,7 +75,7 @@ def test_warming_up_runs_everything_once_and_keeps_nothing(settings):
     engine = Sam3Engine(settings)
     vision = engine.model.image_encoder
     assert vision.runs == 1
-    assert vision.cache.use().frames == 0
+    assert (vision.cache.use().frames, vision.cache.use().misses) == (0, 0)
     assert engine.cache_use().max_device_bytes > 0
 
 
