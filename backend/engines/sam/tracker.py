@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from backend.engines.sam.device import Batcher, compile_part
 from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
@@ -309,7 +308,7 @@ class Tracker:
         constants, coarse = self._get_constants(), image.fpn_levels[-1]
         groups = group_by_frame_count(memories)
         tokens = [self._memory_tokens([memories[row] for row in rows], window) for rows in groups]
-        state = (coarse + 0.1 * constants.frame_positions).flatten(2).transpose(1, 2)
+        state = (coarse + constants.frame_positions).flatten(2).transpose(1, 2)
         for layer in self._model.memory_attention.layers:
             state = attend_to_memory(layer, state, tokens, constants.rope)
         state = self._model.memory_attention.layer_norm(state)
@@ -324,8 +323,8 @@ class Tracker:
         constants, count, device = self._get_constants(), len(memories), self.device
         features = torch.stack([frame for memory in memories for frame in memory.features])
         features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
-        offsets = torch.tensor([memory.offsets for memory in memories], device=device)
-        times = self._model.memory_temporal_positional_encoding[offsets - 1][:, :, :, 0]
+        rows = torch.tensor([[offset - 1 for offset in memory.offsets] for memory in memories], device=device)
+        times = self._model.memory_temporal_positional_encoding[rows][:, :, :, 0]
         positions = constants.memory_positions + times
         max_pointers = max(len(memory.object_pointers) for memory in memories)
         pointers, pointer_positions, mask = self._pointer_tokens(memories, max_pointers, window, device)
@@ -359,7 +358,8 @@ class Tracker:
         pointers = pointers.view(len(rows), max_pointers * splits, width)
         if self._config.enable_temporal_pos_encoding_for_object_pointers:
             times = torch.tensor(offsets, device=device, dtype=torch.float32) / max(1, window.pointer_frames - 1)
-            waves = get_1d_sine_pe(times.flatten(), model.hidden_dim).view(len(rows), max_pointers, -1)  # type: ignore[no-untyped-call]
+            angles = times[:, :, None] / self._get_constants().pointer_periods
+            waves = torch.cat([angles.sin(), angles.cos()], -1)
             positions = model.temporal_positional_encoding_projection_layer(waves).repeat_interleave(splits, 1)
         else:
             positions = torch.zeros_like(pointers)

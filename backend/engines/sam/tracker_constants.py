@@ -16,6 +16,7 @@ class TrackerConstants:
     no_prompt: tuple[Tensor, Tensor]
     image_positions: Tensor
     frame_positions: Tensor
+    pointer_periods: Tensor
     memory_positions: Tensor
     rope: Tensor
 
@@ -25,10 +26,10 @@ class TrackerConstants:
         device = model.no_memory_embedding.device
         points, labels = torch.zeros(1, 1, 1, 2, device=device), -torch.ones(1, 1, 1, dtype=torch.int32, device=device)
         rows, columns = model.backbone_feature_sizes[-1]
-        encode = model.memory_encoder.position_encoding
+        encode, half = model.memory_encoder.position_encoding, model.hidden_dim // 2
         attention = model.memory_attention
         cosines, sines = attention.rotary_emb(points, attention.position_ids)
-        wide = type(encode)(num_position_features=model.hidden_dim // 2, normalize=True)
+        wide = type(encode)(num_position_features=half, normalize=True)
         return cls(
             no_points=points,
             no_labels=labels,
@@ -36,7 +37,10 @@ class TrackerConstants:
                 input_points=points, input_labels=labels, input_boxes=None, input_masks=None
             ),
             image_positions=model.get_image_wide_positional_embeddings(),
-            frame_positions=wide(torch.Size((1, model.hidden_dim, rows, columns)), device, torch.float32),
+            # The library adds a tenth of them to the frame.
+            frame_positions=0.1 * wide(torch.Size((1, model.hidden_dim, rows, columns)), device, torch.float32),
+            # Of the sines that say how long ago a pointer was, as in the library's `get_1d_sine_pe`.
+            pointer_periods=10000 ** (2 * (torch.arange(half, device=device, dtype=torch.float32) // 2) / half),
             memory_positions=encode(torch.Size((1, model.mem_dim, rows, columns)), device, torch.float32)[0]
             .flatten(1)
             .T.contiguous(),
