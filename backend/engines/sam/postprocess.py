@@ -241,6 +241,30 @@ def masks_at_size(logits: Tensor, height: int, width: int) -> Tensor:
     return masks
 
 
+def mask_in_box(logits: Tensor, box: Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
+    """As `masks_at_size`, for one mask whose box is known: nothing outside of it is computed.
+
+    Args:
+        logits: shape (h, w).
+        box: of `masks_to_boxes`.
+        height: rows of the picture.
+        width: columns of the picture.
+
+    Returns:
+        Shape (height, width).
+    """
+    x0, y0, x1, y1 = map(int, box)
+    rows, columns = (
+        _Axis(*(part[start:stop] for part in _sample_axis(length, size, logits.device)))
+        for length, size, start, stop in ((logits.shape[0], height, y0, y1), (logits.shape[1], width, x0, x1))
+    )
+    wide = _interpolate(logits[:, columns.low], logits[:, columns.high], columns.share)
+    inside = _interpolate(wide[rows.low], wide[rows.high], rows.share[:, None]) > 0
+    mask = np.zeros((height, width), bool)
+    mask[y0:y1, x0:x1] = inside.cpu().numpy()
+    return mask
+
+
 def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
     """The boxes around `masks_at_size(logits, height, width)`, computing only pixels near the edges.
 

@@ -67,9 +67,10 @@ class Previewer:
 def _observe(logits: torch.Tensor, scores: torch.Tensor, height: int, width: int) -> list[Observation]:
     """Masks of shape (k, h, w) in a picture, those that are empty left out."""
     boxes = postprocess.masks_to_boxes(logits, height, width).tolist()
-    masks = postprocess.masks_at_size(logits, height, width).cpu().numpy()
     return [
-        Observation(Box(*box), min(max(score, 0.0), 1.0), Rle.from_mask(mask))
-        for box, score, mask in zip(boxes, scores.tolist(), masks, strict=True)
+        Observation(
+            Box(*box), min(max(score, 0.0), 1.0), Rle.from_mask(postprocess.mask_in_box(mask, box, height, width))
+        )
+        for mask, box, score in zip(logits, boxes, scores.tolist(), strict=True)
         if box[0] == box[0]
     ]

@@ -212,3 +212,13 @@ def test_cuda_makes_the_same_masks() -> None:
     assert torch.equal(
         suppress_overlaps(there > 0, scores.cuda(), 0.1).cpu(), suppress_overlaps(noise > 0, scores, 0.1)
     )
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (61, 97), (40, 40)])
+def test_a_mask_in_its_box_is_the_whole_mask(size):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.nn.functional.interpolate(torch.randn(1, 6, 5, 5, generator=generator), (36, 36), mode="bilinear")[0]
+    for mask, box, whole in zip(
+        logits, postprocess.masks_to_boxes(logits, *size), postprocess.masks_at_size(logits, *size), strict=True
+    ):
+        assert np.array_equal(postprocess.mask_in_box(mask, box, *size), whole.numpy())
