@@ -67,8 +67,8 @@ RIGHT: dict[str, dict[str, object]] = {
     "video.py": {"wrong_frames": 0},
 }
 """Figures that have one right value, however loaded the machine is."""
-NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py", "tabs.py"}
-"""effort.py, shapes_accuracy.py and tabs.py take minutes, also if they are short, and engine_gpu.py needs a GPU."""
+NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py"}
+"""effort.py and shapes_accuracy.py take many minutes even with --quick, and engine_gpu.py needs a GPU."""
 
 
 IN_BROWSER = {"latency.py"}
