@@ -36,6 +36,7 @@ from backend.predict.keyframe_chooser import KeyframeChooser
 from backend.predict.preannotation import Preannotation
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResponseCache
+from backend.prompting.view import PromptingView
 from backend.settings import Settings
 from backend.track_editor.view import TrackEditorView
 from backend.tracks import keyframe_selection
@@ -57,7 +58,7 @@ class Service:
 
     def __init__(self, settings: Settings, worker: WorkerClient | None = None) -> None:
         self.settings = settings
-        self._signer = Signer.from_settings(settings)
+        self.signer = Signer.from_settings(settings)
         self._worker = worker or _worker_client(settings)
         self.model_version = self._worker.model_version
         self._videos = TaskVideos(settings, is_server=True)
@@ -84,6 +85,9 @@ class Service:
         model = self._worker.name, self._worker.version
         self._events = InteractiveEvents(settings, self.interactive, self.scheduler, model)
         self._cache = ResponseCache(self.store)
+        self.prompting = PromptingView(
+            self.interactive, self.scheduler, self.store.records, self._videos, self.connections.require_client
+        )
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(
             settings, self._worker, self.store, self.scheduler, self.connections, self._post_due
@@ -166,7 +170,7 @@ class Service:
             BackendError: the key is invalid, the video cannot be fetched, or it has no such frame.
             Busy: too many pictures are requested at once.
         """
-        url, framerate = self._signer.video(key)
+        url, framerate = self.signer.video(key)
         with self._pictures, self._videos.open(url, self.connections.default_client) as video:
             return encode_jpeg(frame_reader(video, framerate)(number))
 
@@ -176,7 +180,7 @@ class Service:
         Raises:
             BackendError: the key is not ours.
         """
-        return partial(self.task_status.read, self._signer.task(key))
+        return partial(self.task_status.read, self.signer.task(key))
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None, xml: str, project: str

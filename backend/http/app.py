@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import BackendError, BadRequest, Busy, one_line, where
-from backend.http import export_page, jobs_page, serving, tracks_page, xanylabeling
+from backend.http import export_page, jobs_page, prompting_page, serving, tracks_page, xanylabeling
 from backend.http.panel import OPEN_ENDPOINTS, add_panel_routes
 from backend.http.security import is_trusted_client, protect
 from backend.http.streams import Streams
@@ -32,12 +32,15 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     """
     app = Flask("backend")
     app.config["MAX_CONTENT_LENGTH"] = service.settings.limits.body
-    protect(app, service.settings, ("frame", READY_ENDPOINT, *OPEN_ENDPOINTS), xanylabeling.BLUEPRINT)
+    endpoints = ("frame", READY_ENDPOINT, *OPEN_ENDPOINTS, *prompting_page.PROMPTING_ENDPOINTS)
+    protect(app, service.settings, endpoints, xanylabeling.BLUEPRINT)
     app.register_error_handler(Exception, _error)
     _add_routes(app, service)
     if X_ANYLABELING in service.settings.doors:
         app.register_blueprint(xanylabeling.create_blueprint(service.uploads, service.settings.limits.upload))
-    add_panel_routes(app, streams or Streams(), lambda key: service.panel(key), service.job_status)
+    streams = streams or Streams()
+    prompting_page.add_prompting_routes(app, streams, service.prompting, service.signer)
+    add_panel_routes(app, streams, lambda key: service.panel(key), service.job_status)
     return app
 
 

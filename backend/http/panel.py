@@ -32,10 +32,10 @@ class _PanelSource:
     def state(self) -> TaskStatus:
         return self._read_status()
 
-    def picture(self, state: Any) -> bytes:
+    def content(self, state: Any) -> bytes:
         return draw_panel(state)
 
-    def last_picture(self, end: End) -> bytes:
+    def last_content(self, end: End) -> bytes:
         return draw_panel(_LAST[end], is_last=True)
 
 
@@ -60,12 +60,12 @@ class _FrameSource:
                 self._state = job, frame
         return self._state
 
-    def picture(self, state: Any) -> bytes:
+    def content(self, state: Any) -> bytes:
         drawn = self._jobs.picture(state[0]) if state else None
         self._picture = drawn or self._picture or draw_no_frame()
         return self._picture
 
-    def last_picture(self, end: End) -> bytes:
+    def last_content(self, end: End) -> bytes:
         return self._picture
 
 

@@ -1,4 +1,7 @@
-"""Live pictures: an `<img>` whose address answers `multipart/x-mixed-replace` shows each part in place of the last.
+"""Streams: live pictures, and server-sent events.
+
+An `<img>` whose address answers `multipart/x-mixed-replace` shows each part in place of the last; an `EventSource` gets
+each part as a message.
 
 Under `serve` (see `detached_responses`) no worker thread waits for the next part. The request ends after the first one
 and leaves its connection to `Streams`, whose one thread reads every source ten times a second and sends what has
@@ -32,6 +35,8 @@ _COOKIE = "sam3_backend_browser"
 _FLUSH_SECONDS = 0.2
 """How long the server's own thread is given to write the last parts."""
 _BOUNDARY = "part"
+EVENTS = "text/event-stream"
+"""The mimetype of server-sent events."""
 DETACH = "sam3_backend.detach"
 """Key of the WSGI environment: call its value to keep the connection after the response."""
 
@@ -41,24 +46,24 @@ End = Literal["stopped", "superseded"]
 
 
 class Source(Protocol):
-    """What a live picture shows.
+    """What a stream shows.
 
     Attributes:
-        mimetype: of its pictures.
+        mimetype: of its pictures; or `EVENTS`, and its contents are whole messages.
     """
 
     mimetype: str
 
     def state(self) -> Hashable:
-        """Everything that the picture depends on; called ten times a second, so it has to be cheap."""
+        """Everything that the content depends on; called ten times a second, so it has to be cheap."""
         ...
 
-    def picture(self, state: Any) -> bytes:
-        """The picture of a state; called when `state` has changed."""
+    def content(self, state: Any) -> bytes:
+        """The picture of a state, or the messages; called when `state` has changed."""
         ...
 
-    def last_picture(self, end: End) -> bytes:
-        """The picture that stays on the page when its stream ends."""
+    def last_content(self, end: End) -> bytes:
+        """The picture that stays on the page when its stream ends, or the last message."""
         ...
 
 
@@ -87,19 +92,34 @@ class _Live:
         with self.lock:
             state = self.source.state()
             if not self.part or state != self.state:
-                self.state, self.part = state, self._format(self.source.picture(state))
+                self.state, self.part = state, self._format(self.source.content(state))
 
     def last_part(self, end: End) -> bytes:
-        return self._format(self.source.last_picture(end))
+        return self._format(self.source.last_content(end))
+
+    @property
+    def content_type(self) -> str:
+        return EVENTS if self.source.mimetype == EVENTS else f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+
+    @property
+    def opening(self) -> bytes:
+        return b"" if self.source.mimetype == EVENTS else f"--{_BOUNDARY}\r\n".encode()
+
+    @property
+    def heartbeat(self) -> bytes:
+        """What is sent while nothing changes: a picture again, or a comment, which is no message."""
+        return b": \n\n" if self.source.mimetype == EVENTS else self.part
 
     def _format(self, picture: bytes) -> bytes:
+        if self.source.mimetype == EVENTS:
+            return picture
         # A browser shows a part when it has read the boundary after it.
         head = f"Content-Type: {self.source.mimetype}\r\nContent-Length: {len(picture)}\r\n\r\n"
         return head.encode() + picture + f"\r\n--{_BOUNDARY}\r\n".encode()
 
 
 class Streams:
-    """All live pictures of the server. Sources with one key are looked at once, however many streams show them."""
+    """All streams of the server. Sources with one key are looked at once, however many streams show them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,15 +128,15 @@ class Streams:
         self._closed = threading.Event()
 
     def respond(self, key: str, source: Source) -> Response:
-        """Answer the current Flask request with a live picture.
+        """Answer the current Flask request with a stream.
 
         Args:
-            key: streams of one key show the same picture.
+            key: streams of one key show the same.
         """
         with self._lock:
             live = self._live.get(key) or _Live(source)
         live.update()
-        first = f"--{_BOUNDARY}\r\n".encode() + live.part
+        first = live.opening + live.part
         detach = request.environ.get(DETACH)
         # Not the address: many browsers may share one behind a proxy.
         known = request.cookies.get(_COOKIE, "")
@@ -125,7 +145,7 @@ class Streams:
             detach(lambda send, is_open: self._add(key, live, _Stream(key, browser, send, is_open, live.part)))
         response = Response(
             iter([first]) if detach else _generate(live, first),
-            content_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}",
+            content_type=live.content_type,
         )
         if browser != known:
             response.headers.add("Set-Cookie", _format_cookie(browser))
@@ -176,17 +196,20 @@ class Streams:
                 try:
                     live.update()
                     for stream in list(live.streams):
-                        self._serve(stream, live.part)
-                except Exception as error:  # one picture that fails must not end the others
-                    log.error("a live picture failed: %s", where(error))
+                        self._serve(stream, live)
+                except Exception as error:  # one stream that fails must not end the others
+                    log.error("a stream failed: %s", where(error))
 
-    def _serve(self, stream: _Stream, part: bytes) -> None:
+    def _serve(self, stream: _Stream, live: _Live) -> None:
         if not stream.is_open():
             with self._lock:
                 self._drop(stream)
-        elif part is not stream.part or time.monotonic() - stream.sent_at > HEARTBEAT:
+        elif (part := live.part) is not stream.part:
             stream.part, stream.sent_at = part, time.monotonic()
             stream.send(part)
+        elif time.monotonic() - stream.sent_at > HEARTBEAT:
+            stream.sent_at = time.monotonic()
+            stream.send(live.heartbeat)
 
     def _drop(self, stream: _Stream) -> None:
         live = self._live.get(stream.key)
@@ -215,6 +238,9 @@ def _generate(live: _Live, first: bytes) -> Iterator[bytes]:
     while True:
         time.sleep(INTERVAL)
         live.update()
-        if live.part is not part or time.monotonic() - sent_at > HEARTBEAT:
+        if live.part is not part:
             part, sent_at = live.part, time.monotonic()
             yield part
+        elif time.monotonic() - sent_at > HEARTBEAT:
+            sent_at = time.monotonic()
+            yield live.heartbeat

@@ -1,4 +1,4 @@
-"""What is known of videos, clicks and projects: small facts that are kept in the job database."""
+"""What is known of videos, clicks, projects and the prompting page: small facts that are kept in the job database."""
 
 import zlib
 
@@ -44,6 +44,28 @@ class Records:
         sql = "SELECT positive FROM points WHERE task = ? AND point = ?"
         row = self._database.fetch_one(sql, sql_text(task), sql_text(point))
         return None if row is None else bool(row[0])
+
+    def put_page_track(self, task: str, region: str, *, is_offered: bool) -> None:
+        """Save that a track was begun on the prompting page of a task, and whether it is offered to the task."""
+        values = (sql_text(task), sql_text(region), sql_text(task), is_offered, self._clock.now())
+        sql = (
+            "INSERT INTO page_tracks VALUES (?, ?, (SELECT count(*) FROM page_tracks WHERE task = ?), ?, ?) "
+            "ON CONFLICT (task, region) DO UPDATE SET offered = excluded.offered, seen = excluded.seen"
+        )
+        with self._database.transaction() as database:
+            database.execute(sql, values)
+
+    def remove_page_track(self, task: str, region: str) -> None:
+        """Forget a track of the prompting page; its job is kept."""
+        with self._database.transaction() as database:
+            database.execute(
+                "DELETE FROM page_tracks WHERE task = ? AND region = ?", (sql_text(task), sql_text(region))
+            )
+
+    def page_tracks(self, task: str) -> dict[str, bool]:
+        """The ids of the tracks that were begun on a task's prompting page, in order, and whether they are offered."""
+        sql = "SELECT region, offered FROM page_tracks WHERE task = ? ORDER BY place, seen"
+        return {region: bool(offered) for region, offered in self._database.fetch(sql, sql_text(task))}
 
     def put_connection(self, project: str, url: str, token: str) -> None:
         """Save the address and the token of a project's Label Studio."""

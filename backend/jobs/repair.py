@@ -14,7 +14,7 @@ from backend.jobs.schema import KeepState, migrate, table_columns
 log = logging.getLogger(__name__)
 
 _DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_TABLES = ("jobs", "videos", "blocks", "memos", "points", "studios", "clock")
+_TABLES = ("jobs", "videos", "blocks", "memos", "points", "page_tracks", "studios", "clock")
 """In an order in which rows refer to earlier ones only."""
 _MAX_STEP = 2**20
 """Rows that are skipped at once where none can be read; after that, the rest of a table counts as lost."""
@@ -112,7 +112,7 @@ def _columns(database: sqlite3.Connection, table: str) -> list[str]:
 def _rows(database: sqlite3.Connection, table: str, columns: list[str]) -> Iterator[tuple[Any, ...]]:
     """The rows of a table that can be read. After one that cannot, further and further ones are tried."""
     names = ", ".join(columns)
-    if table == "points":  # it has no numbers to go on from
+    if table in ("points", "page_tracks"):  # they have no numbers to go on from
         with suppress(sqlite3.DatabaseError):
             yield from database.execute(f"SELECT {names} FROM {table}")  # noqa: S608
         return

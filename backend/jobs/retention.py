@@ -58,6 +58,7 @@ class Retention:
                 (before,),
             )
             database.execute("DELETE FROM points WHERE seen < ?", (before,))
+            database.execute("DELETE FROM page_tracks WHERE seen < ?", (before,))
             database.execute(
                 "DELETE FROM videos WHERE url NOT IN "
                 "(SELECT CASE WHEN json_valid(recipe) THEN json_extract(recipe, '$.url') END AS url FROM jobs "

@@ -15,7 +15,7 @@ from backend.settings import Settings
 
 _SECRET_BYTES = 32
 _SIGNATURE_BYTES = 16
-_PANEL = "panel"
+_KINDS = {"SignedTask": "panel", "SignedPage": "page"}
 _INVALID = "the address has no valid signature: run sam3-backend project prepare again"
 
 
@@ -45,6 +45,13 @@ class SignedTask(NamedTuple):
     task: str
 
 
+class SignedPage(NamedTuple):
+    """The task whose prompting page a signed address opens: ids of the project and of the task."""
+
+    project: str
+    task: str
+
+
 class Signer:
     """Signs and verifies keys that name a task's video, or a task.
 
@@ -60,9 +67,9 @@ class Signer:
         """A signer whose secret lies in `data_dir`."""
         return cls(settings.data_dir.expanduser() / "secret")
 
-    def key(self, named: SignedVideo | SignedTask) -> str:
+    def key(self, named: SignedVideo | SignedTask | SignedPage) -> str:
         """A signed key for use in a URL: letters, digits, `-` and `_`."""
-        values = [_PANEL, *named] if isinstance(named, SignedTask) else named
+        values = named if isinstance(named, SignedVideo) else [_KINDS[type(named).__name__], *named]
         signed = json.dumps(values, separators=(",", ":")).encode()
         return _text(self._signature(signed) + signed)
 
@@ -77,6 +84,17 @@ class Signer:
                 return SignedVideo(url, framerate)
         raise BadRequest(_INVALID)
 
+    def page(self, key: str) -> SignedPage:
+        """The task whose prompting page a key opens.
+
+        Raises:
+            BadRequest: the signature is not valid, or the key names something else.
+        """
+        match self._verify(key):
+            case [str(kind), str(project), str(task)] if kind == _KINDS["SignedPage"]:
+                return SignedPage(project, task)
+        raise BadRequest(_INVALID)
+
     def task(self, key: str) -> SignedTask:
         """The task that a key names.
 
@@ -84,7 +102,7 @@ class Signer:
             BadRequest: the signature is not valid, or the key names something else.
         """
         match self._verify(key):
-            case [str(kind), str(project), str(task)] if kind == _PANEL:
+            case [str(kind), str(project), str(task)] if kind == _KINDS["SignedTask"]:
                 return SignedTask(project, task)
         raise BadRequest(_INVALID)
 

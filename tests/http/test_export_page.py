@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -41,7 +42,12 @@ def make_app(studio: Studio, folder: Path, **settings: Any) -> Flask:
     videos = TaskVideos(Settings(data_dir=folder, label_studio_url=studio.url))
     downloads = DatasetDownloads(lambda project: client, videos, folder)
     known: Any = SimpleNamespace(
-        settings=Settings(**settings), track_editor=None, job_status=FakeBoard(), downloads=downloads
+        settings=Settings(**settings),
+        track_editor=None,
+        job_status=FakeBoard(),
+        downloads=downloads,
+        prompting=Mock(),
+        signer=Mock(),
     )
     return create_app(known)
 

@@ -29,11 +29,11 @@ class Counter:
     def state(self) -> int:
         return self.number
 
-    def picture(self, state: int) -> bytes:
+    def content(self, state: int) -> bytes:
         self.drawn += 1
         return b"picture %d" % state
 
-    def last_picture(self, end: streams.End) -> bytes:
+    def last_content(self, end: streams.End) -> bytes:
         return f"the last picture: {end}".encode()
 
 
@@ -251,8 +251,8 @@ def test_another_server_gets_a_generator(source: Counter, live: Streams, monkeyp
 def test_a_picture_that_fails_costs_no_other(browse: Browse, source: Counter, caplog: pytest.LogCaptureFixture) -> None:
     browser = browse()
     browser.read_until(b"picture 0\r\n--part\r\n")
-    drawn, source.picture = source.picture, None  # type: ignore[assignment]
+    drawn, source.content = source.content, None  # type: ignore[assignment]
     source.number = 1
-    until(lambda: "live picture failed" in caplog.text)
-    source.picture = drawn
+    until(lambda: "a stream failed" in caplog.text)
+    source.content = drawn
     browser.read_until(b"picture 1\r\n--part\r\n")

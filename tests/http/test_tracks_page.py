@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -147,7 +148,12 @@ class FakeManager:
 def make_app(manager: FakeManager, board: FakeBoard | None = None, **settings: Any) -> Flask:
     """The real app, which speaks for a service that knows tracks and jobs alone."""
     known: Any = SimpleNamespace(
-        settings=Settings(**settings), track_editor=manager, job_status=board or FakeBoard(), downloads=None
+        settings=Settings(**settings),
+        track_editor=manager,
+        job_status=board or FakeBoard(),
+        downloads=None,
+        prompting=Mock(),
+        signer=Mock(),
     )
     return create_app(known)
 

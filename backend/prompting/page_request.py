@@ -1,0 +1,121 @@
+"""Reads what the prompting page sends: prompts in percent of the picture, on LS frames."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from backend.errors import BadRequest
+from backend.jobs.spec import FramePrompts
+from backend.labelstudio.json_values import read_frame, read_mappings, read_number
+from backend.tracks.prompts import Direction
+
+_MAX_PROMPTS = 1000
+"""Frames with prompts, and points on one frame."""
+_MAX_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRequest:
+    """A track that the page asks for.
+
+    Attributes:
+        id: of a track that was begun on this page; empty: it is new.
+        label: its class; empty: it has none.
+        first, last: the LS frames to go through; None: to the end of the video.
+    """
+
+    id: str
+    label: str
+    prompts: tuple[FramePrompts, ...]
+    direction: Direction
+    first: int | None
+    last: int | None
+
+
+def parse_track(body: Mapping[str, Any], labels: Sequence[str]) -> TrackRequest:
+    """Read the request for a track.
+
+    Args:
+        labels: the classes of the project.
+
+    Raises:
+        BadRequest: something in it is not valid.
+    """
+    label, direction = body.get("label") or "", body.get("direction", "forward")
+    if not isinstance(label, str) or (label and label not in labels):
+        raise BadRequest(f"the class is not in the label config, which has: {', '.join(labels) or 'none'}")
+    if direction not in get_args(Direction):
+        raise BadRequest(f"direction must be one of {', '.join(get_args(Direction))}")
+    first, last = (None if body.get(name) is None else _frame(body[name]) for name in ("first", "last"))
+    if first is not None and last is not None and first > last:
+        raise BadRequest("the first frame lies after the last: exchange them")
+    entries = read_mappings(body.get("prompts"))
+    if len(entries) > _MAX_PROMPTS:
+        raise BadRequest(f"there are prompts on over {_MAX_PROMPTS} frames: prompt the object on fewer")
+    prompts = tuple(parse_frame_prompts(entry) for entry in entries)
+    if len({one.frame for one in prompts}) < len(prompts):
+        raise BadRequest("two entries of prompts have the same frame: put them into one")
+    return TrackRequest(parse_id(body.get("id", "")), label, prompts, direction, first, last)
+
+
+def parse_frame_prompts(entry: Mapping[str, Any]) -> FramePrompts:
+    """Read the prompts of an object on one frame: `frame`, `points` [[x, y, is on it]] and `box` [x, y, width, height].
+
+    Raises:
+        BadRequest: something in them is not valid, or there are none.
+    """
+    frame, points = _frame(entry.get("frame")), entry.get("points") or []
+    if not isinstance(points, list) or len(points) > _MAX_PROMPTS:
+        raise BadRequest(f"points must be a list of at most {_MAX_PROMPTS}")
+    box = None if entry.get("box") is None else _box(entry["box"])
+    if box is None and not points:
+        raise BadRequest(f"there is no prompt on frame {frame}: click on the object, or draw a box around it")
+    return FramePrompts(frame, box, tuple(_point(point) for point in points))
+
+
+def parse_id(value: object) -> str:
+    """Read the id of a track.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if not isinstance(value, str) or len(value) > _MAX_ID:
+        raise BadRequest("id must be the text that the answer to an earlier request for this track has")
+    return value
+
+
+def parse_frames(value: object) -> list[int]:
+    """Read a list of LS frames.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if not isinstance(value, list) or len(value) > _MAX_PROMPTS:
+        raise BadRequest(f"frames must be a list of at most {_MAX_PROMPTS} frames")
+    return [_frame(frame) for frame in value]
+
+
+def _frame(value: object) -> int:
+    frame = read_frame(value)
+    if frame is None:
+        raise BadRequest("a frame must be a number from 1 on, as Label Studio shows it")
+    return frame
+
+
+def _point(value: object) -> tuple[float, float, bool]:
+    match value:
+        case [x, y, bool(is_on)]:
+            numbers = read_number(x, 1e6), read_number(y, 1e6)
+            if numbers[0] is not None and numbers[1] is not None:
+                return numbers[0], numbers[1], is_on
+    raise BadRequest("a point must be [x, y, true or false], in percent of the picture")
+
+
+def _box(value: object) -> tuple[float, float, float, float, float]:
+    match value:
+        case [x, y, width, height]:
+            numbers = [read_number(one, 1e6) for one in (x, y, width, height)]
+            if None not in numbers:
+                left, top, wide, high = (number or 0.0 for number in numbers)
+                return left, top, wide, high, 0.0
+    raise BadRequest("a box must be [x, y, width, height], in percent of the picture")

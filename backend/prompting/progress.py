@@ -1,0 +1,140 @@
+"""The tracks of the prompting page as server-sent events: each event holds what is new since the one before."""
+
+import json
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.jobs.job import Job
+from backend.jobs.spec import OBJECT_TRACK, ResolvedJob
+from backend.labelstudio.keyframe import boxes_to_percent
+
+_MAX_FRAMES = 4000
+"""Frames of one track in one event."""
+_LISTED_SECONDS = 2.0
+"""How often the jobs of the tracks are looked up: a job that goes on, or is replaced, is another one."""
+
+
+class PageProgress:
+    """What one open page has not got yet: a source for `backend.http.streams`.
+
+    An event's id says which frames of which jobs the page has then, so that a page that comes back goes on there.
+
+    Args:
+        jobs: returns the newest job of each track, by the track's id.
+        last_id: the id of the last event that the page got; empty: it has got none.
+    """
+
+    mimetype = "text/event-stream"
+
+    def __init__(self, jobs: Callable[[], Mapping[str, Job]], last_id: str) -> None:
+        self._list_jobs, self._jobs = jobs, dict(jobs())
+        self._listed_at = time.monotonic()
+        self._parts = 0
+        self._has_more = False
+        self._deliveries: dict[str, _Delivery] = {}
+        for name, (number, is_final, runs) in _parse_id(last_id).items():
+            if (job := self._jobs.get(name)) and job.number == number:
+                self._deliveries[name] = _Delivery(job, runs, is_final=is_final)
+
+    def state(self) -> Hashable:
+        """Everything that an event depends on."""
+        if time.monotonic() - self._listed_at > _LISTED_SECONDS:
+            self._jobs, self._listed_at = dict(self._list_jobs()), time.monotonic()
+        self._parts += self._has_more
+        self._has_more = False
+        jobs = ((name, job.number, job.state, job.progress()) for name, job in self._jobs.items())
+        return self._parts, *jobs
+
+    def content(self, state: object) -> bytes:
+        """The next event."""
+        tracks = [self._track(name, job) for name, job in self._jobs.items()]
+        position = {name: self._deliveries[name].position() for name in self._jobs}
+        data = json.dumps({"tracks": tracks}, separators=(",", ":"))
+        return f"id: {json.dumps(position, separators=(',', ':'))}\ndata: {data}\n\n".encode()
+
+    def last_content(self, end: object) -> bytes:
+        """A comment, which is no message: the page connects again by itself."""
+        return b": \n\n"
+
+    def _track(self, name: str, job: Job) -> dict[str, Any]:
+        delivery = self._deliveries.get(name)
+        is_new = delivery is None or delivery.job.number != job.number
+        if delivery is None or is_new:
+            delivery = self._deliveries[name] = _Delivery(job, [])
+        delivery.job = job
+        # Read before the results: if the job ends in between, they are complete all the same.
+        has_ended, (done, total) = job.has_ended, job.progress()
+        frames, has_more = delivery.advance(has_ended=has_ended)
+        self._has_more |= has_more
+        return {
+            "id": name,
+            "job": job.number,
+            "state": job.state,
+            "phase": job.phase,
+            "error": str(job.error) if job.error else None,
+            "done": done,
+            "total": total,
+            "frames": frames,
+        }
+
+
+class _Delivery:
+    """Which LS frames of one job a page has."""
+
+    def __init__(self, job: Job, runs: list[tuple[int, int]], *, is_final: bool = False) -> None:
+        self.job = job
+        self._runs, self._is_final = runs, is_final
+        self._given: NDArray[np.bool_] | None = None
+
+    def advance(self, *, has_ended: bool) -> tuple[list[list[float]], bool]:
+        """The next frames, and whether there are more: [frame, x, y, width, height, score], or [frame] if absent."""
+        resolved = self.job.resolved
+        if resolved is None:
+            return [], False
+        given = self._given if self._given is not None else self._restore(resolved)
+        if has_ended and not self._is_final:
+            # Between two prompts, boxes of both directions are blended at the end.
+            self._is_final = True
+            if len(self.job.row.spec.prompts) > 1:
+                given[:] = False
+        numbers = np.arange(1, resolved.clock.length + 1)
+        sources = resolved.clock.source_frames(numbers)
+        buffer = resolved.propagation.target(OBJECT_TRACK)
+        rows = np.flatnonzero(buffer.processed_frames()[sources] & ~given)
+        has_more, rows = len(rows) > _MAX_FRAMES, rows[:_MAX_FRAMES]
+        if not len(rows):
+            return [], False
+        given[rows] = True
+        boxes, scores = buffer.track().at(sources[rows])
+        percent = np.round(boxes_to_percent(boxes, *resolved.size), 4)
+        values = zip(numbers[rows].tolist(), percent.tolist(), np.round(scores, 4).tolist(), strict=True)
+        return [[n] if np.isnan(score) else [n, *box, score] for n, box, score in values], has_more
+
+    def position(self) -> list[Any]:
+        """The job's number, whether it had ended, and the first and last frame of each run of frames."""
+        if self._given is None:
+            return [self.job.number, self._is_final, self._runs]
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], self._given, [False])).astype(np.int8)))
+        runs = [[int(first) + 1, int(stop)] for first, stop in edges.reshape(-1, 2)]
+        return [self.job.number, self._is_final, runs]
+
+    def _restore(self, resolved: ResolvedJob) -> NDArray[np.bool_]:
+        self._given = np.zeros(resolved.clock.length, bool)
+        for first, last in self._runs:
+            self._given[max(first - 1, 0) : last] = True
+        return self._given
+
+
+def _parse_id(text: str) -> dict[str, tuple[int, bool, list[tuple[int, int]]]]:
+    """What an event's id says of each track; nothing if it is not one of ours."""
+    try:
+        return {
+            str(name): (int(number), bool(is_final), [(int(first), int(last)) for first, last in runs])
+            for name, (number, is_final, runs) in dict(json.loads(text or "{}")).items()
+        }
+    except (ValueError, TypeError):
+        return {}
