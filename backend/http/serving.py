@@ -18,7 +18,6 @@ _FILES = {
     "export.js": "text/javascript",
     "player.js": "text/javascript",
     "icon.svg": "image/svg+xml",
-    "player.js": "text/javascript",
     "prompting.css": "text/css",
     "prompting.js": "text/javascript",
     "status.css": "text/css",

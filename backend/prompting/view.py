@@ -22,7 +22,7 @@ from backend.labelstudio.keyframe import boxes_to_percent
 from backend.labelstudio.label_config import LabelConfig, parse_label_config
 from backend.labelstudio.region import Region, new_region_id
 from backend.labelstudio.videos import TaskVideos, frame_reader
-from backend.prompting.page_request import parse_frames, parse_id, parse_frame_prompts, parse_track
+from backend.prompting.page_request import parse_frame_prompts, parse_frames, parse_id, parse_track
 from backend.prompting.progress import PageProgress
 from backend.recent_values import RecentValues
 from backend.tracks.frame_range import FrameRange

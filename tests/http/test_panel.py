@@ -72,7 +72,7 @@ def test_the_newest_frame_comes_while_a_track_is_computed_and_stays(
         time.sleep(0.01)
     stays = panel._FrameSource(lambda: TaskStatus("Done."), service.job_status)
     stays._picture = b"the newest"
-    assert (stays.state(), stays.picture((1, 99)), stays.last_picture("stopped")) == (
+    assert (stays.state(), stays.content((1, 99)), stays.last_content("stopped")) == (
         None,
         b"the newest",
         b"the newest",

@@ -11,6 +11,7 @@ import pytest
 from backend.http.app import create_app
 from backend.labelstudio.frame_strip import SignedPage, SignedTask
 from backend.labelstudio.media import MediaCache
+from backend.video import Video
 from tests.clips import read_code, write_clip
 from tests.fakes import Gate, StubEngine
 from tests.jobs.test_scheduler import until
@@ -146,6 +147,7 @@ def test_a_frame_is_the_one_that_label_studio_shows(page: Page, monkeypatch: pyt
     path = tmp_path / "code.mp4"
     write_clip(path, frames=30, rate=25)
     monkeypatch.setattr(MediaCache, "fetch", lambda *_: path)
+    monkeypatch.setattr("backend.labelstudio.videos.Video", Video)
     for number in (9, 1, 30):
         response = page.get(f"frames/{number}.jpg")
         assert response.mimetype == "image/jpeg"
