@@ -17,6 +17,7 @@ _FILES = {
     "export.css": "text/css",
     "export.js": "text/javascript",
     "player.js": "text/javascript",
+    "frames.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "prompting.css": "text/css",
     "prompting.js": "text/javascript",
