@@ -163,16 +163,6 @@ async function act(path, id) {
   show();
 }
 
-async function send() {
-  try {
-    const found = await post("send", { ids: [...tracks.keys()] });
-    for (const { id, offered } of found.tracks) tracks.get(id).offered = offered;
-    say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings those of its class.");
-  } catch (error) {
-    say("sent", error.message);
-  }
-}
-
 // --- drawing ---
 
 function draw() {
@@ -230,7 +220,6 @@ function show() {
   for (const button of document.querySelectorAll("#labels button")) button.setAttribute("aria-pressed", button.textContent.endsWith(` ${object.label}`));
   $("#play").textContent = playing ? "Stop" : "Play";
   $("#empty").hidden = tracks.size > 0;
-  $("#send").hidden = !tracks.size;
   const list = $("#tracks");
   for (const item of [...list.children]) if (!tracks.has(item.dataset.id)) item.remove();
   for (const [id, known] of tracks) {
@@ -408,7 +397,6 @@ for (const button of document.querySelectorAll("[data-key]")) {
     canvas.focus({ preventScroll: true });
   });
 }
-$("#send").addEventListener("click", send);
 
 // --- beginning ---
 
