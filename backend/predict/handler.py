@@ -21,6 +21,7 @@ from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
 from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
+from backend.predict.sent_tracks import SENT, sent_tracks
 from backend.predict.text_prompts import TextPrompt
 from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
@@ -34,6 +35,7 @@ class PredictHandler:
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
+        self._sent_count = 0
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
         """Do what the request asks for; returns the results that are there by `deadline`, of the monotonic clock.
@@ -46,7 +48,9 @@ class PredictHandler:
             self._cache.prompt_field(request.task, field.id).request_time = self._context.start_time
         works = [self._handle_region(prompt) for prompt in request.region_prompts]
         works += [self._handle_clicks(prompt) for prompt in request.click_prompts]
-        text_prompt = TextPrompt(self._context, field.id, field.text) if field and field.text else None
+        text = field.text if field else None
+        is_sent_asked = text is not None and text.strip().casefold() == SENT
+        text_prompt = TextPrompt(self._context, field.id, text) if field and text and not is_sent_asked else None
         asked = {work.region.id for work in works}
         earlier_texts = pending_texts(self._context, text_prompt)
         jobs = [job for work in works if work.source for job in work.source.jobs]
@@ -66,6 +70,8 @@ class PredictHandler:
             text_regions, status = text_prompt.build_regions(regions)
             regions += text_regions
         self._continued.update(region.id for region in regions if region.id not in asked)
+        if is_sent_asked:
+            status = f"{SENT}: {self._sent_count or 'nothing new: track an object on the page of the task, then Send'}"
         status = status or earlier_status
         allowed = overwrite_policy.allowed_regions(regions, request, self._continued)
         is_dropped = field is not None and self._is_overtaken(field)
@@ -82,7 +88,9 @@ class PredictHandler:
         return self._cache.prompt_field(self._request.task, field.id).request_time > self._context.start_time
 
     def _add_pending(self, regions: list[Region], asked: set[str], texts: Sequence[TextPrompt]) -> str | None:
-        """Add what earlier requests asked for to `regions`; returns the status line of their text prompts.
+        """Add what earlier requests asked for, and what was sent from the prompting page, to `regions`.
+
+        Returns the status line of the earlier text prompts.
 
         Args:
             asked: ids of the regions that the request asks for.
@@ -98,6 +106,11 @@ class PredictHandler:
         known = {*asked, *(region.id for region in (*regions, *added))}
         works = [work for work in pending_regions(self._context, known) if self._may_bring(work.classes)]
         regions += added + [region for work in works if (region := self._answer_region(work))]
+        known |= {work.region.id for work in works}
+        sent = [work for work in sent_tracks(self._context, known) if self._may_bring(work.classes, is_by_words=True)]
+        arrived = [region for work in sent if (region := self._answer_region(work))]
+        self._sent_count = len(arrived)
+        regions += arrived
         return " · ".join(lines) or None
 
     def _may_bring(self, classes: tuple[str, ...], *, is_by_words: bool = False) -> bool:

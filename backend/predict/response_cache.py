@@ -196,6 +196,14 @@ class ResponseCache:
         cached = self._regions.get((task, region.id))
         return cached is not None and cached.region.meta.get("seal") == region.meta.get("seal")
 
+    def sent_tracks(self, task: str) -> list[str]:
+        """The ids of the tracks that were sent from the task's prompting page and have not arrived yet, in order."""
+        return [name for name, is_offered in self._store.records.page_tracks(task).items() if is_offered]
+
+    def mark_arrived(self, task: str, region_id: str) -> None:
+        """Record that an annotation contains a track that was sent, or did: it is not brought again."""
+        self._store.records.put_page_track(task, region_id, is_offered=False)
+
     def is_saved(self, task: str, region: Region, since: float) -> bool:
         """Whether the page was saved since the last response with this region, as far as that is known.
 
