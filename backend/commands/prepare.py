@@ -12,7 +12,7 @@ from backend.commands.console import format_count, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.examples import fit_examples
-from backend.labelstudio.frame_strip import SignedTask, SignedVideo, Signer, strip_frames
+from backend.labelstudio.frame_strip import SignedPage, SignedTask, SignedVideo, Signer, strip_frames
 from backend.labelstudio.label_config import NUMBERS, LabelConfig, parse_label_config
 from backend.labelstudio.task_data import read_field, write_field
 from backend.labelstudio.videos import TaskVideos
@@ -26,11 +26,15 @@ _PREFIX = len("12345678-")
 """Length of what Label Studio puts before the name of an upload."""
 _MAX_PATH, _SUFFIX = 100, len("_1234567")
 """Maximum length of an upload's path, and length of the end of a shortened name."""
+# Label Studio lets no link in such a text be followed, but forms are sent (seen in 1.23.2).
+_LINK_HTML = (
+    '<form action="{url}" target="_blank" style="margin: 0">{fields}'
+    '<button style="all: unset; cursor: pointer; text-decoration: underline; font-size: 12px; white-space: nowrap">'
+    "{content}</button></form>"
+)
 _PANEL_HTML = (
-    '<div style="display: flex; align-items: center; gap: 12px"><a href="{task}" target="_blank">'
     '<img src="{picture}" width="640" height="44" style="display: block" '
-    'alt="The SAM3 backend does not answer: prompts will not be answered until it runs."></a>'
-    '<a href="{export}" target="_blank">Export</a></div>'
+    'alt="The SAM3 backend does not answer: prompts will not be answered until it runs.">'
 )
 # A lazy picture that is folded away is not loaded: its stream begins when somebody opens it.
 _FRAME_HTML = (
@@ -230,13 +234,23 @@ def panel_html(settings: Settings, project: int, task: int) -> str:
     url = settings.browser_url
     if not url:
         return ""
-    key = Signer.from_settings(settings).key(SignedTask(str(project), str(task)))
-    export = f"{url}/export?project={project}"
-    html = _PANEL_HTML.format(task=f"{url}/tasks/{task}", picture=f"{url}/panel/{key}", export=export)
+    signer, names = Signer.from_settings(settings), (str(project), str(task))
+    key = signer.key(SignedTask(*names))
+    links = [
+        _link_html(f"{url}/tasks/{task}", _PANEL_HTML.format(picture=f"{url}/panel/{key}")),
+        _link_html(f"{url}/prompt/{signer.key(SignedPage(*names))}/", "Click on the video"),
+        _link_html(f"{url}/export", "Export", project=str(project)),
+    ]
+    html = f'<div style="display: flex; align-items: center; gap: 12px">{"".join(links)}</div>'
     if settings.panel_frame != "off":
         attribute = " open" if settings.panel_frame == "open" else ""
         html += _FRAME_HTML.format(attribute=attribute, picture=f"{url}/panel/{key}")
     return html
+
+
+def _link_html(url: str, content: str, **query: str) -> str:
+    fields = (f'<input type="hidden" name="{name}" value="{value}">' for name, value in query.items())
+    return _LINK_HTML.format(url=url, fields="".join(fields), content=content)
 
 
 def _has_name(upload: str, name: str) -> bool:

@@ -302,16 +302,19 @@ def test_the_live_panel_is_written_for_browsers_that_reach_us(studio: Studio, pr
     task = task_of(studio, clip)
     for settings, url in (({}, "http://127.0.0.1:9090"), ({"public_url": f"{PUBLIC}/"}, PUBLIC)):
         assert prepare(**settings) == 0
-        found = re.search(r'href="(.*?)".*?src="(.*?)"', task["data"]["panel"])
+        found = re.search(r'action="(.*?)".*?src="(.*?)"', task["data"]["panel"])
         assert found
         assert found[1] == f"{url}/tasks/{task['id']}"
         assert found[2].startswith(f"{url}/panel/")
-        assert f'href="{url}/export?project={PROJECT}"' in task["data"]["panel"]
+        assert re.search(f'action="{url}/export" .*?name="project" value="{PROJECT}"', task["data"]["panel"])
+        prompting = re.search(rf'action="{url}/prompt/(.*?)/"', task["data"]["panel"])
+        assert prompting
+        assert Signer(prepare.folder / "secret").page(prompting[1]) == (str(PROJECT), str(task["id"]))
         named = Signer(prepare.folder / "secret").task(found[2].rpartition("/")[2])
         assert named == (str(PROJECT), str(task["id"]))
         assert "live panel" in prepare.told[-1]
         assert f'<img src="{found[2]}/frame" loading="lazy"' in task["data"]["panel"]
-    for value, html in (("open", "<details open>"), ("off", "</a>")):
+    for value, html in (("open", "<details open>"), ("off", "</form>")):
         assert prepare(panel_frame=value) == 0
         assert html in task["data"]["panel"]
     assert "<details" not in task["data"]["panel"]

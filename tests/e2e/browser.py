@@ -290,7 +290,7 @@ class LabelingPage:
     @property
     def panel(self) -> Locator:
         """The live panel."""
-        return self.page.locator("a img[src*='/panel/']")
+        return self.page.locator("button img[src*='/panel/']")
 
     def panel_tone(self) -> str:
         """What the dot of the live panel says: idle, busy, done or failed; empty: there is none."""

@@ -48,11 +48,15 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_proje
         page.shot("panel-tracking")
         page.wait_for_panel("done")
         page.shot("panel-done")
-        assert page.panel.locator("xpath=..").get_attribute("href").endswith(f"/tasks/{task}")
+        with page.page.context.expect_page() as shown:
+            page.panel.click()
+        assert shown.value.url.endswith(f"/tasks/{task}?")
         picture = np.asarray(Image.open(BytesIO(frame.screenshot())).convert("RGB")).astype(int)
         assert (np.ptp(picture, axis=2) > 60).mean() > 0.02, "it shows the shapes, which are colourful"
-        link = page.panel.locator("xpath=../following-sibling::a")
-        assert link.get_attribute("href").endswith(f"/export?project={panel_project.id}")
+        link = page.page.locator("button", has_text="Export").last
+        with page.page.context.expect_page() as shown:
+            link.click()
+        assert shown.value.url.endswith(f"/export?project={panel_project.id}")
         assert link.bounding_box()["y"] < page.panel.bounding_box()["y"] + 44, "it takes no line of its own"
         backend.stop()
         page.wait_for_panel("failed")

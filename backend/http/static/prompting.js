@@ -88,20 +88,25 @@ function nextCandidate() {
 }
 
 async function track() {
+  const asked = object; // while the answer is on its way, a person may go on to the next object
+  if (asked.isAsked) return;
   // A mask that was chosen among several is prompted by its box, too: the clicks alone would give the first.
   const sent = prompts();
   const chosen = object.candidates[object.choice];
   const entry = sent.find(({ frame }) => frame === object.previewed);
   if (object.choice && entry && chosen?.box) entry.box ??= chosen.box;
   if (!sent.length) return told("Click on an object first.");
+  asked.isAsked = true;
   try {
-    const made = await post("track", { id: object.id, label: object.label, direction: $("#direction").value, prompts: sent });
+    const made = await post("track", { id: asked.id, label: asked.label, direction: $("#direction").value, prompts: sent });
     tracks.set(made.id, { ...made, boxes: new Map() });
-    object.id = made.id;
+    asked.id = made.id;
     told("");
     listen();
   } catch (error) {
     told(error.message);
+  } finally {
+    asked.isAsked = false;
   }
   show();
 }
@@ -163,6 +168,16 @@ async function act(path, id) {
   show();
 }
 
+async function send() {
+  try {
+    const found = await post("send", { ids: [...tracks.keys()] });
+    for (const { id, offered } of found.tracks) tracks.get(id).offered = offered;
+    say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings those of its class.");
+  } catch (error) {
+    say("sent", error.message);
+  }
+}
+
 // --- drawing ---
 
 function draw() {
@@ -220,6 +235,7 @@ function show() {
   for (const button of document.querySelectorAll("#labels button")) button.setAttribute("aria-pressed", button.textContent.endsWith(` ${object.label}`));
   $("#play").textContent = playing ? "Stop" : "Play";
   $("#empty").hidden = tracks.size > 0;
+  $("#send").hidden = !tracks.size;
   const list = $("#tracks");
   for (const item of [...list.children]) if (!tracks.has(item.dataset.id)) item.remove();
   for (const [id, known] of tracks) {
@@ -397,6 +413,7 @@ for (const button of document.querySelectorAll("[data-key]")) {
     canvas.focus({ preventScroll: true });
   });
 }
+$("#send").addEventListener("click", send);
 
 // --- beginning ---
 
