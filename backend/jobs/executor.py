@@ -70,6 +70,8 @@ class JobExecutor:
             propagation = self._resolve(job, video).propagation
             if job.initial_tracks is not None and propagation.done == propagation.total:
                 return [(job, True)]
+            if job.is_cancelled:  # while the video was opened
+                return [(job, False)]
             place, state = self._store.states.newest(job.number, job.saved_progress) or (Progress(), None)
             self._start_run(job, propagation, place, state)
         except WorkerDied as error:

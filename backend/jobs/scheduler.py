@@ -270,6 +270,8 @@ class Scheduler:
         if job and (not job.has_ended or row.state in UNFINISHED):
             return job
         loaded = self._load(row)
+        if job:
+            loaded.damage = job.damage
         if job and loaded.error:
             loaded.error = job.error  # the row has its text only
         return loaded
