@@ -23,6 +23,8 @@ from tests.needs import missing
 ROOT = Path(__file__).parent.parent.parent
 SHOTS = ROOT / "screenshots"
 DEMO = {"SAM3_BACKEND_ENGINE": "sam3", "SAM3_BACKEND_MODEL_PATH": "shapes", "SAM3_BACKEND_DEVICE": "cpu"}
+LABEL_STUDIO = Path(os.environ.get("LABEL_STUDIO_VENV", ROOT / ".venv-labelstudio"))
+"""The environment of the Label Studio to test with: 1.23.2, or another that was installed by hand."""
 STAND_IN = {"SAM3_BACKEND_ENGINE": "opencv"}
 
 
@@ -34,10 +36,10 @@ def _quit_chromium() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
-    """Label Studio 1.23.2, fresh."""
-    for path, what in ((CHROMIUM, "Chromium"), (ROOT / ".venv-labelstudio", "Label Studio in .venv-labelstudio")):
+    """A fresh Label Studio."""
+    for path, what in ((CHROMIUM, "Chromium"), (LABEL_STUDIO, f"Label Studio in {LABEL_STUDIO.name}")):
         missing(path, what)
-    with LabelStudio(ROOT / ".venv-labelstudio", tmp_path_factory.mktemp("labelstudio")) as studio:
+    with LabelStudio(LABEL_STUDIO, tmp_path_factory.mktemp("labelstudio")) as studio:
         studio.start(0)  # tests beside these, in another process, take and leave the usual ports
         yield studio
 

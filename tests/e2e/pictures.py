@@ -1,6 +1,7 @@
 """The README's pictures: cut out of screenshots, in few colours so that they stay small, and how unlike two are."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,24 @@ def reduced(screenshot: bytes) -> bytes:
         if out.tell() < HEAVIEST:
             return out.getvalue()
     raise ValueError("not even 32 colours make it small: cut less out")
+
+
+def moving(screenshots: Sequence[bytes], seconds: Sequence[float]) -> bytes:
+    """Screenshots of one size, one after another for so many seconds each, as a WebP that begins again at its end."""
+    pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png in screenshots]
+    out, milliseconds = io.BytesIO(), [round(1000 * one) for one in seconds]
+    pictures[0].save(
+        out, "WEBP", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, quality=60, method=6
+    )
+    return out.getvalue()
+
+
+def last_frame(webp: bytes) -> bytes:
+    """The last picture of a moving one, as PNG."""
+    picture, out = Image.open(io.BytesIO(webp)), io.BytesIO()
+    picture.seek(getattr(picture, "n_frames", 1) - 1)
+    picture.convert("RGB").save(out, "PNG")
+    return out.getvalue()
 
 
 def unlike(one: bytes, other: bytes) -> float:
