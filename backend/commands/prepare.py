@@ -32,7 +32,7 @@ _LINK_HTML = (
     '<button style="all: unset; cursor: pointer; text-decoration: underline; font-size: 12px; white-space: nowrap">'
     "{content}</button></form>"
 )
-_PANEL_HTML = (
+_PICTURE_HTML = (
     '<img src="{picture}" width="640" height="44" style="display: block" '
     'alt="The SAM3 backend does not answer: prompts will not be answered until it runs.">'
 )
@@ -237,7 +237,7 @@ def panel_html(settings: Settings, project: int, task: int) -> str:
     signer, names = Signer.from_settings(settings), (str(project), str(task))
     key = signer.key(SignedTask(*names))
     links = [
-        _link_html(f"{url}/tasks/{task}", _PANEL_HTML.format(picture=f"{url}/panel/{key}")),
+        _link_html(f"{url}/tasks/{task}", _PICTURE_HTML.format(picture=f"{url}/panel/{key}")),
         _link_html(f"{url}/prompt/{signer.key(SignedPage(*names))}/", "Click on the video"),
         _link_html(f"{url}/export", "Export", project=str(project)),
     ]
