@@ -12,7 +12,7 @@ from backend.jobs.schedule import Interval
 from backend.labelstudio.keyframe_memo import KeyframeMemo
 from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 from backend.tracks.geometry import Box
-from backend.tracks.prompts import Phrase, Point, Prompt
+from backend.tracks.prompts import Direction, Phrase, Point, Prompt
 from backend.video import VideoInfo
 from backend.video.frame_clock import FrameClock
 
@@ -83,6 +83,12 @@ class JobSpec:
     is_class: bool = False
     classes: tuple[str, ...] = ()
     user: str = ""
+
+    @property
+    def direction(self) -> Direction:
+        """Where it tracks beyond its outer prompts."""
+        ways = {first is None for first, last in self.intervals if first is None or last is None}
+        return "both" if len(ways) == 2 else "backward" if True in ways else "forward"
 
     @property
     def kind(self) -> str:

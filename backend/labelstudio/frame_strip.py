@@ -90,10 +90,7 @@ class Signer:
         Raises:
             BadRequest: the signature is not valid, or the key names something else.
         """
-        match self._verify(key):
-            case [str(kind), str(project), str(task)] if kind == _KINDS["SignedPage"]:
-                return SignedPage(project, task)
-        raise BadRequest(_INVALID)
+        return SignedPage(*self._task_names(key, SignedPage))
 
     def task(self, key: str) -> SignedTask:
         """The task that a key names.
@@ -101,9 +98,12 @@ class Signer:
         Raises:
             BadRequest: the signature is not valid, or the key names something else.
         """
+        return SignedTask(*self._task_names(key, SignedTask))
+
+    def _task_names(self, key: str, kind: type[SignedTask | SignedPage]) -> tuple[str, str]:
         match self._verify(key):
-            case [str(kind), str(project), str(task)] if kind == _KINDS["SignedTask"]:
-                return SignedTask(project, task)
+            case [str(name), str(project), str(task)] if name == _KINDS[kind.__name__]:
+                return project, task
         raise BadRequest(_INVALID)
 
     def _verify(self, key: str) -> object:

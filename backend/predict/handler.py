@@ -35,7 +35,6 @@ class PredictHandler:
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
-        self._sent_count = 0
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
         """Do what the request asks for; returns the results that are there by `deadline`, of the monotonic clock.
@@ -66,12 +65,14 @@ class PredictHandler:
         regions = [region for region in answers if region]
         status = f"not tracked: {errors[0]}" if errors else self._clicks_status(works, answers)
         earlier_status = self._add_pending(regions, asked, earlier_texts)
+        sent = self._sent_regions({*asked, *(region.id for region in regions)})
+        regions += sent
         if text_prompt:
             text_regions, status = text_prompt.build_regions(regions)
             regions += text_regions
         self._continued.update(region.id for region in regions if region.id not in asked)
         if is_sent_asked:
-            status = f"{SENT}: {self._sent_count or 'nothing new: track an object on the page of the task, then Send'}"
+            status = f"{SENT}: {len(sent) or 'nothing new: track an object on the page of the task, then Send'}"
         status = status or earlier_status
         allowed = overwrite_policy.allowed_regions(regions, request, self._continued)
         is_dropped = field is not None and self._is_overtaken(field)
@@ -88,9 +89,7 @@ class PredictHandler:
         return self._cache.prompt_field(self._request.task, field.id).request_time > self._context.start_time
 
     def _add_pending(self, regions: list[Region], asked: set[str], texts: Sequence[TextPrompt]) -> str | None:
-        """Add what earlier requests asked for, and what was sent from the prompting page, to `regions`.
-
-        Returns the status line of the earlier text prompts.
+        """Add what earlier requests asked for to `regions`; returns the status line of their text prompts.
 
         Args:
             asked: ids of the regions that the request asks for.
@@ -106,12 +105,12 @@ class PredictHandler:
         known = {*asked, *(region.id for region in (*regions, *added))}
         works = [work for work in pending_regions(self._context, known) if self._may_bring(work.classes)]
         regions += added + [region for work in works if (region := self._answer_region(work))]
-        known |= {work.region.id for work in works}
-        sent = [work for work in sent_tracks(self._context, known) if self._may_bring(work.classes, is_by_words=True)]
-        arrived = [region for work in sent if (region := self._answer_region(work))]
-        self._sent_count = len(arrived)
-        regions += arrived
         return " · ".join(lines) or None
+
+    def _sent_regions(self, known: set[str]) -> list[Region]:
+        """What was sent from the prompting page and may come with this response, beside the regions in `known`."""
+        works = [work for work in sent_tracks(self._context, known) if self._may_bring(work.classes, is_by_words=True)]
+        return [region for work in works if (region := self._answer_region(work))]
 
     def _may_bring(self, classes: tuple[str, ...], *, is_by_words: bool = False) -> bool:
         """Whether a region that the request does not ask for keeps these classes in the response.

@@ -8,7 +8,6 @@ from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource
 from backend.predict.results import RegionResult
-from backend.tracks.prompts import Direction
 
 SENT = "sent"
 """What a person types into the line for words to get these tracks without looking for anything."""
@@ -36,13 +35,7 @@ def sent_tracks(context: RequestContext, known: Collection[str]) -> list[RegionW
 def _work(context: RequestContext, name: str, job: Job) -> RegionWork:
     spec = job.row.spec
     region = context.new_region(name, spec.classes)
-    segments = segments_around_clicks(region, {one.frame for one in spec.prompts}, _direction(job))
+    segments = segments_around_clicks(region, {one.frame for one in spec.prompts}, spec.direction)
     source = ResultSource(RegionResult(job, region, segments, context.settings), asked=region)
     context.cache.sources.put(context.key(name), source)
     return RegionWork(region, spec.classes, segments=segments, source=source)
-
-
-def _direction(job: Job) -> Direction:
-    """Where the job tracks beyond its outer prompts."""
-    ways = {first is None for first, last in job.row.spec.intervals if first is None or last is None}
-    return "both" if len(ways) == 2 else "backward" if True in ways else "forward"

@@ -236,13 +236,12 @@ def _format_regions(regions: Sequence[Region], controls: ExportControls) -> list
 
 def _format_track(name: str, job: Job, is_offered: bool) -> dict[str, Any]:
     spec = job.row.spec
-    ways = {first is None for first, last in spec.intervals if first is None or last is None}
     done, total = job.progress()
     return {
         "id": name,
         "job": job.number,
         "label": next(iter(spec.classes), ""),
-        "direction": "both" if len(ways) == 2 else "backward" if True in ways else "forward",
+        "direction": spec.direction,
         "range": [spec.ranges[0].first, spec.ranges[0].last] if spec.ranges else None,
         "prompts": [_format_prompts(one) for one in spec.prompts],
         "state": job.state,
