@@ -1,22 +1,20 @@
 """`sam3-backend project export` to formats of tracks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from backend.commands.export_dataset import Say, open_picture_folder, unwritable
 from backend.datasets.build import picture_settings
 from backend.datasets.options import DatasetOptions
-from backend.datasets.picture_cutter import PictureCutter
-from backend.datasets.plan import PlannedVideo, plan_dataset
+from backend.datasets.plan import plan_dataset
 from backend.datasets.source import TrackSource
+from backend.datasets.track_builder import TrackBuilder, require_one
 from backend.errors import BackendError, SettingsError
 from backend.formats.labelstudio_json import format_task, write_labelstudio
-from backend.formats.mask_matching import attach_masks
 from backend.formats.registry import FORMATS, LABELSTUDIO
-from backend.formats.tasks import ChosenAnnotation, read_video_tracks, used_labels
+from backend.formats.tasks import ChosenAnnotation
 from backend.formats.video_tracks import Size, VideoTracks, written_whole
 from backend.video import VideoInfo
 
@@ -81,10 +79,6 @@ class TrackExporter:
     options: ExportOptions
     say: Say
     failures: dict[int, str] = field(default_factory=dict)
-    _written: list[int] = field(default_factory=list, init=False)
-    _tracks: int = field(default=0, init=False)
-    _tracks_without_masks: int = field(default=0, init=False)
-    _boxes_without_masks: int = field(default=0, init=False)
     _unread: dict[int, str] = field(default_factory=dict, init=False)
 
     def write(self) -> None:
@@ -93,16 +87,16 @@ class TrackExporter:
         Raises:
             BackendError: no task can be written, or the disk is full.
         """
-        options, annotations = self.options, self.source.annotations
         try:
-            with written_whole(options.output) as part:
-                if options.format == LABELSTUDIO:
-                    write_labelstudio(self._require_one(self._format_all(annotations)), part)
+            with written_whole(self.options.output) as part:
+                if self.options.format == LABELSTUDIO:
+                    self._write_labelstudio(part)
                 else:
-                    self._write(self._read_all(annotations), part)
+                    self._write_tracks(part)
         except OSError as error:
-            raise unwritable(options.output, error) from error
-        self._report()
+            raise unwritable(self.options.output, error) from error
+        finally:
+            self._say_failures()
 
     def write_with_pictures(self) -> None:
         """Write all tasks and every frame of their videos. Pictures of an export that was interrupted are used again.
@@ -110,77 +104,53 @@ class TrackExporter:
         Raises:
             BackendError: no task can be written, or the disk is full.
         """
-        options, path_of = self.options, FORMATS[self.options.format].picture_path
+        options, builder = self.options, self._builder()
         plan = plan_dataset(self.source, DatasetOptions(pictures="all"))
         self.failures = plan.failures
-        if not plan.videos:
-            self._require_one(iter(()))
         settings = picture_settings(options.format, plan.options)
-
-        def find_path(planned: PlannedVideo, frame: int) -> str:
-            return path_of(planned.name, frame) if path_of else ""
-
-        with open_picture_folder(options.output, plan, find_path, settings, self.say) as (folder, advance):
-            cutter = PictureCutter(plan, folder, advance)
-
-            def read(planned: PlannedVideo) -> VideoTracks:
-                info = VideoInfo.from_video(planned.video) if planned.video else None
-                tracks = self._read(planned.annotation, info)
-                cutter.cut(planned)
-                return tracks
-
-            self._write(cutter.run(read), folder.path)
-        self._report()
-
-    def _write(self, videos: Iterator[VideoTracks], part: Path) -> None:
-        options, export_format = self.options, FORMATS[self.options.format]
-        videos = self._require_one(videos)
-        if options.is_folder:
-            part.mkdir(exist_ok=True)
-        labels = used_labels(self.source.annotations, self.source.controls)
-        path = part / export_format.file if options.is_folder else part
-        path.parent.mkdir(exist_ok=True)
-        export_format.write(self._count_tracks(videos), labels, path, options.dense)
-
-    def _require_one(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items. Raises SettingsError: there are none."""
-        first = next(items, None)
-        if first is None:
+        try:
+            if not plan.videos:
+                raise SettingsError("no task can be exported")
+            with open_picture_folder(options.output, plan, builder.picture_path, settings, self.say) as (
+                folder,
+                advance,
+            ):
+                builder.write_with_pictures(plan, folder, folder.path, advance)
+            self._report(builder)
+        finally:
             self._say_failures()
-            raise SettingsError("no task can be exported: see above")
-        return chain([first], items)
 
-    def _format_all(self, annotations: Sequence[ChosenAnnotation]) -> Iterator[str]:
-        """The JSON of each task that can be exported."""
-        for annotation in annotations:
+    def _builder(self) -> TrackBuilder:
+        return TrackBuilder(self.source, self.options.format, self.options.dense, self.options.size)
+
+    def _write_labelstudio(self, part: Path) -> None:
+        written = 0
+
+        def format_one(annotation: ChosenAnnotation) -> str:
+            nonlocal written
+            text = format_task(annotation, self.source.controls, self.options.dense)
+            written += 1
+            return text
+
+        write_labelstudio(require_one(self._try_each(format_one)), part)
+        self.say(f"{self.options.output.name}: {written} tasks")
+
+    def _write_tracks(self, part: Path) -> None:
+        builder = self._builder()
+
+        def read(annotation: ChosenAnnotation) -> VideoTracks:
+            return builder.read(annotation, self._read_info(annotation))
+
+        builder.write(self._try_each(read), part)
+        self._report(builder)
+
+    def _try_each(self, work: Callable[[ChosenAnnotation], Item]) -> Iterator[Item]:
+        """What `work` returns for each task that can be exported, one at a time."""
+        for annotation in self.source.annotations:
             try:
-                yield format_task(annotation, self.source.controls, self.options.dense)
-                self._written.append(annotation.number)
+                yield work(annotation)
             except BackendError as error:
                 self.failures[annotation.number] = str(error)
-
-    def _read_all(self, annotations: Sequence[ChosenAnnotation]) -> Iterator[VideoTracks]:
-        """The tracks of each task that can be exported, read one at a time."""
-        for annotation in annotations:
-            try:
-                yield self._read(annotation, self._read_info(annotation))
-            except BackendError as error:
-                self.failures[annotation.number] = str(error)
-
-    def _read(self, annotation: ChosenAnnotation, info: VideoInfo | None) -> VideoTracks:
-        """A task's tracks, with masks if the format has them.
-
-        Raises:
-            BackendError: they cannot be read, or the format cannot hold them.
-        """
-        export_format = FORMATS[self.options.format]
-        video = read_video_tracks(annotation, self.source.controls, info, self.options.size)
-        _ = video.pixels  # raises if the size is unknown
-        if export_format.has_masks and video.tracks:
-            video = attach_masks(video, self.source.find_masks(annotation))
-        if export_format.check:
-            export_format.check(video)
-        return video
 
     def _read_info(self, annotation: ChosenAnnotation) -> VideoInfo | None:
         """The task's video; None if it is not read, so that Label Studio's frame numbers are used."""
@@ -193,36 +163,16 @@ class TrackExporter:
             self._unread[annotation.number] = str(error)
             return None
 
-    def _count_tracks(self, videos: Iterator[VideoTracks]) -> Iterator[VideoTracks]:
-        for video in videos:
-            self._written.append(video.task)
-            for reason in video.skipped:
-                self.say(f"task {video.task}: {reason}")
-            self._tracks += len(video.tracks)
-            if FORMATS[self.options.format].needs_masks:
-                self._tracks_without_masks += len(video.tracks) - len(video.masked)
-                self._boxes_without_masks += sum(len(track.frames) - len(track.masks) for track in video.masked)
-            yield video
-
-    def _report(self) -> None:
+    def _report(self, builder: TrackBuilder) -> None:
         """Say what was written, and what is missing."""
-        name, form = self.options.output.name, self.options.format
-        if form == LABELSTUDIO:
-            self.say(f"{name}: {len(self._written)} tasks")
-        else:
-            self.say(f"{name}: {len(self._written)} tasks, {self._tracks} tracks")
-            self.say(f"{form} does not hold {FORMATS[form].loses}")
+        for sentence in (*builder.skipped, f"{self.options.output.name}: {builder.summary}", *builder.losses()):
+            self.say(sentence)
         if self._unread:
             number, reason = next(iter(self._unread.items()))
             self.say(
                 f"{len(self._unread)} tasks have Label Studio's frame numbers less one, because their video cannot "
                 f"be read (task {number}: {reason})"
             )
-        if self._tracks_without_masks:
-            self.say(f"{self._tracks_without_masks} tracks have no masks and are not in {form}")
-        if self._boxes_without_masks:
-            self.say(f"{self._boxes_without_masks} other boxes have no matching mask and are skipped: track them again")
-        self._say_failures()
 
     def _say_failures(self) -> None:
         for number, reason in sorted(self.failures.items()):

@@ -174,6 +174,15 @@ def box_corners(box: Box) -> Any:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
+def export_command(source: TrackSource, name: str, flags: Sequence[str]) -> str:
+    """The command that makes an export again.
+
+    Args:
+        name: of the format.
+    """
+    return f"sam3-backend {shlex.join(['project', 'export', *source.words, '--format', name, *flags, '-o', 'dataset'])}"
+
+
 def describe_export(source: TrackSource, name: str, options: DatasetOptions, more: Sequence[str]) -> dict[str, Any]:
     """For `export.json`: the command that makes the dataset again, and what it is made of.
 
@@ -181,8 +190,8 @@ def describe_export(source: TrackSource, name: str, options: DatasetOptions, mor
         name: of the format.
         more: flags of the command that are no options of datasets.
     """
-    words = ["project", "export", *source.words, "--format", name, *options.to_flags(), *more, "-o", "dataset"]
-    return {"command": f"sam3-backend {shlex.join(words)}", "format": name, **options.to_json()}
+    command = export_command(source, name, [*options.to_flags(), *more])
+    return {"command": command, "format": name, **options.to_json()}
 
 
 def picture_settings(name: str, options: DatasetOptions) -> dict[str, Any]:

@@ -1,21 +1,24 @@
-"""Datasets that browsers download: what one would contain, its zip while it is made, and how far that is."""
+"""Exports that browsers download: what one would contain, its zip while it is made, and how far that is."""
 
 import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from backend.datasets.build import DatasetBuilder, describe_export
-from backend.datasets.options import DatasetOptions
+from backend.datasets.build import DatasetBuilder, describe_export, export_command
+from backend.datasets.options import DatasetOptions, PictureChoice
+from backend.datasets.picture_cutter import PictureOutput
 from backend.datasets.plan import DatasetPlan, check_labels, plan_dataset
 from backend.datasets.registry import DATASETS, check_format
 from backend.datasets.source import TrackSource
 from backend.datasets.splits import SPLITS
+from backend.datasets.track_builder import TrackBuilder
 from backend.datasets.zip_stream import ZipOutput
 from backend.errors import BackendError, BadRequest, Busy, SettingsError, one_line
+from backend.formats.registry import FORMATS as TRACK_FORMATS
 from backend.formats.tasks import used_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.videos import TaskVideos
@@ -30,15 +33,20 @@ _MAX_REMARKS = 20
 
 @dataclass(slots=True)
 class DatasetDownload:
-    """A planned dataset.
+    """A planned export.
 
     Attributes:
+        build: writes all files; takes the output, and what counts pictures.
+        command: that makes the same export.
         file: name of the zip.
         done: number of pictures that are in it.
         error: why it failed; empty: it did not.
     """
 
-    builder: DatasetBuilder
+    plan: DatasetPlan
+    builder: DatasetBuilder | TrackBuilder
+    build: Callable[[PictureOutput, Callable[[int], None]], None]
+    command: str
     file: str
     remarks: list[str]
     state: Literal["planned", "running", "done", "stopped", "failed"] = "planned"
@@ -59,8 +67,8 @@ class DatasetDownload:
             self.state = "running"
 
     def to_json(self) -> dict[str, Any]:
-        """How far it is, and what its dataset lacks."""
-        plan, builder = self.builder.plan, self.builder
+        """How far it is, and what the export lacks."""
+        plan, builder = self.plan, self.builder
         remarks = [*self.remarks, *_failures(plan)]
         is_done = self.state == "done"
         return {
@@ -74,7 +82,7 @@ class DatasetDownload:
 
 
 class DatasetDownloads:
-    """The datasets that were planned last.
+    """The exports that were planned last.
 
     Args:
         find_client: the Label Studio of a project; raises StudioError if it is unknown.
@@ -87,7 +95,7 @@ class DatasetDownloads:
         self._slots = threading.Semaphore(_MAX_DOWNLOADS)
 
     def plan(self, project: int, name: str, options: DatasetOptions, predictions: bool) -> dict[str, Any]:
-        """Plan a project's dataset: open its videos and choose their frames.
+        """Plan the export of a project: open its videos and choose their frames.
 
         Args:
             name: of the format.
@@ -102,23 +110,24 @@ class DatasetDownloads:
             download = self._plan(project, name, options, predictions)
         except SettingsError as error:
             raise BadRequest(str(error)) from error
-        key, plan = secrets.token_urlsafe(16), download.builder.plan
+        key, plan = secrets.token_urlsafe(16), download.plan
         self._downloads.put(key, download)
         splits = {split: [video for video in plan.videos if video.split == split] for split in SPLITS}
         return {
             "key": key,
             "videos": len(plan.videos),
             "bytes": plan.bytes,
-            "command": download.builder.settings["command"],
+            "command": download.command,
             "splits": {
                 split: {"videos": len(videos), "pictures": sum(len(video.frames) for video in videos)}
                 for split, videos in splits.items()
+                if name in DATASETS
             },
             **download.to_json(),
         }
 
     def _plan(self, project: int, name: str, options: DatasetOptions, predictions: bool) -> DatasetDownload:
-        check_format(name, options)
+        check_options(name, options)
         client = self._find_client(str(project))
         source = TrackSource.from_client(client, self._videos, self._data_dir, project, predictions)
         labels = check_labels(used_labels(source.annotations, source.controls), options)
@@ -126,14 +135,22 @@ class DatasetDownloads:
         if not plan.videos:
             reasons = _failures(plan) or ["no task has an object"]
             raise BadRequest(f"nothing can be exported: {reasons[0]}")
-        settings = describe_export(source, name, options, ["--predictions"] if predictions else [])
         remarks = []
         if source.skipped:
             remarks.append(f"{source.skipped} tasks have no submitted annotation and are left out")
         if plan.empty:
             remarks.append(f"{len(plan.empty)} tasks have no object and give no picture")
-        builder = DatasetBuilder(source, plan, name, labels, settings)
-        return DatasetDownload(builder, f"project-{project}-{name}.zip", remarks)
+        more, file = ["--predictions"] if predictions else [], f"project-{project}-{name}.zip"
+        if name in DATASETS:
+            settings = describe_export(source, name, options, more)
+            dataset = DatasetBuilder(source, plan, name, labels, settings)
+            return DatasetDownload(plan, dataset, dataset.build, settings["command"], file, remarks)
+        if options.pictures == "all":
+            more += ["--pictures", "all"]
+        tracks = TrackBuilder(source, name)
+        return DatasetDownload(
+            plan, tracks, partial(tracks.write_to, plan), export_command(source, name, more), file, remarks
+        )
 
     def progress(self, key: str) -> Mapping[str, Any]:
         """How far a download is. Raises BadRequest: it is unknown."""
@@ -195,7 +212,7 @@ class _Stream:
 def _send(download: DatasetDownload) -> Generator[bytes]:
     output = ZipOutput(download.builder.picture_path)
     try:
-        yield from output.stream(partial(download.builder.build, output, download.advance))
+        yield from output.stream(partial(download.build, output, download.advance))
     except Exception as error:
         is_ours = isinstance(error, BackendError)
         download.error = one_line(error) if is_ours else "an internal error, which the server's log names"
@@ -216,5 +233,29 @@ def _shorten(sentences: list[str]) -> list[str]:
     return sentences if more <= 0 else [*sentences[:_MAX_REMARKS], f"and {more} more"]
 
 
-FORMATS = {name: {"tasks": list(form.tasks), "loses": form.loses} for name, form in DATASETS.items()}
-"""For the page: what each format can hold."""
+def check_options(name: str, options: DatasetOptions) -> None:
+    """Check that a format has what the options ask for.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    if name in DATASETS:
+        return check_format(name, options)
+    if options.pictures not in FORMATS[name]["pictures"]:
+        raise SettingsError(f"pictures of {name} must be {' or '.join(FORMATS[name]['pictures'])}")
+    if given := [flag for flag in replace(options, pictures="annotated").to_flags() if flag.startswith("--")]:
+        raise SettingsError(f"{given[0]} is for the datasets {', '.join(DATASETS)}, not for {name}")
+    return None
+
+
+FORMATS: Mapping[str, Mapping[str, Any]] = {
+    **{
+        name: {"tasks": form.tasks, "pictures": get_args(PictureChoice), "loses": form.loses}
+        for name, form in DATASETS.items()
+    },
+    **{
+        name: {"tasks": (), "pictures": ("all", "none") if form.picture_path else ("none",), "loses": form.loses}
+        for name, form in TRACK_FORMATS.items()
+    },
+}
+"""For the page: what each format can hold. Formats of tracks have no tasks to train for, and no other options."""

@@ -25,7 +25,7 @@ class Format:
         has_masks: it stores masks where tracks have them.
         check: raises a BackendError if it cannot hold a video's tracks; None: it holds all.
         picture_path: where its readers look for a frame, by the video's name and the frame; None: it has no pictures.
-        file: of a format that is a file, its path in the folder with the pictures.
+        file: of a format that is a file, its path in a folder.
     """
 
     write: Writer
@@ -78,6 +78,6 @@ FORMATS: Mapping[str, Format] = {
         picture_path=_davis_picture,
     ),
     "cvat": Format(write_cvat, "masks", is_folder=True),
-    "csv": Format(write_csv, "masks and rotation"),
+    "csv": Format(write_csv, "masks and rotation", file="tracks.csv"),
 }
 NAMES = (*FORMATS, LABELSTUDIO)

@@ -58,6 +58,13 @@ def test_a_dataset_is_chosen_planned_and_downloaded(studio: Studio, tmp_path: Pa
         # Other options are another dataset.
         page.get_by_label("Every").fill("3")
         expect(result.get_by_role("link", name="Download the zip")).to_be_hidden()
+        # Tracks of whole videos have neither split nor classes.
+        page.get_by_label("Format").select_option("cvat")
+        expect(page.get_by_label("Val")).to_be_hidden()
+        expect(page.locator("#pictures option")).to_have_text(["none, labels alone"])
+        page.get_by_role("button", name="See what it contains").click()
+        expect(result.locator(".command")).to_contain_text(f"--project {PROJECT} --format cvat -o dataset")
+        page.screenshot(path=SHOTS / "export-tracks.png", full_page=True)
         page.get_by_label("Format").select_option("coco roboflow")
         page.get_by_role("button", name="See what it contains").click()
         expect(result.locator(".command")).to_contain_text(

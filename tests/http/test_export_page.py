@@ -1,6 +1,7 @@
 """The export page over HTTP: a plan, the zip of what the command writes, progress, and an end with the browser."""
 
 import io
+import shlex
 import socket
 import threading
 import time
@@ -67,6 +68,16 @@ def add_tasks(studio: Studio, folder: Path, *kinds: str) -> None:
     studio.add_task({"video": "/none.mp4", "fps": 25})
 
 
+def unzipped(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as read:
+        assert read.testzip() is None
+        return {name: read.read(name) for name in read.namelist()}
+
+
+def download(client: FlaskClient, key: str) -> dict[str, bytes]:
+    return unzipped(client.get(f"/exports/{key}.zip").data)
+
+
 def plan(client: FlaskClient, form: str = "yolo", status: int = 200, **options: Any) -> dict[str, Any]:
     answer = client.post(PLAN, json={"format": form, "options": options}, headers=OURS)
     assert answer.status_code == status, answer.json
@@ -87,9 +98,7 @@ def test_the_zip_holds_what_the_command_writes(
     assert (answer.status_code, answer.mimetype) == (200, "application/zip")
     assert answer.headers["Content-Disposition"] == f'attachment; filename="project-{PROJECT}-{form}.zip"'
     assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
-    with zipfile.ZipFile(io.BytesIO(answer.data)) as read:
-        assert read.testzip() is None
-        found = {name: read.read(name) for name in read.namelist()}
+    found = unzipped(answer.data)
     monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
     words = [
@@ -115,6 +124,47 @@ def test_the_zip_holds_what_the_command_writes(
     assert (again.status_code, again.json["error"]) == (400, "this download was started before: plan it again")
 
 
+@pytest.mark.parametrize(
+    ("form", "pictures", "flags", "files"),
+    [
+        ("mot", "all", ["--pictures", "all"], 128),
+        ("coco-vid", "all", ["--pictures", "all"], 121),
+        ("cvat", "none", [], 2),
+    ],
+)
+def test_tracks_are_exported_as_the_command_writes_them(
+    studio: Studio,
+    client: FlaskClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    pictures: str,
+    flags: list[str],
+    files: int,
+) -> None:
+    add_tasks(studio, tmp_path, "constant", "ntsc")
+    planned = plan(client, form, pictures=pictures)
+    assert (planned["pictures"], planned["splits"]) == (120, {})
+    assert planned["command"].endswith(shlex.join(["--format", form, *flags, "-o", "dataset"]))
+    found = download(client, planned["key"])
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    words = ["--project", str(PROJECT), "--format", form, *flags, "-o", str(tmp_path / "out")]
+    assert main(["project", "export", *words, "--data-dir", str(tmp_path / "data")]) == 0
+    assert found == contents(tmp_path / "out")
+    assert len(found) == files
+    progress = client.get(f"/exports/{planned['key']}").json
+    assert (progress["state"], progress["done"], progress["summary"]) == ("done", 120, "2 tasks, 4 tracks")
+    assert f"{form} does not hold" in progress["remarks"][0]
+
+
+def test_a_file_of_tracks_has_its_name_in_the_zip(studio: Studio, client: FlaskClient, tmp_path: Path) -> None:
+    add_tasks(studio, tmp_path, "constant")
+    found = download(client, plan(client, "csv", pictures="none")["key"])
+    assert list(found) == ["tracks.csv"]
+    assert len(found["tracks.csv"].splitlines()) > 3
+
+
 def test_a_video_that_is_gone_costs_no_other_and_is_named(studio: Studio, client: FlaskClient, tmp_path: Path) -> None:
     add_tasks(studio, tmp_path, "constant")
     studio.add_task({"video": "/gone.mp4", "fps": 25}, annotations=[{"id": 1, "result": [MOVING]}])
@@ -129,7 +179,10 @@ def test_a_video_that_is_gone_costs_no_other_and_is_named(studio: Studio, client
     ("body", "says"),
     [
         ({}, "format must be one of yolo"),
-        ({"format": "cvat", "options": {}}, "format must be one of yolo"),
+        ({"format": "labelstudio", "options": {}}, "format must be one of yolo"),
+        ({"format": "cvat", "options": {}}, "pictures of cvat must be none"),
+        ({"format": "mot", "options": {"pictures": "annotated"}}, "pictures of mot must be all or none"),
+        ({"format": "mot", "options": {"pictures": "all", "every": 2}}, "--every is for the datasets yolo"),
         ({"format": "yolo"}, "options must be an object"),
         ({"format": "yolo", "options": {"evry": 2}}, "there is no option evry"),
         ({"format": "yolo", "options": {"every": 0}}, "every must be a whole number from 1"),

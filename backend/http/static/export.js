@@ -1,4 +1,4 @@
-// Plans a dataset, hands its zip to the browser, and shows how far it is.
+// Plans an export, hands its zip to the browser, and shows how far it is.
 
 import { $, ask, count, put, say } from "./base.js";
 
@@ -13,10 +13,19 @@ const NAMES = {
   voc: "PASCAL VOC",
   hf: "Hugging Face datasets",
   xanylabeling: "X-AnyLabeling",
+  mot: "MOTChallenge",
+  mots: "MOTS, masks",
+  davis: "DAVIS, masks",
+  "coco-vid": "COCO of videos",
+  "youtube-vis": "YouTube-VIS",
+  cvat: "CVAT, XML of videos",
+  csv: "CSV, keyframes",
 };
+const PICTURES = { annotated: "with objects", all: "all", none: "none, labels alone" };
 const STATES = { done: "The zip is complete.", stopped: "The download was stopped.", failed: "It failed: " };
 
 let formats = {};
+const picked = {}; // by field, what a person chose last
 let planned = 0; // the number of the last plan: answers to older ones are not shown
 
 const field = (id) => document.getElementById(id);
@@ -31,16 +40,31 @@ function option(value, text) {
   return node;
 }
 
-function showTasks() {
-  const { tasks } = formats[chosen()[0]];
-  const before = field("task").value;
-  field("task").replaceChildren(...tasks.map((task) => option(task, OBJECTS[task] ?? task)));
-  if (tasks.includes(before)) field("task").value = before;
+// The choice of the person comes back with a format that has it.
+function offer(id, values, texts) {
+  field(id).replaceChildren(...values.map((value) => option(value, texts[value] ?? value)));
+  if (values.includes(picked[id])) field(id).value = picked[id];
+}
+
+const isDataset = () => formats[chosen()[0]].tasks.length > 0;
+
+// Formats of tracks hold whole videos: they have no choice of frames, classes and splits.
+function showFormat() {
+  const { tasks, pictures } = formats[chosen()[0]];
+  offer("task", tasks, OBJECTS);
+  offer("pictures", pictures, PICTURES);
+  for (const part of document.querySelectorAll(".of-datasets")) part.hidden = !isDataset();
+  showBackground();
+}
+
+function showBackground() {
+  $(".background").hidden = !isDataset() || field("pictures").value !== "annotated";
 }
 
 function options() {
   const encoding = field("encoding").value;
   const pictures = field("pictures").value;
+  if (!isDataset()) return { pictures };
   return {
     task: field("task").value,
     pictures,
@@ -152,14 +176,16 @@ async function start() {
   const known = Object.keys(NAMES).filter((name) => name.split(" ")[0] in formats);
   const others = Object.keys(formats).filter((name) => !(name in NAMES));
   field("format").replaceChildren(...[...known, ...others].map((name) => option(name, NAMES[name] ?? name)));
-  showTasks();
+  showFormat();
   field("project").value = new URLSearchParams(location.search).get("project") ?? "";
   $("main").hidden = false;
 }
 
-field("format").addEventListener("change", showTasks);
-field("pictures").addEventListener("change", () => {
-  $(".background").hidden = field("pictures").value !== "annotated";
+field("format").addEventListener("change", showFormat);
+field("task").addEventListener("change", ({ target }) => (picked.task = target.value));
+field("pictures").addEventListener("change", ({ target }) => {
+  picked.pictures = target.value;
+  showBackground();
 });
 field("rate").addEventListener("input", () => {
   field("every").disabled = field("rate").value !== "";
