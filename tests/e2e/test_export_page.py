@@ -64,6 +64,7 @@ def test_a_dataset_is_chosen_planned_and_downloaded(studio: Studio, tmp_path: Pa
         expect(page.locator("#pictures option")).to_have_text(["none, labels alone"])
         page.get_by_role("button", name="See what it contains").click()
         expect(result.locator(".command")).to_contain_text(f"--project {PROJECT} --format cvat -o dataset")
+        expect(result.locator(".size")).to_have_text("Labels of 180 frames of 3 videos")
         page.screenshot(path=SHOTS / "export-tracks.png", full_page=True)
         page.get_by_label("Format").select_option("coco roboflow")
         page.get_by_role("button", name="See what it contains").click()

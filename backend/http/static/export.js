@@ -129,7 +129,8 @@ function showPlan(found, mine) {
   const { key, videos, pictures, splits, remarks } = found;
   $(".hint").hidden = true;
   $(".content").hidden = false;
-  put(".size", `${count(pictures, "picture")} of ${count(videos, "video")}, about ${bytes(found.bytes)}`);
+  const amount = found.bytes ? `${count(pictures, "picture")} of` : `Labels of ${count(pictures, "frame")} of`;
+  put(".size", `${amount} ${count(videos, "video")}${found.bytes ? `, about ${bytes(found.bytes)}` : ""}`);
   const shown = Object.entries(splits).filter(([, split]) => split.videos);
   items($(".splits"), shown.map(([name, split]) => `${name}: ${count(split.pictures, "picture")} of ${count(split.videos, "video")}`));
   items($(".remarks"), remarks);
