@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
-from shapes import HELD_OUT, Clip, Recipe
+from shapes import APART, HELD_OUT, Clip
 from tests.e2e.browser import CHROMIUM, LabelingPage, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 
@@ -56,7 +57,7 @@ def main() -> None:
 @contextmanager
 def _selected_box(studio: LabelStudio, folder: Path, url: str, frames: int) -> Iterator[LabelingPage]:
     """A page of a clip of one shape, which has a selected box that is not tracked yet."""
-    recipe = Recipe(SIZE, frames, things=(1, 1), radius=(0.08, 0.12), twins=0.0, strays=0.0, plain=True)
+    recipe = replace(APART, size=SIZE, frames=frames, things=(1, 1))
     shapes, video = Clip(HELD_OUT + 142, recipe), folder / f"clip{frames}.mp4"
     shapes.save(video, demo_clip.FPS)
     label = shapes.things[0].shape.capitalize()

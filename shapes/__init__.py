@@ -15,10 +15,11 @@ object on every frame. Seeds from `HELD_OUT` on are reserved for measuring: neve
 
 from shapes.clip import HELD_OUT, Clip, Frame, bounds
 from shapes.phrases import Phrase
-from shapes.recipe import CROSSING, CROWDED, EASY, WORDS, Recipe
+from shapes.recipe import APART, CROSSING, CROWDED, EASY, WORDS, Recipe
 from shapes.things import COLOURS, SHAPES, Thing
 
 __all__ = [
+    "APART",
     "COLOURS",
     "CROSSING",
     "CROWDED",

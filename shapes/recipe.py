@@ -39,4 +39,5 @@ class Recipe:
 EASY = Recipe()
 CROWDED = Recipe(things=(4, 7), post=1.0)
 CROSSING = Recipe(things=(2, 3), twins=1.0, equal=True, strays=0.0, speed=(0.006, 0.018))
+APART = Recipe(things=(2, 2), radius=(0.08, 0.12), twins=0.0, strays=0.0, plain=True)
 WORDS = Recipe(things=(1, 12), radius=(0.06, 0.12), post=0.35)
