@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backend.tracks.geometry import Boxes, box_iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
-from shapes import HELD_OUT, Clip
+from shapes import APART, HELD_OUT, Clip
 from tests.e2e.browser import CHROMIUM, REGION_OF, LabelingPage, chromium, login_state, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 
