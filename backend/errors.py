@@ -2,6 +2,7 @@
 
 BackendError              500  base class; the message is one sentence that names the mend
 ├── BadRequest            400  the request, its label config or its prompt is wrong
+│   ├── Conflict          409  another request or change came first
 │   └── BadVideo          422  the file cannot be decoded as a video
 ├── Unsupported           422  this engine cannot do what was asked
 │   └── StateRefused           it cannot continue from this saved state
@@ -31,6 +32,12 @@ class BadRequest(BackendError):
     """The request, its label config or its prompt is wrong."""
 
     status = 400
+
+
+class Conflict(BadRequest):
+    """Another request or change came first: what was asked no longer fits."""
+
+    status = 409
 
 
 class BadVideo(BadRequest):

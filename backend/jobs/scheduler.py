@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from backend.errors import BackendError, StoreError
+from backend.errors import BackendError, Conflict, StoreError
 from backend.jobs.executor import JobExecutor
 from backend.jobs.job import Job, is_late
 from backend.jobs.job_ends import JobEnds
@@ -105,7 +105,7 @@ class Scheduler:
             with self._queue.changed:
                 for other in replaced:
                     if other is not job and not other.has_ended:
-                        self._cancel(other, BackendError(f"the prompt was changed: job {job.number} replaces it"))
+                        self._cancel(other, Conflict(f"the prompt was changed: job {job.number} replaces it"))
         self._ends.try_flush()  # of those that it replaces
         return job
 
@@ -280,7 +280,7 @@ class Scheduler:
         job = self._load(row)
         self._queue.remember(job)
         if row.model != self._worker.model_version:
-            self._ends.end(job, "failed", BackendError("the job was started with another model: ask for it again"))
+            self._ends.end(job, "failed", Conflict("the job was started with another model: ask for it again"))
         else:
             job.enter_phase("waiting")
             self._queue.add(job)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.errors import BadRequest
+from backend.errors import Conflict
 from backend.formats.tasks import ChosenAnnotation, ExportControls
 from backend.track_editor.annotation import AnnotationStore
 from backend.track_editor.edits import Edit, EditResult, apply_edit
@@ -99,7 +99,7 @@ class Editor:
         state = self.read()
         _check(state, version)
         if state.last is None:
-            raise BadRequest(NOTHING)
+            raise Conflict(NOTHING)
         written = self._source.write(state.chosen, state.last.before)
         return self._state(written, state.table.controls)
 
@@ -128,4 +128,4 @@ class Editor:
 
 def _check(state: EditorState, version: str) -> None:
     if state.version != version:
-        raise BadRequest(_CHANGED)
+        raise Conflict(_CHANGED)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.errors import BackendError, BadVideo, Busy, MediaError, StateRefused, Unsupported
+from backend.errors import BackendError, BadVideo, Busy, Conflict, MediaError, StateRefused, Unsupported
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
@@ -228,6 +228,7 @@ def test_a_full_queue_says_when_to_retry(harness: Harness, monkeypatch: pytest.M
     newer = scheduler.submit(["c"], "2", box())  # takes its place
     assert (replaced.state, replaced.has_ended) == ("cancelled", True)
     assert str(replaced.error) == f"the prompt was changed: job {newer.number} replaces it"
+    assert isinstance(replaced.error, Conflict)
     with pytest.raises(Busy):
         scheduler.submit(["a"], "2", box())
     assert not first.is_cancelled, "what cannot be replaced is not cancelled"
