@@ -1,5 +1,7 @@
 """Train the shapes checkpoint: `python -m training`. After an interruption, run it again to resume.
 
+`--refine CHECKPOINT` trains the detector of a trained checkpoint further, and leaves its other parts as they are.
+
 It takes about two hours on two cores. The vision encoder is trained first, on both. Then detector and tracker are
 trained in parallel, on one core each; neither changes the encoder. FOLDER/*.jsonl contains the metrics of each stage,
 FOLDER/curves.png plots them, and FOLDER/shapes is the result, in the hub's layout.
@@ -26,8 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     for name, default in STEPS.items():
         parser.add_argument(f"--{name}-steps", type=int, default=default, metavar="N")
+    parser.add_argument("--refine", type=Path, metavar="CHECKPOINT")
     options = parser.parse_args(arguments)
     steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
+    if options.refine:
+        refined = stages.refine(options.folder, options.refine, options.seed, steps[detector.NAME])
+        save(refined, options.folder / "shapes")
+        return 0
     stages.encode(options.folder, options.seed, steps[backbone.NAME])
     context = multiprocessing.get_context("spawn")
     processes = [

@@ -1,9 +1,12 @@
-"""Second stage: trains the detector to find what phrases name, with a set loss (DETR, arXiv:2005.12872, as SAM 3 does).
+"""Second stage: trains the detector to find what words and exemplars describe, with a set loss.
+
+The loss is DETR's (arXiv:2005.12872), as SAM 3's is. `prompts` draws what to find.
 
 The vision encoder is frozen. The library's forward returns only the last decoder layer. Here all layers count, for
 DETR's auxiliary losses, and masks, the most expensive part, are computed for some of the rows only.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,28 +15,33 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Sam3VideoModel
-from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
+from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput, inverse_sigmoid
 
-from shapes import COLOURS, SHAPES, Frame, Phrase, Recipe, Thing
+from backend.engines.sam3.geometry import encode_geometry
+from backend.tracks.prompts import Exemplar
+from shapes import Recipe
 from training import data
 from training.loop import Stage
 from training.losses import balanced, dice, focal, generalised_iou, overlap
-from training.model import GRID, WIDTH, WORDS, tokenizer
+from training.model import GRID, WIDTH, tokenizer
+from training.prompts import draw_prompt
 
 NAME = "detector"
 PICTURES, PHRASES, MASKED = 12, 3, 5
 """Pictures per batch, phrases per picture, and rows (a picture with a phrase) whose masks are computed."""
-RATE = 6e-4
+RATE, REFINE_RATE = 6e-4, 4e-4
+"""Peak learning rates: from the start, and on from a trained detector."""
 RECIPE = Recipe(things=(1, 12), radius=(0.06, 0.14), post=0.35)
-NEGATIVE = 0.4
-"""Share of the phrases that match nothing in their picture."""
+TWINS = 0.6
+"""Share of twins in half of the pictures: exemplars need several objects of a kind."""
 ABSENT_WEIGHT = 0.2
 """Weight of the queries' loss where the phrase matches nothing; the presence score covers that case."""
 
 
 class Row(NamedTuple):
-    """The objects in a picture that a phrase matches.
+    """The objects in a picture that a prompt matches.
 
     Attributes:
         boxes: shape (n, 4), x0 y0 x1 y1 as shares of the picture.
@@ -64,78 +72,62 @@ class DetectorOutput(NamedTuple):
     cells: Tensor
 
 
-def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
-    """The stage, for a model whose vision encoder is trained."""
+def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int, *, is_trained: bool = False) -> Stage:
+    """The stage, for a model whose vision encoder is trained.
+
+    Args:
+        is_trained: the detector is, too; it is trained further, without the help that a new one needs.
+    """
     detector: Any = model.detector_model
     dense_head = nn.Linear(WIDTH, 5)
     tokens = tokenizer()
     encoder = detector.vision_encoder.backbone
     encoder.requires_grad_(False)
     parts = nn.ModuleDict({"detector": detector, "dense_head": dense_head})
-    learning = [
-        parameter
-        for name, parameter in parts.named_parameters()
-        if parameter.requires_grad and not name.startswith("detector.geometry_encoder")
-    ]
+    learning = [parameter for parameter in parts.parameters() if parameter.requires_grad]
     model.train(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        pictures, phrases, rows = _batch(data.random_for(NAME, seed, step))
+        pictures, phrases, exemplars, rows = _batch(data.random_for(NAME, seed, step))
         read = tokens(phrases, padding=True, return_tensors="pt")
-        output = _forward(detector, pictures, read["input_ids"], read["attention_mask"])
+        output = _forward(detector, pictures, read["input_ids"], read["attention_mask"], exemplars)
         figures = _losses(output, rows) | {"dense": _dense(dense_head(output.cells), rows)}
-        weights = {"class": 2, "box": 5, "giou": 2, "presence": 1, "mask": 10, "dice": 3, "union": 2, "dense": 2}
+        weights = {"class": 2, "box": 5, "giou": 2, "presence": 1, "mask": 10, "dice": 3, "union": 2}
+        weights |= {} if is_trained else {"dense": 2}
         total = torch.stack([weight * figures[name] for name, weight in weights.items()]).sum()
         return total, {name: float(torch.as_tensor(value).detach()) for name, value in figures.items()}
 
-    return Stage(NAME, folder, {"detector": detector, "dense_head": dense_head}, [(learning, RATE)], steps, loss)
+    return Stage(
+        NAME,
+        folder,
+        {"detector": detector, "dense_head": dense_head},
+        [(learning, REFINE_RATE if is_trained else RATE)],
+        steps,
+        loss,
+    )
 
 
-def _batch(random: np.random.Generator) -> tuple[Tensor, list[str], list[Row]]:
-    """Pictures with PHRASES phrases each; rows: the first phrase of every picture, then the second, and so on."""
+def _batch(random: np.random.Generator) -> tuple[Tensor, list[str], list[tuple[Exemplar, ...]], list[Row]]:
+    """Pictures with PHRASES prompts each; rows: the first prompt of every picture, then the second, and so on."""
     frames = []
-    for _ in range(PICTURES):
-        clip = data.draw(random, RECIPE)
+    for number in range(PICTURES):
+        clip = data.draw(random, replace(RECIPE, twins=TWINS) if number % 2 else RECIPE)
         frames.append((clip.things, clip[int(random.integers(len(clip)))]))
-    texts, rows = [], []
+    texts, exemplars, rows = [], [], []
     masks = [data.fine(frame.masks) for _, frame in frames]
     for number in range(PHRASES):
         for (things, frame), fine in zip(frames, masks, strict=True):
-            negative = random.random() < (NEGATIVE if number else 0.1)
-            text, named = _phrase(random, things, frame, negative)
-            texts.append(text)
-            rows.append(Row(data.boxes(frame)[named], fine[named]))
-    return torch.stack([data.square(frame.picture) for _, frame in frames]), texts, rows
+            prompt = draw_prompt(random, things, frame, is_first=not number)
+            texts.append(prompt.text)
+            exemplars.append(prompt.exemplars)
+            rows.append(Row(data.boxes(frame)[prompt.named], fine[prompt.named]))
+    return torch.stack([data.square(frame.picture) for _, frame in frames]), texts, exemplars, rows
 
 
-def _phrase(random: np.random.Generator, things: list[Thing], frame: Frame, negative: bool) -> tuple[str, list[int]]:
-    """A phrase, and the visible objects that it matches: none if `negative`, otherwise at least one if possible."""
-    seen = data.seen(frame)
-    if negative and random.random() < 0.25:
-        others = WORDS[-12:]
-        noun = str(random.choice([*others, "".join(random.choice(list("abcdefghijklmnoprstuvw"), 5))]))
-        return (f"{noun} {random.choice(SHAPES)}" if noun in others[:5] else noun), []
-    for _ in range(30):
-        colour, shape = str(random.choice(list(COLOURS))), str(random.choice(SHAPES))
-        if len(things) and random.random() < 0.8:
-            near = things[random.integers(len(things))]
-            if not negative:
-                colour, shape = near.colour, near.shape
-            elif random.random() < 0.5:  # A near miss.
-                colour = near.colour
-            else:
-                shape = near.shape
-        kind = random.random()
-        phrase = Phrase(colour if kind < 0.6 or 0.8 <= kind < 0.95 else None, shape if kind < 0.8 else None)
-        named = [row for row, thing in enumerate(things) if phrase.names(thing) and seen[row]]
-        if bool(named) != negative:
-            break
-    before = str(random.choice(["a ", "the ", "all ", "every "])) if random.random() < 0.1 else ""
-    return before + phrase.text(plural=random.random() < 0.4), named
-
-
-def _forward(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) -> DetectorOutput:
-    """The library's forward pass, for several phrases per picture."""
+def _forward(
+    detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor, exemplars: list[tuple[Exemplar, ...]]
+) -> DetectorOutput:
+    """The library's forward pass, for several prompts per picture."""
     with torch.no_grad():
         hidden = detector.vision_encoder.backbone(pictures).last_hidden_state.mT.unflatten(2, (GRID, GRID))
     neck = detector.vision_encoder.neck
@@ -144,7 +136,15 @@ def _forward(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) ->
         fine = [layer(hidden[:MASKED]) for layer in neck.fpn_layers[:2]]
     waves = neck.position_encoding(coarse.shape, coarse.device, coarse.dtype)
     words = detector.get_text_features(input_ids=ids, attention_mask=attention, return_dict=True).pooler_output
-    there = attention.bool()
+    geometry = [
+        encode_geometry(detector.geometry_encoder, _one_picture(coarse, waves, row % PICTURES), examples)[0]
+        if examples
+        else words[0, :0]
+        for row, examples in enumerate(exemplars)
+    ]
+    counts = torch.tensor([len(tokens) for tokens in geometry])
+    there = torch.cat([attention.bool(), torch.arange(int(counts.max())) < counts[:, None]], 1)
+    words = torch.cat([words, pad_sequence(geometry, batch_first=True)], 1)
     encoded = detector.detr_encoder(
         vision_features=[coarse.repeat(PHRASES, 1, 1, 1)],
         text_features=words,
@@ -174,6 +174,12 @@ def _forward(detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor) ->
     presence = decoded.presence_logits.squeeze(-1)
     masks, union = drawn.pred_masks.float(), drawn.semantic_seg.float()[:, 0]
     return DetectorOutput(logits, boxes, presence, masks, union, encoded.last_hidden_state)
+
+
+def _one_picture(coarse: Tensor, waves: Tensor, index: int) -> Sam3VisionEncoderOutput:
+    """The only features of a picture that exemplars are encoded with."""
+    levels, positions = [coarse[index : index + 1]], [waves[:1]]
+    return Sam3VisionEncoderOutput(fpn_hidden_states=tuple(levels * 3), fpn_position_encoding=tuple(positions * 3))
 
 
 def _losses(output: DetectorOutput, rows: list[Row]) -> dict[str, Tensor]:

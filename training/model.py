@@ -225,6 +225,12 @@ def tokenizer() -> CLIPTokenizer:
     return made
 
 
+def load(folder: Path) -> Sam3VideoModel:
+    """Read a folder that `save` wrote, in single precision."""
+    model: Sam3VideoModel = Sam3VideoModel.from_pretrained(folder, dtype=torch.float32)
+    return model
+
+
 def save(model: Sam3VideoModel, folder: Path) -> None:
     """Write a folder in the hub's layout, with the weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)

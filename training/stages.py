@@ -7,7 +7,7 @@ import torch
 from transformers import Sam3VideoModel
 
 from training import backbone, detector, tracker
-from training.model import start
+from training.model import load, start
 
 
 def encode(folder: Path, seed: int, steps: int) -> None:
@@ -26,6 +26,14 @@ def train(name: str, folder: Path, seed: int, steps: int) -> None:
     torch.set_num_threads(1)
     stage = {detector.NAME: detector.stage, tracker.NAME: tracker.stage}[name]
     stage(_with_encoder(folder, seed), folder, steps, seed).run()
+
+
+def refine(folder: Path, checkpoint: Path, seed: int, steps: int) -> Sam3VideoModel:
+    """Train the detector of a trained checkpoint further, on one core; its other parts stay as they are."""
+    torch.set_num_threads(1)
+    model = load(checkpoint)
+    detector.stage(model, folder, steps, seed, is_trained=True).run()
+    return model
 
 
 def assembled(folder: Path, seed: int) -> Sam3VideoModel:

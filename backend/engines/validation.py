@@ -60,6 +60,21 @@ def merge_prompts(prompts: Iterable[Prompt], video: Video) -> dict[str, Prompt]:
     return {track: _validate_prompt(prompt, video.width, video.height) for track, prompt in merged.items()}
 
 
+def validate_phrases(phrases: Iterable[Phrase], video: Video) -> list[Phrase]:
+    """Return the phrases.
+
+    Raises:
+        BadRequest: an exemplar lies outside the picture.
+    """
+    phrases = list(phrases)
+    for exemplar in (exemplar for phrase in phrases for exemplar in phrase.exemplars):
+        if not exemplar.box.clip(video.width, video.height).area > 0:
+            raise BadRequest(
+                f"a box lies outside the picture of {video.width} x {video.height} pixels: draw it around the object"
+            )
+    return phrases
+
+
 def _validate_prompt(prompt: Prompt, width: int, height: int) -> Prompt:
     size = f"the picture of {width} x {height} pixels"
     if prompt.mask is not None and prompt.mask.shape != (height, width):

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from backend.tracks.geometry import Box
 
+LIKE = "like"
+"""The name of a kind that has exemplars and no words."""
+
 
 class _OnFrame(Protocol):
     @property
@@ -86,20 +89,39 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A box around an object of the kind to find, or, if it is not positive, of a kind not to find."""
+
+    box: Box
+    positive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Phrase:
-    """A text prompt: finds every object that the words describe, from one frame on.
+    """A kind of object to find, by words, by exemplars on one frame, or by both: finds every object of it.
+
+    Words alone are searched for on every frame from theirs on. Exemplars, and words beside them, are searched for on
+    their frame, because SAM 3 reads a box on its own picture; what is found there is tracked.
 
     Attributes:
-        text: the words as entered.
+        text: the words as entered; empty: exemplars alone.
         frame: 0-based source frame where the search starts, in whichever direction it goes.
+        exemplars: boxes on that frame, in pixels.
+        name: of the kind; phrases with the same name are one kind. Default: the words.
     """
 
     text: str
     frame: int = 0
+    exemplars: tuple[Exemplar, ...] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.frame < 0:
             raise ValueError(f"frame is {self.frame}, but frames start at 0")
+        if self.exemplars and not self.text and not any(exemplar.positive for exemplar in self.exemplars):
+            raise ValueError("exemplars of what not to find need words or a positive exemplar beside them")
+        if not self.name:
+            object.__setattr__(self, "name", self.text or LIKE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from backend.tracks.geometry import Box
-from backend.tracks.prompts import Point, Prompt
+from backend.tracks.prompts import LIKE, Exemplar, Phrase, Point, Prompt
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,16 @@ def test_a_prompt_that_says_nothing_is_refused(prompt: dict, sentence: str) -> N
 @pytest.mark.parametrize("box", [Box(0, 0, 9, 9), None])
 def test_a_negative_point_refines_a_box_or_a_track(box: Box | None) -> None:
     assert Prompt("a", 0, box=box, points=(Point(1, 1, positive=False),)).points
+
+
+def test_a_kind_is_named_by_its_words_unless_it_has_a_name():
+    like = (Exemplar(Box(0, 0, 9, 9)),)
+    phrases = [Phrase("red car"), Phrase("red car", 0, like), Phrase("", 0, like), Phrase("", 0, like, "mine")]
+    assert [phrase.name for phrase in phrases] == ["red car", "red car", LIKE, "mine"]
+
+
+def test_what_not_to_find_says_nothing_alone():
+    unlike = (Exemplar(Box(0, 0, 9, 9), positive=False),)
+    assert Phrase("car", 0, unlike)
+    with pytest.raises(ValueError, match="positive exemplar"):
+        Phrase("", 0, unlike)

@@ -1,10 +1,11 @@
 """What the detector is asked in training is what it is asked afterwards."""
 
-import numpy as np
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from shapes import Phrase
+from backend.engines.sam3.detector import Sam3Detector, TextFeatures
 from training import data, detector
 from training.model import start, tokenizer
 
@@ -19,40 +20,30 @@ def batch(seed=0):
 
 
 @torch.no_grad()
-def test_its_last_layer_answers_as_the_library_does(model):
-    pictures, texts, _ = batch()
+def test_its_last_layer_answers_as_the_engine_does(model):
+    pictures, texts, exemplars, _ = batch()
     read = tokenizer()(texts, padding=True, return_tensors="pt")
-    answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
-    for row in (0, 2, detector.PICTURES + 1):
-        picture = pictures[row % detector.PICTURES][None]
+    answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
+    rows = {0, 2, detector.PICTURES + 1, next(row for row, some in enumerate(exemplars) if len(some) > 1)}
+    assert {bool(exemplars[row]) for row in rows} == {True, False}
+    for row in rows:
+        vision = model.detector_model.get_vision_features(pixel_values=pictures[row % detector.PICTURES][None])
         ids = tokenizer()([texts[row]], padding="max_length", max_length=32, return_tensors="pt")
-        stock = model.detector_model(pixel_values=picture, **ids)
+        words = model.detector_model.get_text_features(**ids, return_dict=True).pooler_output
+        text = TextFeatures(words, ids["attention_mask"])
+        if exemplars[row]:
+            text = Sam3Detector(model, None)._add_geometry(vision, text, [exemplars[row]])
+        stock = model.detector_model(
+            vision_embeds=vision,
+            text_embeds=SimpleNamespace(pooler_output=text.features),
+            attention_mask=text.attention_mask,
+        )
         torch.testing.assert_close(answer.logits[-1, row], stock.pred_logits[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(answer.presence[-1, row], stock.presence_logits[0, 0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(detector._corners(answer.boxes[-1, row]), stock.pred_boxes[0], atol=1e-4, rtol=1e-4)
         if row < detector.MASKED:  # In half precision.
             far = (answer.masks[row] - stock.pred_masks[0]).abs().mean() / stock.pred_masks[0].std()
             assert far < 0.05
-
-
-def test_rows_are_what_their_phrases_name():
-    random = np.random.default_rng(0)
-    named = 0
-    for seed in range(30):
-        clip = data.draw(np.random.default_rng(seed), detector.RECIPE)
-        frame = clip[10]
-        for negative in (False, True):
-            text, rows = detector._phrase(random, clip.things, frame, negative)
-            if negative and rows:
-                continue  # Everything is in the picture.
-            assert bool(rows) != negative or not data.seen(frame).any()
-            words = text.removeprefix("all ").removeprefix("every ").removeprefix("the ").removeprefix("a ").split()
-            colour = words[0] if len(words) == 2 else None
-            shape = words[-1].removesuffix("s")
-            for row in rows:
-                assert Phrase(colour, None if shape == "shape" else shape).names(clip.things[row])
-                named += 1
-    assert named > 30
 
 
 def test_queries_are_matched_to_the_nearest_boxes():
@@ -63,10 +54,10 @@ def test_queries_are_matched_to_the_nearest_boxes():
 
 
 def test_a_right_answer_costs_less_than_a_wrong_one(model):
-    pictures, texts, rows = batch(1)
+    pictures, texts, exemplars, rows = batch(1)
     read = tokenizer()(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"])
+        answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
     logits, boxes = torch.full_like(answer.logits, -9.0), answer.boxes.clone()
     masks, union = torch.full_like(answer.masks, -9.0), torch.full_like(answer.union, -9.0)
     for index, row in enumerate(rows):

@@ -52,7 +52,8 @@ class OpenCVSession:
         frame = validation.validate_frame(prompts, self._video)
         if any(isinstance(item, Phrase) for item in prompts):
             raise Unsupported(
-                "the engine opencv cannot find objects by words: set engine: sam3, or draw a box around the object"
+                "the engine opencv cannot find objects by words or examples: set engine: sam3, or draw a box around "
+                "the object"
             )
         merged = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
         picture = FrameImage(frame, self._video.read(frame))

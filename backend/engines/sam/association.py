@@ -6,7 +6,7 @@ several phrases: an object is one track, of the phrase that fits it best.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self
@@ -131,6 +131,7 @@ class Association:
         logits: Tensor,
         object_scores: Tensor,
         other_tracks: int = 0,
+        unsearched: Collection[int] = (),
     ) -> TrackUpdatePlan:
         """Plan the updates of a frame.
 
@@ -141,12 +142,14 @@ class Association:
             logits: shape (m, h, w), their predicted masks.
             object_scores: shape (m,), the tracker's logits of presence.
             other_tracks: number of other tracks that count towards `max_objects`.
+            unsearched: indices of phrases that were not searched for on this frame, so that a missing detection says
+                nothing about their tracks.
         """
         overlaps = _FrameOverlaps.from_masks(frame, detections, ids, logits)
         self._change_phrases(overlaps)
         matched, confirmed = self._match(overlaps)
         new_rows = self._select_new(overlaps, other_tracks)
-        self._update_counts(overlaps, matched, confirmed)
+        self._update_counts(overlaps, matched, confirmed, unsearched)
         removed = {track for track in ids if self._fails_hotstart(track, frame)}
         ended = {track for track in ids if self._has_left(track)} - removed
         hidden = {track for track in ids if self._is_hidden(track)} - removed
@@ -245,7 +248,9 @@ class Association:
             )
         return sorted(taken[:room])
 
-    def _update_counts(self, overlaps: _FrameOverlaps, matched: Tensor, confirmed: Tensor) -> None:
+    def _update_counts(
+        self, overlaps: _FrameOverlaps, matched: Tensor, confirmed: Tensor, unsearched: Collection[int]
+    ) -> None:
         """Update the counters of each track."""
         least, most = self.thresholds.min_keep_alive, self.thresholds.max_keep_alive
         columns = zip(
@@ -256,6 +261,8 @@ class Association:
             if track is None or track.first_frame == overlaps.frame:  # it starts on this frame
                 continue
             track.absent_frames = 0 if is_present else track.absent_frames + 1
+            if track.phrase in unsearched:
+                continue
             # One detection may match a track and be too far off to confirm it.
             if is_matched:
                 track.keep_alive = min(most, track.keep_alive + 1)
@@ -264,10 +271,23 @@ class Association:
                 track.keep_alive = max(least, track.keep_alive - 1)
             elif not is_present and self.thresholds.empty_lowers_keep_alive:
                 track.keep_alive = max(least, track.keep_alive - 1)
-        self._count_overlaps(overlaps, matched)
+        groups = [*matched[matched.sum(1) > 1], *self._same_places(overlaps, unsearched)]
+        self._count_overlaps(overlaps, groups)
 
-    def _count_overlaps(self, overlaps: _FrameOverlaps, matched: Tensor) -> None:
-        for row in matched[matched.sum(1) > 1]:
+    def _same_places(self, overlaps: _FrameOverlaps, unsearched: Collection[int]) -> list[Tensor]:
+        """Tracks in one place, of phrases that were not searched for: each of shape (m,), bool.
+
+        Without a detection that they share, their own overlap shows that they follow one object.
+        """
+        phrases = self._phrases(overlaps.ids)
+        is_unsearched = torch.tensor([int(phrase) in unsearched for phrase in phrases], dtype=torch.bool)
+        same = (overlaps.track_ious >= self.thresholds.duplicate_iou) & (phrases[:, None] == phrases)
+        groups = {tuple(group) for group in (same & is_unsearched).tolist()} if is_unsearched.any() else set()
+        return [torch.tensor(group) for group in sorted(groups) if sum(group) > 1]
+
+    def _count_overlaps(self, overlaps: _FrameOverlaps, groups: Iterable[Tensor]) -> None:
+        """Count, for each track, the frames that it shares with an older track in a group, shape (m,), bool."""
+        for row in groups:
             names = [overlaps.ids[column] for column in row.nonzero()[:, 0].tolist()]
             names = [name for name in names if self.tracks[name].first_frame != overlaps.frame]
             if not names:

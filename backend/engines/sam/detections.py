@@ -2,11 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from backend.engines.sam.device import Batcher
+from backend.tracks.prompts import Exemplar
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A kind of object to find on one frame.
+
+    Attributes:
+        text: its words; empty: exemplars alone.
+        exemplars: on this frame, with boxes as shares of the picture.
+    """
+
+    text: str
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +38,18 @@ class Detections:
     scores: Tensor
     phrases: Tensor
 
+    @classmethod
+    def empty(cls, mask_size: tuple[int, int], device: torch.device) -> Self:
+        """No detections."""
+        numbers = torch.zeros(0, device=device)
+        return cls(torch.zeros(0, *mask_size, device=device), numbers, numbers.long())
+
     def __len__(self) -> int:
         return len(self.scores)
 
 
 class Detector(Protocol):
-    """Finds the objects that phrases describe.
+    """Finds the objects that words or exemplars describe.
 
     Attributes:
         batches: runs phrases in batches.
@@ -36,19 +57,19 @@ class Detector(Protocol):
 
     batches: Batcher
 
-    def encode_phrases(self, phrases: Sequence[str]) -> Any:
-        """Encode phrases, or take them from the cache.
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Check the words of queries; those that have none are empty.
 
         Raises:
-            BadRequest: there are none, or one is empty or too long.
+            BadRequest: one is too long.
         """
         ...
 
-    def detect_phrases(self, image: Any, phrases: Sequence[str]) -> Detections:
-        """Detect the objects of phrases on a frame.
+    def detect_queries(self, image: Any, queries: Sequence[Query]) -> Detections:
+        """Detect objects on a frame; `Detections.phrases` are indices of the queries.
 
         Args:
             image: features of the frame, from the same model's image encoder.
-            phrases: what to find.
+            queries: what to find.
         """
         ...

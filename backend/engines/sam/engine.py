@@ -15,6 +15,7 @@ import torch
 
 from backend.engines.base import FAILED_PREFIX, CacheUse, Propagation, read_process_memory
 from backend.engines.sam import device as devices
+from backend.engines.sam.detections import Query
 from backend.engines.sam.memory_bank import MemorySelection
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preview import Previewer
@@ -202,6 +203,6 @@ class SamEngine(ABC):
                 scores = prediction.object_scores
                 model.tracker.encode_memory(image, prediction.logits, scores, full_size=True)
             if model.detector:
-                model.detector.detect_phrases(image, ["object"])
+                model.detector.detect_queries(image, [Query("object")])
         model.image_encoder.clear()
         model.image_encoder.cache.resize(*devices.cache_sizes(self._settings.cache, self._device))

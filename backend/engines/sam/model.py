@@ -12,7 +12,8 @@ from backend.engines.sam.tracker import Tracker
 from backend.errors import Unsupported
 
 NO_PHRASES = (
-    "this engine does not find objects by words: draw a box or click on each object, or set engine: sam3, which does"
+    "this engine does not find objects by words or examples: draw a box or click on each object, or set engine: sam3, "
+    "which does both"
 )
 
 
@@ -21,7 +22,7 @@ class SamModel:
     """The loaded model.
 
     Attributes:
-        detector: finds the objects of phrases; None: the model does not support phrases.
+        detector: finds objects by words and exemplars; None: the model does not support them.
         inference: context manager that sets the precision to compute in.
         max_speck_area: largest hole to fill and speck to remove, in pixels of the model's masks; 0 disables both.
         with_masks: whether results contain masks.

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from backend.engines.sam import postprocess
 from backend.engines.sam.association import Association, TrackUpdatePlan
-from backend.engines.sam.detections import Detections
+from backend.engines.sam.detections import Detections, Query
 from backend.engines.sam.image_encoder import ImageFeatures
-from backend.engines.sam.memory_bank import FrameMemory, is_ahead
+from backend.engines.sam.memory_bank import FrameMemory
 from backend.engines.sam.memory_encoding import encode_planned
 from backend.engines.sam.model import SamModel
+from backend.engines.sam.phrases import SearchedPhrases
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
 from backend.engines.sam.propagation import EncodeMasks, FetchMasks, FindBoxes, PredictMasks, TrackerCall
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
@@ -33,7 +34,7 @@ class ObjectTracker:
 
     Attributes:
         objects: by track id.
-        phrases: in the order in which they were prompted, each with its prompted frames.
+        phrases: the kinds of objects to search for.
         window: how much memory the model uses in this video.
     """
 
@@ -43,7 +44,7 @@ class ObjectTracker:
         self._picture_size = video.height, video.width
         self.window = model.tracker.memory_window(len(video))
         self.objects: dict[str, TrackedObject] = {}
-        self.phrases: dict[str, list[int]] = {}
+        self.phrases = SearchedPhrases()
 
     def encode(self, frame: int, read: ReadPicture) -> ImageFeatures:
         """Run the image encoder on a frame, or take its output from the cache."""
@@ -55,8 +56,8 @@ class ObjectTracker:
 
     def phrases_by_track(self, names: Iterable[str]) -> dict[str, str]:
         """The phrases of those objects that a phrase found, by track id."""
-        texts, found = list(self.phrases), {name: self.objects[name].phrase for name in names}
-        return {name: texts[phrase] for name, phrase in found.items() if phrase is not None}
+        phrases, found = self.phrases.names, {name: self.objects[name].phrase for name in names}
+        return {name: phrases[phrase] for name, phrase in found.items() if phrase is not None}
 
     def association(
         self, state: Mapping[str, Any] | None = None, last_number_elsewhere: Callable[[int], int] = lambda _: 0
@@ -71,7 +72,7 @@ class ObjectTracker:
         """
 
         def new_name(phrase: int, number: int) -> str | None:
-            name = f"{list(self.phrases)[phrase]} {number}"
+            name = f"{self.phrases.names[phrase]} {number}"
             return None if name in self.objects or number <= last_number_elsewhere(phrase) else name
 
         association = Association(self._model.thresholds, new_name, state)
@@ -142,10 +143,10 @@ class ObjectTracker:
     def add_phrases(self, image: ImageFeatures, frame: int, phrases: Sequence[Phrase]) -> list[str]:
         """Add phrases and detect their objects on a frame; returns the ids of these tracks."""
         for phrase in phrases:
-            self.phrases.setdefault(phrase.text, []).append(frame)
-        texts = {phrase.text for phrase in phrases}
-        wanted = {index for index, text in enumerate(self.phrases) if text in texts}
-        detections = self._detect(image, frame, wanted)
+            self.phrases.add(phrase, self._video.width, self._video.height)
+        prompted = {phrase.name for phrase in phrases}
+        wanted = {index for index, name in enumerate(self.phrases.names) if name in prompted}
+        detections = self._detect(image, frame, self.phrases.queries(wanted, frame))
         masks = self._known_masks(frame, self.objects)
         association = self.association()
         for name in masks.names:
@@ -159,12 +160,14 @@ class ObjectTracker:
             if self.objects[name].phrase in wanted
         ]
 
-    def _detect(self, image: ImageFeatures, frame: int, wanted: set[int]) -> Detections:
-        """Detect the objects of the phrases with these indices."""
-        indices, texts = sorted(wanted), list(self.phrases)
-        detections = self._model.require_detector().detect_phrases(image, [texts[index] for index in indices])
+    def _detect(self, image: ImageFeatures, frame: int, queries: Mapping[int, Query]) -> Detections:
+        """Detect the objects of these queries, by index of their phrase."""
+        if not queries:
+            return Detections.empty(self._model.tracker.mask_size, self._model.tracker.device)
+        detections = self._model.require_detector().detect_queries(image, list(queries.values()))
         postprocess.check_finite(detections.logits, detections.scores, frame)
-        return replace(detections, phrases=torch.tensor(indices, device=detections.phrases.device)[detections.phrases])
+        indices = torch.tensor(list(queries), device=detections.phrases.device)
+        return replace(detections, phrases=indices[detections.phrases])
 
     def _known_masks(self, frame: int, names: Iterable[str]) -> ObjectMasks:
         """The objects for which a mask on this frame is stored."""
@@ -226,24 +229,23 @@ class ObjectTracker:
         if to_track:
             memories = [self.objects[name].memory_bank.select(frame, reverse, self.window) for name in to_track]
             prediction = yield PredictMasks(image, memories, self.window)
-        wanted = {
-            index
-            for index, frames in enumerate(self.phrases.values())
-            if not all(is_ahead(prompted, frame, reverse) for prompted in frames)
-        }
+        reached = self.phrases.reached(frame, reverse)
         # Before the masks are fetched, so that the device has work meanwhile.
         features: dict[str, Tensor] = {}
-        if prediction is not None and not wanted:
+        if prediction is not None and not reached:
             features = dict(zip(to_track, (yield EncodeMasks(image, prediction)), strict=True))
         masks, numbers = yield from self._fetch_masks(image, frame, names, to_track, prediction)
-        if not wanted:
+        if not reached:
             self._store_memory(frame, reverse, to_track, prediction, features, numbers)
             boxes = yield FindBoxes(image, masks.logits, *self._picture_size)
             return self._frame_result(frame, masks, boxes, names, self.known_objects(reverse))
-        detections = self._detect(image, frame, wanted)
+        queries = self.phrases.queries(reached, frame, reverse)
+        detections = self._detect(image, frame, queries)
         other_tracks = sum(obj.will_join(frame, reverse) for obj in self.known_objects(reverse).values())
         logits = masks.logits.to(self._model.tracker.device)
-        plan = direction.association.step(frame, detections, names, logits, masks.object_scores, other_tracks)
+        plan = direction.association.step(
+            frame, detections, names, logits, masks.object_scores, other_tracks, reached - queries.keys()
+        )
         shown = {name for name in to_track if self.objects[name].is_visual}
         features = encode_planned(self._model.tracker, image, to_track, shown, prediction, names, plan)
         self._store_memory(frame, reverse, to_track, prediction, features, numbers, plan.reconditioned)

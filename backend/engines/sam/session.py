@@ -13,6 +13,7 @@ from backend.engines import validation
 from backend.engines.sam.memory_bank import DirectionMemory, is_ahead
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.object_tracker import ObjectTracker
+from backend.engines.sam.phrases import SearchedPhrases
 from backend.engines.sam.propagation import SamPropagation, Steps, TrackerCall
 from backend.engines.sam.session_state import DirectionState, TrackedObject
 from backend.engines.sam.thresholds import Thresholds
@@ -51,14 +52,14 @@ class SamSession:
         Raises:
             BadRequest: no prompts, several frames, one outside the video or the picture, more objects than
                 `max_objects`, negative points alone on a new object, or words that are none or too many.
-            Unsupported: there are words, and the model does not support them.
+            Unsupported: there are words or exemplars, and the model does not support them.
         """
         frame = validation.validate_frame(prompts, self._video)
         by_track = validation.merge_prompts((item for item in prompts if isinstance(item, Prompt)), self._video)
-        phrases = [item for item in prompts if isinstance(item, Phrase)]
+        phrases = validation.validate_phrases((item for item in prompts if isinstance(item, Phrase)), self._video)
         with self._model.inference():
             if phrases:
-                self._model.require_detector().encode_phrases([phrase.text for phrase in phrases])
+                self._model.require_detector().check_texts([phrase.text for phrase in phrases])
             image = self._object_tracker.encode(frame, partial(self._video.read, frame))
             self._drop_pending_results()
             self._check_object_limit(by_track)
@@ -97,7 +98,7 @@ class SamSession:
             one.memory_bank.strip(self._positions(), self._object_tracker.window)
         saved = {
             "of": self._identity(),
-            "phrases": self._object_tracker.phrases,
+            **self._object_tracker.phrases.state(),
             "ways": self._directions_state(),
             "objects": {name: one.state() for name, one in objects.items()},
         }
@@ -111,7 +112,7 @@ class SamSession:
             if saved["of"] != self._identity():
                 raise ValueError("of")
             device = self._model.tracker.device
-            self._object_tracker.phrases = saved["phrases"]
+            self._object_tracker.phrases = SearchedPhrases.from_state(saved)
             self._object_tracker.objects = {
                 name: TrackedObject.from_state(one, device) for name, one in saved["objects"].items()
             }
@@ -247,10 +248,7 @@ class SamSession:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Restore objects and phrases if the block raises."""
-        objects, phrases = (
-            self._yielded_objects(),
-            {text: list(frames) for text, frames in self._object_tracker.phrases.items()},
-        )
+        objects, phrases = self._yielded_objects(), self._object_tracker.phrases.copy()
         try:
             yield
         except BaseException:

@@ -1,28 +1,31 @@
-"""SAM3's detector: finds every object on a frame that a phrase describes, with its mask."""
+"""SAM3's detector: finds every object on a frame that words or exemplars describe, with its mask."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from backend.engines.sam.detections import Detections
+from backend.engines.sam.detections import Detections, Query
 from backend.engines.sam.device import Batcher
 from backend.engines.sam.postprocess import suppress_overlaps
+from backend.engines.sam3.geometry import encode_geometry
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
 from backend.errors import BadRequest
+from backend.tracks.prompts import Exemplar
 
 MAX_BATCH = 8
 """Maximum phrases in one batch; each needs about 70 MB for its masks."""
 CACHED_PHRASES = 256
 """Phrases whose features are cached."""
+WORDLESS = "visual"
+"""The words of a query that has none: the published weights are trained and run with it beside boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,17 @@ class TextFeatures:
 class Sam3Detector:
     """The detector, with a cache of encoded phrases.
 
-    A phrase may be followed by one more token, from the geometry encoder without boxes: the published weights are
-    trained and run with it (facebookresearch/sam3, `Sam3Image._encode_prompt`), but Transformers 5.23 leaves it out.
+    The words of a query are followed by the tokens of its exemplars. Those without exemplars may be followed by one
+    token of the geometry encoder, too: the published weights are trained and run with it (facebookresearch/sam3,
+    `Sam3Image._encode_prompt`), but Transformers 5.23 leaves it out.
 
     Args:
         model: the whole model; its `detector_model` is used.
 
     Attributes:
         batches: runs phrases in batches.
-        geometry_token: whether it uses that token. Defaults to true for weights with CLIP's vocabulary, which are the
-            published ones or derived from them; `"geometry_token"` in config.json overrides it.
+        geometry_token: whether words alone use that token. Defaults to true for weights with CLIP's vocabulary, which
+            are the published ones or derived from them; `"geometry_token"` in config.json overrides it.
     """
 
     def __init__(self, model: Sam3VideoModel, tokenizer: Tokenizer) -> None:
@@ -80,12 +84,19 @@ class Sam3Detector:
         features, attention = zip(*(read[phrase] for phrase in phrases), strict=True)
         return TextFeatures(torch.stack(features), torch.stack(attention))
 
-    def detect_phrases(self, image: Sam3ImageFeatures, phrases: Sequence[str]) -> Detections:
-        """Detect the objects of phrases; see `detect`."""
-        return self.detect(image.detector_features(), self.encode_phrases(phrases))
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """See `backend.engines.sam.detections.Detector`."""
+        self.encode_phrases([text or WORDLESS for text in texts])
+
+    def detect_queries(self, image: Sam3ImageFeatures, queries: Sequence[Query]) -> Detections:
+        """Detect the objects of queries; see `detect`."""
+        text = self.encode_phrases([query.text or WORDLESS for query in queries])
+        return self.detect(image.detector_features(), text, [query.exemplars for query in queries])
 
     @torch.no_grad()
-    def detect(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> Detections:
+    def detect(
+        self, image: Sam3VisionEncoderOutput, text: TextFeatures, exemplars: Sequence[Sequence[Exemplar]] = ()
+    ) -> Detections:
         """Detect the objects of phrases with a score above the model's `score_threshold_detection`.
 
         Of objects of one phrase with an IoU above `det_nms_thresh` (0: off) only the best is kept.
@@ -93,27 +104,29 @@ class Sam3Detector:
         Args:
             image: features of one frame, batch 1.
             text: of the phrases.
+            exemplars: of each phrase; default: none has any.
         """
-        if self.geometry_token:
-            text = self._add_geometry_token(image, text)
+        if self.geometry_token or any(exemplars):
+            text = self._add_geometry(image, text, exemplars or [()] * len(text))
         return Detections(*self.batches.run(len(text), lambda part: self._detect_batch(image, text, part)))
 
-    @torch.no_grad()
-    def encode_geometry(self, image: Sam3VisionEncoderOutput) -> Tensor:
-        """The geometry token of a frame without boxes: shape (1, 1, width)."""
-        encoder: Any = self._model.detector_model.geometry_encoder
-        features, positions = (
-            levels[2].flatten(2).transpose(1, 2) for levels in (image.fpn_hidden_states, image.fpn_position_encoding)
+    def _add_geometry(
+        self, image: Sam3VisionEncoderOutput, text: TextFeatures, exemplars: Sequence[Sequence[Exemplar]]
+    ) -> TextFeatures:
+        """Phrases with the tokens of the geometry encoder behind them, as many for all: the rest is padding."""
+        encoder, dtype = self._model.detector_model.geometry_encoder, text.features.dtype
+        encoded: dict[tuple[Exemplar, ...], Tensor] = {}
+        for examples in map(tuple, exemplars):
+            if examples not in encoded and (examples or self.geometry_token):
+                encoded[examples] = encode_geometry(encoder, image, examples)[0].to(dtype)
+        nothing = text.features[0, :0]
+        tokens = [encoded.get(tuple(examples), nothing) for examples in exemplars]
+        counts = torch.tensor([len(some) for some in tokens], device=text.attention_mask.device)
+        mask = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+        return TextFeatures(
+            torch.cat([text.features, pad_sequence(tokens, batch_first=True)], 1),
+            torch.cat([text.attention_mask, mask.to(text.attention_mask.dtype)], 1),
         )
-        token: Tensor = encoder.prompt_layer_norm(encoder.final_proj(encoder.cls_embed.weight[None]))
-        for layer in encoder.layers:
-            token = layer(prompt_feats=token, vision_feats=features, vision_pos_encoding=positions, prompt_mask=None)
-        encoded: Tensor = encoder.output_layer_norm(token)
-        return encoded
-
-    def _add_geometry_token(self, image: Sam3VisionEncoderOutput, text: TextFeatures) -> TextFeatures:
-        token = self.encode_geometry(image).to(text.features.dtype).expand(len(text), -1, -1)
-        return TextFeatures(torch.cat([text.features, token], 1), functional.pad(text.attention_mask, (0, 1), value=1))
 
     @torch.no_grad()
     def _encode_new(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:

@@ -106,9 +106,9 @@ def test_a_track_that_proves_false_is_seen_in_no_result(opened):
 def test_words_that_were_prompted_twice_are_looked_for_from_the_first_of_their_frames_on(opened, reverse, frames):
     session, looks, detect = opened(Phrase("circle", 5), Phrase("circle", 9)), [], Sam3Detector.detect
 
-    def spy(self, vision, words):
+    def spy(self, vision, words, *exemplars):
         looks.append(len(words))
-        return detect(self, vision, words)
+        return detect(self, vision, words, *exemplars)
 
     with patch.object(Sam3Detector, "detect", spy):
         run(session, 2, 12, reverse)
@@ -118,8 +118,8 @@ def test_words_that_were_prompted_twice_are_looked_for_from_the_first_of_their_f
 def test_the_score_of_what_words_find_is_the_detectors_and_stays_with_its_track(opened):
     session, scores, detect = opened(), [], Sam3Detector.detect
 
-    def spy(self, vision, words):
-        found = detect(self, vision, words)
+    def spy(self, vision, words, *exemplars):
+        found = detect(self, vision, words, *exemplars)
         scores.extend(found.scores.tolist())
         return found
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.engines.sam.detections import Detections
+from backend.engines.sam.detections import Detections, Query
 from backend.engines.sam.device import Batcher
 from backend.engines.sam.image_encoder import ImageEncoder
 from backend.engines.sam.memory_bank import FrameMemory
@@ -69,10 +69,10 @@ class DrawnDetector:
     count: int
     batches: Batcher = field(default_factory=lambda: Batcher(1, "phrases"))
 
-    def encode_phrases(self, phrases: Sequence[str]) -> None:
-        """Nothing to encode."""
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Nothing to check."""
 
-    def detect_phrases(self, image: Any, phrases: Sequence[str]) -> Detections:
+    def detect_queries(self, image: Any, queries: Sequence[Query]) -> Detections:
         """See `backend.engines.sam.detections.Detector`."""
         found = torch.stack([disc("detection 0", 9, 11), disc("detection 1", 23, 19)])[: self.count]
         self.count = 0

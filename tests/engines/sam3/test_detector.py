@@ -14,6 +14,7 @@ from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenc
 from backend.engines.sam.postprocess import mask_iou
 from backend.engines.sam3 import detector as module
 from backend.engines.sam3.detector import Sam3Detector
+from backend.engines.sam3.geometry import encode_geometry
 from backend.errors import BadRequest
 from tests.engines.sam3.tiny import IMAGE, VOCABULARY, build, config
 
@@ -126,7 +127,8 @@ def test_the_token_of_the_geometry_encoder_stands_behind_each_phrase(
     detector.batches.size = batch
     words = detector.encode_phrases(short)
     without = detector.detect(vision, words)
-    token = detector.encode_geometry(vision)
+    with torch.no_grad():
+        token = encode_geometry(model.detector_model.geometry_encoder, vision)
     assert token.shape == (1, 1, words.features.shape[2])
     detector.geometry_token = True
     found = detector.detect(vision, words)
