@@ -86,7 +86,12 @@ class Service:
         self._events = InteractiveEvents(settings, self.interactive, self.scheduler, model)
         self._cache = ResponseCache(self.store)
         self.prompting = PromptingView(
-            self.interactive, self.scheduler, self.store.records, self._videos, self.connections.require_client
+            self.interactive,
+            self.scheduler,
+            self.store.records,
+            self._videos,
+            self.connections.require_client,
+            settings,
         )
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(

@@ -56,6 +56,7 @@ class StubEngine:
     `seen` says on which source frames the object can be seen; `gate`, where given, is awaited before every frame.
     `answering`, by phrase, names what a phrase finds and the frames on which each of them can be seen, standing still;
     None: it knows no words. `masks`: everything comes with a mask of its box, in pictures of 320 x 180.
+    `score` is that of a prompted object on a frame.
     `together` is how many sessions advanced in each call, `encoded` which frames were encoded for previews.
     """
 
@@ -69,7 +70,9 @@ class StubEngine:
         answering: Mapping[str, Mapping[str, Container[int]]] | None = None,
         masks: bool = False,
         status: str = "ready",
+        score: Callable[[int], float] = lambda frame: 0.9,
     ) -> None:
+        self.score = score
         self.step, self.seen, self.gate = step, seen, gate
         self.answering, self.masks, self.status = answering, masks, status
         self.frames: list[int] = []
@@ -188,7 +191,7 @@ class StubSession:
         at = min(known) if reverse else max(known)
         shift = self.engine.step * (frame - at)
         box = self.prompts[track][at]
-        return self._seen(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), 0.9)
+        return self._seen(Box(box.x0 + shift, box.y0, box.x1 + shift, box.y1), self.engine.score(frame))
 
     def remove(self, track: str) -> None:
         del self.prompts[track]

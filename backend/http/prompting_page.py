@@ -7,13 +7,15 @@ from typing import Any
 from flask import Flask, Response, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
 
-from backend.http.serving import error_response, json_body, page_response, refuse_cross_site
+from backend.http.serving import json_body, page_response, refuse_cross_site
 from backend.http.streams import Streams
 from backend.labelstudio.frame_strip import SignedPage, Signer
 from backend.prompting.view import PromptingView
 
 _ACTIONS = ("encode", "preview", "track", "stop", "resume", "remove", "send")
-PROMPTING_ENDPOINTS = tuple(f"prompting_{name}" for name in ("page", "state", "frame", "mask", "events", *_ACTIONS))
+PROMPTING_ENDPOINTS = tuple(
+    f"prompting_{name}" for name in ("page", "state", "review", "frame", "mask", "events", *_ACTIONS)
+)
 """Routes without a login, which check the signature in the address."""
 _ANY_TASK = "/prompt/<key>"
 
@@ -35,6 +37,10 @@ def add_prompting_routes(app: Flask, streams: Streams, view: PromptingView, sign
     def state(key: str) -> ResponseReturnValue:
         return jsonify(view.overview(*signer.page(key)))
 
+    @app.get(f"{_ANY_TASK}/review", endpoint="prompting_review")
+    def review(key: str) -> ResponseReturnValue:
+        return jsonify(view.review(*signer.page(key)))
+
     @app.get(f"{_ANY_TASK}/frames/<int:number>.jpg", endpoint="prompting_frame")
     def frame(key: str, number: int) -> ResponseReturnValue:
         response = Response(view.frame(*signer.page(key), number), mimetype="image/jpeg")
@@ -43,12 +49,7 @@ def add_prompting_routes(app: Flask, streams: Streams, view: PromptingView, sign
 
     @app.get(f"{_ANY_TASK}/masks/<name>/<int:number>", endpoint="prompting_mask")
     def mask(key: str, name: str, number: int) -> ResponseReturnValue:
-        found = view.mask(*signer.page(key), name, number)
-        return (
-            error_response(404, "there is no mask: set show_masks to keep those of tracks")
-            if found is None
-            else jsonify(found)
-        )
+        return jsonify(mask=view.mask(*signer.page(key), name, number))
 
     @app.get(f"{_ANY_TASK}/events", endpoint="prompting_events")
     def events(key: str) -> ResponseReturnValue:

@@ -16,15 +16,22 @@ _FILES = {
     "base.js": "text/javascript",
     "export.css": "text/css",
     "export.js": "text/javascript",
-    "player.js": "text/javascript",
     "frames.js": "text/javascript",
+    "player.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "prompting.css": "text/css",
+    "prompted_object.js": "text/javascript",
     "prompting.js": "text/javascript",
+    "prompting_canvas.js": "text/javascript",
+    "prompting_review.js": "text/javascript",
+    "prompting_tracks.js": "text/javascript",
     "status.css": "text/css",
     "status.js": "text/javascript",
+    "timeline.js": "text/javascript",
     "tracks.css": "text/css",
     "tracks.js": "text/javascript",
+    "video.js": "text/javascript",
+    "zoom.js": "text/javascript",
 }
 
 _MAX_ITEMS = 2_500_000

@@ -130,10 +130,12 @@ class InteractiveSession:
         prompts: Sequence[FramePrompts] = (),
         direction: Direction = "forward",
         *,
+        intervals: tuple[tuple[int | None, int | None], ...] | None = None,
         max_frames: int = 0,
         ranges: tuple[FrameRange, ...] = (),
         phrases: tuple[str, ...] = (),
         classes: tuple[str, ...] = (),
+        masks: bool = False,
     ) -> Job:
         """Track an object from its prompts, or find the objects of phrases: a job like any other.
 
@@ -143,7 +145,8 @@ class InteractiveSession:
         Args:
             region: the id of the region that the track becomes.
             direction: from the first and the last prompt; between prompts it goes both ways.
-            max_frames, ranges, phrases, classes: see `JobSpec`.
+            intervals: LS frames to go through, instead of `direction`; see `JobSpec`.
+            max_frames, ranges, phrases, classes, masks: see `JobSpec`.
 
         Raises:
             BadRequest: there are no prompts, or they lie outside the video.
@@ -154,6 +157,9 @@ class InteractiveSession:
         if not prompts and not phrases:
             raise BadRequest("there is nothing to track: click on the object, draw a box around it or give words")
         frames = sorted({one.frame for one in prompts})
+        if intervals is None:
+            pairs = intervals_between(frames, direction) if frames else []
+            intervals = tuple((one.first, one.last) for one in pairs)
         key = self.key
         spec = JobSpec(
             task=key.task,
@@ -162,11 +168,12 @@ class InteractiveSession:
             framerate=key.framerate,
             max_frames=max_frames,
             prompts=tuple(prompts),
-            intervals=tuple((one.first, one.last) for one in intervals_between(frames, direction)) if frames else (),
+            intervals=intervals,
             ranges=ranges,
             phrases=phrases,
             classes=classes,
             user=key.user,
+            masks=masks,
         )
         spec.resolve(self.video)
         digest = prompt_digest(self._worker.model_version, [key.url, spec.to_json()])

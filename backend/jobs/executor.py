@@ -41,7 +41,7 @@ class JobExecutor:
     Args:
         worker, store: used by no other executor.
         limits: for videos.
-        masks: keep masks.
+        masks: keep the masks of all jobs.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class JobExecutor:
             progress=place,
             state=state,
             new_states=self._store.states.new_path(job.number),
-            masks=self._masks,
+            masks=self._masks or job.row.spec.masks,
             priority=recorder.priority,
             is_retry=job.worker_deaths > 0,
         )

@@ -45,15 +45,22 @@ class Records:
         row = self._database.fetch_one(sql, sql_text(task), sql_text(point))
         return None if row is None else bool(row[0])
 
-    def put_page_track(self, task: str, region: str, *, is_offered: bool) -> None:
-        """Save that a track was begun on the prompting page of a task, and whether it is offered to the task."""
-        values = (sql_text(task), sql_text(region), sql_text(task), is_offered, self._clock.now())
+    def put_page_track(self, task: str, region: str, content: str, *, is_offered: bool) -> None:
+        """Save a track of the prompting page of a task, and whether it is offered to the task."""
+        values = (sql_text(task), sql_text(region), sql_text(task), is_offered, self._clock.now(), sql_text(content))
         sql = (
-            "INSERT INTO page_tracks VALUES (?, ?, (SELECT count(*) FROM page_tracks WHERE task = ?), ?, ?) "
-            "ON CONFLICT (task, region) DO UPDATE SET offered = excluded.offered, seen = excluded.seen"
+            "INSERT INTO page_tracks VALUES (?, ?, (SELECT count(*) FROM page_tracks WHERE task = ?), ?, ?, ?) "
+            "ON CONFLICT (task, region) DO UPDATE "
+            "SET offered = excluded.offered, seen = excluded.seen, content = excluded.content"
         )
         with self._database.transaction() as database:
             database.execute(sql, values)
+
+    def offer_page_track(self, task: str, region: str, *, is_offered: bool) -> None:
+        """Save whether a track of the prompting page is offered to its task."""
+        sql = "UPDATE page_tracks SET offered = ?, seen = ? WHERE task = ? AND region = ?"
+        with self._database.transaction() as database:
+            database.execute(sql, (is_offered, self._clock.now(), sql_text(task), sql_text(region)))
 
     def remove_page_track(self, task: str, region: str) -> None:
         """Forget a track of the prompting page; its job is kept."""
@@ -62,10 +69,11 @@ class Records:
                 "DELETE FROM page_tracks WHERE task = ? AND region = ?", (sql_text(task), sql_text(region))
             )
 
-    def page_tracks(self, task: str) -> dict[str, bool]:
-        """The ids of the tracks that were begun on a task's prompting page, in order, and whether they are offered."""
-        sql = "SELECT region, offered FROM page_tracks WHERE task = ? ORDER BY place, seen"
-        return {region: bool(offered) for region, offered in self._database.fetch(sql, sql_text(task))}
+    def page_tracks(self, task: str) -> dict[str, tuple[str, bool]]:
+        """The tracks of a task's prompting page by id, in order: what was saved, and whether they are offered."""
+        sql = "SELECT region, content, offered FROM page_tracks WHERE task = ? AND content != '' ORDER BY place, seen"
+        rows = self._database.fetch(sql, sql_text(task))
+        return {region: (content, bool(offered)) for region, content, offered in rows}
 
     def put_connection(self, project: str, url: str, token: str) -> None:
         """Save the address and the token of a project's Label Studio."""

@@ -9,7 +9,7 @@ blocks    the results of some frames of a job, in order: the tracks' rows as flo
 clock     the store's time when it was last saved; ages (`aged`, `seen`) are counted by it (`store_clock`)
 memos     choices of keyframes for a job's tracks (`keyframe_memo`), which take long to make
 points    whether a click was positive: Label Studio forgets it when a page is reloaded
-page_tracks  tracks that were begun on the prompting page of a task, and whether they are offered to the task
+page_tracks  tracks of the prompting page of a task, and whether they are offered to the task
 studios   by project: the address and the token that Label Studio sent; only the file's owner may read it
 
 The engines' states are files beside it (`state_files`); version 1 had them in a table.
@@ -66,6 +66,9 @@ _MIGRATIONS = (
     CREATE TABLE page_tracks (
         task TEXT NOT NULL, region TEXT NOT NULL, place INTEGER NOT NULL, offered INTEGER NOT NULL, seen REAL NOT NULL,
         PRIMARY KEY (task, region)) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE page_tracks ADD COLUMN content TEXT NOT NULL DEFAULT '';
     """,
 )
 

@@ -67,6 +67,7 @@ class JobSpec:
         phrases: what to find on the first frame of the first of these parts.
         is_class: it only tells the class of an object that another job tracks.
         classes: of the object, for people.
+        masks: keep its masks, whatever the settings say.
         user: who asked for it, as Label Studio calls them, for people; empty: unknown.
     """
 
@@ -83,6 +84,7 @@ class JobSpec:
     is_class: bool = False
     classes: tuple[str, ...] = ()
     user: str = ""
+    masks: bool = False
 
     @property
     def direction(self) -> Direction:
@@ -100,6 +102,8 @@ class JobSpec:
     def to_json(self) -> str:
         """The spec as JSON; its keys are part of the database's schema."""
         stored = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        if not self.masks:  # so that the digests of earlier versions' jobs still hold
+            del stored["masks"]
         return json.dumps(stored, separators=(",", ":"))
 
     @classmethod

@@ -98,6 +98,45 @@ def segments_around_clicks(region: Region, clicked: Collection[int], direction: 
     return tuple(segments)
 
 
+def segments_to_correct(
+    region: Region,
+    prompted: Collection[int],
+    clicked: Collection[int],
+    direction: Direction,
+    within: FrameRange = ALL_FRAMES,
+) -> tuple[Segment, ...]:
+    """Cut a track at its human keyframes, to compute again only what lies between new prompts and those next to them.
+
+    A region that was never tracked keeps the boxes that the page shows beyond these.
+
+    Args:
+        region: with the new prompts: boxes are keyframes that were corrected.
+        prompted: LS frames of the new prompts.
+        clicked: LS frames of earlier clicks.
+        direction: where to track beyond the outer prompts.
+        within: the frames to track.
+    """
+    anchors = region.humans
+    unchanged = [keyframe for keyframe in region.keyframes if not keyframe.is_corrected]
+    parts = zip(pairwise((None, *anchors, None)), _ours_between(region.keyframes, anchors), strict=True)
+    segments: list[Segment] = []
+    for (before, after), ours in parts:
+        frames, anchors_here = Segment(before, after).frames(LAST_FRAME), [key for key in (before, after) if key]
+        inside = [frame for frame in prompted if frame in frames]
+        near = inside + [key.frame for key in anchors_here if key.frame in prompted]
+        segment = Segment(before, after, ours)
+        if near or region.is_tracked:
+            segment = _segment(region, before, after, ours, direction, TRACK)
+        if inside and not segment.is_tracked:
+            segment = Segment(before, after)
+        is_stale = region.is_partial or any(frame in frames for frame in region.deleted)
+        is_stale |= any(key.is_corrected and key.frame not in prompted for key in anchors_here)
+        limit = within if is_stale else _between(near, [frame for frame in clicked if frame in frames], within)
+        is_limited = segment.is_tracked and limit != ALL_FRAMES and limit.first <= limit.last
+        segments += _limited(segment, ours, limit, unchanged) if is_limited else [segment]
+    return tuple(segments)
+
+
 def segments_between(humans: Sequence[Keyframe]) -> list[Segment]:
     """Segments to track a whole track again around these keyframes."""
     return [Segment(before, after) for before, after in pairwise((None, *humans, None))]
@@ -186,3 +225,12 @@ def _keyframe_at(keyframes: Sequence[Keyframe], frame: int) -> Keyframe | None:
 
 def _others(keyframes: Sequence[Keyframe], excluded: Keyframe) -> tuple[Keyframe, ...]:
     return tuple(keyframe for keyframe in keyframes if keyframe.frame != excluded.frame)
+
+
+def _between(prompted: Collection[int], clicked: Collection[int], within: FrameRange) -> FrameRange:
+    """The frames from the click before prompted frames to the click after them, without those of the clicks."""
+    if not prompted:
+        return within
+    first = max((frame + 1 for frame in clicked if frame < min(prompted) - 1), default=1)
+    last = min((frame - 1 for frame in clicked if frame > max(prompted) + 1), default=LAST_FRAME)
+    return FrameRange(max(first, within.first), min(last, within.last))

@@ -21,7 +21,7 @@ from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
 from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
-from backend.predict.sent_tracks import SENT, sent_tracks
+from backend.predict.sent_tracks import SENT, SentTracks
 from backend.predict.text_prompts import TextPrompt
 from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
@@ -35,6 +35,7 @@ class PredictHandler:
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
+        self._sent = SentTracks(context)
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
         """Do what the request asks for; returns the results that are there by `deadline`, of the monotonic clock.
@@ -109,7 +110,7 @@ class PredictHandler:
 
     def _sent_regions(self, known: set[str]) -> list[Region]:
         """What was sent from the prompting page and may come with this response, beside the regions in `known`."""
-        works = [work for work in sent_tracks(self._context, known) if self._may_bring(work.classes, is_by_words=True)]
+        works = [work for work in self._sent.missing(known) if self._may_bring(work.classes, is_by_words=True)]
         return [region for work in works if (region := self._answer_region(work))]
 
     def _may_bring(self, classes: tuple[str, ...], *, is_by_words: bool = False) -> bool:
@@ -138,6 +139,8 @@ class PredictHandler:
 
     def _handle_region(self, prompt: RegionPrompt) -> RegionWork:
         region, command, key = prompt.region, prompt.command, self._context.key(prompt.region.id)
+        if command == TRACK and not prompt.error and (sent := self._sent.work(region.id, region)):
+            return sent
         work = RegionWork(region, prompt.classes, region.anchors(is_commanded=command != TRACK))
         if prompt.error:
             work.error, work.is_unchanged = prompt.error, True

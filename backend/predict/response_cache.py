@@ -196,13 +196,27 @@ class ResponseCache:
         cached = self._regions.get((task, region.id))
         return cached is not None and cached.region.meta.get("seal") == region.meta.get("seal")
 
-    def sent_tracks(self, task: str) -> list[str]:
-        """The ids of the tracks that were sent from the task's prompting page and have not arrived yet, in order."""
-        return [name for name, is_offered in self._store.records.page_tracks(task).items() if is_offered]
+    def sent_tracks(self, task: str) -> dict[str, str]:
+        """The tracks that were sent from the task's prompting page and have not arrived yet, as saved, in order."""
+        tracks = self._store.records.page_tracks(task)
+        return {name: content for name, (content, is_offered) in tracks.items() if is_offered}
+
+    def put_sent_track(self, task: str, region_id: str, content: str) -> None:
+        """Save a track that was sent and that a newer job computes."""
+        self._store.records.put_page_track(task, region_id, content, is_offered=True)
 
     def mark_arrived(self, task: str, region_id: str) -> None:
         """Record that an annotation contains a track that was sent, or did: it is not brought again."""
-        self._store.records.put_page_track(task, region_id, is_offered=False)
+        self._store.records.offer_page_track(task, region_id, is_offered=False)
+
+    def last_answer(self, task: str, region_id: str, since: float) -> Region | None:
+        """A region as in its last response, if the page may show that without having saved it.
+
+        Args:
+            since: when the request came, of the monotonic clock.
+        """
+        cached = self._regions.get((task, region_id))
+        return cached.region if cached and cached.is_recent(since) else None
 
     def is_saved(self, task: str, region: Region, since: float) -> bool:
         """Whether the page was saved since the last response with this region, as far as that is known.

@@ -79,6 +79,7 @@ class PageProgress:
             "done": done,
             "total": total,
             "frames": frames,
+            "more": has_more,
         }
 
 

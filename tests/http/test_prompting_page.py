@@ -31,8 +31,9 @@ class FakeStudio:
 
     url = "http://studio.example"
 
-    def __init__(self, **task: Any) -> None:
+    def __init__(self, config: str = CONFIG, **task: Any) -> None:
         self.content = {"id": 7, "project": 3, "data": {"video": "/clip.mp4"}, **task}
+        self.config = config
 
     def task(self, number: int) -> Mapping[str, Any]:
         assert number == 7
@@ -40,7 +41,7 @@ class FakeStudio:
 
     def project(self, number: int) -> Mapping[str, Any]:
         assert number == 3
-        return {"label_config": CONFIG}
+        return {"label_config": self.config}
 
 
 class Page:
@@ -65,6 +66,9 @@ class Page:
     def track(self, frame: int = 4, **changes: Any) -> Any:
         known = {"prompts": [{"frame": frame, "points": [POINT]}], "label": "Car", "direction": "both"}
         return self.post("track", **(known | changes))
+
+    def track_refused(self, **sent: Any) -> str:
+        return str(self.post("track", 400, label="Car", **sent)["error"])
 
     def events(self, last_id: str = "") -> "Events":
         return Events(self.get("events", headers={"Last-Event-ID": last_id} if last_id else {}))
@@ -215,6 +219,66 @@ def test_further_prompts_replace_the_track_and_a_removed_one_is_gone(page: Page)
     assert page.post("remove", id=track["id"]) == {"id": track["id"]}
     assert page.state()["tracks"] == []
     assert "load the page again" in page.post("track", 400, id=track["id"], prompts=[])["error"]
+
+
+def test_a_region_of_the_annotation_is_corrected_on_any_frame(make_interactive) -> None:
+    box = drawn(keyframe(3), keyframe(60), id="own", labels=("Car",))
+    page = Page(make_interactive(), FakeStudio(drafts=[{"id": 1, "updated_at": "2026", "result": [box]}]))
+    (region,) = page.state()["regions"]
+    assert (region["label"], [one["frame"] for one in region["prompts"]]) == ("Car", [3, 60])
+    track = page.track(id="own", prompts=[{"frame": 30, "points": [POINT]}])
+    assert track["id"] == "own"
+    assert track["computed"] == [[4, 59]]
+    assert [key[0] for key in track["kept"]] == [3, 60]
+    page.finish()
+    events = page.events()
+    events.read_until(lambda: "own" in events.tracks)
+    assert sorted(events.frames["own"]) == list(range(3, 61))
+    refused = page.track_refused(id="own", prompts=[{"frame": 3, "points": [POINT]}])
+    assert "draw a box there" in refused
+
+
+def test_further_prompts_compute_only_what_lies_between_their_neighbours(page: Page) -> None:
+    entries = [{"frame": frame, "points": [POINT]} for frame in (1, 40, 80)]
+    track = page.track(prompts=entries)
+    page.finish()
+    again = page.track(id=track["id"], prompts=[*entries, {"frame": 60, "box": [10, 10, 20, 20]}])
+    assert again["computed"] == [[41, 59], [61, 79]]
+    page.finish()
+    undone = page.track(id=track["id"], prompts=entries)
+    assert (undone["job"], undone["computed"]) == (track["job"], [[1, 100000000]]), "it is as it was, and computed"
+
+
+def test_what_is_worth_a_look_is_told_of_tracks_and_of_the_annotation(make_interactive) -> None:
+    region = drawn(keyframe(3), keyframe(30, enabled=False), keyframe(60), id="own")
+    studio = FakeStudio(drafts=[{"id": 1, "updated_at": "2026", "result": [region]}])
+    page = Page(make_interactive(StubEngine(seen=lambda frame: frame not in (20, 21))), studio)
+    page.track()
+    page.finish()
+    entries = page.get("review").json["entries"]
+    assert [(one["kind"], one["frame"], one["what"]) for one in entries] == [
+        ("gap", 31, "Car: not seen for 29 frames"),
+        ("gap", 21, "Car: not seen for 2 frames"),
+    ]
+    assert entries[0]["ids"] == ["own"]
+
+
+def test_masks_of_the_pages_tracks_are_kept_whatever_the_settings_say(make_interactive) -> None:
+    page = Page(make_interactive(StubEngine(masks=True)), FakeStudio())
+    track = page.track()
+    page.finish()
+    mask = page.get(f"masks/{track['id']}/4").json["mask"]
+    assert (mask["width"], mask["height"]) == (320, 180)
+    assert page.get("masks/unknown/4").json == {"mask": None}
+    assert page.get(f"masks/{track['id']}/101").status_code == 400
+
+
+def test_another_class_computes_nothing(page: Page) -> None:
+    track = page.track()
+    page.finish()
+    again = page.track(id=track["id"], label="Bus")
+    assert (again["job"], again["label"]) == (track["job"], "Bus")
+    assert page.state()["tracks"][0]["label"] == "Bus"
 
 
 def test_a_stopped_track_goes_on(make_interactive) -> None:

@@ -1,108 +1,81 @@
-// Prompts objects on the video itself, shows their masks at once, and their tracks as they grow.
+// Prompts objects on the video itself, shows their masks at once, and their tracks as they grow; corrects both.
 
 import { $, ask, count, link, put, say } from "./base.js";
-import { boxAt, drawMask, Frames } from "./frames.js";
+import { drawMask } from "./frames.js";
+import { PromptedObject } from "./prompted_object.js";
+import { Painter } from "./prompting_canvas.js";
+import { Review } from "./prompting_review.js";
+import { Tracks } from "./prompting_tracks.js";
+import { lowFrames, runs, Timeline } from "./timeline.js";
+import { Video } from "./video.js";
+import { Zoom } from "./zoom.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, the model to be loaded
 const SMALLEST = 6; // pixels: a drag that is shorter is a click
+const RESTING = 150; // ms that the cursor rests before its frame is encoded
 // Okabe and Ito's, in the order of overlay.py.
 const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
 let state = null; // as GET state tells it
-let frames = null;
-let cursor = 1;
-let shown = null; // the picture that is drawn
 let mode = "q"; // what a click does: q positive, e negative, b box
-let playing = 0; // timer
 let dragged = null; // the box that is being drawn, in percent
-let object = null; // what is prompted now
-const tracks = new Map(); // by id: as the server tells it, with `boxes` by frame
-
-object = newObject();
+let range = null; // first and last frame to track
+let isFollowing = false; // the cursor goes along with the track that grows
+let object = new PromptedObject();
+let video = null;
+let review = null;
 
 const canvas = $("#picture");
 const post = (path, sent) => ask(path, { method: "POST", sent, within: PATIENT });
 const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
-const colourOf = (id) => COLOURS[Math.max(0, [...tracks.keys()].indexOf(id)) % COLOURS.length];
-
-function newObject() {
-  // `steps` are the prompts in their order, `undone` those that were taken back.
-  return { id: "", label: object?.label ?? "", steps: [], undone: [], candidates: [], choice: 0, asked: 0, previewed: 0 };
-}
+const colourOf = (id) => COLOURS[tracks.index(id) % COLOURS.length];
+const tracks = new Tracks({ onChange: onGrowth, open: () => new EventSource("events") });
+const zoom = new Zoom($("#stage"), canvas, draw);
+const timeline = new Timeline($("#timeline"), { onFrame: moveTo, onRange: setRange });
 
 // --- prompts ---
 
-// The prompts of the object by frame, as they are sent.
-function prompts() {
-  const byFrame = new Map();
-  for (const step of object.steps) {
-    const entry = byFrame.get(step.frame) ?? { frame: step.frame, points: [], box: null };
-    if (step.box) entry.box = step.box;
-    else entry.points.push(step.point);
-    byFrame.set(step.frame, entry);
-  }
-  return [...byFrame.values()];
-}
-
 function add(step) {
-  object.steps.push({ frame: cursor, ...step });
-  object.undone = [];
+  object.add({ frame: video.frame, ...step });
   preview();
 }
 
 function undo() {
-  if (object.steps.length) object.undone.push(object.steps.pop());
+  object.undo();
   preview();
 }
 
 function redo() {
-  if (object.undone.length) object.steps.push(object.undone.pop());
+  object.redo();
   preview();
 }
 
-// The mask of this frame's prompts; an answer that a newer click has overtaken is dropped.
 async function preview() {
-  const now = ++object.asked;
   const asked = object;
-  const entry = prompts().find(({ frame }) => frame === cursor);
-  if (!entry) {
-    object.candidates = [];
-    return draw();
-  }
   draw();
   try {
-    const found = await post("preview", entry);
-    if (asked !== object || now !== object.asked) return;
-    Object.assign(object, { candidates: found.candidates, choice: 0, previewed: found.frame });
-    told(found.candidates.length ? "" : "Nothing is seen there.");
+    const isNewest = await asked.preview(video.frame, post);
+    if (!isNewest || asked !== object) return;
+    told(asked.previewed && !asked.candidates.length ? "Nothing is seen there." : "");
   } catch (error) {
-    if (asked === object && now === object.asked) told(error.message);
+    if (asked === object) told(error.message);
   }
-  draw();
-}
-
-function nextCandidate() {
-  if (object.candidates.length < 2) return;
-  object.choice = (object.choice + 1) % object.candidates.length;
   draw();
 }
 
 async function track() {
   const asked = object; // while the answer is on its way, a person may go on to the next object
+  const prompts = asked.chosenPrompts();
   if (asked.isAsked) return;
-  // A mask that was chosen among several is prompted by its box, too: the clicks alone would give the first.
-  const sent = prompts();
-  const chosen = object.candidates[object.choice];
-  const entry = sent.find(({ frame }) => frame === object.previewed);
-  if (object.choice && entry && chosen?.box) entry.box ??= chosen.box;
-  if (!sent.length) return told("Click on an object first.");
+  if (!prompts.length) return told("Click on an object first.");
   asked.isAsked = true;
+  const [first, last] = range ?? [null, null];
   try {
-    const made = await post("track", { id: asked.id, label: asked.label, direction: $("#direction").value, prompts: sent });
-    tracks.set(made.id, { ...made, boxes: new Map() });
+    const made = await post("track", { id: asked.id, label: asked.label, direction: $("#direction").value, first, last, prompts });
     asked.id = made.id;
+    tracks.put(made);
     told("");
-    listen();
+    tracks.again();
   } catch (error) {
     told(error.message);
   } finally {
@@ -112,171 +85,171 @@ async function track() {
 }
 
 function finish() {
-  object = newObject();
+  object = new PromptedObject({ label: object.label });
+  setRange(null);
   show();
 }
 
 function clear() {
-  Object.assign(object, { steps: [], undone: [], candidates: [] });
-  object.asked++;
+  object.clear();
   show();
 }
 
 function choose(id) {
-  const { label, prompts: sent } = tracks.get(id);
-  object = { ...newObject(), id, label };
-  for (const { frame, box, points } of sent) {
-    if (box) object.steps.push({ frame, box });
-    for (const point of points) object.steps.push({ frame, point });
-  }
+  const { label, prompts, isRegion } = tracks.get(id);
+  object = new PromptedObject({ id, label, ...(isRegion ? { known: prompts } : { prompts }) });
   show();
   preview();
 }
 
-// --- tracks as they grow ---
-
-let source = null;
-
-function listen() {
-  source?.close();
-  source = new EventSource("events");
-  source.addEventListener("message", ({ data }) => {
-    for (const told of JSON.parse(data).tracks) take(told);
-    show();
-  });
-}
-
-function take(told) {
-  const known = tracks.get(told.id);
-  if (!known) return;
-  if (known.job !== told.job) known.boxes = new Map();
-  for (const [frame, ...box] of told.frames) known.boxes.set(frame, box);
-  Object.assign(known, { job: told.job, state: told.state, error: told.error, done: told.done, total: told.total });
-}
+// --- what is done to tracks ---
 
 async function act(path, id) {
   try {
     const found = await post(path, { id });
     if (path === "remove") {
-      tracks.delete(id);
-      if (object.id === id) object = newObject();
-    } else Object.assign(tracks.get(id), { state: found.state, job: found.job });
-    listen();
+      if (object.id === id) object = new PromptedObject({ label: object.label });
+      await refresh();
+    } else tracks.put(found);
+    tracks.again();
   } catch (error) {
     told(error.message);
   }
   show();
 }
 
+function stopOrGoOn(id = object.id) {
+  const known = tracks.get(id);
+  if (!known || known.isRegion || known.state === "done") return;
+  act(known.isRunning ? "stop" : "resume", id);
+}
+
 async function send() {
   try {
-    const found = await post("send", { ids: [...tracks.keys()] });
-    for (const { id, offered } of found.tracks) tracks.get(id).offered = offered;
+    const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
+    for (const one of found.tracks) tracks.put(one);
     say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings those of its class.");
   } catch (error) {
     say("sent", error.message);
   }
 }
 
+async function refresh() {
+  tracks.take(await ask("state", { within: PATIENT }));
+  show();
+}
+
+let ended = "";
+
+function onGrowth() {
+  if (!state) return;
+  const chosen = tracks.get(object.id);
+  if (isFollowing && chosen?.isRunning && chosen.newest) video.moveTo(chosen.newest);
+  const now = JSON.stringify(tracks.ofPage.filter(({ isComplete }) => isComplete).map(({ job }) => job));
+  if (now !== ended) review.refresh().catch(() => null);
+  ended = now;
+  show();
+}
+
+function lookAt({ frame, ids }) {
+  if (tracks.get(ids[0])) choose(ids[0]);
+  moveTo(frame);
+}
+
+// The first frame of the next part with a low score, of the chosen track or of all.
+function stepLow(isOnward) {
+  const chosen = tracks.get(object.id);
+  const places = (chosen ? [chosen] : tracks.ofPage).flatMap(({ boxes }) => runs(lowFrames(boxes)).map(([first]) => first));
+  const there = places.filter((frame) => (isOnward ? frame > video.frame : frame < video.frame));
+  if (there.length) moveTo(isOnward ? Math.min(...there) : Math.max(...there));
+  else told(isOnward ? "No low score after this frame." : "No low score before this frame.");
+}
+
 // --- drawing ---
 
+const loadMask = (id) => async (frame) => {
+  const { mask } = await ask(`masks/${encodeURIComponent(id)}/${frame}`);
+  return mask && drawMask(mask, colourOf(id));
+};
+
 function draw() {
-  if (!shown) return;
-  const context = canvas.getContext("2d");
-  const [width, height] = [canvas.width, canvas.height];
-  context.drawImage(shown, 0, 0, width, height);
-  const scale = width / Math.max(1, canvas.clientWidth);
-  context.lineWidth = 2 * scale;
-  context.font = `600 ${13 * scale}px system-ui, sans-serif`;
-  const box = ([x, y, wide, high], colour, text) => {
-    const corner = [(x * width) / 100, (y * height) / 100];
-    context.strokeStyle = colour;
-    context.strokeRect(...corner, (wide * width) / 100, (high * height) / 100);
-    if (!text) return;
-    const long = context.measureText(text).width + 8 * scale;
-    const top = Math.max(0, corner[1] - 19 * scale);
-    context.fillStyle = colour;
-    context.fillRect(corner[0], top, long, 18 * scale);
-    context.fillStyle = "#000";
-    context.fillText(text, corner[0] + 4 * scale, top + 14 * scale);
-  };
-  for (const { id, number, label, keyframes } of state.regions) {
-    const here = tracks.has(id) ? null : boxAt(keyframes, cursor);
-    if (here) box(here, "#ffffff", `${number} ${label}`);
+  video?.draw();
+}
+
+function paint(context) {
+  const scale = canvas.width / Math.max(1, canvas.clientWidth) / zoom.scale;
+  const painter = new Painter(context, scale);
+  const frame = video.frame;
+  for (const [id, track] of tracks.all) {
+    const here = track.at(frame);
+    if (!here) continue;
+    const isChosen = id === object.id;
+    const mask = video.isPlaying ? null : track.mask(frame, loadMask(id), draw);
+    if (mask && !(isChosen && object.candidate(frame))) painter.mask(mask);
+    painter.box(here, track.isRegion && !isChosen ? "#fff" : css(colourOf(id)), { text: track.name, isThick: isChosen });
   }
-  for (const [id, { boxes, label }] of tracks) {
-    const here = boxes.get(cursor);
-    if (here?.length) box(here, css(colourOf(id)), label || "no class");
-  }
-  const colour = object.id ? colourOf(object.id) : COLOURS[tracks.size % COLOURS.length];
-  const candidate = object.previewed === cursor ? object.candidates[object.choice] : null;
+  const colour = colourOf(object.id);
+  const candidate = object.candidate(frame);
   if (candidate?.mask) {
     candidate.drawn ??= drawMask(candidate.mask, colour);
-    context.drawImage(candidate.drawn, 0, 0, width, height);
-    if (candidate.box) box(candidate.box, css(colour), object.candidates.length > 1 ? `${object.choice + 1} of ${object.candidates.length} (Tab)` : "");
+    painter.mask(candidate.drawn);
+    const which = object.candidates.length > 1 ? `${object.choice + 1} of ${object.candidates.length} (Tab)` : "";
+    if (candidate.box) painter.box(candidate.box, css(colour), { text: which, isDashed: true });
   }
-  for (const step of object.steps.filter(({ frame }) => frame === cursor)) {
-    if (step.box) box(step.box, css(colour), "");
-    else {
-      const [x, y, isOn] = step.point;
-      context.beginPath();
-      context.arc((x * width) / 100, (y * height) / 100, 5 * scale, 0, 7);
-      context.fillStyle = isOn ? "#25c26e" : "#e0362c";
-      context.fill();
-      context.strokeStyle = "#fff";
-      context.stroke();
-    }
+  for (const { points } of object.known.filter((one) => one.frame === frame)) {
+    for (const point of points) painter.point(point, { isKnown: true });
   }
-  if (dragged) box(dragged, css(colour), "");
+  for (const step of object.steps.filter((one) => one.frame === frame)) {
+    if (step.box) painter.box(step.box, css(colour), { isDashed: true });
+    else painter.point(step.point);
+  }
+  if (dragged) painter.box(dragged, css(colour));
 }
 
 function show() {
   for (const button of document.querySelectorAll(".modes button")) button.setAttribute("aria-pressed", button.dataset.key === mode);
-  for (const button of document.querySelectorAll("#labels button")) button.setAttribute("aria-pressed", button.textContent.endsWith(` ${object.label}`));
-  $("#play").textContent = playing ? "Stop" : "Play";
-  $("#empty").hidden = tracks.size > 0;
-  $("#send").hidden = !tracks.size;
-  const list = $("#tracks");
-  for (const item of [...list.children]) if (!tracks.has(item.dataset.id)) item.remove();
-  for (const [id, known] of tracks) {
-    const item = [...list.children].find((one) => one.dataset.id === id) ?? list.appendChild(newItem(id));
-    item.style.setProperty("--colour", css(colourOf(id)));
-    item.classList.toggle("is-chosen", object.id === id);
-    $(".name", item).textContent = known.label || "no class";
-    const isRunning = ["queued", "running"].includes(known.state);
-    const words = { queued: "waits", running: `${known.done} of ${known.total}`, done: "done", cancelled: "stopped" };
-    $(".state", item).textContent = known.state === "failed" ? known.error : words[known.state];
-    $(".state", item).classList.toggle("is-bad", known.state === "failed");
-    $(".stop", item).hidden = known.state === "done";
-    $(".stop", item).textContent = isRunning ? "Stop" : "Go on";
-  }
-  showTimeline();
+  for (const button of document.querySelectorAll("#labels button")) button.setAttribute("aria-pressed", button.dataset.label === object.label);
+  $("#play").textContent = video.isPlaying ? "Stop" : "Play";
+  $("#follow").setAttribute("aria-pressed", isFollowing);
+  const chosen = tracks.get(object.id);
+  put("#chosen", chosen ? `${chosen.name}: ${chosen.isRegion ? "click or draw a box to correct it" : "more clicks correct it"}` : "");
+  $(".apply").textContent = chosen ? "Correct" : "Track";
+  $("#empty").hidden = tracks.ofPage.length > 0;
+  $("#send").hidden = !tracks.ofPage.length;
+  $("#annotation").hidden = !tracks.regions.length;
+  showList($("#tracks"), tracks.ofPage);
+  showList($("#regions"), tracks.regions);
+  const shown = chosen ?? tracks.ofPage.at(-1);
+  const prompted = [...(shown?.prompts ?? []), ...object.steps].map(({ frame }) => frame);
+  timeline.show(shown?.boxes ?? new Map(), prompted);
   draw();
+}
+
+function showList(list, shown) {
+  const items = new Map([...list.children].map((item) => [item.dataset.id, item]));
+  for (const [id, item] of items) if (!shown.some((track) => track.id === id)) item.remove();
+  for (const track of shown) {
+    const item = items.get(track.id) ?? list.appendChild(newItem(track.id));
+    item.style.setProperty("--colour", track.isRegion && track.id !== object.id ? "#fff" : css(colourOf(track.id)));
+    item.classList.toggle("is-chosen", object.id === track.id);
+    $(".name", item).textContent = track.name;
+    const score = track.score ? track.score.toFixed(2) : "";
+    const words = { queued: "waits", running: `${track.done} of ${track.total}`, done: "done", cancelled: "stopped" };
+    $(".state", item).textContent = track.isRegion ? score : track.state === "failed" ? track.error : words[track.state];
+    $(".state", item).classList.toggle("is-bad", track.state === "failed");
+    $(".stop", item).hidden = track.isRegion || track.state === "done";
+    $(".stop", item).textContent = track.isRunning ? "Stop" : "Go on";
+    $(".remove", item).hidden = track.isRegion;
+  }
 }
 
 function newItem(id) {
   const item = $("#track").content.firstElementChild.cloneNode(true);
   item.dataset.id = id;
   $(".choose", item).addEventListener("click", () => choose(id));
-  $(".stop", item).addEventListener("click", () => act(["queued", "running"].includes(tracks.get(id).state) ? "stop" : "resume", id));
+  $(".stop", item).addEventListener("click", () => stopOrGoOn(id));
   $(".remove", item).addEventListener("click", () => act("remove", id));
   return item;
-}
-
-// The chosen track's frames, or the last one's, and their scores.
-function showTimeline() {
-  const known = tracks.get(object.id) ?? [...tracks.values()].at(-1);
-  $("#timeline svg").setAttribute("viewBox", `0 0 ${state.frames} 1`);
-  const places = [...(known?.boxes ?? [])].sort(([a], [b]) => a - b);
-  const part = (frame, before) => (frame === before + 1 ? `H${frame}` : `M${frame - 1} .9H${frame}`);
-  $(".done").setAttribute("d", places.map(([frame], at) => part(frame, places[at - 1]?.[0])).join(""));
-  let before = NaN;
-  const line = places.filter(([, box]) => box.length).map(([frame, box]) => {
-    const step = `${frame === before + 1 ? "L" : "M"}${frame - 0.5} ${0.8 - 0.7 * box[4]}`;
-    before = frame;
-    return step;
-  });
-  $(".score").setAttribute("d", line.join(""));
 }
 
 function told(text) {
@@ -285,24 +258,14 @@ function told(text) {
 
 // --- the frame that is shown ---
 
-async function moveTo(frame) {
-  const before = cursor;
-  cursor = Math.min(state.frames, Math.max(1, Math.round(frame) || 1));
-  $("#frame").textContent = `${cursor} of ${state.frames}`;
-  $("#timeline .cursor").style.left = `${(100 * (cursor - 0.5)) / state.frames}%`;
-  $("#timeline").setAttribute("aria-valuenow", cursor);
-  const wanted = cursor;
-  try {
-    const picture = await frames.get(wanted);
-    if (wanted !== cursor) return;
-    shown = picture;
-    document.body.dataset.shown = wanted; // for tests and benchmarks
-    draw();
-  } catch (error) {
-    if (wanted === cursor) told(error.message);
-  }
-  frames.ahead(wanted, wanted < before ? -1 : 1);
-  if (!playing) encodeSoon();
+function moveTo(frame) {
+  video.moveTo(frame);
+}
+
+function onFrame(frame) {
+  $("#frame").textContent = `${frame} of ${state.frames}`;
+  timeline.setFrame(frame);
+  if (!video.isPlaying) encodeSoon();
 }
 
 let resting = 0;
@@ -311,16 +274,22 @@ let resting = 0;
 function encodeSoon() {
   clearTimeout(resting);
   resting = setTimeout(() => {
-    const near = [cursor, cursor + 1, cursor - 1, cursor + 2].filter((one) => one >= 1 && one <= state.frames);
+    const { frame } = video;
+    const near = [frame, frame + 1, frame - 1, frame + 2].filter((one) => one >= 1 && one <= state.frames);
     post("encode", { frames: near }).catch(() => null);
-    if (object.steps.some(({ frame }) => frame === cursor) && object.previewed !== cursor) preview();
-  }, 150);
+    if (object.steps.some((step) => step.frame === frame) && object.previewed !== frame) preview();
+  }, RESTING);
 }
 
-function play() {
-  playing = playing ? clearInterval(playing) ?? 0 : setInterval(() => (cursor < state.frames ? moveTo(cursor + 1) : play()), 1000 / state.rate);
-  if (!playing) encodeSoon();
-  show();
+function setRange(chosen) {
+  range = chosen && chosen[0] < chosen[1] ? chosen : null;
+  timeline.setRange(range);
+  put("#range", range ? `frames ${range[0]} to ${range[1]}` : "");
+}
+
+function follow() {
+  isFollowing = !isFollowing;
+  onGrowth();
 }
 
 // --- gestures ---
@@ -335,10 +304,20 @@ function place(event) {
   return [x, y].map((share) => 100 * Math.min(1, Math.max(0, share)));
 }
 
+// The smallest box under a place.
+function trackAt([x, y]) {
+  const under = [...tracks.all].filter(([, track]) => {
+    const box = track.at(video.frame);
+    return box && x >= box[0] && y >= box[1] && x <= box[0] + box[2] && y <= box[1] + box[3];
+  });
+  const size = ([, track]) => track.at(video.frame)[2] * track.at(video.frame)[3];
+  return under.sort((a, b) => size(a) - size(b))[0]?.[0];
+}
+
 let start = null;
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (playing) play();
+  if (video.isPlaying) moveTo(video.frame);
   canvas.setPointerCapture(event.pointerId);
   start = { at: place(event), x: event.clientX, y: event.clientY };
 });
@@ -354,18 +333,15 @@ canvas.addEventListener("pointerup", (event) => {
   const { at } = start;
   const box = dragged;
   [start, dragged] = [null, null];
-  if (mode === "b") return far >= SMALLEST && box ? add({ box }) : draw();
-  add({ point: [...at, event.button !== 2 && mode !== "e"] });
+  if (event.altKey) {
+    const id = trackAt(at);
+    if (id) choose(id);
+  } else if (mode === "b") {
+    if (far >= SMALLEST && box) add({ box });
+    else draw();
+  } else add({ point: [...at, event.button !== 2 && mode !== "e"] });
 });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-
-function scrub(event) {
-  const { left, width } = $("#timeline").getBoundingClientRect();
-  if (event.type === "pointerdown") $("#timeline").setPointerCapture(event.pointerId);
-  else if (!$("#timeline").hasPointerCapture(event.pointerId)) return;
-  moveTo(((event.clientX - left) / width) * state.frames + 0.5);
-}
-for (const type of ["pointerdown", "pointermove"]) $("#timeline").addEventListener(type, scrub);
 
 function setMode(key) {
   mode = key;
@@ -379,30 +355,49 @@ function setLabel(number) {
 }
 
 const KEYS = {
-  ArrowLeft: (event) => moveTo(cursor - (event.shiftKey ? 10 : 1)),
-  ArrowRight: (event) => moveTo(cursor + (event.shiftKey ? 10 : 1)),
+  ArrowLeft: (event) => moveTo(video.frame - (event.shiftKey ? 10 : 1)),
+  ArrowRight: (event) => moveTo(video.frame + (event.shiftKey ? 10 : 1)),
   Home: () => moveTo(1),
   End: () => moveTo(state.frames),
-  " ": play,
+  " ": () => {
+    video.toggle();
+    show();
+  },
   q: () => setMode("q"),
   e: () => setMode("e"),
   b: () => setMode("b"),
   f: finish,
   c: clear,
+  s: () => stopOrGoOn(),
+  w: follow,
+  n: () => stepLow(true),
+  p: () => stepLow(false),
+  j: () => review.step(true) || told("Nothing is left to look at."),
+  k: () => review.step(false),
+  r: () => setRange(null),
+  "+": () => zoom.by(1.25),
+  "=": () => zoom.by(1.25),
+  "-": () => zoom.by(0.8),
+  0: () => zoom.reset(),
   Enter: track,
   Escape: finish,
   "?": () => $("#keys").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  if (!state || $("#keys").open || event.altKey || event.target.matches("select")) return;
+  if (!state || $("#keys").open || event.altKey || event.target.matches("select, input")) return;
   const isOnButton = event.target.matches("button, a") && ["Enter", " ", "Tab"].includes(event.key);
   if (isOnButton) return;
   let handle = KEYS[event.key];
   if (event.ctrlKey || event.metaKey) handle = { z: event.shiftKey ? redo : undo, Z: redo, y: redo }[event.key];
   else if (/^[1-9]$/.test(event.key)) handle = () => setLabel(Number(event.key));
   // Without an ambiguous click, Tab moves on as everywhere.
-  else if (event.key === "Tab" && !event.shiftKey && object.candidates.length > 1) handle = nextCandidate;
+  else if (event.key === "Tab" && !event.shiftKey && object.candidate(video.frame) && object.candidates.length > 1) {
+    handle = () => {
+      object.nextCandidate();
+      draw();
+    };
+  }
   if (!handle) return;
   event.preventDefault();
   handle(event);
@@ -414,6 +409,12 @@ for (const button of document.querySelectorAll("[data-key]")) {
   });
 }
 $("#send").addEventListener("click", send);
+// Somebody who comes back from Label Studio sees what they did there.
+document.addEventListener("visibilitychange", () => {
+  if (!state) return;
+  tracks.listen();
+  if (!document.hidden) refresh().then(() => review.refresh()).catch(() => null);
+});
 
 // --- beginning ---
 
@@ -428,23 +429,30 @@ async function load() {
   put("#about .length", count(state.frames, "frame"));
   link($(".studio"), state.url);
   $("nav .tracks").href = `../../tasks/${state.task}?${new URLSearchParams({ project: state.project })}`;
-  $("#timeline").setAttribute("aria-valuemax", state.frames);
   $("#labels").replaceChildren(...state.labels.map((label, at) => {
     const item = document.createElement("li");
     const button = item.appendChild(document.createElement("button"));
     button.type = "button";
+    button.dataset.label = label;
     button.textContent = `${at < 9 ? at + 1 : ""} ${label}`;
     button.addEventListener("click", () => setLabel(at + 1));
     return item;
   }));
   if (state.labels.length === 1) object.label = state.labels[0];
-  [canvas.width, canvas.height] = [state.width, state.height];
-  frames = new Frames((frame) => `frames/${frame}.jpg`, state.frames);
-  for (const known of state.tracks) tracks.set(known.id, { ...known, boxes: new Map() });
   $("main").hidden = false;
+  // As many pixels as the screen has, so that lines and text over a small video are sharp.
+  const times = Math.max(1, Math.ceil(($("#stage").clientWidth * devicePixelRatio) / state.width));
+  [canvas.width, canvas.height] = [state.width * times, state.height * times];
+  const onShown = (frame) => (document.body.dataset.shown = frame); // for tests and benchmarks
+  video = new Video(canvas, {
+    address: (frame) => `frames/${frame}.jpg`, length: state.frames, rate: state.rate, onFrame, onShown, onProblem: told, paint,
+  });
+  review = new Review($("#review"), { key: `sam3-backend.seen ${state.project} ${state.task}`, load: () => ask("review"), onGo: lookAt });
+  timeline.setLength(state.frames);
+  tracks.take(state);
   show();
   moveTo(1);
-  if (tracks.size) listen();
+  review.refresh().catch(() => null);
   canvas.focus({ preventScroll: true });
 }
 

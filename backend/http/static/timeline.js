@@ -1,0 +1,87 @@
+// The frames of a video from left to right: where a track is computed, its scores, its prompts, and a range.
+
+import { $ } from "./base.js";
+
+const LOW = 0.5; // a score is low below this,
+const FALL = 0.7; // and below this share of the track's usual score
+
+export class Timeline {
+  // `onFrame` is told the frame under the pointer, `onRange` the range that is dragged with Shift.
+  constructor(root, { onFrame, onRange }) {
+    Object.assign(this, { root, onFrame, onRange, length: 1, anchor: null });
+    for (const type of ["pointerdown", "pointermove"]) root.addEventListener(type, (event) => this.drag(event));
+  }
+
+  setLength(length) {
+    this.length = length;
+    $("svg", this.root).setAttribute("viewBox", `0 0 ${length} 1`);
+    this.root.setAttribute("aria-valuemax", length);
+  }
+
+  setFrame(frame) {
+    $(".cursor", this.root).style.left = this.share(frame - 0.5);
+    this.root.setAttribute("aria-valuenow", frame);
+  }
+
+  share(frames) {
+    return `${(100 * frames) / this.length}%`;
+  }
+
+  setRange(range) {
+    const mark = $(".range", this.root);
+    mark.hidden = !range;
+    if (!range) return;
+    mark.style.left = this.share(range[0] - 1);
+    mark.style.width = this.share(range[1] - range[0] + 1);
+  }
+
+  // `boxes` by frame are [x, y, width, height, score], or [] where the object is not seen.
+  show(boxes, prompted) {
+    const places = [...boxes].sort(([a], [b]) => a - b);
+    const paths = { done: "", score: "", low: runs(lowFrames(boxes)).map(([a, b]) => `M${a - 1} .06H${b}`).join("") };
+    let [before, seen] = [NaN, NaN];
+    for (const [frame, box] of places) {
+      paths.done += frame === before + 1 ? `H${frame}` : `M${frame - 1} .94H${frame}`;
+      before = frame;
+      if (box[4] === undefined) continue;
+      paths.score += `${frame === seen + 1 ? "L" : "M"}${frame - 0.5} ${0.86 - 0.74 * box[4]}`;
+      seen = frame;
+    }
+    paths.prompt = prompted.map((frame) => `M${frame - 0.5} .94h0`).join("");
+    for (const [name, path] of Object.entries(paths)) $(`.${name}`, this.root).setAttribute("d", path);
+  }
+
+  drag(event) {
+    const { root } = this;
+    if (event.type === "pointerdown") {
+      root.setPointerCapture(event.pointerId);
+      this.anchor = event.shiftKey ? this.frameUnder(event) : null;
+    } else if (!root.hasPointerCapture(event.pointerId)) return;
+    const frame = this.frameUnder(event);
+    if (this.anchor !== null) this.onRange([Math.min(frame, this.anchor), Math.max(frame, this.anchor)]);
+    this.onFrame(frame);
+  }
+
+  frameUnder(event) {
+    const { left, width } = this.root.getBoundingClientRect();
+    return Math.min(this.length, Math.max(1, Math.floor(((event.clientX - left) / width) * this.length) + 1));
+  }
+}
+
+// The frames on which a track's score is low, in order.
+export function lowFrames(boxes) {
+  const scores = [...boxes.values()].map((box) => box[4]).filter((score) => score !== undefined).sort((a, b) => a - b);
+  const usual = scores[Math.floor(scores.length / 2)] ?? 0;
+  const limit = Math.max(LOW, usual * FALL);
+  return [...boxes].filter(([, box]) => box[4] < limit).map(([frame]) => frame).sort((a, b) => a - b);
+}
+
+// Frames in order as [first, last] of each part without a gap.
+export function runs(frames) {
+  const found = [];
+  for (const frame of frames) {
+    if (found.at(-1)?.[1] === frame - 1) found.at(-1)[1] = frame;
+    else found.push([frame, frame]);
+  }
+  return found;
+}
