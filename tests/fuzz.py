@@ -23,7 +23,7 @@ from backend.labelstudio.label_config import parse_label_config
 from backend.labelstudio.media import _absolute_url
 from backend.labelstudio.request import parse_prompt_field, parse_request
 from backend.labelstudio.task_data import file_address
-from tests.labelstudio.bodies import CONFIG
+from tests.labelstudio.bodies import CONFIG, body, drawn, keyframe
 
 REQUESTS = Path(__file__).parent / "labelstudio" / "requests"
 _ODD: tuple[Any, ...] = (
@@ -102,8 +102,14 @@ def _bodies() -> list[str]:
     return [json.dumps(body) for body in found if "params" in body and (body["params"] or {}).get("context")]
 
 
+def _with_saved_id(identity: Any) -> dict[str, Any]:
+    """A request with a click in a draft whose id is this."""
+    click = {"id": identity, "type": "keypointlabels", "from_name": "points", "to_name": "frames", "value": {}}
+    return body(drawn(keyframe(1)), drafts=[{"id": 1, "result": [drawn(keyframe(1)), click]}])
+
+
 CORPUS: dict[str, list[str]] = {
-    "request": _bodies(),
+    "request": [*_bodies(), json.dumps(_with_saved_id({}))],
     "label_config": [
         CONFIG,
         "<View/>",

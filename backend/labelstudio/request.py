@@ -261,7 +261,7 @@ def _saved_clicks(
     saved: Results, context: Container[str], config: LabelConfig, data: Mapping[str, Any]
 ) -> list[ClickPrompt]:
     try:
-        return parse_click_prompts([one for one in saved if one.get("id") not in context], config.points, data)
+        return parse_click_prompts([one for one in saved if str(one.get("id")) not in context], config.points, data)
     except BadRequest:  # nobody asked for them
         return []
 

@@ -88,7 +88,7 @@ class TrackTable:
             )
             for number, (result, region) in zip(numbers, found, strict=True)
         ]
-        others = tuple(result for result in rest if result.get("id") not in names)
+        others = tuple(result for result in rest if str(result.get("id")) not in names)
         return cls(_sorted(entries), others, length, rate, controls)
 
     def with_rows(self, entries: Sequence[TrackRow], others: Sequence[Result]) -> Self:

@@ -183,3 +183,18 @@ def test_what_is_not_ready_is_shown_in_part_and_t_brings_the_rest(hasty_project:
         assert humans(whole) == {1}
         for frame in SAMPLED:
             assert overlap(page.shown(whole["id"], frame), "Circle", frame) >= 0.8, frame
+
+
+def test_on_a_laptop_video_timeline_and_both_lines_are_in_view(project: Project) -> None:
+    with opened(project) as page:
+        page.page.set_viewport_size({"width": 1366, "height": 768})
+        region = draw_and_track(page, "Circle")
+        page.select(region["id"], 1)
+        page.shot("boxes-laptop")
+        page.words("circle")
+        page.select(region["id"], 1)
+        page.shot("boxes-laptop-words")
+        bar = page.page.locator(".lsf-bottombar").bounding_box()
+        for part in (".words input", ".line input", ".lsf-video-canvas", ".lsf-timeline-controls"):
+            shown = page.page.locator(part).bounding_box()
+            assert shown and bar and 90 <= shown["y"] and shown["y"] + shown["height"] <= bar["y"], (part, shown, bar)
