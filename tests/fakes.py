@@ -55,8 +55,8 @@ class StubEngine:
 
     `seen` says on which source frames the object can be seen; `gate`, where given, is awaited before every frame.
     `answering`, by phrase, names what a phrase finds and the frames on which each of them can be seen, standing still;
-    None: it knows no words. `masks`: everything comes with a mask of its box, in pictures of 320 x 180.
-    `score` is that of a prompted object on a frame.
+    None: it knows no words. What lies in a negative exemplar is not found; phrases go by their names. `masks`:
+    everything comes with a mask of its box, in pictures of 320 x 180. `score` is that of a prompted object on a frame.
     `together` is how many sessions advanced in each call, `encoded` which frames were encoded for previews.
     """
 
@@ -77,6 +77,7 @@ class StubEngine:
         self.answering, self.masks, self.status = answering, masks, status
         self.frames: list[int] = []
         self.prompted: list[Prompt] = []
+        self.searched: list[Phrase] = []
         self.sessions = 0
         self.together: list[int] = []
         self.encoded: list[int] = []
@@ -122,8 +123,10 @@ class StubSession:
         self.engine = engine
         self.prompts: dict[str, dict[int, Box]] = {}
         self.phrases: dict[str, int] = {}
+        self.unlike: list[Box] = []
         if state is not None:
-            prompts, self.phrases = json.loads(state)
+            prompts, self.phrases, unlike = json.loads(state)
+            self.unlike = [Box(*box) for box in unlike]
             self.prompts = {name: {frame: Box(*box) for frame, box in some} for name, some in prompts.items()}
 
     def __enter__(self) -> Self:
@@ -139,14 +142,16 @@ class StubSession:
             if isinstance(prompt, Phrase):
                 if self.engine.answering is None:
                     raise Unsupported("the stub knows no words")
-                self.phrases[prompt.text] = frame
+                self.engine.searched.append(prompt)
+                self.phrases.setdefault(prompt.name, frame)
+                self.unlike += [exemplar.box for exemplar in prompt.exemplars if not exemplar.positive]
                 continue
             self.engine.prompted.append(prompt)
             if prompt.is_negative:
                 continue  # it moves nothing
             box = prompt.box or _around(next(point for point in prompt.points if point.positive))
             boxes[prompt.track] = self.prompts.setdefault(prompt.track, {})[frame] = box
-        texts = {prompt.text for prompt in prompts if isinstance(prompt, Phrase)}
+        texts = {prompt.name for prompt in prompts if isinstance(prompt, Phrase)}
         found = {name: (words, box) for name, (words, box) in self._found(frame, False).items() if words in texts}
         tracks = {name: Observation(box, 1.0) for name, box in boxes.items()}
         tracks |= {name: self._seen(Box(*place), 0.8) for name, (_, place) in found.items()}
@@ -173,6 +178,7 @@ class StubSession:
             name: (words, (40 * number, 120, 40 * number + 30, 150))
             for number, (words, name, frames) in enumerate(names)
             if words in self.phrases
+            and not any(abs(box.x0 - 40 * number) < 20 and abs(box.y0 - 120) < 20 for box in self.unlike)
             and frame in frames
             and (frame <= self.phrases[words] if reverse else frame >= self.phrases[words])
         }
@@ -198,7 +204,7 @@ class StubSession:
 
     def state(self) -> bytes:
         prompts = {name: list(some.items()) for name, some in self.prompts.items()}
-        return json.dumps([prompts, self.phrases]).encode()
+        return json.dumps([prompts, self.phrases, self.unlike]).encode()
 
 
 def _around(point: Point) -> Box:

@@ -36,7 +36,7 @@ from backend.labelstudio.segments import segments_between
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.settings import Settings
 from backend.tracks.overlay import CaptionedTrack, draw_tracks
-from backend.tracks.prompts import Phrase, Target, TextSearch
+from backend.tracks.prompts import LIKE, Phrase, Target, TextSearch
 from backend.tracks.track import Track
 from backend.video import Video, VideoLimits, write_video
 from backend.video.frame_clock import FrameClock
@@ -101,14 +101,14 @@ def run(
     output: Path | None,
     overlay: Path | None,
 ) -> None:
-    """Track all targets and all objects that fit the phrases, and write the result.
+    """Track all targets and all objects that the searches find, and write the result.
 
     With `show_masks`, masks are written to a file next to the output (see `backend.formats.mask_sidecar`).
 
     Args:
         path: the video.
         targets: by name of the track.
-        searches: phrases to search for, each once.
+        searches: kinds to search for, each once.
         span: source frames to track in; None: the whole video.
         url: value of `data.video` in the task; None: the path.
         output: JSON file of tasks with predictions; None: standard output. If the file exists and is of this video,
@@ -221,7 +221,7 @@ def _labels(
     Args:
         phrases: by track, for those that a phrase found.
     """
-    classes = {search.text: search.label or search.text for search in searches}
+    classes = {search.name: search.label or search.text or LIKE for search in searches}
     matched = {phrases[name] for name in tracks if name in phrases}
     reason = ", or another phrase fits it better" if len(classes) > 1 else ""
     for text in classes:
@@ -232,7 +232,7 @@ def _labels(
 
 def _phrases(searches: Sequence[TextSearch], span: range, settings: Settings) -> list[Phrase]:
     start = span.stop - 1 if settings.direction == "backward" else span.start
-    return [Phrase(search.text, start if search.frame is None else search.frame) for search in searches]
+    return [phrase for search in searches for phrase in search.phrases(start)]
 
 
 def _task(

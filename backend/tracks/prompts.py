@@ -4,7 +4,7 @@ They do not say who set them, in which region, or what was tracked from them.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -130,10 +130,27 @@ class TextSearch:
 
     Attributes:
         label: the class of the objects found; None: the words themselves.
-        text: the words.
+        text: the words; empty: exemplars alone.
         frame: 0-based source frame where the search starts; None: the first of the frames to track.
+        exemplars: by 0-based source frame; if there are any, only these frames are searched.
     """
 
     label: str | None
     text: str
     frame: int | None = None
+    exemplars: Mapping[int, tuple[Exemplar, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the kind, which tells searches apart."""
+        return f"{LIKE} {self.text or self.label or ''}".rstrip() if self.exemplars else self.text
+
+    def phrases(self, start: int) -> list[Phrase]:
+        """What an engine is asked; `start` is the first frame to track.
+
+        Raises:
+            ValueError: a frame has exemplars of what not to find alone.
+        """
+        if self.exemplars:
+            return [Phrase(self.text, frame, some, self.name) for frame, some in sorted(self.exemplars.items())]
+        return [Phrase(self.text, start if self.frame is None else self.frame)]

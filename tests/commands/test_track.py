@@ -15,6 +15,8 @@ from backend.formats.mask_matching import mask_bounds
 from backend.formats.mask_sidecar import read_sidecar
 from backend.labelstudio.keyframe import parse_keyframes
 from backend.settings import Settings
+from backend.tracks.geometry import Box
+from backend.tracks.prompts import Exemplar, Phrase
 from backend.video import Video, write_video
 from tests.fakes import StubEngine
 from tests.labelstudio.test_keyframes import shown
@@ -113,6 +115,17 @@ def test_span_and_direction_are_kept_to(clip: Path) -> None:
         ("--text dog,", 2, "write it as PHRASE"),
         ("--text @3", 2, "write it as PHRASE"),
         ("--text dog,cat --text cat@3", 2, "the phrase cat is given twice"),
+        ("--like 1,2,3,4@0", 1, "by words or examples"),
+        ("--like 1,2,3@0", 2, "write it as X,Y,W,H@F"),
+        ("--like 1,2,3,0@0", 2, "the box is empty"),
+        ("--like 1,2,3,4", 2, "the source frame is missing"),
+        ("--like 1,2,3,4@99", 1, "frame 99 is outside the span 0..40"),
+        ("--unlike 1,2,3,4@0", 2, "its frame has no --like: add one there"),
+        ("--like 1,2,3,4@0 --unlike 1,2,3,4@5", 2, "its frame has no --like: add one there"),
+        ("--text a,b --like 1,2,3,4@0", 2, "only one phrase, without a frame"),
+        ("--text a@3 --like 1,2,3,4@0", 2, "only one phrase, without a frame"),
+        ("--like 1,2,3,4@0 --label B --box 1,2,3,4@0 --like 1,2,3,4@0 --label B --text b --like 5,5,5,5@1", 1, "words"),
+        ("--track a --like 1,2,3,4@0", 2, "--track a has no --box"),
         ("--box 1,2,30,40@400", 1, "frame 400"),
         ("--box 20,60,40,40@5 --span 10..20", 1, "outside the span 10..20"),
         ("--box 1000,60,40,40@5", 1, "outside the picture"),
@@ -200,6 +213,29 @@ def test_what_is_seen_for_a_moment_is_no_object_unless_nobody_looked_on(clip: Pa
     assert spans(track(clip, "--text", "car", "--span", "10..22")) == [("car", 21, 22)]
     monkeypatch.setenv("SAM3_BACKEND_MAX_FRAMES", "1")
     assert spans(track(clip, "--text", "car@30")) == [("car", 31, 32)]
+
+
+def test_examples_find_their_kind_under_its_label_each_kind_on_its_own(clip: Path, monkeypatch) -> None:
+    engine = StubEngine(
+        answering={"like": {"x": range(40)}, "like Plug": {"y": range(40)}, "like nut": {"z": range(40)}}
+    )
+    stubbed(monkeypatch, engine)
+    words = "--like 1,2,30,40@5 --label Plug --like 9,9,9,9@7 --unlike 200,9,9,9@7 --like 5,5,5,5@20 --text nut"
+    task = track(clip, *words.split(), "--like", "8,8,8,8@3")
+    assert spans(task) == [("Plug", 4, 40), ("like", 6, 40), ("Plug", 8, 40)]
+    plug = (Exemplar(Box(9, 9, 18, 18)), Exemplar(Box(200, 9, 209, 18), positive=False))
+    assert engine.searched == [
+        Phrase("nut", 3, (Exemplar(Box(8, 8, 16, 16)),), "like nut"),
+        Phrase("", 5, (Exemplar(Box(1, 2, 31, 42)),), "like"),
+        Phrase("", 7, plug, "like Plug"),
+        Phrase("", 20, (Exemplar(Box(5, 5, 10, 10)),), "like Plug"),
+    ]
+
+
+def test_examples_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> None:
+    stubbed(monkeypatch, StubEngine(answering={}))
+    assert spans(track(clip, "--label", "Plug", "--like", "1,2,30,40@5")) == []
+    assert "nothing found for like Plug" in capsys.readouterr().err
 
 
 def test_a_span_may_end_behind_the_video(clip: Path, monkeypatch) -> None:
