@@ -25,15 +25,16 @@ class Track {
     }
     Object.assign(this, told);
     this.kept = told.keyframes ?? told.kept ?? this.kept;
+    this.drawn = new Map(told.prompts?.filter(({ box }) => box).map(({ frame, box }) => [frame, box]));
   }
 
   get isRunning() {
     return RUNNING.includes(this.state);
   }
 
-  // The box on a frame; null: there is none.
+  // The box on a frame, first of all the one that a person drew; null: there is none.
   at(frame) {
-    const box = this.boxes.get(frame) ?? (this.kept.length ? boxAt(this.kept, frame) : null);
+    const box = this.drawn.get(frame) ?? this.boxes.get(frame) ?? (this.kept.length ? boxAt(this.kept, frame) : null);
     return box?.length ? box : null;
   }
 
