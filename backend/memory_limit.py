@@ -8,7 +8,7 @@ _FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 """Of cgroup v2 and v1."""
 _NO_LIMIT = 2**60
 _NEEDED = {"shapes": 0.8 * 2**30, SAM3_HUB_ID: 5.0 * 2**30}
-"""Bytes that the server and its worker were measured to need on a CPU, by `model_path`."""
+"""Bytes that the server with one worker was measured to need on a CPU, by `model_path`."""
 
 
 def memory_limit(files: tuple[str, ...] = _FILES) -> int | None:
@@ -24,7 +24,8 @@ def memory_limit(files: tuple[str, ...] = _FILES) -> int | None:
 
 def explain_memory_limit(settings: Settings, limit: int | None) -> str | None:
     """Why the model will probably not run with this limit; None if it may."""
-    needed = _NEEDED.get(settings.model_path, 0.0) if settings.engine in ("auto", "sam3") else 0.0
+    one = _NEEDED.get(settings.model_path, 0.0) if settings.engine in ("auto", "sam3") else 0.0
+    needed = one * len(settings.devices)
     if limit is None or limit >= needed:
         return None
     model = settings.shown()["model_path"]

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from backend.jobs.store import Store
 from backend.jobs.task_status import TaskStatus, TaskStatusReader
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.frame_strip import Signer
 from backend.labelstudio.interactive_event import is_event
 from backend.labelstudio.label_config import parse_label_config
@@ -50,17 +51,17 @@ _MAX_PICTURES = 8
 
 
 class Service:
-    """One per process: it owns the worker, the jobs and the videos.
+    """One per process: it owns the workers, the jobs and the videos.
 
     Raises:
         SettingsError: the engine cannot run here, or jobs cannot be kept in `data_dir`.
     """
 
-    def __init__(self, settings: Settings, worker: WorkerClient | None = None) -> None:
+    def __init__(self, settings: Settings, pool: WorkerPool | None = None) -> None:
         self.settings = settings
         self.signer = Signer.from_settings(settings)
-        self._worker = worker or _worker_client(settings)
-        self.model_version = self._worker.model_version
+        self._pool = pool or _worker_pool(settings)
+        self.model_version = self._pool.model_version
         self._videos = TaskVideos(settings, is_server=True)
         data_dir, limits = settings.data_dir.expanduser(), settings.limits
         self.store = Store(data_dir / "jobs.sqlite3", limits.store, limits.retention_days)
@@ -69,7 +70,7 @@ class Service:
         self._post_due = threading.Event()
         self._chooser = KeyframeChooser(settings)
         self.scheduler = Scheduler(
-            self._worker,
+            self._pool,
             self.store,
             self._fetch_video,
             self._videos.forget,
@@ -80,9 +81,9 @@ class Service:
             on_done=self._handle_done,
         )
         self._chooser.start(self.scheduler)
-        self.interactive = InteractiveSessions(self._worker, self.scheduler, self._videos, self.connections.client)
-        self.uploads = UploadSessions(self._worker.name, self._videos.uploads, self.interactive, self.scheduler)
-        model = self._worker.name, self._worker.version
+        self.interactive = InteractiveSessions(self._pool, self.scheduler, self._videos, self.connections.client)
+        self.uploads = UploadSessions(self._pool.name, self._videos.uploads, self.interactive, self.scheduler)
+        model = self._pool.name, self._pool.version
         self._events = InteractiveEvents(settings, self.interactive, self.scheduler, model)
         self._cache = ResponseCache(self.store)
         self.prompting = PromptingView(
@@ -95,16 +96,16 @@ class Service:
         )
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(
-            settings, self._worker, self.store, self.scheduler, self.connections, self._post_due
+            settings, self._pool, self.store, self.scheduler, self.connections, self._post_due
         )
         self.job_status = JobStatus(
-            self.scheduler, self._worker, self._metrics, self._videos.open_file, self.connections.task_url
+            self.scheduler, self._pool, self._metrics, self._videos.open_file, self.connections.task_url
         )
-        self.task_status = TaskStatusReader(self.scheduler, self._worker)
+        self.task_status = TaskStatusReader(self.scheduler, self._pool)
         self.track_editor = TrackEditorView(data_dir, self._videos, self.connections.require_client)
         self.downloads = DatasetDownloads(self.connections.require_client, self._videos, data_dir)
         # Load the model and compile now, so that the first annotator does not wait for it.
-        self._worker.start()
+        self._pool.start()
         threading.Thread(target=keyframe_selection.compile_selection, name="compiler", daemon=True).start()
 
     def answer_waiters(self) -> None:
@@ -112,7 +113,7 @@ class Service:
         self.scheduler.stop_waiting()
 
     def close(self) -> None:
-        """Save the running job, end the worker and close all files."""
+        """Save the running jobs, end the workers and close all files."""
         self.preannotation.close()
         self.interactive.close_all()
         self._chooser.close()
@@ -131,18 +132,18 @@ class Service:
     @property
     def status(self) -> str:
         """The engine's status, as `backend.engines.base` defines it."""
-        return self._worker.status
+        return self._pool.status
 
     def health(self) -> dict[str, Any]:
-        """The model, its status and cache, the number of jobs, and the settings without secrets."""
+        """The model, its status, the workers, the number of jobs, and the settings without secrets."""
         return {
             "status": "UP",
             "model_class": "Sam3Backend",
             "version": __version__,
             "model_version": self.model_version,
-            "engine": self._worker.name,
-            "model": self._worker.status,
-            "cache": asdict(cache) if (cache := self._worker.cache) else None,
+            "engine": self._pool.name,
+            "model": self._pool.status,
+            "workers": self._pool.describe_workers(),
             "jobs": self.scheduler.counts(),
             "storage": one_line(trouble) if (trouble := self.scheduler.trouble) else self.store.repaired or "ok",
             "settings": self.settings.shown(),
@@ -229,7 +230,7 @@ class Service:
         try:
             request = parse_request(tasks, context, config, prompt_field)
             results = PredictHandler(
-                RequestContext(self.settings, self._worker, self.scheduler, self._cache, request, config, project)
+                RequestContext(self.settings, self._pool, self.scheduler, self._cache, request, config, project)
             ).handle(deadline)
         except BackendError as error:
             self.task_status.record_answer(task, error)
@@ -242,9 +243,16 @@ class Service:
         return [format_prediction(results, self.model_version)] if results else []
 
 
-def _worker_client(settings: Settings) -> WorkerClient:
+def _worker_pool(settings: Settings) -> WorkerPool:
+    """A worker for each device; they share the memory that the cache may use, and the cores."""
     name, version = engines.identify_engine(settings)
+    devices, limits = engines.list_devices(settings), settings.limits
     without_secrets = replace(settings, label_studio_api_key="", basic_auth_user="", basic_auth_pass="")
-    launch = process_launcher(partial(engines.load_engine, without_secrets), settings.log_level)
-    limits = settings.limits
-    return WorkerClient(launch, name, version, limits.worker_timeout, limits.loading_timeout)
+
+    def worker(device: str, place: int) -> WorkerClient:
+        load = partial(engines.load_engine, replace(without_secrets, device=device), sharers=len(devices))
+        launch = process_launcher(load, settings.log_level)
+        label = f"{device} #{place}" if devices.count(device) > 1 else device
+        return WorkerClient(launch, name, version, limits.worker_timeout, limits.loading_timeout, label)
+
+    return WorkerPool([worker(device, place) for place, device in enumerate(devices, 1)])

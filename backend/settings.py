@@ -116,7 +116,11 @@ class Settings:
     ] = ""
     bpe_path: Annotated[str, "with `sam3.pt`: its `bpe_simple_vocab_16e6.txt.gz`"] = ""
     model_dir: Annotated[str, "folder of downloaded weights; empty: the hub's own cache; also as `MODEL_DIR`"] = ""
-    device: Annotated[str, "`cpu`, `mps`, `cuda`, `cuda:N`; also as `DEVICE`"] = "auto"
+    device: Annotated[
+        str,
+        "`cpu`, `mps`, `cuda`, `cuda:N`, or several, such as `[cuda:0, cuda:1]`, with a worker for each; `cpu:2`: two "
+        "workers on the CPU; `auto`: every CUDA device that is there; also as `DEVICE`",
+    ] = "auto"
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
     attention: Annotated[
         Literal["auto", "cudnn", "flash", "flash3", "efficient"],
@@ -297,8 +301,7 @@ class Settings:
     def _check_model(self) -> None:
         if not self.model_path:
             raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise SettingsError(f"device is {self.device!r}: choose one of auto, cpu, mps, cuda, cuda:N")
+        self._check_devices()
         step = 32 if self.engine == "sam2" else 14
         if self.image_size < 0 or self.image_size % step:
             raise SettingsError(f"image_size is {self.image_size}: give a multiple of {step}, or 0 for the model's own")
@@ -312,6 +315,32 @@ class Settings:
             )
         if self.max_objects < 1:
             raise SettingsError(f"max_objects is {self.max_objects}: give 1 or more")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names, one for each worker; "auto" stays so."""
+        names = [name.strip() for name in self.device.split(",")]
+        return tuple(
+            "cpu" if name.startswith("cpu:") else name
+            for name in names
+            for _ in range(int(name.removeprefix("cpu:")) if name.startswith("cpu:") else 1)
+        )
+
+    def _check_devices(self) -> None:
+        names = [name.strip() for name in self.device.split(",")]
+        if bad := [name for name in names if not re.fullmatch(r"auto|cpu(:[1-9]\d?)?|mps|cuda(:\d+)?", name)]:
+            raise SettingsError(
+                f"device has {bad[0]!r}: choose auto, cpu, cpu:N (N workers), mps, cuda or cuda:N; several as "
+                "[cuda:0, cuda:1]"
+            )
+        kinds = [name.partition(":")[0] for name in names]
+        numbered = ["cuda:0" if name == "cuda" else name for name in names if name[:3] != "cpu"]
+        if twice := next((name for name in numbered if numbered.count(name) > 1), None):
+            raise SettingsError(f"device names {twice} twice: name each device once")
+        if kinds.count("cpu") > 1:
+            raise SettingsError("device names cpu twice: write cpu:2 for two workers")
+        if len({*kinds}) > 1:
+            raise SettingsError(f"device is {self.device!r}: give devices of one kind, which compute equal tracks")
 
     def shown(self) -> dict[str, Any]:
         """The settings as JSON to show, without secrets and paths."""

@@ -160,10 +160,12 @@ def _ours(key: str, value: Any) -> tuple[str, Any]:
     if key == "conf_threshold":
         return "score_threshold", value
     if key == "devices":
-        number = str(value).strip("[] ")
-        if not number.isdecimal():
-            raise SettingsError(f"devices is {value!r}, but one device runs the model: set device: cuda:0 or another")
-        return "device", f"cuda:{number}"
+        numbers = [number.strip() for number in str(value).strip("[] ").split(",")]
+        if not all(number.isdecimal() for number in numbers):
+            raise SettingsError(f"devices is {value!r}: give numbers of GPUs, such as [0, 1], or set device")
+        return "device", ",".join(f"cuda:{number}" for number in numbers)
+    if key == "device" and isinstance(value, list):
+        return key, ",".join(map(str, value))
     if key == "show_boxes":
         if not _fitted(key, bool, value):
             raise SettingsError("show_boxes cannot be switched off: tracks are boxes; set show_masks: true for masks")

@@ -43,6 +43,7 @@ from backend.engines import identify_engine
 from backend.http.app import create_app
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.media import MediaCache
 from backend.service import Service
 from backend.settings import Settings
@@ -91,7 +92,7 @@ def serving(folder: Path, clip: Path, log: Path) -> Iterator[Client]:
         process_launcher(partial(make, str(log)), "warning"), *identify_engine(settings), timeout=600.0
     )
     MediaCache.fetch = lambda *_: clip  # type: ignore[method-assign]  # there is no Label Studio here
-    service = Service(settings, worker)
+    service = Service(settings, WorkerPool([worker]))
     server: Any = create_server(
         create_app(service), host="127.0.0.1", port=0, threads=8, max_request_body_size=settings.max_body
     )

@@ -57,7 +57,7 @@ from waitress.server import create_server
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.commands import serve
-from backend.jobs.executor import JobExecutor
+from backend.jobs.ended_results import EndedResults
 from backend.jobs.job import Job, restore
 from backend.jobs.messages import Chunk, RunEnd, StartRun
 from backend.jobs.metrics import Metrics
@@ -68,6 +68,7 @@ from backend.jobs.store import Store
 from backend.jobs.video_fetcher import FetchVideo
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.jobs.worker_run import SAVED_FRAMES
 from backend.predict.results import TextResult
 from backend.settings import Limits, Settings
@@ -114,7 +115,7 @@ def serve_stub(text: str) -> None:
     make: Any = partial(sleeping_engine, asked["seconds"], log, asked["load"])
     if asked["state"]:
         make = partial(heavy_engine, asked["seconds"], log, asked["state"])
-    serve.run(settings, WorkerClient(process_launcher(make, "warning"), "stub", "1", 600.0))
+    serve.run(settings, WorkerPool([WorkerClient(process_launcher(make, "warning"), "stub", "1", 600.0)]))
 
 
 def serve_floor() -> None:
@@ -532,7 +533,7 @@ def answers(folder: Path, quick: bool, tracks: int = 50) -> dict[str, Any]:
             counts = span.stop, frames, tracks
             jobs.save(row.number, names, [(0, block)], Progress(0, span.stop), counts)
         jobs.set_ended([(row.number, "done", None, time.time())])
-        job = Job(jobs.latest(1)[0], JobExecutor(None, jobs, VideoLimits(), Metrics(), masks=False).load)  # type: ignore[arg-type]
+        job = Job(jobs.latest(1)[0], EndedResults(jobs).load)
         begin = time.perf_counter()
         found = TextResult(job, settings).choose()  # as the server does while the job goes
         chosen = time.perf_counter() - begin
@@ -560,7 +561,7 @@ def scheduler(
     """A scheduler in this process."""
     worker = WorkerClient(process_launcher(make, "error"), "stub", "1", 600.0)
     store = Store(folder / "jobs.sqlite3", 1 << 40, 30)
-    made = Scheduler(worker, store, fetch, print, VideoLimits(), queue=64, metrics=Metrics())
+    made = Scheduler(WorkerPool([worker]), store, fetch, print, VideoLimits(), queue=64, metrics=Metrics())
     try:
         yield made, store, worker
     finally:

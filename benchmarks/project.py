@@ -43,6 +43,7 @@ from backend.formats.mask_sidecar import write_sidecar
 from backend.formats.registry import NAMES
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.settings import Settings
 from backend.tracks.masks import Rle
@@ -65,7 +66,7 @@ def work(url: str, folder: str) -> None:
     settings = Settings(label_studio_url=url, label_studio_api_key=TOKEN, data_dir=Path(folder))
     make: Any = partial(sleeping_engine, SECONDS)
     device = WorkerClient(process_launcher(make, "warning"), "stub", "1", 600)
-    sys.exit(annotate.run(settings, PROJECT, ("car",), worker=device))
+    sys.exit(annotate.run(settings, PROJECT, ("car",), pool=WorkerPool([device])))
 
 
 def started(studio: Studio, folder: Path) -> subprocess.Popen[bytes]:

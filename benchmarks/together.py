@@ -41,6 +41,7 @@ from backend.jobs.spec import FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.settings import Settings
 from backend.video import VideoLimits
 from shapes import EASY, HELD_OUT, Clip
@@ -78,7 +79,13 @@ class Server:
         self.worker = WorkerClient(launch, *identify_engine(SETTINGS), 600.0)
         store = Store(folder / "jobs.sqlite3", 1 << 30, 30)
         self.scheduler = Scheduler(
-            self.worker, store, lambda *_: clip, lambda _: None, VideoLimits(), queue=64, metrics=Metrics()
+            WorkerPool([self.worker]),
+            store,
+            lambda *_: clip,
+            lambda _: None,
+            VideoLimits(),
+            queue=64,
+            metrics=Metrics(),
         )
         self._keys = count()
         self.worker.start()

@@ -299,11 +299,11 @@ class _WorkerThread:
             twin.shutdown(socket.SHUT_RDWR)
 
 
-def thread_worker(engine: StubEngine, timeout: float = 600.0) -> WorkerClient:
+def thread_worker(engine: StubEngine, timeout: float = 600.0, device: str = "stub") -> WorkerClient:
     """A client whose workers are threads of this process, so that tests can inspect and pause the engine."""
 
     def launch() -> tuple[Connection, _WorkerThread]:
         ours, theirs = Pipe()
         return ours, _WorkerThread(theirs, engine)
 
-    return WorkerClient(launch, engine.name, engine.version, timeout)
+    return WorkerClient(launch, engine.name, engine.version, timeout, device=device)

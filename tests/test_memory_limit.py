@@ -23,6 +23,13 @@ def test_a_limit_that_is_too_small_is_named() -> None:
     assert "memory limit of this container is 0.7 GiB, but the model shapes needs about 0.8" in told
 
 
+def test_each_worker_needs_its_own() -> None:
+    settings = Settings(model_path="shapes", device="cpu:3")
+    told = explain_memory_limit(settings, 2 * 2**30)
+    assert told
+    assert "needs about 2.4" in told
+
+
 @pytest.mark.parametrize(
     ("settings", "limit"),
     [

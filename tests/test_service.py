@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest, BadVideo, Busy, SettingsError
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.labelstudio.media import MediaCache
 from backend.service import Service
@@ -246,7 +247,7 @@ def test_show_masks_is_whether_jobs_keep_them(make_service, kept: bool) -> None:
 
 
 def test_boxes_for_which_there_is_no_room_say_so_and_the_others_are_tracked(make_service, monkeypatch) -> None:
-    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
+    monkeypatch.setattr("backend.jobs.slots._MAX_RUNNING", 1)
     gate = Gate(until=30)
     service = make_service(StubEngine(gate=gate), response_timeout=0.3, limits=Limits(queue=2))
     answered = predict(service, body(*(drawn(keyframe(1), id=f"r{number}") for number in range(4))))
@@ -325,7 +326,7 @@ def test_a_box_whose_turn_has_not_come_is_not_shown_to_the_end(make_service) -> 
 
 
 def test_a_full_queue_says_when_to_come_back(make_service, monkeypatch) -> None:
-    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
+    monkeypatch.setattr("backend.jobs.slots._MAX_RUNNING", 1)
     gate = Gate(until=0)
     service = make_service(StubEngine(gate=gate), response_timeout=0.2, limits=Limits(queue=1))
     predict(service, body(drawn(keyframe(1), id="runs")))
@@ -549,7 +550,8 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("backend.jobs.worker.Video", spy_video)
     monkeypatch.setattr("backend.labelstudio.videos.probe_video", lambda *_: None)
     service = Service(
-        Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)), thread_worker(StubEngine())
+        Settings(data_dir=tmp_path, limits=Limits(bytes=1, seconds=2, pixels=3, frames=4)),
+        WorkerPool([thread_worker(StubEngine())]),
     )
     predict(service, body(drawn(keyframe(1))))
     service.close()

@@ -23,7 +23,7 @@ from backend.commands.arguments import (
 from backend.commands.console import print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.client import LabelStudioClient
 from backend.predict.preannotation import PhraseSource
 from backend.service import Service
@@ -84,7 +84,7 @@ def run(
     limit: int | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print_message,
-    worker: WorkerClient | None = None,
+    pool: WorkerPool | None = None,
 ) -> int:
     """Annotate the tasks of a project.
 
@@ -95,7 +95,7 @@ def run(
         limit: maximum number of tasks.
         dry_run: only print what would be done.
         say: prints what was done.
-        worker: runs the jobs; None: one with the engine of the settings.
+        pool: runs the jobs; None: workers with the engine and the devices of the settings.
 
     Returns:
         The number of tasks that failed.
@@ -108,7 +108,7 @@ def run(
     chosen = [task for task in client.tasks(project, view) if not tasks or task["id"] in tasks]
     if missing := sorted(set(tasks) - {task["id"] for task in chosen}):
         raise SettingsError(f"project {project} has no task {missing[0]}: check --tasks")
-    with closing(Service(settings, worker)) as service:
+    with closing(Service(settings, pool)) as service:
         todo = [task for task in chosen if not service.preannotation.is_annotated(client, task, xml, source)][:limit]
         say(f"{len(chosen)} tasks: {len(chosen) - len(todo)} done or skipped, {len(todo)} to do")
         if dry_run:

@@ -5,6 +5,7 @@ from importlib.metadata import packages_distributions
 from typing import Any
 from urllib.parse import urlsplit
 
+from backend import engines
 from backend.commands.console import OK, WARN
 from backend.commands.prepare import is_worked_on
 from backend.engines.base import FAILED_PREFIX, Engine
@@ -37,7 +38,8 @@ def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
     """The device of the model, and the mark."""
     from backend.engines.sam.device import select_device  # torch
 
-    name, memory = str(select_device(settings.device)), engine.memory()
+    names, memory = [str(select_device(device)) for device in engines.list_devices(settings)], engine.memory()
+    name = ", ".join(dict.fromkeys(names))
     if name == "cpu" and engine.name == "sam2":
         wide = settings.image_size == 0 or settings.image_size > 512
         return ("cpu: set image_size: 512, which is several times as fast", WARN) if wide else (name, OK)

@@ -21,7 +21,7 @@ from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
 from backend.http.streams import Streams
 from backend.http.waitress_channel import customize_channels
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import set_up_logging
 from backend.memory_limit import explain_memory_limit, memory_limit
@@ -64,11 +64,11 @@ def _run(options: argparse.Namespace) -> None:
     run(load_settings(options, "engine", "model_path", "device", "host", "port", "data_dir"))
 
 
-def run(settings: Settings, worker: WorkerClient | None = None) -> None:
+def run(settings: Settings, pool: WorkerPool | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        worker: runs the jobs; None: one with the engine of the settings.
+        pool: runs the jobs; None: workers with the engine and the devices of the settings.
 
     Raises:
         SettingsError: the engine cannot run on this machine.
@@ -82,7 +82,7 @@ def run(settings: Settings, worker: WorkerClient | None = None) -> None:
     set_up_logging(settings.log_level)
     if warning := explain_memory_limit(settings, memory_limit()):
         log.warning("%s", warning)
-    service = Service(settings, worker)
+    service = Service(settings, pool)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
     if settings.label_studio_url:
         client = LabelStudioClient(settings.label_studio_url, settings.label_studio_api_key, settings.use_proxy)

@@ -1,12 +1,44 @@
 """The engines: models that turn prompts into tracks, behind the contract in `base`."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from backend.engines.base import OPENCV_HINT, Engine
 from backend.errors import SettingsError
 from backend.settings import Settings
+
+_GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+"""What Linux has in /dev where there is a GPU of NVIDIA, one under WSL, or one of AMD."""
+_COUNT = "import torch; print(torch.cuda.device_count())"
+_COUNT_SECONDS = 120.0
+
+
+def list_devices(settings: Settings) -> tuple[str, ...]:
+    """The devices that the settings name, one for each worker; `auto` stands for all GPUs, or for what there is."""
+    if settings.devices != ("auto",):
+        return settings.devices
+    gpus = count_gpus() if settings.engine != "opencv" and sys.platform == "linux" else 0
+    return tuple(f"cuda:{number}" for number in range(gpus)) or ("cpu" if sys.platform == "linux" else "auto",)
+
+
+def count_gpus(folder: Path = Path("/dev")) -> int:
+    """How many GPUs PyTorch can use; it looks in a process of its own, because it would stay in this one's memory.
+
+    Args:
+        folder: where Linux has its devices; without a GPU there, PyTorch is not asked.
+    """
+    if not any(next(folder.glob(name), None) for name in _GPU_FILES):
+        return 0
+    command = [sys.executable, "-c", _COUNT]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_COUNT_SECONDS, check=False).stdout
+    except subprocess.TimeoutExpired:
+        return 0
+    return int(told) if told.strip().isdecimal() else 0
 
 
 def identify_engine(settings: Settings) -> tuple[str, str]:
@@ -38,8 +70,13 @@ def knows_words(name: str) -> bool:
     return name not in ("opencv", "sam2")
 
 
-def load_engine(settings: Settings) -> Engine:
-    """Load the engine that the settings name. A large model loads in the background; see `Engine.status`.
+def load_engine(settings: Settings, sharers: int = 1) -> Engine:
+    """Load the engine that the settings name, on the first of their devices.
+
+    A large model loads in the background; see `Engine.status`.
+
+    Args:
+        sharers: how many engines share the machine's memory and its cores.
 
     Raises:
         SettingsError: as for `named`.
@@ -52,10 +89,10 @@ def load_engine(settings: Settings) -> Engine:
     if name == "sam2":
         from backend.engines.sam2.engine import Sam2Engine
 
-        return Sam2Engine(settings)
+        return Sam2Engine(replace(settings, device=settings.devices[0]), sharers)
     from backend.engines.sam3.engine import Sam3Engine
 
-    return Sam3Engine(settings)
+    return Sam3Engine(replace(settings, device=settings.devices[0]), sharers)
 
 
 def download_weights(settings: Settings, on_progress: Callable[[int, int], None]) -> Path:

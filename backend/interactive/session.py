@@ -13,7 +13,7 @@ from backend.jobs.job import Job
 from backend.jobs.schedule import intervals_between
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import FramePrompts, JobSpec, prompt_digest, resolve_prompts
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.frame_range import FrameRange
 from backend.tracks.prompts import Direction
 from backend.tracks.track import Observation
@@ -63,7 +63,7 @@ class InteractiveSession:
         key: SessionKey,
         path: Path,
         video: VideoInfo,
-        worker: WorkerClient,
+        pool: WorkerPool,
         scheduler: Scheduler,
         limits: VideoLimits,
     ) -> None:
@@ -71,7 +71,7 @@ class InteractiveSession:
         self.clock = FrameClock(video.times, video.end, key.framerate)
         self.used_at = time.monotonic()
         self._path, self._limits = path, limits
-        self._worker, self._scheduler = worker, scheduler
+        self._pool, self._scheduler = pool, scheduler
         self._encoded: OrderedDict[int, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -92,8 +92,8 @@ class InteractiveSession:
             self.clock.check_frame(frame)
         ordered = dict.fromkeys(map(self.clock.source_frame, frames))
         wanted = [frame for frame in list(ordered)[:PREVIEW_FRAMES] if frame not in self.encoded_frames]
-        if self._worker.status == "ready":  # else the first preview encodes its own frame
-            self._worker.previews.encode(self.name, self._path, self._limits, wanted)
+        if self._pool.status == "ready":  # else the first preview encodes its own frame
+            self._pool.previews.encode(self.name, self._path, self._limits, wanted)
 
     @property
     def encoded_frames(self) -> frozenset[int]:
@@ -109,6 +109,11 @@ class InteractiveSession:
             if len(self._encoded) > PREVIEW_FRAMES:
                 self._encoded.popitem(last=False)
 
+    def forget_encoded(self) -> None:
+        """The worker has no encoded frames of this session any more."""
+        with self._lock:
+            self._encoded.clear()
+
     def preview(self, prompts: FramePrompts) -> Sequence[Observation]:
         """What the prompts of a new object would select on their frame; nothing is kept of it.
 
@@ -122,7 +127,7 @@ class InteractiveSession:
         self.used_at = time.monotonic()
         (prompt,) = resolve_prompts([prompts], self.clock, self.video.size)
         self._check_ready()
-        return self._worker.previews.preview(self.name, self._path, self._limits, prompt, _PREVIEW_SECONDS)
+        return self._pool.previews.preview(self.name, self._path, self._limits, prompt, _PREVIEW_SECONDS)
 
     def start_track(
         self,
@@ -153,7 +158,7 @@ class InteractiveSession:
             Busy: too many jobs wait.
         """
         self.used_at = time.monotonic()
-        self._worker.check_engine()
+        self._pool.check_engine()
         if not prompts and not phrases:
             raise BadRequest("there is nothing to track: click on the object, draw a box around it or give words")
         frames = sorted({one.frame for one in prompts})
@@ -176,11 +181,11 @@ class InteractiveSession:
             masks=masks,
         )
         spec.resolve(self.video)
-        digest = prompt_digest(self._worker.model_version, [key.url, spec.to_json()])
+        digest = prompt_digest(self._pool.model_version, [key.url, spec.to_json()])
         return self._scheduler.submit((key.task, "region", region), digest, spec)
 
     def _check_ready(self) -> None:
         """Raises Busy if the model is not ready, SettingsError if it never will be."""
-        self._worker.check_engine()
-        if (status := self._worker.status) != "ready":
+        self._pool.check_engine()
+        if (status := self._pool.status) != "ready":
             raise Busy(f"the model is {status}: try again when it is ready")

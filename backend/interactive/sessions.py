@@ -8,7 +8,7 @@ from itertools import count
 
 from backend.interactive.session import InteractiveSession, SessionKey
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.videos import TaskVideos
 from backend.video import VideoInfo
@@ -28,17 +28,18 @@ class InteractiveSessions:
 
     def __init__(
         self,
-        worker: WorkerClient,
+        pool: WorkerPool,
         scheduler: Scheduler,
         videos: TaskVideos,
         client: Callable[[str], LabelStudioClient | None],
     ) -> None:
-        self._worker, self._scheduler, self._videos, self._client = worker, scheduler, videos, client
+        self._pool, self._scheduler, self._videos, self._client = pool, scheduler, videos, client
         self._names = count(1)
         self._lock = threading.Lock()
         self._sessions: OrderedDict[SessionKey, InteractiveSession] = OrderedDict()
         self._closed = threading.Event()
-        worker.previews.on_encoded = self._add_encoded
+        pool.previews.on_encoded = self._add_encoded
+        pool.previews.on_forgotten = self._forget_encoded
         threading.Thread(target=self._sweep_loop, name="interactive", daemon=True).start()
 
     def open(self, key: SessionKey) -> InteractiveSession:
@@ -54,7 +55,7 @@ class InteractiveSessions:
         with self._videos.open(key.url, client) as video:
             info = VideoInfo.from_video(video)
         session = InteractiveSession(
-            str(next(self._names)), key, path, info, self._worker, self._scheduler, self._videos.limits
+            str(next(self._names)), key, path, info, self._pool, self._scheduler, self._videos.limits
         )
         with self._lock:
             session = self._sessions.setdefault(key, session)
@@ -102,13 +103,19 @@ class InteractiveSessions:
 
     def _end(self, *sessions: InteractiveSession) -> None:
         for session in sessions:
-            self._worker.previews.end(session.name)
+            self._pool.previews.end(session.name)
 
     def _add_encoded(self, name: str, frame: int) -> None:
-        with self._lock:
-            sessions = [session for session in self._sessions.values() if session.name == name]
-        for session in sessions:
+        for session in self._named(name):
             session.add_encoded(frame)
+
+    def _forget_encoded(self, name: str) -> None:
+        for session in self._named(name):
+            session.forget_encoded()
+
+    def _named(self, name: str) -> list[InteractiveSession]:
+        with self._lock:
+            return [session for session in self._sessions.values() if session.name == name]
 
     def _sweep_loop(self) -> None:
         while not self._closed.wait(_SWEEP_SECONDS):

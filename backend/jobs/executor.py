@@ -1,12 +1,11 @@
-"""Runs the jobs of one video on the worker and saves their results; continues what was interrupted."""
+"""Runs the jobs of one video on a worker and saves their results; continues what was interrupted."""
 
 import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
 from backend.jobs.job import Job, restore
 from backend.jobs.job_line import rank_of
@@ -18,7 +17,6 @@ from backend.jobs.schedule import Progress
 from backend.jobs.spec import ResolvedJob
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient, WorkerDied
-from backend.recent_values import RecentValues
 from backend.video import VideoInfo, VideoLimits
 
 T = TypeVar("T")
@@ -27,8 +25,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 """How often something that cannot be saved is tried again."""
-_MAX_RESULTS = 8
-"""How many ended jobs have their tracks in memory; those of others are read from disk."""
 
 
 EndedRun = tuple[Job, bool | Exception]
@@ -39,7 +35,7 @@ class JobExecutor:
     """Runs jobs of one video at a time, from one thread.
 
     Args:
-        worker, store: used by no other executor.
+        worker: used by no other executor.
         limits: for videos.
         masks: keep the masks of all jobs.
     """
@@ -50,7 +46,6 @@ class JobExecutor:
         self._worker, self._store, self._limits = worker, store, limits
         self._metrics, self._masks = metrics, masks
         self._closing = threading.Event()
-        self._results: RecentValues[ResolvedJob] = RecentValues(_MAX_RESULTS)
         self._runs: dict[int, JobRecorder] = {}
         self._video: VideoInfo | None = None
 
@@ -66,6 +61,8 @@ class JobExecutor:
         """
         try:
             video = self._video if self._runs and self._video else self._open_video(job)
+            if video is None:
+                return [(job, False)]
             job.damage = video.damage
             propagation = self._resolve(job, video).propagation
             if job.initial_tracks is not None and propagation.done == propagation.total:
@@ -141,9 +138,16 @@ class JobExecutor:
                 return error
         return None
 
-    def _open_video(self, job: Job) -> VideoInfo:
-        status = self._worker.status
-        job.enter_phase("decoding" if status == "ready" or status.startswith(FAILED_PREFIX) else status)
+    def _open_video(self, job: Job) -> VideoInfo | None:
+        """Open a job's video when the model is ready; None: the job was stopped before."""
+
+        def is_stopped() -> bool:
+            job.enter_phase(self._worker.status)
+            return job.is_stopping
+
+        if not self._worker.wait_until_ready(is_stopped):
+            return None
+        job.enter_phase("decoding")
         self._video = self._worker.open(job.video_path or Path(), self._limits)
         return self._video
 
@@ -221,41 +225,3 @@ class JobExecutor:
             kept = schedule.passes[progress.pass_index].completed_part(progress.done)
             self._retry(lambda: self._store.cut(job.number, progress, kept))
         job.saved_progress = progress
-
-    def keep_results(self, job: Job) -> None:
-        """Keep the results of a job that has ended in memory for a while."""
-        if job.resolved:
-            self._results.put(job.number, job.resolved)
-
-    def save_memos(self) -> None:
-        """Save the choices of keyframes that were made for jobs that have ended.
-
-        Raises:
-            StoreError: they cannot be saved now.
-        """
-        for number, resolved in self._results.items():
-            if resolved.memo.is_changed:
-                resolved.memo.is_changed = False
-                try:
-                    self._store.set_memo(cast(int, number), resolved.memo.to_bytes())
-                except StoreError:
-                    resolved.memo.is_changed = True
-                    raise
-
-    def load(self, job: Job) -> ResolvedJob | None:
-        """The results of a job that has ended; None if its video was never opened.
-
-        If some are damaged, the job has failed: asked for again, it computes them once more.
-        """
-        resolved = self._results.get(job.number)
-        if resolved is None and (video := self._store.records.video(job.row.spec.url)):
-            resolved = job.row.spec.resolve(video)
-            restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
-            resolved.memo.load(self._store.memo(job.number) or b"")
-            schedule = resolved.propagation.schedule
-            if job.state == "done" and resolved.propagation.done < schedule.count_done(job.saved_progress):
-                error = BackendError("a part of the results is damaged: ask for it again, the rest is kept")
-                job.end("failed", error)
-                self._store.set_ended([(job.number, "failed", str(error), job.ended_at)])
-            self._results.put(job.number, resolved)
-        return resolved

@@ -48,6 +48,8 @@ class Job:
         is_fetched: its whole result has been sent to somebody.
         worker_deaths: how many workers in a row died while this job ran. Until more of it is saved, it runs alone: the
             next death is its own.
+        worker: the name of the worker that it runs on, or ran on last; empty: none since the server's start.
+        passed_over: how often a worker took a job behind it, whose video it had.
         run_id: of its run on the worker.
         is_stopping: that run was told to stop.
         companions: the numbers of the jobs that run together with it.
@@ -74,6 +76,8 @@ class Job:
         self.stop_seconds = 0.0
         self.is_fetched = row.is_fetched
         self.worker_deaths = 0
+        self.worker = ""
+        self.passed_over = 0
         self.run_id = 0
         self.is_stopping = False
         self.companions: Sequence[int] = ()

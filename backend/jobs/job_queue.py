@@ -2,19 +2,20 @@
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from backend.errors import Busy
 from backend.jobs.job import Job
 from backend.jobs.job_line import ASKED, BATCH, RANKS, WAITED_FOR, JobLine, Task, Turns, rank_of, task_of
+from backend.jobs.slots import Slot
 
-MAX_FETCHES = 4
-"""How many videos are fetched at once, and how many batch jobs have theirs ahead of time."""
+MAX_AHEAD = 4
+"""For each worker, how many batch jobs have their videos ahead of time."""
+MAX_BATCH_FETCHES = 8
+"""How many videos of batch jobs are fetched at once, at most; and not more than there are workers."""
 _MAX_BATCH_JOBS = 10_000
 """How many batch jobs may wait."""
-_MAX_RUNNING = 32
-"""How many jobs of one video run together."""
 
 
 class JobQueue:
@@ -25,16 +26,17 @@ class JobQueue:
     Attributes:
         changed: guards this object and the jobs' states; notified when a thread may have something new to do. Nobody
             reads or writes the disk while holding it.
-        running: the jobs that the worker runs, all of one video.
+        slots: what runs on each worker.
 
     Args:
         max_waiting: how many jobs other than batch jobs may wait.
         max_recent: how many ended jobs are kept in memory.
+        workers: how many there are.
     """
 
-    def __init__(self, max_waiting: int, max_recent: int) -> None:
+    def __init__(self, max_waiting: int, max_recent: int, workers: int) -> None:
         self.changed = threading.Condition()
-        self.running: list[Job] = []
+        self.slots = tuple(Slot(number) for number in range(workers))
         self._max_waiting, self._max_recent = max_waiting, max_recent
         self._jobs: dict[int, Job] = {}
         self._ended: OrderedDict[int, Job] = OrderedDict()
@@ -126,6 +128,11 @@ class JobQueue:
             if not keys:
                 self._by_task.pop(task, None)
 
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that run, on all workers."""
+        return [job for slot in self.slots for job in slot.running]
+
     # Waiting jobs
 
     @property
@@ -215,8 +222,8 @@ class JobQueue:
         """
         alike = self._waiting_batch if batch else self.waiting_count - self._waiting_batch
         alike -= sum(self.is_waiting(job) and job.row.batch == batch for job in replaced)
-        # One job may run, whether it has started yet or not.
-        waiting = alike + bool(self.running) - 1
+        # One job may run on each worker, whether it has started yet or not.
+        waiting = alike - sum(not slot.running for slot in self.slots)
         return waiting if waiting >= (_MAX_BATCH_JOBS if batch else self._max_waiting) else None
 
     def position(self, job: Job) -> int:
@@ -240,41 +247,35 @@ class JobQueue:
             for place in range(len(numbers))
         )
 
-    def next_to_run(self, is_engine_down: bool) -> Job | None:
-        """The first job whose video is fetched.
-
-        Args:
-            is_engine_down: only jobs that a request waits for are run, to report the error; others wait.
-        """
-        ranks = (WAITED_FOR,) if is_engine_down else RANKS
+    def first_to_run(self, ranks: Iterable[int]) -> Job | None:
+        """The first job of these ranks whose video is fetched."""
         numbers = (line.first((rank,)) for rank in ranks for line in (self._suspects, self._ready))
         number = next((number for number in numbers if number is not None), None)
         return None if number is None else self._jobs[number]
 
-    def next_to_join(self, is_engine_down: bool) -> Job | None:
-        """The first waiting job that may run together with those that run; for `is_engine_down` see `next_to_run`."""
-        is_closed = any(job.worker_deaths or job.is_stopping for job in self.running)
-        if is_closed or not 0 < len(self.running) < _MAX_RUNNING or not (path := self.running[0].video_path):
-            return None
-        alike = self._ready_by_video.get(path)
-        number = alike.first((WAITED_FOR,) if is_engine_down else RANKS) if alike else None
+    def first_suspect(self, rank: int) -> Job | None:
+        """The first job of a rank that has to run alone, because a worker died in it."""
+        number = self._suspects.first((rank,))
         return None if number is None else self._jobs[number]
 
-    def is_overtaken(self, is_engine_down: bool) -> bool:
-        """Whether the running jobs have to make room for a waiting one, which cannot join them."""
-        following = self.next_to_run(is_engine_down)
-        if not following or not self.running or following is self.next_to_join(is_engine_down):
-            return False
-        best = min(map(rank_of, self.running))
-        is_suspect = following.worker_deaths and not any(job.worker_deaths for job in self.running)
-        return rank_of(following) < best or bool(is_suspect and rank_of(following) == best)
+    def first_ready(self, rank: int, is_wanted: Callable[[Path], bool]) -> Job | None:
+        """The first job of a rank whose video is fetched, and wanted; those that have to run alone left out."""
+        number = self._ready.first((rank,))
+        if number is None or ((path := self._jobs[number].video_path) and is_wanted(path)):
+            return None if number is None else self._jobs[number]
+        numbers = (line.first((rank,)) for path, line in self._ready_by_video.items() if is_wanted(path))
+        jobs = (self._jobs[number] for number in numbers if number is not None)
+        return min(
+            jobs, key=lambda job: (0 if rank == BATCH else self._turns.of(task_of(job)), job.number), default=None
+        )
 
     def next_to_fetch(self) -> Job | None:
         """The first job whose video is missing and not being fetched.
 
         Of batch jobs only the next few are fetched, so that their videos do not fill the disk long before they are
-        needed, and one at a time, so that a job that somebody waits for always finds a free thread.
+        needed, and few at a time, so that a job that somebody waits for always finds a free thread.
         """
-        may_fetch_batch = self._ready.count(BATCH) < MAX_FETCHES and not self._fetching.count(BATCH)
+        is_ahead = self._ready.count(BATCH) >= MAX_AHEAD * len(self.slots)
+        may_fetch_batch = not is_ahead and self._fetching.count(BATCH) < min(len(self.slots), MAX_BATCH_FETCHES)
         number = self._unfetched.first(RANKS if may_fetch_batch else (WAITED_FOR, ASKED))
         return None if number is None else self._jobs[number]

@@ -1,4 +1,4 @@
-"""The thread that runs jobs on the worker, those of one video together; it pauses while nothing can be saved.
+"""The thread that runs jobs on one worker, those of one video together; it pauses while nothing can be saved.
 
 A job joins those that run as soon as its video is fetched, whatever its rank: the worker lets those that somebody waits
 for go first. Jobs of another video wait, or stop all of them.
@@ -12,22 +12,23 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from backend.engines.base import FAILED_PREFIX
 from backend.errors import BackendError, BadVideo, SettingsError, StoreDamaged, StoreError, where
+from backend.jobs.ended_results import EndedResults
 from backend.jobs.executor import EndedRun, JobExecutor
 from backend.jobs.job import Job
 from backend.jobs.job_ends import JobEnds
 from backend.jobs.job_line import rank_of
 from backend.jobs.job_queue import JobQueue
-from backend.jobs.metrics import Metrics
+from backend.jobs.placement import Placement
 from backend.jobs.rows import State
+from backend.jobs.slots import Slot
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient, WorkerDied
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 6.0
-"""How long `join` waits for the session's state."""
+_END_SECONDS = 0.75
+"""How long the thread may go on when its worker was killed."""
 _IDLE_SECONDS = 1.0
 """How often an idle worker is checked, and a store that cannot save."""
 _START_FRAMES = 32
@@ -36,89 +37,84 @@ _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
 _JOIN_SECONDS = 2.0
 """For so long others may join those that run while a job of another video waits, of no lower rank."""
-_LEAST_SHARE = 5
-"""A job that was interrupted runs at least for so many times what that took."""
 
 
 class JobRunner:
-    """Runs the first job of the queue and those of its video until they end, or until another has a higher rank.
+    """Runs jobs on one worker: one, and those of its video, until they end or another has a higher rank.
 
     Args:
+        slot: the worker's.
+        executor: the worker's.
+        preempt: see `JobRunners.preempt`.
         forget_file: deletes a file that is not a video.
     """
 
     def __init__(
         self,
+        slot: Slot,
         queue: JobQueue,
+        placement: Placement,
         ends: JobEnds,
         worker: WorkerClient,
         store: Store,
         executor: JobExecutor,
-        metrics: Metrics,
+        results: EndedResults,
+        preempt: Callable[[], None],
         forget_file: Callable[[Path], None],
     ) -> None:
-        self._queue, self._ends, self._worker, self._store = queue, ends, worker, store
-        self._executor, self._metrics, self._forget_file = executor, metrics, forget_file
+        self.slot, self.worker = slot, worker
+        self._queue, self._placement, self._ends, self._store = queue, placement, ends, store
+        self._executor, self._results, self._preempt, self._forget_file = executor, results, preempt, forget_file
         self._run_ids = count(1)
-        self._changed_at = 0.0  # when the first of the running jobs was started, or the last one stopped
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=f"runner-{slot.number}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the running jobs soon; call it with `JobQueue.changed` locked."""
+        """Start no further jobs, and give up what cannot be saved now; call it with `JobQueue.changed` locked."""
         self._closed = True
         self._executor.close()
-        self.preempt()
 
-    def join(self) -> None:
-        """Wait until the running jobs are saved, then kill the worker."""
-        if self._worker.status == "ready":
-            self._thread.join(_CLOSE_SECONDS)
-        self._worker.close()
-        self._thread.join(_CLOSE_SECONDS / 8)
+    def join(self, seconds: float) -> None:
+        """Wait until the running jobs are saved, if the model is ready; at most so long."""
+        if self.worker.status == "ready":
+            self._thread.join(max(seconds, 0.0))
 
-    def preempt(self) -> None:
-        """Stop jobs that were cancelled, or all if another one has a higher rank or this closes; let others join.
+    def kill_worker(self) -> None:
+        """Kill the worker for good, and end the thread."""
+        self.worker.close()
+        self._thread.join(_END_SECONDS)
 
-        Call it with `JobQueue.changed` locked, whenever one of these may be so.
-        """
-        is_down = self._is_engine_down()
-        must_stop = self._closed or (self._may_interrupt() and self._queue.is_overtaken(is_down))
-        for job in self._queue.running:
-            if (must_stop or job.is_cancelled) and not job.is_stopping:
+    def stop(self, all_jobs: bool) -> None:
+        """Stop jobs that were cancelled, or all; let others join. Call it with `JobQueue.changed` locked."""
+        slot = self.slot
+        for job in slot.running:
+            if (all_jobs or job.is_cancelled) and not job.is_stopping:
                 job.is_stopping = True
-                self._changed_at = time.monotonic()
-                self._worker.stop_run(job.run_id)
+                slot.changed_at = time.monotonic()
+                self.worker.stop_run(job.run_id)
+                self.worker.wake()
         if self._next():
-            self._worker.wake()
-
-    def _may_interrupt(self) -> bool:
-        """Whether interrupting costs little: tasks that overtake each other would else save and load states alone."""
-        running, seconds = self._queue.running, time.monotonic() - self._changed_at
-        return all(job.keeps_state and seconds >= _LEAST_SHARE * job.stop_seconds for job in running)
+            self.worker.wake()
 
     def _note_results(self, job: Job, frames: int) -> None:
         with self._queue.changed:
             self._queue.count_frames(job, frames)
 
-    def _is_engine_down(self) -> bool:
-        return self._worker.status.startswith(FAILED_PREFIX)
-
     def _next(self) -> Job | None:
         """The job to start now."""
         if self._closed:
             return None
-        following = self._queue.next_to_run(is_down := self._is_engine_down())
-        if not self._queue.running or following is None:
+        slot, following = self.slot, self._placement.next_to_run(self.slot)
+        if not slot.running:
             return following
-        joining = self._queue.next_to_join(is_down)
+        joining = self._placement.next_to_join(slot)
         # A job of another video has its turn, too, though others keep joining those that run.
-        is_late = time.monotonic() - self._changed_at >= _JOIN_SECONDS
-        if joining and joining is not following and is_late and rank_of(following) <= rank_of(joining):
+        is_late = time.monotonic() - slot.changed_at >= _JOIN_SECONDS
+        if joining and following and joining is not following and is_late and rank_of(following) <= rank_of(joining):
             return None
         return joining
 
@@ -126,9 +122,9 @@ class JobRunner:
         queue = self._queue
         while True:
             with queue.changed:
-                if not queue.running:
+                if not self.slot.running:
                     queue.changed.wait_for(lambda: self._closed or self._next(), _IDLE_SECONDS)
-                is_running = bool(queue.running)
+                is_running = bool(self.slot.running)
             if not is_running and not self._can_save():
                 with queue.changed:
                     if queue.changed.wait_for(lambda: self._closed, _IDLE_SECONDS):
@@ -139,6 +135,7 @@ class JobRunner:
                     return
                 if job := self._next():
                     self._start(job)
+                    self._preempt()
             if job:
                 self._end(self._executor.start(job))
             elif is_running:
@@ -157,19 +154,24 @@ class JobRunner:
         return True
 
     def _start(self, job: Job) -> None:
+        slot = self.slot
+        self._placement.note_start(slot, job)
         self._queue.remove(job)
-        if not self._queue.running:
-            self._changed_at = time.monotonic()
-        self._queue.running.append(job)
+        if not slot.running:
+            slot.changed_at = time.monotonic()
+        slot.running.append(job)
         self._queue.count_frames(job, _START_FRAMES)
         job.run_id, job.is_stopping, job.state = next(self._run_ids), False, "running"
+        job.worker = self.worker.device
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
     def _idle(self) -> None:
         """Restart a worker that has died, so that no request waits for the model to load."""
+        with self._queue.changed:
+            self._preempt()  # the workers' statuses may have changed
         try:
             with suppress(SettingsError):  # /health reports it
-                self._worker.start()
+                self.worker.start()
         except Exception as error:
             log.error("the worker could not be started: %s", where(error))
 
@@ -178,21 +180,23 @@ class JobRunner:
         for job, outcome in ended:
             self._end_run(job, outcome)
         with self._queue.changed:
-            self.preempt()
+            self._preempt()
+            if ended:
+                self._queue.changed.notify_all()  # another worker may take what was stopped
         if ended:
             self._ends.try_flush()
 
     def _end_run(self, job: Job, outcome: bool | Exception) -> None:
         state, error = self._judge(job, outcome)
         with self._queue.changed:
-            self._queue.running.remove(job)
+            self.slot.running.remove(job)
             job.companions = ()
             if job.is_stopping:
-                job.stop_seconds = time.monotonic() - self._changed_at
+                job.stop_seconds = time.monotonic() - self.slot.changed_at
             if state in (None, "cancelled"):  # it may have been cancelled or asked for again just now
                 state = "cancelled" if job.is_cancelled else None
             if state:
-                self._executor.keep_results(job)
+                self._results.keep(job)
                 self._ends.end(job, state, error)
                 job.resolved = None
             elif not self._closed:

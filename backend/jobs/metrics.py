@@ -1,6 +1,6 @@
 """Prometheus metrics of the jobs: https://prometheus.io/docs/concepts/metric_types/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -30,6 +30,14 @@ class Metrics:
     def add_gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read on every scrape."""
         Gauge(f"sam3_{name}", description, registry=self._registry).set_function(value)
+
+    def add_labelled_gauge(
+        self, name: str, description: str, label: str, values: Mapping[str, Callable[[], float]]
+    ) -> None:
+        """Add a gauge with a value for each of a label's values, read on every scrape."""
+        gauge = Gauge(f"sam3_{name}", description, [label], registry=self._registry)
+        for value, read in values.items():
+            gauge.labels(value).set_function(read)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from backend.errors import BackendError, Conflict, StoreError
-from backend.jobs.executor import JobExecutor
+from backend.jobs.ended_results import EndedResults
 from backend.jobs.job import Job, is_late
 from backend.jobs.job_ends import JobEnds
 from backend.jobs.job_queue import JobQueue
-from backend.jobs.job_runner import JobRunner
+from backend.jobs.job_runners import JobRunners
 from backend.jobs.metrics import Metrics
 from backend.jobs.rows import UNFINISHED, JobRow
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
 from backend.jobs.store_keeper import StoreKeeper
 from backend.jobs.video_fetcher import FetchVideo, VideoFetcher
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.video import VideoLimits
 
 _EARLIEST_ESTIMATE, _ESTIMATE_EVERY = 2.0, 0.25
@@ -28,12 +28,12 @@ _MAX_WAITS = 64
 
 
 class Scheduler:
-    """Runs jobs of one video at a time, together: first those that a request waits for, batch jobs last.
+    """Runs jobs on workers, those of one video together: first those that a request waits for, batch jobs last.
 
     Methods that change what is on disk may raise StoreError, and then have changed nothing.
 
     Args:
-        worker, store: used by no other scheduler.
+        pool, store: used by no other scheduler.
         fetch: gets a job's video.
         forget: deletes a file that is not a video.
         limits: for videos.
@@ -45,7 +45,7 @@ class Scheduler:
 
     def __init__(
         self,
-        worker: WorkerClient,
+        pool: WorkerPool,
         store: Store,
         fetch: FetchVideo,
         forget: Callable[[Path], None],
@@ -57,13 +57,15 @@ class Scheduler:
         max_recent: int = 512,
         on_done: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self._worker, self._store = worker, store
-        self._queue = JobQueue(queue, max_recent)
+        self._pool, self._store = pool, store
+        self._queue = JobQueue(queue, max_recent, len(pool.workers))
         self._ends = JobEnds(self._queue, store, metrics, on_done)
-        self._executor = JobExecutor(worker, store, limits, metrics, masks=masks)
-        self._runner = JobRunner(self._queue, self._ends, worker, store, self._executor, metrics, forget)
-        self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runner.preempt)
-        self._keeper = StoreKeeper(self._queue, self._ends, store, self._executor)
+        self._results = EndedResults(store)
+        self._runners = JobRunners(
+            self._queue, self._ends, pool, store, self._results, metrics, limits, forget, masks=masks
+        )
+        self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runners.preempt)
+        self._keeper = StoreKeeper(self._queue, self._ends, store, self._results)
         self._waits = threading.Semaphore(_MAX_WAITS)
         # Held while a request looks for its job on disk and adds it, so that two with the same prompt get one job.
         self._asking = threading.Lock()
@@ -72,7 +74,7 @@ class Scheduler:
         with self._queue.changed:
             for row in rows:
                 self._enqueue(row)
-        self._runner.start()
+        self._runners.start()
         self._fetcher.start()
         self._keeper.start()
 
@@ -134,7 +136,7 @@ class Scheduler:
         if row:  # a job that was cancelled or failed continues where it stopped
             self._store.requeue(row.number)
             row = self._store.job(row.number)
-        row = row or self._store.add(name, digest, spec, self._worker.model_version, batch=batch, post=post)
+        row = row or self._store.add(name, digest, spec, self._pool.model_version, batch=batch, post=post)
         with self._queue.changed:
             return self._enqueue(row)
 
@@ -185,7 +187,7 @@ class Scheduler:
             for job in jobs:
                 job.waiters += change
                 self._queue.update_rank(job)
-            self._runner.preempt()
+            self._runners.preempt()
 
     def cancel(self, number: int) -> bool:
         """Stop a job; its results are kept. False: there is no such job."""
@@ -234,9 +236,9 @@ class Scheduler:
             return self._current(row) if row else None
 
     def running(self) -> list[Job]:
-        """The jobs that the worker runs."""
+        """The jobs that the workers run."""
         with self._queue.changed:
-            return list(self._queue.running)
+            return self._queue.running
 
     def counts(self) -> dict[str, int]:
         """How many jobs wait and run."""
@@ -249,20 +251,20 @@ class Scheduler:
         return self._store.trouble or self._fetcher.trouble
 
     def close(self) -> None:
-        """Save the running jobs, end the worker and close the store; unfinished jobs continue on the next start."""
+        """Save the running jobs, end the workers and close the store; unfinished jobs continue on the next start."""
         with self._queue.changed:
             self._closed = True
-            self._runner.close()
+            self._runners.close()
             self._fetcher.close()
             self._queue.changed.notify_all()
-        self._runner.join()
+        self._runners.join()
         self._keeper.close()
         self._store.close()
 
     # Called with `JobQueue.changed` locked
 
     def _load(self, row: JobRow) -> Job:
-        return Job(row, self._executor.load)
+        return Job(row, self._results.load)
 
     def _current(self, row: JobRow) -> Job:
         """The job of a row: the one in memory, unless the row knows more."""
@@ -279,7 +281,7 @@ class Scheduler:
     def _enqueue(self, row: JobRow) -> Job:
         job = self._load(row)
         self._queue.remember(job)
-        if row.model != self._worker.model_version:
+        if row.model != self._pool.model_version:
             self._ends.end(job, "failed", Conflict("the job was started with another model: ask for it again"))
         else:
             job.enter_phase("waiting")
@@ -293,7 +295,7 @@ class Scheduler:
             self._queue.remove(job)
             self._ends.end(job, "cancelled")
             self._queue.changed.notify_all()
-        self._runner.preempt()
+        self._runners.preempt()
 
 
 def _key_text(key: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ from backend.jobs.job_log import JobLog
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.tracks import overlay
 from backend.video import SharedVideo, Video, encode_jpeg
 
@@ -44,22 +44,30 @@ class JobStatus:
     def __init__(
         self,
         scheduler: Scheduler,
-        worker: WorkerClient,
+        pool: WorkerPool,
         metrics: Metrics,
         open_video: Callable[[Path], Video],
         task_url: Callable[[str, str], str | None],
     ) -> None:
-        self._scheduler, self._worker, self._metrics = scheduler, worker, metrics
+        self._scheduler, self._pool, self._metrics = scheduler, pool, metrics
         self._task_url = task_url
         self._log = JobLog()
         # The video whose pictures are on show.
         self._shared_video = SharedVideo(open_video)
         metrics.add_gauge("jobs_waiting", "Jobs that wait", lambda: scheduler.counts()["waiting"])
         metrics.add_gauge("jobs_running", "Jobs that run", lambda: scheduler.counts()["running"])
-        metrics.add_gauge("device_memory_bytes", "Used memory of the device", lambda: (worker.memory or (0, 0))[0])
-        for name, description in _CACHE_GAUGES.items():
-            metrics.add_gauge(f"cache_{name}", description, partial(_cache_value, worker, name))
-        metrics.add_gauge("device_ready", "Whether the model is loaded", lambda: worker.status == "ready")
+        self._add_worker_gauges(pool)
+
+    def _add_worker_gauges(self, pool: WorkerPool) -> None:
+        gauges: dict[tuple[str, str], Callable[[WorkerClient], float]] = {
+            (f"cache_{name}", description): partial(_cache_value, name=name)
+            for name, description in _CACHE_GAUGES.items()
+        }
+        gauges["device_memory_bytes", "Used memory of the device"] = _memory_value
+        gauges["device_ready", "Whether the model is loaded"] = _is_ready
+        for (name, description), read in gauges.items():
+            values = {worker.device: partial(read, worker) for worker in pool.workers}
+            self._metrics.add_labelled_gauge(name, description, "worker", values)
 
     def close(self) -> None:
         """Close the open video."""
@@ -67,16 +75,18 @@ class JobStatus:
         self._log.close()
 
     def overview(self) -> dict[str, Any]:
-        """The engine, its memory, and the newest jobs, newest first."""
-        worker = self._worker
-        memory = dict(zip(("used", "total"), worker.memory, strict=True)) if worker.memory else None
+        """The engine, its workers with the numbers of their jobs, and the newest jobs, newest first."""
+        pool, running = self._pool, self._scheduler.running()
+        workers = [
+            one | {"jobs": [job.number for job in running if job.worker == one["device"]]}
+            for one in pool.describe_workers()
+        ]
         return {
             "version": __version__,
-            "engine": worker.name,
-            "model": worker.model_version,
-            "status": worker.status,
-            "memory": memory,
-            "cache": asdict(worker.cache) if worker.cache else None,
+            "engine": pool.name,
+            "model": pool.model_version,
+            "status": pool.status,
+            "workers": workers,
             "trouble": one_line(trouble) if (trouble := self._scheduler.trouble) else None,
             **self._scheduler.counts(),
             "jobs": [self._describe(job) for job in self._scheduler.jobs(_MAX_JOBS)],
@@ -143,6 +153,7 @@ class JobStatus:
             "total": total,
             "tracks": resolved.propagation.track_count if resolved else row.track_count,
             "together": job.companions,
+            "worker": job.worker or None,
             "fps": round(fps, 2) or None,
             "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
@@ -157,6 +168,14 @@ class JobStatus:
 
 def _cache_value(worker: WorkerClient, name: str) -> float:
     return float(getattr(worker.cache, name, 0))
+
+
+def _memory_value(worker: WorkerClient) -> float:
+    return float((worker.memory or (0, 0))[0])
+
+
+def _is_ready(worker: WorkerClient) -> bool:
+    return worker.status == "ready"
 
 
 def _clip_name(url: str) -> str:

@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 from backend.errors import StoreError, where
-from backend.jobs.executor import JobExecutor
+from backend.jobs.ended_results import EndedResults
 from backend.jobs.job_ends import JobEnds
 from backend.jobs.job_queue import JobQueue
 from backend.jobs.store import Store
@@ -19,8 +19,8 @@ _EVERY = 5.0
 class StoreKeeper:
     """Saves ends of jobs, what was fetched and which keyframes were chosen; deletes what is old or too much."""
 
-    def __init__(self, queue: JobQueue, ends: JobEnds, store: Store, executor: JobExecutor) -> None:
-        self._queue, self._ends, self._store, self._executor = queue, ends, store, executor
+    def __init__(self, queue: JobQueue, ends: JobEnds, store: Store, results: EndedResults) -> None:
+        self._queue, self._ends, self._store, self._results = queue, ends, store, results
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="store-keeper", daemon=True)
 
@@ -58,5 +58,5 @@ class StoreKeeper:
             self._store.set_fetched([job.number for job in fetched])
             for job in fetched:
                 job.row = replace(job.row, is_fetched=True)
-        self._executor.save_memos()
+        self._results.save_memos()
         self._store.prune()

@@ -8,7 +8,7 @@ from backend.engines.base import FAILED_PREFIX
 from backend.errors import one_line
 from backend.jobs.job import Job, estimate_seconds
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.recent_values import RecentValues
 
 _MAX_TASKS = 4096
@@ -36,8 +36,8 @@ class TaskStatus:
 class TaskStatusReader:
     """Describes tasks; reading one costs no more with thousands of jobs than with few."""
 
-    def __init__(self, scheduler: Scheduler, worker: WorkerClient) -> None:
-        self._scheduler, self._worker = scheduler, worker
+    def __init__(self, scheduler: Scheduler, pool: WorkerPool) -> None:
+        self._scheduler, self._pool = scheduler, pool
         self._errors: RecentValues[str] = RecentValues(_MAX_TASKS)
 
     def record_answer(self, key: TaskKey, error: Exception | None = None) -> None:
@@ -58,12 +58,12 @@ class TaskStatusReader:
             return TaskStatus(f"Not done: {error}", "failed")
         if jobs:
             return _describe_ended(jobs)
-        status = self._worker.status
+        status = self._pool.status
         if status == "ready":
-            return TaskStatus(f"Ready ({self._worker.name}).")
+            return TaskStatus(f"Ready ({self._pool.name}).")
         if status.startswith(FAILED_PREFIX):
             return TaskStatus(f"The model is not loaded: {status.removeprefix(FAILED_PREFIX)}", "failed")
-        return TaskStatus(f"{self._worker.name} is {status}. You can ask already: it starts as soon as it is ready.")
+        return TaskStatus(f"{self._pool.name} is {status}. You can ask already: it starts as soon as it is ready.")
 
 
 def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> TaskStatus:

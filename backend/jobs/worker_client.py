@@ -5,6 +5,7 @@ import pickle
 import queue
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,10 +52,12 @@ _Replies = queue.Queue[VideoInfo | RunReply | _WakeUp | None]
 
 
 class WorkerClient:
-    """Talks to one worker at a time; only one thread may call `open`, `start_run` and `next_reply`.
+    """Talks to one worker at a time; only one thread may call `wait_until_ready`, `open`, `start_run` and `next_reply`.
 
     Attributes:
+        device: what its engine runs on, for people.
         previews: what prompts would select; any thread may ask.
+        on_end: called when a worker has ended.
         model_version: engine and version, as Label Studio and saved jobs have it.
         memory: used and total bytes of the device's memory; None: unknown.
         cache: how the engine's cache of frames is used; None: it has none, or it is not ready.
@@ -67,9 +70,15 @@ class WorkerClient:
     """
 
     def __init__(
-        self, launch: WorkerLauncher, name: str, version: str, timeout: float, loading_timeout: float = 3600.0
+        self,
+        launch: WorkerLauncher,
+        name: str,
+        version: str,
+        timeout: float,
+        loading_timeout: float = 3600.0,
+        device: str = "",
     ) -> None:
-        self.name, self.version = name, version
+        self.name, self.version, self.device = name, version, device
         self.model_version = f"{name}-{version}"
         self.memory: tuple[int, int] | None = None
         self.cache: CacheUse | None = None
@@ -88,20 +97,12 @@ class WorkerClient:
         self._stopped_runs: set[int] = set()
         self._heard_at = time.monotonic()
         self.previews = PreviewClient(self._send)
+        self.on_end: Callable[[], None] = lambda: None
 
     @property
     def status(self) -> str:
         """The engine's status, as `backend.engines.base` defines it."""
         return self._status
-
-    def describe_engine(self) -> str:
-        """The engine's name, with its status unless it is ready."""
-        return self.name if self._status == "ready" else f"{self.name} is {self._status}"
-
-    def check_engine(self) -> None:
-        """Raises SettingsError if the model could not be loaded."""
-        if self._status.startswith(FAILED_PREFIX):
-            raise SettingsError(self._status.removeprefix(FAILED_PREFIX))
 
     def start(self) -> None:
         """Start a worker unless one runs.
@@ -119,6 +120,30 @@ class WorkerClient:
             self._connection, self._process = self._launch()
             current = self._connection, self._process, self._replies
             threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True).start()
+
+    def wait_until_ready(self, is_stopped: Callable[[], bool]) -> bool:
+        """Start a worker unless one runs, and wait until its model is ready.
+
+        Args:
+            is_stopped: whether to give up; asked again after `wake`.
+
+        Returns:
+            False: it was stopped.
+
+        Raises:
+            BackendError: there is no engine.
+            WorkerDied: the worker died while it loaded its model.
+        """
+        self.start()
+        while self._is_loading():
+            if is_stopped():
+                return False
+            match self._replies.get():
+                case None:
+                    raise WorkerDied
+                case Failure(_, error):
+                    raise error
+        return True
 
     def open(self, path: Path, limits: VideoLimits) -> VideoInfo:
         """Open a video, in place of the one that is open; only while there are no runs.
@@ -244,6 +269,7 @@ class WorkerClient:
             if not self._closed:
                 self._record_death(deadline)
         self.previews.fail_all()
+        self.on_end()
         replies.put(None)
 
     def _is_loading(self) -> bool:
@@ -276,6 +302,7 @@ class WorkerClient:
         if isinstance(reply, WorkerStatus):
             self._status, self.memory, self.cache = reply.status, reply.memory, reply.cache
             self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
+            self.wake()
         elif isinstance(reply, PreviewReply):
             self.previews.handle(reply)
         else:

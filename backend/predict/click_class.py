@@ -29,7 +29,7 @@ def submit_class_job(context: RequestContext, region_id: str, clicks: Iterable[C
     request, config = context.request, context.config
     phrases = tuple(dict.fromkeys(config.phrases[label] for label in config.labels.get(request.video, ())))
     frames = [click.frame for click in clicks if click.positive is not False]
-    if not frames or not 1 < len(phrases) <= _MAX_CLASSES or not engines.knows_words(context.worker.name):
+    if not frames or not 1 < len(phrases) <= _MAX_CLASSES or not engines.knows_words(context.pool.name):
         return None
     frame = FrameRange(frames[0], frames[0])
     digest = context.digest(["class", request.url, request.framerate, phrases, frame])

@@ -22,7 +22,7 @@ from backend.jobs.rows import JobRow
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec, prompt_digest
 from backend.jobs.store import Store
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.json_values import read_mappings
 from backend.labelstudio.label_config import LabelConfig, parse_label_config
@@ -86,13 +86,13 @@ class Preannotation:
     def __init__(
         self,
         settings: Settings,
-        worker: WorkerClient,
+        pool: WorkerPool,
         store: Store,
         scheduler: Scheduler,
         connections: Connections,
         post_due: threading.Event,
     ) -> None:
-        self._settings, self._worker, self._store = settings, worker, store
+        self._settings, self._pool, self._store = settings, pool, store
         self._scheduler, self._connections, self._post_due = scheduler, connections, post_due
         # Numbers of jobs whose predictions Label Studio refused: a request for a prediction returns them.
         self._refused: set[int] = set()
@@ -187,9 +187,9 @@ class Preannotation:
         """
         spec = self._job_spec(task, parse_label_config(xml), project, source)
         parts = ["batch", spec.url, spec.framerate, spec.max_frames, spec.phrases]
-        digest = prompt_digest(self._worker.model_version, parts)
+        digest = prompt_digest(self._pool.model_version, parts)
         post = json.dumps({"config": xml, "task": task.get("id")})
-        self._worker.check_engine()
+        self._pool.check_engine()
         job = self._scheduler.submit((spec.task, "batch", ""), digest, spec, batch=True, post=post)
         if job.state == "done":  # it is requested again, so Label Studio may have lost it
             self._store.set_unposted(job.number)
@@ -224,7 +224,7 @@ class Preannotation:
         current: list[Mapping[str, Any]] = []
         outdated: list[Mapping[str, Any]] = []
         for prediction in predictions:
-            if str(prediction.get("model_version")) == self._worker.model_version:
+            if str(prediction.get("model_version")) == self._pool.model_version:
                 searched = _prediction_info(prediction).get("phrases")
                 is_current = phrases is None or not isinstance(searched, list) or {*map(str, searched)} == {*phrases}
                 (current if is_current else outdated).append(prediction)
@@ -265,14 +265,14 @@ class Preannotation:
                 Region(region_id, config.region_control(video), video, classes[name], (), origin="prediction"),
                 detection.track,
                 track_id=number,
-                engine=self._worker.name,
+                engine=self._pool.name,
                 score=detection.score,
                 extra_meta={"phrase": detection.phrase},
             )
             results += format_region(region, row.spec.framerate)
         last = max([0, *history.track_ids, *(identity.number for identity in identities.values())])
         info = {"phrases": list(row.spec.phrases), "last": last}
-        return format_prediction(results, self._worker.model_version) | {"neighbors": info}
+        return format_prediction(results, self._pool.model_version) | {"neighbors": info}
 
     # Posting
 

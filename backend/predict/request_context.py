@@ -9,7 +9,7 @@ from backend.errors import one_line
 from backend.jobs.job import Job
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import JobSpec, prompt_digest
-from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
@@ -33,7 +33,7 @@ class RequestContext:
     """
 
     settings: Settings
-    worker: WorkerClient
+    pool: WorkerPool
     scheduler: Scheduler
     cache: ResponseCache
     request: PredictRequest
@@ -55,7 +55,7 @@ class RequestContext:
 
     def digest(self, parts: Sequence[Any]) -> str:
         """The digest of a prompt."""
-        return prompt_digest(self.worker.model_version, parts)
+        return prompt_digest(self.pool.model_version, parts)
 
     def submit(self, key: Sequence[str], digest: str, *, replaces: bool = True, **prompts: Any) -> Job:
         """The job for a prompt on the task's video: an existing one, or a new one.
@@ -69,7 +69,7 @@ class RequestContext:
             SettingsError: the model could not be loaded.
             Busy: too many jobs are waiting.
         """
-        self.worker.check_engine()
+        self.pool.check_engine()
         request = self.request
         spec = JobSpec(
             task=request.task,
@@ -97,7 +97,7 @@ class RequestContext:
     def describe_engine(self) -> str:
         """The engine's name, and why it computes nothing now."""
         trouble = self.scheduler.trouble
-        return self.worker.describe_engine() + (f", paused: {one_line(trouble)}" if trouble else "")
+        return self.pool.describe_engine() + (f", paused: {one_line(trouble)}" if trouble else "")
 
     def new_region(self, name: str, classes: tuple[str, ...]) -> Region:
         """A region that the page does not have yet."""
@@ -120,7 +120,7 @@ class RequestContext:
             region,
             track,
             track_id=self.cache.assign_track_id(self.request.task, region, self.request.track_ids),
-            engine=self.describe_engine() if partial else self.worker.describe_engine(),
+            engine=self.describe_engine() if partial else self.pool.describe_engine(),
             score=score,
             labels=labels,
             partial=partial,

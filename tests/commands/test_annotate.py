@@ -14,6 +14,7 @@ from flask import request
 from backend.cli import main
 from backend.commands import annotate
 from backend.errors import SettingsError, StudioError
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.media import MediaCache
 from backend.settings import Settings
 from tests.fakes import FakeVideo, StubEngine, thread_worker
@@ -41,8 +42,8 @@ def annotated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def run(source: Any = "labels", engine: StubEngine | None = None, **options: Any) -> tuple[int, list[str]]:
         settings = Settings(label_studio_url=studio.url, label_studio_api_key=TOKEN, data_dir=tmp_path / "data")
         said: list[str] = []
-        worker = thread_worker(engine or StubEngine(answering=FOUND))
-        failed = annotate.run(settings, PROJECT, source, say=said.append, worker=worker, **options)
+        pool = WorkerPool([thread_worker(engine or StubEngine(answering=FOUND))])
+        failed = annotate.run(settings, PROJECT, source, say=said.append, pool=pool, **options)
         return failed, said
 
     return run

@@ -14,6 +14,7 @@ from backend.cli import main
 from backend.commands.prepare import run
 from backend.errors import BadRequest, SettingsError, StudioError
 from backend.http.app import create_app
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.frame_strip import SignedVideo, Signer
 from backend.service import Service
 from backend.settings import Limits, Settings
@@ -274,7 +275,7 @@ def test_what_is_served_at_these_addresses_are_the_frames(studio: Studio, prepar
     task = task_of(studio, clip, {"fps": 50}, total_annotations=1)
     known = {"label_studio_url": studio.url, "label_studio_api_key": TOKEN, "data_dir": prepare.folder}
     assert prepare(public_url=PUBLIC, frames_per_strip=4) == 0
-    service = Service(Settings(**known), thread_worker(StubEngine()))
+    service = Service(Settings(**known), WorkerPool([thread_worker(StubEngine())]))
     try:
         client = create_app(service).test_client()
         served = [client.get(address.removeprefix(PUBLIC)) for address in task["data"]["frames"]]

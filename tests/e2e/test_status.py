@@ -15,7 +15,7 @@ import shapes
 from backend.video.encode import encode_jpeg
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SHOTS
-from tests.http.test_jobs_page import FakeBoard, job, make_app
+from tests.http.test_jobs_page import FakeBoard, job, make_app, worker
 
 pytestmark = pytest.mark.slow
 
@@ -102,8 +102,9 @@ def busy_board(image: bytes) -> FakeBoard:
     waits.append({"what": "circle, star, square", "kind": "labels", "task": "16", "batch": True})
     jobs += [job(42 + place, **wait, asked=now - 30 + place) for place, wait in enumerate(waits)]
     board = FakeBoard(*jobs, running(41, asked=now - 25), image=image)
-    board.engine["memory"] = {"used": 6.2 * GIB, "total": 24 * GIB}
-    board.engine["cache"] = {"frames": 300, "hits": 1199, "misses": 301}
+    use = {"frames": 300, "hits": 1199, "misses": 301}
+    memory = {"used": 6.2 * GIB, "total": 24 * GIB}
+    board.engine["workers"] = [worker("cuda:0", memory=memory, cache=use, jobs=[41])]
     return board
 
 
@@ -118,7 +119,7 @@ def test_a_job_runs_is_cancelled_and_goes_on(image: bytes) -> None:
         for text in ("tracking", "120 of 300 frames", "13 frames/s", "about 2 min left", "2 tracks", "task 12"):
             expect(card).to_contain_text(text)
         expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
-        expect(page.locator("#cache")).to_be_hidden()
+        expect(page.locator(".worker .cache")).to_be_hidden()
         expect(card.get_by_role("link", name="task 12")).to_have_attribute("href", "http://studio.example/tasks/12")
         expect(card.get_by_role("link", name="2 tracks")).to_have_attribute("href", "tasks/12?project=1")
         expect(card.locator("img")).to_have_attribute("src", "jobs/17/picture.jpg?frame=120")
@@ -232,6 +233,31 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"))
 
 
+def test_each_worker_is_shown(image: bytes) -> None:
+    board = busy_board(image)
+    use = {"frames": 300, "hits": 1199, "misses": 301}
+    memory = {"used": 21.3 * GIB, "total": 80 * GIB}
+    board.engine["workers"] = [
+        worker("cuda:0", memory=memory, cache=use, jobs=[41, 46]),
+        worker("cuda:1", memory=memory, cache=use, jobs=[45]),
+        worker("cuda:2", memory=memory, cache=use | {"frames": 1}),
+        worker("cuda:3", status="failed: device: cuda:3 is not available"),
+    ]
+    board.jobs[45] = running(45, what="Star", picture=None, worker="cuda:1")
+    board.jobs[46] = running(46, what="Car", picture=None, worker="cuda:0")
+    for size in ((1400, 900), (390, 844)):
+        with opened(board, *size) as page:
+            texts = ["cuda:0 ready 2 jobs", "cuda:1 ready 1 job", "cuda:2 ready idle", "cuda:3 failed"]
+            for row, text in zip(page.locator(".worker").all(), texts, strict=True):
+                assert " ".join(row.locator(".line-up").inner_text().split()) == text
+            expect(page.locator(".worker .memory .amount").first).to_have_text("21.3 of 80.0 GiB")
+            expect(page.locator(".worker").nth(3)).to_have_attribute("title", "device: cuda:3 is not available")
+            expect(page.locator("#running .worker-name", has_text="on cuda:1")).to_have_count(1)
+            assert fits(page)
+            SHOTS.mkdir(exist_ok=True)
+            page.screenshot(path=SHOTS / f"status-workers-{size[0]}.png", full_page=True)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -259,7 +285,7 @@ def test_it_says_who_runs_together_and_how_often_no_vision_model_ran(image: byte
     with opened(board) as page:
         card = page.locator("#running .job").filter(has=page.locator(".what", has_text="circle, star"))
         expect(card.locator(".together")).to_have_text("together with 3 x Car, Star")
-        expect(page.locator("#cache")).to_have_text("300 frames cached, 79 % hits")
+        expect(page.locator(".worker .cache")).to_have_text("300 frames cached, 79 % hits")
         left = [page.locator(part).evaluate("e => e.getBoundingClientRect().x") for part in (".filter", ".now")]
         assert left[0] == left[1], "what runs is in the first column"
         assert fits(page)

@@ -81,5 +81,5 @@ def test_five_boxes_take_one_pass_and_one_is_corrected_meanwhile(
             assert page.shown(region["id"], FRAMES) is not None, "followed to the end"
         page.shot("20-five-tracks")
     until(lambda: not get("health")["jobs"]["running"])
-    until(lambda: get("health")["cache"]["frames"] == FRAMES)
-    assert get("health")["cache"]["misses"] == FRAMES, "each frame went through the vision model once"
+    until(lambda: get("health")["workers"][0]["cache"]["frames"] == FRAMES)
+    assert get("health")["workers"][0]["cache"]["misses"] == FRAMES, "each frame went through the vision model once"

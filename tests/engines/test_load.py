@@ -2,6 +2,8 @@
 
 import sys
 import types
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,8 @@ from tests.engines.contract import video
 
 
 class Made:
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, sharers: int) -> None:
+        self.settings, self.sharers = settings, sharers
 
 
 @pytest.fixture
@@ -34,9 +36,10 @@ def test_opencv_is_ready_at_once_and_only_by_its_name() -> None:
 @pytest.mark.parametrize("name", ["auto", "sam3"])
 def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
     settings = Settings(engine=name)
-    made = engines.load_engine(settings)
+    made = engines.load_engine(settings, 3)
     assert isinstance(made, Made)
-    assert made.settings is settings
+    assert (made.settings, made.sharers) == (settings, 3)
+    assert engines.load_engine(replace(settings, device="cuda:1,cuda:2")).settings.device == "cuda:1"
 
 
 @pytest.mark.parametrize("name", ["auto", "sam3"])
@@ -54,3 +57,21 @@ def test_a_sam3_that_cannot_be_loaded_is_an_error_and_auto_names_the_choice(tmp_
         with pytest.raises(SettingsError, match=choice):
             engine.open(video())
         assert engine.status.startswith("failed: ")
+
+
+def test_auto_stands_for_every_gpu_that_pytorch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    for count, devices in ((0, ("cpu",)), (1, ("cuda:0",)), (3, ("cuda:0", "cuda:1", "cuda:2"))):
+        monkeypatch.setattr(engines, "count_gpus", lambda count=count: count)
+        assert engines.list_devices(Settings()) == devices
+        assert engines.list_devices(Settings(engine="opencv")) == ("cpu",)
+        assert engines.list_devices(Settings(device="cuda:1")) == ("cuda:1",)
+
+
+def test_pytorch_is_asked_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engines, "_COUNT", "print(4)")
+    assert engines.count_gpus(tmp_path) == 0
+    (tmp_path / "nvidia0").touch()
+    assert engines.count_gpus(tmp_path) == 4
+    monkeypatch.setattr(engines, "_COUNT", "raise SystemExit('no torch')")
+    assert engines.count_gpus(tmp_path) == 0

@@ -155,7 +155,7 @@ def test_a_body_over_the_limit_is_refused(make_service) -> None:
 
 
 def test_a_full_queue_is_503_with_a_time(make_service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
+    monkeypatch.setattr("backend.jobs.slots._MAX_RUNNING", 1)
     gate = Gate(until=0)
     client = create_app(make_service(StubEngine(gate=gate), limits=Limits(queue=1), response_timeout=0.1)).test_client()
     for name in ("runs", "waits"):

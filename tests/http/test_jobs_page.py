@@ -35,6 +35,7 @@ def job(number: int, **changes: Any) -> dict[str, Any]:
         "total": 300,
         "tracks": 0,
         "together": [],
+        "worker": None,
         "fps": None,
         "left_s": None,
         "error": None,
@@ -47,6 +48,11 @@ def job(number: int, **changes: Any) -> dict[str, Any]:
     return known | changes
 
 
+def worker(device: str, **changes: Any) -> dict[str, Any]:
+    """One worker as the status page gets it."""
+    return {"device": device, "status": "ready", "memory": None, "cache": None, "jobs": []} | changes
+
+
 class FakeBoard:
     """Jobs that are what a test says they are; the last is the newest."""
 
@@ -54,7 +60,7 @@ class FakeBoard:
         self.jobs = {job["id"]: job for job in jobs}
         self.image = image
         self.asked: list[tuple[str, int]] = []
-        self.engine: dict[str, Any] = {"status": "ready", "memory": None}
+        self.engine: dict[str, Any] = {"status": "ready", "workers": [worker("cpu")]}
 
     def overview(self) -> dict[str, Any]:
         newest = sorted(self.jobs.values(), key=lambda job: -job["id"])

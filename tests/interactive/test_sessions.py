@@ -108,7 +108,7 @@ def test_sessions_are_bounded_and_end_when_nobody_uses_them(make_interactive, mo
     service = make_interactive()
     interactive = service.interactive
     ended: list[str] = []
-    monkeypatch.setattr(service._worker.previews, "end", ended.append)
+    monkeypatch.setattr(service._pool.previews, "end", ended.append)
     first, second = (interactive.open(SessionKey("3", task, "/clip.mp4", 25.0)) for task in "12")
     assert interactive.open(first.key) is first
     third = interactive.open(SessionKey("3", "3", "/clip.mp4", 25.0))

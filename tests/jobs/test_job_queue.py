@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from backend.jobs import job_queue
 from backend.jobs.job import Job
+from backend.jobs.job_line import RANKS, WAITED_FOR
 from backend.jobs.job_queue import JobQueue
 from backend.jobs.rows import JobRow
 from backend.jobs.schedule import Progress
@@ -40,7 +41,7 @@ def in_turn(queue: JobQueue, jobs: list[Job]) -> list[Job]:
     st.lists(st.tuples(st.integers(0, 11), st.sampled_from(ACTIONS)), max_size=60),
 )
 def test_the_order_is_that_of_sorting(batches: list[bool], actions: list[tuple[int, str]]) -> None:
-    queue = JobQueue(99, 99)
+    queue = JobQueue(99, 99, 1)
     jobs = [job(number, batch, task=str(number % 3)) for number, batch in enumerate(batches)]
     fetching: set[int] = set()
     for one in jobs:
@@ -70,9 +71,9 @@ def test_the_order_is_that_of_sorting(batches: list[bool], actions: list[tuple[i
         assert queue.waiting_count == len(line)
         assert [queue.position(one) for one in line] == list(range(len(line)))
         ready = in_turn(queue, sorted((one for one in line if one.video_path), key=lambda one: one.number))
-        assert queue.next_to_run(False) is next(iter(ready), None)
-        assert queue.next_to_run(True) is next((one for one in ready if one.waiters), None)
-        may_batch = sum(rank(one) == 2 and one.video_path is not None for one in line) < job_queue.MAX_FETCHES
+        assert queue.first_to_run(RANKS) is next(iter(ready), None)
+        assert queue.first_to_run((WAITED_FOR,)) is next((one for one in ready if one.waiters), None)
+        may_batch = sum(rank(one) == 2 and one.video_path is not None for one in line) < job_queue.MAX_AHEAD
         may_batch &= not any(rank(one) == 2 for one in line if one.number in fetching)
         missing = [one for one in line if not one.video_path and one.number not in fetching]
         missing = in_turn(queue, sorted(missing, key=lambda one: one.number))
@@ -83,7 +84,7 @@ def test_the_order_is_that_of_sorting(batches: list[bool], actions: list[tuple[i
 
 
 def test_jobs_are_found_by_number_key_and_task_and_old_ones_are_dropped() -> None:
-    queue = JobQueue(9, 2)
+    queue = JobQueue(9, 2, 1)
     first, second, other = job(1, key="a"), job(2, key="a", digest="e"), job(3, key="b", task="8")
     for one in (first, second, other):
         queue.remember(one)
@@ -103,7 +104,7 @@ def test_jobs_are_found_by_number_key_and_task_and_old_ones_are_dropped() -> Non
 
 
 def test_a_job_of_the_same_number_takes_the_place_of_one_that_ended() -> None:
-    queue = JobQueue(9, 9)
+    queue = JobQueue(9, 9, 1)
     first, again = job(1), job(1)
     queue.remember(first)
     first.end("cancelled")
@@ -116,7 +117,7 @@ def test_a_job_of_the_same_number_takes_the_place_of_one_that_ended() -> None:
 
 def test_tasks_take_turns_and_save_none_up() -> None:
     """Ten tasks always have jobs waiting, one of them ten times as many; another one comes late."""
-    queue, numbers, frames = JobQueue(999, 9), iter(range(9999)), dict.fromkeys("abcdefghijk", 0)
+    queue, numbers, frames = JobQueue(999, 9, 1), iter(range(9999)), dict.fromkeys("abcdefghijk", 0)
 
     def ask(task: str) -> None:
         one = job(next(numbers), task=task)
@@ -126,9 +127,9 @@ def test_tasks_take_turns_and_save_none_up() -> None:
 
     def run(count: int) -> None:
         for _ in range(count):
-            one = queue.next_to_run(False)
+            one = queue.first_to_run(RANKS)
             queue.remove(one)
-            queue.running = [one]
+            queue.slots[0].running = [one]
             length = 70 if one.row.spec.task < "e" else 200
             queue.count_frames(one, length)
             frames[one.row.spec.task] += length

@@ -24,6 +24,7 @@ from backend.jobs.store import Store
 from backend.jobs.worker import EngineFactory
 from backend.jobs.worker_client import WorkerClient, WorkerDied
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.settings import Settings
 from backend.video import VideoLimits
 from benchmarks.jobs import is_alive, logged, recomputed, until
@@ -47,7 +48,9 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 class Harness:
     """A scheduler for one clip, with its engine in a worker process."""
 
-    def __init__(self, folder: Path, clip: Path, make: EngineFactory, name: str = "stub", version: str = "1") -> None:
+    def __init__(
+        self, folder: Path, clip: Path, make: EngineFactory, name: str = "stub", version: str = "1", others: int = 0
+    ) -> None:
         launch = process_launcher(make, "warning")
         self.starts = 0
 
@@ -55,10 +58,18 @@ class Harness:
             self.starts += 1
             return launch()
 
-        self.worker = WorkerClient(counted, name, version, 60)
+        self.worker = WorkerClient(counted, name, version, 60, device="first")
+        more = [WorkerClient(launch, name, version, 60, device=f"other {number}") for number in range(others)]
+        self.pool = WorkerPool([self.worker, *more])
         self.store = Store(folder / "jobs.sqlite3", 2**30, 30)
         self.scheduler = Scheduler(
-            self.worker, self.store, lambda *_: clip, lambda path: None, VideoLimits(), queue=9, metrics=Metrics()
+            self.pool,
+            self.store,
+            lambda *_: clip,
+            lambda path: None,
+            VideoLimits(),
+            queue=9,
+            metrics=Metrics(),
         )
 
     @property
@@ -126,6 +137,25 @@ def test_a_killed_worker_does_not_change_the_result(harness, clip, tmp_path, spe
     assert other.saved_results(job) == alone.saved_results(alone.wait_for_end(spec))
     assert (other.starts, job.progress()[0]) == (1 + len(at), job.progress()[1])
     assert max(recomputed(logged(log), marks)) <= 64
+
+
+def test_what_a_killed_worker_ran_goes_on_with_another(harness, clip, tmp_path) -> None:
+    log = tmp_path / "log"
+    alone = harness(clip, partial(sleeping_engine, 0.0))
+    other = harness(clip, partial(sleeping_engine, 0.01, log), others=1)
+    other.pool.start()
+    assert until(lambda: all(worker.status == "ready" for worker in other.pool.workers), 20)
+    job = other.scheduler.submit(["a"], "1", BOX)
+    assert until(lambda: job.progress()[0] >= 75, 20)
+    first = next(worker for worker in other.pool.workers if worker.device == job.worker)
+    pid = first._process.pid
+    first.kill()
+    assert until(lambda: not is_alive(pid), 10)
+    mark = len(logged(log))
+    other.scheduler.wait([job], 60)
+    assert other.saved_results(job) == alone.saved_results(alone.wait_for_end(BOX))
+    assert job.worker in {worker.device for worker in other.pool.workers} - {first.device}
+    assert max(recomputed(logged(log), [mark])) <= 64
 
 
 def test_repeated_kills_do_not_fail_a_job_that_advances(harness, clip, tmp_path) -> None:

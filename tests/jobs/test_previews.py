@@ -35,8 +35,17 @@ def ask(harness: Harness, x: float = 40, frame: int = 3, session: str = "1", pat
 
 
 def asked_aside(harness: Harness, *arguments, **more) -> tuple[threading.Thread, list]:
-    """Ask in a thread; the answer, or the error, comes into the list."""
+    """Ask in a thread, and wait until the worker is asked; the answer, or the error, comes into the list."""
     answers: list = []
+    client, sent = harness.worker.previews, threading.Event()
+    send = client._send
+
+    def note_sent(request) -> bool:
+        is_sent = send(request)
+        sent.set()
+        return is_sent
+
+    harness.monkeypatch.setattr(client, "_send", note_sent)
 
     def run() -> None:
         try:
@@ -46,6 +55,7 @@ def asked_aside(harness: Harness, *arguments, **more) -> tuple[threading.Thread,
 
     thread = threading.Thread(target=run)
     thread.start()
+    assert sent.wait(10)
     return thread, answers
 
 

@@ -15,6 +15,7 @@ from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.jobs.store import Store
+from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.frame_range import FrameRange
 from backend.video import VideoLimits
 from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
@@ -44,7 +45,7 @@ class Harness:
         self.worker = thread_worker(self.engine, timeout)
         self.store = Store(self.folder / "jobs.sqlite3", 2**30, 30)
         self.scheduler = Scheduler(
-            self.worker,
+            WorkerPool([self.worker]),
             self.store,
             lambda *request: self.fetch(*request),
             self.forgotten.append,
@@ -214,7 +215,7 @@ def test_nobody_waits_for_jobs_that_will_not_end_in_time(harness: Harness, monke
 
 
 def test_a_full_queue_says_when_to_retry(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
+    monkeypatch.setattr("backend.jobs.slots._MAX_RUNNING", 1)
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first = scheduler.submit(["a"], "1", box())
@@ -237,7 +238,7 @@ def test_a_full_queue_says_when_to_retry(harness: Harness, monkeypatch: pytest.M
 
 
 def test_resuming_obeys_the_queue(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.jobs.job_queue._MAX_RUNNING", 1)
+    monkeypatch.setattr("backend.jobs.slots._MAX_RUNNING", 1)
     gate = Gate(30)
     scheduler = harness.open(StubEngine(gate=gate), queue=2)
     first, *others = [scheduler.submit([key], "1", box()) for key in "abc"]

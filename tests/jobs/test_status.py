@@ -34,10 +34,20 @@ def test_a_job_is_described_from_start_to_end(make_service, tmp_path, monkeypatc
     ask(service)
     told = service.job_status.overview()
     assert (told["engine"], told["status"], told["running"], told["waiting"]) == ("stub", "ready", 1, 0)
-    assert told["cache"] == service.health()["cache"] == asdict(CacheUse(frames=3, hits=1, misses=2))
-    assert b"\nsam3_cache_misses 2.0\n" in service.job_status.metrics()
+    (worker,), (same,) = told["workers"], service.health()["workers"]
+    assert worker == same | {"jobs": [1]}
+    assert (worker["device"], worker["cache"]) == ("stub", asdict(CacheUse(frames=3, hits=1, misses=2)))
+    assert b'\nsam3_cache_misses{worker="stub"} 2.0\n' in service.job_status.metrics()
     (job,) = told["jobs"]
-    known = {"id": 1, "state": "running", "phase": "tracking", "kind": "box", "task": "7", "together": []}
+    known = {
+        "id": 1,
+        "state": "running",
+        "phase": "tracking",
+        "kind": "box",
+        "task": "7",
+        "together": [],
+        "worker": "stub",
+    }
     assert known.items() <= job.items()
     assert (job["done"], job["total"], job["tracks"], job["picture"]) == (30, 100, 1, 29)
     assert job["task_url"] == "http://studio.example/projects/3/data?task=7"

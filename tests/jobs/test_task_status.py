@@ -87,5 +87,5 @@ def test_a_refused_request_and_a_failed_job_say_why(make_service: MakeService) -
 )
 def test_a_model_that_is_not_ready_is_said(make_service: MakeService, status: str, text: str, tone: str) -> None:
     service = make_service()
-    service.task_status._worker = type("Worker", (), {"name": "stub", "status": status})()
+    service.task_status._pool = type("Pool", (), {"name": "stub", "status": status})()
     assert (read(service).text, read(service).tone) == (text, tone)

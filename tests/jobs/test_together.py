@@ -34,7 +34,7 @@ def start_several(harness: Harness, gate: Gate, count: int, **more: object) -> l
     jobs = [scheduler.submit(["0"], "1", box(10))]
     until(lambda: jobs[0].progress()[0] == gate.until)
     jobs += [scheduler.submit([str(number)], "1", box(10 + 10 * number)) for number in range(1, count)]
-    until(lambda: len(harness.scheduler._executor._runs) == count)
+    until(lambda: len(harness.scheduler._runners._runners[0]._executor._runs) == count)
     return jobs
 
 

@@ -79,12 +79,12 @@ def narrow_weights(model: nn.Module) -> None:
 
 
 @cache
-def leave_one_core() -> None:
-    """Leave one core to decoding and HTTP, once: torch threads that wait for each other are slow.
+def share_cores(sharers: int) -> None:
+    """Take a part of the cores, and leave one to decoding and HTTP, once: threads that wait for each other are slow.
 
     With two busy cores, one thread gave 20 to 26 frames/s with the shapes model, two gave 4 to 6.
     """
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    torch.set_num_threads(max(1, (torch.get_num_threads() - 1) // sharers))
 
 
 def select_attention(name: str) -> list[SDPBackend]:
@@ -141,14 +141,17 @@ def inference(device: torch.device, dtype: str, attention: Sequence[SDPBackend] 
         raise Unsupported(OUT_OF_MEMORY) from error
 
 
-def cache_sizes(cache: CacheSettings, device: torch.device) -> tuple[int, int]:
-    """Most bytes of cached frames on the device, and in the host's memory beside it; see the settings."""
+def cache_sizes(cache: CacheSettings, device: torch.device, sharers: int = 1) -> tuple[int, int]:
+    """Most bytes of cached frames on the device, and in the host's memory beside it; see the settings.
+
+    Args:
+        sharers: how many engines share the host's memory; each GPU is one engine's own.
+    """
     is_gpu, host = device.type == "cuda", _free_host_memory() // _HOST_SHARE
     on_device = torch.cuda.mem_get_info(device)[0] // _DEVICE_SHARE if is_gpu else host
-    return (
-        on_device if cache.device == "auto" else cache.device,
-        0 if not is_gpu else host if cache.host == "auto" else cache.host,
-    )
+    most_on_device = on_device if cache.device == "auto" else cache.device
+    most_on_host = host if cache.host == "auto" else cache.host
+    return (most_on_device, most_on_host // sharers) if is_gpu else (most_on_device // sharers, 0)
 
 
 def _free_host_memory() -> int:

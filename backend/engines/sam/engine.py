@@ -45,6 +45,7 @@ class SamEngine(ABC):
         settings: which weights to load, and how to run them.
         version: see `Engine.version`.
         hint: alternatives that errors of loading name; empty: none.
+        sharers: how many engines share the machine's memory and its cores.
 
     Raises:
         SettingsError: the device is not available.
@@ -52,8 +53,9 @@ class SamEngine(ABC):
 
     name: str
 
-    def __init__(self, settings: Settings, version: str, hint: str = "") -> None:
+    def __init__(self, settings: Settings, version: str, hint: str = "", sharers: int = 1) -> None:
         self._settings = settings
+        self._sharers = sharers
         self._hint = hint
         self._device = devices.select_device(settings.device)
         self._attention = devices.select_attention(settings.attention)
@@ -181,7 +183,7 @@ class SamEngine(ABC):
         if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         else:
-            devices.leave_one_core()
+            devices.share_cores(self._sharers)
         model.to(self._device)
         if devices.is_narrow(self._device, self._settings.dtype):
             devices.narrow_weights(model)
@@ -205,4 +207,4 @@ class SamEngine(ABC):
             if model.detector:
                 model.detector.detect_queries(image, [Query("object")])
         model.image_encoder.clear()
-        model.image_encoder.cache.resize(*devices.cache_sizes(self._settings.cache, self._device))
+        model.image_encoder.cache.resize(*devices.cache_sizes(self._settings.cache, self._device, self._sharers))

@@ -28,8 +28,8 @@ class Sam2Engine(SamEngine):
 
     name = "sam2"
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, engine_version(settings))
+    def __init__(self, settings: Settings, sharers: int = 1) -> None:
+        super().__init__(settings, engine_version(settings), sharers=sharers)
 
     def _load_model(self) -> SamModel:
         settings = self._settings

@@ -23,8 +23,8 @@ class Sam3Engine(SamEngine):
 
     name = "sam3"
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, engine_version(settings), OPEN_HINT if settings.engine == "auto" else "")
+    def __init__(self, settings: Settings, sharers: int = 1) -> None:
+        super().__init__(settings, engine_version(settings), OPEN_HINT if settings.engine == "auto" else "", sharers)
 
     def _load_model(self) -> SamModel:
         settings = self._settings

@@ -116,6 +116,7 @@ class Card {
     put(".speed", job.fps ? `${job.fps < 10 ? job.fps.toFixed(1) : Math.round(job.fps)} frames/s` : "", root);
     put(".left", job.left_s === null ? "" : `${about(job.left_s)} left`, root);
     put(".together", job.together.length ? `together with ${nameAll(job.together)}` : "", root);
+    put(".worker-name", job.state === "running" && job.worker ? `on ${job.worker}` : "", root);
     put(".error", job.error ?? job.damage ?? "", root);
     put(".refusal", this.refusal, root);
     const share = job.total ? job.done / job.total : null;
@@ -267,17 +268,29 @@ function showModel(board) {
   const trouble = board.trouble ? `Jobs pause: ${board.trouble}.` : "";
   say("failed", sentence ? `The model could not be loaded: ${sentence}` : trouble);
   put("#version", `sam3-backend ${board.version}`);
-  const { cache } = board;
-  $("#cache").hidden = !cache;
+  const list = $("#workers");
+  while (list.children.length > board.workers.length) list.lastElementChild.remove();
+  while (list.children.length < board.workers.length) list.append($("#worker").content.cloneNode(true));
+  board.workers.forEach((worker, place) => showWorker(list.children[place], worker));
+}
+
+function showWorker(root, { device, status, memory, cache, jobs }) {
+  const [word, sentence] = status.split(/: (.*)/s);
+  root.dataset.status = word;
+  root.title = sentence ?? "";
+  put(".device", device, root);
+  put(".status", word, root);
+  put(".load", jobs.length ? count(jobs.length, "job") : word === "ready" ? "idle" : "", root);
+  $(".cache", root).hidden = !cache;
   const asked = cache ? cache.hits + cache.misses : 0;
   const hits = asked ? `, ${Math.floor((100 * cache.hits) / asked)} % hits` : "";
-  if (cache) put("#cache", `${count(cache.frames, "frame")} cached${hits}`);
-  $("#memory").hidden = !board.memory?.total;
-  if (!board.memory?.total) return;
-  const { used, total } = board.memory;
+  if (cache) put(".cache", `${count(cache.frames, "frame")} cached${hits}`, root);
+  $(".memory", root).hidden = !memory?.total;
+  if (!memory?.total) return;
+  const { used, total } = memory;
   const amount = `${(used / GIB).toFixed(1)} of ${(total / GIB).toFixed(total < 100 * GIB ? 1 : 0)} GiB`;
-  put("#memory .amount", amount);
-  fill($("#memory .bar"), used / total, null, amount);
+  put(".memory .amount", amount, root);
+  fill($(".memory .bar", root), used / total, `Memory of ${device}`, amount);
 }
 
 // Says to those who listen what has ended.

@@ -131,6 +131,15 @@ def test_on_a_cpu_the_device_is_the_host(monkeypatch):
     assert device.cache_sizes(CacheSettings(device=9, host=700), torch.device("cpu")) == (9, 0)
 
 
+def test_several_engines_share_what_the_machine_has(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(device, "_free_host_memory", lambda: 1600)
+    assert device.cache_sizes(CacheSettings(), torch.device("cuda"), 4) == (500, 100), "each GPU is one engine's own"
+    assert device.cache_sizes(CacheSettings(device=70, host=80), torch.device("cuda"), 4) == (70, 20)
+    assert device.cache_sizes(CacheSettings(), torch.device("cpu"), 4) == (100, 0)
+    assert device.cache_sizes(CacheSettings(device=80), torch.device("cpu"), 4) == (20, 0)
+
+
 def test_free_memory_is_what_the_container_leaves(monkeypatch):
     everything = device._free_host_memory()
     assert 0 < everything < 2**50
