@@ -125,8 +125,8 @@ class StubSession:
         self.phrases: dict[str, int] = {}
         self.unlike: list[Box] = []
         if state is not None:
-            prompts, self.phrases, unlike = json.loads(state)
-            self.unlike = [Box(*box) for box in unlike]
+            prompts, self.phrases, *unlike = json.loads(state)  # earlier versions saved two
+            self.unlike = [Box(*box) for boxes in unlike for box in boxes]
             self.prompts = {name: {frame: Box(*box) for frame, box in some} for name, some in prompts.items()}
 
     def __enter__(self) -> Self:

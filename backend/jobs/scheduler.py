@@ -99,7 +99,7 @@ class Scheduler:
             Busy: too many jobs are waiting.
             StoreError: the job cannot be saved.
         """
-        name = _key_text(key)
+        name = json.dumps([*key])
         with self._asking:
             with self._queue.changed:
                 replaced = self._queue.unfinished(name) if replaces else []
@@ -142,7 +142,7 @@ class Scheduler:
 
     def newest(self, key: Sequence[str]) -> Job | None:
         """The job that was last submitted under `key`."""
-        name = _key_text(key)
+        name = json.dumps([*key])
         with self._queue.changed:
             job = self._queue.newest(name)
         row = None if job else self._store.newest(name)
@@ -150,7 +150,7 @@ class Scheduler:
 
     def forget(self, key: Sequence[str]) -> None:
         """Let no request join the ended jobs under `key`."""
-        name = _key_text(key)
+        name = json.dumps([*key])
         with self._asking:
             self._ends.flush()
             self._store.forget(name)
@@ -296,7 +296,3 @@ class Scheduler:
             self._ends.end(job, "cancelled")
             self._queue.changed.notify_all()
         self._runners.preempt()
-
-
-def _key_text(key: Sequence[str]) -> str:
-    return json.dumps(list(key))

@@ -39,7 +39,9 @@ def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
     made = engines.load_engine(settings, 3)
     assert isinstance(made, Made)
     assert (made.settings, made.sharers) == (settings, 3)
-    assert engines.load_engine(replace(settings, device="cuda:1,cuda:2")).settings.device == "cuda:1"
+    made = engines.load_engine(replace(settings, device="cuda:1,cuda:2"))
+    assert isinstance(made, Made)
+    assert made.settings.device == "cuda:1"
 
 
 @pytest.mark.parametrize("name", ["auto", "sam3"])
