@@ -4,6 +4,7 @@ BACKEND := .venv/.installed
 DEVELOPMENT := .venv/.installed-dev
 LABEL_STUDIO := .venv-labelstudio/.installed
 LABEL_STUDIO_ML := .venv-lsml/.installed
+XANYLABELING := .venv-xanylabeling/.installed
 LOWEST := .venv-lowest/.installed
 # It runs on the OpenCV that we install, under another name.
 TRACKEVAL := trackeval .* requires opencv-python
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest package docker-check lint audit fuzz docs pictures clean
+.PHONY: demo install test test-lowest xanylabeling package docker-check lint audit fuzz docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
@@ -30,6 +31,9 @@ test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDI
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)
 	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
+
+# X-AnyLabeling's own client, for tests/xanylabeling/test_client.py; 0.6 GB.
+xanylabeling: $(XANYLABELING)
 
 # What a release uploads, checked as the index would.
 package: $(DEVELOPMENT)
@@ -67,7 +71,7 @@ pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 	E2E=required PICTURES=write .venv/bin/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:
-	rm -rf .venv .venv-audit .venv-labelstudio .venv-lsml .venv-lowest .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
@@ -102,6 +106,11 @@ $(LABEL_STUDIO_ML): tests/hosting-requirements.txt $(DEVELOPMENT)
 	 theirs=$$(.venv-lsml/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	 echo "import site; site.addsitedir('$$ours')" > "$$theirs/ours.pth"
 	$(call check,.venv-lsml,label-studio-ml |$(TRACKEVAL))
+	@touch $@
+
+$(XANYLABELING): tests/xanylabeling/requirements.txt
+	$(call venv,.venv-xanylabeling,X-AnyLabeling,about a minute and 0.6 GB)
+	@.venv-xanylabeling/bin/pip install -q --no-deps -r $<
 	@touch $@
 
 # uv alone can choose the lowest versions; it needs no pins, since these are what is chosen.

@@ -58,13 +58,14 @@ def start_backend(process: Process, studio: LabelStudio, folder: Path, **setting
     words = ["serve", "--port", str(port), "--data-dir", str(folder)]
     known = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
     process.start([Path(sys.executable).parent / "sam3-backend", *words], {**os.environ, **known, **settings})
-    process.wait_until(lambda: _is_ready(url), 240)
+    process.wait_until(lambda: is_ready(url), 240)
     return url
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str, login: tuple[str, str] | None = None) -> bool:
+    """Whether the server answers and its model is loaded."""
     try:
-        return bool(requests.get(f"{url}/health", timeout=2).json()["model"] == "ready")
+        return bool(requests.get(f"{url}/health", auth=login, timeout=2).json()["model"] == "ready")
     except requests.RequestException:
         return False
 
