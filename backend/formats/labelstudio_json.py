@@ -14,7 +14,7 @@ from backend.formats.video_tracks import format_rows
 from backend.labelstudio.json_values import read_lines, read_mappings
 from backend.labelstudio.keyframe import boxes_at
 from backend.labelstudio.notes import person_lines, read_notes
-from backend.labelstudio.region import TYPE, Region, parse_region
+from backend.labelstudio.region import TYPE, Region, is_taken_away, parse_region
 
 
 def write_labelstudio(tasks: Iterable[str], out: Path) -> None:
@@ -52,6 +52,8 @@ def _clean(result: Mapping[str, Any], controls: ExportControls) -> dict[str, Any
     """A result as it is written; None: nothing of it is an annotation."""
     value, kind = result.get("value"), result.get("type")
     if not isinstance(value, Mapping) or (kind == "textarea" and result.get("from_name") in controls.texts):
+        return None
+    if kind == TYPE and is_taken_away(result.get("meta")):
         return None
     if kind == "textarea":
         lines = read_lines(value.get("text"))

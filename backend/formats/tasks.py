@@ -100,6 +100,8 @@ class ChosenAnnotation:
             except BadRequest as error:
                 skipped.append(f"{name} is skipped: {error}")
                 continue
+            if region.is_taken_away:
+                continue
             found.append((result, region))
             skipped += [f"{name}: a keyframe is skipped: {reason}" for reason in region.skipped]
         return ReadRegions(tuple(found), tuple(skipped))

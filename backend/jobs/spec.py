@@ -12,7 +12,7 @@ from backend.jobs.schedule import Interval
 from backend.labelstudio.keyframe_memo import KeyframeMemo
 from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 from backend.tracks.geometry import Box
-from backend.tracks.prompts import Direction, Phrase, Point, Prompt
+from backend.tracks.prompts import LIKE, Direction, Exemplar, Phrase, Point, Prompt, TextSearch
 from backend.video import VideoInfo
 from backend.video.frame_clock import FrameClock
 
@@ -34,6 +34,19 @@ class FramePrompts:
     frame: int
     box: tuple[float, float, float, float, float] | None = None
     points: tuple[tuple[float, float, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExemplarBox:
+    """An example of what to find, or of what not to find, on one LS frame.
+
+    Attributes:
+        box: as of `FramePrompts`.
+    """
+
+    frame: int
+    box: tuple[float, float, float, float, float]
+    positive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,8 @@ class JobSpec:
         prompts: of the one object, in any order.
         intervals: LS frames to go through, from one prompt to the next; None: to the video's start or end.
         ranges: the parts of the video to go through; empty: all of it.
-        phrases: what to find on the first frame of the first of these parts.
+        phrases: what to find, from the first frame of the first of these parts on.
+        exemplars: examples of what to find on their frames; the only phrase then is `like`, and the words beside them.
         is_class: it only tells the class of an object that another job tracks.
         classes: of the object, for people.
         masks: keep its masks, whatever the settings say.
@@ -81,6 +95,7 @@ class JobSpec:
     intervals: tuple[tuple[int | None, int | None], ...] = ()
     ranges: tuple[FrameRange, ...] = ()
     phrases: tuple[str, ...] = ()
+    exemplars: tuple[ExemplarBox, ...] = ()
     is_class: bool = False
     classes: tuple[str, ...] = ()
     user: str = ""
@@ -94,9 +109,11 @@ class JobSpec:
 
     @property
     def kind(self) -> str:
-        """The kind of the prompts: words, clicks or box; or class."""
+        """The kind of the prompts: like, words, clicks or box; or class."""
         if self.is_class:
             return "class"
+        if self.exemplars:
+            return "like"
         return "words" if self.phrases else "box" if any(prompts.box for prompts in self.prompts) else "clicks"
 
     def to_json(self) -> str:
@@ -122,7 +139,11 @@ class JobSpec:
             intervals = tuple((first, last) for first, last in stored.pop("stretches"))
             ranges = tuple(FrameRange(*pair) for pair in stored.pop("within"))
             phrases, classes = tuple(stored.pop("phrases")), tuple(stored.pop("classes", ()))
-            return cls(**stored, prompts=prompts, intervals=intervals, ranges=ranges, phrases=phrases, classes=classes)
+            exemplars = tuple(
+                ExemplarBox(one["frame"], tuple(one["box"]), one["positive"]) for one in stored.pop("exemplars", ())
+            )
+            stored |= {"prompts": prompts, "intervals": intervals, "ranges": ranges, "exemplars": exemplars}
+            return cls(**stored, phrases=phrases, classes=classes)
         except (TypeError, LookupError) as error:
             raise ValueError("this is not a job spec") from error
 
@@ -142,7 +163,8 @@ class JobSpec:
             len(video.times),
             {OBJECT_TRACK: intervals} if self.prompts else {},
             resolve_prompts(self.prompts, clock, size, self.length),
-            self._resolve_phrases(clock),
+            self._resolve_exemplars(clock, size) if self.exemplars else self._resolve_phrases(clock),
+            self.direction,
             max_frames=self.max_frames,
             span=self._span(intervals, clock),
         )
@@ -154,6 +176,16 @@ class JobSpec:
         first = self.ranges[0].first if self.ranges else 1
         clock.check_frame(first)
         return [Phrase(text, clock.source_frame(first)) for text in self.phrases]
+
+    def _resolve_exemplars(self, clock: FrameClock, size: tuple[int, int]) -> list[Phrase]:
+        exemplars: dict[int, tuple[Exemplar, ...]] = {}
+        for one in self.exemplars:
+            clock.check_frame(one.frame, self.length)
+            frame = clock.source_frame(one.frame)
+            exemplar = Exemplar(_resolve_box(one.frame, one.box, size), one.positive)
+            exemplars[frame] = (*exemplars.get(frame, ()), exemplar)
+        words = self.phrases[0].removeprefix(LIKE).strip()
+        return TextSearch(None, words, exemplars=exemplars).phrases(0)
 
     def _span(self, intervals: Sequence[Interval], clock: FrameClock) -> range | None:
         """The source frames of the ranges and of the way to them from the prompts; None: the whole video."""
@@ -180,7 +212,7 @@ def resolve_prompts(
     for shown in sorted(prompts, key=lambda shown: shown.frame):
         clock.check_frame(shown.frame, length)
         source = clock.source_frame(shown.frame)
-        box = _resolve_box(shown, size)
+        box = _resolve_box(shown.frame, shown.box, size) if shown.box else None
         points = tuple(Point(x * size[0] / 100, y * size[1] / 100, positive) for x, y, positive in shown.points)
         if earlier := resolved.get(source):  # two LS frames may show the same picture
             box, points = box or earlier.box, earlier.points + points
@@ -193,12 +225,10 @@ def prompt_digest(model_version: str, parts: Sequence[Any]) -> str:
     return hashlib.sha256("|".join(map(str, [model_version, *parts])).encode(errors="replace")).hexdigest()
 
 
-def _resolve_box(prompts: FramePrompts, size: tuple[int, int]) -> Box | None:
-    if prompts.box is None:
-        return None
-    x, y, width, height, rotation = prompts.box
+def _resolve_box(frame: int, percent: Sequence[float], size: tuple[int, int]) -> Box:
+    x, y, width, height, rotation = percent
     scale_x, scale_y = size[0] / 100, size[1] / 100
     box = Box.from_rotated(x * scale_x, y * scale_y, width * scale_x, height * scale_y, rotation)
     if not box.clip(*size).area > 0:
-        raise BadRequest(f"the box on frame {prompts.frame} lies outside the picture: draw it on the object")
+        raise BadRequest(f"the box on frame {frame} lies outside the picture: draw it on the object")
     return box

@@ -8,6 +8,7 @@ from backend.engines.base import FAILED_PREFIX
 from backend.errors import one_line
 from backend.jobs.job import Job, estimate_seconds
 from backend.jobs.scheduler import Scheduler
+from backend.jobs.spec import JobSpec
 from backend.jobs.worker_pool import WorkerPool
 from backend.recent_values import RecentValues
 
@@ -69,7 +70,7 @@ class TaskStatusReader:
 def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> TaskStatus:
     what = "1 object" if len(jobs) == 1 else f"{len(jobs)} objects"
     if any(job.row.spec.phrases for job in jobs):
-        what = ", ".join(dict.fromkeys(phrase for job in jobs for phrase in job.row.spec.phrases))
+        what = ", ".join(dict.fromkeys(kind for job in jobs for kind in _describe_kinds(job.row.spec)))
     running = next((job for job in jobs if job.state == "running"), None)
     if running is None:
         first = min(jobs, key=positions.__getitem__)
@@ -85,6 +86,11 @@ def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> T
     left = "" if seconds is None else f", {_format_seconds(seconds)} left"
     text = f"Tracking {what}: {done} of {total} frames{left}."
     return TaskStatus(text, "busy", done / total, running.number)
+
+
+def _describe_kinds(spec: JobSpec) -> Sequence[str]:
+    """What a job searches for."""
+    return ["what is like an example"] if spec.exemplars else spec.phrases
 
 
 def _describe_ended(jobs: Sequence[Job]) -> TaskStatus:
@@ -109,7 +115,7 @@ def _describe_ended(jobs: Sequence[Job]) -> TaskStatus:
 def _fetch_gesture(job: Job) -> str:
     """How an annotator brings a result into the page; one gesture brings all results of its kind and class."""
     spec = job.row.spec
-    if spec.phrases:
+    if spec.phrases and not spec.exemplars:
         return "ask once more in the line for words"
     if not spec.classes:
         return "click on it once more" if spec.kind == "clicks" else "select its box and press t"

@@ -8,7 +8,7 @@ from backend.errors import BadRequest
 from backend.tracks.frame_range import ALL_FRAMES, LAST_FRAME, FrameRange
 from backend.tracks.prompts import Direction
 
-COMMANDS = "back · both · to B · from A to B · N frames · end N · resume · stop · redo"
+COMMANDS = "back · both · to B · from A to B · N frames · end N · resume · stop · redo · like · like WORDS · unlike"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Command:
         redo: track all frames between a person's keyframes again.
         end: the last frame that shows the object; 0: that of the keyframe that a person set last.
         resume: track on after the end of the track.
+        like: find every object of its kind as well; these words narrow the kind. None: do not.
+        unlike: take the object away that `like` has found, and what is like it.
     """
 
     direction: Direction | None = None
@@ -49,6 +51,8 @@ class Command:
     redo: bool = False
     end: int | None = field(default=None, repr=False)
     resume: bool = field(default=False, repr=False)
+    like: str | None = field(default=None, repr=False)
+    unlike: bool = field(default=False, repr=False)
 
     @property
     def is_limited(self) -> bool:
@@ -61,9 +65,11 @@ TRACK = Command()
 
 _END = re.compile(r"^(.*?)(?:(?:^|\s+)(?:at\s+(\d+)|from\s+(\d+)\s+to\s+(\d+)))?((?:^|\s+)redo)?$", re.IGNORECASE)
 _COMMANDS = re.compile(
-    r"(back|both|stop|redo|resume)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?|(end)(?: (?:at )?(\d+))?", re.IGNORECASE
+    r"(back|both|stop|redo|resume|unlike)|(?:from (\d+) )?to (\d+)|([1-9]\d*) frames?|(end)(?: (?:at )?(\d+))?"
+    r"|like(?P<like> .+)?",
+    re.IGNORECASE,
 )
-_COMMAND_WORDS = ("back", "both", "to", "from", "frames", "end", "resume", "stop", "redo")
+_COMMAND_WORDS = ("back", "both", "to", "from", "frames", "end", "resume", "stop", "redo", "like", "unlike")
 _NEARLY_RANGE = re.compile(r"(.*?\S)\s+(\d+)\s*(?:to|-|\.\.)\s*(\d+)", re.IGNORECASE)
 """A phrase that ends like a range of frames."""
 _NEARLY_AT = re.compile(r"(.*?\S)\s+(?:ta|att|on|in|frame|@)\s*(\d+)", re.IGNORECASE)
@@ -96,7 +102,7 @@ def parse_command(line: str) -> Command:
     command = _COMMANDS.fullmatch(" ".join(line.split()))
     if not command:
         raise BadRequest(f'"{line.strip()[:40]}" is not a command{_suggestion(line)}; use one of: {COMMANDS}')
-    word, first, last, frames, end, end_frame = command.groups()
+    word, first, last, frames, end, end_frame, words = command.groups()
     if end:
         return Command(end=_frame(end_frame) if end_frame else 0)
     match (word or "").casefold():  # the regular expression also matches "ſtop"
@@ -110,8 +116,12 @@ def parse_command(line: str) -> Command:
             return Command(redo=True)
         case "resume":
             return Command(direction="forward", resume=True)
+        case "unlike":
+            return Command(unlike=True)
     if frames:
         return Command(frames=_frame(frames))
+    if not last:
+        return Command(like=(words or "").strip())
     return Command(within=_range(first or "1", last))
 
 

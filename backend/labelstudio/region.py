@@ -113,6 +113,11 @@ class Region:
             "seal"
         ) == fingerprint_keyframes(self.keyframes)
 
+    @property
+    def is_taken_away(self) -> bool:
+        """Whether `unlike` has taken it away: it is no object, and shows no box."""
+        return is_taken_away(self.meta)
+
     @cached_property
     def deleted(self) -> frozenset[int]:
         """Frames of human keyframes that were deleted since the last response."""
@@ -238,6 +243,11 @@ def read_texts(result: Mapping[str, Any]) -> object:
     """The text of a text control's result, as received."""
     value = result.get("value")
     return value.get("text") if isinstance(value, Mapping) else None
+
+
+def is_taken_away(meta: object) -> bool:
+    """Whether `meta` is of a region that `unlike` has taken away."""
+    return isinstance(meta, Mapping) and "unlike" in meta
 
 
 def read_track_id(meta: object) -> int | None:

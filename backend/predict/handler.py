@@ -7,6 +7,7 @@ from typing import Any
 
 from backend.errors import BackendError
 from backend.jobs.job import Job
+from backend.jobs.spec import ExemplarBox
 from backend.labelstudio.clicks import Click, ClickPrompt
 from backend.labelstudio.commands import TRACK, Command
 from backend.labelstudio.keyframes import KeyframeSet
@@ -16,13 +17,22 @@ from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
 from backend.predict.click_class import read_class, submit_class_job
+from backend.predict.like_prompts import (
+    Example,
+    LikePrompt,
+    LikeSearch,
+    UnlikePrompt,
+    check_engine,
+    example_prompts,
+    pending_likes,
+)
 from backend.predict.pending import pending_regions, pending_texts
 from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource, clicks_meta, parse_clicks
 from backend.predict.results import RegionResult, frame_prompts, prompt_intervals
 from backend.predict.sent_tracks import SENT, SentTracks
-from backend.predict.text_prompts import TextPrompt
+from backend.predict.text_prompts import ObjectSearch, TextPrompt
 from backend.tracks.frame_range import LAST_FRAME
 from backend.tracks.prompts import Direction, group_by_frame
 
@@ -35,6 +45,7 @@ class PredictHandler:
         self._request, self._cache, self._scheduler = context.request, context.cache, context.scheduler
         self._direction = context.settings.direction
         self._continued: set[str] = set()
+        self._examples: list[LikePrompt | UnlikePrompt] = []
         self._sent = SentTracks(context)
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
@@ -52,11 +63,14 @@ class PredictHandler:
         is_sent_asked = text is not None and text.strip().casefold() == SENT
         text_prompt = TextPrompt(self._context, field.id, text) if field and text and not is_sent_asked else None
         asked = {work.region.id for work in works}
-        earlier_texts = pending_texts(self._context, text_prompt)
+        earlier_searches = [
+            *pending_texts(self._context, text_prompt),
+            *pending_likes(self._context, {example.region for example in self._examples}),
+        ]
         jobs = [job for work in works if work.source for job in work.source.jobs]
-        jobs += [text_prompt.job] if text_prompt else []
+        jobs += [example.job for example in self._examples] + ([text_prompt.job] if text_prompt else [])
         earlier_jobs = [work.job for work in pending_regions(self._context, asked) if work.job]
-        self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_texts)])
+        self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_searches)])
         for work in works:
             work.error = work.error or (work.job.error if work.job else None)
         errors = [work.error for work in works if work.error and not work.is_unchanged]
@@ -65,7 +79,8 @@ class PredictHandler:
         answers = [self._answer_region(work) for work in works]
         regions = [region for region in answers if region]
         status = f"not tracked: {errors[0]}" if errors else self._clicks_status(works, answers)
-        earlier_status = self._add_pending(regions, asked, earlier_texts)
+        status = self._answer_examples(regions) or status
+        earlier_status = self._add_pending(regions, asked, earlier_searches)
         sent = self._sent_regions({*asked, *(region.id for region in regions)})
         regions += sent
         if text_prompt:
@@ -89,14 +104,14 @@ class PredictHandler:
         """Whether the annotation has sent another request meanwhile: Label Studio drops the response to this one."""
         return self._cache.prompt_field(self._request.task, field.id).request_time > self._context.start_time
 
-    def _add_pending(self, regions: list[Region], asked: set[str], texts: Sequence[TextPrompt]) -> str | None:
-        """Add what earlier requests asked for to `regions`; returns the status line of their text prompts.
+    def _add_pending(self, regions: list[Region], asked: set[str], searches: Sequence[ObjectSearch]) -> str | None:
+        """Add what earlier requests asked for to `regions`; returns the status line of their searches.
 
         Args:
             asked: ids of the regions that the request asks for.
         """
         added, lines = list[Region](), list[str]()
-        for prompt in texts:
+        for prompt in searches:
             with suppress(BackendError):
                 text_regions, status = prompt.build_regions(
                     [*regions, *added], lambda classes: self._may_bring(classes, is_by_words=True)
@@ -146,6 +161,8 @@ class PredictHandler:
             work.error, work.is_unchanged = prompt.error, True
         elif command.stop:
             self._stop_job(work)
+        elif command.like is not None or command.unlike:
+            self._handle_example(work, command)
         elif command != TRACK or not self._continue_job(work):
             # If the last response to a `redo` lacked frames, the same command continues its job.
             if command.redo and not region.is_partial:
@@ -176,6 +193,43 @@ class PredictHandler:
             return
         self._scheduler.cancel(job.number)
         work.source, work.fixed = source, source.fixed
+
+    # Examples
+
+    def _handle_example(self, work: RegionWork, command: Command) -> None:
+        """Search for what is like a region, or without what is like it."""
+        context, region = self._context, work.region
+        try:
+            check_engine(context)
+            if command.like is None:
+                self._examples.append(UnlikePrompt(context, region, work.classes))
+                work.is_answered = True
+                return
+            example = Example.from_region(region, command.like, self._direction)
+        except BackendError as error:
+            work.error, work.is_unchanged = error, True
+            return
+        exemplars = example.exemplars((*self._request.page.values(), region))
+        work.segments = cut_segments(region, self._direction, TRACK)
+        clicks_by_frame = _tracked_clicks(work.tracked_segments, parse_clicks(region))
+        self._submit_job(work, clicks_by_frame, TRACK, self._direction, search=(example, exemplars))
+        if work.source:
+            like = LikeSearch(example, work.classes, exemplars, work.source.result.job)
+            self._examples.append(LikePrompt(context, like))
+            if not work.tracked_segments:
+                work.source, work.is_unchanged = None, True
+
+    def _answer_examples(self, regions: list[Region]) -> str | None:
+        """Add what examples have found or taken away to `regions`; returns their status line."""
+        lines: list[str] = []
+        for example in self._examples:
+            try:
+                found, line = example.build_regions(regions)
+                regions += found
+            except BackendError as error:
+                line = f"not done: {error}"
+            lines.append(line)
+        return " · ".join(lines) or None
 
     # Clicks
 
@@ -215,8 +269,9 @@ class PredictHandler:
         direction: Direction,
         extra_meta: Mapping[str, Any] | None = None,
         class_job: Job | None = None,
+        search: tuple[Example, tuple[ExemplarBox, ...]] | None = None,
     ) -> None:
-        """Submit the job that tracks the region."""
+        """Submit the job that tracks the region; with `search`, it also finds what is like it."""
         request, region, segments, tracked = self._request, work.region, work.segments, work.tracked_segments
         parts: list[Any] = [request.url, request.framerate, direction, self._context.settings.max_frames, command]
         parts += [keyframe.fingerprint for keyframe in work.fixed]
@@ -225,15 +280,25 @@ class PredictHandler:
             (click.frame, click.x, click.y, click.positive) for clicks in clicks_by_frame.values() for click in clicks
         ]
         key = self._context.key(region.id)
+        prompts = frame_prompts(tracked, clicks_by_frame)
+        intervals = prompt_intervals(tracked, clicks_by_frame, command.direction or direction)
+        searched: dict[str, Any] = {}
+        if search:
+            example, exemplars = search
+            parts += [example, exemplars]
+            searched = {"phrases": (example.phrase,), "exemplars": exemplars}
+            if not prompts:
+                prompts, intervals = example_prompts(example, direction)
         try:
             job = self._context.submit(
                 key,
                 self._context.digest(parts),
                 length=region.frames_count,
-                prompts=frame_prompts(tracked, clicks_by_frame),
-                intervals=prompt_intervals(tracked, clicks_by_frame, command.direction or direction),
+                prompts=prompts,
+                intervals=intervals,
                 ranges=tuple(segment.within for segment in tracked),
                 classes=work.classes,
+                **searched,
             )
         except BackendError as error:
             work.error = error
@@ -245,6 +310,8 @@ class PredictHandler:
     def _answer_region(self, work: RegionWork) -> Region | None:
         """A region for the response; None: it has no box."""
         region, job, source = work.region, work.job, work.source
+        if work.is_answered:
+            return None
         if work.is_unchanged:
             return build_unchanged(region, work.classes, str(work.error) if work.error else None)
         if work.error:

@@ -5,7 +5,8 @@
    be seconds old, and later edits would be lost. Only the prompt that made a region may continue it. Clicks continue
    the track that they made, and keep a person's keyframes; a text prompt continues its own regions that nobody has
    edited, if they are unfinished or were searched for in a smaller range, and with `preserve` off all regions of the
-   backend that nobody has edited; and what an earlier request asked for comes with any later one (see `pending`),
+   backend that nobody has edited; `unlike` takes away what `like` has found from the same example and nobody has
+   edited; and what an earlier request asked for comes with any later one (see `pending`),
    unless somebody has edited it. An edit made within the five seconds before such a request can be lost.
 3. All other regions are new, and are added once.
 
@@ -22,7 +23,7 @@ from backend.tracks.frame_range import FrameRange
 
 def may_extend(region: Region, phrase: str, search_range: FrameRange, *, preserve: bool) -> bool:
     """Whether a region may be replaced by an object that this phrase finds in a range."""
-    if not region.is_untouched:
+    if not region.is_untouched or region.is_taken_away:
         return False
     is_wider = search_range != region.search_range and search_range.contains(region.search_range)
     return not preserve or ((region.is_partial or is_wider) and region.meta.get("phrase") == phrase)

@@ -24,6 +24,7 @@ class RegionWork:
         click_label: the label of the clicks that prompt it; empty: it has none.
         error: why it cannot be tracked.
         is_unchanged: it is returned as received, and only its Info panel shows an error.
+        is_answered: something else answers it.
     """
 
     region: Region
@@ -34,6 +35,7 @@ class RegionWork:
     click_label: str = ""
     error: BackendError | None = None
     is_unchanged: bool = False
+    is_answered: bool = False
 
     @property
     def tracked_segments(self) -> list[Segment]:

@@ -67,6 +67,7 @@ class ResponseCache:
 
     Attributes:
         sources: by the key of the region's jobs.
+        likes: by task and the id of the example's region, its last `LikeSearch`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -79,6 +80,7 @@ class ResponseCache:
         self._contents: RecentValues[frozenset[str]] = RecentValues(_MAX_ENTRIES)
         self._prompt_fields: RecentValues[PromptFieldCache] = RecentValues(_MAX_ENTRIES)
         self.sources: RecentValues[ResultSource] = RecentValues(_MAX_SOURCES)
+        self.likes: RecentValues[Any] = RecentValues(_MAX_SOURCES)
 
     def assign_track_id(self, task: str, region: Region, used: Iterable[int]) -> int:
         """The region's track id, or the next one that the task has not used.

@@ -211,7 +211,11 @@ class TextResult:
             return {}
         tracks = resolved.propagation.tracks()
         phrases = resolved.propagation.track_phrases
-        return {name: self._detection(name, track, phrases[name], resolved, is_whole) for name, track in tracks.items()}
+        return {
+            name: self._detection(name, track, phrases[name], resolved, is_whole)
+            for name, track in tracks.items()
+            if name in phrases
+        }
 
     def _detection(self, name: str, track: Track, phrase: str, resolved: ResolvedJob, is_whole: bool) -> TextDetection:
         """An object; it has no keyframes while it is brief, because it may be a mistake."""

@@ -37,39 +37,43 @@ class TextMatches:
     fresh: int
 
 
-class TextPrompt:
-    """A text prompt whose job is submitted.
+class ObjectSearch:
+    """A search for all objects of some kinds, whose job is submitted.
+
+    Args:
+        cache: of what earlier responses to this search and its like have found.
+        is_asked: this request asks for it.
 
     Attributes:
         job: searches for the objects.
         digest: of the prompt.
-
-    Args:
-        field_id: id of the text's result; None: it was never saved.
-        text: what the annotator typed.
-        job: that an earlier request submitted; None: this request asks for it.
-
-    Raises:
-        BackendError: the prompt has no phrase, or no job can be started now.
     """
 
-    def __init__(self, context: RequestContext, field_id: str | None, text: str, job: Job | None = None) -> None:
-        request, self._is_asked = context.request, job is None
-        self._context, query = context, parse_text_query(text)
-        self._query = query = replace(query, phrases=_class_names(query, context.config, request.video))
-        search_range = query.within if query.at is None else FrameRange(query.at, query.at)
-        parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
-        key, self.digest = context.key(field_id or "", "words"), context.digest(parts)
-        self._cache = context.cache.prompt_field(request.task, field_id)
-        # If the last response to a `redo` lacked frames, the same prompt continues its job.
-        if job is None and query.redo and self._cache.unfinished != self.digest:
-            context.scheduler.forget(key)
-            self._cache.forget(self.digest)
-        self.job = job or context.submit(
-            key, self.digest, replaces=False, phrases=query.phrases, ranges=(search_range,)
-        )
-        self._cache.pending[self.digest] = text, self.job
-        self._result = TextResult(self.job, context.settings)
+    def __init__(
+        self,
+        context: RequestContext,
+        query: TextQuery,
+        cache: PromptFieldCache,
+        digest: str,
+        job: Job,
+        *,
+        is_asked: bool,
+    ) -> None:
+        self._context, self._query, self._cache, self._is_asked = context, query, cache, is_asked
+        self.digest, self.job = digest, job
+        self._result = TextResult(job, context.settings)
+
+    def _classes(self, phrase: str) -> tuple[str, ...]:
+        """The classes of what a phrase finds."""
+        return self._context.config.classes_of_phrase(phrase, self._context.request.video)
+
+    def _extra_meta(self, detection: TextDetection) -> dict[str, Any]:
+        """Fields of `meta` of the region of an object."""
+        return {"phrase": detection.phrase, **_describe_range(self._query)}
+
+    def _finish(self) -> None:
+        """Nothing is left of it to bring with later requests."""
+        self._cache.pending.pop(self.digest, None)
 
     def build_regions(
         self, response: Iterable[Region] = (), may_bring: Callable[[tuple[str, ...]], bool] = lambda classes: True
@@ -85,7 +89,7 @@ class TextPrompt:
         """
         job, context, query, result = self.job, self._context, self._query, self._result
         if job.error:
-            self._cache.pending.pop(self.digest, None)
+            self._finish()
             raise job.error
         is_partial = job.state != "done"
         # In this order, because the job may continue in between.
@@ -102,10 +106,7 @@ class TextPrompt:
                 self.digest,
                 query,
                 contents=context.contents,
-                classes={
-                    each.phrase: context.config.classes_of_phrase(each.phrase, context.request.video)
-                    for each in detections.values()
-                },
+                classes={each.phrase: self._classes(each.phrase) for each in detections.values()},
                 since=context.start_time,
                 last_frame=last_frame,
                 preserve=context.settings.preserve,
@@ -119,19 +120,18 @@ class TextPrompt:
             if region is None:
                 if name not in matches.new:
                     continue
-                classes = context.config.classes_of_phrase(detection.phrase, context.request.video)
-                region = context.new_region(matches.new[name], classes)
+                region = context.new_region(matches.new[name], self._classes(detection.phrase))
             if not may_bring(context.config.own_classes(region.labels)):
                 is_held_back = True
                 continue
-            extra_meta = {"phrase": detection.phrase, **_describe_range(query)}
+            extra_meta = self._extra_meta(detection)
             regions.append(context.build_region(region, detection.track, detection.score, partial, extra_meta))
             if name in matches.continued:
                 self._cache.note(self.digest, name, region.id)
             context.cache.sources.put(context.key(region.id), ResultSource(result, name, (), extra_meta))
         job.is_fetched &= not is_held_back
         if not (is_partial or is_held_back or self._cache.request_time > context.start_time):
-            self._cache.pending.pop(self.digest, None)
+            self._finish()
         return regions, self._status_line(detections.values(), matches, progress if is_partial else None)
 
     def _status_line(
@@ -159,6 +159,34 @@ class TextPrompt:
         elif progress:
             parts.append(f"still looking, {progress[0]} of {progress[1]} frames: ask again for more")
         return " · ".join(parts)
+
+
+class TextPrompt(ObjectSearch):
+    """A text prompt.
+
+    Args:
+        field_id: id of the text's result; None: it was never saved.
+        text: what the annotator typed.
+        job: that an earlier request submitted; None: this request asks for it.
+
+    Raises:
+        BackendError: the prompt has no phrase, or no job can be started now.
+    """
+
+    def __init__(self, context: RequestContext, field_id: str | None, text: str, job: Job | None = None) -> None:
+        request, query, is_asked = context.request, parse_text_query(text), job is None
+        query = replace(query, phrases=_class_names(query, context.config, request.video))
+        search_range = query.within if query.at is None else FrameRange(query.at, query.at)
+        parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
+        key, digest = context.key(field_id or "", "words"), context.digest(parts)
+        cache = context.cache.prompt_field(request.task, field_id)
+        # If the last response to a `redo` lacked frames, the same prompt continues its job.
+        if is_asked and query.redo and cache.unfinished != digest:
+            context.scheduler.forget(key)
+            cache.forget(digest)
+        job = job or context.submit(key, digest, replaces=False, phrases=query.phrases, ranges=(search_range,))
+        cache.pending[digest] = text, job
+        super().__init__(context, query, cache, digest, job, is_asked=is_asked)
 
 
 def match_regions(

@@ -33,6 +33,11 @@ def test_keyframes_come_back_to_the_digit(regions: list[dict]) -> None:
     assert exported(*regions) == regions
 
 
+def test_what_unlike_has_taken_away_is_no_annotation() -> None:
+    taken = {**drawn(keyframe(1), id="taken"), "meta": {"unlike": [1, 2, 3, 4]}}
+    assert [each["id"] for each in exported(taken, drawn(keyframe(1), id="kept"))] == ["kept"]
+
+
 @given(several)
 def test_dense_adds_a_keyframe_of_ours_on_every_other_frame_and_moves_no_box(regions: list[dict]) -> None:
     frames = np.arange(1, FRAMES + 1)

@@ -194,6 +194,12 @@ def test_a_region_or_keyframe_that_cannot_be_read_costs_no_other_and_is_named() 
         clip(nothing)
 
 
+def test_what_unlike_has_taken_away_is_no_track() -> None:
+    taken = {**drawn(keyframe(1, enabled=False), id="taken"), "meta": {"unlike": [1, 2, 3, 4]}}
+    found = clip(taken, drawn(keyframe(1), id="kept"))
+    assert (len(found.tracks), list(found.skipped)) == (1, [])
+
+
 def test_a_class_in_a_result_of_its_own_is_exported() -> None:
     box = {**drawn(keyframe(1)), "value": {"sequence": [keyframe(1)]}}
     named = {**box, "type": "labels", "from_name": "kind", "value": {"labels": ["Person"]}}

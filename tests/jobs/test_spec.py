@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BadRequest
-from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
+from backend.jobs.spec import OBJECT_TRACK, ExemplarBox, FramePrompts, JobSpec
 from backend.tracks.frame_range import FrameRange
 from backend.tracks.geometry import Box
-from backend.tracks.prompts import Phrase, Point
+from backend.tracks.prompts import Exemplar, Phrase, Point
 from backend.video import VideoInfo
 
 VIDEO = VideoInfo.evenly_spaced(100, 25, (640, 360))
@@ -32,6 +32,10 @@ specs = st.builds(
     intervals=st.lists(st.tuples(st.none() | frames, st.none() | frames), max_size=3).map(tuple),
     ranges=st.lists(st.builds(FrameRange, frames, frames), max_size=2).map(tuple),
     phrases=st.lists(st.text(), max_size=3).map(tuple),
+    exemplars=st.lists(
+        st.builds(ExemplarBox, frames, st.tuples(percents, percents, percents, percents, percents), st.booleans()),
+        max_size=2,
+    ).map(tuple),
 )
 
 
@@ -44,6 +48,26 @@ def test_a_spec_survives_json(spec: JobSpec) -> None:
 def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         JobSpec.from_json(text)
+
+
+def test_exemplars_become_a_phrase_on_each_of_their_frames_in_the_direction_of_the_box() -> None:
+    shown = (FramePrompts(21, BOX),)
+    exemplars = (ExemplarBox(21, BOX), ExemplarBox(31, BOX), ExemplarBox(21, (50.0, 50.0, 10.0, 10.0, 0.0), False))
+    asked = spec(prompts=shown, intervals=((None, 21),), phrases=("like red car",), exemplars=exemplars)
+    schedule = asked.resolve(VIDEO).propagation.schedule
+    example, wrong = Exemplar(Box(64, 72, 256, 216)), Exemplar(Box(320, 180, 384, 216), positive=False)
+    assert schedule.prompts[1:] == [
+        [Phrase("red car", 20, (example, wrong), "like red car")],
+        [Phrase("red car", 30, (example,), "like red car")],
+    ]
+    assert schedule.passes == [(range(31), True)]
+    assert (asked.kind, spec(phrases=("like",)).kind) == ("like", "words")
+
+
+@pytest.mark.parametrize(("exemplar", "sentence"), [((400, BOX), "frame 400"), ((1, (200.0, *BOX[1:])), "outside")])
+def test_an_exemplar_outside_the_video_is_refused(exemplar, sentence: str) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        spec(phrases=("like",), exemplars=(ExemplarBox(*exemplar),)).resolve(VIDEO)
 
 
 def spec(**asked) -> JobSpec:

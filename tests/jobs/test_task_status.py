@@ -12,6 +12,7 @@ from backend.errors import BadRequest
 from backend.service import Service
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import body, drawn, keyframe
+from tests.predict.page import Page
 
 MakeService = Callable[..., Service]
 
@@ -21,9 +22,9 @@ def ask(service: Service, region: str = "a", **task: Any) -> Any:
     return service.predict(request["tasks"], request["params"]["context"], request["label_config"], "3")
 
 
-def read(service: Service, task: str = "7") -> Any:
+def read(service: Service, task: str = "7", project: str = "3") -> Any:
     time.sleep(0.25)  # one reading of the jobs serves for 0.2 s
-    return service.task_status.read(("3", task))
+    return service.task_status.read((project, task))
 
 
 def wait_until_ended(service: Service, number: int) -> None:
@@ -89,3 +90,16 @@ def test_a_model_that_is_not_ready_is_said(make_service: MakeService, status: st
     service = make_service()
     service.task_status._pool = type("Pool", (), {"name": "stub", "status": status})()
     assert (read(service).text, read(service).tone) == (text, tone)
+
+
+def test_a_search_by_an_example_is_told_as_one_and_brought_by_its_box(make_service) -> None:
+    gate = Gate(until=3)
+    page = Page(make_service(StubEngine(gate=gate, answering={"like": {"a": range(99)}}), response_timeout=0.3))
+    name = page.draw(x=70, y=70)
+    page.command(name, "like")
+    (project,) = {job.row.spec.project for job in page.service.scheduler.jobs(9)}
+    told = read(page.service, project=project)
+    assert told.text.startswith("Tracking what is like an example:")
+    gate.open()
+    wait_until_ended(page.service, 1)
+    assert "press t on a box of Car" in read(page.service, project=project).text

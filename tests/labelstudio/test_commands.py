@@ -96,6 +96,10 @@ def test_a_line_of_words_that_means_nothing_says_why(line: str, sentence: str) -
         ("1 frame", Command(frames=1)),
         ("stop", Command(stop=True)),
         ("Redo", Command(redo=True)),
+        ("like", Command(like="")),
+        ("Like  red  car", Command(like="red car")),
+        ("like to 300", Command(like="to 300")),
+        ("unlike", Command(unlike=True)),
     ],
 )
 def test_a_regions_line_is_one_of_the_commands(line: str, meant: Command) -> None:
@@ -104,7 +108,20 @@ def test_a_regions_line_is_one_of_the_commands(line: str, meant: Command) -> Non
 
 @pytest.mark.parametrize(
     "line",
-    ["", "forward", "back 5", "to", "to -5", "to 5 6", "from 5", "from 5 to", "five frames", "frames", "30frames"],
+    [
+        "",
+        "forward",
+        "back 5",
+        "to",
+        "to -5",
+        "to 5 6",
+        "from 5",
+        "from 5 to",
+        "five frames",
+        "frames",
+        "30frames",
+        "unlike car",
+    ],
 )
 def test_what_is_no_command_is_told_which_there_are(line: str) -> None:
     with pytest.raises(BadRequest) as error:
@@ -185,6 +202,8 @@ def test_frames_and_phrases_come_back_as_they_were_written(phrases: list[str], f
         ("rsume", "resume"),
         ("20 frmaes", "20 frames"),
         ("edn 62", "end 62"),
+        ("unlkie", "unlike"),
+        ("lik", "like"),
     ],
 )
 def test_a_misspelt_command_asks_what_was_meant(line: str, meant: str) -> None:

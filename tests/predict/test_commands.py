@@ -172,7 +172,7 @@ def test_words_that_are_none_are_answered_in_the_region_and_change_nothing(page:
     assert json.dumps(page.regions[name]["value"]) == before
     assert page.regions[name]["meta"]["text"][-1] == (
         'not tracked: "faster please" is not a command; use one of: '
-        "back · both · to B · from A to B · N frames · end N · resume · stop · redo"
+        "back · both · to B · from A to B · N frames · end N · resume · stop · redo · like · like WORDS · unlike"
     )
     assert page.told == ""
     page.press(name)
