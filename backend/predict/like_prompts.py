@@ -197,8 +197,8 @@ def check_engine(context: RequestContext) -> None:
     Raises:
         Unsupported: it cannot.
     """
-    if not engines.knows_words(context.worker.name):
-        raise Unsupported(f"the engine {context.worker.name} knows no examples: set engine: sam3, which does")
+    if not engines.knows_words(context.pool.name):
+        raise Unsupported(f"the engine {context.pool.name} knows no examples: set engine: sam3, which does")
 
 
 class UnlikePrompt:
