@@ -277,7 +277,7 @@ function showModel(board) {
 function showWorker(root, { device, status, memory, cache, jobs }) {
   const [word, sentence] = status.split(/: (.*)/s);
   root.dataset.status = word;
-  root.title = sentence ?? "";
+  put(".why", sentence ?? "", root);
   put(".device", device, root);
   put(".status", word, root);
   put(".load", jobs.length ? count(jobs.length, "job") : word === "ready" ? "idle" : "", root);
