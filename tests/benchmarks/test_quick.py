@@ -43,6 +43,9 @@ KEYS = {
         tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
     """,
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
+    "scale.py": """
+        local_2 local_4 local_8 affinity idle_while_waiting_s kills lost_jobs max_recomputed resumed_s
+    """,
     "together.py": """
         passes_1 passes_4 passes_10 cost_10 passes_staggered passes_again passes_correction first_answer_ratio
     """,
@@ -64,6 +67,7 @@ RIGHT: dict[str, dict[str, object]] = {
     },
     "keyframes.py": {"violations": 0},
     "project.py": {"lost": 0, "doubled": 0},
+    "scale.py": {"lost_jobs": 0},
     "video.py": {"wrong_frames": 0},
 }
 """Figures that have one right value, however loaded the machine is."""
