@@ -1,6 +1,7 @@
 """What several rooms' tests share."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,18 +20,21 @@ settings.register_profile("default", deadline=None, max_examples=50, derandomize
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile("thorough" if THOROUGH else "default")
 
+BROWSER = re.compile(r"tests/e2e/test_(?:([a-o])|[p-z])")
+"""Tests in a browser: each half of the alphabet is a group."""
 SLOW_FILES = (
-    "e2e/",
+    "e2e/test_[a-o]",
     "benchmarks/test_quick.py",
     "test_docker.py",
     "test_packaging.py",
     "test_hosting.py",
     "predict/test_overwrite_policy.py",
     "engines/",
+    "e2e/",
     "jobs/",
     "training/",
 )
-"""In the order in which they start, the longest first; the others follow. The tests in `e2e/` share a worker."""
+"""In the order in which they start, the longest first; the others follow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,17 +43,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _start_order(nodeid: str) -> int:
-    return next((place for place, name in enumerate(SLOW_FILES) if nodeid.startswith(f"tests/{name}")), len(SLOW_FILES))
+    return next((place for place, name in enumerate(SLOW_FILES) if re.match(f"tests/{name}", nodeid)), len(SLOW_FILES))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each worker whole files, and one worker all tests that share a Label Studio and a Chromium."""
+    """Give each worker whole files, and all files of a group that shares a Label Studio and a Chromium."""
     from xdist.scheduler import LoadScopeScheduling
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+            browser = BROWSER.match(nodeid)
+            return f"tests/e2e {bool(browser[1])}" if browser else nodeid.partition("::")[0]
 
     return FileScheduling(config, log)
 
