@@ -204,7 +204,7 @@ class IdleWatch(threading.Thread):
 
 def affinity(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
     """Many tasks whose jobs follow each other, and half of them come in pairs that run together."""
-    workers, rounds = 4, 3 if quick else 10
+    workers, rounds = 4, 6 if quick else 12
     tasks = range(3 * workers)
     at_home = whole = 0
     with cluster(folder / "affinity", clip, workers, 0.002 if quick else 0.005) as made:
