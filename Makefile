@@ -60,7 +60,7 @@ audit:
 # Four parsers for about a minute, guided by coverage; tests/fuzz.py keeps what once crashed.
 fuzz: $(DEVELOPMENT)
 	.venv/bin/pip install -q atheris
-	@for name in request label_config line media; do .venv/bin/python -m tests.coverage_fuzz $$name --runs 20000 || exit 1; done
+	@for name in request label_config line media; do .venv/bin/python -m tests.coverage_fuzz $$name --runs 50000 || exit 1; done
 
 # Writes the parts of docs/ that are made from the code, and builds the site in build/docs; make docs SERVE=1 shows it.
 docs: $(DEVELOPMENT)
