@@ -9,7 +9,8 @@ ARG TORCH_INDEX=auto
 ARG EXTRAS=sam3
 WORKDIR /src
 # What we depend on changes seldom: a layer of its own, which a change of our code leaves alone.
-COPY pyproject.toml constraints.txt docker/requirements.py docker/torch_index.py docker/install.sh ./docker/
+COPY pyproject.toml constraints.txt docker/requirements.py docker/requirements.txt docker/torch_index.py docker/install.sh \
+     ./docker/
 RUN EXTRAS="$EXTRAS" sh docker/install.sh dependencies /opt/venv "$TORCH_INDEX"
 COPY . .
 RUN sh docker/install.sh package /opt/venv

@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install test test-lowest xanylabeling package docker-check lint audit fuzz docs pictures clean
+.PHONY: demo install requirements test test-lowest xanylabeling package docker-check lint audit fuzz docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
@@ -50,6 +50,11 @@ lint: $(DEVELOPMENT)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# What the image installs, with hashes; after every change of constraints.txt or of what the package depends on.
+requirements: $(DEVELOPMENT)
+	.venv/bin/uv pip compile pyproject.toml --extra sam3 -c constraints.txt --generate-hashes --universal --python-version 3.11 \
+	 --no-header -q -o docker/requirements.txt
 
 # Known vulnerabilities of what is pinned. The service that it asks has to be reachable.
 audit:

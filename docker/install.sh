@@ -1,6 +1,7 @@
 #!/bin/sh
 # The two steps that install the backend, in the image and in `make`.
-#   install.sh dependencies VENV [TORCH_INDEX]     its pinned dependencies; TORCH_INDEX as in torch_index.py, by default PyPI
+#   install.sh dependencies VENV [TORCH_INDEX]     its pinned dependencies, each file checked by its hash (but PyTorch from an
+#                                                  index of its own); TORCH_INDEX as in torch_index.py, by default PyPI
 #   install.sh package VENV                        the backend itself
 # With EXTRAS= (empty) PyTorch is left out, and the engine opencv alone remains.
 set -eu
@@ -8,17 +9,19 @@ here=$(dirname "$0")
 venv=$2
 case $1 in
 dependencies)
+  there=
   test -x "$venv/bin/pip" || python3 -m venv "$venv"
   if [ -n "${EXTRAS-sam3}" ]; then
     index=$("$venv/bin/python" "$here/torch_index.py" "${3:-}")
     if [ -n "$index" ]; then
       # Only torch: the index may lack our versions of what torch depends on, which come with the rest.
       "$venv/bin/pip" install --no-cache-dir --no-deps --index-url "$index" torch -c "$here/constraints.txt" \
-        || echo "PyTorch cannot be installed from $index: it comes from PyPI" >&2
+        && there=--cpu || echo "PyTorch cannot be installed from $index: it comes from PyPI" >&2
     fi
   fi
-  "$venv/bin/python" "$here/requirements.py" "$here/pyproject.toml" ${EXTRAS-sam3} > /tmp/requirements.txt
-  "$venv/bin/pip" install --no-cache-dir -r /tmp/requirements.txt -c "$here/constraints.txt"
+  "$venv/bin/python" "$here/requirements.py" "$here/pyproject.toml" "$here/requirements.txt" $there ${EXTRAS-sam3} \
+    > /tmp/requirements.txt
+  "$venv/bin/pip" install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements.txt
   ;;
 package)
   "$venv/bin/pip" install --no-cache-dir --no-deps "$here/.."

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from backend.settings import Settings
 from backend.settings_loader import ALIASES, PREFIX
@@ -167,11 +169,34 @@ def test_the_image_is_made_of_files_that_are_here_and_not_ignored() -> None:
         assert source.split("/")[0] in let_in()
 
 
+def installed(*words: str) -> dict[str, str]:
+    """The versions that the image installs, each with a hash."""
+    command = [
+        sys.executable,
+        ROOT / "docker/requirements.py",
+        ROOT / "pyproject.toml",
+        ROOT / "docker/requirements.txt",
+    ]
+    blocks = re.split(r"^(?=\w)", subprocess.check_output([*command, *words], text=True), flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+    return dict(re.match(r"([\w.-]+)==([\w.]+)", block).groups() for block in blocks)
+
+
 def test_the_image_has_what_the_package_asks_for() -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
-    words = [sys.executable, ROOT / "docker/requirements.py", ROOT / "pyproject.toml", "sam3"]
-    listed = subprocess.check_output(words, text=True).splitlines()
-    assert listed == [*project["dependencies"], *project["optional-dependencies"]["sam3"]]
+    found = installed("sam3")
+    for wanted in map(Requirement, (*project["dependencies"], *project["optional-dependencies"]["sam3"])):
+        assert wanted.specifier.contains(found[canonicalize_name(wanted.name)]), wanted
+    pinned = dict(line.split("==") for line in text("constraints.txt").splitlines() if "==" in line)
+    for name, version in pinned.items():
+        assert found.get(canonicalize_name(name), version) == version, f"{name}: run make requirements"
+
+
+def test_a_small_image_has_less() -> None:
+    everything, cpu, opencv = set(installed("sam3")), set(installed("--cpu", "sam3")), set(installed())
+    assert {"torch", "triton", "nvidia-cublas"} <= everything - cpu
+    assert {"transformers", "sympy"} <= cpu - opencv
+    assert {"flask", "werkzeug", "opencv-contrib-python-headless"} <= opencv < cpu
 
 
 class Image:
