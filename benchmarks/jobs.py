@@ -582,7 +582,7 @@ def ooms(folder: Path, quick: bool) -> dict[str, Any]:
         while failed < count:
             job = made.submit([str(len(done))], "1", boxed(7, len(done)))
             made.wait([job], 60)
-            starts.add(getattr(worker._process, "pid", 0))
+            starts.add(getattr(worker._link, "pid", 0))
             failed += job.state == "failed" and "no memory" in str(job.error)
             done += [job] if job.state == "done" else []
         starved = [results_of(store, job.number) for job in done]

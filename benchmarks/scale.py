@@ -276,7 +276,7 @@ def kill_one(made: Cluster, rng: random.Random) -> Kill | None:
         if not (slots := [slot for slot in made.queue.slots if has_begun(slot)]):
             return None
         slot = rng.choice(slots)
-        process: Any = made.pool.workers[slot.number]._process
+        process: Any = made.pool.workers[slot.number]._link
         tasks = tuple(int(job.row.spec.task) for job in slot.running)
         if process is None:
             return None

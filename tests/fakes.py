@@ -9,17 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from backend.engines.base import CacheUse, Propagation, advance_each
+from backend.engines.base import CacheUse, Engine, Propagation, advance_each
 from backend.errors import BadRequest, SettingsError, Unsupported
 from backend.jobs import worker
+from backend.jobs.messages import Request
 from backend.jobs.worker_client import WorkerClient
+from backend.jobs.worker_link import ConnectionLink
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.prompts import Phrase, Point, Prompt
@@ -287,23 +289,28 @@ def fake_path(*_: object) -> Path:
     return Path("nowhere")
 
 
-class _WorkerThread:
+class ThreadLink(ConnectionLink):
+    """What is sent is there when `send` returns, so that a test may go on."""
+
+    _sending = threading.Lock()
+
+    def send(self, request: Request) -> None:
+        with suppress(OSError, ValueError), self._sending:
+            self._connection.send(request)
+
+
+def thread_link(make_engine: Callable[[], Engine]) -> ThreadLink:
     """A worker in a thread; `kill` ends it when it next sends or receives."""
+    ours, theirs = Pipe()
 
-    def __init__(self, connection: Connection, engine: StubEngine) -> None:
-        self._connection = connection
-        threading.Thread(target=worker.serve, args=(connection, lambda: engine), name="worker", daemon=True).start()
-
-    def kill(self) -> None:
-        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as twin:
+    def kill() -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(theirs.fileno())) as twin:
             twin.shutdown(socket.SHUT_RDWR)
+
+    threading.Thread(target=worker.serve, args=(theirs, make_engine), name="worker", daemon=True).start()
+    return ThreadLink(ours, kill)
 
 
 def thread_worker(engine: StubEngine, timeout: float = 600.0, device: str = "stub") -> WorkerClient:
     """A client whose workers are threads of this process, so that tests can inspect and pause the engine."""
-
-    def launch() -> tuple[Connection, _WorkerThread]:
-        ours, theirs = Pipe()
-        return ours, _WorkerThread(theirs, engine)
-
-    return WorkerClient(launch, engine.name, engine.version, timeout, device=device)
+    return WorkerClient(partial(thread_link, lambda: engine), engine.name, engine.version, timeout, device=device)

@@ -4,7 +4,7 @@
 requests ──> scheduler ──> job_queue <── job_runner ──> executor ──> worker_client ──pipe── worker (a process)
                  │            ^  ^            │             │             │                    │
                  │            │  └─ video_fetcher     job_recorder   preview_client     worker_run: a job's session
-                 │            │               │             │        worker_launcher    worker_previews
+                 │            │               │             │        worker_link        worker_previews
                  └────────────┴── job_ends ───┴──> store <──┘ <── store_keeper
                                    database (one SQLite file) · records · retention · state_files (a folder)
 ```
@@ -20,14 +20,14 @@ JobQueue        jobs in memory, their order and their states     `JobQueue.chang
 JobEnds         ends of jobs that are not on disk yet            `_writing`, never together with `JobQueue.changed`
 Database        the two connections                              one lock each
 PreviewRouter   which worker previews a session's prompts        its own, brief
-WorkerClient    one worker process and its connection            `_lock` and `_sending`, both brief
+WorkerClient    one worker                                       `_lock`, brief
 PreviewClient   previews that wait for their masks               its own, brief
 VideoHomes      which worker has which video                     its own, brief
 PropagationRun  the tracks of a job so far                       none: its runner's thread writes, all may read
 
 Threads: `job_runner` has one for each worker, which alone talks to it about runs and writes the results of its jobs;
-`video_fetcher` has a few, `store_keeper` one, `worker_client` one that reads what the worker sends. Requests bring
-their own.
+`video_fetcher` has a few, `store_keeper` one, `worker_client` one that reads what the worker sends and `worker_link` one
+that writes. Requests bring their own.
 
 Trouble of the disk is an error of one kind (`StoreError`): the runner and the fetcher wait until it is over, a request
 is told. Computed frames stay: a job continues from its newest state, or from its prompts if there is none, and only the
@@ -37,5 +37,6 @@ frames that are missing are added.
 `propagation` and `track_buffer` hold the tracks that a job has computed so far, `ended_results` those of ended jobs.
 `schema` and `rows` say how the file is laid out; only `database` opens it, except for `saved_masks`, which reads it
 from other processes.
-`messages` is what a server and its worker send each other. `status`, `task_status` and `metrics` only read.
+`messages` is what a server and its worker send each other; `worker_link` is all that the server needs of a worker, wherever
+it runs, and `worker_launcher` starts processes. `status`, `task_status` and `metrics` only read.
 """

@@ -1,13 +1,11 @@
-"""The server's side of the worker process: starts it when it is needed, kills it when it hangs, starts another."""
+"""The server's side of a worker: starts it when it is needed, kills it when it hangs, starts another."""
 
 import logging
-import pickle
 import queue
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from backend.engines.base import FAILED_PREFIX, CacheUse
@@ -27,7 +25,7 @@ from backend.jobs.messages import (
     WorkerStatus,
 )
 from backend.jobs.preview_client import PreviewClient
-from backend.jobs.worker_launcher import WorkerLauncher, WorkerProcess
+from backend.jobs.worker_link import WorkerLauncher, WorkerLink
 from backend.video import VideoInfo, VideoLimits
 
 log = logging.getLogger(__name__)
@@ -85,9 +83,7 @@ class WorkerClient:
         self._launch, self._timeout, self._loading_timeout = launch, timeout, loading_timeout
         # Locked briefly; no other lock is taken under it.
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._connection: Connection | None = None
-        self._process: WorkerProcess | None = None
+        self._link: WorkerLink | None = None
         self._replies: _Replies = queue.Queue(_MAX_REPLIES)
         self._status = "loading"
         self._failed_starts = 0
@@ -111,14 +107,14 @@ class WorkerClient:
             SettingsError: the engine cannot be made, or workers keep dying before it is ready.
         """
         with self._lock:
-            if self._connection or self._closed:
+            if self._link or self._closed:
                 return
             if self._status.startswith(FAILED_PREFIX) and time.monotonic() < self._retry_at:
                 raise SettingsError(self._status.removeprefix(FAILED_PREFIX))
             self._status = "loading"
             self._replies = queue.Queue(_MAX_REPLIES)
-            self._connection, self._process = self._launch()
-            current = self._connection, self._process, self._replies
+            self._link = self._launch()
+            current = self._link, self._replies
             threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True).start()
 
     def wait_until_ready(self, is_stopped: Callable[[], bool]) -> bool:
@@ -211,9 +207,9 @@ class WorkerClient:
     def kill(self) -> None:
         """Kill the worker; another is started when one is needed."""
         with self._lock:
-            process = self._process
-        if process:
-            process.kill()
+            link = self._link
+        if link:
+            link.kill()
 
     def close(self) -> None:
         """Kill the worker for good."""
@@ -229,11 +225,10 @@ class WorkerClient:
     def _send(self, request: Request) -> bool:
         """Send a request; if the worker has died, `_reply` says so. False: no worker runs."""
         with self._lock:
-            connection = self._connection
-        if connection:
-            with suppress(OSError, ValueError), self._sending:
-                connection.send(request)
-        return connection is not None
+            link = self._link
+        if link:
+            link.send(request)
+        return link is not None
 
     def _reply(self) -> VideoInfo | RunReply | None:
         """The next reply; None after `wake`. While the model loads, `_read_loop` limits the time."""
@@ -254,18 +249,17 @@ class WorkerClient:
             self._heard_at = time.monotonic()
             return reply
 
-    def _read_loop(self, connection: Connection, process: WorkerProcess, replies: _Replies) -> None:
+    def _read_loop(self, link: WorkerLink, replies: _Replies) -> None:
         """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
         deadline = time.monotonic() + self._loading_timeout
-        with suppress(EOFError, OSError, pickle.UnpicklingError):
-            while not self._is_loading() or connection.poll(max(deadline - time.monotonic(), 0.0)):
-                self._handle(connection.recv(), replies)
-        process.kill()
+        with suppress(EOFError):
+            while reply := link.receive(deadline - time.monotonic() if self._is_loading() else None):
+                self._handle(reply, replies)
+        link.kill()
         with self._lock:
-            self._connection = self._process = None
+            self._link = None
             self._started_runs.clear()
             self.memory = self.cache = None
-            connection.close()
             if not self._closed:
                 self._record_death(deadline)
         self.previews.fail_all()

@@ -5,14 +5,13 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Protocol
 
 from backend.jobs import worker
 from backend.jobs.worker import EngineFactory
+from backend.jobs.worker_link import ConnectionLink, WorkerLauncher
 from backend.settings_loader import worker_environment
 
 _KILL_SECONDS = 5.0
@@ -21,25 +20,26 @@ _MAIN = f"from {worker.__name__} import main; main()"
 """Not `-m`, which would load the module as `__main__`: messages are pickled by the name of their module."""
 
 
-class WorkerProcess(Protocol):
-    """What a worker runs in."""
-
-    def kill(self) -> None:
-        """End the worker at once, and release what is left of one that has ended."""
-        ...
-
-
 _starter = ThreadPoolExecutor(1, "worker-starter")
 """A thread that lives as long as this process."""
 
-WorkerLauncher = Callable[[], tuple[Connection, WorkerProcess]]
-"""Starts a worker; returns the server's end of the connection, and the process."""
+
+class ProcessLink(ConnectionLink):
+    """A worker process.
+
+    Attributes:
+        pid: its number.
+    """
+
+    def __init__(self, connection: Connection, process: "_ChildProcess") -> None:
+        super().__init__(connection, process.kill)
+        self.pid = process.pid
 
 
 def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLauncher:
     """Launch workers as processes; `make_engine` is pickled, so it must be importable by name."""
 
-    def launch() -> tuple[Connection, WorkerProcess]:
+    def launch() -> ProcessLink:
         ours, theirs = socket.socketpair()
         with theirs:
             # In this thread, because the kernel ends a worker with the thread that started it.
@@ -54,7 +54,7 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
             ).result()
         connection = Connection(ours.detach())
         connection.send_bytes(pickle.dumps((log_level.upper(), make_engine)))
-        return connection, process
+        return ProcessLink(connection, process)
 
     return launch
 

@@ -74,7 +74,7 @@ class Harness:
 
     @property
     def worker_pid(self) -> int:
-        return self.worker._process.pid
+        return self.worker._link.pid
 
     def wait_for_end(self, spec: JobSpec, digest: str = "1") -> Job:
         job = self.scheduler.submit(["a"], digest, spec)
@@ -148,7 +148,7 @@ def test_what_a_killed_worker_ran_goes_on_with_another(harness, clip, tmp_path) 
     job = other.scheduler.submit(["a"], "1", BOX)
     assert until(lambda: job.progress()[0] >= 75, 20)
     first = next(worker for worker in other.pool.workers if worker.device == job.worker)
-    pid = first._process.pid
+    pid = first._link.pid
     first.kill()
     assert until(lambda: not is_alive(pid), 10)
     mark = len(logged(log))
@@ -175,7 +175,7 @@ def test_a_worker_killed_between_opening_a_video_and_its_run_is_reported(clip) -
     worker = WorkerClient(process_launcher(partial(sleeping_engine, 0.0), "warning"), "stub", "1", 60)
     schedule = BOX.resolve(worker.open(clip, VideoLimits())).propagation.schedule
     worker.kill()
-    assert until(lambda: worker._process is None, 10)
+    assert until(lambda: worker._link is None, 10)
     worker.start_run(StartRun(1, schedule, Progress(), None, clip.with_name("state")))
     with pytest.raises(WorkerDied):
         worker.next_reply()
@@ -269,7 +269,7 @@ worker = WorkerClient(process_launcher(eval(sys.argv[2]), "warning"), "stub", "1
 plan = BOX.resolve(worker.open(Path(sys.argv[1]), VideoLimits()))
 worker.start_run(StartRun(1, plan.propagation.schedule, Progress(), None, Path(sys.argv[1] + ".state")))
 while worker.next_reply():
-    print(worker._process.pid, flush=True)
+    print(worker._link.pid, flush=True)
 """
 
 
