@@ -26,7 +26,7 @@ VideoHomes      which worker has which video                     its own, brief
 PropagationRun  the tracks of a job so far                       none: its runner's thread writes, all may read
 
 Threads: `job_runner` has one for each worker, which alone talks to it about runs and writes the results of its jobs;
-`video_fetcher` has a few, `store_keeper` one, `worker_client` one that reads what the worker sends and `worker_link` one
+`video_fetcher` has a few, `store_keeper` one, `worker_client` one that reads what the worker sends, `worker_link` one
 that writes. Requests bring their own.
 
 Trouble of the disk is an error of one kind (`StoreError`): the runner and the fetcher wait until it is over, a request
@@ -37,6 +37,6 @@ frames that are missing are added.
 `propagation` and `track_buffer` hold the tracks that a job has computed so far, `ended_results` those of ended jobs.
 `schema` and `rows` say how the file is laid out; only `database` opens it, except for `saved_masks`, which reads it
 from other processes.
-`messages` is what a server and its worker send each other; `worker_link` is all that the server needs of a worker, wherever
-it runs, and `worker_launcher` starts processes. `status`, `task_status` and `metrics` only read.
+`messages` is what a server and its worker send each other; `worker_link` is all that the server needs of a worker,
+wherever it runs, and `worker_launcher` starts processes. `status`, `task_status` and `metrics` only read.
 """
