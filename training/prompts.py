@@ -13,7 +13,7 @@ from training.model import WORDS
 
 NEGATIVE = 0.4
 """Share of the phrases that match nothing in their picture."""
-EXEMPLARS = 0.5
+EXEMPLARS = 0.6
 """Share of the prompts that have exemplars."""
 JITTER = 0.08
 """Standard deviation of the edges of exemplars, in sides of the box: nobody draws them exactly."""
@@ -25,11 +25,13 @@ class Prompt(NamedTuple):
     Attributes:
         named: rows of the visible objects that it matches.
         exemplars: with boxes as shares of the picture.
+        kind: words for the kind of the first exemplar, if it is positive; otherwise empty.
     """
 
     text: str
     named: list[int]
     exemplars: tuple[Exemplar, ...] = ()
+    kind: str = ""
 
 
 def draw_prompt(random: np.random.Generator, things: list[Thing], frame: Frame, *, is_first: bool) -> Prompt:
@@ -42,7 +44,7 @@ def draw_prompt(random: np.random.Generator, things: list[Thing], frame: Frame, 
 def _like(random: np.random.Generator, things: list[Thing], frame: Frame) -> Prompt | None:
     """Exemplars of one kind, which is a shape and a colour, some with words, and exemplars of others.
 
-    One in five has words and only an exemplar of what not to find. None: there is nothing to see.
+    One in five has words and only exemplars of what not to find. None: there is nothing to see.
     """
     rows = [int(row) for row in np.flatnonzero(data.seen(frame))]
     if not rows:
@@ -53,18 +55,26 @@ def _like(random: np.random.Generator, things: list[Thing], frame: Frame) -> Pro
     wider = Phrase(thing.colour, None) if random.random() < 0.5 else Phrase(None, thing.shape)
     style = random.random()
     if style < 0.2:
-        text = wider.text(plural=random.random() < 0.4)
-        named = [row for row in others if wider.names(things[row])]
-        return Prompt(text, named, tuple(_exemplar(random, frame, row, False) for row in _some(random, like, 1)))
+        return _unlike(random, things, frame, [row for row in rows if wider.names(things[row])], wider)
     near = [row for row in others if thing.colour == things[row].colour or thing.shape == things[row].shape]
-    wrong = _some(random, near if near and random.random() < 0.7 else others, int(random.integers(3)))
+    wrong = _some(random, near if near and random.random() < 0.7 else others, int(random.integers(4)))
     shown = _some(random, like, 1 + int(random.random() < 0.2))
     exemplars = [_exemplar(random, frame, row, True) for row in shown]
     exemplars += [_exemplar(random, frame, row, False) for row in wrong]
     text = WORDLESS
     if style < 0.4:
         text = (kind if random.random() < 0.4 else wider).text(plural=random.random() < 0.4)
-    return Prompt(text, like, tuple(exemplars))
+    return Prompt(text, like, tuple(exemplars), kind.text())
+
+
+def _unlike(random: np.random.Generator, things: list[Thing], frame: Frame, rows: list[int], wider: Phrase) -> Prompt:
+    """Words, and one exemplar of each of some of the kinds that they name: find the others."""
+    one_each = {(things[row].colour, things[row].shape): row for row in _some(random, rows, len(rows))}
+    wrong = _some(random, list(one_each.values()), int(random.integers(1, max(2, len(one_each)))))
+    kinds = {(things[row].colour, things[row].shape) for row in wrong}
+    named = [row for row in rows if (things[row].colour, things[row].shape) not in kinds]
+    exemplars = tuple(_exemplar(random, frame, row, False) for row in wrong)
+    return Prompt(wider.text(plural=random.random() < 0.4), named, exemplars)
 
 
 def _split(rows: list[int], things: list[Thing], kind: Phrase) -> tuple[list[int], list[int]]:

@@ -23,6 +23,10 @@ KEYS = {
         late_starts_ratio encoder_calls_per_frame encoder_calls_second_click state_equal
         published_mask published_pointer published_memory
     """,
+    "exemplars.py": """
+        like_precision like_recall found_precision found_recall unlike_removes unlike_keeps unlikes
+        unlike_words_removes unlike_words_keeps text_precision text_recall published_like
+    """,
     "families.py": """
         sam2_parity_sigmoid sam2_parity_box_px sam2_speedup_1 sam2_speedup_16 sam2_peak_mem_ratio
         sam2_tiny_fps_512 sam2_tiny_cpu_s_512 sam2_tiny_speedup_512 threads cores
@@ -56,6 +60,7 @@ RIGHT: dict[str, dict[str, object]] = {
     "datasets.py": {"pictures_wrong": 0, "resumed_same": True},
     "doors.py": {"passes_second_click": 0},
     "engine.py": {"encoder_calls_per_frame": 1.0, "encoder_calls_second_click": 0, "state_equal": True},
+    "exemplars.py": {"published_like": True},
     "hostile.py": {"connections": 0, "leaks": 0, "errors_500": 0, "hung": 0, "legitimate_failed": 0, "downloads": 1},
     "jobs.py": {
         "lost_jobs": 0,

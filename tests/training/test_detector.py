@@ -21,7 +21,8 @@ def batch(seed=0):
 
 @torch.no_grad()
 def test_its_last_layer_answers_as_the_engine_does(model):
-    pictures, texts, exemplars, _ = batch()
+    pictures, prompts, _ = batch()
+    texts, exemplars = [prompt.text for prompt in prompts], [prompt.exemplars for prompt in prompts]
     read = tokenizer()(texts, padding=True, return_tensors="pt")
     answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
     rows = {0, 2, detector.PICTURES + 1, next(row for row, some in enumerate(exemplars) if len(some) > 1)}
@@ -54,7 +55,8 @@ def test_queries_are_matched_to_the_nearest_boxes():
 
 
 def test_a_right_answer_costs_less_than_a_wrong_one(model):
-    pictures, texts, exemplars, rows = batch(1)
+    pictures, prompts, rows = batch(1)
+    texts, exemplars = [prompt.text for prompt in prompts], [prompt.exemplars for prompt in prompts]
     read = tokenizer()(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)

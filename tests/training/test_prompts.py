@@ -19,7 +19,7 @@ def test_rows_are_what_their_words_name():
     random, named = np.random.default_rng(0), 0
     for things, frame in scenes(30):
         for negative in (False, True):
-            text, rows, exemplars = prompts._words(random, things, frame, negative)
+            text, rows, exemplars, _ = prompts._words(random, things, frame, negative)
             assert not exemplars
             if negative and rows:
                 continue  # Everything is in the picture.

@@ -13,10 +13,9 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 from backend.engines.sam3.checkpoint import MODULES, UNUSED, convert_checkpoint, is_original, rename_tensor
 from backend.engines.sam3.detector import Sam3Detector, TextFeatures
 from backend.engines.sam3.geometry import encode_geometry
-from backend.tracks.geometry import Box
-from backend.tracks.prompts import Exemplar
 from tests.engines.sam3 import original as original_numbers
 from tests.engines.sam3 import tiny
+from tests.engines.sam3.exemplars import ORIGINAL
 from tests.engines.sam3.original import TWIN, normal
 
 HERE = Path(__file__).parent
@@ -172,9 +171,7 @@ def test_the_vision_encoder_gives_the_numbers_of_the_reference(vision, views, sa
 
 
 def test_exemplars_give_the_numbers_of_the_reference(model, vision, same):
-    boxes = [(0.1, 0.2, 0.45, 0.6), (0.55, 0.1, 0.95, 0.3), (0.8, 0.82, 1, 1), (0.3, 0.7, 0.32, 0.75)]
-    exemplars = [Exemplar(Box(*box), positive=number < 2) for number, box in enumerate(boxes)]
-    same("exemplars", encode_geometry(model.detector_model.geometry_encoder, vision, exemplars))
+    same("exemplars", encode_geometry(model.detector_model.geometry_encoder, vision, ORIGINAL))
 
 
 @pytest.mark.parametrize("kind", ["words", "words and summary"])
