@@ -191,8 +191,8 @@ def _alike(detector: Any, tokens: Any, geometry: list[Tensor], kinds: list[str])
     with torch.no_grad():
         words = detector.get_text_features(**read, return_dict=True).pooler_output
     last = words[torch.arange(len(rows)), read["attention_mask"].sum(1) - 1]
-    error: Tensor = functional.mse_loss(torch.stack([geometry[row][0] for row in rows]), last)
-    return error / last.var()
+    error: Tensor = functional.mse_loss(torch.stack([geometry[row][0] for row in rows]), last) / last.var()
+    return error
 
 
 def _one_picture(coarse: Tensor, waves: Tensor, index: int) -> Sam3VisionEncoderOutput:

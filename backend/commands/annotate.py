@@ -1,4 +1,4 @@
-"""`sam3-backend project annotate`: find objects by text in a project's videos and add them as predictions.
+"""`sam3-backend project annotate`: find objects by text or examples in a project's videos, as predictions.
 
 Each task is a job on disk: if the command is interrupted, run it again to continue, and no prediction is added twice.
 With other phrases, the new prediction replaces the old one, and objects found before keep their ids and numbers.
@@ -25,7 +25,7 @@ from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.client import LabelStudioClient
-from backend.predict.preannotation import PhraseSource
+from backend.predict.phrase_sources import LikeRegions, PhraseSource
 from backend.service import Service
 from backend.settings import Settings
 
@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "annotate",
         _run,
-        summary="find objects by text in a project's videos, as predictions",
+        summary="find objects by text or examples in a project's videos, as predictions",
         examples=(
             'sam3-backend project annotate --project 1 --text "red car, person"',
             "sam3-backend project annotate --project 1 --tasks 1,2,5..9 --dry-run",
@@ -49,6 +49,12 @@ def add_parser(subparsers: Subparsers) -> None:
     source.add_argument("--labels", action="store_true", help="search for the project's labels (default)")
     source.add_argument("--text", metavar='"A, B"', help="search for these phrases")
     source.add_argument("--field", metavar="F", help="search for the phrases in this field of each task's data")
+    source.add_argument(
+        "--like-regions",
+        metavar="LABEL",
+        help="search for what is like the regions of this class in each task's newest annotation; tasks without one "
+        "are skipped",
+    )
     tasks = parser.add_mutually_exclusive_group()
     tasks.add_argument("--tasks", type=parse_task_ids, default=(), metavar="1,2,5..9", help="only these tasks")
     tasks.add_argument("--view", type=int, metavar="V", help="only the tasks of this tab of the Data Manager")
@@ -64,7 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     failed = run(
         load_settings(options, "engine", "model_path", "device", "data_dir"),
         options.project,
-        phrases or options.field or "labels",
+        LikeRegions(options.like_regions) if options.like_regions else phrases or options.field or "labels",
         tasks=options.tasks,
         view=options.view,
         limit=options.limit,

@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from backend.errors import BackendError, BadRequest, StudioError, one_line, where
@@ -30,16 +30,23 @@ from backend.labelstudio.region import Region, read_track_id
 from backend.labelstudio.region_results import build_region, format_prediction, format_region
 from backend.labelstudio.track_ids import TrackShape, assign_identities, read_shapes
 from backend.predict.connections import Connections
+from backend.predict.phrase_sources import (
+    LikeRegions,
+    PhraseSource,
+    describe_search,
+    find_examples,
+    read_phrases,
+    searched_by,
+)
 from backend.predict.results import TextResult
 from backend.settings import Settings
 from backend.tracks.frame_range import ALL_FRAMES
+from backend.tracks.prompts import LIKE
 from backend.video.frame_clock import check_framerate
 
 log = logging.getLogger(__name__)
 
-OFF, LABELS = "off", "labels"
-PhraseSource = str | tuple[str, ...]
-"""Where phrases come from: "labels" for all labels, the name of a field of the task's data, or the phrases."""
+OFF = "off"
 _RETRY_SECONDS = 60.0
 """Time until a Label Studio that refused a prediction gets it again."""
 _MAX_TRAINING = 8
@@ -186,7 +193,8 @@ class Preannotation:
             BackendError: the task has no video or no phrases, or no job can be started now.
         """
         spec = self._job_spec(task, parse_label_config(xml), project, source)
-        parts = ["batch", spec.url, spec.framerate, spec.max_frames, spec.phrases]
+        parts = ["batch", spec.url, spec.framerate, spec.max_frames, *([spec.exemplars] if spec.exemplars else [])]
+        parts += [spec.phrases]
         digest = prompt_digest(self._pool.model_version, parts)
         post = json.dumps({"config": xml, "task": task.get("id")})
         self._pool.check_engine()
@@ -202,8 +210,13 @@ class Preannotation:
         Raises:
             StudioError: Label Studio does not answer.
         """
+        config = parse_label_config(xml)
+        if isinstance(source, LikeRegions):
+            exemplars = find_examples(client, task, config, source.label)
+            phrases: Sequence[str] | None = describe_search((LIKE,), exemplars, source.label)
+            return not exemplars or self.has_prediction(client, task["id"], phrases)
         try:
-            phrases = _phrases(task.get("data") or {}, parse_label_config(xml), source)
+            phrases = read_phrases(task.get("data") or {}, config, source)
         except BadRequest:
             phrases = None
         return self.has_prediction(client, task["id"], phrases)
@@ -236,21 +249,30 @@ class Preannotation:
             raise BadRequest("the task holds no data: import it again with the video's address")
         framerate = video.rate(data)
         check_framerate(framerate)
-        return JobSpec(
+        spec = JobSpec(
             task=str(task.get("id", "")),
             project=project,
             url=video.url(task),
             framerate=framerate,
             max_frames=self._settings.max_frames,
-            phrases=_phrases(data, config, source),
             ranges=(ALL_FRAMES,),
         )
+        if not isinstance(source, LikeRegions):
+            return replace(spec, phrases=read_phrases(data, config, source))
+        exemplars = find_examples(self._connections.require_client(project), task, config, source.label)
+        if not exemplars:
+            raise BadRequest(f"the task has no region of {source.label}: annotate one as the example")
+        ends = (None, exemplars[0].frame), (exemplars[0].frame, None)
+        return replace(spec, phrases=(LIKE,), exemplars=exemplars, intervals=ends, classes=(source.label,))
 
     def _prediction(self, job: Job, config: LabelConfig, history: _TaskHistory) -> dict[str, Any]:
         """The prediction of a job; the same job and history always give the same one."""
         video, row = config.video.name, job.row
         detections = TextResult(job, self._settings).detections()
-        classes = {name: config.classes_of_phrase(each.phrase, video) for name, each in detections.items()}
+        classes = {
+            name: row.spec.classes if row.spec.exemplars else config.classes_of_phrase(each.phrase, video)
+            for name, each in detections.items()
+        }
         shapes = {
             name: TrackShape(each.track.keyframes, frozenset({each.phrase, *classes[name]}))
             for name, each in detections.items()
@@ -271,7 +293,7 @@ class Preannotation:
             )
             results += format_region(region, row.spec.framerate)
         last = max([0, *history.track_ids, *(identity.number for identity in identities.values())])
-        info = {"phrases": list(row.spec.phrases), "last": last}
+        info = {"phrases": searched_by(row.spec), "last": last}
         return format_prediction(results, self._pool.model_version) | {"neighbors": info}
 
     # Posting
@@ -303,7 +325,7 @@ class Preannotation:
             task = int(target["task"])
             config = parse_label_config(target["config"])
             predictions = client.predictions(task)
-            current, outdated = self._split_predictions(predictions, row.spec.phrases)
+            current, outdated = self._split_predictions(predictions, searched_by(row.spec))
             if not current:
                 history = _TaskHistory.from_task(
                     predictions, client.annotations(task), client.drafts(task), config.video.name
@@ -351,18 +373,3 @@ def _new_id(name: str, number: int, taken: set[str]) -> str:
     seeds = (name, f"{name}|{number}")
     ids = (hashlib.sha256(seed.encode(errors="replace")).hexdigest()[:10] for seed in seeds)
     return next(region_id for region_id in ids if region_id not in taken)
-
-
-def _phrases(data: Mapping[str, Any], config: LabelConfig, source: PhraseSource) -> tuple[str, ...]:
-    if not isinstance(source, str):
-        texts: Iterable[Any] = source
-    elif source == LABELS:
-        texts = [config.phrases[label] for label in config.labels.get(config.video.name, ())]
-    else:
-        content = data.get(source)
-        texts = content if isinstance(content, list) else str(content or "").split(",")
-    phrases = tuple(dict.fromkeys(phrase for text in texts if (phrase := " ".join(str(text).split()))))
-    if not phrases:
-        fix = "give the label config some labels" if source == LABELS else f"write them into its field {source}"
-        raise BadRequest(f"the task has no phrases to search for: {fix}")
-    return phrases

@@ -16,9 +16,10 @@ from backend.commands import annotate
 from backend.errors import SettingsError, StudioError
 from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.media import MediaCache
+from backend.predict.phrase_sources import LikeRegions
 from backend.settings import Settings
 from tests.fakes import FakeVideo, StubEngine, thread_worker
-from tests.labelstudio.bodies import CONFIG
+from tests.labelstudio.bodies import CONFIG, drawn, keyframe
 from tests.labelstudio.studio import PROJECT, TOKEN, Studio
 
 FOUND = {"car": {"x": range(5, 30)}, "person": {}, "dog": {"z": range(40)}}
@@ -242,3 +243,48 @@ def test_numbers_that_are_none_are_refused(tasks: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["project", "annotate", "--project", "7", "--tasks", tasks])
     assert "1,2,5..9" in capsys.readouterr().err
+
+
+def region(name: str, label: str, *items: dict[str, Any]) -> dict[str, Any]:
+    return drawn(*items, id=name, labels=(label,))
+
+
+def test_what_is_like_the_regions_of_a_class_is_found_by_them_where_there_are_any(studio: Studio, annotated) -> None:
+    first, _, third = add(studio, 3)
+    boxes = [
+        region("a", "Car", keyframe(5, x=10), keyframe(20, x=20, enabled=False)),
+        region("b", "Car", keyframe(20, x=60)),
+        region("c", "Person", keyframe(20, x=40)),
+    ]
+    studio.annotations[first] = [{"id": 1, "result": boxes, "updated_at": "2026-11-29"}]
+    studio.annotations[third] = [{"id": 2, "result": boxes[2:], "updated_at": "2026-11-29"}]
+    engine = StubEngine(answering={"like": {"x": range(40), "y": range(3, 30)}})
+    assert annotated(LikeRegions("Car"), engine)[1] == ["3 tasks: 2 done or skipped, 1 to do", "annotated: 1 task"]
+    (prediction,) = studio.predictions
+    assert prediction["task"] == first
+    assert [one["value"]["labels"] for one in prediction["result"]] == [["Car"], ["Car"]]
+    assert {one["value"]["sequence"][0]["frame"] for one in prediction["result"]} == {1, 4}, (
+        "both ways from the example"
+    )
+    (phrase,) = engine.searched
+    assert (phrase.text, phrase.frame, [exemplar.positive for exemplar in phrase.exemplars]) == ("", 19, [True] * 2)
+    assert [round(exemplar.box.x0) for exemplar in phrase.exemplars] == [round(0.2 * 640), round(0.6 * 640)]
+    assert annotated(LikeRegions("Car"), engine)[1][0] == "3 tasks: 3 done or skipped, 0 to do"
+
+
+def test_other_examples_search_again_and_replace(studio: Studio, annotated) -> None:
+    (task,) = add(studio, 1)
+    engine = StubEngine(answering={"like": {"x": range(40)}})
+    for place in (10, 30):
+        result = [region("a", "Car", keyframe(5, x=place))]
+        studio.annotations[task] = [{"id": 1, "result": result, "updated_at": "2026-11-29"}]
+        assert annotated(LikeRegions("Car"), engine)[1][0] == "1 tasks: 0 done or skipped, 1 to do"
+    assert len(studio.predictions) == 1
+    assert len(engine.searched) == 2
+
+
+def test_the_command_line_names_the_class(studio: Studio, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(annotate, "run", lambda settings, project, source, **_: asked.append(source) or 0)
+    assert main(["project", "annotate", "--project", "1", "--like-regions", "Car"]) == 0
+    assert asked == [LikeRegions("Car")]
