@@ -221,7 +221,8 @@ def _key(url: str) -> str:
 
 
 def _absolute_url(url: str, client: LabelStudioClient | None) -> str:
-    """A task's url, with Label Studio's address before a path."""
+    """A task's url, with Label Studio's address before a path. Spaces are encoded, as browsers do."""
+    url = url.strip(" ").replace(" ", "%20")
     if url.startswith("/"):
         if client is None:
             raise MediaError(

@@ -35,11 +35,18 @@ def _quit_chromium() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+def local_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose files Label Studio serves as local files."""
+    return tmp_path_factory.mktemp("local-files")
+
+
+@pytest.fixture(scope="session")
+def studio(local_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     """A fresh Label Studio."""
     for path, what in ((CHROMIUM, "Chromium"), (LABEL_STUDIO, f"Label Studio in {LABEL_STUDIO.name}")):
         missing(path, what)
-    with LabelStudio(LABEL_STUDIO, tmp_path_factory.mktemp("labelstudio")) as studio:
+    serves = {"LOCAL_FILES_SERVING_ENABLED": "true", "LOCAL_FILES_DOCUMENT_ROOT": str(local_files)}
+    with LabelStudio(LABEL_STUDIO, tmp_path_factory.mktemp("labelstudio"), serves) as studio:
         studio.start(0)  # tests beside these, in another process, take and leave the usual ports
         yield studio
 

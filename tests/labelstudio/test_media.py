@@ -129,6 +129,12 @@ def test_a_file_is_fetched_once_and_whole(servers, tmp_path: Path) -> None:
     assert {path.name for path in paths[0].parent.iterdir()} == {paths[0].name, record}
 
 
+def test_spaces_are_sent_as_browsers_send_them(servers, tmp_path: Path) -> None:
+    ours = servers[0]
+    media(tmp_path).fetch("/data/day 1/a.mp4?d=b c", LabelStudioClient(ours.url, "legacy"))
+    assert ours.seen == [("/data/day%201/a.mp4?d=b%20c", "Token legacy")]
+
+
 def test_the_token_goes_to_label_studio_alone(servers, tmp_path: Path) -> None:
     ours, theirs = servers
     client = LabelStudioClient(ours.url, "legacy")
