@@ -93,9 +93,11 @@ class Example:
         example = Example.from_meta(region.meta)
         return example is not None and example.region == self.region and example.frame == self.frame
 
-    def box_of(self, region: Region) -> tuple[float, float, float, float] | None:
-        """The box of a region on the frame of the example; None: it shows none there."""
-        (box,) = boxes_at(region.keyframes, np.array([self.frame])).tolist()
+    def box_on(self, keyframes: Sequence[Keyframe]) -> tuple[float, float, float, float] | None:
+        """The box of keyframes on the frame of the example; None: they show none there."""
+        if not keyframes:
+            return None
+        (box,) = boxes_at(keyframes, np.array([self.frame])).tolist()
         return None if np.isnan(box[0]) else tuple(box)
 
     def _taken_box(self, region: Region) -> tuple[float, float, float, float, float] | None:
@@ -145,6 +147,13 @@ class LikePrompt(ObjectSearch):
     def _extra_meta(self, detection: TextDetection) -> dict[str, Any]:
         return {"phrase": detection.phrase, LIKE: self._search.example.to_meta()}
 
+    def _detections(self) -> dict[str, TextDetection]:
+        """What was found, without what was taken away: a model may find it again, whatever it was shown."""
+        wrong = [exemplar.box[:4] for exemplar in self._search.exemplars if not exemplar.positive]
+        example, found = self._search.example, super()._detections()
+        boxes = {name: example.box_on(each.track.keyframes) for name, each in found.items()}
+        return {name: each for name, each in found.items() if not _is_among(boxes[name], wrong)}
+
     def _finish(self) -> None:
         self._context.cache.likes.pop(self._key)
 
@@ -161,6 +170,14 @@ class LikePrompt(ObjectSearch):
         if progress:
             parts.append(f"{progress[0]} of {progress[1]} frames: ask again for more")
         return " · ".join(parts)
+
+
+def _is_among(box: Sequence[float] | None, others: Sequence[Sequence[float]]) -> bool:
+    """Whether a box is of the same object as one of the others, all in percent."""
+    if box is None or not others:
+        return False
+    corners = percent_corners(np.array([box, *others]))
+    return bool((box_iou(corners[:1], corners[1:]) >= _SAME_IOU).any())
 
 
 def pending_likes(context: RequestContext, asked: Collection[str]) -> list[LikePrompt]:
@@ -219,7 +236,7 @@ class UnlikePrompt:
         example = Example.from_meta(region.meta)
         if example is None:
             raise BadRequest("unlike takes away what like has found: select one of its boxes")
-        box = example.box_of(region)
+        box = example.box_on(region.keyframes)
         if box is None:
             raise BadRequest(f"unlike needs the box on frame {example.frame}, where like has found it")
         self._context, self._region, self._example, self._box, self._classes = context, region, example, box, classes
@@ -248,30 +265,14 @@ class UnlikePrompt:
             note = "unlike: still looking, ask again"
             return [build_unchanged(self._region, self._classes)], note
         self.job.is_fetched = True
-        boxes = [
-            box
-            for each in TextResult(self.job, self._context.settings).choose().values()
-            if (box := self._box_of_track(each))
-        ]
-        wrong = [other for other in self._found if other.is_untouched and not self._is_among(other, boxes)]
+        example, found = self._example, TextResult(self.job, self._context.settings).choose()
+        right = [box for each in found.values() if (box := example.box_on(each.track.keyframes))]
         regions = [self._take_away(self._region, self._box)]
-        for other in wrong:
-            if box := self._example.box_of(other):
+        for other in self._found:
+            box = example.box_on(other.keyframes)
+            if box and other.is_untouched and not _is_among(box, right):
                 regions.append(self._take_away(other, box))
         return regions, f"unlike: {len(regions)} taken away, delete their rows"
-
-    def _box_of_track(self, detection: TextDetection) -> tuple[float, ...] | None:
-        if not detection.track.keyframes:
-            return None
-        (box,) = boxes_at(detection.track.keyframes, np.array([self._example.frame])).tolist()
-        return None if np.isnan(box[0]) else tuple(box)
-
-    def _is_among(self, region: Region, boxes: Sequence[Sequence[float]]) -> bool:
-        box = self._example.box_of(region)
-        if box is None or not boxes:
-            return box is None
-        corners = percent_corners(np.array([box, *boxes]))
-        return bool((box_iou(corners[:1], corners[1:]) >= _SAME_IOU).any())
 
     def _take_away(self, region: Region, box: Sequence[float]) -> Region:
         keyframe = mark_as_ours(Keyframe(region.keyframes[0].frame, False, *_NOWHERE))
