@@ -129,7 +129,7 @@ def test_span_and_direction_are_kept_to(clip: Path) -> None:
         ("--box 1,2,30,40@400", 1, "frame 400"),
         ("--box 20,60,40,40@5 --span 10..20", 1, "outside the span 10..20"),
         ("--box 1000,60,40,40@5", 1, "outside the picture"),
-        ("--device tpu --box 20,60,40,40@5", 2, "choose one of auto, cpu"),
+        ("--device tpu --box 20,60,40,40@5", 2, "choose auto, cpu"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(clip, capsys, words: str, code: int, sentence: str) -> None:
