@@ -46,6 +46,9 @@ KEYS = {
         kernels_1 kernels_16 kernels_64 kernels_words waits_1 waits_16 waits_64 waits_words objects_words fp32_kernels_1
         tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
     """,
+    "prompting.py": """
+        click_mask_p50_ms click_mask_p99_ms passes_second_click step_p95_ms open_s page_mb
+    """,
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
     "scale.py": """
         local_2 local_4 local_8 affinity idle_while_waiting_s kills lost_jobs max_recomputed resumed_s
@@ -71,6 +74,7 @@ RIGHT: dict[str, dict[str, object]] = {
         "big_state_ok": True,
     },
     "keyframes.py": {"violations": 0},
+    "prompting.py": {"passes_second_click": 0},
     "project.py": {"lost": 0, "doubled": 0},
     "scale.py": {"lost_jobs": 0},
     "video.py": {"wrong_frames": 0},
@@ -80,7 +84,7 @@ NOT_RUN = {"effort.py", "engine_gpu.py", "shapes_accuracy.py"}
 """effort.py and shapes_accuracy.py take many minutes even with --quick, and engine_gpu.py needs a GPU."""
 
 
-IN_BROWSER = {"latency.py"}
+IN_BROWSER = {"latency.py", "prompting.py"}
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ let state = null; // as GET state tells it
 let mode = "q"; // what a click does: q positive, e negative, b box
 let dragged = null; // the box that is being drawn, in percent
 let range = null; // first and last frame to track
+let masks = 0; // previews that were drawn
 let isFollowing = false; // the cursor goes along with the track that grows
 let object = new PromptedObject();
 let video = null;
@@ -57,10 +58,11 @@ async function preview() {
     const isNewest = await asked.preview(video.frame, post);
     if (!isNewest || asked !== object) return;
     told(asked.previewed && !asked.candidates.length ? "Nothing is seen there." : "");
+    draw();
+    document.body.dataset.masks = masks += asked.candidates.length > 0; // for tests and benchmarks
   } catch (error) {
     if (asked === object) told(error.message);
   }
-  draw();
 }
 
 async function track() {
