@@ -40,6 +40,7 @@ from backend.engines import identify_engine
 from backend.http.app import create_app
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.frame_strip import SignedPage
 from backend.labelstudio.media import MediaCache
 from backend.service import Service
@@ -95,8 +96,8 @@ def serving(folder: Path, log: Path) -> Iterator[tuple[Service, str]]:
     make = import_module("benchmarks.together").counting_engine
     launch = process_launcher(partial(make, str(log)), "warning")
     # There is no Label Studio here.
-    MediaCache.fetch = lambda self, url, *_: folder / Path(url).name  # type: ignore[method-assign, misc, assignment]
-    service = Service(settings, WorkerClient(launch, *identify_engine(settings), timeout=600.0))
+    MediaCache.fetch = lambda self, url, *_: folder / Path(url).name  # type: ignore[method-assign]
+    service = Service(settings, WorkerPool([WorkerClient(launch, *identify_engine(settings), timeout=600.0)]))
     service.prompting._client = lambda project: _Studio()  # type: ignore[assignment, return-value]
     server: Any = create_server(create_app(service), host="127.0.0.1", port=0, threads=8)
     threading.Thread(target=server.run, daemon=True).start()
@@ -190,7 +191,7 @@ def write_clips(folder: Path, frames: int) -> NDArray[np.float64]:
     small = Clip(HELD_OUT + 142, replace(APART, size=CLICKED, frames=50, things=(1, 1)))
     small.save(folder / "1.mp4")
     drawn = Clip(HELD_OUT + 142, replace(APART, size=(480, 270), frames=100, things=(2, 2)))
-    pictures = [cv2.resize(frame.picture, LARGE) for frame in drawn]
+    pictures = [np.asarray(cv2.resize(frame.picture, LARGE), np.uint8) for frame in drawn]
     write_video(folder / "2.mp4", (pictures[abs(number % 198 - 99)] for number in range(frames)), 25)
     return np.asarray(small[0].boxes[0])
 

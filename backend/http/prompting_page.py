@@ -12,7 +12,7 @@ from backend.http.streams import Streams
 from backend.labelstudio.frame_strip import SignedPage, Signer
 from backend.prompting.view import PromptingView
 
-_ACTIONS = ("encode", "preview", "track", "stop", "resume", "remove", "send")
+_ACTIONS = ("encode", "preview", "track", "search", "stop", "resume", "remove", "send")
 PROMPTING_ENDPOINTS = tuple(
     f"prompting_{name}" for name in ("page", "state", "review", "frame", "mask", "events", *_ACTIONS)
 )
@@ -63,6 +63,15 @@ def add_prompting_routes(app: Flask, streams: Streams, view: PromptingView, sign
 
         app.post(f"{_ANY_TASK}/{name}", endpoint=f"prompting_{name}")(handle)
 
-    actions = (view.encode_ahead, view.preview, view.track, view.stop, view.resume, view.remove, view.send)
+    actions = (
+        view.encode_ahead,
+        view.preview,
+        view.track,
+        view.search,
+        view.stop,
+        view.resume,
+        view.remove,
+        view.send,
+    )
     for name, act in zip(_ACTIONS, actions, strict=True):
         add_action(name, act)

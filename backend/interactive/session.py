@@ -12,7 +12,7 @@ from backend.errors import BadRequest, Busy
 from backend.jobs.job import Job
 from backend.jobs.schedule import intervals_between
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.spec import FramePrompts, JobSpec, prompt_digest, resolve_prompts
+from backend.jobs.spec import ExemplarBox, FramePrompts, JobSpec, prompt_digest, resolve_prompts
 from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.frame_range import FrameRange
 from backend.tracks.prompts import Direction
@@ -140,6 +140,7 @@ class InteractiveSession:
         ranges: tuple[FrameRange, ...] = (),
         phrases: tuple[str, ...] = (),
         classes: tuple[str, ...] = (),
+        exemplars: tuple[ExemplarBox, ...] = (),
         masks: bool = False,
     ) -> Job:
         """Track an object from its prompts, or find the objects of phrases: a job like any other.
@@ -151,7 +152,7 @@ class InteractiveSession:
             region: the id of the region that the track becomes.
             direction: from the first and the last prompt; between prompts it goes both ways.
             intervals: LS frames to go through, instead of `direction`; see `JobSpec`.
-            max_frames, ranges, phrases, classes, masks: see `JobSpec`.
+            max_frames, ranges, phrases, classes, exemplars, masks: see `JobSpec`.
 
         Raises:
             BadRequest: there are no prompts, or they lie outside the video.
@@ -178,6 +179,7 @@ class InteractiveSession:
             phrases=phrases,
             classes=classes,
             user=key.user,
+            exemplars=exemplars,
             masks=masks,
         )
         spec.resolve(self.video)

@@ -139,6 +139,10 @@ class PropagationRun:
         """A prompted track."""
         return self._targets[name]
 
+    def track(self, name: str) -> Track:
+        """One track as far as it is computed, by its name in `tracks`."""
+        return (self._targets.get(name) or self._phrase_tracks[name]).track()
+
     def processed_frames(self, name: str) -> NDArray[np.bool_]:
         """Shape (length,): whether a track was looked for on each frame."""
         if name in self._targets:

@@ -10,6 +10,7 @@ from backend.jobs.job import Job
 from backend.jobs.spec import FramePrompts
 from backend.labelstudio.clicks import Click
 from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.region import TYPE, Region, fingerprint_keyframes, parse_region
 from backend.labelstudio.region_results import build_region, format_region
 from backend.labelstudio.segments import Segment, click_direction, segments_to_correct
@@ -36,6 +37,8 @@ class PageTrack:
         within: the frames to track.
         before: the region that the job corrects, as results; empty: the track is new.
         is_correction: the annotation had the region before.
+        found: the object's name in a job that looks for words; empty: a person has prompted it.
+        origin: the region that words have found, before it was corrected, as results.
         states: fingerprints of the region's keyframes on the annotator's page to which the job can be applied as it is.
     """
 
@@ -47,6 +50,8 @@ class PageTrack:
     within: FrameRange = ALL_FRAMES
     before: tuple[Mapping[str, Any], ...] = ()
     is_correction: bool = False
+    found: str = ""
+    origin: tuple[Mapping[str, Any], ...] = ()
     states: frozenset[str] = frozenset()
 
     @property
@@ -75,8 +80,9 @@ class PageTrack:
                 for name in ("prompts", "added")
             )
             within, states = FrameRange(*stored.pop("within")), frozenset(stored.pop("states"))
-            before = tuple(stored.pop("before"))
-            return cls(**stored, prompts=prompts, added=added, within=within, before=before, states=states)
+            before, origin = tuple(stored.pop("before")), tuple(stored.pop("origin", ()))
+            lists: dict[str, Any] = {"prompts": prompts, "added": added, "before": before, "origin": origin}
+            return cls(**stored, **lists, within=within, states=states)
         except (TypeError, LookupError) as error:
             raise ValueError("this is not a track of the prompting page") from error
 
@@ -86,10 +92,7 @@ class PageTrack:
         Args:
             new: as it is if there is none yet.
         """
-        if not self.before:
-            return new
-        found = next(result for result in self.before if result.get("type") == TYPE)
-        return parse_region(found, [result for result in self.before if result is not found])
+        return parse_results(self.before, new)
 
     def plan(self, new: Region) -> "TrackPlan":
         """What its job computes; the argument is that of `region`."""
@@ -124,13 +127,8 @@ class TrackPlan:
             rate: frames per second that Label Studio counts with.
         """
         track, score = RegionResult(job, self.region, self.segments, settings).read()
-        keyframes = [*self.fixed, *track.keyframes]
-        if not keyframes:
-            return ()
-        number, meta = self.region.track_id, {PAGE_JOB: job.number}
-        track = replace(track, keyframes=keyframes)
-        built = build_region(self.region, track, track_id=number or 0, engine="", score=score, extra_meta=meta)
-        return tuple(format_region(built, rate))
+        track = replace(track, keyframes=[*self.fixed, *track.keyframes])
+        return build_results(self.region, track, score, job, rate)
 
 
 def plan_track(
@@ -162,6 +160,25 @@ def plan_track(
         intervals=prompt_intervals(tracked, clicks, direction),
         ranges=tuple(segment.within for segment in tracked),
     )
+
+
+def build_results(
+    region: Region, track: KeyframeSet, score: float | None, job: Job, rate: float
+) -> tuple[Mapping[str, Any], ...]:
+    """A region with the track of a job, as results; none: it has no keyframe. `rate` is that of `TrackPlan.read`."""
+    if not track.keyframes:
+        return ()
+    meta = {PAGE_JOB: job.number}
+    built = build_region(region, track, track_id=region.track_id or 0, engine="", score=score, extra_meta=meta)
+    return tuple(format_region(built, rate))
+
+
+def parse_results(results: Sequence[Mapping[str, Any]], new: Region) -> Region:
+    """The region of these results, or `new` if there are none."""
+    if not results:
+        return new
+    found = next(result for result in results if result.get("type") == TYPE)
+    return parse_region(found, [result for result in results if result is not found])
 
 
 def region_prompts(region: Region) -> list[FramePrompts]:

@@ -20,7 +20,7 @@ from backend.predict.page_track import (
 from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource
-from backend.predict.results import RegionResult
+from backend.predict.results import RegionResult, TextResult
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,13 @@ class SentTracks:
         answered = cache.last_answer(self._task, name, context.start_time)
         if answered and answered.meta.get(PAGE_JOB) == track.job:
             return None
+        if track.found:
+            if shown:  # it came with a job of other words, or a person has made it theirs
+                cache.mark_arrived(self._task, name)
+                return None
+            result = ResultSource(TextResult(job, context.settings), track.found, (), {PAGE_JOB: job.number})
+            context.cache.sources.put(context.key(name), result)
+            return RegionWork(context.new_region(name, track.classes), track.classes, source=result)
         if shown is None or state_of(shown) in track.states:
             before = track.region(context.new_region(name, track.classes))
             region = _with_track(shown, before) if shown else before

@@ -179,7 +179,7 @@ class TextPrompt(ObjectSearch):
 
     def __init__(self, context: RequestContext, field_id: str | None, text: str, job: Job | None = None) -> None:
         request, query, is_asked = context.request, parse_text_query(text), job is None
-        query = replace(query, phrases=_class_names(query, context.config, request.video))
+        query = replace(query, phrases=resolve_phrases(query, context.config, request.video))
         search_range = query.within if query.at is None else FrameRange(query.at, query.at)
         parts = [request.url, request.framerate, context.settings.max_frames, query.phrases, search_range, query.redo]
         key, digest = context.key(field_id or "", "words"), context.digest(parts)
@@ -320,8 +320,12 @@ def _describe_range(query: TextQuery) -> dict[str, Any]:
     return {} if query.within == ALL_FRAMES else {"searched": [*query.within]}
 
 
-def _class_names(query: TextQuery, config: LabelConfig, video: str) -> tuple[str, ...]:
-    """The phrases, with those of all labels in place of "all"."""
+def resolve_phrases(query: TextQuery, config: LabelConfig, video: str) -> tuple[str, ...]:
+    """The phrases of a query, with those of all labels in place of "all".
+
+    Raises:
+        BadRequest: there are none.
+    """
     labels = [config.phrases[label] for label in config.labels.get(video, ())]
     parts = [labels if phrase.casefold() == ALL else [phrase] for phrase in query.phrases]
     phrases = tuple(dict.fromkeys(phrase for part in parts for phrase in part))

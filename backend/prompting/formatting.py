@@ -42,7 +42,7 @@ def format_track(one: ListedTrack, page: Page) -> dict[str, Any]:
     """
     track, job = one.track, one.job
     done, total = job.progress()
-    plan = track.plan(page.new_region(one.name, track.label))
+    plan = None if track.found else track.plan(page.new_region(one.name, track.label))
     return {
         "id": one.name,
         "job": job.number,
@@ -50,8 +50,8 @@ def format_track(one: ListedTrack, page: Page) -> dict[str, Any]:
         "direction": track.direction,
         "range": [track.within.first, track.within.last] if track.within != ALL_FRAMES else None,
         "prompts": [_format_prompts(one) for one in track.prompts],
-        "kept": _format_keyframes(plan.region.keyframes) if track.before else [],
-        "computed": _computed(plan),
+        "kept": _format_keyframes(plan.region.keyframes) if plan and track.before else [],
+        "computed": _computed(plan) if plan else [],
         "state": job.state,
         "error": str(job.error) if job.error else None,
         "done": done,

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from backend.errors import BadRequest
-from backend.jobs.spec import FramePrompts
+from backend.jobs.spec import ExemplarBox, FramePrompts
 from backend.labelstudio.json_values import read_frame, read_mappings, read_number
+from backend.tracks.frame_range import ALL_FRAMES, FrameRange
 from backend.tracks.prompts import Direction
 
 _MAX_PROMPTS = 1000
 """Frames with prompts, and points on one frame."""
 _MAX_ID = 64
+_MAX_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,44 @@ class TrackRequest:
     last: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """Words that the page looks for, or boxes whose like it looks for; then words may narrow that."""
+
+    text: str
+    examples: tuple[ExemplarBox, ...] = ()
+    within: FrameRange = ALL_FRAMES
+
+
+def parse_search(body: Mapping[str, Any]) -> SearchRequest:
+    """Read the request for a search.
+
+    Raises:
+        BadRequest: something in it is not valid.
+    """
+    text = body.get("text", "")
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
+        raise BadRequest(f"text must be the words to look for, at most {_MAX_TEXT} characters")
+    entries = [parse_frame_prompts(entry) for entry in read_mappings(body.get("examples"))]
+    examples = tuple(ExemplarBox(one.frame, one.box) for one in entries if one.box)
+    if not text.strip() and not examples:
+        raise BadRequest("there is nothing to look for: write what to find, or draw a box around an example")
+    first, last = parse_range(body)
+    return SearchRequest(text.strip(), examples, FrameRange(first or 1, last or ALL_FRAMES.last))
+
+
+def parse_range(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Read the LS frames to go through, `first` and `last`; None: from the start, to the end of the video.
+
+    Raises:
+        BadRequest: they are none, or in the wrong order.
+    """
+    first, last = (None if body.get(name) is None else _frame(body[name]) for name in ("first", "last"))
+    if first is not None and last is not None and first > last:
+        raise BadRequest("the first frame lies after the last: exchange them")
+    return first, last
+
+
 def parse_track(body: Mapping[str, Any], labels: Sequence[str]) -> TrackRequest:
     """Read the request for a track.
 
@@ -46,9 +86,7 @@ def parse_track(body: Mapping[str, Any], labels: Sequence[str]) -> TrackRequest:
         raise BadRequest(f"the class is not in the label config, which has: {', '.join(labels) or 'none'}")
     if direction not in get_args(Direction):
         raise BadRequest(f"direction must be one of {', '.join(get_args(Direction))}")
-    first, last = (None if body.get(name) is None else _frame(body[name]) for name in ("first", "last"))
-    if first is not None and last is not None and first > last:
-        raise BadRequest("the first frame lies after the last: exchange them")
+    first, last = parse_range(body)
     entries = read_mappings(body.get("prompts"))
     if len(entries) > _MAX_PROMPTS:
         raise BadRequest(f"there are prompts on over {_MAX_PROMPTS} frames: prompt the object on fewer")

@@ -2,15 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.jobs.job import Job
-from backend.jobs.spec import OBJECT_TRACK, ResolvedJob
+from backend.jobs.spec import ResolvedJob
 from backend.labelstudio.keyframe import boxes_to_percent
+from backend.prompting.page_search import ListedSearch
+from backend.prompting.page_tracks import ListedTrack
 
 _MAX_FRAMES = 4000
 """Frames of one track in one event."""
@@ -24,48 +25,59 @@ class PageProgress:
     An event's id says which frames of which jobs the page has then, so that a page that comes back goes on there.
 
     Args:
-        jobs: returns the newest job of each track, by the track's id.
+        tracks: returns the tracks of the page with their newest jobs.
+        searches: returns its searches.
         last_id: the id of the last event that the page got; empty: it has got none.
     """
 
     mimetype = "text/event-stream"
 
-    def __init__(self, jobs: Callable[[], Mapping[str, Job]], last_id: str) -> None:
-        self._list_jobs, self._jobs = jobs, dict(jobs())
-        self._listed_at = time.monotonic()
+    def __init__(
+        self, tracks: Callable[[], Sequence[ListedTrack]], searches: Callable[[], Sequence[ListedSearch]], last_id: str
+    ) -> None:
+        self._list, self._list_searches = tracks, searches
+        self._look()
         self._parts = 0
         self._has_more = False
         self._deliveries: dict[str, _Delivery] = {}
         for name, (number, is_final, runs) in _parse_id(last_id).items():
-            if (job := self._jobs.get(name)) and job.number == number:
-                self._deliveries[name] = _Delivery(job, runs, is_final=is_final)
+            if (track := self._tracks.get(name)) and track.job.number == number:
+                self._deliveries[name] = _Delivery(track, runs, is_final=is_final)
+
+    def _look(self) -> None:
+        self._tracks = {one.name: one for one in self._list()}
+        self._searches = self._list_searches()
+        self._listed_at = time.monotonic()
 
     def state(self) -> Hashable:
         """Everything that an event depends on."""
         if time.monotonic() - self._listed_at > _LISTED_SECONDS:
-            self._jobs, self._listed_at = dict(self._list_jobs()), time.monotonic()
+            self._look()
         self._parts += self._has_more
         self._has_more = False
-        jobs = ((name, job.number, job.state, job.progress()) for name, job in self._jobs.items())
-        return self._parts, *jobs
+        jobs = [(one.name, one.job) for one in self._tracks.values()]
+        jobs += [(one.name, one.job) for one in self._searches]
+        return self._parts, *((name, job.number, job.state, job.progress()) for name, job in jobs)
 
     def content(self, state: object) -> bytes:
         """The next event."""
-        tracks = [self._track(name, job) for name, job in self._jobs.items()]
-        position = {name: self._deliveries[name].position() for name in self._jobs}
-        data = json.dumps({"tracks": tracks}, separators=(",", ":"))
+        if self._searches:  # they may have found more
+            self._look()
+        tracks = [self._track(name, one) for name, one in self._tracks.items()]
+        position = {name: self._deliveries[name].position() for name in self._tracks}
+        content = {"tracks": tracks, "searches": [one.to_state() for one in self._searches]}
+        data = json.dumps(content, separators=(",", ":"))
         return f"id: {json.dumps(position, separators=(',', ':'))}\ndata: {data}\n\n".encode()
 
     def last_content(self, end: object) -> bytes:
         """A comment, which is no message: the page connects again by itself."""
         return b": \n\n"
 
-    def _track(self, name: str, job: Job) -> dict[str, Any]:
-        delivery = self._deliveries.get(name)
-        is_new = delivery is None or delivery.job.number != job.number
-        if delivery is None or is_new:
-            delivery = self._deliveries[name] = _Delivery(job, [])
-        delivery.job = job
+    def _track(self, name: str, track: ListedTrack) -> dict[str, Any]:
+        delivery, job = self._deliveries.get(name), track.job
+        if delivery is None or delivery.track.job.number != job.number:
+            delivery = self._deliveries[name] = _Delivery(track, [])
+        delivery.track = track
         # Read before the results: if the job ends in between, they are complete all the same.
         has_ended, (done, total) = job.has_ended, job.progress()
         frames, has_more = delivery.advance(has_ended=has_ended)
@@ -86,31 +98,31 @@ class PageProgress:
 class _Delivery:
     """Which LS frames of one job a page has."""
 
-    def __init__(self, job: Job, runs: list[tuple[int, int]], *, is_final: bool = False) -> None:
-        self.job = job
+    def __init__(self, track: ListedTrack, runs: list[tuple[int, int]], *, is_final: bool = False) -> None:
+        self.track = track
         self._runs, self._is_final = runs, is_final
         self._given: NDArray[np.bool_] | None = None
 
     def advance(self, *, has_ended: bool) -> tuple[list[list[float]], bool]:
         """The next frames, and whether there are more: [frame, x, y, width, height, score], or [frame] if absent."""
-        resolved = self.job.resolved
-        if resolved is None:
+        computed = self.track.computed()
+        if computed is None:
             return [], False
+        resolved, track, looked = computed
         given = self._given if self._given is not None else self._restore(resolved)
         if has_ended and not self._is_final:
             # Between two prompts, boxes of both directions are blended at the end.
             self._is_final = True
-            if len(self.job.row.spec.prompts) > 1:
+            if len(self.track.job.row.spec.prompts) > 1:
                 given[:] = False
         numbers = np.arange(1, resolved.clock.length + 1)
         sources = resolved.clock.source_frames(numbers)
-        buffer = resolved.propagation.target(OBJECT_TRACK)
-        rows = np.flatnonzero(buffer.processed_frames()[sources] & ~given)
+        rows = np.flatnonzero(looked[sources] & ~given)
         has_more, rows = len(rows) > _MAX_FRAMES, rows[:_MAX_FRAMES]
         if not len(rows):
             return [], False
         given[rows] = True
-        boxes, scores = buffer.track().at(sources[rows])
+        boxes, scores = track.at(sources[rows])
         percent = np.round(boxes_to_percent(boxes, *resolved.size), 4)
         values = zip(numbers[rows].tolist(), percent.tolist(), np.round(scores, 4).tolist(), strict=True)
         return [[n] if np.isnan(score) else [n, *box, score] for n, box, score in values], has_more
@@ -118,10 +130,10 @@ class _Delivery:
     def position(self) -> list[Any]:
         """The job's number, whether it had ended, and the first and last frame of each run of frames."""
         if self._given is None:
-            return [self.job.number, self._is_final, self._runs]
+            return [self.track.job.number, self._is_final, self._runs]
         edges = np.flatnonzero(np.diff(np.concatenate(([False], self._given, [False])).astype(np.int8)))
         runs = [[int(first) + 1, int(stop)] for first, stop in edges.reshape(-1, 2)]
-        return [self.job.number, self._is_final, runs]
+        return [self.track.job.number, self._is_final, runs]
 
     def _restore(self, resolved: ResolvedJob) -> NDArray[np.bool_]:
         self._given = np.zeros(resolved.clock.length, bool)

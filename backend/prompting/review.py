@@ -15,6 +15,8 @@ _LOW_SCORE, _LOW_SHARE = 0.5, 0.7
 """A score is low below this, and below this share of the track's median."""
 _JUMP = 1.5
 """So many times as large, or as small, a box is on the next frame of a jump."""
+_LEAST_AREA = 1e-8
+"""Of a box, in percent of width times percent of height."""
 _SAME = 0.7
 """From this IoU on two boxes are on one object."""
 _LONG_GAP = 50
@@ -76,10 +78,8 @@ def _low_scores(track: ReviewedTrack) -> Iterator[ReviewEntry]:
 
 
 def _jumps(track: ReviewedTrack) -> Iterator[ReviewEntry]:
-    areas = track.boxes[:, 2] * track.boxes[:, 3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = areas[1:] / areas[:-1]
-        ratios = np.maximum(ratios, 1 / ratios)
+    areas = np.maximum(track.boxes[:, 2] * track.boxes[:, 3], _LEAST_AREA)
+    ratios = np.maximum(areas[1:] / areas[:-1], areas[:-1] / areas[1:])
     for place in np.flatnonzero(ratios >= _JUMP).tolist():
         ratio = float(ratios[place])
         text = f"{track.name}: size changes {ratio:.1f} times"

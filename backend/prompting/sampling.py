@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from backend.jobs.spec import OBJECT_TRACK
 from backend.labelstudio.keyframe import boxes_at, boxes_to_percent
 from backend.labelstudio.region import Region
 from backend.prompting.page import Page
@@ -23,13 +22,13 @@ def review_track(one: ListedTrack, page: Page, length: int) -> ReviewedTrack:
     boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
     if region.keyframes:
         boxes = boxes_at(region.keyframes, frames)
-    if resolved := one.job.resolved:
+    if computed := one.computed():
+        resolved, track, looked = computed
         sources = resolved.clock.source_frames(frames)
-        buffer = resolved.propagation.target(OBJECT_TRACK)
-        tracked, confidence = buffer.track().at(sources)
-        looked = buffer.processed_frames()[sources]
-        boxes[looked] = boxes_to_percent(tracked, *resolved.size)[looked]
-        scores[looked] = confidence[looked]
+        tracked, confidence = track.at(sources)
+        is_here = looked[sources]
+        boxes[is_here] = boxes_to_percent(tracked, *resolved.size)[is_here]
+        scores[is_here] = confidence[is_here]
     return ReviewedTrack(one.name, _name(region.track_id, one.track.label), boxes, scores)
 
 

@@ -12,15 +12,14 @@ from backend.interactive.session import InteractiveSession, SessionKey
 from backend.interactive.sessions import InteractiveSessions
 from backend.jobs.records import Records
 from backend.jobs.scheduler import Scheduler
-from backend.jobs.spec import OBJECT_TRACK
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.json_values import read_mappings
-from backend.labelstudio.label_config import parse_label_config
+from backend.labelstudio.label_config import ALL, parse_label_config
 from backend.labelstudio.region import Region, new_region_id
 from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.prompting.formatting import format_candidate, format_regions, format_rle, format_track
 from backend.prompting.page import Page
-from backend.prompting.page_request import parse_frame_prompts, parse_frames, parse_id, parse_track
+from backend.prompting.page_request import parse_frame_prompts, parse_frames, parse_id, parse_search, parse_track
 from backend.prompting.page_tracks import UNKNOWN, PageTracks
 from backend.prompting.progress import PageProgress
 from backend.prompting.review import find_entries
@@ -62,7 +61,7 @@ class PromptingView:
     def overview(self, project: str, task: str) -> dict[str, Any]:
         """The task, its video, the regions of its annotation, and the tracks that were begun on this page."""
         page, regions = self._load(project, task)
-        self._tracks.drop_arrived(task, regions)
+        self._tracks.drop_arrived(page, regions)
         session = self._open(page)
         width, height = session.video.size
         return {
@@ -76,7 +75,8 @@ class PromptingView:
             "height": height,
             "labels": [*page.labels],
             "regions": format_regions(regions, page.config),
-            "tracks": [format_track(one, page) for one in self._tracks.listed(task)],
+            "phrases": [ALL, *dict.fromkeys(page.config.phrases[label] for label in page.labels)],
+            **self._state(page),
         }
 
     def frame(self, project: str, task: str, number: int) -> bytes:
@@ -106,40 +106,50 @@ class PromptingView:
         if request.id:  # as it is now: a person may have changed it since the page was loaded
             page, regions = self._load(project, task)
             shown = next((region for region in regions if region.id == request.id), None)
-            if shown is None and self._tracks.find(task, request.id) is None:
+            if shown is None and self._tracks.find(page, request.id) is None:
                 raise BadRequest(UNKNOWN)
         name = request.id or new_region_id()
         return format_track(self._tracks.track(self._open(page), page, name, request, shown), page)
 
+    def search(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Look for the objects of words, or for those that are like boxes."""
+        page = self._page(project, task)
+        return self._tracks.search(self._open(page), page, parse_search(body)).to_state()
+
     def stop(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Stop tracking; what is computed is kept."""
-        return format_track(self._tracks.stop(task, parse_id(body.get("id"))), self._page(project, task))
+        """Stop a track or a search; what is computed is kept."""
+        page = self._page(project, task)
+        self._tracks.stop(page, parse_id(body.get("id")))
+        return self._state(page)
 
     def resume(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Go on with a track that was stopped."""
-        return format_track(self._tracks.resume(task, parse_id(body.get("id"))), self._page(project, task))
+        """Go on with a track or a search that was stopped."""
+        page = self._page(project, task)
+        self._tracks.resume(page, parse_id(body.get("id")))
+        return self._state(page)
 
     def remove(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove a track from the page. What the annotation has got already stays there."""
-        self._tracks.remove(task, name := parse_id(body.get("id")))
-        return {"id": name}
+        """Remove a track or a search from the page. What the annotation has got already stays there."""
+        page = self._page(project, task)
+        self._tracks.remove(page, parse_id(body.get("id")))
+        return self._state(page)
 
     def send(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Offer tracks to the task: the next request of its labelling page brings them."""
-        names = body.get("ids")
-        page, names = self._page(project, task), [*map(parse_id, names)] if isinstance(names, list) else []
-        return {"tracks": [format_track(one, page) for one in self._tracks.send(task, names)]}
+        page, names = self._page(project, task), body.get("ids")
+        self._tracks.send(page, [*map(parse_id, names)] if isinstance(names, list) else [])
+        return self._state(page)
 
     def progress(self, project: str, task: str, last_id: str) -> PageProgress:
         """The tracks of the page as they grow."""
-        self._page(project, task)
-        return PageProgress(lambda: {one.name: one.job for one in self._tracks.listed(task)}, last_id)
+        page = self._page(project, task)
+        return PageProgress(lambda: self._tracks.listed(page), lambda: self._tracks.searches(task), last_id)
 
     def review(self, project: str, task: str) -> dict[str, Any]:
         """The frames that are worth a look, worst first, of all tracks and of the annotation's regions."""
         page, regions = self._load(project, task)
         length = self._open(page).clock.length
-        listed = self._tracks.listed(task)
+        listed = self._tracks.listed(page)
         names = {one.name for one in listed}
         tracks = [review_track(one, page, length) for one in listed]
         tracks += [review_region(region, page, length) for region in regions if region.id not in names]
@@ -147,13 +157,19 @@ class PromptingView:
 
     def mask(self, project: str, task: str, name: str, frame: int) -> dict[str, Any] | None:
         """The mask of a track on an LS frame; None: it has none there."""
-        found = self._tracks.find(task, name)
-        if found is None or (resolved := found.job.resolved) is None:
+        found = self._tracks.find(self._page(project, task), name)
+        if found is None or (computed := found.computed()) is None:
             return None
+        resolved, track, _ = computed
         resolved.clock.check_frame(frame)
-        masks = resolved.propagation.target(OBJECT_TRACK).track().masks
-        mask = masks.get(resolved.clock.source_frame(frame))
+        mask = track.masks.get(resolved.clock.source_frame(frame))
         return None if mask is None else format_rle(mask)
+
+    def _state(self, page: Page) -> dict[str, Any]:
+        return {
+            "tracks": [format_track(one, page) for one in self._tracks.listed(page)],
+            "searches": [one.to_state() for one in self._tracks.searches(page.task)],
+        }
 
     def _load(self, project: str, task: str) -> tuple[Page, Sequence[Region]]:
         """The task as Label Studio has it now, and the regions of its annotation."""

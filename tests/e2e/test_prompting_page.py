@@ -237,3 +237,27 @@ def test_everything_fits_a_small_screen_and_every_key_is_told(visit) -> None:
     page.press("?")
     expect(page.page.locator("#keys")).to_be_visible()
     page.shot("keys")
+
+
+def test_words_and_examples_find_tracks_that_are_chosen_and_sent(visit) -> None:
+    words = {"car": {"a": range(100), "b": range(100)}, "like": {"c": range(100)}}
+    page = visit(StubEngine(answering=words, masks=True))
+    page.press("/")
+    page.page.keyboard.type("car")
+    page.press("Enter")
+    expect(page.page.locator("#searches .state")).to_have_text("done")
+    expect(page.page.locator("#tracks .name")).to_have_text(["Car", "Car"])
+    page.press("b")
+    page.drag((40, 30), (60, 60))
+    page.page.wait_for_load_state("networkidle")
+    page.press("a")
+    expect(page.page.locator("#searches .name")).to_have_text(["car", "like"])
+    expect(page.page.locator("#tracks li")).to_have_count(3)
+    page.page.locator("#tracks .choose").nth(1).click()
+    page.shot("words")
+    page.page.locator("#tracks .remove").nth(0).click()
+    expect(page.page.locator("#tracks li")).to_have_count(2)
+    page.page.get_by_role("button", name="Send to the task").click()
+    expect(page.page.locator("#sent")).to_contain_text("Sent")
+    offered = page.served.service.store.records.page_tracks("7").values()
+    assert [is_offered for _, is_offered in offered if is_offered] == [True, True]

@@ -142,7 +142,7 @@ def test_a_signed_address_opens_its_task_alone(make_interactive) -> None:
 
 
 def test_another_site_changes_nothing(page: Page) -> None:
-    for action in ("encode", "preview", "track", "stop", "resume", "remove", "send"):
+    for action in ("encode", "preview", "track", "search", "stop", "resume", "remove", "send"):
         assert page.client.post(page.base + action, json={}).status_code == 403
 
 
@@ -216,7 +216,7 @@ def test_further_prompts_replace_the_track_and_a_removed_one_is_gone(page: Page)
     assert (again["id"], again["label"]) == (track["id"], "Bus")
     assert again["job"] != track["job"]
     page.finish()
-    assert page.post("remove", id=track["id"]) == {"id": track["id"]}
+    assert page.post("remove", id=track["id"]) == {"tracks": [], "searches": []}
     assert page.state()["tracks"] == []
     assert "load the page again" in page.post("track", 400, id=track["id"], prompts=[])["error"]
 
@@ -247,6 +247,53 @@ def test_further_prompts_compute_only_what_lies_between_their_neighbours(page: P
     page.finish()
     undone = page.track(id=track["id"], prompts=entries)
     assert (undone["job"], undone["computed"]) == (track["job"], [[1, 100000000]]), "it is as it was, and computed"
+
+
+WORDS = {"car": {"a": range(100), "b": range(20, 60), "ghost": range(7, 8)}, "bus": {"c": range(100)}}
+
+
+def test_what_words_find_are_tracks_of_the_page(make_interactive) -> None:
+    page = Page(make_interactive(StubEngine(answering=WORDS)), FakeStudio())
+    assert page.state()["phrases"] == ["all", "car", "bus"]
+    search = page.post("search", text="all from 1 to 90")
+    page.finish()
+    state = page.state()
+    assert [(one["text"], one["state"]) for one in state["searches"]] == [("all from 1 to 90", "done")]
+    tracks = state["tracks"]
+    assert sorted(one["label"] for one in tracks) == ["Bus", "Car", "Car"], "what is seen for a moment is no track"
+    events = page.events()
+    events.read_until(lambda: all(events.frames.get(one["id"]) for one in tracks))
+    seen = [{frame for frame, box in events.frames[one["id"]].items() if box} for one in tracks]
+    assert {*range(21, 61)} in seen
+    left = page.post("remove", id=tracks[0]["id"])["tracks"]
+    assert [one["id"] for one in left] == [one["id"] for one in tracks[1:]]
+    assert page.post("remove", id=search["id"]) == {"tracks": [], "searches": []}
+
+
+def test_what_words_have_found_is_corrected_and_that_is_taken_back(make_interactive) -> None:
+    page = Page(make_interactive(StubEngine(answering=WORDS)), FakeStudio())
+    page.post("search", text="bus")
+    page.finish()
+    (found,) = page.state()["tracks"]
+    box = {"frame": 50, "box": [10, 10, 20, 20]}
+    corrected = page.track(id=found["id"], label="Bus", prompts=[box])
+    assert (corrected["id"], corrected["computed"]) == (found["id"], [[1, 49], [51, 100000000]])
+    page.finish()
+    other = page.track(id=found["id"], label="Bus", prompts=[{**box, "frame": 60}])
+    assert [one["frame"] for one in other["prompts"]] == [60]
+    assert [key[0] for key in other["kept"]] == [1, 60, 100], "of what words have found, without the first correction"
+    assert len(page.state()["tracks"]) == 1
+
+
+def test_boxes_are_examples_of_what_to_find(make_interactive) -> None:
+    page = Page(make_interactive(StubEngine(answering=WORDS)), FakeStudio())
+    page.post("search", text="", examples=[{"frame": 4, "box": [10, 10, 20, 20]}])
+    (job,) = page.service.scheduler.jobs(9)
+    (example,) = job.row.spec.exemplars
+    assert (example.frame, example.box, example.positive) == (4, (10, 10, 20, 20, 0), True)
+    assert job.row.spec.phrases == ("like",)
+    for sent in ({"text": " "}, {"text": 3}, {"text": "car from 9 to 3"}):
+        page.post("search", 400, **sent)
 
 
 def test_what_is_worth_a_look_is_told_of_tracks_and_of_the_annotation(make_interactive) -> None:
@@ -288,7 +335,8 @@ def test_a_stopped_track_goes_on(make_interactive) -> None:
     page.post("stop", id=track["id"])
     gate.open()
     until(lambda: page.state()["tracks"][0]["state"] == "cancelled")
-    assert page.post("resume", id=track["id"])["state"] in ("queued", "running")
+    (resumed,) = page.post("resume", id=track["id"])["tracks"]
+    assert resumed["state"] in ("queued", "running")
     until(lambda: page.state()["tracks"][0]["state"] == "done")
 
 

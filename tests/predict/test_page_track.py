@@ -116,7 +116,17 @@ def test_a_persons_keyframes_never_move(humans, ours, clicks, given_prompts, dir
 def test_a_stored_track_is_read_as_it_was(all_prompts, added, direction, humans) -> None:
     before = tuple(format_region(region(tuple(humans), (50,)), 25))
     track = PageTrack(
-        3, "Car", tuple(all_prompts), tuple(added), direction, FrameRange(2, 9), before, True, frozenset({"a", "b"})
+        3,
+        "Car",
+        tuple(all_prompts),
+        tuple(added),
+        direction,
+        FrameRange(2, 9),
+        before,
+        is_correction=True,
+        found="car 1",
+        origin=before,
+        states=frozenset({"a", "b"}),
     )
     assert PageTrack.from_json(track.to_json()) == track
     for text in ("", "[]", "{}", "null"):

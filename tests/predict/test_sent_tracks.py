@@ -194,3 +194,20 @@ def test_a_new_track_that_arrived_is_corrected_as_a_region(page: Page, prompting
     assert page.service.scheduler.jobs(1)[0].row.spec.intervals == ((1, 50), (50, None))
     assert page.type("sent") == [one]
     assert page.shown(one, 50) == [40, 40, 10, 10]
+
+
+def test_what_words_have_found_there_comes_once(make_interactive, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"car": {"a": range(100)}, "person": {"b": range(20, 60)}}
+    page = Page(make_interactive(StubEngine(answering=words)))
+    prompting = Prompting(page, monkeypatch)
+    prompting.view.search("3", "7", {"text": "car, person"})
+    prompting.finish()
+    ids = [one["id"] for one in prompting.view.overview("3", "7")["tracks"]]
+    prompting.view.send("3", "7", {"ids": ids})
+    assert page.type("sent") == ids
+    assert [page.regions[name]["value"]["labels"] for name in ids] == [["Car"], ["Person"]]
+    assert page.frames(ids[1])[0] == 21
+    prompting.shows(page)
+    assert page.type("sent") == []
+    tracks = prompting.view.overview("3", "7")["tracks"]
+    assert tracks == [], "they are regions of the annotation now"

@@ -30,7 +30,7 @@ const canvas = $("#picture");
 const post = (path, sent) => ask(path, { method: "POST", sent, within: PATIENT });
 const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 const colourOf = (id) => COLOURS[tracks.index(id) % COLOURS.length];
-const tracks = new Tracks({ onChange: onGrowth, open: () => new EventSource("events") });
+const tracks = new Tracks({ onChange: onGrowth, onNew: () => refresh(), open: () => new EventSource("events") });
 const zoom = new Zoom($("#stage"), canvas, draw);
 const timeline = new Timeline($("#timeline"), { onFrame: moveTo, onRange: setRange });
 
@@ -109,10 +109,9 @@ function choose(id) {
 async function act(path, id) {
   try {
     const found = await post(path, { id });
-    if (path === "remove") {
-      if (object.id === id) object = new PromptedObject({ label: object.label });
-      await refresh();
-    } else tracks.put(found);
+    if (path === "remove") await refresh(); // what it had corrected is a region of the annotation again
+    else tracks.take(found);
+    if (object.id && !tracks.get(object.id)) object = new PromptedObject({ label: object.label });
     tracks.again();
   } catch (error) {
     told(error.message);
@@ -121,15 +120,36 @@ async function act(path, id) {
 }
 
 function stopOrGoOn(id = object.id) {
-  const known = tracks.get(id);
+  const known = tracks.get(id) ?? tracks.searches.find((one) => one.id === id);
   if (!known || known.isRegion || known.state === "done") return;
-  act(known.isRunning ? "stop" : "resume", id);
+  act(["queued", "running"].includes(known.state) ? "stop" : "resume", id);
+}
+
+// Looks for the objects of words; with examples, for those that are like these boxes.
+async function search(text, examples = []) {
+  const [first, last] = range ?? [null, null];
+  try {
+    await post("search", { text, examples, first, last });
+    $("#words input").value = "";
+    await refresh();
+    tracks.again();
+    told("");
+  } catch (error) {
+    told(error.message);
+  }
+}
+
+function searchAlike() {
+  const examples = object.prompts().filter(({ box }) => box);
+  if (!examples.length) return told("Draw a box around an example first.");
+  search($("#words input").value, examples);
+  finish();
 }
 
 async function send() {
   try {
     const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
-    for (const one of found.tracks) tracks.put(one);
+    tracks.take(found);
     say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings those of its class.");
   } catch (error) {
     say("sent", error.message);
@@ -219,6 +239,7 @@ function show() {
   $("#empty").hidden = tracks.ofPage.length > 0;
   $("#send").hidden = !tracks.ofPage.length;
   $("#annotation").hidden = !tracks.regions.length;
+  showList($("#searches"), tracks.searches.map((one) => ({ ...one, name: one.text })));
   showList($("#tracks"), tracks.ofPage);
   showList($("#regions"), tracks.regions);
   const shown = chosen ?? tracks.ofPage.at(-1);
@@ -233,6 +254,7 @@ function showList(list, shown) {
   for (const track of shown) {
     const item = items.get(track.id) ?? list.appendChild(newItem(track.id));
     item.style.setProperty("--colour", track.isRegion && track.id !== object.id ? "#fff" : css(colourOf(track.id)));
+    $(".choose", item).disabled = !tracks.get(track.id);
     item.classList.toggle("is-chosen", object.id === track.id);
     $(".name", item).textContent = track.name;
     const score = track.score ? track.score.toFixed(2) : "";
@@ -240,7 +262,7 @@ function showList(list, shown) {
     $(".state", item).textContent = track.isRegion ? score : track.state === "failed" ? track.error : words[track.state];
     $(".state", item).classList.toggle("is-bad", track.state === "failed");
     $(".stop", item).hidden = track.isRegion || track.state === "done";
-    $(".stop", item).textContent = track.isRunning ? "Stop" : "Go on";
+    $(".stop", item).textContent = ["queued", "running"].includes(track.state) ? "Stop" : "Go on";
     $(".remove", item).hidden = track.isRegion;
   }
 }
@@ -381,6 +403,8 @@ const KEYS = {
   "=": () => zoom.by(1.25),
   "-": () => zoom.by(0.8),
   0: () => zoom.reset(),
+  a: searchAlike,
+  "/": () => $("#words input").focus(),
   Enter: track,
   Escape: finish,
   "?": () => $("#keys").showModal(),
@@ -411,6 +435,12 @@ for (const button of document.querySelectorAll("[data-key]")) {
   });
 }
 $("#send").addEventListener("click", send);
+$("#words").addEventListener("submit", (event) => {
+  event.preventDefault();
+  search($("#words input").value);
+  canvas.focus({ preventScroll: true });
+});
+$("#words").addEventListener("keydown", (event) => event.key === "Escape" && canvas.focus({ preventScroll: true }));
 // Somebody who comes back from Label Studio sees what they did there.
 document.addEventListener("visibilitychange", () => {
   if (!state) return;
@@ -440,6 +470,7 @@ async function load() {
     button.addEventListener("click", () => setLabel(at + 1));
     return item;
   }));
+  $("#phrases").replaceChildren(...state.phrases.map((phrase) => new Option(phrase)));
   if (state.labels.length === 1) object.label = state.labels[0];
   $("main").hidden = false;
   // As many pixels as the screen has, so that lines and text over a small video are sharp.

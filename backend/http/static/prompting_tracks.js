@@ -58,9 +58,9 @@ class Track {
 }
 
 export class Tracks {
-  // `onChange` is called when one of them has changed; `open` opens the stream of events.
-  constructor({ onChange, open }) {
-    Object.assign(this, { onChange, open, all: new Map(), source: null, listed: [] });
+  // `onChange` is called when one of them has changed, `onNew` when there is another one; `open` opens the stream of events.
+  constructor({ onChange, onNew, open }) {
+    Object.assign(this, { onChange, onNew, open, all: new Map(), searches: [], source: null });
   }
 
   get(id) {
@@ -81,7 +81,8 @@ export class Tracks {
   }
 
   // As GET state tells them.
-  take({ tracks, regions }) {
+  take({ tracks, searches, regions = this.regions }) {
+    this.searches = searches;
     const numbers = new Map(regions.map(({ id, number }) => [id, number]));
     const told = [
       ...tracks.map((one) => [{ ...one, number: numbers.get(one.id) }, false]),
@@ -90,6 +91,7 @@ export class Tracks {
     const ids = new Set(told.map(([{ id }]) => id));
     for (const id of this.all.keys()) if (!ids.has(id)) this.all.delete(id);
     for (const [one, isRegion] of told) this.put(one, isRegion);
+    this.onChange();
     this.listen();
   }
 
@@ -97,23 +99,18 @@ export class Tracks {
     const known = this.all.get(told.id);
     if (known && known.isRegion === isRegion) known.update(told);
     else this.all.set(told.id, new Track({ number: known?.number, ...told }, isRegion));
-    this.onChange();
-  }
-
-  remove(id) {
-    this.all.delete(id);
-    this.onChange();
   }
 
   // Events are asked for while somebody looks and something is missing: a browser opens few connections to a host.
   listen() {
-    const isMissing = this.ofPage.some((track) => track.isRunning || !track.isComplete);
+    const isMissing =
+      this.ofPage.some((track) => track.isRunning || !track.isComplete) || this.searches.some(({ state }) => RUNNING.includes(state));
     if (document.hidden || !isMissing) {
       this.source?.close();
       this.source = null;
     } else if (!this.source || this.source.readyState === EventSource.CLOSED) {
       this.source = this.open();
-      this.source.addEventListener("message", ({ data }) => this.grow(JSON.parse(data).tracks));
+      this.source.addEventListener("message", ({ data }) => this.grow(JSON.parse(data)));
     }
   }
 
@@ -123,8 +120,10 @@ export class Tracks {
     this.listen();
   }
 
-  grow(told) {
-    for (const one of told) {
+  grow({ tracks, searches }) {
+    this.searches = searches;
+    if (tracks.some(({ id }) => !this.all.has(id))) this.onNew();
+    for (const one of tracks) {
       const track = this.all.get(one.id);
       if (!track || track.isRegion || track.job !== one.job) continue;
       for (const [frame, ...box] of one.frames) track.boxes.set(frame, box);
