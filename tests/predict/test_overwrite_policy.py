@@ -15,6 +15,7 @@ from tests.fakes import FakeVideo, StubEngine
 from tests.predict.page import Page
 
 FOUND = {"car": {"car 1": range(1000), "car 2": range(10, 30)}, "person": {"person 1": range(1000)}}
+FOUND |= {"like": {"like 1": range(1000), "like 2": range(5, 30)}, "like red": {"like red 1": range(1000)}}
 
 places = st.integers(0, 70)
 which = st.integers(0, 5)
@@ -24,7 +25,11 @@ steps = st.one_of(
     st.tuples(st.just("press"), which),
     st.tuples(st.just("drag"), which, frames, places),
     st.tuples(
-        st.just("command"), which, st.sampled_from(["back", "both", "to 20", "from 5 to 15", "redo", "stop", "x"])
+        st.just("command"),
+        which,
+        st.sampled_from(
+            ["back", "both", "to 20", "from 5 to 15", "redo", "stop", "x", "like", "like red", "unlike", "unlike"]
+        ),
     ),
     st.tuples(
         st.just("type"),
@@ -121,7 +126,8 @@ class Witness:
         for name in {*names} - asked:
             if name in before or name in self.deleted:
                 region = parse_region(sent.get(name) or saved[name])
-                assert region.is_partial, "only what is unfinished goes on unasked"
+                taken = self.page.regions[name]["meta"].get("unlike")
+                assert region.is_partial or taken, "only what is unfinished goes on unasked, or is taken away"
                 assert self.classes(name) == [one for one in region.labels if one != "▶ t"], "in its class"
                 seal = fingerprint_keyframes(region.keyframes)
                 assert seal == region.meta["seal"], "only what nobody has edited goes on unasked"
@@ -134,6 +140,9 @@ class Witness:
             if name not in names and name in before:
                 assert json.dumps(shown) == json.dumps(before[name]), "what was not answered is as it was"
         assert not self.deleted & {*self.page.regions}, "what was deleted stays so"
+        for name in [name for name in self.human if "unlike" in self.page.regions[name].get("meta", {})]:
+            assert name in asked or name not in names, "only the region with the line `unlike`, if it was edited"
+            del self.human[name]
         for name, set_by_hand in self.human.items():
             for frame, box in set_by_hand.items():
                 item = self.page.item(name, frame)
