@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer, Sam3VideoConfig, Sam3VideoModel
 
@@ -227,7 +227,8 @@ def tokenizer() -> CLIPTokenizer:
 
 def load(folder: Path) -> Sam3VideoModel:
     """Read a folder that `save` wrote, in single precision."""
-    model: Sam3VideoModel = Sam3VideoModel.from_pretrained(folder, dtype=torch.float32)
+    model = Sam3VideoModel(Sam3VideoConfig.from_pretrained(folder))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
 
 

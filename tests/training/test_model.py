@@ -5,7 +5,7 @@ import torch
 
 from backend.engines.sam3 import weights
 from shapes import COLOURS, SHAPES, Phrase
-from training.model import WORDS, save, start, tokenizer
+from training.model import WORDS, load, save, start, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,15 @@ def test_it_comes_back_rounded_to_half_precision(saved):
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor.half().float(), msg=name)
+
+
+def test_it_can_be_trained_on_and_saved_as_it_was(saved, tmp_path):
+    _, folder = saved
+    again = load(folder)
+    assert {tensor.dtype for tensor in again.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    save(again, tmp_path)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_seed_is_one_start(saved):
