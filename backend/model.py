@@ -1,11 +1,14 @@
 """The ML backend class, to host with label-studio-ml instead of `sam3-backend serve`."""
 
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flask import has_request_context, request
+from flask import Flask, has_request_context, request
 
+from backend.errors import BackendError
+from backend.http.app import create_app
 from backend.http.security import is_trusted_client
 from backend.service import Service
 from backend.settings_loader import read_settings
@@ -15,6 +18,8 @@ try:
 except ImportError:
     _Base = object
 
+NOT_STARTED = 3
+"""The exit status that makes gunicorn end instead of starting a worker again and again."""
 _lock = threading.Lock()
 _service: Service | None = None
 
@@ -30,6 +35,26 @@ def shared_service() -> Service:
         if _service is None:
             _service = Service(read_settings())
         return _service
+
+
+def add_pages(app: Flask) -> None:
+    """Serve our own addresses, such as the status page and /health/ready, beside the routes of label-studio-ml's `app`.
+
+    Ends the process with one sentence if the service cannot start, as when another worker process has it.
+    """
+    try:
+        ours = create_app(shared_service())
+    except BackendError as error:
+        print(f"sam3-backend: {error}", file=sys.stderr)
+        sys.exit(NOT_STARTED)
+    theirs, known = app.wsgi_app, app.url_map.bind("localhost")
+
+    def choose(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path, method = str(environ.get("PATH_INFO", "")), str(environ.get("REQUEST_METHOD", "GET"))
+        is_theirs = path not in ("/", "/metrics") and known.test(path, method)
+        return theirs(environ, start_response) if is_theirs else ours(environ, start_response)
+
+    app.wsgi_app = choose  # type: ignore[method-assign]
 
 
 class Sam3Backend(_Base):  # type: ignore[misc, unused-ignore]

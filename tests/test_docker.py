@@ -20,6 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from backend.model import NOT_STARTED
 from backend.settings import Settings
 from backend.settings_loader import ALIASES, PREFIX
 from backend.tracks.geometry import Box
@@ -313,9 +314,29 @@ def test_label_studio_ml_hosts_what_its_own_stage_starts(tmp_path: Path) -> None
     missing(python, "label-studio-ml in .venv-lsml")
     module, _, name = json.loads(dict(stage("label-studio-ml"))["CMD"])[-1].partition(":")
     shutil.copy(ROOT / "docker/label_studio_ml.py", tmp_path / f"{module}.py")
-    asked = f"from {module} import {name} as app; print(app.test_client().get('/health').json['status'])"
-    done = subprocess.run([python, "-c", asked], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1:] == ["UP"], done.stderr
+    asked = f"""
+from {module} import {name} as app
+client = app.test_client()
+print(client.get("/health").json["status"], client.get("/jobs").status_code, client.get("/health/ready").status_code)
+input()
+"""
+    environment = {
+        "SAM3_BACKEND_ENGINE": "opencv",
+        "SAM3_BACKEND_DATA_DIR": str(tmp_path / "data"),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+    }
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([python, "-c", asked], cwd=tmp_path, text=True, env=environment, **pipes) as first:
+        line = first.stdout.readline() if first.stdout else ""
+        second = subprocess.run([python, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        _, stderr = first.communicate("\n")
+    status, jobs, ready = line.split() or [stderr, "", ""]
+    assert (status, jobs) == ("UP", "200")
+    assert ready in ("200", "503")
+    assert second.returncode == NOT_STARTED, "gunicorn would start it again and again"
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert "data_dir" in second.stderr
 
 
 def _health(url: str) -> dict[str, Any]:

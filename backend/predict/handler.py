@@ -17,6 +17,7 @@ from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
 from backend.predict.click_class import read_class, submit_class_job
+from backend.predict.event_regions import recognise_region
 from backend.predict.like_prompts import (
     Example,
     LikePrompt,
@@ -156,6 +157,11 @@ class PredictHandler:
         region, command, key = prompt.region, prompt.command, self._context.key(prompt.region.id)
         if command == TRACK and not prompt.error and (sent := self._sent.work(region.id, region)):
             return sent
+        jobs = (job for job, _ in self._scheduler.task_jobs(self._context.project, self._request.task))
+        if found := recognise_region(region, jobs):
+            if command == TRACK and not found.is_corrected and (adopted := self._sent.adopt(found)):
+                return adopted
+            region = found.region
         work = RegionWork(region, prompt.classes, region.anchors(is_commanded=command != TRACK))
         if prompt.error:
             work.error, work.is_unchanged = prompt.error, True

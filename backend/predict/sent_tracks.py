@@ -8,6 +8,7 @@ from backend.errors import BackendError, BadRequest
 from backend.jobs.job import Job
 from backend.labelstudio.region import Region
 from backend.labelstudio.region_results import format_region
+from backend.predict.event_regions import EventRegion
 from backend.predict.page_track import (
     PAGE_JOB,
     PageTrack,
@@ -21,6 +22,7 @@ from backend.predict.region_work import RegionWork
 from backend.predict.request_context import RequestContext
 from backend.predict.response_cache import ResultSource
 from backend.predict.results import RegionResult, TextResult
+from backend.tracks.frame_range import ALL_FRAMES
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,17 @@ class SentTracks:
             region = _with_track(shown, before) if shown else before
             return self._work(track, plan_track(region, track.added, track.direction, track.within), job, shown)
         return self._repeat(name, track, shown)
+
+    def adopt(self, found: EventRegion) -> RegionWork | None:
+        """What brings the track of a region that Label Studio's page made of it, as if it had been sent."""
+        region, spec = found.region, found.job.row.spec
+        label = next(iter(self._context.config.own_classes(region.labels)), "")
+        states = frozenset({state_of(region)})
+        within = spec.ranges[0] if spec.ranges else ALL_FRAMES
+        track = PageTrack(found.job.number, label, spec.prompts, spec.prompts, found.direction, within, states=states)
+        self._tracks[region.id] = track
+        self._context.cache.put_sent_track(self._task, region.id, track.to_json())
+        return self.work(region.id, region)
 
     def _repeat(self, name: str, track: PageTrack, shown: Region) -> RegionWork | None:
         """Track again from what the page shows: a person has changed the region since the prompts were given."""

@@ -602,3 +602,73 @@ def test_a_video_whose_frames_the_page_counts_otherwise(make_page) -> None:
     keyframes = read_keyframes(answer["frames"], 24)
     assert keyframes[49] == pytest.approx((50, 50, 10, 10))
     assert json.loads(json.dumps(answer))["frames"][0]["frame"] == 50
+
+
+# The region that the page makes
+
+
+TRACKING = CONFIG.replace(
+    "</View>",
+    """<Labels name="cmd" toName="video" choice="multiple">
+<Label value="track (t)" hotkey="t"/></Labels></View>""",
+)
+
+
+def made_region(page: Page, **fields: Any) -> dict:
+    """The region that the page makes of a track: a keyframe for each mask, hidden after the last one."""
+    keyframes = page.follow(page.track(frame=20, result=[BOX], **fields))
+    last = max(keyframes)
+    sequence = [keyframe(frame, keyframes[frame]) for frame in sorted(keyframes)]
+    if last < 60:
+        sequence.append(keyframe(last + 1, keyframes[last], enabled=False))
+    value = {"labels": ["Bus"], "sequence": sequence, "framesCount": 60, "duration": 2.4}
+    names = {"from_name": "box", "to_name": "video", "type": "videorectangle"}
+    return {"id": "made", "origin": "manual", "value": value, **names}
+
+
+def keyframe(frame: int, found: tuple[float, ...], enabled: bool = True) -> dict:
+    box = dict(zip(("x", "y", "width", "height"), found, strict=True))
+    return {"frame": frame, "enabled": enabled, "rotation": 0, "time": frame / 25, **box}
+
+
+def press_t(page: Page, region: dict) -> dict:
+    (prediction,) = page.post({"result": [region]}, config=TRACKING).json["results"]
+    (found,) = [one for one in prediction["result"] if one["type"] == "videorectangle"]
+    return found
+
+
+def test_a_region_that_the_page_made_of_a_track_is_that_track(make_page) -> None:
+    page = make_page(StubEngine(step=2.0), FakeVideo(count=60))
+    region = made_region(page, direction="both")
+    computed = len(page.service.engine.frames)
+    found = press_t(page, region)
+    assert len(page.service.engine.frames) == computed, "it is tracked already"
+    assert found["meta"]["track_id"] == 1
+    assert found["score"] > 0
+    assert found["value"]["labels"] == ["Bus"]
+    frames = [one["frame"] for one in found["value"]["sequence"]]
+    assert (min(frames), max(frames)) == (1, 60)
+    assert found["meta"]["human"] == [20]
+    again = press_t(page, found | {"origin": "prediction-changed"})
+    assert again["value"] == found["value"]
+
+
+def test_a_correction_of_such_a_region_is_kept_and_tracked_from(make_page) -> None:
+    page = make_page(StubEngine(step=2.0), FakeVideo(count=60))
+    region = made_region(page, direction="both")
+    (moved,) = [one for one in region["value"]["sequence"] if one["frame"] == 60]
+    moved |= {"y": 20.0, "x": moved["x"] - 20}
+    found = press_t(page, region)
+    assert found["meta"]["track_id"] == 1
+    (kept,) = [one for one in found["value"]["sequence"] if one["frame"] == 60]
+    assert (kept["x"], kept["y"]) == (moved["x"], 20.0)
+    assert found["meta"]["human"] == [20, 60]
+
+
+def test_a_region_that_a_person_drew_is_no_such_track(make_page) -> None:
+    page = make_page(StubEngine(step=2.0), FakeVideo(count=60))
+    region = made_region(page, direction="forward")
+    for one in region["value"]["sequence"]:
+        one["y"] += 10
+    found = press_t(page, region)
+    assert found["meta"]["human"] == [one["frame"] for one in region["value"]["sequence"]]
