@@ -1,14 +1,15 @@
 """Measures an annotator's work in Label Studio: gestures and seconds until every frame of a clip has the right boxes.
 
 A scripted annotator who knows the correct boxes uses mouse and keys in Chromium: by hand, with keyframes and Label
-Studio's interpolation; or with a box, a click or a phrase per track, corrected on the worst frame until all are good. A
-drawn or dragged box, a click, a key, a turn to another frame and a typed line are one gesture each.
+Studio's interpolation; with a box, a click or a phrase per track, corrected on the worst frame until all are good; or
+with a click per track on the page to click on the video, corrected there, and sent. A drawn or dragged box, a click, a
+key, a turn to another frame and a typed line are one gesture each.
 
-Keys of the last line: `gestures_hand`, `_box`, `_click`, `_phrase`, the gestures on each held-out clip of two shapes;
-`effort_box`, `effort_click`, `effort_phrase`, how many times fewer than by hand, on the worst clip, and `mean_effort_`
-of the same, on all; `given_up`, where not every frame became right.
+Keys of the last line: `gestures_hand`, `_box`, `_click`, `_phrase`, `_page`, the gestures on each held-out clip of two
+shapes; `effort_box`, `effort_click`, `effort_phrase`, `effort_page`, how many times fewer than by hand, on the worst
+clip, and `mean_effort_` of the same, on all; `given_up`, where not every frame became right.
 
-.venv/bin/python benchmarks/effort.py [--frames 300] [--clips 5] [--ways hand box click phrase] [--quick]
+.venv/bin/python benchmarks/effort.py [--frames 300] [--clips 5] [--ways hand box click phrase page] [--quick]
 """
 
 import argparse
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from playwright.sync_api import Page
+
 from backend.tracks.geometry import Boxes, box_iou
 from demo import clip as demo_clip
 from demo.labelstudio import LabelStudio
@@ -38,7 +41,7 @@ GOOD = 0.85
 SIZE = (640, 360)
 MOST = 80
 """Maximum number of corrections of one object."""
-WAYS = ("hand", "box", "click", "phrase")
+WAYS = ("hand", "box", "click", "phrase", "page")
 _SHOWN = f"""([id, frames]) => {{
   const r = ({REGION_OF})(id);
   return Array.from({{length: frames}}, (_, i) => {{
@@ -46,6 +49,12 @@ _SHOWN = f"""([id, frames]) => {{
     return b ? [b.x, b.y, b.x + b.width, b.y + b.height] : [NaN, NaN, NaN, NaN];
   }});
 }}"""
+
+
+_SHOWN_THERE = """async (frames) => {
+  const { tracks, chosen } = await import(new URL("../../web/prompting.js", location));
+  return Array.from({ length: frames }, (_, at) => tracks.get(chosen()).at(at + 1));
+}"""
 
 
 class Annotator:
@@ -180,11 +189,112 @@ class Annotator:
                 name = max(scored, key=lambda one: scored[one])
             self.correct(name, label, asks=True)
 
+    def prompting(self) -> None:
+        """The page to click on the video: opened, used, and its tracks brought into the annotation."""
+        page = self.page.page
+        page.keyboard.press("Escape")
+        with page.context.expect_page() as opened:
+            page.get_by_text("Click on the video").click()
+        self.gestures += 1
+        shown = PromptingAnnotator(opened.value, self.truth)
+        shown.work()
+        self.page.words("sent")
+        self.gestures += shown.gestures + 1
+        self.reached = shown.reached
+        found = {region["value"]["labels"][0]: region["id"] for region in self.page.regions()}
+        for label in self.truth:
+            self.correct(found[label], label, asks=True)
+
     def overlaps(self, name: str, label: str) -> NDArray[np.float64]:
         """IoU with the truth on every frame, 0 where nothing is shown."""
         rows = self.page.page.evaluate(_SHOWN, [name, len(self.truth[label])])
         boxes = np.array([[np.nan if value is None else value for value in row] for row in rows], float)
         return np.asarray(np.nan_to_num(box_iou(boxes, self.truth[label])))
+
+
+class PromptingAnnotator:
+    """Works on the page to click on the video, and counts; the arguments are those of `Annotator`."""
+
+    def __init__(self, page: Page, truth: dict[str, Boxes]) -> None:
+        self.page, self.truth = page, truth
+        self.gestures = 0
+        self.reached = True
+        self.is_drawing = False
+        page.set_viewport_size({"width": 1366, "height": 768})
+        page.wait_for_selector("body[data-shown='1']")
+
+    def work(self) -> None:
+        """Click on each object, track it, correct it, and send all."""
+        for number, label in enumerate(self.truth, start=1):
+            if self.page.get_attribute("body", "data-shown") != "1":
+                self.press("Home")
+                self.page.wait_for_selector("body[data-shown='1']")
+            x0, y0, x1, y1 = self.truth[label][0]
+            self.press("q", counts=self.is_drawing)
+            self.is_drawing = False
+            self.press(str(number))
+            self.page.mouse.click(*self.place((x0 + x1) / 2, (y0 + y1) / 2))
+            self.gestures += 1
+            self.track()
+            self.correct(label)
+            self.press("f", counts=number < len(self.truth))
+        self.page.get_by_role("button", name="Send to the task").click()
+        self.page.get_by_text("Sent.").wait_for()
+        self.gestures += 1
+
+    def correct(self, label: str) -> None:
+        """A box on the worst frame, until all are good."""
+        for _ in range(MOST):
+            overlaps = self.overlaps(label)
+            if overlaps.min() >= GOOD:
+                return
+            frame = int(overlaps.argmin()) + 1
+            self.turn_to(frame)
+            self.press("b", counts=not self.is_drawing)
+            self.is_drawing = True
+            x0, y0, x1, y1 = self.truth[label][frame - 1]
+            self.page.mouse.move(*self.place(x0, y0))
+            self.page.mouse.down()
+            self.page.mouse.move(*self.place(x1, y1), steps=4)
+            self.page.mouse.up()
+            self.gestures += 1
+            self.track()
+        self.reached = False
+
+    def press(self, key: str, *, counts: bool = True) -> None:
+        """A key; one that changes nothing does not count."""
+        self.page.keyboard.press(key)
+        self.gestures += counts
+
+    def track(self) -> None:
+        """Enter, and the wait until the track is there."""
+        with self.page.expect_response("**/track"):
+            self.press("Enter")
+        state = self.page.locator("#tracks .is-chosen .state")
+        state.filter(has_text="done").wait_for(timeout=600_000)
+
+    def turn_to(self, frame: int) -> None:
+        """A click on the timeline."""
+        box = self.page.locator("#timeline").bounding_box()
+        assert box
+        share = (frame - 0.5) / len(next(iter(self.truth.values())))
+        self.page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+        self.page.wait_for_selector(f"body[data-shown='{frame}']")
+        self.gestures += 1
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """A place on the screen, from percent of the picture."""
+        box = self.page.locator("#picture").bounding_box()
+        assert box
+        return box["x"] + box["width"] * x / 100, box["y"] + box["height"] * y / 100
+
+    def overlaps(self, label: str) -> NDArray[np.float64]:
+        """IoU of the chosen track with the truth on every frame, 0 where nothing is shown."""
+        truth = self.truth[label]
+        rows = self.page.evaluate(_SHOWN_THERE, len(truth))
+        boxes = np.array([[np.nan] * 4 if row is None else row[:4] for row in rows], float)
+        boxes[:, 2:] += boxes[:, :2]
+        return np.asarray(np.nan_to_num(box_iou(boxes, truth)))
 
 
 def main() -> None:
@@ -247,9 +357,11 @@ def _measure(project: Project, way: str, truth: dict[str, Boxes]) -> tuple[Annot
         context = browser.new_context(viewport={"width": 1400, "height": 1500}, storage_state=state)
         page = LabelingPage(context.new_page(), studio.url, ROOT / "screenshots")
         page.open(project.id, project.new_task())
+        if way == "page":
+            page.wait_for_panel("idle")
         annotator = Annotator(page, truth)
         began = time.monotonic()
-        do: Callable[[], None] = getattr(annotator, way)
+        do: Callable[[], None] = annotator.prompting if way == "page" else getattr(annotator, way)
         do()
         seconds = time.monotonic() - began
         page.shot(f"effort-{way}")

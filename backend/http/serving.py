@@ -30,7 +30,6 @@ _FILES = {
     "timeline.js": "text/javascript",
     "tracks.css": "text/css",
     "tracks.js": "text/javascript",
-    "video.js": "text/javascript",
     "zoom.js": "text/javascript",
 }
 

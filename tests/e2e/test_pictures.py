@@ -154,7 +154,9 @@ def test_the_tracks_of_a_task() -> None:
         choose(page, 3, 7)
         page.locator("#frame").fill("616")
         page.locator("#frame").press("Enter")
-        expect(page.locator("#look img")).to_have_attribute("src", "7/picture.jpg?project=1&frame=616&version=v1")
+        expect(page.locator("#look canvas")).to_have_attribute(
+            "data-address", "7/picture.jpg?project=1&frame=616&version=v1"
+        )
         press(page, "Merge …")
         expect(page.locator("#preview")).to_be_visible()
         hold("tracks-page", shown(page))

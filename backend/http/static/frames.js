@@ -2,12 +2,12 @@
 
 const KEPT = 300; // pictures as they came
 const DECODED = 24;
-const AHEAD = 12;
 const AT_ONCE = 2; // more at once would reach the decoder out of order
 
 export class Frames {
-  constructor(address, length) {
-    Object.assign(this, { address, length, blobs: new Map(), bitmaps: new Map(), loading: new Map() });
+  // So many frames are fetched `ahead`.
+  constructor(address, length, ahead) {
+    Object.assign(this, { address, length, ahead, blobs: new Map(), bitmaps: new Map(), loading: new Map() });
     this.wanted = [];
   }
 
@@ -20,10 +20,10 @@ export class Frames {
   }
 
   // Fetches the frames around one, those in the direction of movement first.
-  ahead(frame, direction = 1) {
+  fetchAhead(frame, direction) {
     const near = [];
-    for (let step = 1; step <= AHEAD; step++) near.push(frame + step * direction);
-    for (let step = 1; step <= AHEAD / 3; step++) near.push(frame - step * direction);
+    for (let step = 1; step <= this.ahead; step++) near.push(frame + step * direction);
+    for (let step = 1; step <= this.ahead / 3; step++) near.push(frame - step * direction);
     this.wanted = near.filter((one) => one >= 1 && one <= this.length && !this.blobs.has(one));
     this.next();
   }

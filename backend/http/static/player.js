@@ -1,102 +1,110 @@
-// The picture of the frame under the cursor, one frame at a time or played.
+// The frame under the cursor on a canvas, one at a time or played; what lies over it is painted by the page.
 
-import { $, ask, put } from "./base.js";
-
-const SETTLED = 120; // ms that the cursor rests before its picture is asked for
-const AHEAD = 2; // pictures that are asked for while one is shown: more at once would reach the decoder out of order
+import { Frames } from "./frames.js";
 
 export class Player {
-  // `address` gives that of a frame's picture; `onFrame` is told which frame is shown while it plays.
-  constructor(root, { address, patience, onFrame }) {
-    Object.assign(this, { root, address, patience, onFrame });
-    this.frame = this.frames = 1;
-    this.rate = 25;
+  // `onFrame` is told where the cursor goes, `onShown` which frame is drawn, `onPlay` whether it plays; `paint` draws
+  // over the picture. `ahead` frames are fetched before they are looked at, once the cursor has rested for `settle` ms.
+  // `isSized`: the canvas gets the size of the pictures.
+  constructor(canvas, { onFrame, onShown, onProblem, onPlay, paint = () => null, ahead = 12, settle = 0, isSized = false }) {
+    Object.assign(this, { canvas, onFrame, onShown, onProblem, onPlay, paint, ahead, settle, isSized });
+    this.frame = this.length = this.direction = this.speed = 1;
+    this.picture = null;
     this.run = 0; // counts up with each start and stop
     this.isPlaying = this.isLoading = false;
-    this.shown = ""; // address of the picture
-    this.button = $(".play", root);
-    this.speed = $(".speed", root);
-    this.button.addEventListener("click", () => this.toggle());
-    this.speed.addEventListener("change", () => this.isPlaying && this.play());
-    document.addEventListener("visibilitychange", () => document.hidden && this.stop());
+    document.addEventListener("visibilitychange", () => document.hidden && this.isPlaying && this.stop());
   }
 
-  // Shows a frame once the cursor rests on it; the picture before stays until then.
-  want(frame) {
+  // `address` gives that of a frame's picture.
+  open({ address, length, rate }) {
+    Object.assign(this, { length, rate, shown: 0, address });
+    this.frames = new Frames(address, length, this.ahead);
+  }
+
+  moveTo(frame) {
     this.stop();
-    this.frame = frame;
+    this.place(frame);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.load(), SETTLED);
+    if (this.settle) this.timer = setTimeout(() => this.load(), this.settle);
+    else this.load();
   }
 
+  place(frame) {
+    const wanted = Math.min(this.length, Math.max(1, Math.round(frame) || 1));
+    this.direction = wanted < this.frame ? -1 : 1;
+    this.frame = wanted;
+    this.onFrame(wanted);
+  }
+
+  // One picture after another: those that a person has left behind meanwhile are not asked for.
   async load() {
-    const { frame } = this;
-    if (this.isPlaying || this.isLoading || this.shown === this.address(frame)) return;
+    if (this.isLoading) return;
     this.isLoading = true;
-    this.root.classList.add("is-loading");
-    await this.show(this.picture(frame));
+    while (!this.isPlaying && this.shown !== this.frame) await this.show(this.frame);
     this.isLoading = false;
-    this.root.classList.remove("is-loading");
-    if (this.frame !== frame) this.load();
   }
 
-  picture(frame) {
-    const image = new Image();
-    image.alt = `Frame ${frame} with its boxes, numbers and labels`;
-    image.src = this.address(frame);
-    // An image does not say why it could not be loaded.
-    const why = () => ask(image.src, { within: this.patience }).catch((error) => `No picture of this frame: ${error.message}`);
-    return { frame, image, problem: image.decode().then(() => "", why) };
+  async show(frame) {
+    const { frames } = this;
+    let problem = "";
+    const picture = await frames.get(frame).catch((error) => {
+      problem = error.message;
+    });
+    if (frames !== this.frames) return true; // another video, or another version of its pictures, was opened meanwhile
+    this.picture = picture ?? this.picture;
+    this.shown = frame;
+    this.frames.fetchAhead(frame, this.direction);
+    if (problem) this.onProblem(problem);
+    else {
+      this.draw();
+      this.canvas.dataset.address = this.address(frame);
+      this.onShown(frame);
+    }
+    return !problem;
   }
 
-  async show({ image, problem }) {
-    const found = await problem;
-    if (!found) $(".picture", this.root).replaceChildren(image);
-    put(".problem", found, this.root);
-    this.shown = image.getAttribute("src");
-    return !found;
+  draw() {
+    if (!this.picture) return;
+    const { width, height } = this.picture;
+    if (this.isSized && this.canvas.width !== width) Object.assign(this.canvas, { width, height });
+    const context = this.canvas.getContext("2d");
+    context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
+    this.paint(context);
   }
 
   toggle() {
-    if (this.isPlaying) this.want(this.frame);
+    if (this.isPlaying) this.moveTo(this.frame);
     else this.play();
   }
 
   stop() {
     this.run += 1;
-    this.set(false);
+    this.setPlaying(false);
   }
 
-  set(isPlaying) {
+  setPlaying(isPlaying) {
+    if (isPlaying === this.isPlaying) return;
     this.isPlaying = isPlaying;
-    this.button.classList.toggle("is-playing", isPlaying);
-    this.button.ariaLabel = isPlaying ? "Pause" : "Play";
-    this.button.title = `${this.button.ariaLabel} (Space)`;
+    this.onPlay(isPlaying);
   }
 
   // Plays as fast as the video does; where pictures come more slowly, frames are left out.
   async play() {
     const run = (this.run += 1);
     clearTimeout(this.timer);
-    this.set(true);
-    const first = this.frame < this.frames ? this.frame : 0;
-    const [began, pace] = [performance.now(), (this.rate * Number(this.speed.value)) / 1000];
-    const queue = [];
-    let last = first;
-    while (last < this.frames || queue.length) {
-      while (queue.length < AHEAD && last < this.frames) {
-        const due = first + Math.floor((performance.now() - began) * pace);
-        last = Math.min(this.frames, Math.max(last + 1, due));
-        queue.push(this.picture(last));
-      }
-      const next = queue.shift();
-      await next.problem;
-      const early = (next.frame - first) / pace - (performance.now() - began);
+    this.setPlaying(true);
+    const first = this.frame < this.length ? this.frame : 0;
+    const began = performance.now();
+    const pace = (this.rate * this.speed) / 1000;
+    for (let frame = first; frame < this.length; ) {
+      const due = first + Math.floor((performance.now() - began) * pace);
+      frame = Math.min(this.length, Math.max(frame + 1, due));
+      await this.frames.get(frame).catch(() => null);
+      const early = (frame - first) / pace - (performance.now() - began);
       if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
       if (run !== this.run) return;
-      this.frame = next.frame;
-      this.onFrame(next.frame);
-      if (!(await this.show(next))) break;
+      this.place(frame);
+      if (!(await this.show(frame))) break;
     }
     if (run === this.run) this.stop();
   }

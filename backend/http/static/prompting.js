@@ -2,12 +2,12 @@
 
 import { $, ask, count, link, put, say } from "./base.js";
 import { drawMask } from "./frames.js";
+import { Player } from "./player.js";
 import { PromptedObject } from "./prompted_object.js";
 import { Painter } from "./prompting_canvas.js";
 import { Review } from "./prompting_review.js";
 import { Tracks } from "./prompting_tracks.js";
 import { lowFrames, runs, Timeline } from "./timeline.js";
-import { Video } from "./video.js";
 import { Zoom } from "./zoom.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, the model to be loaded
@@ -289,7 +289,7 @@ function moveTo(frame) {
 function onFrame(frame) {
   $("#frame").textContent = `${frame} of ${state.frames}`;
   timeline.setFrame(frame);
-  if (!video.isPlaying) encodeSoon();
+  encodeSoon();
 }
 
 let resting = 0;
@@ -299,6 +299,7 @@ function encodeSoon() {
   clearTimeout(resting);
   resting = setTimeout(() => {
     const { frame } = video;
+    if (video.isPlaying) return;
     const near = [frame, frame + 1, frame - 1, frame + 2].filter((one) => one >= 1 && one <= state.frames);
     post("encode", { frames: near }).catch(() => null);
     if (object.steps.some((step) => step.frame === frame) && object.previewed !== frame) preview();
@@ -383,10 +384,7 @@ const KEYS = {
   ArrowRight: (event) => moveTo(video.frame + (event.shiftKey ? 10 : 1)),
   Home: () => moveTo(1),
   End: () => moveTo(state.frames),
-  " ": () => {
-    video.toggle();
-    show();
-  },
+  " ": () => video.toggle(),
   q: () => setMode("q"),
   e: () => setMode("e"),
   b: () => setMode("b"),
@@ -477,9 +475,8 @@ async function load() {
   const times = Math.max(1, Math.ceil(($("#stage").clientWidth * devicePixelRatio) / state.width));
   [canvas.width, canvas.height] = [state.width * times, state.height * times];
   const onShown = (frame) => (document.body.dataset.shown = frame); // for tests and benchmarks
-  video = new Video(canvas, {
-    address: (frame) => `frames/${frame}.jpg`, length: state.frames, rate: state.rate, onFrame, onShown, onProblem: told, paint,
-  });
+  video = new Player(canvas, { onFrame, onShown, onProblem: told, onPlay: show, paint });
+  video.open({ address: (frame) => `frames/${frame}.jpg`, length: state.frames, rate: state.rate });
   review = new Review($("#review"), { key: `sam3-backend.seen ${state.project} ${state.task}`, load: () => ask("review"), onGo: lookAt });
   timeline.setLength(state.frames);
   tracks.take(state);
@@ -489,4 +486,6 @@ async function load() {
   canvas.focus({ preventScroll: true });
 }
 
+export const chosen = () => object.id;
+export { tracks }; // for benchmarks
 load();

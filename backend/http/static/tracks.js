@@ -122,7 +122,9 @@ function showState() {
   $("#axis").setAttribute("aria-valuemax", state.frames);
   showProposals();
   $("main").hidden = false;
-  Object.assign(player, { frames: state.frames, rate: state.rate });
+  // The version, so that no older picture is taken for it.
+  const { version } = state;
+  player.open({ address: (frame) => at("picture.jpg", { frame, version }), length: state.frames, rate: state.rate });
   showAxis();
   moveTo(cursor);
   show();
@@ -232,12 +234,11 @@ function axis(frames, width) {
 }
 
 function moveTo(frame) {
-  placeCursor(frame);
-  player.want(cursor);
+  player.moveTo(frame);
 }
 
 function placeCursor(frame) {
-  cursor = Math.min(state.frames, Math.max(1, Math.round(frame) || 1));
+  cursor = frame;
   const time = clock((cursor - 1) / state.rate);
   for (const mark of $$(".cursor, .flag")) mark.style.left = share(cursor - 0.5);
   $("#axis").setAttribute("aria-valuenow", cursor);
@@ -313,12 +314,27 @@ function press(event) {
   else if (!preview) setRange((anchor ??= from), cursor);
 }
 
-const player = new Player($("#look"), {
-  // The version, so that no older picture is taken for it.
-  address: (frame) => at("picture.jpg", { frame, version: state.version }),
-  patience: PATIENT,
+const player = new Player($("#look canvas"), {
   onFrame: placeCursor,
+  onShown: showPicture,
+  onProblem: (problem) => put("#look .problem", `No picture of this frame: ${problem}`),
+  onPlay: showPlaying,
+  ahead: 0, // the server draws each picture
+  settle: 120,
+  isSized: true,
 });
+
+function showPicture(frame) {
+  put("#look .problem", "");
+  player.canvas.ariaLabel = `Frame ${frame} with its boxes, numbers and labels`;
+}
+
+function showPlaying(isPlaying) {
+  const button = $("#look .play");
+  button.classList.toggle("is-playing", isPlaying);
+  button.ariaLabel = isPlaying ? "Pause" : "Play";
+  button.title = `${button.ariaLabel} (Space)`;
+}
 
 function enlarge(isLarge) {
   $("main").classList.toggle("is-large", isLarge);
@@ -459,6 +475,11 @@ for (const type of ["pointerdown", "pointermove"]) $("#list").addEventListener(t
 $("#axis").addEventListener("keydown", press);
 $("#axis").addEventListener("keyup", (event) => event.key === "Shift" && (anchor = null));
 for (const button of $$("[data-step]")) button.addEventListener("click", () => step(button.dataset.step));
+$("#look .play").addEventListener("click", () => player.toggle());
+$("#look .speed").addEventListener("change", (event) => {
+  player.speed = Number(event.target.value);
+  if (player.isPlaying) player.play();
+});
 $(".enlarge").addEventListener("click", () => enlarge(!$("main").classList.contains("is-large")));
 $("#look .picture").addEventListener("click", () => $(".enlarge").click());
 $("#frame").addEventListener("change", () => moveTo($("#frame").valueAsNumber));
