@@ -28,7 +28,7 @@ from backend.predict.page_track import (
     region_prompts,
     state_of,
 )
-from backend.predict.results import TextResult
+from backend.predict.results import TextResult, scale_track
 from backend.predict.text_prompts import resolve_phrases
 from backend.prompting.page import Page
 from backend.prompting.page_request import SearchRequest, TrackRequest
@@ -45,19 +45,26 @@ UNKNOWN = "there is no such track on this page: load the page again"
 
 @dataclass(frozen=True, slots=True)
 class ListedTrack:
-    """A track of the page with its job; `is_offered`: it was sent and has not arrived in the annotation yet."""
+    """A track of the page with its job.
+
+    Attributes:
+        is_offered: it was sent and has not arrived in the annotation yet.
+        region: with corrections, which tell how large its boxes are drawn; None: there are none.
+    """
 
     name: str
     track: PageTrack
     job: Job
     is_offered: bool = False
+    region: Region | None = None
 
     def computed(self) -> tuple[ResolvedJob, Track, NDArray[np.bool_]] | None:
         """The job on its video, its boxes so far, and on which source frames it has looked; None: it is not open."""
         if (resolved := self.job.resolved) is None:
             return None
         name = self.track.found or OBJECT_TRACK
-        return resolved, resolved.propagation.track(name), resolved.propagation.processed_frames(name)
+        track, looked = resolved.propagation.track(name), resolved.propagation.processed_frames(name)
+        return resolved, scale_track(self.region, track, resolved) if self.region else track, looked
 
 
 class PageTracks:
@@ -69,7 +76,7 @@ class PageTracks:
     def listed(self, page: Page) -> list[ListedTrack]:
         """The tracks of a page, in the order in which they were begun; then what its searches have found."""
         listed = [
-            ListedTrack(name, track, job, is_offered)
+            ListedTrack(name, track, job, is_offered, _corrected_region(track, page, name))
             for name, track, is_offered in self._rows(page.task)
             if (job := self._scheduler.job(track.job))
         ]
@@ -243,7 +250,14 @@ class PageTracks:
         known = self.find(page, name)
         is_offered = known.is_offered if known else False
         self._records.put_page_track(page.task, name, track.to_json(), is_offered=is_offered)
-        return ListedTrack(name, track, job, is_offered)
+        return ListedTrack(name, track, job, is_offered, _corrected_region(track, page, name))
+
+
+def _corrected_region(track: PageTrack, page: Page, name: str) -> Region | None:
+    if not track.before:
+        return None
+    region = track.plan(page.new_region(name, track.label)).region
+    return region if region.corrections else None
 
 
 def _page_track(

@@ -10,7 +10,9 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from tests.fakes import StubEngine, StubSession
-from tests.predict.page import Page
+from tests.http.test_prompting_page import FakeStudio
+from tests.http.test_prompting_page import Page as Prompting
+from tests.predict.page import CONFIG, DATA, Page
 
 X, Y, WIDTH, HEIGHT = 30, 40, 20, 10
 """Of the box that the engine answers everywhere, percent."""
@@ -28,7 +30,7 @@ class _Session(StubSession):
             yield FrameResult(result.frame, dict.fromkeys(result.tracks, seen))
 
 
-class _Tight(StubEngine):
+class TightEngine(StubEngine):
     """Answers one box whatever it is shown, as a model does that draws tighter than people."""
 
     def open(self, video: object, state: bytes | None = None) -> _Session:
@@ -38,7 +40,7 @@ class _Tight(StubEngine):
 
 @pytest.fixture
 def page(make_service) -> Page:
-    return Page(make_service(_Tight()))
+    return Page(make_service(TightEngine()))
 
 
 def box(wide: float, high: float) -> dict[str, float]:
@@ -92,7 +94,7 @@ def test_what_was_learned_is_on_the_page_after_a_restart(page: Page, make_servic
     page.press(name)
     page.drag(name, 30, **box(1.2, 1.2))
     page.press(name)
-    page.service = make_service(_Tight())
+    page.service = make_service(TightEngine())
     page.drag(name, 60, **box(1.2, 1.2))
     page.press(name)
     page.drag(name, 80, x=X + 4, y=Y, width=WIDTH, height=HEIGHT)
@@ -101,7 +103,7 @@ def test_what_was_learned_is_on_the_page_after_a_restart(page: Page, make_servic
 
 
 def test_frames_without_the_object_stay_without(make_service) -> None:
-    page = Page(make_service(_Tight(seen=lambda frame: frame < 70)))
+    page = Page(make_service(TightEngine(seen=lambda frame: frame < 70)))
     name = page.draw(**box(1, 1))
     page.press(name)
     page.drag(name, 50, **box(1.2, 1.2))
@@ -139,3 +141,19 @@ def test_a_persons_keyframes_stay_to_the_digit_and_all_else_within_bounds(
         if not item.get("human"):
             assert 1 / 1.5 - 1e-3 <= item["width"] / WIDTH <= 1.5 + 1e-3
             assert corrected or item["width"] == pytest.approx(WIDTH)
+
+
+def test_the_prompting_page_shows_boxes_as_large_as_they_will_be_sent(make_interactive) -> None:
+    service = make_interactive(TightEngine())
+    page, prompting = Page(service), Prompting(service, FakeStudio(data=DATA, config=CONFIG))
+    on_it = {"frame": 1, "points": [[40, 45, True]]}
+    track = prompting.track(prompts=[on_it])
+    prompting.finish()
+    prompting.track(id=track["id"], prompts=[on_it, {"frame": 50, "box": [*box(1.3, 1.3).values()]}])
+    prompting.finish()
+    events = prompting.events()
+    events.read_until(lambda: track["id"] in events.tracks)
+    prompting.post("send", ids=[track["id"]])
+    page.type("sent")
+    assert size(page, track["id"], 60) > (1.1, 1.1)
+    assert events.frames[track["id"]][60][:4] == pytest.approx(page.shown(track["id"], 60), abs=0.1)
