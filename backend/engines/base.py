@@ -136,6 +136,10 @@ class Session(Protocol):
         """Remove a track; the others do not change."""
         ...
 
+    def keep_masks(self) -> None:
+        """Let the results contain masks from now on, if the engine has any, whatever the setting `show_masks` says."""
+        ...
+
     def state(self) -> bytes:
         """What `Engine.open` needs to continue from the last yielded frame with equal results."""
         ...

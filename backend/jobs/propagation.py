@@ -91,6 +91,8 @@ class PropagationRun:
             masks: keep the masks.
         """
         with engine.open(video) as session:
+            if masks:
+                session.keep_masks()
             self.add_initial_tracks(self.schedule.prompt(session))
             for index, result in self.schedule.propagate(session, Progress()):
                 for block in ResultBlock.from_results([result], self.schedule.passes[index].reverse, masks):

@@ -48,6 +48,8 @@ class Run:
         with ExitStack() as resources:
             state = read_state(request.state) if request.state else None
             self._session = resources.enter_context(engine.open(video, state))
+            if request.masks:
+                self._session.keep_masks()
             if request.state is None:
                 send(InitialTracks(request.run_id, request.schedule.prompt(self._session)))
             self._cursor = Cursor(request.schedule, self._session, request.progress)

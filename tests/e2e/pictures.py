@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-NAMES = ("box", "clicks", "words", "tracks-page", "status")
+NAMES = ("box", "clicks", "words", "prompting-page", "tracks-page", "status")
 WIDEST = 1200
 """Pixels: what a page of GitHub shows without a scroll bar."""
 HEAVIEST = 150_000

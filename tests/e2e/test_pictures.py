@@ -20,6 +20,7 @@ from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 from tests.e2e.pictures import DOCS, HEAVIEST, NAMES, WIDEST, last_frame, moving, reduced, unlike
 from tests.e2e.test_boxes import draw_and_track, percent
+from tests.e2e.test_prompting import click, enter, go, prompting_page
 from tests.e2e.test_prompts import middle
 from tests.e2e.test_status import busy_board, picture
 from tests.e2e.test_status import opened as opened_status
@@ -160,6 +161,23 @@ def test_the_tracks_of_a_task() -> None:
         press(page, "Merge …")
         expect(page.locator("#preview")).to_be_visible()
         hold("tracks-page", shown(page))
+
+
+@pytest.mark.slow
+def test_the_page_to_click_on(patient_project: Project) -> None:
+    with opened(patient_project) as labeling:
+        page = prompting_page(labeling)
+        for key, label in (("1", "Circle"), ("3", "Star")):
+            page.keyboard.press(key)
+            click(page, *middle(label, 1))
+            enter(page)
+            page.keyboard.press("f")
+        expect(page.locator("#tracks .state", has_text="done")).to_have_count(2, timeout=120_000)
+        go(page, 40)
+        click(page, *middle("Circle", 40), is_choice=True)
+        click(page, *middle("Circle", 40))
+        page.wait_for_load_state("networkidle")
+        hold("prompting-page", page.screenshot(clip={"x": 0, "y": 0, "width": 1366, "height": 700}))
 
 
 @pytest.mark.slow

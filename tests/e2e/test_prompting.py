@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import SHOTS, Project, opened
 from tests.e2e.test_boxes import percent
 from tests.e2e.test_prompts import follows, middle
@@ -11,6 +12,17 @@ pytestmark = pytest.mark.slow
 
 SAVED = 5500
 """Milliseconds after which Label Studio's page has saved its draft."""
+
+
+def prompting_page(labeling: LabelingPage) -> Page:
+    """The page that the live panel links to."""
+    labeling.press("Escape")
+    with labeling.page.context.expect_page() as shown:
+        labeling.page.get_by_text("Click on the video").click()
+    page = shown.value
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.wait_for_selector("body[data-shown='1']")
+    return page
 
 
 def place(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -54,12 +66,7 @@ def go(page: Page, frame: int) -> None:
 
 def test_two_clicked_objects_come_into_the_annotation(project: Project) -> None:
     with opened(project, project.new_task()) as labeling:
-        labeling.press("Escape")
-        with labeling.page.context.expect_page() as shown:
-            labeling.page.get_by_text("Click on the video").click()
-        page = shown.value
-        page.set_viewport_size({"width": 1366, "height": 768})
-        page.wait_for_selector("body[data-shown='1']")
+        page = prompting_page(labeling)
         page.keyboard.press("1")
         click(page, *middle("Circle", 1))
         enter(page)

@@ -78,6 +78,9 @@ class OpenCVSession:
             tracker.move_anchor()
         self._prompts.setdefault(track, {})[appearance.frame] = appearance
 
+    def keep_masks(self) -> None:
+        """See the contract; it has none."""
+
     def remove(self, track: str) -> None:
         """Remove a track; the others do not change."""
         self._prompts.pop(track, None)

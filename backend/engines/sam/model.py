@@ -25,7 +25,7 @@ class SamModel:
         detector: finds objects by words and exemplars; None: the model does not support them.
         inference: context manager that sets the precision to compute in.
         max_speck_area: largest hole to fill and speck to remove, in pixels of the model's masks; 0 disables both.
-        with_masks: whether results contain masks.
+        with_masks: whether results contain masks, unless a session keeps them.
         fingerprint: the engine's version, which identifies the weights; saved states carry it.
         published: follow the authors' own code where Transformers departs from it in how corrections are made.
     """

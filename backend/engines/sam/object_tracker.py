@@ -36,6 +36,7 @@ class ObjectTracker:
         objects: by track id.
         phrases: the kinds of objects to search for.
         window: how much memory the model uses in this video.
+        with_masks: whether results contain masks.
     """
 
     def __init__(self, model: SamModel, video: Video) -> None:
@@ -45,6 +46,7 @@ class ObjectTracker:
         self.window = model.tracker.memory_window(len(video))
         self.objects: dict[str, TrackedObject] = {}
         self.phrases = SearchedPhrases()
+        self.with_masks = model.with_masks
 
     def encode(self, frame: int, read: ReadPicture) -> ImageFeatures:
         """Run the image encoder on a frame, or take its output from the cache."""
@@ -382,7 +384,7 @@ class ObjectTracker:
             names: objects to include; those that are not visible are absent.
         """
         scores = masks.object_scores.float().sigmoid().tolist()
-        rles = self._encode_rles(masks) if self._model.with_masks else [None] * len(scores)
+        rles = self._encode_rles(masks) if self.with_masks else [None] * len(scores)
         observations = {
             name: Observation(Box(*box), score, mask)
             for name, box, score, mask in zip(masks.names, boxes.tolist(), scores, rles, strict=True)

@@ -37,6 +37,10 @@ class SamSession:
         if state is not None:
             self._restore(state)
 
+    def keep_masks(self) -> None:
+        """See the contract."""
+        self._object_tracker.with_masks = True
+
     def __enter__(self) -> Self:
         return self
 

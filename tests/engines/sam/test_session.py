@@ -387,3 +387,10 @@ def test_masks_of_one_phrase_do_not_overlap(opened):
             overlaps += len(there) > 1
             assert not there or np.sum(there, 0).max() <= 1
     assert overlaps
+
+
+def test_a_session_that_keeps_masks_has_them_whatever_the_model_says(opened) -> None:
+    session = opened(A)
+    session.keep_masks()
+    assert [result.tracks[A.track].mask is not None for result in run(session, 0, 2)] == [True, True]
+    assert [result.tracks[A.track].mask for result in run(opened(A), 0, 2)] == [None, None]
