@@ -69,25 +69,6 @@ def prompt_intervals(
     return tuple(intervals)
 
 
-def scale_track(region: Region, track: Track, resolved: ResolvedJob) -> Track:
-    """The track of a region with boxes as large as a person draws them, as far as corrections show that."""
-    if not region.corrections:
-        return track
-    scale = mean_scale(list(_correction_scales(region, track, resolved).values()))
-    return replace(track, boxes=scale_boxes(track.boxes, scale, resolved.size))
-
-
-def _correction_scales(region: Region, track: Track, resolved: ResolvedJob) -> dict[int, BoxScale]:
-    """The scales of all corrections by LS frame, with those that prompted the job."""
-    scales = dict(region.corrections)
-    for key in (key for key in region.keyframes if key.frame in scales):
-        (tracked,), _ = track.at(resolved.clock.source_frames(range(key.frame, key.frame + 1)))
-        if not np.isnan(tracked[0]):
-            box = key.box(*resolved.size).clip(*resolved.size)
-            scales[key.frame] = UNKNOWN if key.rotation else measure_scale(box, Box(*tracked.tolist()))
-    return scales
-
-
 class RegionResult:
     """The keyframes of a region that a job tracks."""
 
@@ -114,7 +95,7 @@ class RegionResult:
                 return KeyframeSet(kept_keyframes(segments), region.iou), region.score
             return self._choose(lambda segment: sample_shown(segment, region.keyframes, length)), region.score
         buffer = resolved.propagation.target(OBJECT_TRACK)
-        track, processed = scale_track(self._region, buffer.track(), resolved), buffer.processed_frames()
+        track, processed = self._scale(buffer.track(), resolved), buffer.processed_frames()
 
         def sample(segment: Segment) -> SampledTrack:
             new = sample_track(segment, track, processed, resolved.clock, resolved.size, length)
@@ -140,7 +121,24 @@ class RegionResult:
         if not self._region.corrections or (resolved := self.job.resolved) is None:
             return {}
         track = resolved.propagation.target(OBJECT_TRACK).track()
-        return {"corrected": scales_to_json(_correction_scales(self._region, track, resolved))}
+        return {"corrected": scales_to_json(self._scales(track, resolved))}
+
+    def _scales(self, track: Track, resolved: ResolvedJob) -> dict[int, BoxScale]:
+        """The scales of all corrections by LS frame, with those that prompted the job."""
+        scales = dict(self._region.corrections)
+        for key in (key for key in self._region.keyframes if key.frame in scales):
+            (tracked,), _ = track.at(resolved.clock.source_frames(range(key.frame, key.frame + 1)))
+            if not np.isnan(tracked[0]):
+                box = key.box(*resolved.size).clip(*resolved.size)
+                scales[key.frame] = UNKNOWN if key.rotation else measure_scale(box, Box(*tracked.tolist()))
+        return scales
+
+    def _scale(self, track: Track, resolved: ResolvedJob) -> Track:
+        """The track with boxes as large as a person draws them, as far as corrections show that."""
+        if not self._region.corrections:
+            return track
+        scale = mean_scale(list(self._scales(track, resolved).values()))
+        return replace(track, boxes=scale_boxes(track.boxes, scale, resolved.size))
 
     def _score(self, track: Track, resolved: ResolvedJob) -> float | None:
         """The mean of the tracked frames' scores, and of the region's earlier score for frames that are kept."""

@@ -15,6 +15,7 @@ from backend.jobs.records import Records
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, ResolvedJob
 from backend.labelstudio.commands import parse_text_query
+from backend.labelstudio.keyframe import boxes_at
 from backend.labelstudio.region import Region, new_region_id
 from backend.labelstudio.region_results import format_region
 from backend.predict.page_track import (
@@ -28,13 +29,14 @@ from backend.predict.page_track import (
     region_prompts,
     state_of,
 )
-from backend.predict.results import TextResult, scale_track
+from backend.predict.results import TextResult
 from backend.predict.text_prompts import resolve_phrases
 from backend.prompting.page import Page
 from backend.prompting.page_request import SearchRequest, TrackRequest
 from backend.prompting.page_search import ListedSearch, PageSearch
 from backend.settings import Settings
 from backend.tracks.frame_range import ALL_FRAMES, FrameRange
+from backend.tracks.geometry import Boxes
 from backend.tracks.prompts import LIKE
 from backend.tracks.track import Track
 
@@ -49,22 +51,19 @@ class ListedTrack:
 
     Attributes:
         is_offered: it was sent and has not arrived in the annotation yet.
-        region: with corrections, which tell how large its boxes are drawn; None: there are none.
     """
 
     name: str
     track: PageTrack
     job: Job
     is_offered: bool = False
-    region: Region | None = None
 
     def computed(self) -> tuple[ResolvedJob, Track, NDArray[np.bool_]] | None:
         """The job on its video, its boxes so far, and on which source frames it has looked; None: it is not open."""
         if (resolved := self.job.resolved) is None:
             return None
         name = self.track.found or OBJECT_TRACK
-        track, looked = resolved.propagation.track(name), resolved.propagation.processed_frames(name)
-        return resolved, scale_track(self.region, track, resolved) if self.region else track, looked
+        return resolved, resolved.propagation.track(name), resolved.propagation.processed_frames(name)
 
 
 class PageTracks:
@@ -76,7 +75,7 @@ class PageTracks:
     def listed(self, page: Page) -> list[ListedTrack]:
         """The tracks of a page, in the order in which they were begun; then what its searches have found."""
         listed = [
-            ListedTrack(name, track, job, is_offered, _corrected_region(track, page, name))
+            ListedTrack(name, track, job, is_offered)
             for name, track, is_offered in self._rows(page.task)
             if (job := self._scheduler.job(track.job))
         ]
@@ -107,6 +106,14 @@ class PageTracks:
     def find(self, page: Page, name: str) -> ListedTrack | None:
         """One track; None: there is no such track."""
         return next((one for one in self.listed(page) if one.name == name), None)
+
+    def region_boxes(self, one: ListedTrack, page: Page, length: int) -> Boxes:
+        """The boxes of a track as the annotation will show them on `length` LS frames: shape (length, 4), percent."""
+        new = page.new_region(one.name, one.track.label)
+        results = self._results(one, new, page.framerate)
+        if not results:
+            return np.full((length, 4), np.nan)
+        return boxes_at(parse_results(results, new).keyframes, np.arange(1, length + 1))
 
     def drop_arrived(self, page: Page, regions: Sequence[Region]) -> None:
         """Forget the tracks whose results the annotation has: from then on it tells what the track is."""
@@ -250,14 +257,7 @@ class PageTracks:
         known = self.find(page, name)
         is_offered = known.is_offered if known else False
         self._records.put_page_track(page.task, name, track.to_json(), is_offered=is_offered)
-        return ListedTrack(name, track, job, is_offered, _corrected_region(track, page, name))
-
-
-def _corrected_region(track: PageTrack, page: Page, name: str) -> Region | None:
-    if not track.before:
-        return None
-    region = track.plan(page.new_region(name, track.label)).region
-    return region if region.corrections else None
+        return ListedTrack(name, track, job, is_offered)
 
 
 def _page_track(

@@ -12,6 +12,7 @@ from backend.jobs.spec import ResolvedJob
 from backend.labelstudio.keyframe import boxes_to_percent
 from backend.prompting.page_search import ListedSearch
 from backend.prompting.page_tracks import ListedTrack
+from backend.tracks.geometry import Boxes
 
 _MAX_FRAMES = 4000
 """Frames of one track in one event."""
@@ -27,15 +28,21 @@ class PageProgress:
     Args:
         tracks: returns the tracks of the page with their newest jobs.
         searches: returns its searches.
+        region_boxes: returns the boxes of a track that has ended as the annotation will show them, on so many LS
+            frames: shape (n, 4), percent.
         last_id: the id of the last event that the page got; empty: it has got none.
     """
 
     mimetype = "text/event-stream"
 
     def __init__(
-        self, tracks: Callable[[], Sequence[ListedTrack]], searches: Callable[[], Sequence[ListedSearch]], last_id: str
+        self,
+        tracks: Callable[[], Sequence[ListedTrack]],
+        searches: Callable[[], Sequence[ListedSearch]],
+        region_boxes: Callable[[ListedTrack, int], Boxes],
+        last_id: str,
     ) -> None:
-        self._list, self._list_searches = tracks, searches
+        self._list, self._list_searches, self._region_boxes = tracks, searches, region_boxes
         self._look()
         self._parts = 0
         self._has_more = False
@@ -80,7 +87,7 @@ class PageProgress:
         delivery.track = track
         # Read before the results: if the job ends in between, they are complete all the same.
         has_ended, (done, total) = job.has_ended, job.progress()
-        frames, has_more = delivery.advance(has_ended=has_ended)
+        frames, has_more = delivery.advance(self._region_boxes if has_ended else None)
         self._has_more |= has_more
         return {
             "id": name,
@@ -102,30 +109,39 @@ class _Delivery:
         self.track = track
         self._runs, self._is_final = runs, is_final
         self._given: NDArray[np.bool_] | None = None
+        self._region: Boxes | None = None  # as the annotation will show it
 
-    def advance(self, *, has_ended: bool) -> tuple[list[list[float]], bool]:
-        """The next frames, and whether there are more: [frame, x, y, width, height, score], or [frame] if absent."""
+    def advance(
+        self, region_boxes: Callable[[ListedTrack, int], Boxes] | None
+    ) -> tuple[list[list[float | None]], bool]:
+        """The next frames, and whether there are more: [frame, x, y, width, height, score], or [frame] if absent.
+
+        Args:
+            region_boxes: for a job that has ended: all frames come once more, as the annotation will show them.
+        """
         computed = self.track.computed()
         if computed is None:
             return [], False
         resolved, track, looked = computed
         given = self._given if self._given is not None else self._restore(resolved)
-        if has_ended and not self._is_final:
-            # Between two prompts, boxes of both directions are blended at the end.
-            self._is_final = True
-            if len(self.track.job.row.spec.prompts) > 1:
-                given[:] = False
         numbers = np.arange(1, resolved.clock.length + 1)
         sources = resolved.clock.source_frames(numbers)
-        rows = np.flatnonzero(looked[sources] & ~given)
+        is_there = looked[sources]
+        if region_boxes:
+            if self._region is None:
+                self._region = region_boxes(self.track, len(numbers))
+            is_there |= ~np.isnan(self._region[:, 0])
+            given &= self._is_final
+            self._is_final = True
+        rows = np.flatnonzero(is_there & ~given)
         has_more, rows = len(rows) > _MAX_FRAMES, rows[:_MAX_FRAMES]
         if not len(rows):
             return [], False
         given[rows] = True
         boxes, scores = track.at(sources[rows])
-        percent = np.round(boxes_to_percent(boxes, *resolved.size), 4)
+        percent = boxes_to_percent(boxes, *resolved.size) if self._region is None else self._region[rows]
         values = zip(numbers[rows].tolist(), percent.tolist(), np.round(scores, 4).tolist(), strict=True)
-        return [[n] if np.isnan(score) else [n, *box, score] for n, box, score in values], has_more
+        return [_format_row(*row) for row in values], has_more
 
     def position(self) -> list[Any]:
         """The job's number, whether it had ended, and the first and last frame of each run of frames."""
@@ -140,6 +156,12 @@ class _Delivery:
         for first, last in self._runs:
             self._given[max(first - 1, 0) : last] = True
         return self._given
+
+
+def _format_row(frame: int, box: list[float], score: float) -> list[float | None]:
+    if np.isnan(box[0]):
+        return [frame]
+    return [frame, *box] if np.isnan(score) else [frame, *box, score]
 
 
 def _parse_id(text: str) -> dict[str, tuple[int, bool, list[tuple[int, int]]]]:

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from backend.labelstudio.keyframe import boxes_at, boxes_to_percent
+from backend.labelstudio.keyframe import boxes_at
 from backend.labelstudio.region import Region
 from backend.prompting.page import Page
 from backend.prompting.page_tracks import ListedTrack
 from backend.prompting.review import ReviewedTrack
+from backend.tracks.geometry import Boxes
 
 
 def review_region(region: Region, page: Page, length: int) -> ReviewedTrack:
@@ -16,20 +17,15 @@ def review_region(region: Region, page: Page, length: int) -> ReviewedTrack:
     return ReviewedTrack(region.id, name, boxes, np.full(length, np.nan))
 
 
-def review_track(one: ListedTrack, page: Page, length: int) -> ReviewedTrack:
-    """A track of the page: what its job has computed, and elsewhere the region that it corrects."""
-    region, frames = one.track.region(page.new_region(one.name, one.track.label)), np.arange(1, length + 1)
-    boxes, scores = np.full((length, 4), np.nan), np.full(length, np.nan)
-    if region.keyframes:
-        boxes = boxes_at(region.keyframes, frames)
+def review_track(one: ListedTrack, boxes: Boxes) -> ReviewedTrack:
+    """A track of the page, with its boxes on every LS frame as the annotation will show them."""
+    scores = np.full(len(boxes), np.nan)
     if computed := one.computed():
         resolved, track, looked = computed
-        sources = resolved.clock.source_frames(frames)
-        tracked, confidence = track.at(sources)
-        is_here = looked[sources]
-        boxes[is_here] = boxes_to_percent(tracked, *resolved.size)[is_here]
-        scores[is_here] = confidence[is_here]
-    return ReviewedTrack(one.name, _name(region.track_id, one.track.label), boxes, scores)
+        sources = resolved.clock.source_frames(np.arange(1, len(boxes) + 1))
+        _, confidence = track.at(sources)
+        scores[looked[sources]] = confidence[looked[sources]]
+    return ReviewedTrack(one.name, one.track.label or "no class", boxes, scores)
 
 
 def _name(number: int | None, label: str) -> str:

@@ -20,12 +20,13 @@ from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.prompting.formatting import format_candidate, format_regions, format_rle, format_track
 from backend.prompting.page import Page
 from backend.prompting.page_request import parse_frame_prompts, parse_frames, parse_id, parse_search, parse_track
-from backend.prompting.page_tracks import UNKNOWN, PageTracks
+from backend.prompting.page_tracks import UNKNOWN, ListedTrack, PageTracks
 from backend.prompting.progress import PageProgress
 from backend.prompting.review import find_entries
 from backend.prompting.sampling import review_region, review_track
 from backend.recent_values import RecentValues
 from backend.settings import Settings
+from backend.tracks.geometry import Boxes
 from backend.video import encode_jpeg
 
 _PICTURES = 8
@@ -143,7 +144,13 @@ class PromptingView:
     def progress(self, project: str, task: str, last_id: str) -> PageProgress:
         """The tracks of the page as they grow."""
         page = self._page(project, task)
-        return PageProgress(lambda: self._tracks.listed(page), lambda: self._tracks.searches(task), last_id)
+
+        def region_boxes(one: ListedTrack, length: int) -> Boxes:
+            return self._tracks.region_boxes(one, page, length)
+
+        return PageProgress(
+            lambda: self._tracks.listed(page), lambda: self._tracks.searches(task), region_boxes, last_id
+        )
 
     def review(self, project: str, task: str) -> dict[str, Any]:
         """The frames that are worth a look, worst first, of all tracks and of the annotation's regions."""
@@ -151,7 +158,7 @@ class PromptingView:
         length = self._open(page).clock.length
         listed = self._tracks.listed(page)
         names = {one.name for one in listed}
-        tracks = [review_track(one, page, length) for one in listed]
+        tracks = [review_track(one, self._tracks.region_boxes(one, page, length)) for one in listed]
         tracks += [review_region(region, page, length) for region in regions if region.id not in names]
         return {"entries": [asdict(entry) for entry in find_entries(tracks)]}
 

@@ -176,7 +176,7 @@ def test_the_page_to_click_on(patient_project: Project) -> None:
         go(page, 40)
         click(page, *middle("Circle", 40), is_choice=True)
         click(page, *middle("Circle", 40))
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1000)  # for the masks
         hold("prompting-page", page.screenshot(clip={"x": 0, "y": 0, "width": 1366, "height": 700}))
 
 

@@ -14,6 +14,7 @@ from tests.e2e.test_status import fits, visited
 from tests.fakes import FakeVideo, Gate, StubEngine
 from tests.http.test_prompting_page import FakeStudio
 from tests.http.test_prompting_page import Page as Served
+from tests.jobs.test_scheduler import until
 from tests.labelstudio.bodies import drawn, keyframe
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,6 @@ class Prompting:
         """Click on the picture; what the page sends for it."""
         with self.page.expect_request("**/preview") as sent:
             self.page.mouse.click(*self.place(x, y), **options)
-        self.page.wait_for_load_state("networkidle")
         return sent.value.post_data_json
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -113,8 +113,7 @@ def test_an_object_is_clicked_tracked_and_its_masks_are_shown_while_it_grows(vis
     gate = Gate(30)
     page = visit(StubEngine(masks=True, gate=gate))
     assert page.click(50, 50)["points"] == [[pytest.approx(50, abs=0.5), pytest.approx(50, abs=0.5), True]]
-    shade = page.pixel(49, 47)
-    assert shade[0] > page.pixel(80, 80)[0] + 40, "the mask is drawn in the object's colour"
+    until(lambda: page.pixel(49, 47)[0] > page.pixel(80, 80)[0] + 40)  # the mask in the object's colour
     page.shot("click")
     page.press("Tab")
     page.click(20, 20, button="right")
@@ -125,8 +124,7 @@ def test_an_object_is_clicked_tracked_and_its_masks_are_shown_while_it_grows(vis
     state = page.page.locator("#tracks .state")
     expect(state).to_have_text("30 of 100")
     page.go(20)
-    page.page.wait_for_load_state("networkidle")
-    assert page.pixel(53, 47)[0] > page.pixel(80, 80)[0] + 40, "the mask of the track on frame 20"
+    until(lambda: page.pixel(53, 47)[0] > page.pixel(80, 80)[0] + 40)  # the mask of the track on frame 20
     page.shot("grows")
     page.press("s")
     gate.open()
@@ -167,7 +165,9 @@ def test_a_region_of_the_annotation_is_corrected_with_a_box(visit) -> None:
 
 
 def test_low_scores_and_what_is_worth_a_look_are_a_key_away(visit) -> None:
-    engine = StubEngine(score=lambda frame: 0.3 if frame in (40, 41, 70) else 0.9, seen=lambda frame: frame != 54)
+    engine = StubEngine(
+        score=lambda frame: 0.3 if frame in (40, 41, 70) else 0.9, seen=lambda frame: frame not in (54, 55, 56)
+    )
     page = visit(engine)
     page.click(20, 50)
     page.track()
@@ -177,7 +177,7 @@ def test_low_scores_and_what_is_worth_a_look_are_a_key_away(visit) -> None:
         page.at(frame)
     review = page.page.locator("#review")
     expect(review.locator("li")).to_have_text(
-        ["41 · no class: score 0.30", "71 · no class: score 0.30", "55 · no class: not seen for 1 frame"]
+        ["41 · no class: score 0.30", "71 · no class: score 0.30", "55 · no class: not seen for 3 frames"]
     )
     page.press("j", "j")
     page.at(71)

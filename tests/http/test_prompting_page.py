@@ -233,7 +233,8 @@ def test_a_region_of_the_annotation_is_corrected_on_any_frame(make_interactive) 
     page.finish()
     events = page.events()
     events.read_until(lambda: "own" in events.tracks)
-    assert sorted(events.frames["own"]) == list(range(3, 61))
+    assert sorted(events.frames["own"]) == list(range(3, 101)), "all that the annotation will show"
+    assert [len(events.frames["own"][frame]) for frame in (3, 60, 61)] == [5, 5, 4], "with a score where it was tracked"
     refused = page.track_refused(id="own", prompts=[{"frame": 3, "points": [POINT]}])
     assert "draw a box there" in refused
 
@@ -299,14 +300,14 @@ def test_boxes_are_examples_of_what_to_find(make_interactive) -> None:
 def test_what_is_worth_a_look_is_told_of_tracks_and_of_the_annotation(make_interactive) -> None:
     region = drawn(keyframe(3), keyframe(30, enabled=False), keyframe(60), id="own")
     studio = FakeStudio(drafts=[{"id": 1, "updated_at": "2026", "result": [region]}])
-    page = Page(make_interactive(StubEngine(seen=lambda frame: frame not in (20, 21))), studio)
+    page = Page(make_interactive(StubEngine(seen=lambda frame: frame not in (20, 21, 22, 50))), studio)
     page.track()
     page.finish()
     entries = page.get("review").json["entries"]
     assert [(one["kind"], one["frame"], one["what"]) for one in entries] == [
         ("gap", 31, "Car: not seen for 29 frames"),
-        ("gap", 21, "Car: not seen for 2 frames"),
-    ]
+        ("gap", 21, "Car: not seen for 3 frames"),
+    ], "a shorter gap is bridged in the annotation"
     assert entries[0]["ids"] == ["own"]
 
 
