@@ -92,7 +92,7 @@ $(BACKEND): pyproject.toml constraints.txt
 
 $(DEVELOPMENT): $(BACKEND)
 	@echo "setting up the tools for development (only this time: about a minute)"
-	@.venv/bin/pip install -q -e '.[dev,sam3]' -c constraints.txt
+	@.venv/bin/pip install -q -e '.[dev,sam3,ray]' -c constraints.txt
 	@.venv/bin/pip install -q --no-deps trackeval tabulate -c constraints.txt # with them it brings another OpenCV
 	$(call check,.venv,$(TRACKEVAL))
 	@.venv/bin/python -m tests.bpe

@@ -12,7 +12,7 @@ from typing import Any
 from backend import __version__, engines
 from backend.concurrency import ConcurrencyLimit
 from backend.datasets.downloads import DatasetDownloads
-from backend.errors import BackendError, BadRequest, one_line
+from backend.errors import BackendError, BadRequest, SettingsError, one_line
 from backend.interactive.sessions import InteractiveSessions
 from backend.jobs.job import Job
 from backend.jobs.metrics import Metrics
@@ -244,15 +244,41 @@ class Service:
 
 
 def _worker_pool(settings: Settings) -> WorkerPool:
-    """A worker for each device; they share the memory that the cache may use, and the cores."""
-    name, version = engines.identify_engine(settings)
-    devices, limits = engines.list_devices(settings), settings.limits
+    """The workers that the settings name.
+
+    Raises:
+        SettingsError: the engine cannot run here, or there is no Ray cluster.
+    """
+    engine = engines.identify_engine(settings)
     without_secrets = replace(settings, label_studio_api_key="", basic_auth_user="", basic_auth_pass="")
+    return (_ray_pool if settings.workers == "ray" else _local_pool)(without_secrets, engine)
+
+
+def _local_pool(settings: Settings, engine: tuple[str, str]) -> WorkerPool:
+    """A process for each device; they share the memory that the cache may use, and the cores."""
+    devices, limits = engines.list_devices(settings), settings.limits
 
     def worker(device: str, place: int) -> WorkerClient:
-        load = partial(engines.load_engine, replace(without_secrets, device=device), sharers=len(devices))
+        load = partial(engines.load_engine, replace(settings, device=device), sharers=len(devices))
         launch = process_launcher(load, settings.log_level)
         label = f"{device} #{place}" if devices.count(device) > 1 else device
-        return WorkerClient(launch, name, version, limits.worker_timeout, limits.loading_timeout, label)
+        return WorkerClient(launch, *engine, limits.worker_timeout, limits.loading_timeout, label)
 
     return WorkerPool([worker(device, place) for place, device in enumerate(devices, 1)])
+
+
+def _ray_pool(settings: Settings, engine: tuple[str, str]) -> WorkerPool:
+    """Actors of a Ray cluster."""
+    try:
+        from backend.jobs import ray_link
+    except ImportError as error:
+        raise SettingsError("workers: ray needs Ray: pip install 'sam3-backend[ray]', or set workers: local") from error
+    limits, options = settings.limits, settings.ray
+    ray_link.connect(options)
+    load = partial(engines.load_same_engine, settings, *engine)
+    launch = ray_link.ray_launcher(load, settings.log_level, options, limits.media)
+    workers = [
+        WorkerClient(launch, *engine, limits.worker_timeout, limits.loading_timeout, f"ray #{number}")
+        for number in range(1, options.max + 1)
+    ]
+    return WorkerPool(workers, least=options.min, release=ray_link.disconnect)

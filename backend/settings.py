@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 
 from backend.errors import SettingsError
 from backend.tracks.prompts import Direction
+from backend.worker_settings import RaySettings, parse_devices
 
 SECRETS = frozenset({"label_studio_api_key", "basic_auth_pass"})
+HIDDEN = SECRETS | {"runtime_env"}
+"""Settings whose values are never shown; what Ray prepares on nodes may hold tokens."""
 PLACES = frozenset({"data_dir", "model_dir", "bpe_path", "ca_bundle"})
 """Settings with paths of this machine: they are never shown."""
 
@@ -121,6 +124,10 @@ class Settings:
         "`cpu`, `mps`, `cuda`, `cuda:N`, or several, such as `[cuda:0, cuda:1]`, with a worker for each; `cpu:2`: two "
         "workers on the CPU; `auto`: every CUDA device that is there; also as `DEVICE`",
     ] = "auto"
+    workers: Annotated[
+        Literal["local", "ray"],
+        "`local`: processes of this machine, one for each device; `ray`: actors of a Ray cluster, see `ray.address`",
+    ] = "local"
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
     attention: Annotated[
         Literal["auto", "cudnn", "flash", "flash3", "efficient"],
@@ -190,6 +197,7 @@ class Settings:
         "unless a person has drawn it",
     ] = 3
     limits: Limits = field(default_factory=Limits)
+    ray: RaySettings = field(default_factory=RaySettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     data_dir: Annotated[
         Path,
@@ -301,7 +309,8 @@ class Settings:
     def _check_model(self) -> None:
         if not self.model_path:
             raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")
-        self._check_devices()
+        if len(self.devices) > 1 and self.workers == "ray":
+            raise SettingsError("device names several, but with workers: ray each worker has its own: set ray.max")
         step = 32 if self.engine == "sam2" else 14
         if self.image_size < 0 or self.image_size % step:
             raise SettingsError(f"image_size is {self.image_size}: give a multiple of {step}, or 0 for the model's own")
@@ -319,43 +328,20 @@ class Settings:
     @property
     def devices(self) -> tuple[str, ...]:
         """The devices that `device` names, one for each worker; "auto" stays so."""
-        names = [name.strip() for name in self.device.split(",")]
-        return tuple(
-            "cpu" if name.startswith("cpu:") else name
-            for name in names
-            for _ in range(int(name.removeprefix("cpu:")) if name.startswith("cpu:") else 1)
-        )
-
-    def _check_devices(self) -> None:
-        names = [name.strip() for name in self.device.split(",")]
-        if bad := [name for name in names if not re.fullmatch(r"auto|cpu(:[1-9]\d?)?|mps|cuda(:\d+)?", name)]:
-            raise SettingsError(
-                f"device has {bad[0]!r}: choose auto, cpu, cpu:N (N workers), mps, cuda or cuda:N; several as "
-                "[cuda:0, cuda:1]"
-            )
-        kinds = [name.partition(":")[0] for name in names]
-        numbered = ["cuda:0" if name == "cuda" else name for name in names if name[:3] != "cpu"]
-        if twice := next((name for name in numbered if numbered.count(name) > 1), None):
-            raise SettingsError(f"device names {twice} twice: name each device once")
-        if kinds.count("cpu") > 1:
-            raise SettingsError("device names cpu twice: write cpu:2 for two workers")
-        if len({*kinds}) > 1:
-            raise SettingsError(f"device is {self.device!r}: give devices of one kind, which compute equal tracks")
+        return parse_devices(self.device)
 
     def shown(self) -> dict[str, Any]:
         """The settings as JSON to show, without secrets and paths."""
-        values = {
-            key: "***" if key in SECRETS and value else value
-            for key, value in _plain(self).items()
-            if key not in PLACES
-        }
+        values = {key: value for key, value in _plain(self).items() if key not in PLACES}
         is_short = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", self.model_path)  # like a hub id
         return values | {"model_path": self.model_path if is_short else Path(self.model_path).name}
 
 
 def _plain(settings: Any) -> dict[str, Any]:
     return {
-        f.name: _plain(value)
+        f.name: "***"
+        if f.name in HIDDEN and getattr(settings, f.name)
+        else _plain(value)
         if is_dataclass(value := getattr(settings, f.name))
         else str(value)
         if isinstance(value, Path)

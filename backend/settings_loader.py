@@ -87,8 +87,14 @@ def read_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 
 def worker_environment() -> dict[str, str]:
     """The environment without the secrets that a process which decodes videos has no use for."""
+    hidden = hidden_variables()
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
+def hidden_variables() -> set[str]:
+    """The variables of the environment that hold secrets."""
     hidden = {name.upper() for name in SECRETS} | {f"{PREFIX}{name.upper()}" for name in SECRETS}
-    return {name: value for name, value in os.environ.items() if name.upper() not in hidden}
+    return {name for name in os.environ if name.upper() in hidden}
 
 
 def _trust(bundle: Path, data_dir: Path) -> None:
@@ -216,6 +222,10 @@ def _fitted(key: str, kind: Any, value: Any) -> Any:
         if not isinstance(entries, list | tuple) or any(not isinstance(entry, str) for entry in entries):
             raise SettingsError(f"{key} must be a list of texts: write [one, two]")
         return tuple(text for entry in entries if (text := entry.strip()))
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{key} must be a group of lines, each with a key: value")
+        return dict(value)
     if kind in (str, Path):
         if not isinstance(value, str | int | Path) or isinstance(value, bool):
             raise SettingsError(f"{key} must be text")

@@ -6,6 +6,8 @@ Workers are processes on this machine, with a stub in place of the model whose f
 measured is the scheduler's part, not the model's. Every job has a video of its own, unless its task has one.
 
 local_2, local_4, local_8   frames a second of so many workers, divided by those of one.
+front_ms                    milliseconds of a core that the server's own process takes for a frame of one object, with
+                            eight workers.
 affinity                    of the jobs whose task's video another job had before, the share that ran on the worker that
                             has it, while three tasks for each of four workers ask again and again.
 idle_while_waiting_s        seconds, meanwhile, for which a worker had nothing to do though a job waited.
@@ -13,8 +15,11 @@ kills                       workers that were killed while they ran a job, at ra
 lost_jobs                   jobs that did not end with the right track.
 max_recomputed              most frames of a job that one of these kills cost.
 resumed_s                   longest time from a kill until the next frame of a job that ran there.
+ray_2, ray_4                only if it is named: frames a second of so many Ray actors, divided by those of one process.
+ray_front_ms                as front_ms, with four actors.
+ray_overhead                the part of a frame's time that one actor takes more than one process.
 
-.venv/bin/python benchmarks/scale.py [--quick] [local|affinity|kills ...]
+.venv/bin/python benchmarks/scale.py [--quick] [local|affinity|kills|ray ...]
 """
 
 import argparse
@@ -44,9 +49,11 @@ from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.jobs.store import Store
 from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
+from backend.jobs.worker_link import WorkerLauncher
 from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.track import FrameResult
 from backend.video import Video, VideoLimits
+from backend.worker_settings import RaySettings
 from benchmarks.jobs import is_alive, recomputed, until
 from tests.clips import write_clip
 from tests.fakes import StubEngine, StubSession
@@ -107,15 +114,15 @@ class Line(NamedTuple):
 
 
 class Cluster:
-    """A scheduler with workers, all ready."""
+    """A scheduler with workers, all ready: processes, or Ray actors."""
 
-    def __init__(self, folder: Path, clip: Path, workers: int, seconds: float) -> None:
+    def __init__(self, folder: Path, clip: Path, workers: int, seconds: float, *, on_ray: bool = False) -> None:
         folder.mkdir()
         self._folder, self._clip, self.log = folder, clip, folder / "log"
         from benchmarks import scale  # the workers cannot import what is in __main__
 
         make: Any = partial(scale.logging_engine, seconds, str(self.log))
-        launch = process_launcher(make, "error")
+        launch = ray_launcher(make) if on_ray else process_launcher(make, "error")
         self.pool = WorkerPool(
             [WorkerClient(launch, "stub", "1", 60.0, device=f"worker {number}") for number in range(workers)]
         )
@@ -144,10 +151,19 @@ class Cluster:
         return sorted((Line(int(video), int(frame), float(at)) for video, frame, at in lines), key=lambda line: line.at)
 
 
+def ray_launcher(make: Callable[[], Any]) -> WorkerLauncher:
+    """Actors that want few of the cores, as their frames sleep."""
+    from backend.jobs import ray_link
+
+    return ray_link.ray_launcher(make, "error", RaySettings(num_gpus=0, num_cpus=0.1), 1 << 30)
+
+
 @contextmanager
-def cluster(folder: Path, clip: Path, workers: int, seconds: float = FRAME_SECONDS) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, clip: Path, workers: int, seconds: float = FRAME_SECONDS, *, on_ray: bool = False
+) -> Iterator[Cluster]:
     """A cluster that is closed at the end."""
-    made = Cluster(folder, clip, workers, seconds)
+    made = Cluster(folder, clip, workers, seconds, on_ray=on_ray)
     try:
         yield made
     finally:
@@ -172,15 +188,37 @@ def local(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
     """Frames a second of several workers, against one."""
     speeds: dict[int, float] = {}
     for workers in (1, 2, 4, 8):
-        with cluster(folder / f"local{workers}", clip, workers) as made:
-            begin = time.monotonic()
-            jobs = [made.submit(number) for number in range(workers * (1 if quick else 3))]
-            wait(jobs)
-            assert all(map(is_right, jobs))
-            lines = made.lines()
-            speeds[workers] = len(lines) / (lines[-1].at - begin)
-        print(f"{workers} workers: {speeds[workers]:.1f} frames/s", flush=True)
-    return {f"local_{workers}": round(speeds[workers] / speeds[1], 2) for workers in (2, 4, 8)}
+        speeds[workers], front_ms = speed(folder / f"local{workers}", clip, workers, quick)
+    figures: dict[str, Any] = {f"local_{workers}": round(speeds[workers] / speeds[1], 2) for workers in (2, 4, 8)}
+    return figures | {"front_ms": round(front_ms, 3)}
+
+
+def on_ray(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
+    """Ray actors against one process."""
+    from backend.jobs import ray_link
+
+    process, _ = speed(folder / "process", clip, 1, quick)
+    ray_link.connect(RaySettings(num_gpus=0))
+    speeds: dict[int, float] = {}
+    for workers in (1, 2, 4):
+        speeds[workers], front_ms = speed(folder / f"ray{workers}", clip, workers, quick, on_ray=True)
+    ray_link.disconnect()
+    figures = {f"ray_{workers}": round(speeds[workers] / process, 2) for workers in (2, 4)}
+    return figures | {"ray_overhead": round(process / speeds[1] - 1, 3), "ray_front_ms": round(front_ms, 3)}
+
+
+def speed(folder: Path, clip: Path, workers: int, quick: bool, *, on_ray: bool = False) -> tuple[float, float]:
+    """Frames a second of so many workers, which all have as much to do; and the server's milliseconds for a frame."""
+    with cluster(folder, clip, workers, on_ray=on_ray) as made:
+        begin, spent = time.monotonic(), time.process_time()
+        jobs = [made.submit(number) for number in range(workers * (1 if quick else 3))]
+        wait(jobs)
+        spent = time.process_time() - spent
+        assert all(map(is_right, jobs))
+        lines = made.lines()
+    found = len(lines) / (lines[-1].at - begin)
+    print(f"{workers} {'actors' if on_ray else 'processes'}: {found:.1f} frames/s", flush=True)
+    return found, 1000 * spent / len(lines)
 
 
 class IdleWatch(threading.Thread):
@@ -285,13 +323,18 @@ def kill_one(made: Cluster, rng: random.Random) -> Kill | None:
     return Kill(time.monotonic(), tasks)
 
 
-PARTS: dict[str, Callable[[Path, Path, bool], dict[str, Any]]] = {"local": local, "affinity": affinity, "kills": kills}
+PARTS: dict[str, Callable[[Path, Path, bool], dict[str, Any]]] = {
+    "local": local,
+    "affinity": affinity,
+    "kills": kills,
+    "ray": on_ray,
+}
 
 
 def main() -> None:
     """Parse the arguments and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; default: all")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; default: all but ray")
     parser.add_argument("--quick", action="store_true", help="fewer jobs and frames, 4 kills")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -300,7 +343,7 @@ def main() -> None:
         clips = {
             frames: write_clip(folder / f"{frames}.mp4", frames=frames, size=(64, 48)).path for frames in (50, FRAMES)
         }
-        for part in arguments.parts or PARTS:
+        for part in arguments.parts or list(PARTS)[:-1]:
             frames = 50 if arguments.quick and part != "kills" else FRAMES
             figures |= PARTS[part](folder, clips[frames], arguments.quick)
     print(json.dumps(figures))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from backend.service import Service
 from backend.settings import KeyframeSettings, Limits, Settings
 from backend.tracks.track import Observation
 from backend.video import Video
+from backend.worker_settings import RaySettings
 from tests.fakes import FakeVideo, Gate, StubEngine, StubSession, fake_path, thread_worker
 from tests.labelstudio.bodies import asked_again, body, drawn, keyframe, moved
 from tests.labelstudio.test_keyframes import shown
@@ -556,3 +558,17 @@ def test_limits_reach_the_download_and_the_video(tmp_path, monkeypatch) -> None:
     predict(service, body(drawn(keyframe(1))))
     service.close()
     assert made == {"media": (tmp_path / "media", 1, 2), "video": (3, 4)}
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "backend.jobs.ray_link", raising=False)
+    monkeypatch.delattr("backend.jobs.ray_link", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r"pip install 'sam3-backend\[ray\]', or set workers: local"):
+        Service(Settings(data_dir=tmp_path, engine="opencv", workers="ray"))
+
+
+def test_what_ray_is_given_is_not_shown() -> None:
+    settings = Settings(ray=RaySettings(runtime_env={"env_vars": {"HF_TOKEN": "hf_1"}}))
+    assert settings.shown()["ray"]["runtime_env"] == "***"
+    assert Settings().shown()["ray"]["runtime_env"] == {}

@@ -17,6 +17,7 @@ from backend.commands.arguments import (
     add_command,
     add_model_options,
     add_settings_options,
+    add_workers_option,
     load_settings,
     parse_task_ids,
 )
@@ -61,6 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--limit", type=int, metavar="M", help="maximum number of tasks")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     add_model_options(parser)
+    add_workers_option(parser)
     add_settings_options(parser, "folder for videos and jobs; no server may use it at the same time")
 
 
@@ -68,7 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     texts = (options.text or "").split(",")
     phrases = tuple(phrase for text in texts if (phrase := " ".join(text.split())))
     failed = run(
-        load_settings(options, "engine", "model_path", "device", "data_dir"),
+        load_settings(options, "engine", "model_path", "device", "workers", "data_dir"),
         options.project,
         LikeRegions(options.like_regions) if options.like_regions else phrases or options.field or "labels",
         tasks=options.tasks,

@@ -98,6 +98,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="device of the model: auto, cpu, mps, cuda or cuda:N")
 
 
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses where jobs run."""
+    parser.add_argument(
+        "--workers", metavar="W", help="where jobs run: local, or ray, on a Ray cluster (default: local)"
+    )
+
+
 def add_config_option(parser: argparse.ArgumentParser) -> None:
     """Add the option for a file of settings."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; see configs/default.yaml")

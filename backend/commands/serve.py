@@ -15,7 +15,14 @@ from typing import Any
 from waitress.server import create_server
 
 from backend import __version__
-from backend.commands.arguments import Subparsers, add_command, add_model_options, add_settings_options, load_settings
+from backend.commands.arguments import (
+    Subparsers,
+    add_command,
+    add_model_options,
+    add_settings_options,
+    add_workers_option,
+    load_settings,
+)
 from backend.engines.base import FAILED_PREFIX, watch_status
 from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
@@ -55,13 +62,14 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     add_model_options(parser)
+    add_workers_option(parser)
     parser.add_argument("--host", metavar="H", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, metavar="P", help="port to listen on (default: 9090)")
     add_settings_options(parser, "folder for videos and jobs; only one server may use it at a time")
 
 
 def _run(options: argparse.Namespace) -> None:
-    run(load_settings(options, "engine", "model_path", "device", "host", "port", "data_dir"))
+    run(load_settings(options, "engine", "model_path", "device", "workers", "host", "port", "data_dir"))
 
 
 def run(settings: Settings, pool: WorkerPool | None = None) -> None:

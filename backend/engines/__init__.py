@@ -95,6 +95,21 @@ def load_engine(settings: Settings, sharers: int = 1) -> Engine:
     return Sam3Engine(replace(settings, device=settings.devices[0]), sharers)
 
 
+def load_same_engine(settings: Settings, name: str, version: str) -> Engine:
+    """Load the engine on another machine than the one that identified it.
+
+    Raises:
+        SettingsError: it cannot run here, or is another one, whose tracks may differ.
+    """
+    own, own_version = identify_engine(settings)
+    if (own, own_version) != (name, version):
+        raise SettingsError(
+            f"the node's model is {own}-{own_version}, the server's {name}-{version}: give both the same version of "
+            "sam3-backend and the same weights (model_path, revision)"
+        )
+    return load_engine(settings)
+
+
 def download_weights(settings: Settings, on_progress: Callable[[int, int], None]) -> Path:
     """Download the weights that the settings name; the folder with their files.
 

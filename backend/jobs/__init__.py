@@ -38,5 +38,7 @@ frames that are missing are added.
 `schema` and `rows` say how the file is laid out; only `database` opens it, except for `saved_masks`, which reads it
 from other processes.
 `messages` is what a server and its worker send each other; `worker_link` is all that the server needs of a worker,
-wherever it runs, and `worker_launcher` starts processes. `status`, `task_status` and `metrics` only read.
+wherever it runs. `worker_launcher` starts processes, `ray_link` actors: `node_worker` is what runs in these, `carried`
+brings them the files that messages name, and `node_videos` keeps the videos of a node. `status`, `task_status` and
+`metrics` only read.
 """

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from pathlib import Path
 
 from backend.errors import Busy
@@ -205,6 +205,11 @@ class JobQueue:
             if alike.first(RANKS) is None:
                 del self._ready_by_video[job.video_path]
         return line
+
+    @property
+    def ready_videos(self) -> Set[Path]:
+        """The videos of waiting jobs that are fetched."""
+        return self._ready_by_video.keys()
 
     # Order
 

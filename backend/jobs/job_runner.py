@@ -31,6 +31,8 @@ _END_SECONDS = 0.75
 """How long the thread may go on when its worker was killed."""
 _IDLE_SECONDS = 1.0
 """How often an idle worker is checked, and a store that cannot save."""
+_LET_GO_SECONDS = 120.0
+"""After so many seconds without a job a worker ends, unless it always runs."""
 _START_FRAMES = 32
 """The start of a job counts like so many frames of its task, so that the others' first jobs come before its second."""
 _MAX_WORKER_DEATHS = 3
@@ -66,6 +68,7 @@ class JobRunner:
         self._queue, self._placement, self._ends, self._store = queue, placement, ends, store
         self._executor, self._results, self._preempt, self._forget_file = executor, results, preempt, forget_file
         self._run_ids = count(1)
+        self._needed_at = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name=f"runner-{slot.number}", daemon=True)
 
@@ -83,9 +86,8 @@ class JobRunner:
         if self.worker.status == "ready":
             self._thread.join(max(seconds, 0.0))
 
-    def kill_worker(self) -> None:
-        """Kill the worker for good, and end the thread."""
-        self.worker.close()
+    def end(self) -> None:
+        """Wait until the thread has ended, which it does when its worker was killed for good."""
         self._thread.join(_END_SECONDS)
 
     def stop(self, all_jobs: bool) -> None:
@@ -166,12 +168,19 @@ class JobRunner:
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
     def _idle(self) -> None:
-        """Restart a worker that has died, so that no request waits for the model to load."""
+        """Start a worker that is needed, so that no request waits for the model to load, or let it go."""
         with self._queue.changed:
             self._preempt()  # the workers' statuses may have changed
+            is_needed = self._placement.is_needed(self.slot)
+        now = time.monotonic()
+        self._needed_at = now if is_needed else max(self._needed_at, self.slot.changed_at)
         try:
             with suppress(SettingsError):  # /health reports it
-                self.worker.start()
+                if is_needed:
+                    self.worker.start()
+                elif self.worker.is_running and now - self._needed_at > _LET_GO_SECONDS:
+                    log.info("the worker %s has nothing to do and ends", self.worker.device)
+                    self.worker.let_go()
         except Exception as error:
             log.error("the worker could not be started: %s", where(error))
 

@@ -70,8 +70,9 @@ class JobRunners:
         until = time.monotonic() + _CLOSE_SECONDS
         for runner in self._runners:
             runner.join(until - time.monotonic())
+        self._pool.close()
         for runner in self._runners:
-            runner.kill_worker()
+            runner.end()
 
     def preempt(self) -> None:
         """Stop jobs that were cancelled, those that another job overtakes, and those whose worker is not ready.

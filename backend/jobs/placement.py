@@ -27,6 +27,12 @@ class Workers(Protocol):
         """Whether a worker may take jobs now."""
         ...
 
+    least: int
+
+    def has_failed(self, number: int) -> bool:
+        """Whether a worker cannot run jobs, now or later."""
+        ...
+
     @property
     def is_down(self) -> bool:
         """Whether all workers have failed."""
@@ -75,6 +81,13 @@ class Placement:
         home = self._homes.get(following.video_path)
         overtaken = [slot for slot in slots if slot.may_be_interrupted and slot.is_overtaken_by(following)]
         return max(overtaken, key=lambda slot: (slot.best_rank, slot.number == home, slot.changed_at), default=None)
+
+    def is_needed(self, slot: Slot) -> bool:
+        """Whether a worker has to run: it always does, or more videos wait than those before it will take."""
+        before = self._queue.slots[: slot.number]
+        free = sum(not other.running and not self._workers.has_failed(other.number) for other in before)
+        joined = {other.video for other in self._queue.slots if other.is_open}
+        return slot.number < self._workers.least or len(self._queue.ready_videos - joined) > free
 
     def note_start(self, slot: Slot, job: Job) -> None:
         """A worker takes a waiting job, which is still in the queue."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backend.engines.base import FAILED_PREFIX, CacheUse
 from backend.errors import BackendError, SettingsError
+from backend.jobs.engine_status import EngineStatus
 from backend.jobs.messages import (
     Ack,
     Failure,
@@ -32,9 +33,6 @@ log = logging.getLogger(__name__)
 
 _MAX_REPLIES = 64
 """Replies that wait to be read; when there are more, the worker waits."""
-_MAX_FAILED_STARTS = 3
-"""After so many workers that died before their engine was ready, the next start waits for `_RETRY_SECONDS`."""
-_RETRY_SECONDS = 60.0
 
 
 class WorkerDied(Exception):
@@ -84,11 +82,10 @@ class WorkerClient:
         # Locked briefly; no other lock is taken under it.
         self._lock = threading.Lock()
         self._link: WorkerLink | None = None
+        self._reader: threading.Thread | None = None
         self._replies: _Replies = queue.Queue(_MAX_REPLIES)
-        self._status = "loading"
-        self._failed_starts = 0
-        self._retry_at = 0.0
-        self._closed = False
+        self._engine = EngineStatus()
+        self._closed = self._is_let_go = False
         self._started_runs: set[int] = set()
         self._stopped_runs: set[int] = set()
         self._heard_at = time.monotonic()
@@ -96,9 +93,14 @@ class WorkerClient:
         self.on_end: Callable[[], None] = lambda: None
 
     @property
+    def is_running(self) -> bool:
+        """Whether there is a worker, ready or not."""
+        return self._link is not None
+
+    @property
     def status(self) -> str:
         """The engine's status, as `backend.engines.base` defines it."""
-        return self._status
+        return self._engine.text
 
     def start(self) -> None:
         """Start a worker unless one runs.
@@ -109,13 +111,13 @@ class WorkerClient:
         with self._lock:
             if self._link or self._closed:
                 return
-            if self._status.startswith(FAILED_PREFIX) and time.monotonic() < self._retry_at:
-                raise SettingsError(self._status.removeprefix(FAILED_PREFIX))
-            self._status = "loading"
+            self._engine.begin()
+            self._is_let_go = False
             self._replies = queue.Queue(_MAX_REPLIES)
             self._link = self._launch()
             current = self._link, self._replies
-            threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True).start()
+            self._reader = threading.Thread(target=self._read_loop, args=current, name="worker-reader", daemon=True)
+            self._reader.start()
 
     def wait_until_ready(self, is_stopped: Callable[[], bool]) -> bool:
         """Start a worker unless one runs, and wait until its model is ready.
@@ -131,7 +133,7 @@ class WorkerClient:
             WorkerDied: the worker died while it loaded its model.
         """
         self.start()
-        while self._is_loading():
+        while self._engine.is_loading:
             if is_stopped():
                 return False
             match self._replies.get():
@@ -211,10 +213,22 @@ class WorkerClient:
         if link:
             link.kill()
 
+    def let_go(self) -> None:
+        """End a worker that has nothing to do; another is started when one is needed."""
+        self._is_let_go = True
+        self.kill()
+
     def close(self) -> None:
         """Kill the worker for good."""
         self._closed = True
         self.kill()
+
+    def join(self, seconds: float) -> None:
+        """Wait until the last worker has ended."""
+        with self._lock:
+            reader = self._reader
+        if reader:
+            reader.join(max(seconds, 0.0))
 
     def _request(self, request: OpenVideo | StartRun) -> None:
         if self._closed:
@@ -238,7 +252,7 @@ class WorkerClient:
                 reply = self._replies.get(timeout=max(left, 0.0))
             except queue.Empty:
                 self._heard_at = time.monotonic()
-                if self._status == "ready":
+                if self.status == "ready":
                     log.error("the engine process sent nothing for %g s; killing it", self._timeout)
                     self.kill()
                 continue
@@ -253,53 +267,29 @@ class WorkerClient:
         """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
         deadline = time.monotonic() + self._loading_timeout
         with suppress(EOFError):
-            while reply := link.receive(deadline - time.monotonic() if self._is_loading() else None):
+            while reply := link.receive(deadline - time.monotonic() if self._engine.is_loading else None):
                 self._handle(reply, replies)
         link.kill()
         with self._lock:
             self._link = None
             self._started_runs.clear()
             self.memory = self.cache = None
-            if not self._closed:
-                self._record_death(deadline)
+            if self._is_let_go:
+                self._engine.update("loading")
+            elif not self._closed:
+                self._engine.record_death(time.monotonic() >= deadline, self._loading_timeout)
         self.previews.fail_all()
         self.on_end()
         replies.put(None)
 
-    def _is_loading(self) -> bool:
-        return self._status != "ready" and not self._status.startswith(FAILED_PREFIX)
-
-    def _record_death(self, deadline: float) -> None:
-        if self._status.startswith(FAILED_PREFIX):
-            self._retry_at = float("inf")  # another worker would fail the same way
-            return
-        if self._is_loading() and time.monotonic() >= deadline:
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            self._status = (
-                f"{FAILED_PREFIX}the model was not ready {self._loading_timeout:g} s after its start (it was "
-                f"{self._status}): see the server log, or raise limits.loading_timeout. The next attempt is in "
-                f"{_RETRY_SECONDS:.0f} s"
-            )
-            log.error("the engine process was ended: %s", self._status.removeprefix(FAILED_PREFIX))
-            return
-        log.error("the engine process ended unexpectedly")
-        self._failed_starts += self._status != "ready"
-        self._status = "loading"
-        if self._failed_starts >= _MAX_FAILED_STARTS:
-            self._retry_at, self._failed_starts = time.monotonic() + _RETRY_SECONDS, 0
-            self._status = (
-                f"{FAILED_PREFIX}the engine process ends before its model is loaded, possibly because memory runs out; "
-                f"see the server log. The next attempt is in {_RETRY_SECONDS:.0f} s"
-            )
-
     def _handle(self, reply: Reply, replies: _Replies) -> None:
         if isinstance(reply, WorkerStatus):
-            self._status, self.memory, self.cache = reply.status, reply.memory, reply.cache
-            self._failed_starts = 0 if reply.status == "ready" else self._failed_starts
+            self._engine.update(reply.status)
+            self.memory, self.cache = reply.memory, reply.cache
             self.wake()
         elif isinstance(reply, PreviewReply):
             self.previews.handle(reply)
         else:
             if isinstance(reply, Failure) and isinstance(reply.error, SettingsError):
-                self._status = FAILED_PREFIX + str(reply.error)
+                self._engine.update(FAILED_PREFIX + str(reply.error))
             replies.put(reply)

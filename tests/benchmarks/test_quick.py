@@ -51,7 +51,7 @@ KEYS = {
     """,
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
     "scale.py": """
-        local_2 local_4 local_8 affinity idle_while_waiting_s kills lost_jobs max_recomputed resumed_s
+        local_2 local_4 local_8 front_ms affinity idle_while_waiting_s kills lost_jobs max_recomputed resumed_s
     """,
     "together.py": """
         passes_1 passes_4 passes_10 cost_10 passes_staggered passes_again passes_correction first_answer_ratio

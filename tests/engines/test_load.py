@@ -77,3 +77,12 @@ def test_pytorch_is_asked_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPa
     assert engines.count_gpus(tmp_path) == 4
     monkeypatch.setattr(engines, "_COUNT", "raise SystemExit('no torch')")
     assert engines.count_gpus(tmp_path) == 0
+
+
+def test_on_another_machine_only_the_same_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, version = engines.identify_engine(Settings(engine="opencv"))
+    assert engines.load_same_engine(Settings(engine="opencv"), name, version).status == "ready"
+    with pytest.raises(
+        SettingsError, match=f"the node's model is opencv-{version}, the server's opencv-other: give both"
+    ):
+        engines.load_same_engine(Settings(engine="opencv"), name, "other")

@@ -235,7 +235,7 @@ def loading_for_ever() -> StubEngine:
 def test_a_model_that_is_never_ready_is_reported_and_tried_again(
     harness, clip, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    monkeypatch.setattr("backend.jobs.worker_client._RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("backend.jobs.engine_status._RETRY_SECONDS", 0.2)
     one = harness(clip, loading_for_ever)
     one.worker._loading_timeout = 0.1
     one.worker.kill()

@@ -28,10 +28,11 @@ class Team:
         self._folder, self._monkeypatch = folder, monkeypatch
         self.scheduler: Scheduler | None = None
 
-    def open(self, *engines: StubEngine) -> Scheduler:
+    def open(self, *engines: StubEngine, least: int | None = None) -> Scheduler:
         self.engines = engines
         self._monkeypatch.setattr("backend.jobs.worker.Video", lambda path, limits: FakeVideo())
-        self.pool = WorkerPool([thread_worker(one, device=f"stub {number}") for number, one in enumerate(engines)])
+        workers = [thread_worker(one, device=f"stub {number}") for number, one in enumerate(engines)]
+        self.pool = WorkerPool(workers, least=least)
         self.scheduler = Scheduler(
             self.pool,
             Store(self._folder / "jobs.sqlite3", 2**30, 30),
@@ -173,3 +174,26 @@ def test_the_status_is_the_best_of_all(team: Team) -> None:
     engines[1].status = "ready"
     until(lambda: team.pool.status == "ready")
     assert [one["status"] for one in team.pool.describe_workers()] == ["failed: buy a GPU", "ready"]
+
+
+def test_further_workers_start_when_jobs_wait_and_are_let_go(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.job_runner._LET_GO_SECONDS", 0.2)
+    monkeypatch.setattr("backend.jobs.job_runner._IDLE_SECONDS", 0.05)
+    gate = Gate(10)
+    team.open(*(StubEngine(gate=gate) for _ in range(3)), least=1)
+
+    def running() -> list[bool]:
+        return [worker.is_running for worker in team.pool.workers]
+
+    until(lambda: team.pool.status == "ready")
+    time.sleep(0.2)
+    assert running() == [True, False, False]
+    assert [one["status"] for one in team.pool.describe_workers()] == ["ready", "off", "off"]
+    jobs = [team.submit(task) for task in "12"]
+    until(lambda: all(job.progress()[0] == 10 for job in jobs))
+    assert running().count(True) == 2
+    gate.open()
+    for job in jobs:
+        assert left_sides(wait_for_end(team.scheduler, job)) == EXPECTED
+    until(lambda: running() == [True, False, False])
+    assert wait_for_end(team.scheduler, team.submit("3")).worker == "stub 0"

@@ -20,10 +20,14 @@ class Workers:
     def __init__(self) -> None:
         self.homes = VideoHomes()
         self.down: set[int] = set()
+        self.least, self.failed = 99, set[int]()
         self.is_down = False
 
     def may_take(self, number: int) -> bool:
         return number not in self.down
+
+    def has_failed(self, number: int) -> bool:
+        return number in self.failed
 
 
 class Board:
@@ -142,6 +146,25 @@ def test_what_somebody_waits_for_overtakes_the_least_important_unless_a_worker_i
         waited = board.add(video, waiters=1)
         assert board.placement.overtaken() is board.slots[number], "of two equals, the one that has the video"
         board.queue.remove(waited)
+
+
+def test_as_many_workers_are_needed_as_videos_wait() -> None:
+    board = Board(4)
+    board.workers.least = 1
+
+    def needed() -> list[bool]:
+        return [board.placement.is_needed(slot) for slot in board.slots]
+
+    assert needed() == [True, False, False, False]
+    for video in "abb":
+        board.add(video)
+    assert needed() == [True, True, False, False]
+    board.start(board.slots[0])
+    assert needed() == [True, True, False, False]
+    board.workers.failed = {1}
+    assert needed() == [True, True, True, False], "the next one starts in its place"
+    board.start(board.slots[2])
+    assert needed() == [True, False, False, False]
 
 
 def test_a_job_in_which_a_worker_died_runs_alone_and_others_go_on() -> None:

@@ -1,15 +1,23 @@
 """What every kind of worker keeps to, wherever it runs: open, run, stop, kill, status."""
 
+import os
+import queue
+import socket
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from backend.engines.base import Engine
 from backend.errors import BackendError, SettingsError
+from backend.jobs.carried import CarriedReply, ServerFiles, VideoFile, WantVideo, send_video
 from backend.jobs.messages import (
     Ack,
     Chunk,
@@ -21,11 +29,13 @@ from backend.jobs.messages import (
     PreviewMasks,
     PreviewPrompt,
     Reply,
+    Request,
     RunEnd,
     StartRun,
     StopRun,
     WorkerStatus,
 )
+from backend.jobs.node_worker import NodeWorker
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Progress, intervals_between
 from backend.jobs.worker_launcher import process_launcher
@@ -34,8 +44,10 @@ from backend.jobs.worker_run import read_state
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Prompt
 from backend.video import VideoInfo, VideoLimits
+from backend.worker_settings import RaySettings
 from tests.clips import write_clip
 from tests.fakes import StubEngine, sleeping_engine, stuck_engine, thread_link
+from tests.needs import need
 
 FRAMES = 100
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +57,59 @@ def a_process(make_engine: Callable[[], Engine]) -> WorkerLink:
     return process_launcher(make_engine, "error")()
 
 
-KINDS: dict[str, Callable[[Callable[[], Engine]], WorkerLink]] = {"process": a_process, "thread": thread_link}
+def a_ray_actor(make_engine: Callable[[], Engine]) -> WorkerLink:
+    need(find_spec("ray") is not None, "Ray (pip install -e '.[ray]')")
+    import ray
+
+    from backend.jobs import ray_link
+
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_AUTH_TOKEN", "0123456789abcdef" * 2)  # else Ray writes one into the home folder
+        ray_link.connect(RaySettings())
+    return ray_link.ray_launcher(make_engine, "error", RaySettings(num_gpus=0, num_cpus=0.1), 2**30)()
+
+
+class NodeLink:
+    """As `RayLink`, with the node's part in this process."""
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._node, self._files = NodeWorker(make_engine, "error", 2**30), ServerFiles()
+        self._requests, self._parts = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._replies: queue.Queue[CarriedReply | WantVideo | None] = queue.Queue()
+        threading.Thread(target=self._read_loop, daemon=True).start()
+
+    def send(self, request: Request) -> None:
+        self._requests.submit(self._node.handle, self._files.pack(request))
+
+    def receive(self, seconds: float | None = None) -> Reply | None:
+        while True:
+            try:
+                reply = self._replies.get(timeout=seconds)
+            except queue.Empty:
+                return None
+            if reply is None:
+                self._replies.put(None)
+                raise EOFError
+            if isinstance(reply, CarriedReply):
+                return self._files.unpack(reply)
+            self._parts.submit(send_video, reply.video, self._node.add_part)
+
+    def kill(self) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(self._node._connection.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+
+    def _read_loop(self) -> None:
+        for reply in self._node.replies():
+            self._replies.put(reply)
+        self._replies.put(None)
+
+
+KINDS: dict[str, Callable[[Callable[[], Engine]], WorkerLink]] = {
+    "process": a_process,
+    "thread": thread_link,
+    "node": NodeLink,
+    "ray": a_ray_actor,
+}
 
 
 class Worker:
@@ -100,9 +164,22 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=FRAMES, size=(64, 48)).path
 
 
-@pytest.fixture(params=KINDS)
-def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Worker]]:
+@pytest.fixture(scope="module", autouse=True)
+def leave_ray() -> Iterator[None]:
+    yield
+    if find_spec("ray"):
+        from backend.jobs import ray_link
+
+        ray_link.disconnect()
+
+
+@pytest.fixture(params=[*list(KINDS)[:-1], pytest.param("ray", marks=pytest.mark.slow)])
+def launch(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Worker]]:
     monkeypatch.chdir(ROOT)  # workers import their engine factory from here
+    monkeypatch.setattr(VideoFile, "is_here", False)  # in this process
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     workers: list[Worker] = []
 
     def launch(make_engine: Callable[[], Engine]) -> Worker:
@@ -213,9 +290,9 @@ def test_one_that_is_killed_has_ended_and_drops_what_it_is_sent(launch, clip: Pa
     worker.link.kill()
 
 
-def test_one_that_hangs_keeps_nobody_waiting_and_can_be_killed(monkeypatch, clip: Path, tmp_path: Path) -> None:
-    monkeypatch.chdir(ROOT)
-    worker = Worker(a_process(stuck_engine))
+@pytest.mark.parametrize("launch", ["process", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+def test_one_that_hangs_keeps_nobody_waiting_and_can_be_killed(launch, clip: Path, tmp_path: Path) -> None:
+    worker = launch(stuck_engine)
     worker.open(clip)
     worker.start(1, tmp_path / "state")
     assert isinstance(worker.receive(), InitialTracks)
