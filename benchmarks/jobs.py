@@ -449,7 +449,7 @@ def saved_results(folder: Path) -> dict[int, bytes]:
 
 
 def kills(folder: Path, quick: bool) -> dict[str, Any]:
-    count, log = 20 if quick else 200, folder / "log"
+    count, log = 20 if quick else 950, folder / "log"
     most = count // 2 + 6
     place_clip(folder / "killed", FRAMES * most)
     shutil.copytree(folder / "killed", folder / "alone")
