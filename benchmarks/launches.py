@@ -51,7 +51,7 @@ from tests.engines.sam3 import tiny
 WARM = 18
 """Frames after which all memories are full."""
 READS = ("cpu", "tolist", "numpy", "__bool__", "item", "__float__", "__int__")
-READING_OPERATIONS = {"nonzero", "masked_select", "_local_scalar_dense"}
+READING_OPERATIONS = {"nonzero", "nonzero_numpy", "masked_select", "_local_scalar_dense"}
 FREE = {"empty", "empty_like", "new_empty", "empty_strided", "lift_fresh", "dropout"}
 SIZE, POSITIONS, MEMORY_WIDTH, WIDTH = 288, 72 * 72, 64, 256
 """Of the published model: masks, memories, object pointers."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from backend.engines.sam.detections import Detections
 from backend.engines.sam.phrase_track import PhraseTrack
-from backend.engines.sam.postprocess import ABSENT_LOGIT, mask_iou, suppress_shrunk_masks
+from backend.engines.sam.postprocess import ABSENT_LOGIT, suppress_shrunk_masks
 from backend.engines.sam.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
@@ -70,14 +70,13 @@ class _FrameOverlaps:
     track_ious: Tensor
 
     @classmethod
-    def from_masks(cls, frame: int, detections: Detections, ids: Sequence[str], logits: Tensor) -> Self:
-        masks = torch.cat([detections.logits > 0, logits > 0])
-        ious, count = mask_iou(masks, masks).cpu(), len(detections.scores)
+    def from_detections(cls, frame: int, detections: Detections, ids: Sequence[str]) -> Self:
+        ious, count = detections.ious, len(detections)
         return cls(
             frame=frame,
             ids=ids,
-            phrases=detections.phrases.cpu(),
-            scores=detections.scores.float().cpu(),
+            phrases=detections.phrases,
+            scores=detections.scores,
             detection_ious=ious[:count, :count],
             ious=ious[:count, count:],
             track_ious=ious[count:, count:],
@@ -137,7 +136,7 @@ class Association:
 
         Args:
             frame: its number; call once for each frame.
-            detections: of this frame.
+            detections: of this frame, beside the m tracks.
             ids: the m tracks on this frame.
             logits: shape (m, h, w), their predicted masks.
             object_scores: shape (m,), the tracker's logits of presence.
@@ -145,7 +144,7 @@ class Association:
             unsearched: indices of phrases that were not searched for on this frame, so that a missing detection says
                 nothing about their tracks.
         """
-        overlaps = _FrameOverlaps.from_masks(frame, detections, ids, logits)
+        overlaps = _FrameOverlaps.from_detections(frame, detections, ids)
         self._change_phrases(overlaps)
         matched, confirmed = self._match(overlaps)
         new_rows = self._select_new(overlaps, other_tracks)

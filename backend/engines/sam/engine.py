@@ -205,6 +205,6 @@ class SamEngine(ABC):
                 scores = prediction.object_scores
                 model.tracker.encode_memory(image, prediction.logits, scores, full_size=True)
             if model.detector:
-                model.detector.detect_queries(image, [Query("object")])
+                model.detector.detect_queries(image, [Query("object")], prediction.logits)
         model.image_encoder.clear()
         model.image_encoder.cache.resize(*devices.cache_sizes(self._settings.cache, self._device, self._sharers))

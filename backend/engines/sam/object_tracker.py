@@ -148,8 +148,8 @@ class ObjectTracker:
             self.phrases.add(phrase, self._video.width, self._video.height)
         prompted = {phrase.name for phrase in phrases}
         wanted = {index for index, name in enumerate(self.phrases.names) if name in prompted}
-        detections = self._detect(image, frame, self.phrases.queries(wanted, frame))
         masks = self._known_masks(frame, self.objects)
+        detections = self._detect(image, frame, self.phrases.queries(wanted, frame), masks.logits)
         association = self.association()
         for name in masks.names:
             self._add_to_association(association, name, frame)
@@ -162,14 +162,14 @@ class ObjectTracker:
             if self.objects[name].phrase in wanted
         ]
 
-    def _detect(self, image: ImageFeatures, frame: int, queries: Mapping[int, Query]) -> Detections:
-        """Detect the objects of these queries, by index of their phrase."""
+    def _detect(self, image: ImageFeatures, frame: int, queries: Mapping[int, Query], tracks: Tensor) -> Detections:
+        """Detect the objects of these queries, by index of their phrase, beside tracks' masks."""
         if not queries:
-            return Detections.empty(self._model.tracker.mask_size, self._model.tracker.device)
-        detections = self._model.require_detector().detect_queries(image, list(queries.values()))
-        postprocess.check_finite(detections.logits, detections.scores, frame)
-        indices = torch.tensor(list(queries), device=detections.phrases.device)
-        return replace(detections, phrases=indices[detections.phrases])
+            return Detections.none(tracks)
+        detections = self._model.require_detector().detect_queries(image, list(queries.values()), tracks)
+        if not detections.is_finite:
+            raise postprocess.not_finite(frame)
+        return replace(detections, phrases=torch.tensor(list(queries))[detections.phrases])
 
     def _known_masks(self, frame: int, names: Iterable[str]) -> ObjectMasks:
         """The objects for which a mask on this frame is stored."""
@@ -242,9 +242,9 @@ class ObjectTracker:
             boxes = yield FindBoxes(image, masks.logits, *self._picture_size)
             return self._frame_result(frame, masks, boxes, names, self.known_objects(reverse))
         queries = self.phrases.queries(reached, frame, reverse)
-        detections = self._detect(image, frame, queries)
-        other_tracks = sum(obj.will_join(frame, reverse) for obj in self.known_objects(reverse).values())
         logits = masks.logits.to(self._model.tracker.device)
+        detections = self._detect(image, frame, queries, logits)
+        other_tracks = sum(obj.will_join(frame, reverse) for obj in self.known_objects(reverse).values())
         plan = direction.association.step(
             frame, detections, names, logits, masks.object_scores, other_tracks, reached - queries.keys()
         )

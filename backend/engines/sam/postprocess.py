@@ -45,9 +45,14 @@ def check_finite(logits: Tensor, scores: Tensor, frame: int) -> None:
         EngineError: some are not finite.
     """
     if not (logits.isfinite().all() and scores.isfinite().all()):
-        raise EngineError(
-            f"the masks on frame {frame} are not finite: set dtype: float32, or check that the weights are complete"
-        )
+        raise not_finite(frame)
+
+
+def not_finite(frame: int) -> EngineError:
+    """The error about masks or scores that are not."""
+    return EngineError(
+        f"the masks on frame {frame} are not finite: set dtype: float32, or check that the weights are complete"
+    )
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -68,22 +73,20 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     return (intersection / union.clamp(min=1)).float()
 
 
-def suppress_overlaps(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression: of overlapping masks the one with the highest score stays.
+def suppress_rivals(rivals: Tensor, scores: Tensor) -> Tensor:
+    """Greedy non-maximum suppression: of rivals the one with the highest score stays.
 
     Args:
-        masks: shape (n, h, w), bool.
+        rivals: shape (n, n), bool: one of both is dropped.
         scores: shape (n,); of equal ones the earlier counts as higher.
-        threshold: a mask is dropped when its IoU with one that stays is above this.
 
     Returns:
         Shape (n,), bool: what stays.
     """
-    rivals = (mask_iou(masks, masks) > threshold).cpu().numpy()
-    keep = np.zeros(len(masks), bool)
+    keep = np.zeros(len(scores), bool)
     for index in torch.argsort(scores, descending=True, stable=True).tolist():
-        keep[index] = not (rivals[index] & keep).any()
-    return torch.from_numpy(keep).to(masks.device)
+        keep[index] = not (rivals[index].numpy() & keep).any()
+    return torch.from_numpy(keep)
 
 
 def clean_masks(logits: Tensor, area: int) -> Tensor:

@@ -13,7 +13,6 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from backend.engines.sam.detections import Detections, Query
 from backend.engines.sam.device import Batcher
-from backend.engines.sam.postprocess import suppress_overlaps
 from backend.engines.sam3.geometry import encode_geometry
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from backend.engines.sam3.tokenizer import VOCABULARY_SIZE, Tokenizer
@@ -34,11 +33,12 @@ class TextFeatures:
 
     Attributes:
         features: shape (n, tokens, width).
-        attention_mask: shape (n, tokens), 1 on a token and 0 on padding.
+        attention_mask: shape (n, tokens), 1 on a token and 0 on padding; None: there is no padding. The library waits
+            for the device to see whether a mask is needed.
     """
 
     features: Tensor
-    attention_mask: Tensor
+    attention_mask: Tensor | None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -66,7 +66,7 @@ class Sam3Detector:
         self.batches = Batcher(MAX_BATCH, "phrases")
         vocabulary = model.detector_model.config.text_config.vocab_size
         self.geometry_token = bool(getattr(model.config, "geometry_token", vocabulary == VOCABULARY_SIZE))
-        self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._cached: OrderedDict[str, Tensor] = OrderedDict()
 
     def encode_phrases(self, phrases: Sequence[str]) -> TextFeatures:
         """Encode phrases, or take them from the cache.
@@ -81,21 +81,24 @@ class Sam3Detector:
         if unread:
             read.update(zip(unread, self._encode_new(unread), strict=True))
         self._cache(read)
-        features, attention = zip(*(read[phrase] for phrase in phrases), strict=True)
-        return TextFeatures(torch.stack(features), torch.stack(attention))
+        return _pad([read[phrase] for phrase in phrases])
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """See `backend.engines.sam.detections.Detector`."""
         self.encode_phrases([text or WORDLESS for text in texts])
 
-    def detect_queries(self, image: Sam3ImageFeatures, queries: Sequence[Query]) -> Detections:
+    def detect_queries(self, image: Sam3ImageFeatures, queries: Sequence[Query], tracks: Tensor) -> Detections:
         """Detect the objects of queries; see `detect`."""
         text = self.encode_phrases([query.text or WORDLESS for query in queries])
-        return self.detect(image.detector_features(), text, [query.exemplars for query in queries])
+        return self.detect(image.detector_features(), text, [query.exemplars for query in queries], tracks)
 
     @torch.no_grad()
     def detect(
-        self, image: Sam3VisionEncoderOutput, text: TextFeatures, exemplars: Sequence[Sequence[Exemplar]] = ()
+        self,
+        image: Sam3VisionEncoderOutput,
+        text: TextFeatures,
+        exemplars: Sequence[Sequence[Exemplar]] = (),
+        tracks: Tensor | None = None,
     ) -> Detections:
         """Detect the objects of phrases with a score above the model's `score_threshold_detection`.
 
@@ -105,10 +108,13 @@ class Sam3Detector:
             image: features of one frame, batch 1.
             text: of the phrases.
             exemplars: of each phrase; default: none has any.
+            tracks: see `Detections.select`; default: none.
         """
         if self.geometry_token or any(exemplars):
             text = self._add_geometry(image, text, exemplars or [()] * len(text))
-        return Detections(*self.batches.run(len(text), lambda part: self._detect_batch(image, text, part)))
+        logits, scores, phrases = self.batches.run(len(text), lambda part: self._detect_batch(image, text, part))
+        tracks = logits[:0] if tracks is None else tracks
+        return Detections.select(logits, scores, phrases, tracks, self._model.config.det_nms_thresh)
 
     def _add_geometry(
         self, image: Sam3VisionEncoderOutput, text: TextFeatures, exemplars: Sequence[Sequence[Exemplar]]
@@ -120,21 +126,28 @@ class Sam3Detector:
             if examples not in encoded and (examples or self.geometry_token):
                 encoded[examples] = encode_geometry(encoder, image, examples)[0].to(dtype)
         nothing = text.features[0, :0]
-        tokens = [encoded.get(tuple(examples), nothing) for examples in exemplars]
-        counts = torch.tensor([len(some) for some in tokens], device=text.attention_mask.device)
-        mask = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
-        return TextFeatures(
-            torch.cat([text.features, pad_sequence(tokens, batch_first=True)], 1),
-            torch.cat([text.attention_mask, mask.to(text.attention_mask.dtype)], 1),
-        )
+        geometry = _pad([encoded.get(tuple(examples), nothing) for examples in exemplars])
+        features = torch.cat([text.features, geometry.features], 1)
+        if text.attention_mask is None and geometry.attention_mask is None:
+            return TextFeatures(features, None)
+        masks = [
+            torch.ones(part.features.shape[:2], dtype=torch.int64, device=features.device)
+            if part.attention_mask is None
+            else part.attention_mask
+            for part in (text, geometry)
+        ]
+        return TextFeatures(features, torch.cat(masks, 1))
 
     @torch.no_grad()
-    def _encode_new(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
-        ids, attention = (tensor.to(self._model.device) for tensor in self._tokenizer.encode(phrases))
+    def _encode_new(self, phrases: Sequence[str]) -> list[Tensor]:
+        """The features of each phrase's tokens, without padding."""
+        encoded = self._tokenizer.encode(phrases)
+        ids, attention = (tensor.to(self._model.device) for tensor in encoded)
         text = self._model.detector_model.get_text_features(input_ids=ids, attention_mask=attention, return_dict=True)
-        return list(zip(text.pooler_output, attention, strict=True))
+        counts = encoded[1].sum(1).tolist()
+        return [features[:count] for features, count in zip(text.pooler_output, counts, strict=True)]
 
-    def _cache(self, read: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def _cache(self, read: Mapping[str, Tensor]) -> None:
         for phrase, features in read.items():
             self._cached[phrase] = features
             self._cached.move_to_end(phrase)
@@ -144,27 +157,25 @@ class Sam3Detector:
     def _detect_batch(
         self, image: Sam3VisionEncoderOutput, text: TextFeatures, part: slice
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The fields of `Detections`, for some of the phrases."""
-        features, attention = text.features[part], text.attention_mask[part]
+        """Logits, scores and phrases of all detections, for some of the phrases; see `Detections`."""
+        features = text.features[part]
         output = self._model.detector_model(
             vision_embeds=repeat_frame(image, len(features)),
             text_embeds=BaseModelOutputWithPooling(pooler_output=features),
-            attention_mask=attention,
+            attention_mask=None if text.attention_mask is None else text.attention_mask[part],
         )
         scores = output.pred_logits.float().sigmoid() * output.presence_logits.float().sigmoid()
         phrases, queries = (scores > self._model.config.score_threshold_detection).nonzero(as_tuple=True)
-        logits, scores = output.pred_masks[phrases, queries], scores[phrases, queries]
-        keep = self._suppress_overlaps(logits, scores, phrases)
-        return logits[keep], scores[keep], phrases[keep] + part.start
+        return output.pred_masks[phrases, queries], scores[phrases, queries], phrases + part.start
 
-    def _suppress_overlaps(self, logits: Tensor, scores: Tensor, phrases: Tensor) -> Tensor:
-        """Non-maximum suppression in each phrase: which detections stay, shape (n,), bool."""
-        threshold = self._model.config.det_nms_thresh
-        keep = torch.ones_like(phrases, dtype=torch.bool)
-        for phrase in set(phrases.tolist()) if threshold else ():
-            rows = (phrases == phrase).nonzero()[:, 0]
-            keep[rows] = suppress_overlaps(logits[rows] > 0, scores[rows], threshold)
-        return keep
+
+def _pad(tokens: Sequence[Tensor]) -> TextFeatures:
+    """Features of phrases, each of shape (tokens, width), as many for all."""
+    counts, device = [len(some) for some in tokens], tokens[0].device
+    if len({*counts}) == 1:
+        return TextFeatures(torch.stack([*tokens]), None)
+    mask = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
+    return TextFeatures(pad_sequence([*tokens], batch_first=True), mask.long())
 
 
 def repeat_frame(image: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:

@@ -111,12 +111,11 @@ class World:
         seen = [index for index in range(len(self.place)) for _ in range(2) if self.uniform(1) < self.looks]
         self.detected = sorted(seen, key=lambda index: int(self.phrase[index]))
         masks = [self.disc(index, 2.0) for index in self.detected]
-        detections = Detections(
-            torch.stack(masks) if masks else torch.zeros(0, SIDE, SIDE),
-            0.5 + 0.5 * self.uniform(len(masks)),
-            self.phrase[self.detected],
-        )
-        return Frame(number, detections, ids, *self.tracked(ids))
+        logits = torch.stack(masks) if masks else torch.zeros(0, SIDE, SIDE)
+        scores = 0.5 + 0.5 * self.uniform(len(masks))
+        tracks, object_scores = self.tracked(ids)
+        detections = Detections.select(logits, scores, self.phrase[self.detected], tracks)
+        return Frame(number, detections, ids, tracks, object_scores)
 
     def tracked(self, ids: list[str]) -> tuple[Tensor, Tensor]:
         masks = []
@@ -300,15 +299,17 @@ def square(left: int, width: int = 8) -> Tensor:
 
 def found(*objects: tuple[Tensor, float, int]) -> Detections:
     masks = [mask for mask, _, _ in objects]
-    return Detections(
+    return Detections.select(
         torch.stack(masks) if masks else torch.zeros(0, SIDE, SIDE),
         torch.tensor([score for _, score, _ in objects]),
         torch.tensor([phrase for _, _, phrase in objects]).long(),
+        torch.zeros(0, SIDE, SIDE),
     )
 
 
 def stepped(association: Association, frame: int, detections: Detections, tracks: dict[str, Tensor]) -> TrackUpdatePlan:
     logits = torch.stack(list(tracks.values())) if tracks else torch.zeros(0, SIDE, SIDE)
+    detections = Detections.select(detections.logits, detections.scores, detections.phrases, logits)
     return association.step(frame, detections, list(tracks), logits, torch.full((len(tracks),), 5.0))
 
 

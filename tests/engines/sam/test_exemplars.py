@@ -28,9 +28,9 @@ class Searches:
     def __enter__(self) -> list[list[tuple[str, int]]]:
         asked, detect = self.asked, self._detect
 
-        def spy(self, image, queries):
+        def spy(self, image, queries, tracks):
             asked.append([(query.text, len(query.exemplars)) for query in queries])
-            return detect(self, image, queries)
+            return detect(self, image, queries, tracks)
 
         self._patch = patch.object(Sam3Detector, "detect_queries", spy)
         self._patch.start()
@@ -106,12 +106,13 @@ def planned(frames, unsearched):
     names = (f"track {number}" for number in range(9))
     thresholds = Thresholds(hotstart_frames=9, hotstart_unmatched=99, hotstart_duplicates=3, match_iou=0.1)
     association = Association(thresholds, lambda phrase, number: next(names))
-    none = Detections.empty((4, 8), torch.device("cpu"))
     association.add("old", 0, 0.9, 0)
     association.add("new", 0, 0.9, 1)
     ids = ["old", "new"]
     for frame in range(2, 2 + frames):
-        plan = association.step(frame, none, ids, mask.repeat(len(ids), 1, 1), torch.ones(len(ids)), 0, unsearched)
+        tracks = mask.repeat(len(ids), 1, 1)
+        none = Detections.none(tracks)
+        plan = association.step(frame, none, ids, tracks, torch.ones(len(ids)), 0, unsearched)
         if plan.removed:
             return frame, plan.removed
     return None

@@ -13,13 +13,14 @@ from torch.nn import functional
 from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
 from backend.engines.sam import postprocess
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.postprocess import (
     clean_masks,
     mask_iou,
     masks_at_size,
     masks_to_boxes,
     resolve_overlaps,
-    suppress_overlaps,
+    suppress_rivals,
 )
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def test_suppress_keeps_the_best_of_those_that_cover_each_other(stack, data) -> 
     for index in sorted(range(len(stack)), key=lambda index: (-scores[index], index)):
         if all(ratio(stack[index], stack[other]) <= threshold for other in kept):
             kept.append(index)
-    keep = suppress_overlaps(stack, torch.tensor(scores), threshold)
+    keep = suppress_rivals(mask_iou(stack, stack) > threshold, torch.tensor(scores))
     assert keep.dtype == torch.bool
     assert keep.nonzero().flatten().tolist() == sorted(kept)
 
@@ -209,9 +210,9 @@ def test_cuda_makes_the_same_masks() -> None:
     assert np.array_equal(masks_to_boxes(there, 135, 240), masks_to_boxes(noise, 135, 240))
     assert torch.equal(clean_masks(there, 4).cpu(), clean_masks(noise, 4))
     assert torch.equal(mask_iou(there > 0, there > -1).cpu(), mask_iou(noise > 0, noise > -1))
-    assert torch.equal(
-        suppress_overlaps(there > 0, scores.cuda(), 0.1).cpu(), suppress_overlaps(noise > 0, scores, 0.1)
-    )
+    kinds, tracks = torch.zeros(3, dtype=torch.int64), torch.zeros(0, 36, 36)
+    on_device = Detections.select(there, scores.cuda(), kinds.cuda(), tracks.cuda(), 0.1)
+    assert torch.equal(on_device.scores, Detections.select(noise, scores, kinds, tracks, 0.1).scores)
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (61, 97), (40, 40)])

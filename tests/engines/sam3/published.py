@@ -72,11 +72,12 @@ class DrawnDetector:
     def check_texts(self, texts: Sequence[str]) -> None:
         """Nothing to check."""
 
-    def detect_queries(self, image: Any, queries: Sequence[Query]) -> Detections:
+    def detect_queries(self, image: Any, queries: Sequence[Query], tracks: Tensor) -> Detections:
         """See `backend.engines.sam.detections.Detector`."""
         found = torch.stack([disc("detection 0", 9, 11), disc("detection 1", 23, 19)])[: self.count]
         self.count = 0
-        return Detections(found, torch.full((len(found),), 0.9), torch.zeros(len(found), dtype=torch.int64))
+        kinds = torch.zeros(len(found), dtype=torch.int64)
+        return Detections.select(found, torch.full((len(found),), 0.9), kinds, tracks)
 
 
 def disc(name: str, x: float, y: float) -> Tensor:
