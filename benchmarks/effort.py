@@ -219,7 +219,6 @@ class PromptingAnnotator:
         self.page, self.truth = page, truth
         self.gestures = 0
         self.reached = True
-        self.is_drawing = False
         page.set_viewport_size({"width": 1366, "height": 768})
         page.wait_for_selector("body[data-shown='1']")
 
@@ -230,14 +229,13 @@ class PromptingAnnotator:
                 self.press("Home")
                 self.page.wait_for_selector("body[data-shown='1']")
             x0, y0, x1, y1 = self.truth[label][0]
-            self.press("q", counts=self.is_drawing)
-            self.is_drawing = False
             self.press(str(number))
             self.page.mouse.click(*self.place((x0 + x1) / 2, (y0 + y1) / 2))
             self.gestures += 1
             self.track()
             self.correct(label)
-            self.press("f", counts=number < len(self.truth))
+            if number < len(self.truth):
+                self.press("f")
         self.page.get_by_role("button", name="Send to the task").click()
         self.page.get_by_text("Sent.").wait_for()
         self.gestures += 1
@@ -250,8 +248,6 @@ class PromptingAnnotator:
                 return
             frame = int(overlaps.argmin()) + 1
             self.turn_to(frame)
-            self.press("b", counts=not self.is_drawing)
-            self.is_drawing = True
             x0, y0, x1, y1 = self.truth[label][frame - 1]
             self.page.mouse.move(*self.place(x0, y0))
             self.page.mouse.down()
@@ -261,10 +257,10 @@ class PromptingAnnotator:
             self.track()
         self.reached = False
 
-    def press(self, key: str, *, counts: bool = True) -> None:
-        """A key; one that changes nothing does not count."""
+    def press(self, key: str) -> None:
+        """A key."""
         self.page.keyboard.press(key)
-        self.gestures += counts
+        self.gestures += 1
 
     def track(self) -> None:
         """Enter, and the wait until the track is there."""

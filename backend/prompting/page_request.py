@@ -36,15 +36,20 @@ class TrackRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """Words that the page looks for, or boxes whose like it looks for; then words may narrow that."""
+    """Words that the page looks for, or boxes whose like it looks for; then words may narrow that.
+
+    Attributes:
+        label: the class of what examples find; empty: it has none.
+    """
 
     text: str
+    label: str = ""
     examples: tuple[ExemplarBox, ...] = ()
     within: FrameRange = ALL_FRAMES
 
 
-def parse_search(body: Mapping[str, Any]) -> SearchRequest:
-    """Read the request for a search.
+def parse_search(body: Mapping[str, Any], labels: Sequence[str]) -> SearchRequest:
+    """Read the request for a search; the arguments are those of `parse_track`.
 
     Raises:
         BadRequest: something in it is not valid.
@@ -57,7 +62,7 @@ def parse_search(body: Mapping[str, Any]) -> SearchRequest:
     if not text.strip() and not examples:
         raise BadRequest("there is nothing to look for: write what to find, or draw a box around an example")
     first, last = parse_range(body)
-    return SearchRequest(text.strip(), examples, FrameRange(first or 1, last or ALL_FRAMES.last))
+    return SearchRequest(text.strip(), _label(body, labels), examples, FrameRange(first or 1, last or ALL_FRAMES.last))
 
 
 def parse_range(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -81,9 +86,7 @@ def parse_track(body: Mapping[str, Any], labels: Sequence[str]) -> TrackRequest:
     Raises:
         BadRequest: something in it is not valid.
     """
-    label, direction = body.get("label") or "", body.get("direction", "forward")
-    if not isinstance(label, str) or (label and label not in labels):
-        raise BadRequest(f"the class is not in the label config, which has: {', '.join(labels) or 'none'}")
+    label, direction = _label(body, labels), body.get("direction", "forward")
     if direction not in get_args(Direction):
         raise BadRequest(f"direction must be one of {', '.join(get_args(Direction))}")
     first, last = parse_range(body)
@@ -131,6 +134,13 @@ def parse_frames(value: object) -> list[int]:
     if not isinstance(value, list) or len(value) > _MAX_PROMPTS:
         raise BadRequest(f"frames must be a list of at most {_MAX_PROMPTS} frames")
     return [_frame(frame) for frame in value]
+
+
+def _label(body: Mapping[str, Any], labels: Sequence[str]) -> str:
+    label = body.get("label") or ""
+    if not isinstance(label, str) or (label and label not in labels):
+        raise BadRequest(f"the class is not in the label config, which has: {', '.join(labels) or 'none'}")
+    return label
 
 
 def _frame(value: object) -> int:

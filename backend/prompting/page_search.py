@@ -22,11 +22,13 @@ class PageSearch:
     Attributes:
         job: the number of the job that looks for it.
         text: as it was typed; with examples, the name of their kind.
+        label: the class of what is found, unless the words name one; empty: none.
         removed: ids of its tracks that a person has removed from the page.
     """
 
     job: int
     text: str
+    label: str = ""
     removed: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -69,7 +71,8 @@ class ListedSearch:
             if name in self.search.removed or np.count_nonzero(~np.isnan(track.scores)) < least:
                 continue
             classes = page.config.classes_of_phrase(phrases.get(found, ""), page.config.video.name)
-            yield name, PageTrack(self.job.number, next(iter(classes), ""), (), (), "forward", found=found)
+            label = next(iter(classes), self.search.label)
+            yield name, PageTrack(self.job.number, label, (), (), "forward", found=found)
 
     def to_state(self) -> dict[str, Any]:
         """For the page."""

@@ -215,7 +215,9 @@ class PageTracks:
                 ranges = (FrameRange(query.at, query.at) if query.at else query.within,)
         name = new_region_id()
         job = session.start_track(name, phrases=phrases, ranges=ranges, exemplars=request.examples, masks=True)
-        search = PageSearch(job.number, phrases[0] if request.examples else request.text)
+        search = PageSearch(job.number, request.text)
+        if request.examples:
+            search = PageSearch(job.number, phrases[0], request.label)
         self._records.put_page_track(page.task, name, search.to_json(), is_offered=False)
         return ListedSearch(name, search, job)
 

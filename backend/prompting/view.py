@@ -115,7 +115,7 @@ class PromptingView:
     def search(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Look for the objects of words, or for those that are like boxes."""
         page = self._page(project, task)
-        return self._tracks.search(self._open(page), page, parse_search(body)).to_state()
+        return self._tracks.search(self._open(page), page, parse_search(body, page.labels)).to_state()
 
     def stop(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Stop a track or a search; what is computed is kept."""

@@ -118,6 +118,10 @@ def test_an_object_is_clicked_tracked_and_its_masks_are_shown_while_it_grows(vis
     page.press("Tab")
     page.click(20, 20, button="right")
     page.press("Control+z", "2")
+    with page.page.expect_request("**/preview") as sent:
+        page.drag((70, 70), (90, 90))
+    assert sent.value.post_data_json["box"] == [pytest.approx(size, abs=0.7) for size in (70, 70, 20, 20)]
+    page.press("Control+z")
     sent = page.track()
     assert [len(one["points"]) for one in sent["prompts"]] == [1]
     assert sent["label"] == "Bus"
@@ -132,6 +136,11 @@ def test_an_object_is_clicked_tracked_and_its_masks_are_shown_while_it_grows(vis
     page.press("w", "s")
     expect(state).to_have_text("done")
     page.page.wait_for_function("() => Number(document.body.dataset.shown) > 20")
+    page.press("f")
+    page.click(80, 20)
+    page.press("Shift+Enter")
+    expect(page.page.locator("#tracks li")).to_have_count(2)
+    expect(page.page.locator("#tracks .is-chosen")).to_have_count(0)
     page.page.get_by_role("button", name="Send to the task").click()
     expect(page.page.locator("#sent")).to_contain_text("Sent")
 
@@ -247,12 +256,11 @@ def test_words_and_examples_find_tracks_that_are_chosen_and_sent(visit) -> None:
     page.press("Enter")
     expect(page.page.locator("#searches .state")).to_have_text("done")
     expect(page.page.locator("#tracks .name")).to_have_text(["Car", "Car"])
-    page.press("b")
+    page.press("b", "2")
     page.drag((40, 30), (60, 60))
-    page.page.wait_for_load_state("networkidle")
     page.press("a")
     expect(page.page.locator("#searches .name")).to_have_text(["car", "like"])
-    expect(page.page.locator("#tracks li")).to_have_count(3)
+    expect(page.page.locator("#tracks .name")).to_have_text(["Car", "Car", "Bus"])
     page.page.locator("#tracks .choose").nth(1).click()
     page.shot("words")
     page.page.locator("#tracks .remove").nth(0).click()
@@ -261,3 +269,28 @@ def test_words_and_examples_find_tracks_that_are_chosen_and_sent(visit) -> None:
     expect(page.page.locator("#sent")).to_contain_text("Sent")
     offered = page.served.service.store.records.page_tracks("7").values()
     assert [is_offered for _, is_offered in offered if is_offered] == [True, True]
+
+
+def test_a_page_that_nobody_looks_at_holds_no_stream(visit) -> None:
+    """A browser opens six connections to a host, and the live panel needs two."""
+    gate = Gate(10)
+    page = visit(StubEngine(gate=gate))
+    page.click(50, 50)
+    with page.page.expect_request("**/events"):
+        page.track()
+    hide = """hidden => { Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange")) }"""
+    with page.page.expect_event("requestfailed", lambda request: request.url.endswith("/events")):
+        page.page.evaluate(hide, True)
+    gate.open()
+    page.finish()
+    expect(page.page.locator("#tracks .state")).not_to_have_text("done")
+    page.page.evaluate(hide, False)
+    expect(page.page.locator("#tracks .state")).to_have_text("done")
+
+
+def test_the_manager_is_reached_from_a_region(visit) -> None:
+    region = drawn(keyframe(1), id="own", meta={"track_id": 5})
+    page = visit(drafts=[{"id": 1, "updated_at": "2026", "result": [region]}])
+    page.page.locator("#regions .choose").click()
+    expect(page.page.locator("nav .tracks")).to_have_attribute("href", "../../tasks/7?project=3&select=5")

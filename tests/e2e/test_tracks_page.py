@@ -352,6 +352,11 @@ def test_what_people_typed_is_shown_as_text(street: Street) -> None:
         assert fits(page)
 
 
+def test_a_track_is_selected_by_the_address(street: Street) -> None:
+    with visited(make_app(street), "tasks/7?project=1&select=4") as page:
+        expect(page.locator(".chosen")).to_have_text("Track 4")
+
+
 def test_a_task_that_cannot_be_loaded_says_why(street: Street) -> None:
     with opened(street) as page:
         mend = {"error": "there is no task 7: look at its number in Label Studio"}

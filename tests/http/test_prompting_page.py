@@ -287,13 +287,15 @@ def test_what_words_have_found_is_corrected_and_that_is_taken_back(make_interact
 
 
 def test_boxes_are_examples_of_what_to_find(make_interactive) -> None:
-    page = Page(make_interactive(StubEngine(answering=WORDS)), FakeStudio())
-    page.post("search", text="", examples=[{"frame": 4, "box": [10, 10, 20, 20]}])
+    page = Page(make_interactive(StubEngine(answering={"like": {"a": range(100)}})), FakeStudio())
+    page.post("search", text="", label="Bus", examples=[{"frame": 4, "box": [10, 10, 20, 20]}])
+    page.finish()
+    assert [one["label"] for one in page.state()["tracks"]] == ["Bus"]
     (job,) = page.service.scheduler.jobs(9)
     (example,) = job.row.spec.exemplars
     assert (example.frame, example.box, example.positive) == (4, (10, 10, 20, 20, 0), True)
     assert job.row.spec.phrases == ("like",)
-    for sent in ({"text": " "}, {"text": 3}, {"text": "car from 9 to 3"}):
+    for sent in ({"text": " "}, {"text": 3}, {"text": "car from 9 to 3"}, {"text": "car", "label": "Dog"}):
         page.post("search", 400, **sent)
 
 

@@ -11,7 +11,7 @@ import { lowFrames, runs, Timeline } from "./timeline.js";
 import { Zoom } from "./zoom.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, the model to be loaded
-const SMALLEST = 6; // pixels: a drag that is shorter is a click
+const SMALLEST = { b: 6, q: 14, e: Infinity }; // pixels, by mode: a drag that is shorter is a click
 const RESTING = 150; // ms that the cursor rests before its frame is encoded
 // Okabe and Ito's, in the order of overlay.py.
 const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
@@ -86,6 +86,12 @@ async function track() {
   show();
 }
 
+async function trackAndFinish() {
+  const asked = object;
+  await track();
+  if (asked === object && asked.id) finish();
+}
+
 function finish() {
   object = new PromptedObject({ label: object.label });
   setRange(null);
@@ -129,7 +135,7 @@ function stopOrGoOn(id = object.id) {
 async function search(text, examples = []) {
   const [first, last] = range ?? [null, null];
   try {
-    await post("search", { text, examples, first, last });
+    await post("search", { text, label: object.label, examples, first, last });
     $("#words input").value = "";
     await refresh();
     tracks.again();
@@ -235,6 +241,8 @@ function show() {
   $("#follow").setAttribute("aria-pressed", isFollowing);
   const chosen = tracks.get(object.id);
   put("#chosen", chosen ? `${chosen.name}: ${chosen.isRegion ? "click or draw a box to correct it" : "more clicks correct it"}` : "");
+  const number = chosen?.isRegion ? { select: chosen.number } : {};
+  $("nav .tracks").href = `../../tasks/${state.task}?${new URLSearchParams({ project: state.project, ...number })}`;
   $(".apply").textContent = chosen ? "Correct" : "Track";
   $("#empty").hidden = tracks.ofPage.length > 0;
   $("#send").hidden = !tracks.ofPage.length;
@@ -341,30 +349,30 @@ function trackAt([x, y]) {
 
 let start = null;
 
+const far = (event) => Math.hypot(event.clientX - start.x, event.clientY - start.y);
+
 canvas.addEventListener("pointerdown", (event) => {
   if (video.isPlaying) moveTo(video.frame);
   canvas.setPointerCapture(event.pointerId);
   start = { at: place(event), x: event.clientX, y: event.clientY };
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (!start || mode !== "b") return;
+  if (!start || far(event) < SMALLEST[mode]) return;
   const [x, y] = place(event);
   dragged = [Math.min(x, start.at[0]), Math.min(y, start.at[1]), Math.abs(x - start.at[0]), Math.abs(y - start.at[1])];
   draw();
 });
 canvas.addEventListener("pointerup", (event) => {
   if (!start) return;
-  const far = Math.hypot(event.clientX - start.x, event.clientY - start.y);
   const { at } = start;
-  const box = dragged;
+  const box = far(event) < SMALLEST[mode] ? null : dragged;
   [start, dragged] = [null, null];
   if (event.altKey) {
     const id = trackAt(at);
     if (id) choose(id);
-  } else if (mode === "b") {
-    if (far >= SMALLEST && box) add({ box });
-    else draw();
-  } else add({ point: [...at, event.button !== 2 && mode !== "e"] });
+  } else if (box) add({ box });
+  else if (mode === "b") draw();
+  else add({ point: [...at, event.button !== 2 && mode !== "e"] });
 });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 
@@ -403,7 +411,7 @@ const KEYS = {
   0: () => zoom.reset(),
   a: searchAlike,
   "/": () => $("#words input").focus(),
-  Enter: track,
+  Enter: (event) => (event.shiftKey ? trackAndFinish() : track()),
   Escape: finish,
   "?": () => $("#keys").showModal(),
 };
@@ -458,7 +466,6 @@ async function load() {
   put("#about .video", state.video);
   put("#about .length", count(state.frames, "frame"));
   link($(".studio"), state.url);
-  $("nav .tracks").href = `../../tasks/${state.task}?${new URLSearchParams({ project: state.project })}`;
   $("#labels").replaceChildren(...state.labels.map((label, at) => {
     const item = document.createElement("li");
     const button = item.appendChild(document.createElement("button"));

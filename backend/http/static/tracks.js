@@ -510,4 +510,5 @@ $(".undo").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => event.key === "Escape" && preview && !isBusy && leave());
 document.addEventListener("visibilitychange", comeBack);
 new ResizeObserver(() => state && showAxis()).observe($("#axis"));
-load().then(() => state && enlarge(Boolean(localStorage.getItem(LARGE))));
+const wanted = Number(new URLSearchParams(location.search).get("select"));
+load().then(() => state?.tracks.some(({ id }) => id === wanted) && selectOnly([wanted])).then(() => state && enlarge(Boolean(localStorage.getItem(LARGE))));
