@@ -23,6 +23,8 @@ _FILES = {
     "prompted_object.js": "text/javascript",
     "prompting.js": "text/javascript",
     "prompting_canvas.js": "text/javascript",
+    "prompting_list.js": "text/javascript",
+    "prompting_pointer.js": "text/javascript",
     "prompting_review.js": "text/javascript",
     "prompting_tracks.js": "text/javascript",
     "status.css": "text/css",

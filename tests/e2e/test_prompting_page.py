@@ -130,10 +130,12 @@ def test_an_object_is_clicked_tracked_and_its_masks_are_shown_while_it_grows(vis
     page.go(20)
     until(lambda: page.pixel(53, 47)[0] > page.pixel(80, 80)[0] + 40)  # the mask of the track on frame 20
     page.shot("grows")
-    page.press("s")
+    with page.page.expect_response("**/stop"):
+        page.press("s")
     gate.open()
     expect(state).to_have_text("stopped")
-    page.press("w", "s")
+    with page.page.expect_response("**/resume"):
+        page.press("w", "s")
     expect(state).to_have_text("done")
     page.page.wait_for_function("() => Number(document.body.dataset.shown) > 20")
     page.press("f")

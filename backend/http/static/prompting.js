@@ -4,21 +4,20 @@ import { $, ask, count, link, put, say } from "./base.js";
 import { drawMask } from "./frames.js";
 import { Player } from "./player.js";
 import { PromptedObject } from "./prompted_object.js";
-import { Painter } from "./prompting_canvas.js";
+import { css, Painter } from "./prompting_canvas.js";
+import { listLabels, trackList } from "./prompting_list.js";
+import { Pointer } from "./prompting_pointer.js";
 import { Review } from "./prompting_review.js";
 import { Tracks } from "./prompting_tracks.js";
-import { lowFrames, runs, Timeline } from "./timeline.js";
+import { nextLow, Timeline } from "./timeline.js";
 import { Zoom } from "./zoom.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, the model to be loaded
-const SMALLEST = { b: 6, q: 14, e: Infinity }; // pixels, by mode: a drag that is shorter is a click
 const RESTING = 150; // ms that the cursor rests before its frame is encoded
 // Okabe and Ito's, in the order of overlay.py.
 const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
 let state = null; // as GET state tells it
-let mode = "q"; // what a click does: q positive, e negative, b box
-let dragged = null; // the box that is being drawn, in percent
 let range = null; // first and last frame to track
 let masks = 0; // previews that were drawn
 let isFollowing = false; // the cursor goes along with the track that grows
@@ -28,10 +27,11 @@ let review = null;
 
 const canvas = $("#picture");
 const post = (path, sent) => ask(path, { method: "POST", sent, within: PATIENT });
-const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 const colourOf = (id) => COLOURS[tracks.index(id) % COLOURS.length];
 const tracks = new Tracks({ onChange: onGrowth, onNew: () => refresh(), open: () => new EventSource("events") });
 const zoom = new Zoom($("#stage"), canvas, draw);
+const gestures = { onChoose: choose, onStop: stopOrGoOn, onRemove: (id) => act("remove", id), colourOf: (id) => css(colourOf(id)) };
+const [showSearches, showTracks, showRegions] = ["#searches", "#tracks", "#regions"].map((name) => trackList($(name), gestures));
 const timeline = new Timeline($("#timeline"), { onFrame: moveTo, onRange: setRange });
 
 // --- prompts ---
@@ -187,9 +187,8 @@ function lookAt({ frame, ids }) {
 // The first frame of the next part with a low score, of the chosen track or of all.
 function stepLow(isOnward) {
   const chosen = tracks.get(object.id);
-  const places = (chosen ? [chosen] : tracks.ofPage).flatMap(({ boxes }) => runs(lowFrames(boxes)).map(([first]) => first));
-  const there = places.filter((frame) => (isOnward ? frame > video.frame : frame < video.frame));
-  if (there.length) moveTo(isOnward ? Math.min(...there) : Math.max(...there));
+  const place = nextLow(chosen ? [chosen] : tracks.ofPage, video.frame, isOnward);
+  if (place) moveTo(place);
   else told(isOnward ? "No low score after this frame." : "No low score before this frame.");
 }
 
@@ -205,37 +204,18 @@ function draw() {
 }
 
 function paint(context) {
-  const scale = canvas.width / Math.max(1, canvas.clientWidth) / zoom.scale;
-  const painter = new Painter(context, scale);
-  const frame = video.frame;
+  const { frame } = video;
+  const painter = new Painter(context, canvas.width / Math.max(1, canvas.clientWidth) / zoom.scale);
   for (const [id, track] of tracks.all) {
-    const here = track.at(frame);
-    if (!here) continue;
-    const isChosen = id === object.id;
     const mask = video.isPlaying ? null : track.mask(frame, loadMask(id), draw);
-    if (mask && !(isChosen && object.candidate(frame))) painter.mask(mask);
-    painter.box(here, track.isRegion && !isChosen ? "#fff" : css(colourOf(id)), { text: track.name, isThick: isChosen });
+    painter.track(track, frame, { colour: colourOf(id), mask, isChosen: id === object.id, isPrompted: object.candidate(frame) });
   }
-  const colour = colourOf(object.id);
-  const candidate = object.candidate(frame);
-  if (candidate?.mask) {
-    candidate.drawn ??= drawMask(candidate.mask, colour);
-    painter.mask(candidate.drawn);
-    const which = object.candidates.length > 1 ? `${object.choice + 1} of ${object.candidates.length} (Tab)` : "";
-    if (candidate.box) painter.box(candidate.box, css(colour), { text: which, isDashed: true });
-  }
-  for (const { points } of object.known.filter((one) => one.frame === frame)) {
-    for (const point of points) painter.point(point, { isKnown: true });
-  }
-  for (const step of object.steps.filter((one) => one.frame === frame)) {
-    if (step.box) painter.box(step.box, css(colour), { isDashed: true });
-    else painter.point(step.point);
-  }
-  if (dragged) painter.box(dragged, css(colour));
+  painter.object(object, frame, colourOf(object.id));
+  if (pointer.dragged) painter.box(pointer.dragged, css(colourOf(object.id)));
 }
 
 function show() {
-  for (const button of document.querySelectorAll(".modes button")) button.setAttribute("aria-pressed", button.dataset.key === mode);
+  for (const button of document.querySelectorAll(".modes button")) button.setAttribute("aria-pressed", button.dataset.key === pointer.mode);
   for (const button of document.querySelectorAll("#labels button")) button.setAttribute("aria-pressed", button.dataset.label === object.label);
   $("#play").textContent = video.isPlaying ? "Stop" : "Play";
   $("#follow").setAttribute("aria-pressed", isFollowing);
@@ -247,41 +227,13 @@ function show() {
   $("#empty").hidden = tracks.ofPage.length > 0;
   $("#send").hidden = !tracks.ofPage.length;
   $("#annotation").hidden = !tracks.regions.length;
-  showList($("#searches"), tracks.searches.map((one) => ({ ...one, name: one.text })));
-  showList($("#tracks"), tracks.ofPage);
-  showList($("#regions"), tracks.regions);
+  showSearches(tracks.searches.map((one) => ({ ...one, name: one.text })), "");
+  showTracks(tracks.ofPage, object.id);
+  showRegions(tracks.regions, object.id);
   const shown = chosen ?? tracks.ofPage.at(-1);
   const prompted = [...(shown?.prompts ?? []), ...object.steps].map(({ frame }) => frame);
   timeline.show(shown?.boxes ?? new Map(), prompted);
   draw();
-}
-
-function showList(list, shown) {
-  const items = new Map([...list.children].map((item) => [item.dataset.id, item]));
-  for (const [id, item] of items) if (!shown.some((track) => track.id === id)) item.remove();
-  for (const track of shown) {
-    const item = items.get(track.id) ?? list.appendChild(newItem(track.id));
-    item.style.setProperty("--colour", track.isRegion && track.id !== object.id ? "#fff" : css(colourOf(track.id)));
-    $(".choose", item).disabled = !tracks.get(track.id);
-    item.classList.toggle("is-chosen", object.id === track.id);
-    $(".name", item).textContent = track.name;
-    const score = track.score ? track.score.toFixed(2) : "";
-    const words = { queued: "waits", running: `${track.done} of ${track.total}`, done: "done", cancelled: "stopped" };
-    $(".state", item).textContent = track.isRegion ? score : track.state === "failed" ? track.error : words[track.state];
-    $(".state", item).classList.toggle("is-bad", track.state === "failed");
-    $(".stop", item).hidden = track.isRegion || track.state === "done";
-    $(".stop", item).textContent = ["queued", "running"].includes(track.state) ? "Stop" : "Go on";
-    $(".remove", item).hidden = track.isRegion;
-  }
-}
-
-function newItem(id) {
-  const item = $("#track").content.firstElementChild.cloneNode(true);
-  item.dataset.id = id;
-  $(".choose", item).addEventListener("click", () => choose(id));
-  $(".stop", item).addEventListener("click", () => stopOrGoOn(id));
-  $(".remove", item).addEventListener("click", () => act("remove", id));
-  return item;
 }
 
 function told(text) {
@@ -327,57 +279,19 @@ function follow() {
 
 // --- gestures ---
 
-function place(event) {
-  // The canvas fits its picture into its place (object-fit: contain).
-  const area = canvas.getBoundingClientRect();
-  const scale = Math.min(area.width / canvas.width, area.height / canvas.height);
-  const [wide, high] = [canvas.width * scale, canvas.height * scale];
-  const x = (event.clientX - area.left - (area.width - wide) / 2) / wide;
-  const y = (event.clientY - area.top - (area.height - high) / 2) / high;
-  return [x, y].map((share) => 100 * Math.min(1, Math.max(0, share)));
-}
-
-// The smallest box under a place.
-function trackAt([x, y]) {
-  const under = [...tracks.all].filter(([, track]) => {
-    const box = track.at(video.frame);
-    return box && x >= box[0] && y >= box[1] && x <= box[0] + box[2] && y <= box[1] + box[3];
-  });
-  const size = ([, track]) => track.at(video.frame)[2] * track.at(video.frame)[3];
-  return under.sort((a, b) => size(a) - size(b))[0]?.[0];
-}
-
-let start = null;
-
-const far = (event) => Math.hypot(event.clientX - start.x, event.clientY - start.y);
-
-canvas.addEventListener("pointerdown", (event) => {
-  if (video.isPlaying) moveTo(video.frame);
-  canvas.setPointerCapture(event.pointerId);
-  start = { at: place(event), x: event.clientX, y: event.clientY };
-});
-canvas.addEventListener("pointermove", (event) => {
-  if (!start || far(event) < SMALLEST[mode]) return;
-  const [x, y] = place(event);
-  dragged = [Math.min(x, start.at[0]), Math.min(y, start.at[1]), Math.abs(x - start.at[0]), Math.abs(y - start.at[1])];
-  draw();
-});
-canvas.addEventListener("pointerup", (event) => {
-  if (!start) return;
-  const { at } = start;
-  const box = far(event) < SMALLEST[mode] ? null : dragged;
-  [start, dragged] = [null, null];
-  if (event.altKey) {
-    const id = trackAt(at);
+const pointer = new Pointer(canvas, {
+  onBegin: () => video.isPlaying && moveTo(video.frame),
+  onDraw: draw,
+  onPoint: (place, isOn) => add({ point: [...place, isOn] }),
+  onBox: (box) => add({ box }),
+  onChoose: (place) => {
+    const id = tracks.under(place, video.frame);
     if (id) choose(id);
-  } else if (box) add({ box });
-  else if (mode === "b") draw();
-  else add({ point: [...at, event.button !== 2 && mode !== "e"] });
+  },
 });
-canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 
 function setMode(key) {
-  mode = key;
+  pointer.mode = key;
   show();
 }
 
@@ -466,15 +380,7 @@ async function load() {
   put("#about .video", state.video);
   put("#about .length", count(state.frames, "frame"));
   link($(".studio"), state.url);
-  $("#labels").replaceChildren(...state.labels.map((label, at) => {
-    const item = document.createElement("li");
-    const button = item.appendChild(document.createElement("button"));
-    button.type = "button";
-    button.dataset.label = label;
-    button.textContent = `${at < 9 ? at + 1 : ""} ${label}`;
-    button.addEventListener("click", () => setLabel(at + 1));
-    return item;
-  }));
+  listLabels($("#labels"), state.labels, setLabel);
   $("#phrases").replaceChildren(...state.phrases.map((phrase) => new Option(phrase)));
   if (state.labels.length === 1) object.label = state.labels[0];
   $("main").hidden = false;

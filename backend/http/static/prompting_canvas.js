@@ -1,5 +1,9 @@
 // What the prompting page draws over a frame: boxes, masks and clicks, as thick at every zoom.
 
+import { drawMask } from "./frames.js";
+
+export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
+
 export class Painter {
   // `scale` is how many pixels of the picture one pixel of the screen is.
   constructor(context, scale) {
@@ -40,5 +44,31 @@ export class Painter {
     context.fill();
     context.strokeStyle = isKnown ? colour : "#fff";
     context.stroke();
+  }
+
+  // A track with its mask, unless the object's own prompts select one on this frame.
+  track(track, frame, { colour, mask, isChosen, isPrompted }) {
+    const here = track.at(frame);
+    if (!here) return;
+    if (mask && !(isChosen && isPrompted)) this.mask(mask);
+    this.box(here, track.isRegion && !isChosen ? "#fff" : css(colour), { text: track.name, isThick: isChosen });
+  }
+
+  // What the prompts of an object select on a frame, and these.
+  object(object, frame, colour) {
+    const candidate = object.candidate(frame);
+    if (candidate?.mask) {
+      candidate.drawn ??= drawMask(candidate.mask, colour);
+      this.mask(candidate.drawn);
+      const which = object.candidates.length > 1 ? `${object.choice + 1} of ${object.candidates.length} (Tab)` : "";
+      if (candidate.box) this.box(candidate.box, css(colour), { text: which, isDashed: true });
+    }
+    for (const { points } of object.known.filter((one) => one.frame === frame)) {
+      for (const point of points) this.point(point, { isKnown: true });
+    }
+    for (const step of object.steps.filter((one) => one.frame === frame)) {
+      if (step.box) this.box(step.box, css(colour), { isDashed: true });
+      else this.point(step.point);
+    }
   }
 }

@@ -80,6 +80,13 @@ export class Tracks {
     return place < 0 ? this.all.size : place;
   }
 
+  // The id of the smallest box under a place of a frame.
+  under([x, y], frame) {
+    const here = [...this.all].map(([id, track]) => [id, track.at(frame)]).filter(([, box]) => box);
+    const hit = here.filter(([, [left, top, wide, high]]) => x >= left && y >= top && x <= left + wide && y <= top + high);
+    return hit.sort(([, a], [, b]) => a[2] * a[3] - b[2] * b[3])[0]?.[0];
+  }
+
   // As GET state tells them.
   take({ tracks, searches, regions = this.regions }) {
     this.searches = searches;

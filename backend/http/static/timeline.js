@@ -68,8 +68,15 @@ export class Timeline {
   }
 }
 
+// The first frame of the next part with low scores of these tracks, or of the last one before a frame.
+export function nextLow(tracks, frame, isOnward) {
+  const places = tracks.flatMap(({ boxes }) => runs(lowFrames(boxes)).map(([first]) => first));
+  const there = places.filter((place) => (isOnward ? place > frame : place < frame));
+  return there.length ? (isOnward ? Math.min(...there) : Math.max(...there)) : null;
+}
+
 // The frames on which a track's score is low, in order.
-export function lowFrames(boxes) {
+function lowFrames(boxes) {
   const scores = [...boxes.values()].map((box) => box[4]).filter((score) => score !== undefined).sort((a, b) => a - b);
   const usual = scores[Math.floor(scores.length / 2)] ?? 0;
   const limit = Math.max(LOW, usual * FALL);
@@ -77,7 +84,7 @@ export function lowFrames(boxes) {
 }
 
 // Frames in order as [first, last] of each part without a gap.
-export function runs(frames) {
+function runs(frames) {
   const found = [];
   for (const frame of frames) {
     if (found.at(-1)?.[1] === frame - 1) found.at(-1)[1] = frame;
