@@ -105,21 +105,26 @@ def clean_masks(logits: Tensor, area: int) -> Tensor:
         return logits
     cleaned = logits
     for index, mask in enumerate((logits > 0).cpu().numpy()):
-        filled, windows = mask.copy(), _find_windows(mask, area)
+        windows, changes = _find_windows(mask, area), list[tuple[_Window, NDArray[np.bool_], float]]()
+        filled = mask.copy()
         for window in windows:
-            filled[window] |= _small_components(~mask[window], area, window, mask.shape)
+            if _may_have_holes(window, mask.shape):
+                holes = _small_components(~mask[window], area, window, mask.shape)
+                if holes.any():
+                    filled[window] |= holes
+                    changes.append((window, holes, HOLE_LOGIT))
         most = min(area, int(np.count_nonzero(filled)) // 2)
-        kept = filled.copy()
         for window in windows:
-            kept[window] &= ~_small_components(filled[window], most, window, mask.shape)
-        for window in windows:
-            for parts, value in (
-                (filled[window] & ~mask[window], HOLE_LOGIT),
-                (filled[window] & ~kept[window], SPECK_LOGIT),
-            ):
-                if parts.any():
-                    cleaned = logits.clone() if cleaned is logits else cleaned
-                    cleaned[index][window][torch.from_numpy(parts).to(logits.device)] = value
+            inner = _shrink(window)
+            if _is_inside(window, mask.shape) and filled[inner].size <= most and filled[inner].all():
+                changes.append((inner, filled[inner], SPECK_LOGIT))  # most specks are such a rectangle
+                continue
+            specks = _small_components(filled[window], most, window, mask.shape)
+            if specks.any():
+                changes.append((window, specks, SPECK_LOGIT))
+        for window, parts, value in changes:
+            cleaned = logits.clone() if cleaned is logits else cleaned
+            cleaned[index][window][torch.from_numpy(parts).to(logits.device)] = value
     return cleaned
 
 
@@ -140,6 +145,22 @@ def _find_windows(mask: NDArray[np.bool_], area: int) -> list[_Window]:
         (slice(max(0, y - 1), min(height, y + tall + 1)), slice(max(0, x - 1), min(width, x + wide + 1)))
         for x, y, wide, tall in map(cv2.boundingRect, contours)
     ]
+
+
+def _is_inside(window: _Window, shape: tuple[int, ...]) -> bool:
+    """Whether the mask goes on at every side of a window."""
+    return all(part.start > 0 and part.stop < length for part, length in zip(window, shape, strict=True))
+
+
+def _may_have_holes(window: _Window, shape: tuple[int, ...]) -> bool:
+    """Whether a component may enclose anything, alone or with the sides of the mask."""
+    return not _is_inside(window, shape) or min(part.stop - part.start for part in window) >= 5
+
+
+def _shrink(window: _Window) -> _Window:
+    """A window without the pixel more to each side."""
+    rows, columns = window
+    return slice(rows.start + 1, rows.stop - 1), slice(columns.start + 1, columns.stop - 1)
 
 
 def _small_components(part: NDArray[np.bool_], area: int, window: _Window, shape: tuple[int, ...]) -> NDArray[np.bool_]:
