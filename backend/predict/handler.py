@@ -89,7 +89,9 @@ class PredictHandler:
             regions += text_regions
         self._continued.update(region.id for region in regions if region.id not in asked)
         if is_sent_asked:
-            status = f"{SENT}: {len(sent) or 'nothing new: track an object on the page of the task, then Send'}"
+            waiting = f"{self._sent.waiting} more with t on their boxes" if self._sent.waiting else ""
+            none = waiting or "nothing new: track an object on the page of the task, then Send"
+            status = f"{SENT}: " + (" · ".join(filter(None, [str(len(sent)), waiting])) if sent else none)
         status = status or earlier_status
         allowed = overwrite_policy.allowed_regions(regions, request, self._continued)
         is_dropped = field is not None and self._is_overtaken(field)

@@ -31,10 +31,15 @@ SENT = "sent"
 
 
 class SentTracks:
-    """The tracks that were sent to the task of a request."""
+    """The tracks that were sent to the task of a request.
+
+    Attributes:
+        waiting: how many corrected regions the request does not show, as after a submission: `t` on them brings them.
+    """
 
     def __init__(self, context: RequestContext) -> None:
         self._context, self._task = context, context.request.task
+        self.waiting = 0
         self._tracks = dict[str, PageTrack]()
         for name, content in context.cache.sent_tracks(self._task).items():
             try:
@@ -57,6 +62,8 @@ class SentTracks:
                 self._context.cache.mark_arrived(self._task, name)
             elif shown or not track.is_correction:
                 works += filter(None, [self.work(name, shown)])
+            else:
+                self.waiting += 1
         return works
 
     def _is_gone(self, name: str, track: PageTrack) -> bool:

@@ -37,6 +37,7 @@ class Page:
         self.points: dict[str, dict[str, Any]] = {}
         self.lines: list[str] = []
         self.saved: list[dict[str, Any]] = []
+        self.submitted: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         """The results of the last answer."""
         self.active: list[str] = []
@@ -107,12 +108,19 @@ class Page:
         for point in self.points.values():
             point.pop("is_positive", None)
 
+    def submit(self) -> None:
+        """Submit the annotation; there is no draft then."""
+        self.save()
+        self.submitted, self.saved = self.saved, []
+
     # what it sends
 
     def request(self, context: list[dict[str, Any]]) -> dict[str, Any]:
         self.sent = {one["id"] for one in context}
         drafts = [{"id": self.draft, "result": self.saved, "updated_at": "2026-11-25"}] if self.saved else []
-        return body(*context, id=self.task, data=DATA, drafts=drafts) | {"label_config": CONFIG}
+        annotations = [{"id": 1, "result": self.submitted}] if self.submitted else []
+        task = body(*context, id=self.task, data=DATA, drafts=drafts, annotations=annotations)
+        return task | {"label_config": CONFIG}
 
     def _ask(self, context: list[dict[str, Any]]) -> list[str]:
         request = json.loads(json.dumps(self.request(context)))

@@ -211,3 +211,15 @@ def test_what_words_have_found_there_comes_once(make_interactive, monkeypatch: p
     assert page.type("sent") == []
     tracks = prompting.view.overview("3", "7")["tracks"]
     assert tracks == [], "they are regions of the annotation now"
+
+
+def test_a_corrected_region_of_a_submitted_annotation_comes_with_t_on_it(
+    page: Page, prompting: Prompting, car: str
+) -> None:
+    page.submit()
+    prompting.track(30, name=car, box=[40, 40, 10, 10])
+    prompting.finish()
+    assert page.type("sent") == []
+    assert page.told == "sent: 1 more with t on their boxes"
+    assert page.press(car) == [car]
+    assert page.shown(car, 30) == [40, 40, 10, 10]

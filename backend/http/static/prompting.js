@@ -156,7 +156,7 @@ async function send() {
   try {
     const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
     tracks.take(found);
-    say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings those of its class.");
+    say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings its correction, and those of its class.");
   } catch (error) {
     say("sent", error.message);
   }
