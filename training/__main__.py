@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training import backbone, detector, stages, tracker
+from training.calibration import calibrate
 from training.curves import draw
 from training.model import save
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
     if options.refine:
         refined = stages.refine(options.folder, options.refine, options.seed, steps[detector.NAME])
+        calibrate(refined, options.seed)
         save(refined, options.folder / "shapes")
         return 0
     stages.encode(options.folder, options.seed, steps[backbone.NAME])
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(options.folder, list(STEPS))
     if any(process.exitcode for process in processes):
         return 1
-    save(stages.assembled(options.folder, options.seed), options.folder / "shapes")
+    model = stages.assembled(options.folder, options.seed)
+    calibrate(model, options.seed)
+    save(model, options.folder / "shapes")
     return 0
 
 

@@ -90,10 +90,10 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int, *, is_trai
     model.train(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        pictures, prompts, rows = _batch(data.random_for(NAME, seed, step))
+        pictures, prompts, rows = draw_batch(data.random_for(NAME, seed, step))
         read = tokens([prompt.text for prompt in prompts], padding=True, return_tensors="pt")
         exemplars = [prompt.exemplars for prompt in prompts]
-        output = _forward(detector, pictures, read["input_ids"], read["attention_mask"], exemplars)
+        output = run_detector(detector, pictures, read["input_ids"], read["attention_mask"], exemplars)
         figures = _losses(output, rows) | {"dense": _dense(dense_head(output.cells), rows)}
         figures["alike"] = _alike(detector, tokens, output.geometry, [prompt.kind for prompt in prompts])
         weights = {"class": 2, "box": 5, "giou": 2, "presence": 1, "mask": 10, "dice": 3, "union": 2, "alike": 2}
@@ -111,7 +111,7 @@ def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int, *, is_trai
     )
 
 
-def _batch(random: np.random.Generator) -> tuple[Tensor, list[Prompt], list[Row]]:
+def draw_batch(random: np.random.Generator) -> tuple[Tensor, list[Prompt], list[Row]]:
     """Pictures with PHRASES prompts each; rows: the first prompt of every picture, then the second, and so on."""
     frames = []
     for number in range(PICTURES):
@@ -127,7 +127,7 @@ def _batch(random: np.random.Generator) -> tuple[Tensor, list[Prompt], list[Row]
     return torch.stack([data.square(frame.picture) for _, frame in frames]), prompts, rows
 
 
-def _forward(
+def run_detector(
     detector: Any, pictures: Tensor, ids: Tensor, attention: Tensor, exemplars: list[tuple[Exemplar, ...]]
 ) -> DetectorOutput:
     """The library's forward pass, for several prompts per picture."""

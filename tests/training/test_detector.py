@@ -16,7 +16,7 @@ def model():
 
 
 def batch(seed=0):
-    return detector._batch(data.random_for("test", 0, seed))
+    return detector.draw_batch(data.random_for("test", 0, seed))
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def test_its_last_layer_answers_as_the_engine_does(model):
     pictures, prompts, _ = batch()
     texts, exemplars = [prompt.text for prompt in prompts], [prompt.exemplars for prompt in prompts]
     read = tokenizer()(texts, padding=True, return_tensors="pt")
-    answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
+    answer = detector.run_detector(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
     rows = {0, 2, detector.PICTURES + 1, next(row for row, some in enumerate(exemplars) if len(some) > 1)}
     assert {bool(exemplars[row]) for row in rows} == {True, False}
     for row in rows:
@@ -59,7 +59,9 @@ def test_a_right_answer_costs_less_than_a_wrong_one(model):
     texts, exemplars = [prompt.text for prompt in prompts], [prompt.exemplars for prompt in prompts]
     read = tokenizer()(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        answer = detector._forward(model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars)
+        answer = detector.run_detector(
+            model.detector_model, pictures, read["input_ids"], read["attention_mask"], exemplars
+        )
     logits, boxes = torch.full_like(answer.logits, -9.0), answer.boxes.clone()
     masks, union = torch.full_like(answer.masks, -9.0), torch.full_like(answer.union, -9.0)
     for index, row in enumerate(rows):
