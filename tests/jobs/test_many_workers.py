@@ -155,6 +155,7 @@ def test_previews_go_where_the_video_is_and_the_job_follows(team: Team) -> None:
     lost = team.pool.workers[1]
     lost.kill()
     until(lambda: forgotten == ["2"])
+    assert [team.pool.homes.get(Path(task)) for task in "123"] == [0, None, 2]
     team.pool.previews.preview("2", Path("2"), limits, prompt, 20)
     assert Counter(len(engine.encoded) for engine in team.engines)[1] >= 2
     team.pool.previews.end("2")
