@@ -11,6 +11,9 @@ from backend.jobs.rows import UNFINISHED, JobRow, State
 from backend.jobs.spec import ResolvedJob
 from backend.tracks.track import ResultBlock
 
+ONE_LOSS_SECONDS = 2.0
+"""Deaths of workers that follow each other so closely are one loss."""
+
 
 @dataclass(slots=True)
 class Throughput:
@@ -46,8 +49,8 @@ class Job:
         keeps_state: it can be interrupted; False: its state is too large to save, so it would lose what it computes.
         stop_seconds: how long it took to stop it when it was last interrupted.
         is_fetched: its whole result has been sent to somebody.
-        worker_deaths: how many workers in a row died while this job ran. Until more of it is saved, it runs alone: the
-            next death is its own.
+        worker_deaths: how many workers in a row died while this job ran; those that died at once, as they do when a
+            machine is lost, count once. Until more of it is saved, it runs alone: the next death is its own.
         worker: the name of the worker that it runs on, or ran on last; empty: none since the server's start.
         passed_over: how often a worker took a job behind it, whose video it had.
         run_id: of its run on the worker.
@@ -76,6 +79,7 @@ class Job:
         self.stop_seconds = 0.0
         self.is_fetched = row.is_fetched
         self.worker_deaths = 0
+        self._worker_died_at = 0.0
         self.worker = ""
         self.passed_over = 0
         self.run_id = 0
@@ -114,6 +118,13 @@ class Job:
         if self.phase:
             self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start
         self.phase, self._phase_start = phase, now
+
+    def note_worker_death(self) -> None:
+        """A worker died while this job ran on it."""
+        now = time.monotonic()
+        if not self.worker_deaths or now - self._worker_died_at >= ONE_LOSS_SECONDS:
+            self.worker_deaths += 1
+            self._worker_died_at = now
 
     def cancel(self, reason: BackendError | None = None) -> None:
         """Stop the job soon; its results are kept.

@@ -221,7 +221,7 @@ class JobRunner:
             case False:
                 return None, None
             case WorkerDied():
-                job.worker_deaths += 1
+                job.note_worker_death()
                 if job.worker_deaths >= _MAX_WORKER_DEATHS and not self._closed and not job.is_cancelled:
                     return "failed", _deaths_error(job)
                 return None, None

@@ -198,3 +198,16 @@ def test_further_workers_start_when_jobs_wait_and_are_let_go(team: Team, monkeyp
         assert left_sides(wait_for_end(team.scheduler, job)) == EXPECTED
     until(lambda: running() == [True, False, False])
     assert wait_for_end(team.scheduler, team.submit("3")).worker == "stub 0"
+
+
+def test_workers_that_are_lost_at_once_are_not_the_jobs_fault(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.job.ONE_LOSS_SECONDS", 60)
+    gate = Gate(0)
+    team.open(*(StubEngine(gate=gate) for _ in range(4)))
+    team.until_ready()
+    job = team.submit("1")
+    for starts in range(1, 5):  # a job fails after three losses
+        until(lambda starts=starts: sum(engine.sessions for engine in team.engines) == starts)
+        next(worker for worker in team.pool.workers if worker.device == job.worker).kill()
+    gate.open()
+    assert left_sides(wait_for_end(team.scheduler, job)) == EXPECTED

@@ -440,7 +440,9 @@ def test_a_hung_worker_is_killed_and_its_job_continues(harness: Harness, caplog)
     assert harness.engine.frames.count(10) == 1, "it went on from where it was saved"
 
 
-def test_a_job_that_keeps_killing_the_worker_fails(harness: Harness) -> None:
+def test_a_job_that_keeps_killing_the_worker_fails(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.jobs.job.ONE_LOSS_SECONDS", 0)
+
     def deadly(frame: int) -> None:
         if frame == 50:
             harness.worker.kill()

@@ -167,6 +167,8 @@ def test_an_error_ends_its_own_job_only(harness: Harness, monkeypatch: pytest.Mo
 def test_a_job_that_kills_the_worker_is_found_and_the_others_end_well(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("backend.jobs.job.ONE_LOSS_SECONDS", 0)
+
     def kill(frame: int) -> None:
         if frame == 50:
             harness.worker.kill()
