@@ -57,6 +57,15 @@ _SHOWN_THERE = """async (frames) => {
 }"""
 
 
+_TRACKED = """async (before) => {
+  const { tracks, chosen } = await import(new URL("../../web/prompting.js", location));
+  const job = () => tracks.get(chosen())?.job ?? null;
+  const isThere = () => job() !== before[0] && tracks.get(chosen()).isComplete;
+  while (before && !isThere()) await new Promise((go) => setTimeout(go, 20));
+  return job();
+}"""
+
+
 class Annotator:
     """Works on one task, and counts.
 
@@ -264,10 +273,9 @@ class PromptingAnnotator:
 
     def track(self) -> None:
         """Enter, and the wait until the track is there."""
-        with self.page.expect_response("**/track"):
-            self.press("Enter")
-        state = self.page.locator("#tracks .is-chosen .state")
-        state.filter(has_text="done").wait_for(timeout=600_000)
+        before = self.page.evaluate(_TRACKED, None)
+        self.press("Enter")
+        self.page.evaluate(_TRACKED, [before])
 
     def turn_to(self, frame: int) -> None:
         """A click on the timeline."""

@@ -160,17 +160,24 @@ class PageTracks:
     def _continue(
         self, page: Page, name: str, request: TrackRequest, shown: Region | None, known: ListedTrack | None
     ) -> tuple[PageTrack, TrackPlan] | None:
-        """New prompts for a track that is done; None: it is computed from its beginning."""
+        """New prompts for a track that is there already; None: it is computed from its beginning.
+
+        If it is done they correct it as it is now, else, together with those that it lacks, as it was before.
+        """
         if known and known.track.found and known.job.state not in ("done", "cancelled"):
             raise BadRequest("the words are still looked for: stop that, or correct the track when it is done")
         is_current = known and (shown is None or state_of(shown) in known.track.states)
-        if known is None or not is_current or not (known.job.state == "done" or known.track.found):
+        if known is None or not is_current:
             return None
         if new_prompts(known.track.prompts, request.prompts):  # some were taken back
             return None
         new = page.new_region(name, request.label)
-        results = self._results(known, new, page.framerate)
+        is_there = known.job.state == "done" or bool(known.track.found)
+        results = self._results(known, new, page.framerate) if is_there else known.track.before
         added = new_prompts(request.prompts, known.track.prompts)
+        if not is_there:
+            frames = {one.frame for one in (*added, *known.track.added)}
+            added = tuple(one for one in request.prompts if one.frame in frames)
         if not results or not added:
             return None
         track = _page_track(request, added, results, is_correction=known.track.is_correction)

@@ -160,6 +160,29 @@ def test_a_further_correction_keeps_the_first_one(page: Page, prompting: Prompti
     assert [item["frame"] for item in page.regions[car]["value"]["sequence"] if item.get("human")] == [1, 30, 60, 80]
 
 
+def test_a_correction_before_the_first_one_is_done_computes_both(make_interactive, monkeypatch) -> None:
+    gate = Gate(10**6)
+    page = Page(make_interactive(StubEngine(gate=gate)))
+    prompting = Prompting(page, monkeypatch)
+    name = prompting.track(points=[[30, 30, True]])
+    prompting.finish()
+    gate.until = 0
+    prompting.track(30, name=name, points=[[40, 40, True]])
+    prompting.track(60, name=name, points=[[50, 50, True]])
+    gate.open()
+    prompting.finish()
+    assert page.service.scheduler.jobs(1)[0].row.spec.intervals == ((1, 30), (30, 60), (60, None))
+    gate.until = 0
+    prompting.track(80, name=name, box=[40, 40, 10, 10])
+    prompting.track(90, name=name, box=[45, 40, 10, 10])
+    gate.open()
+    prompting.finish()
+    assert page.service.scheduler.jobs(1)[0].row.spec.intervals == ((60, 80), (80, 90), (90, None))
+    assert page.type("sent") == [name]
+    humans = [item["frame"] for item in page.regions[name]["value"]["sequence"] if item.get("human")]
+    assert humans == [80, 90]
+
+
 def test_a_correction_follows_what_a_person_changed_meanwhile(page: Page, prompting: Prompting, car: str) -> None:
     prompting.track(30, name=car, box=[40, 40, 10, 10])
     prompting.finish()

@@ -17,6 +17,7 @@ class Track {
   update(told) {
     if (told.job !== this.job) {
       this.masks.clear();
+      this.isComplete = false;
       // What a correction does not compute stays as it was.
       const computed = told.kept?.length ? told.computed : [[1, Infinity]];
       for (const frame of [...this.boxes.keys()]) {
