@@ -164,8 +164,8 @@ class Server:
         assert ask(self.port, ("/health", None))[2] == 200
 
     def worker(self) -> int | None:
-        """The worker's process."""
-        return next(iter(children(self.process.pid)), None)
+        """The worker's process; others open videos."""
+        return next((child for child in children(self.process.pid) if is_worker(child)), None)
 
     def idle(self) -> None:
         """Wait until no job waits or runs."""
@@ -185,6 +185,13 @@ def children(parent: int) -> Iterator[int]:
             state, above = stat.read_text().rpartition(")")[2].split()[:2]
             if int(above) == parent and state not in "ZX":
                 yield int(stat.parent.name)
+
+
+def is_worker(process: int) -> bool:
+    """It runs an engine."""
+    with suppress(OSError):
+        return b"backend.jobs.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def is_alive(process: int) -> bool:
