@@ -7,6 +7,7 @@ pickles: a decoder that a file has taken over must not take over who reads its r
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -85,21 +86,30 @@ def probe_video(
     if load_index(path) is not None:
         return
     request = json.dumps({"path": str(path.absolute()), "pixels": limits.pixels, "frames": limits.frames})
-    quiet = {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    quiet, end = {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, time.monotonic() + seconds
+    status, reply = _run_probe(request, quiet, cancelled, end)
+    if status == -signal.SIGKILL:  # by somebody else, as where the machine has no memory left: once more
+        _, reply = _run_probe(request, quiet, cancelled, end)
+    _raise_error(reply)
+
+
+def _run_probe(
+    request: str, environment: Mapping[str, str], cancelled: Callable[[], bool], end: float
+) -> tuple[int, bytes]:
+    """The exit status and the reply of a process that indexes a video; arguments are as for `probe_video`."""
     with subprocess.Popen(
         [sys.executable, "-c", _MAIN, request],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=quiet,
+        env=environment,
         start_new_session=True,
     ) as process:
         try:
-            _wait(process, cancelled, time.monotonic() + seconds)
-            reply = process.stdout.read(_MAX_REPLY) if process.stdout else b""
+            _wait(process, cancelled, end)
+            return process.returncode, process.stdout.read(_MAX_REPLY) if process.stdout else b""
         finally:
             process.kill()
-    _raise_error(reply)
 
 
 def _wait(process: "subprocess.Popen[bytes]", cancelled: Callable[[], bool], end: float) -> None:

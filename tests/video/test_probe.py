@@ -64,6 +64,17 @@ def test_limits_hold_there_too(clip: Path) -> None:
         probe_video(clip, VideoLimits(frames=10), ENVIRONMENT)
 
 
+def test_a_process_that_the_machine_killed_is_started_once_more(clip: Path, monkeypatch) -> None:
+    mark = clip.with_name("killed")
+    killed = (
+        f"import os, pathlib; p = pathlib.Path({str(mark)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9)); "
+    )
+    monkeypatch.setattr(probe, "_MAIN", killed + probe._MAIN)
+    probe_video(clip, VideoLimits(), ENVIRONMENT)
+    assert mark.exists()
+    assert len(load_index(clip).stamps) == 20
+
+
 @pytest.mark.parametrize("main", ["import os; os.abort()", "print('x')", "bytearray(1 << 40)", ""])
 def test_a_process_that_dies_is_a_sentence(clip: Path, monkeypatch, main: str) -> None:
     monkeypatch.setattr(probe, "_MAIN", main)
