@@ -7,11 +7,11 @@ by the sam3 engine.
 
 - like_precision, like_recall: of the objects of the kind, over all frames, at mask IoU 0.5; visible and gone as in
   `shapes_accuracy.py`. found_precision, found_recall: on the frame with the box alone.
-- unlike_removes: of the wrong objects that the box finds on its frame, the share that is gone once one of each kind
-  of them is given as an example of what not to find; unlikes: how many wrong objects there were. unlike_keeps: of the
-  right ones that the box finds there, the share that is still found then.
-- unlike_words_removes, unlike_words_keeps: the same for words that name a wider kind, and one example of what they
-  should not find.
+- unlike_removes: of the wrong objects that the box finds on its frame, one of each kind is given as an example of what not
+  to find; the share of the others of these kinds that is gone then. The examples do not count: the engine leaves them out,
+  whatever the model finds. unlikes: how many others there were. unlike_keeps: of the right ones that the box finds there,
+  the share that is still found then.
+- unlike_words_removes, unlike_words_keeps: the same for words that name a wider kind.
 - text_precision, text_recall: as in `shapes_accuracy.py`, on as many of its clips.
 - published_like: whether tokens of boxes equal those that facebookresearch/sam3 computed on the same random weights,
   and detections with them those of Transformers, with boxes within 0.5 pixels.
@@ -99,13 +99,16 @@ def judged_unlike(
     wrong = {row for row in before if not kind.names(film.clip.things[row])}
     if not wrong:
         return
-    examples = {kind_of(film.clip, row): exemplar(film, frame, row, positive=False) for row in sorted(wrong)}
-    again = replace(phrase, exemplars=(*phrase.exemplars, *examples.values()))
+    right = before - wrong
+    shown = {kind_of(film.clip, row): row for row in sorted(wrong)}
+    examples = [exemplar(film, frame, row, positive=False) for row in shown.values()]
+    again = replace(phrase, exemplars=(*phrase.exemplars, *examples))
     after = {row for row in rows_of(film, frame, found_at(film, model, again)).values() if row is not None}
+    wrong -= {*shown.values()}  # the engine leaves those out by itself
     counts[f"{key}_wrong"] += len(wrong)
     counts[f"{key}_removed"] += len(wrong - after)
-    counts[f"{key}_right"] += len(before - wrong)
-    counts[f"{key}_kept"] += len((before - wrong) & after)
+    counts[f"{key}_right"] += len(right)
+    counts[f"{key}_kept"] += len(right & after)
 
 
 def measure(clip: Clip, kind: shapes.Phrase, model: str) -> Counter[str]:

@@ -181,14 +181,10 @@ class StubSession:
             name: (words, (40 * number, 120, 40 * number + 30, 150))
             for number, (words, name, frames) in enumerate(names)
             if words in self.phrases
-            and not self._is_unlike(number)
+            and not any(abs(box.x0 - 40 * number) < 20 and abs(box.y0 - 120) < 20 for box in self.unlike)
             and frame in frames
             and (frame <= self.phrases[words] if reverse else frame >= self.phrases[words])
         }
-
-    def _is_unlike(self, number: int) -> bool:
-        """Whether a negative exemplar is around the object at this place in the row."""
-        return any(abs(box.x0 - 40 * number) < 20 and abs(box.y0 - 120) < 20 for box in self.unlike)
 
     def _seen(self, box: Box, score: float) -> Observation:
         if not (self.engine.masks and self.is_masked):

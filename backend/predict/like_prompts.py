@@ -147,13 +147,6 @@ class LikePrompt(ObjectSearch):
     def _extra_meta(self, detection: TextDetection) -> dict[str, Any]:
         return {"phrase": detection.phrase, LIKE: self._search.example.to_meta()}
 
-    def _detections(self) -> dict[str, TextDetection]:
-        """What was found, without what was taken away: a model may find it again, whatever it was shown."""
-        wrong = [exemplar.box[:4] for exemplar in self._search.exemplars if not exemplar.positive]
-        example, found = self._search.example, super()._detections()
-        boxes = {name: example.box_on(each.track.keyframes) for name, each in found.items()}
-        return {name: each for name, each in found.items() if not _is_among(boxes[name], wrong)}
-
     def _finish(self) -> None:
         self._context.cache.likes.pop(self._key)
 

@@ -71,10 +71,6 @@ class ObjectSearch:
         """Fields of `meta` of the region of an object."""
         return {"phrase": detection.phrase, **_describe_range(self._query)}
 
-    def _detections(self) -> dict[str, TextDetection]:
-        """What was found so far, by name."""
-        return self._result.detections()
-
     def _finish(self) -> None:
         """Nothing is left of it to bring with later requests."""
         self._cache.pending.pop(self.digest, None)
@@ -99,7 +95,7 @@ class ObjectSearch:
         # In this order, because the job may continue in between.
         progress = result.progress()
         last_frame = result.last_frame()
-        detections = self._detections()
+        detections = result.detections()
         self._cache.unfinished = self.digest if is_partial else None
         with self._cache.planning:
             matches = match_regions(

@@ -166,13 +166,3 @@ def test_a_restart_between_like_and_unlike_changes_nothing(page: Page, engine: S
     page.service = make_service(engine)
     assert page.command(first[3], "unlike") == [first[3]]
     assert visible(page, 30) == {name, first[1], first[2]}
-
-
-def test_what_was_taken_away_stays_away_though_the_model_finds_it_again(page: Page, monkeypatch) -> None:
-    name = page.draw(frame=30, x=70, y=70)
-    first = page.command(name, "like")
-    page.command(first[3], "unlike")
-    page.save()
-    monkeypatch.setattr("tests.fakes.StubSession._is_unlike", lambda self, number: False)
-    page.command(name, "like")
-    assert visible(page, 30) == {name, first[1], first[2]}

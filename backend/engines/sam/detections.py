@@ -1,7 +1,7 @@
 """What an engine's detector returns, and how sessions call it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -70,6 +70,12 @@ class Detections:
         """No detections beside tracks; the argument is that of `select`."""
         nothing = torch.zeros(0, device=tracks.device)
         return cls.select(tracks[:0], nothing, nothing, tracks)
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """Some of them, in this order."""
+        kept = [*rows, *range(len(self), len(self.ious))]
+        logits, scores, phrases = (values[list(rows)] for values in (self.logits, self.scores, self.phrases))
+        return replace(self, logits=logits, scores=scores, phrases=phrases, ious=self.ious[kept][:, kept])
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -16,7 +16,7 @@ from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory
 from backend.engines.sam.memory_encoding import encode_planned
 from backend.engines.sam.model import SamModel
-from backend.engines.sam.phrases import SearchedPhrases
+from backend.engines.sam.phrases import SearchedPhrases, detect
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
 from backend.engines.sam.propagation import EncodeMasks, FetchMasks, FindBoxes, PredictMasks, TrackerCall
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
@@ -166,7 +166,7 @@ class ObjectTracker:
         """Detect the objects of these queries, by index of their phrase, beside tracks' masks."""
         if not queries:
             return Detections.none(tracks)
-        detections = self._model.require_detector().detect_queries(image, list(queries.values()), tracks)
+        detections = detect(self._model.require_detector(), image, list(queries.values()), tracks)
         if not detections.is_finite:
             raise postprocess.not_finite(frame)
         return replace(detections, phrases=torch.tensor(list(queries))[detections.phrases])

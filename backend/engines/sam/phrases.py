@@ -1,14 +1,21 @@
 """What a session searches for: kinds of objects, by words or by exemplars on single frames."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from backend.engines.sam.detections import Query
+import numpy as np
+from torch import Tensor
+
+from backend.engines.sam.detections import Detections, Detector, Query
 from backend.engines.sam.memory_bank import is_ahead
-from backend.tracks.geometry import Box
+from backend.engines.sam.postprocess import masks_to_boxes
+from backend.tracks.geometry import Box, box_iou
 from backend.tracks.prompts import Exemplar, Phrase
+
+_UNLIKE_IOU = 0.5
+"""IoU with the box of a negative exemplar from which a detection is what it is around."""
 
 
 @dataclass(slots=True)
@@ -101,6 +108,30 @@ class SearchedPhrases:
             restored = {int(frame): _restore_query(query) for frame, query in queries.items()}
             phrases._phrases[name] = SearchedPhrase(text, list(frames), restored)
         return phrases
+
+
+def detect(detector: Detector, image: Any, queries: Sequence[Query], tracks: Tensor) -> Detections:
+    """What a detector finds, without what negative exemplars are around: a model may find it, whatever it is shown.
+
+    The arguments are those of `Detector.detect_queries`.
+    """
+    return drop_unlike(detector.detect_queries(image, queries, tracks), queries)
+
+
+def drop_unlike(detections: Detections, queries: Sequence[Query]) -> Detections:
+    """Detections without those in the box of a negative exemplar of their query."""
+    unlike = [[one.box for one in query.exemplars if not one.positive] for query in queries]
+    if not any(unlike) or not len(detections):
+        return detections
+    height, width = detections.logits.shape[1:]
+    boxes = masks_to_boxes(detections.logits, height, width) / (width, height, width, height)
+    return detections.keep(
+        [
+            row
+            for row, (box, query) in enumerate(zip(boxes, detections.phrases.tolist(), strict=True))
+            if not (box_iou(box, np.array(unlike[query]).reshape(-1, 4)) >= _UNLIKE_IOU).any()
+        ]
+    )
 
 
 def _is_reached(frames: Iterable[int], frame: int, reverse: bool) -> bool:
