@@ -7,10 +7,10 @@ by the sam3 engine.
 
 - like_precision, like_recall: of the objects of the kind, over all frames, at mask IoU 0.5; visible and gone as in
   `shapes_accuracy.py`. found_precision, found_recall: on the frame with the box alone.
-- unlike_removes: of the wrong objects that the box finds on its frame, one of each kind is given as an example of what not
-  to find; the share of the others of these kinds that is gone then. The examples do not count: the engine leaves them out,
-  whatever the model finds. unlikes: how many others there were. unlike_keeps: of the right ones that the box finds there,
-  the share that is still found then.
+- unlike_removes: of the wrong objects that the box finds on its frame, one of each kind is given as an example of what
+  not to find; the share of the others of these kinds that is gone then. The examples do not count: the engine leaves
+  them out, whatever the model finds. unlikes: how many others there were. unlike_keeps: of the right ones that the box
+  finds there, the share that is still found then.
 - unlike_words_removes, unlike_words_keeps: the same for words that name a wider kind.
 - text_precision, text_recall: as in `shapes_accuracy.py`, on as many of its clips.
 - published_like: whether tokens of boxes equal those that facebookresearch/sam3 computed on the same random weights,
