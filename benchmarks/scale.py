@@ -15,18 +15,19 @@ kills                       workers that were killed while they ran a job, at ra
 lost_jobs                   jobs that did not end with the right track.
 max_recomputed              most frames of a job that one of these kills cost.
 resumed_s                   longest time from a kill until the next frame of a job that ran there.
-ray_2, ray_4                only if it is named: frames a second of so many Ray actors, divided by those of one process.
+ray_2, ray_4                with `ray`: frames a second of so many Ray actors, divided by those of one process.
 ray_front_ms                as front_ms, with four actors.
 ray_overhead                the part of a frame's time that one actor takes more than one process.
+ray_kills, ray_lost_jobs, ray_max_recomputed, ray_resumed_s
+                            with `ray_kills`: as above, of 20 actors.
 
-.venv/bin/python benchmarks/scale.py [--quick] [local|affinity|kills|ray ...]
+.venv/bin/python benchmarks/scale.py [--quick] [local|affinity|kills|ray|ray_kills ...]
 """
 
 import argparse
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -54,7 +55,7 @@ from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.track import FrameResult
 from backend.video import Video, VideoLimits
 from backend.worker_settings import RaySettings
-from benchmarks.jobs import is_alive, recomputed, until
+from benchmarks.jobs import recomputed, until
 from tests.clips import write_clip
 from tests.fakes import StubEngine, StubSession
 
@@ -155,7 +156,7 @@ def ray_launcher(make: Callable[[], Any]) -> WorkerLauncher:
     """Actors that want few of the cores, as their frames sleep."""
     from backend.jobs import ray_link
 
-    return ray_link.ray_launcher(make, "error", RaySettings(num_gpus=0, num_cpus=0.1), 1 << 30)
+    return ray_link.ray_launcher(make, "error", RaySettings(num_gpus=0, num_cpus=0.4), 1 << 30)
 
 
 @contextmanager
@@ -278,19 +279,34 @@ class Kill(NamedTuple):
 
 
 def kills(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
-    """Kill workers while jobs run, of which some always wait."""
-    rng, count, done = random.Random(SEED), 4 if quick else 50, list[Kill]()
-    jobs: list[Job] = []
+    """Kill worker processes."""
     with cluster(folder / "kills", clip, 4, KILLED_FRAME_SECONDS) as made:
-        while len(done) < count:
-            while sum(not job.has_ended for job in jobs) < 8:
-                jobs.append(made.submit(len(jobs)))
-            time.sleep(rng.uniform(0.1, 0.5))
-            if kill := kill_one(made, rng):
-                done.append(kill)
-        wait(jobs)
-        lost = [job.number for job in jobs if not is_right(job)]
-        lines = made.lines()
+        return while_jobs_run(made, 4 if quick else 50)
+
+
+def ray_kills(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
+    """Kill actors."""
+    from backend.jobs import ray_link
+
+    ray_link.connect(RaySettings(num_gpus=0))
+    with cluster(folder / "ray", clip, 4, KILLED_FRAME_SECONDS, on_ray=True) as made:
+        figures = while_jobs_run(made, 4 if quick else 20)
+    ray_link.disconnect()
+    return {f"ray_{name}": value for name, value in figures.items()}
+
+
+def while_jobs_run(made: Cluster, count: int) -> dict[str, Any]:
+    """Kill so many times while jobs run, of which some always wait."""
+    rng, done, jobs = random.Random(SEED), list[Kill](), list[Job]()
+    while len(done) < count:
+        while sum(not job.has_ended for job in jobs) < 8:
+            jobs.append(made.submit(len(jobs)))
+        time.sleep(rng.uniform(0.1, 0.5))
+        if kill := kill_worker(made, rng):
+            done.append(kill)
+    wait(jobs)
+    lost = [job.number for job in jobs if not is_right(job)]
+    lines = made.lines()
     costs, resumed = [0], [0.0]
     for task in sorted({task for kill in done for task in kill.tasks}):
         own = [line for line in lines if line.video == task]
@@ -303,23 +319,27 @@ def kills(folder: Path, clip: Path, quick: bool) -> dict[str, Any]:
     return figures | {"max_recomputed": max(costs), "resumed_s": round(max(resumed), 2)}
 
 
-def kill_one(made: Cluster, rng: random.Random) -> Kill | None:
-    """Kill one of the workers that run jobs, if there is one that has done so for a while."""
+def kill_worker(made: Cluster, rng: random.Random) -> Kill | None:
+    """Kill one of the workers, if there is one whose jobs have advanced since they lost another."""
 
     def has_begun(slot: Slot) -> bool:
         is_ready = made.pool.workers[slot.number].status == "ready"
-        return bool(slot.running) and is_ready and time.monotonic() - slot.changed_at > 0.1
+        has_advanced = bool(slot.running) and not any(job.worker_deaths for job in slot.running)
+        return has_advanced and is_ready and time.monotonic() - slot.changed_at > 0.1
 
     with made.queue.changed:
-        if not (slots := [slot for slot in made.queue.slots if has_begun(slot)]):
-            return None
-        slot = rng.choice(slots)
-        process: Any = made.pool.workers[slot.number]._link
+        slots = [slot for slot in made.queue.slots if has_begun(slot)]
+    return note_death(made, rng.choice(slots)) if slots else None
+
+
+def note_death(made: Cluster, slot: Slot) -> Kill:
+    """Kill a worker; which jobs that hit."""
+    worker = made.pool.workers[slot.number]
+    with made.queue.changed:
         tasks = tuple(int(job.row.spec.task) for job in slot.running)
-        if process is None:
-            return None
-        os.kill(process.pid, signal.SIGKILL)
-    until(lambda: not is_alive(process.pid), 10)
+    link = worker._link
+    worker.kill()
+    until(lambda: worker._link is not link, 30)
     return Kill(time.monotonic(), tasks)
 
 
@@ -328,13 +348,16 @@ PARTS: dict[str, Callable[[Path, Path, bool], dict[str, Any]]] = {
     "affinity": affinity,
     "kills": kills,
     "ray": on_ray,
+    "ray_kills": ray_kills,
 }
+BY_NAME = "ray", "ray_kills"
+"""They need Ray, and are measured only if they are named."""
 
 
 def main() -> None:
     """Parse the arguments and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; default: all but ray")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure; default: all but those of Ray")
     parser.add_argument("--quick", action="store_true", help="fewer jobs and frames, 4 kills")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -343,8 +366,8 @@ def main() -> None:
         clips = {
             frames: write_clip(folder / f"{frames}.mp4", frames=frames, size=(64, 48)).path for frames in (50, FRAMES)
         }
-        for part in arguments.parts or list(PARTS)[:-1]:
-            frames = 50 if arguments.quick and part != "kills" else FRAMES
+        for part in arguments.parts or [part for part in PARTS if part not in BY_NAME]:
+            frames = 50 if arguments.quick and not part.endswith("kills") else FRAMES
             figures |= PARTS[part](folder, clips[frames], arguments.quick)
     print(json.dumps(figures))
 
