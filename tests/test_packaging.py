@@ -53,7 +53,7 @@ def test_the_wheel_holds_all_that_the_package_reads(wheel: Path) -> None:
     assert {"backend/http/static/tracks.js", "backend/py.typed"} <= names
     assert "backend/engines/sam3/shapes/model.safetensors" in names
     assert told["Version"] == __version__
-    assert sorted(told.get_all("Provides-Extra") or []) == ["dev", "link", "sam3"]
+    assert sorted(told.get_all("Provides-Extra") or []) == ["dev", "link", "ray", "sam3"]
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ class Worker:
 
     def receive(self) -> Reply:
         """The next reply that is no status."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             reply = self.link.receive(deadline - time.monotonic())
             assert reply is not None, "nothing comes"
