@@ -36,7 +36,7 @@ class TrackBuilder:
         name: of the format.
         dense: write every frame, also in formats that may contain keyframes only.
         size: of videos whose size is unknown.
-        written: numbers of the tasks.
+        written: number of tasks.
         tracks: number of tracks.
         skipped: what of a task cannot be read and is left out, a sentence each.
         unmasked_tracks: number of tracks that the format leaves out, because they have no masks.
@@ -47,7 +47,7 @@ class TrackBuilder:
     name: str
     dense: bool = False
     size: Size | None = None
-    written: list[int] = field(default_factory=list)
+    written: int = 0
     tracks: int = 0
     skipped: list[str] = field(default_factory=list)
     unmasked_tracks: int = 0
@@ -61,7 +61,7 @@ class TrackBuilder:
     @property
     def summary(self) -> str:
         """What was written."""
-        return f"{len(self.written)} tasks, {self.tracks} tracks"
+        return f"{self.written} tasks, {self.tracks} tracks"
 
     def losses(self) -> list[str]:
         """What the export does not hold, a sentence each; complete when all is written."""
@@ -143,7 +143,7 @@ class TrackBuilder:
 
     def _count(self, videos: Iterable[VideoTracks]) -> Iterator[VideoTracks]:
         for video in videos:
-            self.written.append(video.task)
+            self.written += 1
             self.skipped += [f"task {video.task}: {reason}" for reason in video.skipped]
             self.tracks += len(video.tracks)
             if self.form.needs_masks:

@@ -13,9 +13,8 @@ import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.spec import OBJECT_TRACK
-from backend.labelstudio.keyframe import Keyframe
+from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.labelstudio.region import Region
-from backend.tracks.prompts import Direction
 
 _NEAR = 1.5
 """Most pixels between an edge on the page and the edge of the track's box: the page's is of whole pixels."""
@@ -35,7 +34,6 @@ class EventRegion:
 
     region: Region
     job: Job
-    direction: Direction
     is_corrected: bool
 
 
@@ -64,21 +62,19 @@ def _match(region: Region, job: Job) -> EventRegion | None:
     keys = [key for key in region.keyframes if key.frame <= length]
     sources = resolved.clock.source_frames(np.array([key.frame for key in keys], np.int64))
     tracked, _ = resolved.propagation.target(OBJECT_TRACK).track().at(sources)
-    shown = np.array([key.box(width, height) for key in keys])
-    is_near = np.abs(shown - tracked).max(1) <= _NEAR  # NaN is not
+    boxes = [key.box(width, height) for key in keys]
+    is_near = np.abs(np.array(boxes) - tracked).max(1) <= _NEAR  # NaN is not
     ours, before, is_prompt = dict[int, Keyframe](), None, False
-    for key, near in zip(keys, is_near.tolist(), strict=True):
+    for key, box, near in zip(keys, boxes, is_near.tolist(), strict=True):
         # The page ends a track by a copy of its last box that hides it.
-        is_end = not key.enabled and before is not None and np.allclose(key.box(width, height), before)
+        is_end = not key.enabled and before is not None and np.allclose(box, before)
         if key.frame == prompt:
             is_prompt = near
         elif near or is_end:
-            ours[key.frame] = replace(key, fp=key.fingerprint, human=False)
-        before = key.box(width, height)
+            ours[key.frame] = mark_as_ours(key)
+        before = box
     if len(ours) + is_prompt < max(_LEAST, _SHARE * len(region.keyframes)):
         return None
     keyframes = tuple(ours.get(key.frame, key) for key in region.keyframes)
-    ways = {first is None for first, _ in job.row.spec.intervals}
-    direction: Direction = "both" if len(ways) == 2 else "backward" if ways == {True} else "forward"
     is_corrected = len(ours) < len(region.keyframes) - 1
-    return EventRegion(replace(region, keyframes=keyframes), job, direction, is_corrected)
+    return EventRegion(replace(region, keyframes=keyframes), job, is_corrected)

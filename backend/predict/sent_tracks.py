@@ -107,7 +107,7 @@ class SentTracks:
         label = next(iter(self._context.config.own_classes(region.labels)), "")
         states = frozenset({state_of(region)})
         within = spec.ranges[0] if spec.ranges else ALL_FRAMES
-        track = PageTrack(found.job.number, label, spec.prompts, spec.prompts, found.direction, within, states=states)
+        track = PageTrack(found.job.number, label, spec.prompts, spec.prompts, spec.direction, within, states=states)
         self._tracks[region.id] = track
         self._context.cache.put_sent_track(self._task, region.id, track.to_json())
         return self.work(region.id, region)

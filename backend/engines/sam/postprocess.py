@@ -154,6 +154,7 @@ def _is_inside(window: _Window, shape: tuple[int, ...]) -> bool:
 
 def _may_have_holes(window: _Window, shape: tuple[int, ...]) -> bool:
     """Whether a component may enclose anything, alone or with the sides of the mask."""
+    # A hole needs three rows and columns, and a window has one more to each side.
     return not _is_inside(window, shape) or min(part.stop - part.start for part in window) >= 5
 
 
