@@ -223,11 +223,15 @@ class Gate:
 
     def __init__(self, until: int) -> None:
         self.until = until
+        self.held = 0
+        """How many threads of the engine wait here."""
         self._moved = threading.Condition()
 
     def __call__(self, frame: int) -> None:
         with self._moved:
+            self.held += 1
             assert self._moved.wait_for(lambda: frame < self.until, timeout=30)
+            self.held -= 1
 
     def open(self, until: int = 10**9) -> None:
         with self._moved:

@@ -1,9 +1,13 @@
 """A whole service over a stub engine. Not in `fakes`, which worker processes import too and have to start fast."""
 
+import time
+from collections.abc import Iterable
+
+from backend.jobs.job import Job
 from backend.jobs.worker_pool import WorkerPool
 from backend.service import Service
 from backend.settings import Settings
-from tests.fakes import StubEngine, thread_worker
+from tests.fakes import Gate, StubEngine, thread_worker
 
 
 class StubService(Service):
@@ -12,3 +16,16 @@ class StubService(Service):
     def __init__(self, settings: Settings, engine: StubEngine) -> None:
         super().__init__(settings, WorkerPool([thread_worker(engine)]))
         self.engine = engine
+        self._wait = self.scheduler.wait
+        if isinstance(engine.gate, Gate):
+            setattr(self.scheduler, "wait", self._wait_at_gate)  # noqa: B010 (mypy: a method is replaced)
+
+    def _wait_at_gate(self, jobs: Iterable[Job], seconds: float) -> None:
+        """Count the seconds from when the engine stands at its gate, so that no slow machine answers too early."""
+        jobs, give_up = list(jobs), time.monotonic() + 30
+        while not (self._stands() or all(job.has_ended for job in jobs)) and time.monotonic() < give_up:
+            time.sleep(0.002)
+        self._wait(jobs, seconds)
+
+    def _stands(self) -> bool:
+        return bool(isinstance(self.engine.gate, Gate) and self.engine.gate.held or self.scheduler.trouble)
