@@ -28,4 +28,4 @@ class StubService(Service):
         self._wait(jobs, seconds)
 
     def _stands(self) -> bool:
-        return bool(isinstance(self.engine.gate, Gate) and self.engine.gate.held or self.scheduler.trouble)
+        return bool((isinstance(self.engine.gate, Gate) and self.engine.gate.held) or self.scheduler.trouble)
