@@ -312,9 +312,10 @@ def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float3
     every_row, every_column = _samples_near(rows, down), _samples_near(columns, across)
     heights, widths = _max_samples(h, height) * every_column.shape[1], _max_samples(w, width) * every_row.shape[1]
     most = max(1, BATCH_PIXELS // (2 * max(heights, widths)))
+    parts = (slice(start, start + most) for start in range(0, count, most))
     ends = [
-        _find_all_ends(*part, rows, columns)
-        for part in zip(*(value.split(most) for value in (logits, across, down, every_row, every_column)), strict=True)
+        _find_all_ends(logits[part], rows, columns, across[part], down[part], every_row[part], every_column[part])
+        for part in parts
     ]
     found = torch.cat(ends, 1).T.cpu().numpy()  # the only transfer, but for spikes
     result = found[:, :4].astype(np.float32)
@@ -326,7 +327,7 @@ def masks_to_boxes(logits: Tensor, height: int, width: int) -> NDArray[np.float3
 
 
 def _find_all_ends(
-    logits: Tensor, across: Tensor, down: Tensor, every_row: Tensor, every_column: Tensor, rows: _Axis, columns: _Axis
+    logits: Tensor, rows: _Axis, columns: _Axis, across: Tensor, down: Tensor, every_row: Tensor, every_column: Tensor
 ) -> Tensor:
     """The left, top, right and bottom ends of n masks, and whether there are any; shape (5, n). See `_find_ends`.
 
