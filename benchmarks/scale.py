@@ -55,7 +55,8 @@ from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.track import FrameResult
 from backend.video import Video, VideoLimits
 from backend.worker_settings import RaySettings
-from benchmarks.jobs import recomputed, until
+from benchmarks.jobs_parts.kills import recomputed
+from benchmarks.jobs_parts.servers import until
 from tests.clips import write_clip
 from tests.fakes import StubEngine, StubSession
 

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -38,6 +39,7 @@ from backend.settings import Settings
 _THREADS = 96
 """A waiting request occupies a thread, and /health must always find a free one."""
 _CONNECTIONS = 1000
+_OPEN_FILES = 2 * _CONNECTIONS
 _ANSWER_SECONDS = 3.0
 """How long requests that wait when the server is told to stop may take to be answered."""
 _POLL_SECONDS = 0.5
@@ -87,6 +89,7 @@ def run(settings: Settings, pool: WorkerPool | None = None) -> None:
             "if everybody who reaches the port may use it"
         )
     os.umask(0o077)  # what is stored is for this user alone
+    _allow_open_files()
     set_up_logging(settings.log_level)
     if warning := explain_memory_limit(settings, memory_limit()):
         log.warning("%s", warning)
@@ -104,7 +107,6 @@ def run(settings: Settings, pool: WorkerPool | None = None) -> None:
         threads=_THREADS,
         max_request_body_size=settings.max_body,
         ident=None,
-        # Idle connections count, and at the limit new ones are refused, even for /health.
         connection_limit=_CONNECTIONS,
         asyncore_use_poll=True,
         channel_timeout=30,
@@ -120,6 +122,14 @@ def run(settings: Settings, pool: WorkerPool | None = None) -> None:
         if not closing.ident:
             closing.start()
         closing.join()
+
+
+def _allow_open_files() -> None:
+    """Allow as many open files as connections and videos need, where the system's default is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _is_answering(server: Any, sockets: Mapping[int, Any]) -> bool:

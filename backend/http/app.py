@@ -35,7 +35,13 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     endpoints = ("frame", READY_ENDPOINT, *OPEN_ENDPOINTS, *prompting_page.PROMPTING_ENDPOINTS)
     protect(app, service.settings, endpoints, xanylabeling.BLUEPRINT)
     app.register_error_handler(Exception, _error)
-    _add_routes(app, service)
+    serving.add_static_routes(app)
+    jobs_page.add_jobs_routes(app, service.job_status)
+    tracks_page.add_tracks_routes(app, service.track_editor)
+    export_page.add_export_routes(app, service.downloads)
+    _add_health_routes(app, service)
+    _add_protocol_routes(app, service)
+    _add_frame_route(app, service)
     if X_ANYLABELING in service.settings.doors:
         app.register_blueprint(xanylabeling.create_blueprint(service.uploads, service.settings.limits.upload))
     streams = streams or Streams()
@@ -44,12 +50,7 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     return app
 
 
-def _add_routes(app: Flask, service: Service) -> None:
-    serving.add_static_routes(app)
-    jobs_page.add_jobs_routes(app, service.job_status)
-    tracks_page.add_tracks_routes(app, service.track_editor)
-    export_page.add_export_routes(app, service.downloads)
-
+def _add_health_routes(app: Flask, service: Service) -> None:
     @app.get("/")
     def root() -> ResponseReturnValue:
         response = jobs_page.page() if serving.wants_page() else health()
@@ -66,6 +67,10 @@ def _add_routes(app: Flask, service: Service) -> None:
         status = service.status
         word = status if status in ("ready", "loading", "warming up") else "not ready"
         return jsonify({"status": word}), 200 if status == "ready" else 503
+
+
+def _add_protocol_routes(app: Flask, service: Service) -> None:
+    """What Label Studio asks for, beside /health."""
 
     @app.post("/setup")
     def setup() -> ResponseReturnValue:
@@ -98,15 +103,6 @@ def _add_routes(app: Flask, service: Service) -> None:
         config = parse_label_config(_text(serving.json_body(), "config"))
         return jsonify({"status": "ok", "understood": config.describe()})
 
-    @app.get("/frames/<key>/<int:number>.jpg")
-    def frame(key: str, number: int) -> ResponseReturnValue:
-        # No login: browsers request pictures without one. The signed key is valid for one task's video only.
-        response = Response(service.frame(key, number), mimetype="image/jpeg")
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Cache-Control"] = "private, max-age=86400, immutable"
-        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-        return response
-
     @app.post("/webhook")
     def webhook() -> ResponseReturnValue:
         # The model does not learn from annotations, so other events are only acknowledged.
@@ -115,6 +111,17 @@ def _add_routes(app: Flask, service: Service) -> None:
         if action == "START_TRAINING" and isinstance(project, Mapping):
             service.preannotation.train(project)
         return jsonify({"status": "ok", "action": action})
+
+
+def _add_frame_route(app: Flask, service: Service) -> None:
+    @app.get("/frames/<key>/<int:number>.jpg")
+    def frame(key: str, number: int) -> ResponseReturnValue:
+        # No login: browsers request pictures without one. The signed key is valid for one task's video only.
+        response = Response(service.frame(key, number), mimetype="image/jpeg")
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Cache-Control"] = "private, max-age=86400, immutable"
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        return response
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:

@@ -1,6 +1,7 @@
-"""What waitress does for us beside serving: responses that go on after their request, and headers on its own errors.
+"""What waitress does for us beside serving.
 
-A response goes on without a thread of waitress: `streams` writes the rest.
+Responses go on after their request, without a thread of waitress: `streams` writes the rest. Its own errors have our
+headers. And connections that nobody uses make room for new ones.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from waitress.task import ErrorTask, WSGITask
 
 from backend.http.security import HEADERS
 from backend.http.streams import DETACH
+
+_SPARE_CONNECTIONS = 8
+"""So many connections below the limit, idle ones begin to make room."""
 
 
 class _Task(WSGITask):
@@ -38,6 +42,7 @@ class _Task(WSGITask):
             return
         self.close_on_finish = False
         channel: Any = self.channel
+        channel.is_detached = True
 
         def send(data: bytes) -> None:
             """Write from the server's own thread, which alone may write to a connection without a task."""
@@ -64,12 +69,30 @@ class _ErrorTask(ErrorTask):
 
 
 class _Channel(HTTPChannel):
+    """A connection. When there are nearly as many as there may be, a new one closes the one that was idle for longest.
+
+    Without it, waitress would accept no further connection until idle ones time out, not even for /health.
+    """
+
     task_class = _Task
     error_task_class = _ErrorTask
+    is_detached = False
+
+    def __init__(self, server: Any, *args: Any, **more: Any) -> None:
+        super().__init__(server, *args, **more)
+        if len(self._map) >= server.adj.connection_limit - _SPARE_CONNECTIONS:
+            idle = [channel for channel in server.active_channels.values() if channel is not self and channel.is_idle]
+            if idle:
+                min(idle, key=lambda channel: channel.last_activity).will_close = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no whole request, and no response on its way."""
+        return not (self.requests or self.total_outbufs_len or self.is_detached or self.will_close)
 
 
 def customize_channels(sockets: Iterable[object]) -> None:
-    """Let responses outlive their requests, and add the security headers to waitress' own errors.
+    """Let responses outlive their requests, idle connections make room, and waitress' own errors have our headers.
 
     Without it, `Streams` holds a thread for each stream.
 

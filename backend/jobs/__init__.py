@@ -16,13 +16,16 @@ worker that makes room, and `video_homes` knows which worker has which video; `p
 Who owns what, and which lock guards it, in the order in which locks are taken:
 
 Scheduler       that equal requests get one job                  `_asking`
-JobQueue        jobs in memory, their order and their states     `JobQueue.changed`, never held while the disk works
+JobQueue        jobs in memory, their order, their states and    `JobQueue.changed`, never held while the disk works
+                what runs on each worker (`slots`)
 JobEnds         ends of jobs that are not on disk yet            `_writing`, never together with `JobQueue.changed`
 Database        the two connections                              one lock each
 PreviewRouter   which worker previews a session's prompts        its own, brief
 WorkerClient    one worker                                       `_lock`, brief
 PreviewClient   previews that wait for their masks               its own, brief
 VideoHomes      which worker has which video                     its own, brief
+EndedResults    the tracks of a few jobs that have ended         its own, brief
+StateFiles      the states of jobs that have not ended           none: one thread writes those of a job
 PropagationRun  the tracks of a job so far                       none: its runner's thread writes, all may read
 
 Threads: `job_runner` has one for each worker, which alone talks to it about runs and writes the results of its jobs;

@@ -29,7 +29,7 @@ class _StateFile(NamedTuple):
 
 
 class StateFiles:
-    """A folder of states. One thread keeps them; any may call the rest.
+    """A folder of states. One thread keeps those of a job; any may call the rest.
 
     Args:
         folder: created when it is needed.

@@ -37,8 +37,8 @@ KEYS = {
     """,
     "jobs.py": """
         late floor_p99_ms health_p99_ms predict_over_budget_ms kills lost_jobs bytes_equal max_recomputed restart_s
-        bytes_per_object_frame read_s answer_s answer_late_s ooms survived fairness big_state_ok big_state_predict_ms
-        trouble_lost trouble_told trouble_health_ms boundary_cost
+        bytes_per_object_frame read_s answer_s answer_late_s ooms survived fairness submit_ms list_ms restart_waiting_s
+        big_state_ok big_state_predict_ms trouble_lost trouble_told trouble_health_ms boundary_cost
     """,
     "keyframes.py": "seconds track_ms track_ms_median kept fold optimal frames_checked labelstudio_frames violations",
     "latency.py": "first_sign_s whole_s whole_over_compute_s first_answer_s presses_3000",

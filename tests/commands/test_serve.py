@@ -21,7 +21,8 @@ from backend.commands import serve
 from backend.commands.serve import log_connection, log_status
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.settings import Settings
-from benchmarks.jobs import Answered, Server, ask, job, place_clip, until
+from benchmarks.jobs_parts.requests import SERIES, Answered, ask
+from benchmarks.jobs_parts.servers import Server, place_clip, until
 
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
 IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
@@ -51,7 +52,7 @@ def test_who_waits_when_it_is_told_to_stop_gets_what_is_there(tmp_path: Path) ->
     place_clip(tmp_path, 200)
     server = Server.stub(tmp_path, seconds=60.0, within=50.0)
     answers: list[Answered] = []
-    waiting = [threading.Thread(target=lambda: answers.append(ask(server.port, job(0)))) for _ in range(5)]
+    waiting = [threading.Thread(target=lambda: answers.append(ask(server.port, SERIES[0]))) for _ in range(5)]
     for thread in waiting:
         thread.start()
     until(lambda: json.loads(ask(server.port, ("/jobs", None))[3])["running"], 20)
@@ -90,7 +91,8 @@ def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as idle:
         assert process.stdout
         port = int(process.stdout.readline().rpartition(":")[2])
-        for _ in range(200):
+        serve._allow_open_files()  # for this process, as the server did for itself
+        for _ in range(1000):
             idle.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
         process.terminate()

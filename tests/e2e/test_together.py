@@ -1,4 +1,4 @@
-"""Five boxes asked one after another run together, and one is corrected meanwhile."""
+"""Five boxes asked one after another run together, the status page says so, and one is corrected meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from playwright.sync_api import expect
 
 import shapes
 from demo import clip
 from demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
-from tests.e2e.conftest import DEMO, connected, opened, serving
+from tests.e2e.conftest import DEMO, SHOTS, connected, opened, serving
 from tests.e2e.test_boxes import box_of, finished, humans, keyframe
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,11 @@ def test_five_boxes_take_one_pass_and_one_is_corrected_meanwhile(
         assert all("partial" in region["meta"] for region in regions), "all of them run"
         until(lambda: any(len(job["together"]) == 4 for job in get("jobs")["jobs"]))
         page.shot("20-five-together")
+        status = page.page.context.new_page()
+        status.goto(backend)
+        expect(status.locator(".together", has_text="together with 4 x Thing")).to_have_count(5)
+        status.screenshot(path=SHOTS / "20-five-together-status.png")
+        status.close()
         first = regions[0]["id"]
         page.move(first, CORRECTED, 2, 2)
         corrected = box_of(keyframe(page.region(first), CORRECTED))

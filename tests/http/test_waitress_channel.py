@@ -1,8 +1,9 @@
-"""What waitress answers itself has the headers of every answer."""
+"""What waitress answers itself has the headers of every answer, and idle connections keep nobody out."""
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from flask import Flask
@@ -13,14 +14,26 @@ from backend.http.waitress_channel import customize_channels
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    sockets: dict[int, object] = {}
-    server = create_server(Flask("empty"), map=sockets, host="127.0.0.1", port=0, threads=1, max_request_body_size=9)
-    customize_channels(sockets.values())
-    threading.Thread(target=server.run, daemon=True).start()
-    yield server.effective_port
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown()
+def make_port() -> Iterator[Callable[..., int]]:
+    servers = []
+
+    def make(app: Flask, **more: object) -> int:
+        sockets: dict[int, object] = {}
+        server = create_server(app, map=sockets, host="127.0.0.1", port=0, asyncore_use_poll=True, **more)
+        customize_channels(sockets.values())
+        threading.Thread(target=server.run, daemon=True).start()
+        servers.append(server)
+        return server.effective_port
+
+    yield make
+    for server in servers:
+        server.trigger.pull_trigger(server.close)
+        server.task_dispatcher.shutdown()
+
+
+@pytest.fixture
+def port(make_port: Callable[..., int]) -> int:
+    return make_port(Flask("empty"), threads=1, max_request_body_size=9)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +51,31 @@ def test_refusals_before_the_application_have_the_security_headers(port: int, re
     lines = head.split("\r\n")
     assert lines[0].split()[1] == status
     assert {f"{name}: {value}" for name, value in HEADERS.items()} <= {*lines}
+
+
+def test_idle_connections_make_room_for_new_ones_and_for_nothing_else(make_port: Callable[..., int]) -> None:
+    answering, may_answer = threading.Event(), threading.Event()
+
+    def answer() -> str:
+        answering.set()
+        assert may_answer.wait(30)
+        return "late"
+
+    app = Flask("several")
+    app.get("/now")(lambda: "now")
+    app.get("/late")(answer)
+    port = make_port(app, threads=4, connection_limit=20)
+
+    def connect(path: str = "") -> socket.socket:
+        client = resources.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode() if path else b"")
+        return client
+
+    with ExitStack() as resources:
+        asking = connect("/late")
+        assert answering.wait(30)
+        idle = [connect() for _ in range(60)]
+        assert connect("/now").makefile("rb").read().endswith(b"now")
+        assert idle[0].recv(1) == b"", "the oldest one is closed"
+        may_answer.set()
+        assert asking.makefile("rb").read().endswith(b"late"), "who waits for an answer is not idle"

@@ -22,7 +22,7 @@ from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_pool import WorkerPool
 from backend.video import VideoLimits
 from backend.worker_settings import RaySettings
-from benchmarks.jobs import is_alive, until
+from benchmarks.jobs_parts.servers import is_alive, until
 from tests.clips import write_clip
 from tests.fakes import sleeping_engine
 from tests.jobs.test_kills import ROOT
