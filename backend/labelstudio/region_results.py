@@ -53,21 +53,10 @@ def build_region(
     meta |= {} if score is None else {"score": round(score, 4)}
     # Rounded down: it is a minimum.
     meta |= {} if track.iou is None else {"iou": math.floor(track.iou * 1e4) / 1e4}
-    details = []
     if partial:
-        done, total = partial
-        details.append(
-            f"stopped after {done} of {total} frames, press t to go on"
-            if is_stopped
-            else f"{done} of {total} frames so far, press t for the rest"
-        )
-        meta["partial"] = {"done": done, "total": total}
-    details += [engine] if score is None else [engine, f"{score:.2f}"]
-    if not labels:
-        details.append("no class: select it and press a class key")
-    elif not set(labels) & set(region.labels):
-        details.append("no class was set: check its label")
-    meta["text"] = note_track(region.meta, track_id, details)
+        meta["partial"] = {"done": partial[0], "total": partial[1]}
+    details = [*_describe_progress(partial, is_stopped), engine, *([] if score is None else [f"{score:.2f}"])]
+    meta["text"] = note_track(region.meta, track_id, [*details, *_describe_class(labels, region.labels)])
     return replace(
         region,
         labels=tuple(labels),
@@ -76,6 +65,21 @@ def build_region(
         meta=meta,
         score=score,
     )
+
+
+def _describe_progress(partial: tuple[int, int] | None, is_stopped: bool) -> list[str]:
+    if partial is None:
+        return []
+    done, total = partial
+    if is_stopped:
+        return [f"stopped after {done} of {total} frames, press t to go on"]
+    return [f"{done} of {total} frames so far, press t for the rest"]
+
+
+def _describe_class(labels: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    if not labels:
+        return ["no class: select it and press a class key"]
+    return [] if set(labels) & set(earlier) else ["no class was set: check its label"]
 
 
 def build_refusal(region: Region, labels: Sequence[str], reason: str) -> Region:
