@@ -80,7 +80,7 @@ class _Channel(HTTPChannel):
 
     def __init__(self, server: Any, *args: Any, **more: Any) -> None:
         super().__init__(server, *args, **more)
-        if len(self._map) >= server.adj.connection_limit - _SPARE_CONNECTIONS:
+        if len(server._map) >= server.adj.connection_limit - _SPARE_CONNECTIONS:
             idle = [channel for channel in server.active_channels.values() if channel is not self and channel.is_idle]
             if idle:
                 min(idle, key=lambda channel: channel.last_activity).will_close = True

@@ -22,10 +22,10 @@ class Faults(TypedDict, total=False):
     clock: float
 
 
-def set_faults(folder: Path, **faults: Any) -> None:
+def set_faults(folder: Path, faults: Faults) -> None:
     """Tell the server of a folder what is wrong from now on."""
     part = folder / "faults.part"
-    part.write_text(json.dumps(Faults(**faults)))
+    part.write_text(json.dumps(faults))
     part.rename(folder / "faults")
 
 

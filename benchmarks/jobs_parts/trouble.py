@@ -6,10 +6,11 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs_parts.faults import set_faults
+from benchmarks.jobs_parts.faults import Faults, set_faults
 from benchmarks.jobs_parts.kills import saved_results
 from benchmarks.jobs_parts.load import WITHIN
 from benchmarks.jobs_parts.logged_engine import logged
@@ -18,6 +19,9 @@ from benchmarks.jobs_parts.servers import Server, place_clip, until
 
 _DAY = 86400.0
 _HELD, _FULL = "another program", "free some space"
+
+_DISK_FAULTS: tuple[tuple[Faults, str], ...] = ({"full": True}, _FULL), ({"slow": 0.5}, "")
+"""And what /health says."""
 
 
 class _Annotators:
@@ -67,15 +71,15 @@ def trouble(folder: Path, quick: bool) -> dict[str, Any]:
         other.execute("BEGIN IMMEDIATE")
         people.watch(seconds, _HELD)
         other.execute("ROLLBACK")
-    for faults, sentence in ({"full": True}, _FULL), ({"slow": 0.5}, ""):
+    for faults, sentence in _DISK_FAULTS:
         people.ask(count)
-        set_faults(folder, **faults)
+        set_faults(folder, faults)
         people.watch(seconds, sentence)
-        set_faults(folder)
+        set_faults(folder, {})
         server.idle()
     for days in (40, -40):
         people.ask(count)
-        set_faults(folder, clock=days * _DAY)
+        set_faults(folder, {"clock": days * _DAY})
         server.kill()
         server.launch()
         server.opened()
@@ -86,7 +90,7 @@ def trouble(folder: Path, quick: bool) -> dict[str, Any]:
     server.launch()
     server.opened()
     repaired = read_health(server.port)["storage"]
-    again = [number for number in people.accepted if until(lambda number=number: people.is_accepted(number), 60)]
+    again = [number for number in people.accepted if until(partial(people.is_accepted, number), 60)]
     server.idle()
     server.close()
     print(f"told: {', '.join(sorted({*people.told}))}; {repaired}")

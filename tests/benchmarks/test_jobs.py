@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class SociableEngine(StubEngine):
     """Its scores are how many go together."""
 
     def advance(self, propagations):
-        results = super().advance(propagations)
+        results: list[Any] = super().advance(propagations)
         tracks = [
             {name: seen._replace(score=float(len(results))) for name, seen in one.tracks.items()} for one in results
         ]
