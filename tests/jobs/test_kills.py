@@ -124,7 +124,7 @@ def run_and_kill(harness: Harness, spec: JobSpec, at: Sequence[int], note: Calla
         assert until(lambda frames=frames: job.progress()[0] >= frames, 200), job.error
         worker = harness.worker_pid
         harness.worker.kill()
-        assert until(lambda worker=worker: not is_alive(worker), 10)
+        assert until(lambda worker=worker: not is_alive(worker), 30)
         note()
     harness.scheduler.wait([job], 200)
     return job
@@ -146,13 +146,13 @@ def test_what_a_killed_worker_ran_goes_on_with_another(harness, clip, tmp_path) 
     alone = harness(clip, partial(sleeping_engine, 0.0))
     other = harness(clip, partial(sleeping_engine, 0.01, log), others=1)
     other.pool.start()
-    assert until(lambda: all(worker.status == "ready" for worker in other.pool.workers), 20)
+    assert until(lambda: all(worker.status == "ready" for worker in other.pool.workers), 30)
     job = other.scheduler.submit(["a"], "1", BOX)
-    assert until(lambda: job.progress()[0] >= 75, 20)
+    assert until(lambda: job.progress()[0] >= 75, 30)
     first = next(worker for worker in other.pool.workers if worker.device == job.worker)
     pid = first._link.pid
     first.kill()
-    assert until(lambda: not is_alive(pid), 10)
+    assert until(lambda: not is_alive(pid), 30)
     mark = len(logged(log))
     other.scheduler.wait([job], 60)
     assert other.saved_results(job) == alone.saved_results(alone.wait_for_end(BOX))
@@ -166,7 +166,7 @@ def test_repeated_kills_do_not_fail_a_job_that_advances(harness, clip, tmp_path)
     job = one.scheduler.submit(["a"], "1", BOX)
     for _ in range(5):  # never so many frames that a state comes by itself
         before = len(logged(log))
-        assert until(lambda before=before: len(logged(log)) >= before + 10, 20), job.error
+        assert until(lambda before=before: len(logged(log)) >= before + 10, 30), job.error
         one.worker.kill()
     assert not job.has_ended
     assert job.saved_progress.done >= 4
@@ -177,7 +177,7 @@ def test_a_worker_killed_between_opening_a_video_and_its_run_is_reported(clip) -
     worker = WorkerClient(process_launcher(partial(sleeping_engine, 0.0), "warning"), "stub", "1", 60)
     schedule = BOX.resolve(worker.open(clip, VideoLimits())).propagation.schedule
     worker.kill()
-    assert until(lambda: worker._link is None, 10)
+    assert until(lambda: worker._link is None, 30)
     worker.start_run(StartRun(1, schedule, Progress(), None, clip.with_name("state")))
     with pytest.raises(WorkerDied):
         worker.next_reply()
@@ -211,7 +211,7 @@ def test_a_job_cancelled_while_its_worker_starts_stops_immediately(harness, clip
     log = tmp_path / "log"
     one = harness(clip, partial(slow_to_start, log))
     job = one.scheduler.submit(["a"], "1", BOX)
-    assert until(lambda: job.state == "running", 10)
+    assert until(lambda: job.state == "running", 30)
     one.scheduler.cancel(job.number)
     assert job.wait(30)
     assert (job.state, logged(log)) == ("cancelled", [])
@@ -224,7 +224,7 @@ def failing() -> None:
 def test_an_engine_that_cannot_be_created_reports_the_reason(harness, clip) -> None:
     one = harness(clip, failing)
     one.worker.start()
-    assert until(lambda: one.worker.status == "failed: there is no such model: give another", 10), one.worker.status
+    assert until(lambda: one.worker.status == "failed: there is no such model: give another", 30), one.worker.status
     job = one.wait_for_end(BOX)
     assert (job.state, str(job.error)) == ("failed", "there is no such model: give another")
     assert one.starts == 1
@@ -241,9 +241,9 @@ def test_a_model_that_is_never_ready_is_reported_and_tried_again(
     one = harness(clip, loading_for_ever)
     one.worker._loading_timeout = 0.1
     one.worker.kill()
-    assert until(lambda: one.worker.status.startswith("failed: the model was not ready 0.1 s after its start"), 20)
+    assert until(lambda: one.worker.status.startswith("failed: the model was not ready 0.1 s after its start"), 30)
     assert "raise limits.loading_timeout" in one.worker.status
-    assert until(lambda: one.starts >= 3, 20), "the next attempt comes by itself"
+    assert until(lambda: one.starts >= 3, 30), "the next attempt comes by itself"
 
 
 def test_a_worker_that_dies_on_start_is_not_restarted_forever(harness, clip) -> None:
@@ -281,7 +281,7 @@ def test_a_worker_ends_with_its_server_in_the_middle_of_a_frame(clip, engine) ->
         worker = int(server.stdout.readline())
         assert is_alive(worker)
         server.kill()
-        assert until(lambda: not is_alive(worker), 10)
+        assert until(lambda: not is_alive(worker), 30)
 
 
 @pytest.mark.parametrize(
