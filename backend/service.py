@@ -93,6 +93,7 @@ class Service:
             self._videos,
             self.connections.require_client,
             settings,
+            self._pool.describe_engine,
         )
         self._pictures = ConcurrencyLimit(_MAX_PICTURES)
         self.preannotation = Preannotation(

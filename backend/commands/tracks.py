@@ -24,7 +24,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.videos import TaskVideos, frame_reader
 from backend.settings import Settings
 from backend.track_editor.annotation import FileTask, LabelStudioTask
-from backend.track_editor.editor import NOTHING, Editor, EditorState
+from backend.track_editor.editor import NOTHING, VERSIONS, Editor, EditorState
 from backend.track_editor.edits import Edit
 from backend.track_editor.merge_suggestions import suggest_merges
 from backend.track_editor.track_table import TrackRow
@@ -144,7 +144,7 @@ def run(
     _check_options(options)
     client = LabelStudioClient.connect(settings) if options.file is None else None
     source = LabelStudioTask(client, options.task or 0) if client else FileTask(options.file or Path(), options.task)
-    editor = Editor(source, settings.data_dir.expanduser() / "versions")
+    editor = Editor(source, settings.data_dir.expanduser() / VERSIONS)
     state = editor.read()
     with _open_video(settings, client, state, options, say) as video:
         timing = _timing(state, video)

@@ -37,7 +37,7 @@ def create_app(service: Service, streams: Streams | None = None) -> Flask:
     app.register_error_handler(Exception, _error)
     serving.add_static_routes(app)
     jobs_page.add_jobs_routes(app, service.job_status)
-    tracks_page.add_tracks_routes(app, service.track_editor)
+    tracks_page.add_tracks_routes(app, service.track_editor, service.signer)
     export_page.add_export_routes(app, service.downloads)
     _add_health_routes(app, service)
     _add_protocol_routes(app, service)

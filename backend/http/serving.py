@@ -12,17 +12,18 @@ from flask.typing import ResponseReturnValue
 from backend.errors import BadRequest
 
 _FILES = {
+    "axis.js": "text/javascript",
     "base.css": "text/css",
     "base.js": "text/javascript",
     "export.css": "text/css",
     "export.js": "text/javascript",
     "frames.js": "text/javascript",
+    "painter.js": "text/javascript",
     "player.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "prompting.css": "text/css",
     "prompted_object.js": "text/javascript",
     "prompting.js": "text/javascript",
-    "prompting_canvas.js": "text/javascript",
     "prompting_list.js": "text/javascript",
     "prompting_pointer.js": "text/javascript",
     "prompting_review.js": "text/javascript",
@@ -30,6 +31,7 @@ _FILES = {
     "status.css": "text/css",
     "status.js": "text/javascript",
     "timeline.js": "text/javascript",
+    "track_row.js": "text/javascript",
     "tracks.css": "text/css",
     "tracks.js": "text/javascript",
     "zoom.js": "text/javascript",

@@ -1,4 +1,7 @@
-"""The tracks page of a task: its tracks as JSON, and requests to preview, apply and undo an edit."""
+"""The tracks page of a task: its tracks as JSON, and requests to preview, apply and undo an edit.
+
+Its pictures are those of the prompting page.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +11,17 @@ from flask.typing import ResponseReturnValue
 
 from backend.errors import BadRequest
 from backend.http.serving import json_body, page_response, refuse_cross_site, wants_page
+from backend.labelstudio.frame_strip import SignedPage, Signer
 from backend.track_editor.edits import Edit
 from backend.track_editor.view import TrackEditorView
 
 
-def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
+def add_tracks_routes(app: Flask, editor: TrackEditorView, signer: Signer) -> None:
     """The page and what it requests."""
+
+    def answer(state: Mapping[str, Any]) -> Response:
+        key = signer.key(SignedPage(state["project"], str(state["task"])))
+        return jsonify({**state, "prompting": f"../prompt/{key}/"})  # as the page sees it
 
     @app.get("/tasks/<int:task>")
     def task_page(task: int) -> ResponseReturnValue:
@@ -26,7 +34,7 @@ def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
         return state(task)
 
     def state(task: int) -> Response:
-        return jsonify(editor.overview(task, _project()))
+        return answer(editor.overview(task, _project()))
 
     @app.post("/tasks/<int:task>/tracks")
     def edit_tracks(task: int) -> ResponseReturnValue:
@@ -36,22 +44,14 @@ def add_tracks_routes(app: Flask, editor: TrackEditorView) -> None:
         edit, version = Edit.parse(body.get("edit")), _version(body)
         match body.get("apply"):
             case True:
-                return jsonify(editor.apply(task, _project(), edit, version))
+                return answer(editor.apply(task, _project(), edit, version))
             case False:
                 return jsonify(editor.preview(task, _project(), edit))
         raise BadRequest("apply must be true, or false for a preview")
 
     @app.post("/tasks/<int:task>/tracks/undo")
     def undo_tracks(task: int) -> ResponseReturnValue:
-        return refuse_cross_site() or jsonify(editor.undo(task, _project(), _version(json_body())))
-
-    @app.get("/tasks/<int:task>/picture.jpg")
-    def task_picture(task: int) -> ResponseReturnValue:
-        try:
-            number = int(request.args.get("frame", ""))
-        except ValueError:
-            raise BadRequest("the request names no frame: add ?frame=1, the number that Label Studio shows") from None
-        return Response(editor.picture(task, _project(), number), mimetype="image/jpeg")
+        return refuse_cross_site() or answer(editor.undo(task, _project(), _version(json_body())))
 
 
 def _project() -> str:

@@ -6,7 +6,7 @@ fingerprint matches is as we wrote it; one whose fingerprint is missing or diffe
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -195,6 +195,13 @@ def boxes_at(keyframes: Sequence[Keyframe], frames: NDArray[np.int64]) -> Boxes:
     for axis in range(4):
         rows[there, axis] = np.interp(frames[there], places, corners[:, axis])
     return np.round(rows, 4)
+
+
+def format_keyframes(keyframes: Iterable[Keyframe]) -> list[list[Any]]:
+    """Keyframes as our pages read them: frame, enabled, x, y, width, height, rotation, whether a person set it."""
+    return [
+        [key.frame, key.enabled, key.x, key.y, key.width, key.height, key.rotation, key.is_human] for key in keyframes
+    ]
 
 
 def count_visible_frames(keyframes: Sequence[Keyframe], stop: int) -> int:

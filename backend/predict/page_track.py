@@ -86,13 +86,18 @@ class PageTrack:
         except (TypeError, LookupError) as error:
             raise ValueError("this is not a track of the prompting page") from error
 
-    def region(self, new: Region) -> Region:
+    def region(self, new: Region, shown: Region | None = None) -> Region:
         """The region that the job corrects.
 
         Args:
             new: as it is if there is none yet.
+            shown: as the annotation has it; what is no part of the track stays as it is there.
         """
-        return parse_results(self.before, new)
+        before = parse_results(self.before, new)
+        if shown is None:
+            return before
+        meta = {**before.meta, "track_id": shown.meta.get("track_id")}
+        return replace(shown, keyframes=before.keyframes, meta=meta, score=before.score)
 
     def plan(self, new: Region) -> "TrackPlan":
         """What its job computes; the argument is that of `region`."""

@@ -96,8 +96,7 @@ class SentTracks:
             context.cache.sources.put(context.key(name), result)
             return RegionWork(context.new_region(name, track.classes), track.classes, source=result)
         if shown is None or state_of(shown) in track.states:
-            before = track.region(context.new_region(name, track.classes))
-            region = _with_track(shown, before) if shown else before
+            region = track.region(context.new_region(name, track.classes), shown)
             return self._work(track, plan_track(region, track.added, track.direction, track.within), job, shown)
         return self._repeat(name, track, shown)
 
@@ -152,9 +151,3 @@ class SentTracks:
         source = ResultSource(result, None, plan.fixed, {PAGE_JOB: job.number}, asked=shown or region)
         context.cache.sources.put(context.key(region.id), source)
         return RegionWork(region, classes, plan.fixed, plan.segments, source)
-
-
-def _with_track(shown: Region, before: Region) -> Region:
-    """The region on the page with the track that the new prompts correct."""
-    meta = {**before.meta, "track_id": shown.meta.get("track_id")}
-    return replace(shown, keyframes=before.keyframes, meta=meta, score=before.score)

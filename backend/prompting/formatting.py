@@ -1,13 +1,13 @@
 """What the prompting page reads, as JSON: LS frames, percent of the picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from backend.formats.tasks import assign_track_numbers
 from backend.jobs.spec import FramePrompts
-from backend.labelstudio.keyframe import Keyframe, boxes_to_percent
+from backend.labelstudio.keyframe import boxes_to_percent, format_keyframes
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region import Region
 from backend.predict.page_track import TrackPlan, region_prompts
@@ -28,7 +28,7 @@ def format_regions(regions: Sequence[Region], config: LabelConfig) -> list[dict[
             "number": number,
             "label": next(iter(config.own_classes(region.labels)), ""),
             "score": region.score,
-            "keyframes": _format_keyframes(region.keyframes),
+            "keyframes": format_keyframes(region.keyframes),
             "prompts": [_format_prompts(one) for one in region_prompts(region)],
         }
         for number, region in zip(numbers, seen, strict=True)
@@ -50,7 +50,7 @@ def format_track(one: ListedTrack, page: Page) -> dict[str, Any]:
         "direction": track.direction,
         "range": [track.within.first, track.within.last] if track.within != ALL_FRAMES else None,
         "prompts": [_format_prompts(one) for one in track.prompts],
-        "kept": _format_keyframes(plan.region.keyframes) if plan and track.before else [],
+        "kept": format_keyframes(plan.region.keyframes) if plan and track.before else [],
         "computed": _computed(plan) if plan else [],
         "state": job.state,
         "error": str(job.error) if job.error else None,
@@ -79,12 +79,6 @@ def _computed(plan: TrackPlan) -> list[list[int]]:
     """The first and the last frame of each part that is tracked."""
     tracked = [(segment.frames(LAST_FRAME), segment.within) for segment in plan.segments if segment.is_tracked]
     return [[max(frames.start, within.first), min(frames.stop - 1, within.last)] for frames, within in tracked]
-
-
-def _format_keyframes(keyframes: Iterable[Keyframe]) -> list[list[Any]]:
-    return [
-        [key.frame, key.enabled, key.x, key.y, key.width, key.height, key.rotation, key.is_human] for key in keyframes
-    ]
 
 
 def _format_prompts(prompts: FramePrompts) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tracks of the prompting page: begun or corrected there, computed by jobs, and sent into the annotation."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -247,13 +247,17 @@ class PageTracks:
             self._scheduler.cancel(job.number)
         self._records.remove_page_track(page.task, name)
 
-    def send(self, page: Page, names: Sequence[str]) -> None:
-        """Offer tracks to the task: the next request of its labelling page brings them."""
+    def select(self, page: Page, names: Sequence[str]) -> list[ListedTrack]:
+        """The tracks of these names, to send them."""
         known = {one.name: one for one in self.listed(page)}
         if not names or not known.keys() >= {*names}:
             raise BadRequest("there is nothing to send: track an object first")
-        for name in names:
-            self._records.put_page_track(page.task, name, known[name].track.to_json(), is_offered=True)
+        return [known[name] for name in names]
+
+    def offer(self, page: Page, tracks: Iterable[ListedTrack]) -> None:
+        """Offer tracks to the task: the next request of its labelling page brings them."""
+        for one in tracks:
+            self._records.put_page_track(page.task, one.name, one.track.to_json(), is_offered=True)
 
     def _job(self, page: Page, name: str) -> Job:
         jobs = {one.name: one.job for one in self.searches(page.task)}

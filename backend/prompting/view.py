@@ -24,8 +24,11 @@ from backend.prompting.page_tracks import UNKNOWN, ListedTrack, PageTracks
 from backend.prompting.progress import PageProgress
 from backend.prompting.review import find_entries
 from backend.prompting.sampling import review_region, review_track
+from backend.prompting.submitted_annotation import CorrectionWriter
 from backend.recent_values import RecentValues
 from backend.settings import Settings
+from backend.track_editor.annotation import LabelStudioTask
+from backend.track_editor.editor import VERSIONS, Editor, EditorState
 from backend.tracks.geometry import Boxes
 from backend.video import encode_jpeg
 
@@ -43,6 +46,7 @@ class PromptingView:
 
     Args:
         client: returns the client of a project; raises StudioError if its Label Studio is not known.
+        describe_engine: as a region's Info panel names the engine.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class PromptingView:
         videos: TaskVideos,
         client: Callable[[str], LabelStudioClient],
         settings: Settings,
+        describe_engine: Callable[[], str],
     ) -> None:
         self._sessions, self._videos, self._client = sessions, videos, client
+        self._settings, self._describe_engine = settings, describe_engine
         self._tracks = PageTracks(scheduler, records, settings)
         self._pages: RecentValues[Page] = RecentValues(_MAX_PAGES)
         self._pictures = ConcurrencyLimit(_PICTURES)
@@ -136,10 +142,34 @@ class PromptingView:
         return self._state(page)
 
     def send(self, project: str, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Offer tracks to the task: the next request of its labelling page brings them."""
+        """Offer tracks to the task: the next request of its labelling page brings them.
+
+        Corrected regions of an annotation that was submitted, and that nobody has open, are written there instead;
+        `written` are the numbers of their tracks.
+        """
         page, names = self._page(project, task), body.get("ids")
-        self._tracks.send(page, [*map(parse_id, names)] if isinstance(names, list) else [])
-        return self._state(page)
+        tracks = self._tracks.select(page, [*map(parse_id, names)] if isinstance(names, list) else [])
+        corrections = [one for one in tracks if one.track.is_correction and one.job.state == "done"]
+        submitted = self._submitted(page) if corrections else None
+        if submitted is None:
+            self._tracks.offer(page, tracks)
+            return {"written": [], **self._state(page)}
+        written_now = {one.name for one in corrections}
+        self._tracks.offer(page, [one for one in tracks if one.name not in written_now])
+        writer = CorrectionWriter(page, self._settings, self._describe_engine())
+        written = writer.write(*submitted, corrections)
+        page, regions = self._load(project, task)
+        self._tracks.drop_arrived(page, regions)
+        return {"written": written, "regions": format_regions(regions, page.config), **self._state(page)}
+
+    def _submitted(self, page: Page) -> tuple[Editor, EditorState] | None:
+        """The editor of the annotation that was submitted; None: there is none, or it is open somewhere."""
+        client, number = self._client(page.project), int(page.task)
+        store, chosen = LabelStudioTask(client, number), _shown_annotation(client.task(number), number)
+        if chosen is None or chosen.kind != "annotations" or store.has_draft(chosen):
+            return None
+        editor = Editor(store, self._settings.data_dir.expanduser() / VERSIONS)
+        return editor, editor.read()
 
     def progress(self, project: str, task: str, last_id: str) -> PageProgress:
         """The tracks of the page as they grow."""

@@ -52,14 +52,19 @@ class LabelStudioTask:
     def write(self, chosen: ChosenAnnotation, results: Sequence[Result]) -> ChosenAnnotation:
         """See `AnnotationStore`."""
         # What is not submitted yet would be shown instead of the change, and would be lost or undo it.
-        drafts = [one for one in chosen.task.get("drafts") or () if one.get("annotation") == chosen.entry["id"]]
-        if chosen.kind == "annotations" and drafts:
+        if self.has_draft(chosen):
             raise BadRequest(
                 f"annotation {chosen.entry['id']} has changes that nobody has submitted: open the task in Label "
                 "Studio, press Update or discard them, and try again"
             )
         self._client.set_result(chosen.kind, chosen.entry["id"], results)
         return _chosen(self._client.task(self._task), self._task)
+
+    def has_draft(self, chosen: ChosenAnnotation) -> bool:
+        """Whether anybody has changes to it that are not submitted; the task itself tells those of one account only."""
+        if chosen.kind != "annotations":
+            return False
+        return any(draft.get("annotation") == chosen.entry["id"] for draft in self._client.drafts(self._task))
 
     def name(self, chosen: ChosenAnnotation) -> str:
         """See `AnnotationStore`."""

@@ -1,17 +1,23 @@
 """One annotation: looked at, changed, a change taken back; never over what somebody else has changed meanwhile."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.errors import Conflict
 from backend.formats.tasks import ChosenAnnotation, ExportControls
+from backend.labelstudio.region import parse_region
 from backend.track_editor.annotation import AnnotationStore
 from backend.track_editor.edits import Edit, EditResult, apply_edit
 from backend.track_editor.history import History, HistoryEntry, digest_results
 from backend.track_editor.track_table import Result, TrackTable
 
 NOTHING = "there is no change to take back, or the annotation was changed by somebody since"
+VERSIONS = "versions"
+"""The folder of `data_dir` in which versions are kept."""
+_WRITING = threading.Lock()
+"""One change at a time: what was read is still there when it is written."""
 _CHANGED = "the annotation was changed meanwhile, and nothing was done: look at it again"
 
 
@@ -53,7 +59,7 @@ class Editor:
     """One annotation of a source.
 
     Args:
-        folder: where versions are kept, `data_dir/versions`.
+        folder: where versions are kept, `VERSIONS` in `data_dir`.
     """
 
     def __init__(self, source: AnnotationStore, folder: Path) -> None:
@@ -86,9 +92,30 @@ class Editor:
         Raises:
             BackendError: it cannot be made; nothing is changed.
         """
-        state = self.read()
-        _check(state, version)
-        return self._write(state, apply_edit(state.table, edit).table.results(), str(edit))
+        with _WRITING:
+            state = self.read()
+            _check(state, version)
+            return self._write(state, apply_edit(state.table, edit).table.results(), str(edit))
+
+    def put_regions(self, regions: Mapping[int, Result], what: str, version: str) -> EditorState:
+        """Put other regions in the place of those of some tracks.
+
+        Args:
+            regions: by the numbers of the tracks; each has the id and the number of its track.
+            what: the change, in words.
+            version: of the state that they were made from.
+
+        Raises:
+            BackendError: it cannot be made; nothing is changed.
+        """
+        with _WRITING:
+            state = self.read()
+            _check(state, version)
+            rows = [
+                replace(row, region=parse_region(new), result=new) if (new := regions.get(row.number)) else row
+                for row in state.table.rows
+            ]
+            return self._write(state, state.table.with_rows(rows, state.table.others).results(), what)
 
     def undo(self, version: str) -> EditorState:
         """Take the last change back.
@@ -96,12 +123,13 @@ class Editor:
         Raises:
             BackendError: there is none, or something else was changed since.
         """
-        state = self.read()
-        _check(state, version)
-        if state.last is None:
-            raise Conflict(NOTHING)
-        written = self._source.write(state.chosen, state.last.before)
-        return self._state(written, state.table.controls)
+        with _WRITING:
+            state = self.read()
+            _check(state, version)
+            if state.last is None:
+                raise Conflict(NOTHING)
+            written = self._source.write(state.chosen, state.last.before)
+            return self._state(written, state.table.controls)
 
     def _write(self, state: EditorState, results: Sequence[Result], what: str) -> EditorState:
         versions, before = self._versions(state.chosen), state.chosen.results

@@ -3,36 +3,20 @@
 Frames are LS frames; ranges include both ends. A `version` identifies the state of the annotation that was read.
 """
 
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.concurrency import ConcurrencyLimit
 from backend.errors import BackendError
 from backend.formats.video_tracks import folder_name
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.keyframe import Keyframe, boxes_at
+from backend.labelstudio.keyframe import format_keyframes
 from backend.labelstudio.videos import TaskVideos, frame_reader
-from backend.recent_values import RecentValues
 from backend.track_editor.annotation import LabelStudioTask
-from backend.track_editor.editor import Editor, EditorState
+from backend.track_editor.editor import VERSIONS, Editor, EditorState
 from backend.track_editor.edits import Edit
 from backend.track_editor.merge_suggestions import suggest_merges
 from backend.track_editor.track_table import TrackRow, TrackTable
-from backend.tracks import overlay
-from backend.tracks.track import Track
-from backend.video import encode_jpeg, shrink
-
-_PICTURES = 4
-"""How many pictures are drawn at the same time."""
-_PAGES = 16
-"""How many annotations are cached as their pages show them."""
-_WIDTH = 1280
-"""Largest width of a picture in pixels."""
 
 
 class TrackEditorView:
@@ -44,10 +28,7 @@ class TrackEditorView:
     """
 
     def __init__(self, data_dir: Path, videos: TaskVideos, client: Callable[[str], LabelStudioClient]) -> None:
-        self._folder, self._videos, self._client = data_dir / "versions", videos, client
-        self._changing = threading.Lock()
-        self._pictures = ConcurrencyLimit(_PICTURES)
-        self._shown_last: RecentValues[EditorState] = RecentValues(_PAGES)
+        self._folder, self._videos, self._client = data_dir / VERSIONS, videos, client
 
     def overview(self, task: int, project: str) -> dict[str, Any]:
         """The state of a task's annotation.
@@ -56,7 +37,7 @@ class TrackEditorView:
             BackendError: there is none, or it cannot be read. The other methods raise it, too.
         """
         client, editor = self._open(task, project)
-        return self._shown(client, editor.read(), task, project)
+        return self._shown(client, editor.read())
 
     def preview(self, task: int, project: str, edit: Edit) -> dict[str, Any]:
         """The state after an edit, without making it."""
@@ -67,32 +48,19 @@ class TrackEditorView:
     def apply(self, task: int, project: str, edit: Edit, version: str) -> dict[str, Any]:
         """Make an edit to this version; returns the new state."""
         client, editor = self._open(task, project)
-        with self._changing:
-            return self._shown(client, editor.apply(edit, version), task, project)
+        return self._shown(client, editor.apply(edit, version))
 
     def undo(self, task: int, project: str, version: str) -> dict[str, Any]:
         """Undo the last edit; returns the new state."""
         client, editor = self._open(task, project)
-        with self._changing:
-            return self._shown(client, editor.undo(version), task, project)
-
-    def picture(self, task: int, project: str, frame: int) -> bytes:
-        """An LS frame with the tracks' boxes, numbers and labels, as JPEG."""
-        client, editor = self._open(task, project)
-        with self._pictures:
-            # The cached state: moving the cursor must not request the task from Label Studio each time.
-            state = self._shown_last.get((task, project)) or editor.read()
-            with self._videos.look(_url(state), client) as video:
-                picture = shrink(frame_reader(video, state.table.rate)(frame), _WIDTH)
-            return encode_jpeg(_drawn(state.table, frame, picture))
+        return self._shown(client, editor.undo(version))
 
     def _open(self, task: int, project: str) -> tuple[LabelStudioClient, Editor]:
         client = self._client(project)
         return client, Editor(LabelStudioTask(client, task), self._folder)
 
-    def _shown(self, client: LabelStudioClient, state: EditorState, task: int, asked: str) -> dict[str, Any]:
-        """The state as the page reads it; `asked` is the project in the request, which may be empty."""
-        self._shown_last.put((task, asked), state)
+    def _shown(self, client: LabelStudioClient, state: EditorState) -> dict[str, Any]:
+        """The state as the page reads it."""
         chosen, table = state.chosen, state.table
         project = chosen.task["project"]
         return {
@@ -129,17 +97,6 @@ def _url(state: EditorState) -> str:
     return state.chosen.url(state.table.controls)
 
 
-def _drawn(table: TrackTable, frame: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size, tracks = picture.shape[1::-1], []
-    for entry in table.rows:
-        (row,) = boxes_at(entry.items, np.array([frame])).tolist()
-        if not np.isnan(row[0]):
-            box = Keyframe(frame, True, *row).box(*size)
-            track = Track(frame, np.array([box]), np.array([1.0]))
-            tracks.append(overlay.CaptionedTrack(entry.number, f"{entry.number} {entry.label}", track))
-    return overlay.draw_frame(picture, frame, tracks, scores=False)
-
-
 def _tracks(table: TrackTable) -> list[dict[str, Any]]:
     return [_track(entry) for entry in table.rows]
 
@@ -150,7 +107,6 @@ def _track(entry: TrackRow) -> dict[str, Any]:
         "label": entry.label,
         "score": entry.region.score,
         "spans": [[*span] for span in entry.spans],
-        "keyframes": [item.frame for item in entry.items],
-        "human": [item.frame for item in entry.items if item.is_human],
+        "keyframes": format_keyframes(entry.items),
         "frames": entry.frames,
     }

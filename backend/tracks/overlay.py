@@ -42,14 +42,8 @@ def draw_tracks(
         yield draw_frame(picture, index, tracks)
 
 
-def draw_frame(
-    picture: NDArray[np.uint8], index: int, tracks: Sequence[CaptionedTrack], *, scores: bool = True
-) -> NDArray[np.uint8]:
-    """Draw tracks into a copy of a picture, source frame `index`.
-
-    Args:
-        scores: add the score to each caption.
-    """
+def draw_frame(picture: NDArray[np.uint8], index: int, tracks: Sequence[CaptionedTrack]) -> NDArray[np.uint8]:
+    """Draw tracks into a copy of a picture, source frame `index`."""
     canvas = picture.copy()
     boxes = []
     for entry in tracks:
@@ -59,7 +53,7 @@ def draw_frame(
             canvas[inside] = (canvas[inside] + np.array(colour)) // 2
         (box,), (score,) = entry.track.at(np.array([index]))
         if not np.isnan(score):
-            boxes.append((box.round(), f"{entry.caption} {score:.2f}".lstrip() if scores else entry.caption, colour))
+            boxes.append((box.round(), f"{entry.caption} {score:.2f}".lstrip(), colour))
     image = Image.fromarray(canvas)
     pen, thickness = ImageDraw.Draw(image), max(1, round(min(image.size) / 240))
     for box, _, colour in boxes:

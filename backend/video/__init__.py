@@ -2,7 +2,7 @@
 
 from backend.video.decoder import Picture
 from backend.video.decoder_process import DecoderProcesses
-from backend.video.encode import encode_jpeg, encode_mask_png, encode_rgb_png, shrink
+from backend.video.encode import encode_jpeg, encode_mask_png, encode_rgb_png
 from backend.video.index import VideoLimits
 from backend.video.info import VideoInfo
 from backend.video.picture_writer import PICTURE_RATE, PictureWriter
@@ -28,6 +28,5 @@ __all__ = [
     "encode_rgb_png",
     "index_path",
     "probe_video",
-    "shrink",
     "write_video",
 ]

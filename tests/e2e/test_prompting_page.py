@@ -293,6 +293,22 @@ def test_a_page_that_nobody_looks_at_holds_no_stream(visit) -> None:
 
 def test_the_manager_is_reached_from_a_region(visit) -> None:
     region = drawn(keyframe(1), id="own", meta={"track_id": 5})
-    page = visit(drafts=[{"id": 1, "updated_at": "2026", "result": [region]}])
+    page = visit(annotations=[{"id": 1, "result": [region]}])
+    link = page.page.get_by_role("link", name="Rename, renumber, merge, split, delete")
+    expect(link).to_be_hidden()
     page.page.locator("#regions .choose").click()
-    expect(page.page.locator("nav .tracks")).to_have_attribute("href", "../../tasks/7?project=3&select=5")
+    page.go(31)
+    expect(link).to_have_attribute("href", "../../tasks/7?project=3&frame=31&select=5")
+
+
+def test_a_track_and_a_frame_are_chosen_by_the_address(visit) -> None:
+    turned = drawn(keyframe(1, rotation=90), id="own", meta={"track_id": 5})
+    page = visit(annotations=[{"id": 1, "result": [drawn(keyframe(1, x=60), id="other"), turned]}])
+    page.page.evaluate("location.hash = 'frame=31&track=5'")
+    page.page.reload()
+    page.at(31)
+    expect(page.page.locator("#chosen")).to_contain_text("5 Car")
+    # From its corner at 10 %, 20 % it goes 16 % of the height to the left, and 12 % of the width down.
+    left, middle = 10 - 16 * 180 / 320, 20 + 12 * 320 / 180 / 2
+    until(lambda: page.pixel(left, middle)[:3] == page.pixel(10, middle)[:3] == (86, 180, 233))
+    page.shot("turned")

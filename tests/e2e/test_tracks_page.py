@@ -1,7 +1,6 @@
 """The page of a task's tracks as somebody uses it who corrects them, over tracks that the tests write."""
 
 import re
-import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,12 +16,13 @@ from backend.video.encode import encode_jpeg
 from tests.e2e.conftest import SHOTS
 from tests.e2e.test_status import NASTY, fits, visited
 from tests.http.test_tracks_page import FakeManager, make_app, track
+from tests.jobs.test_scheduler import until
 
 pytestmark = pytest.mark.slow
 
 
 class Street(FakeManager):
-    """A task as it is on an ordinary morning, with pictures that say their frame."""
+    """A task as it is on an ordinary morning, with pictures that say their frame; everything stands still."""
 
     def __init__(self, **changes: Any) -> None:
         near = "7 begins 12 frames after 3 ends, in the same place, and looks alike (0.91)"
@@ -33,6 +33,8 @@ class Street(FakeManager):
                 {"tracks": [9, 11], "gap": 41, "likeness": None, "why": far},
             ]
         }
+        seen = shapes.Clip(seed=shapes.HELD_OUT, recipe=shapes.CROWDED)[40]
+        self.picture = cv2.resize(seen.picture, (640, 360), interpolation=cv2.INTER_CUBIC)
         super().__init__(
             track(1, "Car", [1, 1500], human=[1, 401, 976], score=0.97),
             track(2, "Person", [60, 420], [500, 730], [741, 1010], human=[60, 741]),
@@ -48,19 +50,23 @@ class Street(FakeManager):
             track(14, "Person", [1402, 1402], score=0.51),
             **{**known, "labels": ["Car", "Person", "Van", "Truck", "Bicycle"], **changes},
         )
-        self.clip = shapes.Clip(seed=shapes.HELD_OUT, recipe=shapes.CROWDED)
-        self.drawing = threading.Lock()
+        height, width = seen.picture.shape[:2]
+        x0, y0, x1, y1 = 100 * seen.boxes[~np.isnan(seen.boxes).any(axis=1)].T / [[width], [height], [width], [height]]
+        boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).tolist()
+        for place, one in enumerate(self.tracks):
+            for keyframe in one["keyframes"]:
+                keyframe[2:6] = boxes[place % len(boxes)]
 
-    def picture(self, task: int, project: str, frame: int) -> bytes:
-        super().picture(task, project, frame)
-        with self.drawing:
-            seen = self.clip[frame % 60]
-        canvas = cv2.resize(seen.picture, (640, 360), interpolation=cv2.INTER_CUBIC)
-        scale = np.array([640 / seen.picture.shape[1], 360 / seen.picture.shape[0]] * 2)
-        for x0, y0, x1, y1 in np.round(seen.boxes[~np.isnan(seen.boxes).any(axis=1)] * scale).astype(int).tolist():
-            cv2.rectangle(canvas, (x0, y0), (x1, y1), (86, 180, 233), 2)
-        cv2.putText(canvas, str(frame), (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
+    def frame(self, project: str, task: str, number: int) -> bytes:
+        super().frame(project, task, number)
+        canvas = self.picture.copy()
+        cv2.putText(canvas, str(number), (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
         return encode_jpeg(canvas)
+
+    @property
+    def frames(self) -> list[int]:
+        """The pictures that were asked for, in order."""
+        return [asked[-1] for asked in self.asked if asked[0] == "frame"]
 
 
 @pytest.fixture
@@ -107,6 +113,11 @@ def drag(page: Page, start: int, stop: int) -> None:
     page.mouse.up()
 
 
+def address(frame: object) -> str:
+    """Of a frame's picture, which is the prompting page's."""
+    return f"../prompt/1-7/frames/{frame}.jpg"
+
+
 def around(page: Page, selector: str, frame: int) -> None:
     """A pixel may be several frames wide."""
     shown = int(page.locator(selector).input_value())
@@ -137,7 +148,7 @@ def test_the_tracks_are_listed_on_one_axis(street: Street) -> None:
 def test_the_cursor_shows_the_picture_of_its_frame(street: Street) -> None:
     with opened(street) as page:
         shown = page.locator("#look canvas")
-        expect(shown).to_have_attribute("data-address", "7/picture.jpg?project=1&frame=1&version=v1")
+        expect(shown).to_have_attribute("data-address", address(1))
         drag(page, 100, 600)
         around(page, "#frame", 600)
         axis = page.get_by_role("slider", name="Frame")
@@ -148,7 +159,7 @@ def test_the_cursor_shows_the_picture_of_its_frame(street: Street) -> None:
         expect(axis).to_have_attribute("aria-valuenow", "601")
         expect(axis).to_have_attribute("aria-valuetext", "frame 601, 0:24.00")
         axis.press("PageDown")
-        expect(shown).to_have_attribute("data-address", "7/picture.jpg?project=1&frame=576&version=v1")
+        expect(shown).to_have_attribute("data-address", address(576))
         assert shown.evaluate("canvas => canvas.width") == 640
         choose(page, 5)
         axis.press("Alt+ArrowRight")
@@ -157,15 +168,14 @@ def test_the_cursor_shows_the_picture_of_its_frame(street: Street) -> None:
         expect(page.locator("#frame")).to_have_value("570")
         axis.press("End")
         expect(page.locator("#frame")).to_have_value("1500")
-        expect(shown).to_have_attribute("data-address", "7/picture.jpg?project=1&frame=1500&version=v1")
-        frames = [asked[-1] for asked in street.asked if asked[0] == "picture"]
-        assert len(frames) < 10, "a drag asks for where it rests"
+        expect(shown).to_have_attribute("data-address", address(1500))
+        assert len(street.frames) < 150, "a drag over 500 frames asks for where it rests, and beside it"
         street.error = MediaError("the video is gone: look whether it is still there")
         axis.press("PageDown")
         expect(page.locator("#look .problem")).to_have_text(
             "No picture of this frame: the video is gone: look whether it is still there"
         )
-        expect(shown).to_have_attribute("data-address", "7/picture.jpg?project=1&frame=1500&version=v1")
+        expect(shown).to_have_attribute("data-address", address(1500))
 
 
 def test_the_video_is_played_from_the_cursor_until_somebody_moves_it(street: Street) -> None:
@@ -178,11 +188,10 @@ def test_the_video_is_played_from_the_cursor_until_somebody_moves_it(street: Str
         expect(page.locator("#frame")).to_have_value(re.compile(r"[2-9]\d|\d{3}"), timeout=30_000)
         press(page, "Pause")
         frame = page.locator("#frame").input_value()
-        expect(shown).to_have_attribute("data-address", f"7/picture.jpg?project=1&frame={frame}&version=v1")
+        expect(shown).to_have_attribute("data-address", address(frame))
         assert page.locator(".axis").get_attribute("aria-valuenow") == frame
-        frames = [asked[-1] for asked in street.asked if asked[0] == "picture"]
-        assert len(frames) > 5
-        assert frames == sorted(frames), "each is decoded after the one before"
+        assert len(street.frames) > 5
+        assert len({*street.frames}) == len(street.frames), "each is asked for once"
         axis.press("End")
         axis.press(" ")  # from the start again
         expect(page.locator("#frame")).to_have_value(re.compile(r"^\d{1,2}$"))
@@ -192,6 +201,42 @@ def test_the_video_is_played_from_the_cursor_until_somebody_moves_it(street: Str
         press(page, "Play")
         expect(page.locator("#look .problem")).to_contain_text("the video is gone")
         expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+def pixel(page: Page, x: float, y: float) -> list[int]:
+    """A pixel of the picture, at a place in percent."""
+    script = """([x, y]) => { const canvas = document.querySelector('#look canvas');
+    const [left, top] = [x / 100 * canvas.width, y / 100 * canvas.height];
+    return [...canvas.getContext('2d').getImageData(left, top, 1, 1).data.slice(0, 3)] }"""
+    return list(page.evaluate(script, [x, y]))
+
+
+def test_the_boxes_are_those_that_an_edit_would_make(street: Street) -> None:
+    x, y, _, height = street.tracks[6]["keyframes"][0][2:6]  # of track 7
+    line = x, y + height / 2
+    with visited(make_app(street), "tasks/7?project=1&frame=700") as page:
+        expect(page.locator("#look canvas")).to_have_attribute("data-address", address(700))
+        page.wait_for_function("() => document.querySelector('#look canvas').width > 600")
+        until(lambda: pixel(page, *line) == [204, 121, 167])
+        choose(page, 7)
+        press(page, "Delete …")
+        expect(page.locator("#preview")).to_be_visible()
+        until(lambda: pixel(page, *line) != [204, 121, 167])
+        page.keyboard.press("Escape")
+        until(lambda: pixel(page, *line) == [204, 121, 167])
+
+
+def test_a_track_is_corrected_on_the_page_to_click_on(street: Street) -> None:
+    with opened(street) as page:
+        link = page.get_by_role("link", name="Click on the video")
+        expect(link).to_have_attribute("href", "../prompt/1-7/#frame=1")
+        choose(page, 5)
+        page.locator("#frame").fill("345")
+        page.locator("#frame").press("Enter")
+        link = page.get_by_role("link", name="correct on the video")
+        expect(link).to_have_attribute("href", "../prompt/1-7/#frame=345&track=5")
+        choose(page, 6)
+        expect(link).to_be_hidden()
 
 
 def test_a_rename_is_shown_then_applied_then_undone(street: Street) -> None:
@@ -301,6 +346,7 @@ def test_an_edit_of_an_old_version_offers_to_load_again(street: Street) -> None:
     with opened(street) as page:
         choose(page, 3)
         press(page, "Rename …")
+        expect(page.locator("#preview")).to_be_visible()
         street.number, street.tracks = 9, street.tracks[:5]
         press(page, "Apply")
         expect(page.locator(".refusal")).to_have_text(
@@ -386,9 +432,7 @@ def test_the_page_fits(street: Street, name: str, width: int, height: int, schem
         choose(page, 3, 7)
         page.locator("#frame").fill("616")
         page.locator("#frame").press("Enter")
-        expect(page.locator("#look canvas")).to_have_attribute(
-            "data-address", "7/picture.jpg?project=1&frame=616&version=v1"
-        )
+        expect(page.locator("#look canvas")).to_have_attribute("data-address", address(616))
         page.locator("#from").fill("200")
         page.locator("#to").fill("1000")
         assert fits(page)

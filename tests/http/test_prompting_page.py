@@ -34,10 +34,20 @@ class FakeStudio:
     def __init__(self, config: str = CONFIG, **task: Any) -> None:
         self.content = {"id": 7, "project": 3, "data": {"video": "/clip.mp4"}, **task}
         self.config = config
+        self.others_drafts: list[Mapping[str, Any]] = []
 
     def task(self, number: int) -> Mapping[str, Any]:
         assert number == 7
         return self.content
+
+    def drafts(self, number: int) -> list[Mapping[str, Any]]:
+        """Those of all accounts; `task` tells only one's own."""
+        assert number == 7
+        return [*self.content.get("drafts", ()), *self.others_drafts]
+
+    def set_result(self, kind: str, number: int, result: list[Mapping[str, Any]]) -> None:
+        (entry,) = [one for one in self.content[kind] if one["id"] == number]
+        entry["result"] = json.loads(json.dumps(result))
 
     def project(self, number: int) -> Mapping[str, Any]:
         assert number == 3
@@ -46,7 +56,8 @@ class FakeStudio:
 
 class Page:
     def __init__(self, service: StubService, studio: FakeStudio, project: str = "3") -> None:
-        service.prompting._client = lambda project: studio  # type: ignore[assignment, return-value]
+        for view in (service.prompting, service.track_editor):
+            view._client = lambda project: studio  # type: ignore[assignment, return-value]
         self.service, self.client = service, create_app(service).test_client()
         self.base = f"/prompt/{service.signer.key(SignedPage(project, '7'))}/"
 

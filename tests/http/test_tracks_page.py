@@ -41,11 +41,13 @@ class Conflict(BackendError):
 
 
 def track(number: int, label: str, *spans: list[int], **changes: Any) -> dict[str, Any]:
-    """A track as the manager tells it, with a keyframe about every twenty-fifth frame."""
-    keyframes = sorted({frame for first, last in spans for frame in (*range(first, last, 25), last)})
+    """A track as the manager tells it, with a keyframe about every twenty-fifth frame; it stands still."""
+    frames = sorted({frame for first, last in spans for frame in (*range(first, last, 25), last)})
+    human = changes.pop("human", frames[:1])
+    ends = [last for _, last in spans]
+    keyframes = [[frame, frame not in ends, 10.0, 20.0, 12.0, 16.0, 0.0, frame in human] for frame in frames]
     known = {"id": number, "label": label, "score": 0.9, "spans": list(spans), "keyframes": keyframes}
-    frames = sum(last - first + 1 for first, last in spans)
-    return {**known, "human": keyframes[:1], "frames": frames, **changes}
+    return {**known, "frames": sum(last - first + 1 for first, last in spans), **changes}
 
 
 class FakeManager:
@@ -92,8 +94,9 @@ class FakeManager:
         self.number += 1
         return self._now()
 
-    def picture(self, task: int, project: str, frame: int) -> bytes:
-        self._ask("picture", task, project, frame)
+    def frame(self, project: str, task: str, number: int) -> bytes:
+        """As the prompting page has it."""
+        self._ask("frame", project, task, number)
         return self.image
 
     def _ask(self, *what: Any) -> None:
@@ -152,8 +155,8 @@ def make_app(manager: FakeManager, board: FakeBoard | None = None, **settings: A
         track_editor=manager,
         job_status=board or FakeBoard(),
         downloads=None,
-        prompting=Mock(),
-        signer=Mock(),
+        prompting=Mock(frame=manager.frame),
+        signer=Mock(key="-".join, page=lambda key: key.split("-")),
     )
     return create_app(known)
 
@@ -186,7 +189,7 @@ def test_the_page_is_closed_and_names_only_files_that_are_served(client: FlaskCl
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     named = {part.partition('"')[0] for part in page.text.split('"../web/')[1:]}
     assert named == {"base.css", "tracks.css", "tracks.js", "icon.svg"}
-    for name in (*named, "base.js", "player.js"):
+    for name in (*named, "axis.js", "base.js", "frames.js", "painter.js", "player.js", "track_row.js"):
         assert client.get(f"/web/{name}").status_code == 200
     for word in ("http", "style=", "onclick", 'src="/', 'href="/'):
         assert word not in page.text
@@ -265,18 +268,13 @@ def test_what_is_no_json_is_refused(client: FlaskClient, manager: FakeManager, p
     assert answer.json["error"]
 
 
-def test_a_picture_is_never_kept(client: FlaskClient, manager: FakeManager) -> None:
-    answer = client.get("/tasks/7/picture.jpg?frame=120&project=1")
+def test_its_pictures_are_those_of_the_prompting_page(client: FlaskClient, manager: FakeManager) -> None:
+    shown = client.get("/tasks/7/tracks?project=1").json["prompting"]
+    applied = client.post("/tasks/7/tracks?project=1", json=sent(EDITS[0], True), headers=OURS).json["prompting"]
+    assert applied == shown
+    answer = client.get(f"{shown.removeprefix('..')}frames/120.jpg")
     assert (answer.status_code, answer.mimetype, answer.data) == (200, "image/jpeg", JPEG)
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert manager.asked == [("picture", 7, "1", 120)]
-
-
-@pytest.mark.parametrize("frame", ["", "?frame=", "?frame=x", "?frame=1.5", "?frame=" + "1" * 10_000])
-def test_a_picture_of_no_frame_is_refused(client: FlaskClient, manager: FakeManager, frame: str) -> None:
-    answer = client.get(f"/tasks/7/picture.jpg{frame}")
-    assert (answer.status_code, manager.asked) == (400, [])
-    assert "add ?frame=1" in answer.json["error"]
+    assert manager.asked[-1] == ("frame", "1", "7", 120)
 
 
 def test_the_managers_sentence_and_status_are_told(client: FlaskClient, manager: FakeManager) -> None:
@@ -285,7 +283,6 @@ def test_the_managers_sentence_and_status_are_told(client: FlaskClient, manager:
         client.post("/tasks/7/tracks", json=sent(EDITS[0]), headers=OURS),
         client.post("/tasks/7/tracks", json=sent(EDITS[0], True), headers=OURS),
         client.post("/tasks/7/tracks/undo", json={"version": "v1"}, headers=OURS),
-        client.get("/tasks/7/picture.jpg?frame=1"),
     ]
     for answer in asks:
         assert (answer.status_code, answer.json) == (409, {"error": "load the tracks again"})
@@ -311,7 +308,7 @@ def test_other_addresses_are_not_there(client: FlaskClient, path: str) -> None:
 
 def test_a_user_and_password_guard_it_all(manager: FakeManager) -> None:
     client = make_app(manager, basic_auth_user="ann", basic_auth_pass="right").test_client()
-    for path in ("/tasks/7", "/tasks/7/tracks", "/tasks/7/picture.jpg?frame=1", "/web/tracks.js"):
+    for path in ("/tasks/7", "/tasks/7/tracks", "/web/tracks.js"):
         assert client.get(path).status_code == 401
     for path in ("/tasks/7/tracks", "/tasks/7/tracks/undo"):
         assert client.post(path, json=sent(EDITS[0], True), headers=OURS).status_code == 401

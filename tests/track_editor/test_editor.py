@@ -91,8 +91,8 @@ def test_a_change_that_somebody_worked_on_since_is_not_taken_back(studio: Studio
     assert desk.apply(MERGE, state.version).undo == "merge 1, 3"
 
 
-def test_a_draft_that_nobody_submitted_stops_it(studio: Studio, tmp_path: Path) -> None:
-    studio.tasks[1]["drafts"] = [{"id": 1, "annotation": 12, "result": []}]
+def test_a_draft_that_nobody_submitted_stops_it_whoever_has_it(studio: Studio, tmp_path: Path) -> None:
+    studio.drafts[1] = [{"id": 1, "annotation": 12, "result": []}]
     desk = Editor(LabelStudioTask(LabelStudioClient(studio.url, TOKEN), 1), tmp_path)
     with pytest.raises(BadRequest, match="annotation 12 has changes that nobody has submitted"):
         desk.apply(RENAME, desk.read().version)

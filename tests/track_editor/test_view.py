@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from backend.errors import BadRequest, StudioError
@@ -50,8 +48,7 @@ def test_the_state_is_what_the_page_reads(manager: TrackEditorView, studio: Stud
         "label": "Person",
         "score": None,
         "spans": [[1, 100]],
-        "keyframes": [1, 70],
-        "human": [1, 70],
+        "keyframes": [[1, True, 10, 60, 12, 16, 0, True], [70, True, 10, 40, 12, 16, 0, True]],
         "frames": 100,
     }
     assert [one["tracks"] for one in state["proposals"]] == [[1, 3]]
@@ -69,29 +66,8 @@ def test_a_change_is_shown_made_and_taken_back(manager: TrackEditorView) -> None
     assert manager.undo(1, "", state["version"])["undo"] is None
 
 
-def coloured(picture: bytes) -> int:
-    """Pixels that are not grey, as the clip itself is."""
-    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).astype(int)
-    return int((np.ptp(pixels, axis=2) > 60).sum())
-
-
-def test_a_picture_shows_the_boxes_of_its_frame(manager: TrackEditorView) -> None:
-    two, one = (coloured(manager.picture(1, "", frame)) for frame in (30, 55))
-    assert 0 < 1.1 * one < two
-    with pytest.raises(BadRequest, match="101"):
-        manager.picture(1, "", 101)
-
-
-def test_a_cursor_that_moves_asks_label_studio_for_nothing(manager: TrackEditorView, studio: Studio) -> None:
-    manager.overview(1, "")
-    manager.picture(1, "", 1)  # fetches the video
-    studio.seen.clear()
-    manager.picture(1, "", 2)
-    assert studio.seen == []
-
-
-def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: TrackEditorView) -> None:
-    manager.picture(1, "", 1)
+def test_once_the_video_is_here_it_says_how_alike_tracks_look(manager: TrackEditorView, studio: Studio) -> None:
+    manager._videos.fetch(studio.tasks[1]["data"]["video"], manager._client(""))
     # Cells that are black here and white there.
     assert all(one["likeness"] is not None for one in manager.overview(1, "")["proposals"])
 

@@ -10,9 +10,9 @@ from backend.tracks.track import Track
 PLAIN = np.full((200, 300, 3), 128, np.uint8)
 
 
-def drawn(box: tuple[float, ...], caption: str = "3 Car", number: int = 3, scores: bool = False) -> np.ndarray:
-    track = Track(7, np.array([box]), np.array([0.91]))
-    return draw_frame(PLAIN, 7, [CaptionedTrack(number, caption, track)], scores=scores)
+def drawn(box: tuple[float, ...], caption: str = "3 Car", number: int = 3, score: float = 0.91) -> np.ndarray:
+    track = Track(7, np.array([box]), np.array([score]))
+    return draw_frame(PLAIN, 7, [CaptionedTrack(number, caption, track)])
 
 
 def changed(picture: np.ndarray) -> np.ndarray:
@@ -35,8 +35,10 @@ def test_a_caption_stays_inside_the_picture(box: tuple[float, ...]) -> None:
     assert (edge.max(axis=2) < 100).sum() == (middle.max(axis=2) < 100).sum() > 20
 
 
-def test_a_caption_may_have_a_score() -> None:
-    assert changed(drawn((100, 80, 101, 81), scores=True)).sum() > 1.3 * changed(drawn((100, 80, 101, 81))).sum()
+def test_a_caption_tells_the_score() -> None:
+    box = (100, 80, 101, 81)
+    assert (drawn(box, score=0.11) == drawn(box, caption="3 Car 0.11", score=0.0)).mean() < 1
+    assert (drawn(box, score=0.11) != drawn(box, score=0.88)).any()
 
 
 def test_nothing_is_drawn_where_a_track_is_not_seen() -> None:

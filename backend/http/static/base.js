@@ -4,6 +4,8 @@ export const SILENT = "The backend does not answer.";
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 
+export const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.?$/, ".")}`;
+
 export const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 export function put(selector, text, root = document) {

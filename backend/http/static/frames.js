@@ -2,12 +2,12 @@
 
 const KEPT = 300; // pictures as they came
 const DECODED = 24;
+const AHEAD = 12; // pictures that are fetched before they are looked at
 const AT_ONCE = 2; // more at once would reach the decoder out of order
 
 export class Frames {
-  // So many frames are fetched `ahead`.
-  constructor(address, length, ahead) {
-    Object.assign(this, { address, length, ahead, blobs: new Map(), bitmaps: new Map(), loading: new Map() });
+  constructor(address, length) {
+    Object.assign(this, { address, length, blobs: new Map(), bitmaps: new Map(), loading: new Map() });
     this.wanted = [];
   }
 
@@ -22,8 +22,8 @@ export class Frames {
   // Fetches the frames around one, those in the direction of movement first.
   fetchAhead(frame, direction) {
     const near = [];
-    for (let step = 1; step <= this.ahead; step++) near.push(frame + step * direction);
-    for (let step = 1; step <= this.ahead / 3; step++) near.push(frame - step * direction);
+    for (let step = 1; step <= AHEAD; step++) near.push(frame + step * direction);
+    for (let step = 1; step <= AHEAD / 3; step++) near.push(frame - step * direction);
     this.wanted = near.filter((one) => one >= 1 && one <= this.length && !this.blobs.has(one));
     this.next();
   }
@@ -72,13 +72,16 @@ export function drawMask({ width, height, counts }, [red, green, blue]) {
   return canvas;
 }
 
-// The box that Label Studio shows on a frame between keyframes [frame, enabled, x, y, width, height, rotation, human].
+// The box [x, y, width, height, rotation] that Label Studio shows on a frame between keyframes, which are
+// [frame, enabled, x, y, width, height, rotation, human]; null: it shows none.
 export function boxAt(keyframes, frame) {
   const next = keyframes.findIndex((key) => key[0] >= frame);
-  if (next >= 0 && keyframes[next][0] === frame) return keyframes[next].slice(2, 6);
+  if (next >= 0 && keyframes[next][0] === frame) return keyframes[next].slice(2, 7);
   const before = next < 0 ? keyframes.at(-1) : keyframes[next - 1];
   if (!before || !before[1]) return null;
-  if (next < 0) return before.slice(2, 6);
-  const share = (frame - before[0]) / (keyframes[next][0] - before[0]);
-  return [2, 3, 4, 5].map((one) => before[one] + (keyframes[next][one] - before[one]) * share);
+  if (next < 0) return before.slice(2, 7);
+  const after = keyframes[next];
+  const share = (frame - before[0]) / (after[0] - before[0]);
+  const turn = ((((after[6] - before[6]) % 360) + 540) % 360) - 180; // the shorter way
+  return [...[2, 3, 4, 5].map((one) => before[one] + (after[one] - before[one]) * share), before[6] + turn * share];
 }

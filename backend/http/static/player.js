@@ -4,10 +4,9 @@ import { Frames } from "./frames.js";
 
 export class Player {
   // `onFrame` is told where the cursor goes, `onShown` which frame is drawn, `onPlay` whether it plays; `paint` draws
-  // over the picture. `ahead` frames are fetched before they are looked at, once the cursor has rested for `settle` ms.
-  // `isSized`: the canvas gets the size of the pictures.
-  constructor(canvas, { onFrame, onShown, onProblem, onPlay, paint = () => null, ahead = 12, settle = 0, isSized = false }) {
-    Object.assign(this, { canvas, onFrame, onShown, onProblem, onPlay, paint, ahead, settle, isSized });
+  // over the picture.
+  constructor(canvas, { onFrame, onShown, onProblem, onPlay, paint }) {
+    Object.assign(this, { canvas, onFrame, onShown, onProblem, onPlay, paint });
     this.frame = this.length = this.direction = this.speed = 1;
     this.picture = null;
     this.run = 0; // counts up with each start and stop
@@ -15,18 +14,17 @@ export class Player {
     document.addEventListener("visibilitychange", () => document.hidden && this.isPlaying && this.stop());
   }
 
-  // `address` gives that of a frame's picture.
-  open({ address, length, rate }) {
-    Object.assign(this, { length, rate, shown: 0, address });
-    this.frames = new Frames(address, length, this.ahead);
+  // `address` gives that of a frame's picture. The canvas gets the size of the video, or that of the first picture.
+  open({ address, length, rate, size = null }) {
+    Object.assign(this, { length, rate, shown: 0, address, size });
+    this.frames = new Frames(address, length);
+    if (size) this.fit(size);
   }
 
   moveTo(frame) {
     this.stop();
     this.place(frame);
-    clearTimeout(this.timer);
-    if (this.settle) this.timer = setTimeout(() => this.load(), this.settle);
-    else this.load();
+    this.load();
   }
 
   place(frame) {
@@ -65,11 +63,17 @@ export class Player {
 
   draw() {
     if (!this.picture) return;
-    const { width, height } = this.picture;
-    if (this.isSized && this.canvas.width !== width) Object.assign(this.canvas, { width, height });
+    this.fit(this.size ?? this.picture);
     const context = this.canvas.getContext("2d");
     context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
     this.paint(context);
+  }
+
+  // As many pixels as the screen has, so that lines and text over a small video are sharp.
+  fit({ width, height }) {
+    const { canvas } = this;
+    const times = Math.max(1, Math.ceil((canvas.clientWidth * devicePixelRatio) / width));
+    if (canvas.width !== width * times) Object.assign(canvas, { width: width * times, height: height * times });
   }
 
   toggle() {
@@ -91,7 +95,6 @@ export class Player {
   // Plays as fast as the video does; where pictures come more slowly, frames are left out.
   async play() {
     const run = (this.run += 1);
-    clearTimeout(this.timer);
     this.setPlaying(true);
     const first = this.frame < this.length ? this.frame : 0;
     const began = performance.now();

@@ -1,10 +1,10 @@
 // Prompts objects on the video itself, shows their masks at once, and their tracks as they grow; corrects both.
 
-import { $, ask, count, link, put, say } from "./base.js";
+import { $, ask, count, link, put, say, sentence } from "./base.js";
 import { drawMask } from "./frames.js";
 import { Player } from "./player.js";
 import { PromptedObject } from "./prompted_object.js";
-import { css, Painter } from "./prompting_canvas.js";
+import { colourAt, css, Painter } from "./painter.js";
 import { listLabels, trackList } from "./prompting_list.js";
 import { Pointer } from "./prompting_pointer.js";
 import { Review } from "./prompting_review.js";
@@ -14,8 +14,6 @@ import { Zoom } from "./zoom.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, the model to be loaded
 const RESTING = 150; // ms that the cursor rests before its frame is encoded
-// Okabe and Ito's, in the order of overlay.py.
-const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
 let state = null; // as GET state tells it
 let range = null; // first and last frame to track
@@ -27,7 +25,7 @@ let review = null;
 
 const canvas = $("#picture");
 const post = (path, sent) => ask(path, { method: "POST", sent, within: PATIENT });
-const colourOf = (id) => COLOURS[tracks.index(id) % COLOURS.length];
+const colourOf = (id) => colourAt(tracks.index(id));
 const tracks = new Tracks({ onChange: onGrowth, onNew: () => refresh(), open: () => new EventSource("events") });
 const zoom = new Zoom($("#stage"), canvas, draw);
 const gestures = { onChoose: choose, onStop: stopOrGoOn, onRemove: (id) => act("remove", id), colourOf: (id) => css(colourOf(id)) };
@@ -156,10 +154,21 @@ async function send() {
   try {
     const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
     tracks.take(found);
-    say("sent", "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings its correction, and those of its class.");
+    say("sent", outcome(found));
   } catch (error) {
-    say("sent", error.message);
+    say("sent", sentence(error.message));
+    refresh().catch(() => null); // others may have been written or offered
   }
+  show();
+}
+
+// What has become of the tracks that were sent.
+function outcome({ written, tracks: left }) {
+  const numbers = `${written.length > 1 ? "Tracks" : "Track"} ${written.join(", ")}`;
+  return [
+    written.length && `${numbers}: the correction is in the annotation that was submitted. Load its page in Label Studio again.`,
+    left.length && "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings its correction, and those of its class.",
+  ].filter(Boolean).join(" ");
 }
 
 async function refresh() {
@@ -205,7 +214,7 @@ function draw() {
 
 function paint(context) {
   const { frame } = video;
-  const painter = new Painter(context, canvas.width / Math.max(1, canvas.clientWidth) / zoom.scale);
+  const painter = new Painter(context, zoom.scale);
   for (const [id, track] of tracks.all) {
     const mask = video.isPlaying ? null : track.mask(frame, loadMask(id), draw);
     painter.track(track, frame, { colour: colourOf(id), mask, isChosen: id === object.id, isPrompted: object.candidate(frame) });
@@ -221,8 +230,7 @@ function show() {
   $("#follow").setAttribute("aria-pressed", isFollowing);
   const chosen = tracks.get(object.id);
   put("#chosen", chosen ? `${chosen.name}: ${chosen.isRegion ? "click or draw a box to correct it" : "more clicks correct it"}` : "");
-  const number = chosen?.isRegion ? { select: chosen.number } : {};
-  $("nav .tracks").href = `../../tasks/${state.task}?${new URLSearchParams({ project: state.project, ...number })}`;
+  showLinks();
   $(".apply").textContent = chosen ? "Correct" : "Track";
   $("#empty").hidden = tracks.ofPage.length > 0;
   $("#send").hidden = !tracks.ofPage.length;
@@ -236,8 +244,16 @@ function show() {
   draw();
 }
 
+// To the page on which what is submitted is renamed, merged, split: at this frame, with the track that is chosen.
+function showLinks() {
+  const number = tracks.get(object.id)?.number;
+  const query = new URLSearchParams({ project: state.project, frame: video.frame, ...(number && { select: number }) });
+  for (const anchor of document.querySelectorAll(".manage")) anchor.href = `../../tasks/${state.task}?${query}`;
+  $("aside .manage").hidden = !number;
+}
+
 function told(text) {
-  say("told", text && `${text.charAt(0).toUpperCase()}${text.slice(1)}`);
+  say("told", text && sentence(text));
 }
 
 // --- the frame that is shown ---
@@ -249,6 +265,7 @@ function moveTo(frame) {
 function onFrame(frame) {
   $("#frame").textContent = `${frame} of ${state.frames}`;
   timeline.setFrame(frame);
+  showLinks();
   encodeSoon();
 }
 
@@ -384,17 +401,19 @@ async function load() {
   $("#phrases").replaceChildren(...state.phrases.map((phrase) => new Option(phrase)));
   if (state.labels.length === 1) object.label = state.labels[0];
   $("main").hidden = false;
-  // As many pixels as the screen has, so that lines and text over a small video are sharp.
-  const times = Math.max(1, Math.ceil(($("#stage").clientWidth * devicePixelRatio) / state.width));
-  [canvas.width, canvas.height] = [state.width * times, state.height * times];
   const onShown = (frame) => (document.body.dataset.shown = frame); // for tests and benchmarks
   video = new Player(canvas, { onFrame, onShown, onProblem: told, onPlay: show, paint });
-  video.open({ address: (frame) => `frames/${frame}.jpg`, length: state.frames, rate: state.rate });
+  const { frames: length, rate, width, height } = state;
+  video.open({ address: (frame) => `frames/${frame}.jpg`, length, rate, size: { width, height } });
   review = new Review($("#review"), { key: `sam3-backend.seen ${state.project} ${state.task}`, load: () => ask("review"), onGo: lookAt });
   timeline.setLength(state.frames);
   tracks.take(state);
   show();
-  moveTo(1);
+  // The page of the tracks links to one of them, at a frame.
+  const { track, frame = 1 } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const wanted = tracks.regions.find(({ number }) => number === Number(track));
+  if (wanted) choose(wanted.id);
+  moveTo(Number(frame));
   review.refresh().catch(() => null);
   canvas.focus({ preventScroll: true });
 }

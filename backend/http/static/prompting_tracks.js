@@ -26,17 +26,19 @@ class Track {
     }
     Object.assign(this, told);
     this.kept = told.keyframes ?? told.kept ?? this.kept;
-    this.drawn = new Map(told.prompts?.filter(({ box }) => box).map(({ frame, box }) => [frame, box]));
+    const drawn = this.isRegion ? [] : told.prompts?.filter(({ box }) => box);
+    this.drawn = new Map(drawn?.map(({ frame, box }) => [frame, box]));
   }
 
   get isRunning() {
     return RUNNING.includes(this.state);
   }
 
-  // The box on a frame, first of all the one that a person drew; null: there is none.
+  // The box on a frame, first of all the one that a person drew: x, y, width, height, rotation; null: there is none.
   at(frame) {
-    const box = this.drawn.get(frame) ?? this.boxes.get(frame) ?? (this.kept.length ? boxAt(this.kept, frame) : null);
-    return box?.length ? box : null;
+    const known = this.drawn.get(frame) ?? this.boxes.get(frame);
+    if (known) return known.length ? [...known.slice(0, 4), 0] : null;
+    return boxAt(this.kept, frame);
   }
 
   // The picture of its mask on a frame as far as it was loaded; `load` loads it, `onLoad` is called then.

@@ -1,17 +1,12 @@
 // The frames of a video from left to right: where a track is computed, its scores, its prompts, and a range.
 
+import { FrameAxis } from "./axis.js";
 import { $ } from "./base.js";
 
 const LOW = 0.5; // a score is low below this,
 const FALL = 0.7; // and below this share of the track's usual score
 
-export class Timeline {
-  // `onFrame` is told the frame under the pointer, `onRange` the range that is dragged with Shift.
-  constructor(root, { onFrame, onRange }) {
-    Object.assign(this, { root, onFrame, onRange, length: 1, anchor: null });
-    for (const type of ["pointerdown", "pointermove"]) root.addEventListener(type, (event) => this.drag(event));
-  }
-
+export class Timeline extends FrameAxis {
   setLength(length) {
     this.length = length;
     $("svg", this.root).setAttribute("viewBox", `0 0 ${length} 1`);
@@ -21,10 +16,6 @@ export class Timeline {
   setFrame(frame) {
     $(".cursor", this.root).style.left = this.share(frame - 0.5);
     this.root.setAttribute("aria-valuenow", frame);
-  }
-
-  share(frames) {
-    return `${(100 * frames) / this.length}%`;
   }
 
   setRange(range) {
@@ -49,22 +40,6 @@ export class Timeline {
     }
     paths.prompt = prompted.map((frame) => `M${frame - 0.5} .94h0`).join("");
     for (const [name, path] of Object.entries(paths)) $(`.${name}`, this.root).setAttribute("d", path);
-  }
-
-  drag(event) {
-    const { root } = this;
-    if (event.type === "pointerdown") {
-      root.setPointerCapture(event.pointerId);
-      this.anchor = event.shiftKey ? this.frameUnder(event) : null;
-    } else if (!root.hasPointerCapture(event.pointerId)) return;
-    const frame = this.frameUnder(event);
-    if (this.anchor !== null) this.onRange([Math.min(frame, this.anchor), Math.max(frame, this.anchor)]);
-    this.onFrame(frame);
-  }
-
-  frameUnder(event) {
-    const { left, width } = this.root.getBoundingClientRect();
-    return Math.min(this.length, Math.max(1, Math.floor(((event.clientX - left) / width) * this.length) + 1));
   }
 }
 

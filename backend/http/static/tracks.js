@@ -1,12 +1,13 @@
 // Shows the tracks of one task and changes them: every change is shown before it is made.
 
-import { $, ask, count, link, put, say } from "./base.js";
+import { FrameAxis } from "./axis.js";
+import { $, ask, count, link, put, say, sentence } from "./base.js";
+import { boxAt } from "./frames.js";
+import { Painter } from "./painter.js";
 import { Player } from "./player.js";
+import { colourOf, Row } from "./track_row.js";
 
 const PATIENT = 120_000; // ms: the video may have to be fetched first, Label Studio to be written to
-// Okabe and Ito's, in the order of overlay.py.
-const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
-
 const LARGE = "sam3-backend.large-picture"; // kept for the next visit
 
 const task = location.pathname.match(/\d+$/)?.[0] ?? "";
@@ -21,68 +22,6 @@ let cursor = 1; // frame
 const selected = new Set(); // track numbers
 const rows = new Map(); // a track's number → its row
 
-// --- rows ---
-
-class Row {
-  constructor(id) {
-    this.id = id;
-    this.seen = ""; // what is shown, as JSON
-    this.root = $("#track").content.firstElementChild.cloneNode(true);
-    this.root.style.setProperty("--colour", COLOURS[(id - 1) % COLOURS.length]);
-    this.box = $("input", this.root);
-    this.box.id = `track-${id}`;
-    $(".number", this.root).htmlFor = this.box.id;
-    this.box.addEventListener("change", () => select(id, this.box.checked));
-  }
-
-  // `now` is null where a preview takes the track away, `before` where it makes it.
-  update(now, before) {
-    const { root, box } = this;
-    box.checked = selected.has(this.id);
-    box.disabled = Boolean(preview);
-    root.classList.toggle("is-selected", box.checked);
-    const json = JSON.stringify([now, before, Boolean(preview), state.frames]);
-    if (json === this.seen) return;
-    this.seen = json;
-    const track = now ?? before;
-    const isChanged = JSON.stringify(now) !== JSON.stringify(before);
-    root.classList.toggle("is-changed", isChanged);
-    root.classList.toggle("is-gone", !now);
-    root.classList.toggle("is-new", !before);
-    put(".id", String(this.id), root);
-    put(".name", track.label, root);
-    $(".label", root).title = track.label;
-    put(".was", now && before && now.label !== before.label ? before.label : "", root);
-    $(".score", root).textContent = track.score === null ? "" : track.score.toFixed(2);
-    $(".frames", root).textContent = String(track.frames);
-    box.setAttribute("aria-label", describe(track));
-    this.draw(now, isChanged && before ? before : null);
-  }
-
-  draw(track, ghost) {
-    const set = (name, path) => $(`.${name}`, this.root).setAttribute("d", path);
-    $("svg", this.root).setAttribute("viewBox", `0 0 ${state.frames} 1`);
-    const [spans, human] = [track?.spans ?? [], new Set(track?.human)];
-    set("ghost", bars(ghost?.spans ?? []));
-    set("thread", spans.length ? bars([[spans[0][0], spans.at(-1)[1]]]) : "");
-    set("edge", bars(spans));
-    set("span", bars(spans));
-    set("tick", (track?.keyframes ?? []).filter((frame) => !human.has(frame)).map((frame) => `M${frame - 0.5} .32V.68`).join(""));
-    const marks = [...human].map((frame) => `M${frame - 0.5} .5h0`).join("");
-    set("mark", marks);
-    set("pip", marks);
-  }
-}
-
-// A lane is as many units wide as the video has frames; frame 1 goes from 0 to 1. One frame of many is still seen.
-const bars = (spans) => spans.map(([first, last]) => `M${first - 1} .5H${Math.max(last, first + state.frames / 300 - 1)}`).join("");
-
-function describe(track) {
-  const spans = track.spans.map(([first, last]) => `${first} to ${last}`);
-  const more = spans.length > 4 ? `, and ${spans.length - 4} more` : "";
-  return `Track ${track.id}, ${track.label}, frames ${spans.slice(0, 4).join(", ")}${more}`;
-}
-
 // --- showing ---
 
 function show() {
@@ -95,15 +34,17 @@ function show() {
     rows.delete(id);
   }
   ids.forEach((id, place) => {
-    if (!rows.has(id)) rows.set(id, new Row(id));
+    if (!rows.has(id)) rows.set(id, new Row(id, select));
     const row = rows.get(id);
-    row.update(now.get(id) ?? null, before.get(id) ?? null);
+    const shown = { isSelected: selected.has(id), isPreview: Boolean(preview), length: state.frames };
+    row.update(now.get(id) ?? null, before.get(id) ?? null, shown);
     const list = $("#list .table ul");
     if (list.children[place] !== row.root) list.insertBefore(row.root, list.children[place] ?? null);
   });
   $("#list").classList.toggle("is-preview", Boolean(preview));
   showFiltered();
   showWork();
+  player.draw();
 }
 
 function showState() {
@@ -122,9 +63,10 @@ function showState() {
   $("#axis").setAttribute("aria-valuemax", state.frames);
   showProposals();
   $("main").hidden = false;
-  // The version, so that no older picture is taken for it.
-  const { version } = state;
-  player.open({ address: (frame) => at("picture.jpg", { frame, version }), length: state.frames, rate: state.rate });
+  if (lanes.length !== state.frames || !player.frames) {
+    lanes.length = state.frames;
+    player.open({ address: (frame) => `${state.prompting}frames/${frame}.jpg`, length: state.frames, rate: state.rate });
+  }
   showAxis();
   moveTo(cursor);
   show();
@@ -166,11 +108,19 @@ function showWork() {
   put('[data-do="delete"] .what', range ? "These frames" : one ? "The track" : "These tracks");
   const list = $("#list");
   list.classList.toggle("has-range", Boolean(range) && ids.length > 0);
-  list.style.setProperty("--from", share((range?.[0] ?? 1) - 1));
-  list.style.setProperty("--wide", share((range?.[1] ?? 0) - (range?.[0] ?? 1) + 1));
+  list.style.setProperty("--from", lanes.share((range?.[0] ?? 1) - 1));
+  list.style.setProperty("--wide", lanes.share((range?.[1] ?? 0) - (range?.[0] ?? 1) + 1));
+  showLinks();
 }
 
-const share = (frames) => `${(100 * frames) / state.frames}%`;
+// To the page on which the track is corrected, at this frame.
+function showLinks() {
+  const [id] = selected.size === 1 ? selected : [];
+  const hash = new URLSearchParams({ frame: cursor, ...(id && { track: id }) });
+  for (const anchor of $$(".prompt")) anchor.href = `${state.prompting}#${hash}`;
+  $("#edit .prompt").hidden = !id;
+}
+
 const numbers = (ids) => (ids.length > 12 ? `${ids.slice(0, 12).join(", ")}, …` : ids.join(", "));
 
 // Keeps what a person has chosen where it can still be chosen.
@@ -214,11 +164,11 @@ function lookAt({ tracks }) {
 
 function showAxis() {
   const { ticks, step } = axis(state.frames, $("#axis").clientWidth);
-  $("#list").style.setProperty("--grid", share(step));
+  $("#list").style.setProperty("--grid", lanes.share(step));
   $(".ticks").replaceChildren(...ticks.map((frame) => {
     const tick = document.createElement("span");
     tick.textContent = String(frame);
-    tick.style.left = share(frame - 0.5);
+    tick.style.left = lanes.share(frame - 0.5);
     return tick;
   }));
 }
@@ -240,13 +190,14 @@ function moveTo(frame) {
 function placeCursor(frame) {
   cursor = frame;
   const time = clock((cursor - 1) / state.rate);
-  for (const mark of $$(".cursor, .flag")) mark.style.left = share(cursor - 0.5);
+  for (const mark of $$(".cursor, .flag")) mark.style.left = lanes.share(cursor - 0.5);
   $("#axis").setAttribute("aria-valuenow", cursor);
   $("#axis").setAttribute("aria-valuetext", `frame ${cursor}, ${time}`);
   $(".flag").textContent = String(cursor);
   $("#frame").value = cursor;
   $("#look .time").textContent = time;
   put('[data-do="split"] .what', `Second part from ${cursor} on`);
+  showLinks();
 }
 
 function clock(seconds) {
@@ -258,12 +209,13 @@ function step(how) {
   const onward = !how.includes("back");
   if (!how.startsWith("keyframe")) return moveTo(cursor + (onward ? 1 : -1));
   const tracks = state.tracks.filter(({ id }) => !selected.size || selected.has(id));
-  const places = tracks.flatMap(({ keyframes }) => keyframes).filter((frame) => (onward ? frame > cursor : frame < cursor));
+  const places = tracks.flatMap(({ keyframes }) => keyframes.map(([frame]) => frame)).filter((frame) => (onward ? frame > cursor : frame < cursor));
   if (places.length) moveTo(places.reduce((a, b) => ((a < b) === onward ? a : b)));
 }
 
-function setRange(a, b) {
-  [$("#from").value, $("#to").value] = [Math.min(a, b), Math.max(a, b)];
+function setRange([first, last]) {
+  if (preview) return;
+  [$("#from").value, $("#to").value] = [first, last];
   $('[value="part"]').checked = true;
   showWork();
 }
@@ -274,25 +226,12 @@ function frames() {
   return [$("#from"), $("#to")].map((input) => input.valueAsNumber);
 }
 
-function frameUnder(event) {
-  const { left, width } = $("#axis").getBoundingClientRect();
-  return Math.min(state.frames, Math.max(1, Math.floor(((event.clientX - left) / width) * state.frames) + 1));
-}
-
-let anchor = null; // the frame at which a drag with Shift began
-
-function drag(event) {
-  const lane = event.target.closest(".lane");
-  if (event.type === "pointerdown") {
-    if (!lane || event.button !== 0) return;
-    event.preventDefault();
-    lane.setPointerCapture(event.pointerId);
-    $("#axis").focus({ preventScroll: true });
-    anchor = event.shiftKey ? frameUnder(event) : null;
-  } else if (!lane?.hasPointerCapture(event.pointerId)) return;
-  moveTo(frameUnder(event));
-  if (anchor !== null && !preview) setRange(anchor, cursor);
-}
+const lanes = new FrameAxis($("#list"), {
+  onFrame: moveTo,
+  onRange: setRange,
+  laneOf: (event) => event.target.closest(".lane"),
+  slider: $("#axis"),
+});
 
 function press(event) {
   const second = Math.max(1, Math.round(state.rate));
@@ -310,8 +249,8 @@ function press(event) {
   if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   keys[event.key]();
-  if (!event.shiftKey) anchor = null;
-  else if (!preview) setRange((anchor ??= from), cursor);
+  if (!event.shiftKey) lanes.anchor = null;
+  else setRange([(lanes.anchor ??= from), cursor].sort((a, b) => a - b));
 }
 
 const player = new Player($("#look canvas"), {
@@ -319,10 +258,18 @@ const player = new Player($("#look canvas"), {
   onShown: showPicture,
   onProblem: (problem) => put("#look .problem", `No picture of this frame: ${problem}`),
   onPlay: showPlaying,
-  ahead: 0, // the server draws each picture
-  settle: 120,
-  isSized: true,
+  paint: paintTracks,
 });
+
+// The tracks as they are, or as the edit that is shown would make them; those that are selected above the others.
+function paintTracks(context) {
+  const painter = new Painter(context);
+  const tracks = (preview ?? state).tracks.map(({ id, label, keyframes }) => [id, label, boxAt(keyframes, cursor)]);
+  const isLast = ([id]) => Number(selected.has(id));
+  for (const [id, label, box] of tracks.filter(([, , box]) => box).sort((a, b) => isLast(a) - isLast(b))) {
+    painter.box(box, colourOf(id), { text: `${id} ${label}`, isThick: selected.has(id) });
+  }
+}
 
 function showPicture(frame) {
   put("#look .problem", "");
@@ -341,6 +288,7 @@ function enlarge(isLarge) {
   $(".enlarge").setAttribute("aria-pressed", isLarge);
   localStorage.setItem(LARGE, isLarge ? "yes" : "");
   showAxis();
+  player.draw();
 }
 
 // --- selecting ---
@@ -391,8 +339,6 @@ async function attempt(button, request) {
     button?.removeAttribute("aria-disabled");
   }
 }
-
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.?$/, ".")}`;
 
 function refuse(text, isOld = false) {
   $(".refusal").textContent = text;
@@ -471,9 +417,8 @@ async function comeBack() {
 $("#title").textContent = `Tracks of task ${task}`;
 document.title = `Tracks of task ${task} · SAM3 backend`;
 
-for (const type of ["pointerdown", "pointermove"]) $("#list").addEventListener(type, drag);
 $("#axis").addEventListener("keydown", press);
-$("#axis").addEventListener("keyup", (event) => event.key === "Shift" && (anchor = null));
+$("#axis").addEventListener("keyup", (event) => event.key === "Shift" && (lanes.anchor = null));
 for (const button of $$("[data-step]")) button.addEventListener("click", () => step(button.dataset.step));
 $("#look .play").addEventListener("click", () => player.toggle());
 $("#look .speed").addEventListener("change", (event) => {
@@ -499,7 +444,7 @@ $("#edit").addEventListener("keydown", (event) => {
 });
 $("#edit").addEventListener("input", (event) => {
   if (["from", "to"].includes(event.target.id)) $('[value="part"]').checked = true;
-  else if (event.target.value === "part" && !$("#from").value) setRange(cursor, state.frames);
+  else if (event.target.value === "part" && !$("#from").value) setRange([cursor, state.frames]);
   showWork();
 });
 $(".none").addEventListener("click", () => selectOnly([]));
@@ -510,5 +455,11 @@ $(".undo").addEventListener("click", undo);
 document.addEventListener("keydown", (event) => event.key === "Escape" && preview && !isBusy && leave());
 document.addEventListener("visibilitychange", comeBack);
 new ResizeObserver(() => state && showAxis()).observe($("#axis"));
-const wanted = Number(new URLSearchParams(location.search).get("select"));
-load().then(() => state?.tracks.some(({ id }) => id === wanted) && selectOnly([wanted])).then(() => state && enlarge(Boolean(localStorage.getItem(LARGE))));
+new ResizeObserver(() => player.draw()).observe(player.canvas);
+const [wanted, first] = ["select", "frame"].map((name) => Number(new URLSearchParams(location.search).get(name)));
+load().then(() => {
+  if (!state) return;
+  if (state.tracks.some(({ id }) => id === wanted)) selectOnly([wanted]);
+  if (first) moveTo(first);
+  enlarge(Boolean(localStorage.getItem(LARGE)));
+});

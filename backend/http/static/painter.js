@@ -1,33 +1,48 @@
-// What the prompting page draws over a frame: boxes, masks and clicks, as thick at every zoom.
+// What the pages draw over a frame: boxes, masks and clicks, as thick at every size of the picture.
 
 import { drawMask } from "./frames.js";
 
+// Okabe and Ito's, in the order of overlay.py.
+const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
+const DARK = COLOURS[4]; // text on it is white
+export const colourAt = (place) => COLOURS[place % COLOURS.length];
 export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
+const isDark = (colour) => css(DARK) === colour;
+
 export class Painter {
-  // `scale` is how many pixels of the picture one pixel of the screen is.
-  constructor(context, scale) {
-    Object.assign(this, { context, scale, width: context.canvas.width, height: context.canvas.height });
+  // `zoom` is how much larger the canvas is shown than it is laid out; it fits its picture into its place.
+  constructor(context, zoom = 1) {
+    const { width, height, clientWidth, clientHeight } = context.canvas;
+    const scale = Math.max(width / Math.max(1, clientWidth), height / Math.max(1, clientHeight)) / zoom;
+    Object.assign(this, { context, scale, width, height }); // pixels of the canvas in one of the screen
     context.font = `600 ${13 * scale}px system-ui, sans-serif`;
   }
 
-  box([x, y, wide, high], colour, { text = "", isThick = false, isDashed = false } = {}) {
+  // A box may be turned about its corner, in degrees.
+  box([x, y, wide, high, rotation = 0], colour, { text = "", isThick = false, isDashed = false } = {}) {
     const { context, scale } = this;
     const [left, top] = [(x * this.width) / 100, (y * this.height) / 100];
+    context.save();
     context.lineWidth = (isThick ? 3 : 2) * scale;
-    context.setLineDash(isDashed ? [6 * scale, 4 * scale] : []);
+    if (isDashed) context.setLineDash([6 * scale, 4 * scale]);
     context.strokeStyle = colour;
-    context.strokeRect(left, top, (wide * this.width) / 100, (high * this.height) / 100);
-    context.setLineDash([]);
-    if (text) this.label(text, left, Math.max(0, top - 19 * scale), colour);
+    context.translate(left, top);
+    context.rotate((rotation * Math.PI) / 180);
+    context.strokeRect(0, 0, (wide * this.width) / 100, (high * this.height) / 100);
+    context.restore();
+    if (text) this.label(text, left, top - 19 * scale, colour);
   }
 
+  // Within the picture.
   label(text, left, top, colour) {
     const { context, scale } = this;
+    const width = context.measureText(text).width + 8 * scale;
+    const [x, y] = [Math.max(0, Math.min(left, this.width - width)), Math.max(0, top)];
     context.fillStyle = colour;
-    context.fillRect(left, top, context.measureText(text).width + 8 * scale, 18 * scale);
-    context.fillStyle = "#000";
-    context.fillText(text, left + 4 * scale, top + 14 * scale);
+    context.fillRect(x, y, width, 18 * scale);
+    context.fillStyle = isDark(colour) ? "#fff" : "#000";
+    context.fillText(text, x + 4 * scale, y + 14 * scale);
   }
 
   mask(picture) {

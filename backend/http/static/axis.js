@@ -1,0 +1,34 @@
+// The frames of a video from left to right: where a frame is, and which one is under the pointer.
+
+export class FrameAxis {
+  // `onFrame` is told the frame under the pointer, `onRange` the first and the last frame of what is dragged with Shift.
+  // `laneOf` gives the lane that an event is on, if it is on one; `slider` gets the keys then.
+  constructor(root, { onFrame, onRange, laneOf = () => root, slider = root }) {
+    Object.assign(this, { root, onFrame, onRange, laneOf, slider, length: 1, anchor: null });
+    for (const type of ["pointerdown", "pointermove"]) root.addEventListener(type, (event) => this.drag(event));
+  }
+
+  // So many frames as a part of the axis.
+  share(frames) {
+    return `${(100 * frames) / this.length}%`;
+  }
+
+  drag(event) {
+    const lane = this.laneOf(event);
+    if (event.type === "pointerdown") {
+      if (!lane || event.button !== 0) return;
+      event.preventDefault();
+      lane.setPointerCapture(event.pointerId);
+      this.slider.focus({ preventScroll: true });
+      this.anchor = event.shiftKey ? this.frameUnder(event, lane) : null;
+    } else if (!lane?.hasPointerCapture(event.pointerId)) return;
+    const frame = this.frameUnder(event, lane);
+    this.onFrame(frame);
+    if (this.anchor !== null) this.onRange([Math.min(frame, this.anchor), Math.max(frame, this.anchor)]);
+  }
+
+  frameUnder(event, lane) {
+    const { left, width } = lane.getBoundingClientRect();
+    return Math.min(this.length, Math.max(1, Math.floor(((event.clientX - left) / width) * this.length) + 1));
+  }
+}
