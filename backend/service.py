@@ -60,7 +60,7 @@ class Service:
     def __init__(self, settings: Settings, pool: WorkerPool | None = None) -> None:
         self.settings = settings
         self.signer = Signer.from_settings(settings)
-        self._pool = pool or _worker_pool(settings)
+        self._pool = pool or make_workers(settings)
         self.model_version = self._pool.model_version
         self._videos = TaskVideos(settings, is_server=True)
         data_dir, limits = settings.data_dir.expanduser(), settings.limits
@@ -244,7 +244,7 @@ class Service:
         return [format_prediction(results, self.model_version)] if results else []
 
 
-def _worker_pool(settings: Settings) -> WorkerPool:
+def make_workers(settings: Settings) -> WorkerPool:
     """The workers that the settings name.
 
     Raises:

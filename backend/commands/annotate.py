@@ -21,7 +21,7 @@ from backend.commands.arguments import (
     load_settings,
     parse_task_ids,
 )
-from backend.commands.console import print_message, summarize
+from backend.commands.console import describe_running, print_message, summarize
 from backend.errors import BackendError, SettingsError, StudioError
 from backend.jobs.job import Job
 from backend.jobs.worker_pool import WorkerPool
@@ -161,12 +161,7 @@ def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
             ended = {task for task in left if jobs[task].has_ended}
             left -= ended
             bar.update(len(ended))
-            running = next((job for job in jobs.values() if job.state == "running"), None)
-            if running:
-                done, total = running.progress()
-                bar.set_postfix_str(
-                    f"task {running.row.spec.task}: {done}/{total}, {running.throughput.fps:.1f} frames/s"
-                )
+            bar.set_postfix_str(describe_running({f"task {task}": jobs[task] for task in left}))
             if left:
                 time.sleep(_POLL_SECONDS)
         while numbers & {row.number for row in service.store.unposted()}:

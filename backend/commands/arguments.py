@@ -98,10 +98,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="device of the model: auto, cpu, mps, cuda or cuda:N")
 
 
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses where jobs run."""
+def add_workers_option(parser: argparse.ArgumentParser, condition: str = "") -> None:
+    """Add the option that chooses where jobs run.
+
+    Args:
+        condition: when there are jobs; the beginning of the help.
+    """
     parser.add_argument(
-        "--workers", metavar="W", help="where jobs run: local, or ray, on a Ray cluster (default: local)"
+        "--workers", metavar="W", help=f"{condition}where jobs run: local, or ray, on a Ray cluster (default: local)"
     )
 
 

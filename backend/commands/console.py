@@ -1,11 +1,12 @@
 """Output of the commands."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 from backend.errors import BackendError, where
+from backend.jobs.job import Job
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -24,6 +25,20 @@ def summarize(verb: str, noun: str, done: int, failed: int) -> str:
     """The last line of a command, as in "prepared: 3 tasks; not prepared: 1 task"."""
     line = f"{verb}: {format_count(done, noun)}"
     return f"{line}; not {verb}: {format_count(failed, noun)}" if failed else line
+
+
+def describe_running(jobs: Mapping[str, Job]) -> str:
+    """What runs now, for a progress line; empty: nothing does.
+
+    Args:
+        jobs: by what people call them.
+    """
+    running = {name: job for name, job in jobs.items() if job.state == "running"}
+    speed = f"{sum(job.throughput.fps for job in running.values()):.1f} frames/s"
+    for name, job in running.items():
+        done, total = job.progress()
+        return f"{len(running)} at once, {speed}" if len(running) > 1 else f"{name}: {done}/{total}, {speed}"
+    return ""
 
 
 class Report:

@@ -45,6 +45,12 @@ class EngineStatus:
         self.text = text
         self._failed_starts = 0 if text == "ready" else self._failed_starts
 
+    def record_loss(self) -> None:
+        """The worker has ended with the machine that it ran on; the next one runs on another."""
+        log.error("the node of an engine process is lost")
+        if not self.text.startswith(FAILED_PREFIX):
+            self.text = "loading"
+
     def record_death(self, is_late: bool, loading_timeout: float) -> None:
         """The worker has ended by itself, or was killed because it hung.
 

@@ -51,6 +51,7 @@ class Job:
         is_fetched: its whole result has been sent to somebody.
         worker_deaths: how many workers in a row died while this job ran; those that died at once, as they do when a
             machine is lost, count once. Until more of it is saved, it runs alone: the next death is its own.
+        node_deaths: how many of these were their machines' fault.
         worker: the name of the worker that it runs on, or ran on last; empty: none since the server's start.
         passed_over: how often a worker took a job behind it, whose video it had.
         run_id: of its run on the worker.
@@ -78,7 +79,7 @@ class Job:
         self.keeps_state = True
         self.stop_seconds = 0.0
         self.is_fetched = row.is_fetched
-        self.worker_deaths = 0
+        self.worker_deaths = self.node_deaths = 0
         self._worker_died_at = 0.0
         self.worker = ""
         self.passed_over = 0
@@ -119,12 +120,17 @@ class Job:
             self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start
         self.phase, self._phase_start = phase, now
 
-    def note_worker_death(self) -> None:
-        """A worker died while this job ran on it."""
+    def note_worker_death(self, with_node: bool) -> None:
+        """A worker died while this job ran on it, alone or with its machine."""
         now = time.monotonic()
         if not self.worker_deaths or now - self._worker_died_at >= ONE_LOSS_SECONDS:
             self.worker_deaths += 1
+            self.node_deaths += with_node
             self._worker_died_at = now
+
+    def forget_worker_deaths(self) -> None:
+        """More of the job is saved."""
+        self.worker_deaths = self.node_deaths = 0
 
     def cancel(self, reason: BackendError | None = None) -> None:
         """Stop the job soon; its results are kept.

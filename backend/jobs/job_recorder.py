@@ -55,7 +55,8 @@ class JobRecorder:
             self.save()
         if chunk.state:
             job.keeps_state = self._store.states.keep(job.number, self.place, chunk.state)
-            job.worker_deaths = 0 if job.keeps_state else job.worker_deaths
+            if job.keeps_state:
+                job.forget_worker_deaths()
 
     def save(self) -> None:
         """Save the results that are not saved yet."""
@@ -64,6 +65,7 @@ class JobRecorder:
         tracks = job.initial_tracks or ()
         self._retry(lambda: self._store.save(job.number, tracks, self._unsaved, progress, counts))
         job.saved_progress = progress
-        job.worker_deaths = 0 if self._unsaved else job.worker_deaths
+        if self._unsaved:
+            job.forget_worker_deaths()
         self._unsaved.clear()
         self._saved_at = time.monotonic()

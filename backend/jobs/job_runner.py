@@ -37,6 +37,8 @@ _START_FRAMES = 32
 """The start of a job counts like so many frames of its task, so that the others' first jobs come before its second."""
 _MAX_WORKER_DEATHS = 3
 """After so many deaths of the worker in a row a job fails."""
+_MAX_NODE_DEATHS = 10
+"""The same for machines: it is hardly the job's fault, but it must not take down one after the other for ever."""
 _JOIN_SECONDS = 2.0
 """For so long others may join those that run while a job of another video waits, of no lower rank."""
 
@@ -221,9 +223,9 @@ class JobRunner:
             case False:
                 return None, None
             case WorkerDied():
-                job.note_worker_death()
-                if job.worker_deaths >= _MAX_WORKER_DEATHS and not self._closed and not job.is_cancelled:
-                    return "failed", _deaths_error(job)
+                job.note_worker_death(outcome.with_node)
+                if (error := _deaths_error(job)) and not self._closed and not job.is_cancelled:
+                    return "failed", error
                 return None, None
             case StoreDamaged():
                 return "failed", outcome.with_traceback(None)
@@ -237,9 +239,15 @@ class JobRunner:
         return "failed", BackendError("the job failed unexpectedly; see the server log")
 
 
-def _deaths_error(job: Job) -> BackendError:
+def _deaths_error(job: Job) -> BackendError | None:
+    """The error of a job whose workers have died too often; None: they have not."""
+    if job.worker_deaths - job.node_deaths >= _MAX_WORKER_DEATHS:
+        what = f"the engine process ended {_MAX_WORKER_DEATHS} times"
+    elif job.node_deaths >= _MAX_NODE_DEATHS:
+        what = f"{_MAX_NODE_DEATHS} machines were lost"
+    else:
+        return None
     frames = job.resolved.propagation.done if job.resolved else 0
     return BackendError(
-        f"the engine process ended {_MAX_WORKER_DEATHS} times during this job, after {frames} frames; see the server "
-        "log. Its results so far are kept"
+        f"{what} during this job, after {frames} frames; see the server log. Its results so far are kept"
     )

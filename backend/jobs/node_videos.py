@@ -1,5 +1,6 @@
 """The videos on a node of a cluster: each comes once, for all workers of the node, and the oldest give way."""
 
+import fcntl
 import hashlib
 import os
 import queue
@@ -9,11 +10,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from backend.errors import MediaError
+from backend.errors import BadVideo, MediaError
 from backend.jobs.carried import VideoFile, VideoPart
+from backend.labelstudio.disk import is_free, touch
+from backend.video.reader import hold_file
 
 _PART_SECONDS = 60.0
 """How long to wait for the next part of a video."""
+_MAX_PARTS = 4
+"""How many parts wait to be written: a slow disk holds up the server, and fills no memory."""
 
 
 class NodeVideos:
@@ -21,17 +26,19 @@ class NodeVideos:
 
     Args:
         folder: of this machine.
-        max_bytes: the files that were not used for longest are deleted beyond this, but for the newest.
+        max_bytes: the files that were not used for longest are deleted beyond this, but for those in use.
         ask: asks the server for a video, whose parts `add` gets.
     """
 
     def __init__(self, folder: Path, max_bytes: int, ask: Callable[[VideoFile], None]) -> None:
         self._folder, self._max_bytes, self._ask = folder, max_bytes, ask
-        self._parts: queue.Queue[VideoPart] = queue.Queue()
+        self._parts: queue.Queue[VideoPart] = queue.Queue(_MAX_PARTS)
+        self._wanted: VideoFile | None = None
+        self._held: int | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def fetch(self, video: VideoFile) -> Path:
-        """Where a video lies on this machine; it comes first if it does not.
+        """Where a video lies on this machine; it comes first if it does not. It is in use until the next call.
 
         Raises:
             MediaError: it does not come whole, or there is no room for it.
@@ -41,31 +48,53 @@ class NodeVideos:
         name = hashlib.sha256(repr(video).encode()).hexdigest()[:32]
         path = self._folder / f"{name}{video.path.suffix}"
         with FileLock(self._folder / f"{name}.lock"):  # another worker of this node may be fetching it
-            if path.exists():
-                os.utime(path)
-            else:
+            with suppress(OSError):
+                touch(path)
+            if not self._hold(path):
                 self._receive(video, path)
-                self._prune(path)
+        self._prune()
         return path
 
     def add(self, part: VideoPart) -> None:
-        """Take a part of a video."""
-        self._parts.put(part)
+        """Take a part of a video; this waits while the disk is slow. Those of one that was given up are dropped."""
+        while part.video == self._wanted:
+            with suppress(queue.Full):
+                self._parts.put(part, timeout=0.1)
+                return
+
+    def _hold(self, path: Path) -> bool:
+        """Keep a file while it may be in use, instead of the last one; a video that is open holds its file, too.
+
+        Returns:
+            False: there is no such file.
+        """
+        before, self._held = self._held, None
+        if before is not None:
+            os.close(before)
+        with suppress(BadVideo):
+            self._held = hold_file(path)
+        return path.exists()
 
     def _receive(self, video: VideoFile, path: Path) -> None:
-        whole, got = path.with_suffix(".coming"), 0
+        part_path, got = path.with_name(f"{path.stem}-{os.getpid()}.coming"), 0
+        self._wanted = video
         self._ask(video)
         try:
-            with whole.open("wb") as file:
+            with part_path.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for what a killed worker has left
                 while (part := self._next_part(video)).content:
                     got += file.write(part.content)
-            if got != video.size:
-                raise MediaError("the video did not come whole to the node: ask once more")
-            whole.replace(path)
+                if got != video.size:
+                    raise MediaError("the video did not come whole to the node: ask once more")
+                file.flush()
+                part_path.replace(path)
+                fcntl.flock(file, fcntl.LOCK_SH)
+                self._hold(path)
         except OSError as error:
             raise MediaError(f"the node cannot store the video ({error.strerror}): make room in its folder") from error
         finally:
-            whole.unlink(missing_ok=True)
+            self._wanted = None
+            part_path.unlink(missing_ok=True)
 
     def _next_part(self, video: VideoFile) -> VideoPart:
         while True:
@@ -73,19 +102,24 @@ class NodeVideos:
                 part = self._parts.get(timeout=_PART_SECONDS)
             except queue.Empty:
                 raise MediaError("the video does not come to the node: see the server log") from None
+            if part.video != video:  # it is left of one that was given up
+                continue
             if part.error:
                 raise part.error
-            if part.video == video:  # else it is left of one that was given up
-                return part
+            return part
 
-    def _prune(self, newest: Path) -> None:
+    def _prune(self) -> None:
         files = []
         for path in self._folder.iterdir():
             with suppress(OSError):
-                if path.suffix not in (".lock", ".coming"):
-                    files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+                if path.suffix == ".coming":
+                    if is_free(path):
+                        path.unlink()
+                elif path.suffix != ".lock":
+                    files.append((path.stat().st_atime_ns, path.stat().st_size, path))
         surplus = sum(size for _, size, _ in files) - self._max_bytes
         for _, size, path in sorted(files):
-            if surplus > 0 and path != newest:
+            if surplus > 0 and is_free(path):
                 path.unlink(missing_ok=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
                 surplus -= size

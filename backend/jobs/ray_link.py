@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, ObjectLostError, RayError
 
 from backend.errors import SettingsError
 from backend.jobs.carried import CarriedReply, ServerFiles, VideoFile, VideoPart, WantVideo, send_video
 from backend.jobs.messages import Reply, Request
 from backend.jobs.node_worker import NodeWorker
 from backend.jobs.worker import EngineFactory
-from backend.jobs.worker_link import WorkerLauncher
+from backend.jobs.worker_link import NodeDied, WorkerLauncher
 from backend.settings_loader import hidden_variables
 from backend.worker_settings import RaySettings
 
@@ -26,11 +26,20 @@ _MAX_PARTS = 4
 """How many parts of a video are on their way at once."""
 
 
+class RayWorker(NodeWorker):
+    """A worker in an actor."""
+
+    def node_id(self) -> str:
+        """The id of its node."""
+        return str(ray.get_runtime_context().get_node_id())
+
+
 class RayLink:
     """A worker in an actor; see `WorkerLink`."""
 
     def __init__(self, actor: Any) -> None:
-        self._actor, self._files = actor, ServerFiles()
+        self._actor, self._files, self._nodes = actor, ServerFiles(), _alive_nodes()
+        self._node_id = actor.node_id.remote()
         self._replies = actor.replies.options(num_returns="streaming", concurrency_group="replies").remote()
 
     def send(self, request: Request) -> None:
@@ -49,9 +58,25 @@ class RayLink:
                 if isinstance(reply, CarriedReply):
                     return self._files.unpack(reply)
                 threading.Thread(target=self._send_video, args=(reply.video,), daemon=True).start()
-        except (StopIteration, RayError) as error:
+        except StopIteration as error:
             raise EOFError from error
+        except RayError as error:
+            raise (NodeDied if self._has_lost_node(error) else EOFError) from error
         raise EOFError
+
+    def node_id(self) -> str | None:
+        """The id of the node that it runs on; None: it has not started there."""
+        try:
+            return str(ray.get(self._node_id, timeout=0))
+        except RayError:
+            return None
+
+    def _has_lost_node(self, error: RayError) -> bool:
+        """Whether the actor has died with its node, which may be one on which it never came to run."""
+        if isinstance(error, ActorUnavailableError | NodeDiedError | ObjectLostError):
+            return True
+        node = self.node_id()
+        return bool(({node} if node else self._nodes) - _alive_nodes())
 
     def kill(self) -> None:
         """See `WorkerLink.kill`."""
@@ -72,6 +97,11 @@ class RayLink:
             send_video(video, send)
 
 
+def _alive_nodes() -> set[str]:
+    """The ids of the cluster's nodes, those included that are lost until Ray notices it."""
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+
+
 def ray_launcher(make_engine: EngineFactory, log_level: str, options: RaySettings, max_bytes: int) -> WorkerLauncher:
     """Launch workers as actors; `make_engine` is pickled, so it must be importable by name on the nodes.
 
@@ -79,7 +109,7 @@ def ray_launcher(make_engine: EngineFactory, log_level: str, options: RaySetting
         max_bytes: of videos that are kept on each node.
     """
     resources = {"num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
-    actor_class: Any = ray.remote(concurrency_groups=_GROUPS, max_restarts=0, **resources)(NodeWorker)
+    actor_class: Any = ray.remote(concurrency_groups=_GROUPS, max_restarts=0, **resources)(RayWorker)
     return lambda: RayLink(actor_class.remote(make_engine, log_level, max_bytes))
 
 

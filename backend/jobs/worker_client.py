@@ -26,7 +26,7 @@ from backend.jobs.messages import (
     WorkerStatus,
 )
 from backend.jobs.preview_client import PreviewClient
-from backend.jobs.worker_link import WorkerLauncher, WorkerLink
+from backend.jobs.worker_link import NodeDied, WorkerLauncher, WorkerLink
 from backend.video import VideoInfo, VideoLimits
 
 log = logging.getLogger(__name__)
@@ -36,15 +36,23 @@ _MAX_REPLIES = 64
 
 
 class WorkerDied(Exception):
-    """The worker died, or was killed because it hung. What it sent before counts."""
+    """The worker died, or was killed because it hung. What it sent before counts.
+
+    Attributes:
+        with_node: the machine that it ran on is lost.
+    """
+
+    def __init__(self, *, with_node: bool = False) -> None:
+        super().__init__()
+        self.with_node = with_node
 
 
 class _WakeUp:
     """What `wake` puts among the replies."""
 
 
-_Replies = queue.Queue[VideoInfo | RunReply | _WakeUp | None]
-"""None: the worker has ended."""
+_Replies = queue.Queue[VideoInfo | RunReply | _WakeUp | WorkerDied]
+"""`WorkerDied` is the last."""
 
 
 class WorkerClient:
@@ -137,8 +145,8 @@ class WorkerClient:
             if is_stopped():
                 return False
             match self._replies.get():
-                case None:
-                    raise WorkerDied
+                case WorkerDied() as died:
+                    raise died
                 case Failure(_, error):
                     raise error
         return True
@@ -258,17 +266,19 @@ class WorkerClient:
                 continue
             if isinstance(reply, _WakeUp):
                 return None
-            if reply is None:
-                raise WorkerDied
+            if isinstance(reply, WorkerDied):
+                raise reply
             self._heard_at = time.monotonic()
             return reply
 
     def _read_loop(self, link: WorkerLink, replies: _Replies) -> None:
         """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
-        deadline = time.monotonic() + self._loading_timeout
-        with suppress(EOFError):
+        deadline, died = time.monotonic() + self._loading_timeout, WorkerDied()
+        try:
             while reply := link.receive(deadline - time.monotonic() if self._engine.is_loading else None):
                 self._handle(reply, replies)
+        except EOFError as error:
+            died.with_node = isinstance(error, NodeDied)
         link.kill()
         with self._lock:
             self._link = None
@@ -276,11 +286,13 @@ class WorkerClient:
             self.memory = self.cache = None
             if self._is_let_go:
                 self._engine.update("loading")
+            elif died.with_node:
+                self._engine.record_loss()
             elif not self._closed:
                 self._engine.record_death(time.monotonic() >= deadline, self._loading_timeout)
         self.previews.fail_all()
         self.on_end()
-        replies.put(None)
+        replies.put(died)
 
     def _handle(self, reply: Reply, replies: _Replies) -> None:
         if isinstance(reply, WorkerStatus):

@@ -11,6 +11,10 @@ from typing import Protocol
 from backend.jobs.messages import Reply, Request
 
 
+class NodeDied(EOFError):
+    """The worker has ended because the machine that it ran on is lost."""
+
+
 class WorkerLink(Protocol):
     """One running worker, which serves `messages` as `backend.jobs.worker.serve` does.
 
@@ -26,7 +30,7 @@ class WorkerLink(Protocol):
         """The next reply; None: none came in so many seconds. Only one thread calls it.
 
         Raises:
-            EOFError: the worker has ended, and all that it sent was received.
+            EOFError: the worker has ended, and all that it sent was received. NodeDied if it is its machine's fault.
         """
         ...
 

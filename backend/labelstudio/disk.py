@@ -68,7 +68,7 @@ class Disk:
             if total + size <= self._max_bytes and free - size >= self._reserve:
                 return
             is_video = path.suffix not in (".part", ".json", ".index")
-            if is_video and used < time.time() - _USED_JUST_NOW and _is_free(path):
+            if is_video and used < time.time() - _USED_JUST_NOW and is_free(path):
                 path.unlink(missing_ok=True)
                 index_path(path).unlink(missing_ok=True)
                 total, free = total - count, free + count
@@ -89,11 +89,11 @@ class Disk:
         """Remove what downloads of a killed process left."""
         if self._folder.is_dir():
             for path in self._folder.glob("*.part"):
-                if _is_free(path):
+                if is_free(path):
                     path.unlink(missing_ok=True)
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """Whether no process holds a file."""
     try:
         with path.open("rb") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.scale_parts.ray_nodes import HAS_RAY
 from tests.e2e.browser import CHROMIUM
 from tests.needs import missing
 
@@ -52,6 +53,7 @@ KEYS = {
     "project.py": "tasks interruptions lost doubled overhead export_s export_by_format",
     "scale.py": """
         local_2 local_4 local_8 front_ms affinity idle_while_waiting_s kills lost_jobs max_recomputed resumed_s
+        health_per_s predict_per_s pages pages_core pages_health_p99_ms
     """,
     "together.py": """
         passes_1 passes_4 passes_10 cost_10 passes_staggered passes_again passes_correction first_answer_ratio
@@ -76,7 +78,7 @@ RIGHT: dict[str, dict[str, object]] = {
     "keyframes.py": {"violations": 0},
     "prompting.py": {"passes_second_click": 0},
     "project.py": {"lost": 0, "doubled": 0},
-    "scale.py": {"lost_jobs": 0},
+    "scale.py": {"lost_jobs": 0, "pages": 50} | ({"kills": 4, "fetches_per_node": 1.0} if HAS_RAY else {}),
     "video.py": {"wrong_frames": 0},
 }
 """Figures that have one right value, however loaded the machine is."""

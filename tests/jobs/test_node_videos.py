@@ -3,7 +3,10 @@
 import os
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from backend.jobs import node_videos
 from backend.jobs.carried import PART_BYTES, VideoFile, VideoPart, send_video
 from backend.jobs.node_videos import NodeVideos
 from backend.jobs.node_worker import _delete_states, _shared_folder
+from backend.video.reader import hold_file
 
 
 @pytest.fixture(autouse=True)
@@ -62,17 +66,71 @@ def test_one_folder_for_all_needs_no_copy(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_those_that_were_not_used_for_longest_give_way(tmp_path: Path) -> None:
-    node = Node(tmp_path / "node", 250)
-    videos = [a_video(tmp_path / "server" / f"{number}.mp4", 100) for number in range(3)]
+    node, other = (Node(tmp_path / "node", 250) for _ in range(2))
+    videos = [a_video(tmp_path / "server" / f"{number}.mp4", 100) for number in range(4)]
     paths = []
     for number, video in enumerate(videos[:2]):
         paths.append(node.videos.fetch(video))
-        os.utime(paths[-1], (number, number))
+        os.utime(paths[-1], (number, 7))
     node.videos.fetch(videos[0])
-    third = node.videos.fetch(videos[2])
-    assert [path.exists() for path in (*paths, third)] == [True, False, True]
-    huge = a_video(tmp_path / "server" / "huge.mp4", 999)
-    assert node.videos.fetch(huge).exists(), "the newest one stays, however large"
+    assert paths[0].stat().st_mtime == 7, "it is the same video still, for all caches"
+    paths.append(node.videos.fetch(videos[2]))
+    assert [path.exists() for path in paths] == [True, False, True]
+    for path in paths[::2]:
+        os.utime(path, (0, 7))
+    with hold(paths[0]):
+        paths.append(other.videos.fetch(videos[3]))
+    assert [path.exists() for path in paths] == [True, False, True, True], "a video that is open, or about to be, stays"
+    huge = other.videos.fetch(a_video(tmp_path / "server" / "huge.mp4", 999))
+    assert huge.exists(), "the newest one stays, however large"
+    kept = sorted(path for path in (tmp_path / "node").iterdir())
+    assert kept == sorted(path.with_suffix(suffix) for path in (paths[2], huge) for suffix in (".mp4", ".lock"))
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """As while a video is open."""
+    descriptor = hold_file(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def test_what_a_killed_worker_has_left_of_a_video_is_deleted(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node")
+    left, coming = (tmp_path / "node" / f"{name}.coming" for name in ("a", "b"))
+    left.touch()
+    coming.touch()
+    with hold(coming):
+        node.videos.fetch(a_video(tmp_path / "server" / "film.mp4"))
+    assert (left.exists(), coming.exists()) == (False, True)
+
+
+def test_a_slow_disk_holds_up_the_server_and_a_video_that_is_given_up_does_not(tmp_path: Path, monkeypatch) -> None:
+    video = a_video(tmp_path / "server" / "film.mp4", 9)
+    sent: list[int] = []
+
+    def send(_: VideoFile) -> None:
+        for number in range(9):  # as the node's disk would never get to write
+            threads.submit(lambda part: (slow.add(part), sent.append(part)), VideoPart(video, bytes([number])))
+
+    with ThreadPoolExecutor(1) as threads:
+        slow = NodeVideos(tmp_path / "node", 1 << 30, send)
+        monkeypatch.setattr(slow, "_next_part", lambda _: wait_and_fail(sent))
+        with pytest.raises(MediaError, match="given up"):
+            slow.fetch(video)
+    assert len(sent) == 9, "parts that nobody waits for are dropped"
+
+
+def wait_and_fail(sent: list[int]) -> VideoPart:
+    deadline = time.monotonic() + 30
+    while len(sent) < node_videos._MAX_PARTS:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(sent) == node_videos._MAX_PARTS
+    raise MediaError("given up")
 
 
 def test_a_video_that_does_not_come_whole_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def cluster(ray: Any) -> Iterator[Any]:
     cluster.shutdown()
 
 
-def test_what_a_lost_worker_or_node_ran_goes_on_elsewhere(ray: Any, cluster: Any, tmp_path: Path) -> None:
+def test_what_a_lost_worker_or_node_ran_goes_on_elsewhere(ray: Any, cluster: Any, tmp_path: Path, caplog) -> None:
     from backend.jobs import ray_link
 
     clips = [write_clip(tmp_path / f"{task}.mp4", frames=FRAMES, size=(64, 48)).path for task in range(2)]
@@ -85,6 +85,7 @@ def test_what_a_lost_worker_or_node_ran_goes_on_elsewhere(ray: Any, cluster: Any
             assert job.wait(120), (job.state, job.phase)
             assert job.state == "done", job.error
             assert left_sides(job) == pytest.approx([6.4 + frame for frame in range(100)])
+        assert "the node of an engine process is lost" in caplog.text
     finally:
         scheduler.close()
 

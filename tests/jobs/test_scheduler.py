@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from backend.errors import BackendError, BadVideo, Busy, Conflict, MediaError, StateRefused, Unsupported
+from backend.jobs.engine_status import EngineStatus
 from backend.jobs.job import Job
+from backend.jobs.messages import Reply
 from backend.jobs.metrics import Metrics
 from backend.jobs.scheduler import Scheduler
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, JobSpec
 from backend.jobs.store import Store
+from backend.jobs.worker_link import NodeDied
 from backend.jobs.worker_pool import WorkerPool
 from backend.tracks.frame_range import FrameRange
 from backend.video import VideoLimits
-from tests.fakes import FakeVideo, Gate, StubEngine, fake_path, thread_worker
+from tests.fakes import FakeVideo, Gate, StubEngine, ThreadLink, fake_path, thread_worker
 
 BOX = FramePrompts(1, (10, 20, 12, 15, 0))
 
@@ -453,6 +456,39 @@ def test_a_job_that_keeps_killing_the_worker_fails(harness: Harness, monkeypatch
     assert "ended 3 times" in str(job.error)
     harness.engine.gate = None
     wait_for_end(scheduler, scheduler.submit(["b"], "1", box()))
+
+
+@pytest.mark.parametrize(("lost", "state", "error"), [(5, "done", "None"), (99, "failed", "10 machines were lost")])
+def test_lost_machines_are_not_the_fault_of_a_job(harness: Harness, monkeypatch, lost: int, state, error: str) -> None:
+    monkeypatch.setattr("backend.jobs.job.ONE_LOSS_SECONDS", 0)
+    deaths, receive = iter(range(lost)), ThreadLink.receive
+
+    def deadly(frame: int) -> None:
+        if frame == 50 and next(deaths, None) is not None:
+            harness.worker.kill()
+            threading.Event().wait(0.05)
+
+    def lose(link: ThreadLink, seconds: float | None = None) -> Reply | None:
+        try:
+            return receive(link, seconds)
+        except EOFError:
+            raise NodeDied from None
+
+    monkeypatch.setattr(ThreadLink, "receive", lose)
+    scheduler = harness.open(StubEngine(gate=deadly))
+    job = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()), state)
+    assert error in str(job.error)
+    assert harness.engine.frames.count(10) == 1, "it went on from where it was saved"
+
+
+def test_machines_that_are_lost_while_the_model_loads_do_not_make_it_fail() -> None:
+    status = EngineStatus()
+    for _ in range(9):
+        status.begin()
+        status.update("loading")
+        status.record_loss()
+    assert status.is_loading
+    status.begin()
 
 
 def test_an_interrupted_phrase_job_gives_the_same_result(harness: Harness) -> None:
