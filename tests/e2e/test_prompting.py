@@ -1,17 +1,21 @@
 """Clicks on the video itself, on the page that the live panel links to; the tracks come into the annotation."""
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import SHOTS, Project, opened
-from tests.e2e.test_boxes import percent
+from tests.e2e.test_boxes import finished, percent
 from tests.e2e.test_prompts import follows, middle
 
 pytestmark = pytest.mark.slow
 
 SAVED = 5500
 """Milliseconds after which Label Studio's page has saved its draft."""
+COMPARED = range(5, 101, 5)
+"""LS frames on which boxes are compared."""
 
 
 def prompting_page(labeling: LabelingPage) -> Page:
@@ -64,61 +68,134 @@ def go(page: Page, frame: int) -> None:
     page.wait_for_selector(f"body[data-shown='{frame}']")
 
 
+def boxes_here(page: Page) -> dict[str, list[Any]]:
+    """The boxes that the page of the task shows of each track and region: x, y, width, height in percent, or None."""
+    script = """async (frames) => {
+        const { tracks } = await import(new URL("../../web/prompting.js", location));
+        while (tracks.ofPage.some((track) => !track.isComplete)) await new Promise((go) => setTimeout(go, 20));
+        const boxes = ([id, track]) => [id, frames.map((frame) => track.at(frame)?.slice(0, 4) ?? null)];
+        return Object.fromEntries([...tracks.all].map(boxes));
+    }"""
+    found: dict[str, list[Any]] = page.evaluate(script, [*COMPARED])
+    return found
+
+
+def boxes_there(labeling: LabelingPage, identity: str) -> list[Any]:
+    """The same, as the labelling page shows them."""
+    boxes = [labeling.shown(identity, frame) for frame in COMPARED]
+    return [box and [box[side] for side in ("x", "y", "width", "height")] for box in boxes]
+
+
+def are_same(one: list[Any], other: list[Any]) -> None:
+    for a, b, frame in zip(one, other, COMPARED, strict=True):
+        assert (a is None) == (b is None), frame
+        assert a is None or a == pytest.approx(b, abs=0.01), frame
+
+
+def done(page: Page, count: int) -> None:
+    """Wait until so many tracks of the page are whole."""
+    expect(page.locator("#tracks .state", has_text="done")).to_have_count(count, timeout=120_000)
+
+
+def correct(page: Page, name: str, frame: int) -> tuple[float, ...]:
+    """Correct a region with the star's true box; that box."""
+    page.locator("#regions .choose", has_text=name).click()
+    go(page, frame)
+    page.keyboard.press("b")
+    x, y, width, height = percent("Star", frame)
+    drag(page, (x, y), (x + width, y + height))
+    enter(page)
+    done(page, 1)
+    return x, y, width, height
+
+
+def send(page: Page) -> None:
+    with page.expect_response("**/send") as answered:
+        page.get_by_role("button", name="Send to the task").click()
+    assert answered.value.status == 200, answered.value.text()
+
+
 def test_two_clicked_objects_come_into_the_annotation(project: Project) -> None:
-    with opened(project, project.new_task()) as labeling:
+    """With t: it brings those of the class of the box that it is pressed on, which is the config's first one here."""
+    task = project.new_task()
+    with opened(project, task) as labeling:
         page = prompting_page(labeling)
         page.keyboard.press("1")
         click(page, *middle("Circle", 1))
         enter(page)
         page.keyboard.press("f")
         x, y, width, height = percent("Star", 1)
-        page.keyboard.press("3")
         click(page, *middle("Star", 1))
         page.keyboard.press("e")
         click(page, x - width / 3, y + height)
         enter(page)
         page.keyboard.press("f")
         expect(page.locator("#tracks li")).to_have_count(2)
-        expect(page.locator("#tracks .state", has_text="done")).to_have_count(2, timeout=120_000)
+        done(page, 2)
         page.screenshot(path=SHOTS / "prompting-tracks.png")
         go(page, 40)
         click(page, *middle("Circle", 40), is_choice=True)
         page.keyboard.press("q")
         click(page, *middle("Circle", 40))
         enter(page)
-        expect(page.locator("#tracks .state", has_text="done")).to_have_count(2, timeout=120_000)
-        page.get_by_role("button", name="Send to the task").click()
+        done(page, 2)
+        here = boxes_here(page)
+        send(page)
         expect(page.locator("#sent")).to_contain_text("Sent")
         page.screenshot(path=SHOTS / "prompting-sent.png")
-        labeling.words("sent")
-        assert labeling.told.startswith("sent: 2")
+        labeling.page.bring_to_front()
+        labeling.press("Escape")
+        labeling.draw(*percent("Square", 1))
+        labeling.click(*middle("Square", 1))
+        labeling.track()
+        (square,) = [region["id"] for region in labeling.regions() if region["id"] not in here]
+        assert {region["id"] for region in labeling.regions()} == {square, *here}
+        finished(labeling, square)
         labeling.go(60)
         labeling.shot("prompting-arrived")
-        regions = {region["value"]["labels"][0]: region for region in labeling.regions()}
-        assert {*regions} == {"Circle", "Star"}
-        for label, region in regions.items():
-            follows(labeling, region, label)
-        labeling.page.wait_for_timeout(SAVED)
-        page.reload()
-        page.locator("#regions .choose", has_text="Star").click()
-        go(page, 60)
-        page.keyboard.press("b")
-        x, y, width, height = percent("Star", 60)
-        drag(page, (x, y), (x + width, y + height))
-        enter(page)
-        expect(page.locator("#tracks .state")).to_have_text("done", timeout=120_000)
-        page.screenshot(path=SHOTS / "prompting-corrected.png")
-        page.get_by_role("button", name="Send to the task").click()
-        expect(page.locator("#sent")).to_contain_text("Sent")
-        labeling.select(regions["Star"]["id"], 60)
-        labeling.track()
-        star = labeling.region(regions["Star"]["id"])
-        assert [item["frame"] for item in star["value"]["sequence"] if item.get("human")] == [60]
-        there = labeling.shown(star["id"], 60) or {}
-        assert [there.get(side) for side in ("x", "y", "width", "height")] == pytest.approx(
-            [x, y, width, height], abs=1
-        )
+        circle, star = (labeling.region(name) for name in here)
+        follows(labeling, circle, "Circle")
         follows(labeling, star, "Star")
-        assert len(labeling.regions()) == 2
+        for name, boxes in here.items():
+            are_same(boxes_there(labeling, name), boxes)
+        labeling.page.wait_for_timeout(SAVED)
+        # A correction of what is not submitted yet: the page offers it, and `sent` brings it.
+        page.bring_to_front()
+        page.reload()
+        expect(page.locator("#regions li")).to_have_count(3)
+        number = labeling.region(star["id"])["meta"]["track_id"]
+        corrected = correct(page, f"{number} Circle", 60)
+        page.screenshot(path=SHOTS / "prompting-corrected.png")
+        send(page)
+        expect(page.locator("#sent")).to_contain_text("Sent")
+        labeling.page.bring_to_front()
+        labeling.words("sent")
+        star = labeling.region(star["id"])
+        assert [item["frame"] for item in star["value"]["sequence"] if item.get("human")] == [60]
+        assert boxes_there(labeling, star["id"])[COMPARED.index(60)] == pytest.approx(corrected, abs=1)
+        follows(labeling, star, "Star")
         labeling.shot("prompting-corrected-arrived")
+        shown = {region["id"]: boxes_there(labeling, region["id"]) for region in labeling.regions()}
         labeling.submit()
+        labeling.open(project.id, task)
+        assert {region["id"]: boxes_there(labeling, region["id"]) for region in labeling.regions()} == shown
+        labeling.go(60)
+        labeling.shot("prompting-submitted")
+        # What is submitted is corrected there.
+        page.bring_to_front()
+        page.reload()
+        corrected = correct(page, f"{number} Circle", 30)
+        boxes = boxes_here(page)[star["id"]]
+        send(page)
+        expect(page.locator("#sent")).to_contain_text(f"Track {number}: the correction is in the annotation")
+        expect(page.locator("#regions li")).to_have_count(3)
+        page.screenshot(path=SHOTS / "prompting-written.png")
+        labeling.page.bring_to_front()
+        labeling.open(project.id, task)
+        are_same(boxes_there(labeling, star["id"]), boxes)
+        sequence = labeling.region(star["id"])["value"]["sequence"]
+        assert [item["frame"] for item in sequence if item.get("human")] == [30, 60]
+        assert boxes_there(labeling, star["id"])[COMPARED.index(30)] == pytest.approx(corrected, abs=1)
+        for name in (circle["id"], square):
+            assert boxes_there(labeling, name) == shown[name]
+        labeling.shot("prompting-written-there")
