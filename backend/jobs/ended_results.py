@@ -42,6 +42,11 @@ class EndedResults:
             self._results.put(job.number, resolved)
         return resolved
 
+    def check(self, job: Job) -> bool:
+        """Read the results of a job that is done; False: some are damaged, and now it has failed."""
+        self.load(job)
+        return job.state == "done"
+
     def save_memos(self) -> None:
         """Save the choices of keyframes that were made for these jobs.
 

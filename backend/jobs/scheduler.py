@@ -130,7 +130,9 @@ class Scheduler:
                 recent = self._queue.recent(name, digest)
                 job = recent if recent and recent.state == "done" else self._load(row)
                 self._queue.remember(job)
+            if batch or self._results.check(job):
                 return job
+            row = self._store.job(row.number)  # what is damaged is computed once more
         with self._queue.changed:
             self._queue.check_room(batch, replaced)
         if row:  # a job that was cancelled or failed continues where it stopped
@@ -274,8 +276,7 @@ class Scheduler:
         loaded = self._load(row)
         if job:
             loaded.damage = job.damage
-        if job and loaded.error:
-            loaded.error = job.error  # the row has its text only
+            loaded.error = loaded.error and job.error  # the row has its text only
         return loaded
 
     def _enqueue(self, row: JobRow) -> Job:

@@ -120,8 +120,8 @@ def test_a_row_that_cannot_be_read_costs_no_other(harness: Harness, caplog: pyte
     assert {first.number, second.number} == {1, 2}
 
 
-@pytest.mark.parametrize("is_done", [True, False])
-def test_damaged_results_are_computed_once_more(harness: Harness, is_done: bool) -> None:
+@pytest.mark.parametrize("found", ["when asked again", "when read", "when continued"])
+def test_damaged_results_are_computed_once_more(harness: Harness, found: str) -> None:
     scheduler = harness.open()
     wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     until(lambda: harness.done)
@@ -131,12 +131,12 @@ def test_damaged_results_are_computed_once_more(harness: Harness, is_done: bool)
         blocks = file.execute("SELECT number, start FROM blocks ORDER BY number").fetchall()
     number, start = blocks[1]
     change(path, "UPDATE blocks SET rows = X'00' WHERE number = ?", number)
-    if not is_done:
+    if found == "when continued":
         change(path, "UPDATE jobs SET state = 'queued'")
     engine = StubEngine(step=1.0)
     scheduler = harness.open(engine)
-    if is_done:
-        job = scheduler.submit(["a"], "1", box())
+    if found == "when read":
+        job = scheduler.submit(["a"], "1", box(), batch=True)  # nobody waits for its results
         assert job.state == "done"
         assert job.resolved.propagation.done == start
         assert (job.state, "damaged" in str(job.error)) == ("failed", True)
