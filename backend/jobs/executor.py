@@ -139,13 +139,17 @@ class JobExecutor:
         return None
 
     def _open_video(self, job: Job) -> VideoInfo | None:
-        """Open a job's video when the model is ready; None: the job was stopped before."""
+        """Open a job's video when the model is ready; None: the job was stopped before, or the worker died."""
 
         def is_stopped() -> bool:
             job.enter_phase(self._worker.status)
             return job.is_stopping
 
-        if not self._worker.wait_until_ready(is_stopped):
+        try:
+            if not self._worker.wait_until_ready(is_stopped):
+                return None
+        except WorkerDied:  # of its model, not of this job: the client says when there were too many such deaths
+            self._metrics.worker_deaths.inc(not self._closing.is_set())
             return None
         job.enter_phase("decoding")
         self._video = self._worker.open(job.video_path or Path(), self._limits)

@@ -20,7 +20,7 @@ from backend.engines import load_engine
 from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
-from benchmarks.jobs_parts.logged_engine import FrameLog
+from benchmarks.jobs_parts.logged_engine import CONTINUE, FrameLog
 from benchmarks.jobs_parts.replay import Seen, replay, seen_tracks
 from benchmarks.jobs_parts.requests import SEED, SERIES, Series, ask, is_accepted
 from benchmarks.jobs_parts.servers import SHAPES, Server, is_alive, place_clip, until
@@ -91,7 +91,7 @@ class Killing:
         done = self.marks[-1] if self.marks else 0
         # A worker's third end in a row without a frame saved in between is taken for the job's fault, or the model's.
         due = _EARLY if self._is_early else self._rng.random() < 0.8
-        until(lambda: len(self._log.frames()) >= done + due, 10)
+        until(lambda: len(self._log.frames()) >= done + due, 60)
         time.sleep(self._rng.uniform(0, 0.4))
         self._is_early = len(self._log.frames()) < done + _EARLY
         return self._server.worker()
@@ -156,7 +156,7 @@ def kill_and_restart(
     server.idle()
     server.close()
     costs = recomputed(log.frames(), killing.marks, lambda frame: frame.partition(" ")[2])
-    together = Counter(len(line.split()) - 1 for line in log.lines())
+    together = Counter(len(line.split()) - 1 for line in log.lines() if CONTINUE not in line)
     print(f"{len(asking.accepted)} jobs; frames by jobs that went together: {dict(sorted(together.items()))}")
     print(f"recomputed frames of a job by each kill, at last without one: {costs}")
     results = saved_results(folder)

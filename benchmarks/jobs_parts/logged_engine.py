@@ -11,11 +11,13 @@ from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video
 
+CONTINUE = "continue"
+
 
 class LoggedEngine:
     """An engine as another one, which appends a line to a file for every frame: its number, and whose sessions' it was.
 
-    A session is named by its prompts, also when it continues from a state.
+    A session is named by its prompts, also when it continues from a state; that is a line, too: `continue`, its name.
     """
 
     def __init__(self, make: Callable[[], Engine], log: Path) -> None:
@@ -28,16 +30,23 @@ class LoggedEngine:
     def open(self, video: Video, state: bytes | None = None) -> "_LoggedSession":
         """As the engine does; the session's name stands before its state."""
         name, _, inner = (state or b"").partition(b"\n")
-        return _LoggedSession(self, self._engine.open(video, inner if state else None), name.decode())
+        session = _LoggedSession(self, self._engine.open(video, inner if state else None), name.decode())
+        if state:
+            self._write(f"{CONTINUE} {name.decode()}")
+        return session
 
     def advance(self, propagations: Sequence[Propagation]) -> list[FrameResult | Exception]:
         """As the engine does."""
         results = self._engine.advance(propagations)
         frames = {result.frame for result in results if isinstance(result, FrameResult)}
         names = [self.names[one] for one in propagations]
-        with self._log.open("a") as file:
-            file.writelines(f"{frame} {' '.join(names)}\n" for frame in frames)
+        for frame in frames:
+            self._write(f"{frame} {' '.join(names)}")
         return results
+
+    def _write(self, line: str) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{line}\n")
 
 
 class _LoggedSession:
@@ -89,7 +98,7 @@ class FrameLog:
         self._known: set[str] = set()
 
     def lines(self) -> list[str]:
-        """The lines, each of a frame and of the sessions that advanced together."""
+        """The lines, each of a frame and of the sessions that advanced together, or of one that was continued."""
         with self._lock:
             if self._path.exists():
                 with self._path.open("rb") as file:
@@ -117,6 +126,8 @@ class FrameLog:
 def split_line(line: str) -> list[str]:
     """The frame of each session of a line."""
     frame, *names = line.split()
+    if frame == CONTINUE:
+        return []
     return [f"{frame} {name}" for name in names] or [frame]
 
 

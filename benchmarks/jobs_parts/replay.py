@@ -12,7 +12,7 @@ from backend.jobs.schedule import Cursor, Progress, Schedule
 from backend.jobs.spec import JobSpec
 from backend.tracks.track import FrameResult, ResultBlock
 from backend.video import Video, VideoInfo, VideoLimits
-from benchmarks.jobs_parts.logged_engine import name_session
+from benchmarks.jobs_parts.logged_engine import CONTINUE, name_session
 
 Seen = Mapping[str, bytes]
 """The tracks that are seen on a frame, and the box and the score of each."""
@@ -22,7 +22,7 @@ class _Job:
     """A job's session, which can go back to the states from which a job was continued.
 
     Attributes:
-        resumed: the frames that were computed after another one than the one before them.
+        resumed: the frames at which the session was continued from a state.
         computed: what its frames came to, each time.
     """
 
@@ -38,7 +38,7 @@ class _Job:
 
     def go_to(self, frame: int) -> Cursor:
         """The session where a frame is next."""
-        if self.cursor is None or self.cursor.is_complete or self.cursor.position.frame != frame:
+        if self.cursor is None or self.cursor.position.frame != frame:  # anew, or from its prompts once more
             self.close()
             is_start = frame == self._pass.span.start
             self._session = session = self._resources.enter_context(
@@ -55,7 +55,9 @@ class _Job:
         assert self._session
         self.cursor.advance()
         self.computed[result.frame].append(seen_tracks(*ResultBlock.from_results([result], self._pass.reverse))[0])
-        if result.frame + 1 in self.resumed:
+        if self.cursor.is_complete:
+            self.close()
+        elif result.frame + 1 in self.resumed:
             self._states[result.frame + 1] = self._session.state()
 
     def close(self) -> None:
@@ -74,28 +76,31 @@ def replay(
     Args:
         path: of the video.
         specs: of the jobs, by number.
-        lines: a frame each, and the names of the sessions that advanced together.
+        lines: a frame each, and the names of the sessions that advanced together; or of one that was continued.
     """
     with Video(path, VideoLimits()) as video:
         info = VideoInfo.from_video(video)
         schedules = {number: spec.resolve(info).propagation.schedule for number, spec in specs.items()}
         numbers = {name_session(schedule.prompts): number for number, schedule in schedules.items()}
         jobs = {name: _Job(engine, video, schedules[number]) for name, number in numbers.items()}
-        steps = [(int(line.split()[0]), line.split()[1:]) for line in lines]
-        next_frames: dict[str, int] = {}
-        for frame, names in steps:
+        steps = [(first, names) for first, *names in map(str.split, lines)]
+        continued = set[str]()
+        for first, names in steps:
             for name in names:
-                if next_frames.get(name) != frame:
-                    jobs[name].resumed.add(frame)
-                next_frames[name] = frame + 1
-        for frame, names in steps:
-            cursors = [jobs[name].go_to(frame) for name in names]
+                if first == CONTINUE:
+                    continued.add(name)
+                elif name in continued:
+                    continued.remove(name)
+                    jobs[name].resumed.add(int(first))
+        for first, names in steps:
+            if first == CONTINUE:
+                jobs[names[0]].close()
+                continue
+            cursors = [jobs[name].go_to(int(first)) for name in names]
             for name, result in zip(names, engine.advance([one.propagation for one in cursors]), strict=True):
                 if isinstance(result, Exception):
                     raise result
                 jobs[name].add(result)
-                if next_frames[name] == frame + 1 and (cursor := jobs[name].cursor) and cursor.is_complete:
-                    jobs[name].close()
     return {numbers[name]: dict(job.computed) for name, job in jobs.items()}
 
 

@@ -64,7 +64,7 @@ def test_what_killed_workers_computed_is_computed_again_with_the_same_company(tm
         engine.advance([first])
         engine.advance([first])
     log = FrameLog(tmp_path / "log")
-    assert [len(line.split()) - 1 for line in log.lines()] == [2] * 7 + [1] * 2
+    assert [len(line.split()) - 1 for line in log.lines()] == [2] * 6 + [1, 1] + [2, 1, 1]
     assert (len(log.frames()), log.count()) == (16, 13)
     computed = replay(SociableEngine(), clip, specs, log.lines())
 

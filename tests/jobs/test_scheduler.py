@@ -491,6 +491,19 @@ def test_machines_that_are_lost_while_the_model_loads_do_not_make_it_fail() -> N
     status.begin()
 
 
+def test_a_worker_that_dies_while_it_loads_its_model_is_no_fault_of_the_job(harness: Harness) -> None:
+    scheduler = harness.open(StubEngine(status="loading"))
+    job = scheduler.submit(["a"], "1", box())
+    for _ in range(2):
+        until(lambda: job.state == "running" and harness.worker._link)
+        link = harness.worker._link
+        harness.worker.kill()
+        until(lambda link=link: harness.worker._link not in (None, link))
+    assert job.worker_deaths == 0
+    harness.engine.status = "ready"
+    wait_for_end(scheduler, job)
+
+
 def test_an_interrupted_phrase_job_gives_the_same_result(harness: Harness) -> None:
     words = JobSpec("7", "3", "/clip.mp4", 25.0, phrases=("car",), ranges=(FrameRange(),))
     answering = {"car": {"x": range(5, 60), "y": range(40, 100)}}
