@@ -154,6 +154,7 @@ async function send() {
   try {
     const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
     tracks.take(found);
+    if (tracks.get(object.id)?.isRegion) choose(object.id); // its clicks are the region's now
     say("sent", outcome(found));
   } catch (error) {
     say("sent", sentence(error.message));
