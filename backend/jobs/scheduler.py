@@ -150,6 +150,12 @@ class Scheduler:
         row = None if job else self._store.newest(name)
         return self._load(row) if row else job
 
+    def newest_under(self, key: Sequence[str], limit: int) -> list[Job]:
+        """The newest jobs whose keys begin with these parts, newest first; those that have ended long ago, too."""
+        rows = self._store.newest_under(f"{json.dumps([*key])[:-1]}, ", limit)
+        with self._queue.changed:
+            return [self._current(row) for row in rows]
+
     def forget(self, key: Sequence[str]) -> None:
         """Let no request join the ended jobs under `key`."""
         name = json.dumps([*key])

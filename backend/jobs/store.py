@@ -101,6 +101,10 @@ class Store:
         """The newest job under a key."""
         return next(iter(self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)), None)
 
+    def newest_under(self, prefix: str, limit: int) -> list[JobRow]:
+        """The newest jobs whose keys begin so, newest first."""
+        return self._jobs("key >= ? AND key < ? ORDER BY number DESC LIMIT ?", prefix, f"{prefix}\U0010ffff", limit)
+
     def job(self, number: int) -> JobRow | None:
         """One job."""
         return next(iter(self._jobs("number = ?", number)), None)

@@ -6,7 +6,6 @@ session; what tells the track is where its keyframes are.
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +14,14 @@ from backend.jobs.job import Job
 from backend.jobs.spec import OBJECT_TRACK
 from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.labelstudio.region import Region
+from backend.predict.request_context import RequestContext
 
 _NEAR = 1.5
 """Most pixels between an edge on the page and the edge of the track's box: the page's is of whole pixels."""
 _LEAST, _SHARE = 2, 0.5
 """How many keyframes, and which share of the region's, have to be the track's, the prompted one among them."""
+_MAX_JOBS = 64
+"""How many of the newest jobs of a task's regions are looked at."""
 _SESSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -37,15 +39,13 @@ class EventRegion:
     is_corrected: bool
 
 
-def recognise_region(region: Region, jobs: Iterable[Job]) -> EventRegion | None:
-    """The job whose track a region shows; None: it is none that an event started.
-
-    Args:
-        jobs: of the region's task.
-    """
+def recognise_region(context: RequestContext, region: Region) -> EventRegion | None:
+    """The job whose track a region shows; None: it is none that an event started."""
     if region.track_id is not None or region.is_tracked or len(region.keyframes) < _LEAST:
         return None
-    found = [one for job in jobs if _is_event_job(job) and (one := _match(region, job))]
+    jobs = context.scheduler.newest_under(context.key("")[:-1], _MAX_JOBS)
+    events = (job for job in jobs if job.row.spec.project == context.project and _is_event_job(job))
+    found = [one for job in events if (one := _match(region, job))]
     return max(found, key=lambda one: sum(not key.is_human for key in one.region.keyframes), default=None)
 
 

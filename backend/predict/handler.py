@@ -159,8 +159,7 @@ class PredictHandler:
         region, command, key = prompt.region, prompt.command, self._context.key(prompt.region.id)
         if command == TRACK and not prompt.error and (sent := self._sent.work(region.id, region)):
             return sent
-        jobs = (job for job, _ in self._scheduler.task_jobs(self._context.project, self._request.task))
-        if found := recognise_region(region, jobs):
+        if found := recognise_region(self._context, region):
             if command == TRACK and not found.is_corrected and (adopted := self._sent.adopt(found)):
                 return adopted
             region = found.region

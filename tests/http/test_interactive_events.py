@@ -653,6 +653,18 @@ def test_a_region_that_the_page_made_of_a_track_is_that_track(make_page) -> None
     assert again["value"] == found["value"]
 
 
+def test_a_restart_does_not_forget_what_it_was_made_of(make_page, make_interactive, tmp_path) -> None:
+    page = make_page(StubEngine(step=2.0), FakeVideo(count=60))
+    region = made_region(page, direction="both")
+    page.service.close()
+    page = Page(make_interactive(StubEngine(step=2.0), FakeVideo(count=60), data_dir=tmp_path))
+    found = press_t(page, region)
+    assert not page.service.engine.frames, "it is tracked already"
+    assert found["meta"]["track_id"] == 1
+    assert found["meta"]["human"] == [20]
+    assert page.service.scheduler.newest_under(["7", "reg"], 9) == []
+
+
 def test_a_correction_of_such_a_region_is_kept_and_tracked_from(make_page) -> None:
     page = make_page(StubEngine(step=2.0), FakeVideo(count=60))
     region = made_region(page, direction="both")
