@@ -38,9 +38,9 @@ def main() -> None:
         sys.exit("this benchmark drives Chromium: apt-get install chromium")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=3000, help="of the long clip")
-    parser.add_argument("--quick", action="store_true", help="a long clip of 500 frames")
+    parser.add_argument("--quick", action="store_true", help="a long clip of 200 frames")
     options = parser.parse_args()
-    figures: dict[str, Any] = {"frames": 500 if options.quick else options.frames}
+    figures: dict[str, Any] = {"frames": 200 if options.quick else options.frames}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         studio = stack.enter_context(LabelStudio(ROOT / ".venv-labelstudio", folder / "studio"))

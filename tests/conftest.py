@@ -24,13 +24,13 @@ BROWSER = re.compile(r"tests/e2e/test_(?:([a-o])|[p-z])")
 """Tests in a browser: each half of the alphabet is a group."""
 SLOW_FILES = (
     "e2e/test_[a-o]",
+    "e2e/",
     "benchmarks/test_quick.py",
     "test_docker.py",
     "test_packaging.py",
     "test_hosting.py",
     "predict/test_overwrite_policy.py",
     "engines/",
-    "e2e/",
     "jobs/",
     "training/",
 )

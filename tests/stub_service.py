@@ -17,15 +17,13 @@ class StubService(Service):
         super().__init__(settings, WorkerPool([thread_worker(engine)]))
         self.engine = engine
         self._wait = self.scheduler.wait
-        if isinstance(engine.gate, Gate):
-            setattr(self.scheduler, "wait", self._wait_at_gate)  # noqa: B010 (mypy: a method is replaced)
+        setattr(self.scheduler, "wait", self._wait_at_gate)  # noqa: B010 (mypy: a method is replaced)
 
     def _wait_at_gate(self, jobs: Iterable[Job], seconds: float) -> None:
         """Count the seconds from when the engine stands at its gate, so that no slow machine answers too early."""
-        jobs, give_up = list(jobs), time.monotonic() + 30
-        while not (self._stands() or all(job.has_ended for job in jobs)) and time.monotonic() < give_up:
+        jobs, gate, give_up = list(jobs), self.engine.gate, time.monotonic() + 30
+        while isinstance(gate, Gate) and not gate.held and time.monotonic() < give_up:
+            if self.status != "ready" or self.scheduler.trouble or all(job.has_ended for job in jobs):
+                break
             time.sleep(0.002)
         self._wait(jobs, seconds)
-
-    def _stands(self) -> bool:
-        return bool((isinstance(self.engine.gate, Gate) and self.engine.gate.held) or self.scheduler.trouble)
