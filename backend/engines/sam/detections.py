@@ -107,3 +107,12 @@ class Detector(Protocol):
             tracks: see `Detections.select`.
         """
         ...
+
+    def describe(self, image: Any, masks: Tensor) -> Tensor:
+        """What the image encoder has made of n masks' places: the mean of its features there, shape (n, width).
+
+        Args:
+            image: see `detect_queries`.
+            masks: shape (n, h, w), bool.
+        """
+        ...

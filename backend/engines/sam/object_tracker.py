@@ -16,11 +16,12 @@ from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import FrameMemory
 from backend.engines.sam.memory_encoding import encode_planned
 from backend.engines.sam.model import SamModel
-from backend.engines.sam.phrases import SearchedPhrases, detect
+from backend.engines.sam.phrases import SearchedPhrases
 from backend.engines.sam.preprocess import masks_to_logits, preprocess_points, threshold_detections
 from backend.engines.sam.propagation import EncodeMasks, FetchMasks, FindBoxes, PredictMasks, TrackerCall
 from backend.engines.sam.session_state import DirectionState, ObjectMasks, TrackedObject
 from backend.engines.sam.tracker import MaskPrediction
+from backend.engines.sam.unlike import detect
 from backend.errors import BadRequest
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle

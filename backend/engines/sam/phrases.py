@@ -1,22 +1,14 @@
 """What a session searches for: kinds of objects, by words or by exemplars on single frames."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from backend.engines.sam.detections import Detections, Detector, Query
+from backend.engines.sam.detections import Query
 from backend.engines.sam.memory_bank import is_ahead
-from backend.engines.sam.postprocess import masks_to_boxes
-from backend.tracks.geometry import Box, Boxes, box_iou
+from backend.tracks.geometry import Box
 from backend.tracks.prompts import Exemplar, Phrase
-
-_SAME_IOU = 0.5
-"""IoU from which two are of one object: an exemplar's box and a detection, or two detections."""
 
 
 @dataclass(slots=True)
@@ -109,49 +101,6 @@ class SearchedPhrases:
             restored = {int(frame): _restore_query(query) for frame, query in queries.items()}
             phrases._phrases[name] = SearchedPhrase(text, list(frames), restored)
         return phrases
-
-
-def detect(detector: Detector, image: Any, queries: Sequence[Query], tracks: Tensor) -> Detections:
-    """What a detector finds, without what negative exemplars are around and without what is more like them.
-
-    A model may find either, whatever it is shown. So each negative exemplar is also a query of its own, and an object
-    that both find goes to the one with the higher score. The arguments are those of `Detector.detect_queries`.
-    """
-    unlike = [Query("", (replace(one, positive=True),)) for _, one in _exemplars(queries, positive=False)]
-    return drop_unlike(detector.detect_queries(image, [*queries, *unlike], tracks), queries)
-
-
-def drop_unlike(detections: Detections, queries: Sequence[Query]) -> Detections:
-    """The detections of queries that are not of their negative exemplars.
-
-    Args:
-        detections: those of the queries, and those of each negative exemplar as one more query.
-    """
-    unlike = _exemplars(queries, positive=False)
-    if not unlike or not len(detections):
-        return detections
-    height, width = detections.logits.shape[1:]
-    boxes = masks_to_boxes(detections.logits, height, width) / (width, height, width, height)
-    phrases, scores = detections.phrases.numpy(), detections.scores.numpy()
-    owners = np.array([*range(len(queries)), *(index for index, _ in unlike)])[phrases]
-    is_same = detections.ious.numpy()[: len(boxes), : len(boxes)] >= _SAME_IOU
-    is_rival = is_same & (owners == owners[:, None]) & (phrases >= len(queries)) & (scores >= scores[:, None])
-    is_example = _is_around(_exemplars(queries, positive=True), boxes, owners)
-    is_out = _is_around(unlike, boxes, owners) | is_rival.any(1) & ~is_example
-    return detections.keep(np.flatnonzero((phrases < len(queries)) & ~is_out).tolist())
-
-
-def _exemplars(queries: Sequence[Query], positive: bool) -> list[tuple[int, Exemplar]]:
-    """Those of one sign, each behind the index of its query."""
-    return [(index, one) for index, query in enumerate(queries) for one in query.exemplars if one.positive == positive]
-
-
-def _is_around(exemplars: Sequence[tuple[int, Exemplar]], boxes: Boxes, owners: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether an exemplar of its query is around each of n objects: shape (n,)."""
-    around = np.zeros(len(boxes), bool)
-    for index, one in exemplars:
-        around |= (owners == index) & (box_iou(boxes, np.array(one.box)) >= _SAME_IOU)
-    return around
 
 
 def _is_reached(frames: Iterable[int], frame: int, reverse: bool) -> bool:

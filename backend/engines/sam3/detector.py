@@ -1,11 +1,13 @@
 """SAM3's detector: finds every object on a frame that words or exemplars describe, with its mask."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -91,6 +93,13 @@ class Sam3Detector:
         """Detect the objects of queries; see `detect`."""
         text = self.encode_phrases([query.text or WORDLESS for query in queries])
         return self.detect(image.detector_features(), text, [query.exemplars for query in queries], tracks)
+
+    @torch.no_grad()
+    def describe(self, image: Sam3ImageFeatures, masks: Tensor) -> Tensor:
+        """See `backend.engines.sam.detections.Detector`."""
+        side = math.isqrt(image.hidden.shape[1])
+        shares = functional.interpolate(masks[:, None].float(), (side, side), mode="area").flatten(1)
+        return shares @ image.hidden[0].float() / shares.sum(1, keepdim=True).clamp(min=1e-6)
 
     @torch.no_grad()
     def detect(

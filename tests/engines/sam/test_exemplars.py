@@ -1,14 +1,12 @@
 """A session that searches by exemplars: on their frames alone, and what is found there is tracked."""
 
-from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 import torch
 
 from backend.engines.sam.association import Association
-from backend.engines.sam.detections import Detections, Query
-from backend.engines.sam.phrases import drop_unlike
+from backend.engines.sam.detections import Detections
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam3.detector import WORDLESS, Sam3Detector
 from backend.errors import BadRequest
@@ -47,8 +45,7 @@ def test_exemplars_are_searched_for_on_their_frames_and_words_from_theirs_on(ope
     session = opened(*prompts)
     with Searches() as asked:
         run(session, 2, 8)
-    unlike = ("", 1)
-    assert asked == [[("", 2), unlike], [("ball", 0)], [("ball", 0), ("", 1)], [("ball", 0)], [("ball", 0)]]
+    assert asked == [[("", 2)], [("ball", 0)], [("ball", 0), ("", 1)], [("ball", 0)], [("ball", 0)]]
 
 
 def test_words_beside_exemplars_are_searched_for_there_and_elsewhere_if_they_are_prompted_alone(opened):
@@ -100,38 +97,6 @@ def test_an_exemplar_outside_the_picture_is_refused_and_changes_nothing(opened):
     with pytest.raises(BadRequest, match="draw it around the object"):
         session.prompt([Phrase("", 0, (Exemplar(Box(900, 900, 950, 950)),))])
     assert session.state() == before
-
-
-def test_what_a_negative_exemplar_is_around_is_not_found_whatever_the_model_says():
-    logits = torch.full((3, 8, 16), -5.0)
-    for row, (x0, x1) in enumerate([(0, 4), (8, 12), (8, 12)]):
-        logits[row, 2:6, x0:x1] = 5
-    scores = torch.tensor([0.9, 0.8, 0.7])
-    detections = Detections.select(logits, scores, torch.tensor([0, 0, 1]), logits[:2])
-    around = Exemplar(Box(0.5, 0.2, 0.8, 0.8), positive=False)
-    found = drop_unlike(detections, [Query("", (DISC, around)), Query("ball")])
-    assert (found.scores.tolist(), found.phrases.tolist()) == ([pytest.approx(0.9), pytest.approx(0.7)], [0, 1])
-    assert found.ious.tolist() == detections.ious[[0, 2, 3, 4]][:, [0, 2, 3, 4]].tolist()
-    beside = replace(around, box=Box(0.7, 0.2, 1, 0.8))
-    assert len(drop_unlike(detections, [Query("", (DISC, beside)), Query("ball")])) == 3
-    assert drop_unlike(detections, [Query("", (DISC,)), Query("ball")]) is detections
-
-
-def test_what_is_more_like_a_negative_exemplar_goes_unless_it_is_a_positive_one():
-    logits = torch.full((5, 8, 16), -5.0)
-    for row, (x0, x1) in enumerate([(0, 4), (4, 8), (12, 16), (0, 4), (4, 8)]):
-        logits[row, 2:6, x0:x1] = 5
-    scores, phrases = torch.tensor([0.6, 0.6, 0.6, 0.7, 0.7]), torch.tensor([0, 0, 0, 1, 1])
-    example = Exemplar(Box(0, 0.25, 0.25, 0.75))
-    query = Query("", (example, Exemplar(Box(0.5, 0.2, 0.7, 0.8), positive=False)))
-
-    def places(scores: torch.Tensor) -> list[int]:
-        found = drop_unlike(Detections.select(logits, scores, phrases, logits[:0]), [query])
-        assert not found.phrases.any()
-        return [int(mask.any(0).nonzero()[0, 0]) for mask in found.logits > 0]
-
-    assert places(scores) == [0, 12], "the second one is more like it; the first one is the example"
-    assert places(torch.tensor([0.6, 0.6, 0.6, 0.5, 0.5])) == [0, 4, 12]
 
 
 def planned(frames, unsearched):
