@@ -43,7 +43,7 @@ from transformers import Sam3VideoConfig, Sam3VideoModel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.engines import load_engine
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3 import image_encoder
 from backend.engines.sam3.engine import Sam3Engine
@@ -162,7 +162,7 @@ STAGES = [
     (Tracker, "_decode", "mask decoder"),
     (Tracker, "_encode_memory", "memory encoder"),
     (postprocess, "clean_masks", "holes and specks"),
-    (postprocess, "masks_to_boxes", "boxes"),
+    (mask_boxes, "masks_to_boxes", "boxes"),
 ]
 TRACKER = ("memory attention", "mask decoder", "memory encoder")
 

@@ -40,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.memory_bank import FrameMemory, MemoryBank, MemoryWindow
 from backend.engines.sam3.engine import Sam3Engine
 from backend.settings import Settings
@@ -288,7 +288,7 @@ def tidying(quick: bool) -> dict[str, float]:
 
     def seconds(clean: Callable[[Tensor, int], Tensor]) -> float:
         begin = time.process_time()
-        postprocess.masks_to_boxes(clean(masks, 16), 1080, 1920)
+        mask_boxes.masks_to_boxes(clean(masks, 16), 1080, 1920)
         return time.process_time() - begin
 
     turns = [(seconds(postprocess.clean_masks), seconds(clean_whole)) for _ in range(2 if quick else 9)]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.association import Association, TrackUpdatePlan
 from backend.engines.sam.detections import Detections, Query
 from backend.engines.sam.image_encoder import ImageFeatures
@@ -138,7 +138,7 @@ class ObjectTracker:
     def result_at(self, frame: int, names: Sequence[str]) -> FrameResult:
         """The stored masks of objects on a frame."""
         masks = self._known_masks(frame, names)
-        boxes = postprocess.masks_to_boxes(masks.logits, *self._picture_size)
+        boxes = mask_boxes.masks_to_boxes(masks.logits, *self._picture_size)
         return self._frame_result(frame, masks, boxes, masks.names, names)
 
     # Phrases
@@ -157,11 +157,8 @@ class ObjectTracker:
         other_tracks = len(self.objects) - len(masks.names)
         plan = association.step(frame, detections, masks.names, masks.logits, masks.object_scores, other_tracks)
         self._start_tracks(image, frame, None, detections, plan.new_tracks)
-        return [
-            name
-            for name in (*masks.names, *(name for name, _ in plan.new_tracks))
-            if self.objects[name].phrase in wanted
-        ]
+        there = [*masks.names, *(name for name, _ in plan.new_tracks)]
+        return [name for name in there if self.objects[name].phrase in wanted]
 
     def _detect(self, image: ImageFeatures, frame: int, queries: Mapping[int, Query], tracks: Tensor) -> Detections:
         """Detect the objects of these queries, by index of their phrase, beside tracks' masks."""
@@ -396,6 +393,6 @@ class ObjectTracker:
 
     def _encode_rles(self, masks: ObjectMasks) -> list[Rle]:
         phrases = [None if self.objects[name].is_visual else self.objects[name].phrase for name in masks.names]
-        whole = postprocess.masks_at_size(masks.logits.to(self._model.tracker.device), *self._picture_size)
+        whole = mask_boxes.masks_at_size(masks.logits.to(self._model.tracker.device), *self._picture_size)
         whole = postprocess.resolve_overlaps(whole, masks.object_scores, phrases)
         return [Rle.from_mask(mask) for mask in whole.cpu().numpy()]

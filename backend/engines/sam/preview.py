@@ -8,7 +8,7 @@ import torch
 
 from backend.engines import validation
 from backend.engines.base import PREVIEW_FRAMES
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preprocess import preprocess_points
@@ -66,10 +66,10 @@ class Previewer:
 
 def _observe(logits: torch.Tensor, scores: torch.Tensor, height: int, width: int) -> list[Observation]:
     """Masks of shape (k, h, w) in a picture, those that are empty left out."""
-    boxes = postprocess.masks_to_boxes(logits, height, width).tolist()
+    boxes = mask_boxes.masks_to_boxes(logits, height, width).tolist()
     return [
         Observation(
-            Box(*box), min(max(score, 0.0), 1.0), Rle.from_mask(postprocess.mask_in_box(mask, box, height, width))
+            Box(*box), min(max(score, 0.0), 1.0), Rle.from_mask(mask_boxes.mask_in_box(mask, box, height, width))
         )
         for mask, box, score in zip(logits, boxes, scores.tolist(), strict=True)
         if box[0] == box[0]

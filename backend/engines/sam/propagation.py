@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.image_encoder import ImageFeatures
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.model import SamModel
@@ -87,7 +87,7 @@ class FetchMasks:
 
 @dataclass(slots=True)
 class FindBoxes:
-    """Find the boxes of masks; see `postprocess.masks_to_boxes`."""
+    """Find the boxes of masks; see `mask_boxes.masks_to_boxes`."""
 
     image: ImageFeatures
     logits: Tensor
@@ -97,7 +97,7 @@ class FindBoxes:
     def run(self, tracker: Tracker, others: Sequence[Self]) -> list[NDArray[np.float32]]:
         """See `TrackerCall`."""
         logits = [call.logits for call in (self, *others)]
-        boxes = postprocess.masks_to_boxes(torch.cat(logits) if others else self.logits, self.height, self.width)
+        boxes = mask_boxes.masks_to_boxes(torch.cat(logits) if others else self.logits, self.height, self.width)
         return np.split(boxes, np.cumsum([len(part) for part in logits])[:-1])
 
 

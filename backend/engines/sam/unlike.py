@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.engines.sam.detections import Detections, Detector, Query
-from backend.engines.sam.postprocess import masks_to_boxes
+from backend.engines.sam.mask_boxes import masks_to_boxes
 from backend.tracks.geometry import box_iou
 from backend.tracks.prompts import Exemplar
 

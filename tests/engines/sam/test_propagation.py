@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from backend.engines.sam import postprocess
+from backend.engines.sam import mask_boxes, postprocess
 from backend.engines.sam.propagation import advance_together
 from tests.engines.sam.sessions import A, B, click, run
 
-PARTS = ((postprocess, "fetch"), (postprocess, "masks_to_boxes"))
+PARTS = ((postprocess, "fetch"), (mask_boxes, "masks_to_boxes"))
 YOUNG = click("c", 6, 80, 100)
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from backend.engines.sam.association import Association
+from backend.engines.sam.mask_boxes import masks_to_boxes
 from backend.engines.sam.object_tracker import ObjectTracker
-from backend.engines.sam.postprocess import masks_to_boxes
 from backend.engines.sam.thresholds import Thresholds
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.detector import Sam3Detector

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
-from backend.engines.sam.postprocess import masks_to_boxes
+from backend.engines.sam.mask_boxes import masks_to_boxes
 from backend.engines.sam3.detector import WORDLESS, Sam3Detector
 from backend.engines.sam3.geometry import encode_geometry
 from backend.tracks.geometry import Box
