@@ -41,13 +41,16 @@ class Kill(NamedTuple):
 class Campaign:
     """Kills while jobs run, of which some always wait.
 
+    Attributes:
+        lost: jobs that have not ended with the right track.
+
     Args:
         nodes: those of the actors; None: processes are killed.
     """
 
     def __init__(self, workers: Workers, nodes: RayNodes | None) -> None:
         self._workers, self._nodes = workers, nodes
-        self._rng, self.kills, self.jobs = random.Random(SEED), list[Kill](), list[Job]()
+        self._rng, self.kills, self.jobs, self.lost = random.Random(SEED), list[Kill](), list[Job](), list[Job]()
 
     def run(self, counts: Counter[str]) -> None:
         """Kill so many of each kind, in any order, and wait for the jobs."""
@@ -61,6 +64,7 @@ class Campaign:
                 self.kills.append(kill)
                 left.pop()
         wait(self.jobs)
+        self.lost = [job for job in self.jobs if not is_right(job)]
 
     def costs(self) -> tuple[int, float]:
         """The most frames of a job that a kill cost, and the longest time until the next frame of a job."""
@@ -137,8 +141,7 @@ def measure(folder: Path, clip: Path, nodes: RayNodes | None, quick: bool) -> di
             campaigns[-1].run(Counter(actor=1, node=1) if quick else Counter(actor=20, node=10))
     figures: dict[str, Any] = {"kills": 0, "lost_jobs": 0, "max_recomputed": 0, "resumed_s": 0.0}
     for campaign in campaigns:
-        lost = [job for job in campaign.jobs if not is_right(job)]
-        for job in lost:
+        for job in campaign.lost:
             print(f"lost: job {job.number} {job.state}, {job.error}", flush=True)
         frames, seconds = campaign.costs()
         counts = Counter(kill.what for kill in campaign.kills)
@@ -150,7 +153,7 @@ def measure(folder: Path, clip: Path, nodes: RayNodes | None, quick: bool) -> di
             flush=True,
         )
         figures["kills"] += len(campaign.kills)
-        figures["lost_jobs"] += len(lost)
+        figures["lost_jobs"] += len(campaign.lost)
         figures["max_recomputed"] = max(figures["max_recomputed"], frames)
         figures["resumed_s"] = round(max(figures["resumed_s"], seconds), 2)
     return figures
