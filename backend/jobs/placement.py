@@ -79,7 +79,7 @@ class Placement:
         if following is None or any(slot.is_free or self.next_to_join(slot) is following for slot in slots):
             return None
         home = self._homes.get(following.video_path)
-        overtaken = [slot for slot in slots if slot.may_be_interrupted and slot.is_overtaken_by(following)]
+        overtaken = [slot for slot in slots if slot.may_be_interrupted(following) and slot.is_overtaken_by(following)]
         return max(overtaken, key=lambda slot: (slot.best_rank, slot.number == home, slot.changed_at), default=None)
 
     def is_needed(self, slot: Slot) -> bool:

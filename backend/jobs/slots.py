@@ -43,11 +43,15 @@ class Slot:
         is_closed = any(job.worker_deaths or job.is_stopping for job in self.running)
         return 0 < len(self.running) < _MAX_RUNNING and not is_closed
 
-    @property
-    def may_be_interrupted(self) -> bool:
-        """Whether interrupting costs little: tasks that overtake each other would else save and load states alone."""
+    def may_be_interrupted(self, job: Job) -> bool:
+        """Whether interrupting for a waiting job costs little.
+
+        Tasks that overtake each other would else save and load states alone. One that has lost its worker does not wait
+        for that: it was interrupted itself.
+        """
         seconds = time.monotonic() - self.changed_at
-        return all(job.keeps_state and seconds >= _LEAST_SHARE * job.stop_seconds for job in self.running)
+        is_long = all(seconds >= _LEAST_SHARE * other.stop_seconds for other in self.running)
+        return (is_long or job.worker_deaths > 0) and all(other.keeps_state for other in self.running)
 
     @property
     def best_rank(self) -> int:

@@ -167,6 +167,20 @@ def test_as_many_workers_are_needed_as_videos_wait() -> None:
     assert needed() == [True, False, False, False]
 
 
+def test_what_has_lost_its_worker_goes_on_at_once_though_interrupting_takes_long() -> None:
+    board = Board(1)
+    (slot,) = board.slots
+    running = board.add("a")
+    board.start(slot)
+    running.stop_seconds = 1e6
+    board.add("b", waiters=1)
+    assert board.placement.overtaken() is None
+    board.add("c", waiters=1, deaths=1)
+    assert board.placement.overtaken() is slot
+    running.keeps_state = False
+    assert board.placement.overtaken() is None
+
+
 def test_a_job_in_which_a_worker_died_runs_alone_and_others_go_on() -> None:
     board = Board(2)
     first, second = board.slots
