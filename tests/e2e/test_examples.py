@@ -11,6 +11,7 @@ from demo.labelstudio import LabelStudio
 from shapes import HELD_OUT, Clip, Recipe
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, Project, connected, opened, serving
+from tests.e2e.test_boxes import finished
 
 pytestmark = pytest.mark.slow
 
@@ -68,12 +69,16 @@ def test_all_like_a_box_are_tracked_and_a_wrong_one_is_taken_away(like_project: 
         page.press("3")
         page.answer(count)
         page.command("like")
+        for region in page.regions():
+            finished(page, region["id"])
         page.shot("1-like")
         assert objects(page, 1).keys() == LIKE | {WRONG}
         assert objects(page, 30).keys() >= LIKE, "they are tracked"
         assert {*(label for region in page.regions() for label in region["value"]["labels"])} == {"Star"}
         page.select(objects(page, 1)[WRONG], 1)
         page.command("unlike")
+        for region in page.regions():
+            finished(page, region["id"])
         page.shot("2-unlike")
         assert objects(page, 1).keys() == LIKE
         page.go(30)
