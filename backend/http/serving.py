@@ -28,6 +28,7 @@ _FILES = {
     "prompting_pointer.js": "text/javascript",
     "prompting_review.js": "text/javascript",
     "prompting_tracks.js": "text/javascript",
+    "shortcuts.js": "text/javascript",
     "status.css": "text/css",
     "status.js": "text/javascript",
     "timeline.js": "text/javascript",

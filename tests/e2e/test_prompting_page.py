@@ -175,6 +175,26 @@ def test_a_region_of_the_annotation_is_corrected_with_a_box(visit) -> None:
     expect(page.page.locator("#tracks .name")).to_have_text("1 Car")
 
 
+def test_a_correction_is_written_where_it_was_submitted_unless_that_changed(visit) -> None:
+    region = drawn(keyframe(1, human=True), keyframe(60, x=50, human=True), id="own", labels=("Car",))
+    page = visit(annotations=[{"id": 2, "result": [region]}])
+    page.page.locator("#regions .choose").click()
+    page.go(30)
+    page.click(60, 60)
+    page.track()
+    expect(page.page.locator("#tracks .state")).to_have_text("done")
+    region["value"]["sequence"][0]["x"] += 1
+    send = page.page.get_by_role("button", name="Send to the task")
+    send.click()
+    expect(page.page.locator("#sent")).to_contain_text("Track 1 was changed in Label Studio meanwhile")
+    region["value"]["sequence"][0]["x"] -= 1
+    send.click()
+    expect(page.page.locator("#sent")).to_contain_text("Track 1: the correction is in the annotation")
+    expect(page.page.locator("#regions .choose")).to_have_text("1 Car")
+    expect(page.page.locator("#chosen")).to_contain_text("click or draw a box to correct it")
+    page.shot("written")
+
+
 def test_low_scores_and_what_is_worth_a_look_are_a_key_away(visit) -> None:
     engine = StubEngine(
         score=lambda frame: 0.3 if frame in (40, 41, 70) else 0.9, seen=lambda frame: frame not in (54, 55, 56)

@@ -32,3 +32,20 @@ export class FrameAxis {
     return Math.min(this.length, Math.max(1, Math.floor(((event.clientX - left) / width) * this.length) + 1));
   }
 }
+
+// The frames to label on an axis of so many pixels, and how far they are apart.
+export function placeTicks(frames, width) {
+  const most = Math.max(1, Math.floor(width / 52));
+  const power = 10 ** Math.floor(Math.log10(Math.max(1, frames / most)));
+  const steps = [1, 2, 2.5, 5, 10].map((times) => times * power).filter(Number.isInteger);
+  const step = steps.find((one) => frames / one <= most) ?? frames;
+  const ticks = [];
+  for (let frame = step; frame <= frames; frame += step) ticks.push(frame);
+  return { ticks, step };
+}
+
+// 65.25 seconds as 1:05.25.
+export function clock(seconds) {
+  const [minutes, rest] = [Math.floor(seconds / 60), (seconds % 60).toFixed(2)];
+  return Number.isFinite(seconds) ? `${minutes}:${rest.padStart(5, "0")}` : "";
+}

@@ -5,10 +5,11 @@ import { drawMask } from "./frames.js";
 import { Player } from "./player.js";
 import { PromptedObject } from "./prompted_object.js";
 import { colourAt, css, Painter } from "./painter.js";
-import { listLabels, trackList } from "./prompting_list.js";
+import { describeSent, listLabels, trackList } from "./prompting_list.js";
 import { Pointer } from "./prompting_pointer.js";
 import { Review } from "./prompting_review.js";
 import { Tracks } from "./prompting_tracks.js";
+import { listenForKeys } from "./shortcuts.js";
 import { nextLow, Timeline } from "./timeline.js";
 import { Zoom } from "./zoom.js";
 
@@ -47,6 +48,11 @@ function undo() {
 function redo() {
   object.redo();
   preview();
+}
+
+function nextCandidate() {
+  object.nextCandidate();
+  draw();
 }
 
 async function preview() {
@@ -155,21 +161,12 @@ async function send() {
     const found = await post("send", { ids: tracks.ofPage.map(({ id }) => id) });
     tracks.take(found);
     if (tracks.get(object.id)?.isRegion) choose(object.id); // its clicks are the region's now
-    say("sent", outcome(found));
+    say("sent", describeSent(found));
   } catch (error) {
     say("sent", sentence(error.message));
     refresh().catch(() => null); // others may have been written or offered
   }
   show();
-}
-
-// What has become of the tracks that were sent.
-function outcome({ written, tracks: left }) {
-  const numbers = `${written.length > 1 ? "Tracks" : "Track"} ${written.join(", ")}`;
-  return [
-    written.length && `${numbers}: the correction is in the annotation that was submitted. Load its page in Label Studio again.`,
-    left.length && "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings its correction, and those of its class.",
-  ].filter(Boolean).join(" ");
 }
 
 async function refresh() {
@@ -348,37 +345,23 @@ const KEYS = {
   "?": () => $("#keys").showModal(),
 };
 
-document.addEventListener("keydown", (event) => {
-  if (!state || $("#keys").open || event.altKey || event.target.matches("select, input")) return;
-  const isOnButton = event.target.matches("button, a") && ["Enter", " ", "Tab"].includes(event.key);
-  if (isOnButton) return;
-  let handle = KEYS[event.key];
-  if (event.ctrlKey || event.metaKey) handle = { z: event.shiftKey ? redo : undo, Z: redo, y: redo }[event.key];
-  else if (/^[1-9]$/.test(event.key)) handle = () => setLabel(Number(event.key));
+function findHandler({ key, ctrlKey, metaKey, shiftKey }) {
+  if (ctrlKey || metaKey) return { z: shiftKey ? redo : undo, Z: redo, y: redo }[key];
+  if (/^[1-9]$/.test(key)) return () => setLabel(Number(key));
   // Without an ambiguous click, Tab moves on as everywhere.
-  else if (event.key === "Tab" && !event.shiftKey && object.candidate(video.frame) && object.candidates.length > 1) {
-    handle = () => {
-      object.nextCandidate();
-      draw();
-    };
-  }
-  if (!handle) return;
-  event.preventDefault();
-  handle(event);
-});
-for (const button of document.querySelectorAll("[data-key]")) {
-  button.addEventListener("click", (event) => {
-    KEYS[button.dataset.key](event);
-    canvas.focus({ preventScroll: true });
-  });
+  if (key === "Tab") return !shiftKey && object.candidate(video.frame) && object.candidates.length > 1 ? nextCandidate : null;
+  return KEYS[key];
 }
+
+const focusPicture = () => canvas.focus({ preventScroll: true });
+listenForKeys({ find: findHandler, keys: KEYS, isOff: () => !state || $("#keys").open, onButton: focusPicture });
 $("#send").addEventListener("click", send);
 $("#words").addEventListener("submit", (event) => {
   event.preventDefault();
   search($("#words input").value);
-  canvas.focus({ preventScroll: true });
+  focusPicture();
 });
-$("#words").addEventListener("keydown", (event) => event.key === "Escape" && canvas.focus({ preventScroll: true }));
+$("#words").addEventListener("keydown", (event) => event.key === "Escape" && focusPicture());
 // Somebody who comes back from Label Studio sees what they did there.
 document.addEventListener("visibilitychange", () => {
   if (!state) return;
@@ -416,7 +399,7 @@ async function load() {
   if (wanted) choose(wanted.id);
   moveTo(Number(frame));
   review.refresh().catch(() => null);
-  canvas.focus({ preventScroll: true });
+  focusPicture();
 }
 
 export const chosen = () => object.id;

@@ -51,3 +51,12 @@ export function listLabels(root, labels, onChoose) {
     return item;
   }));
 }
+
+// What has become of the tracks that were sent: numbers of those that are written, and those that are left on the page.
+export function describeSent({ written, tracks: left }) {
+  const numbers = `${written.length > 1 ? "Tracks" : "Track"} ${written.join(", ")}`;
+  return [
+    written.length && `${numbers}: the correction is in the annotation that was submitted. Load its page in Label Studio again.`,
+    left.length && "Sent. In Label Studio, type sent into the blue line and press Enter; t on a box brings its correction, and those of its class.",
+  ].filter(Boolean).join(" ");
+}

@@ -1,6 +1,6 @@
 // Shows the tracks of one task and changes them: every change is shown before it is made.
 
-import { FrameAxis } from "./axis.js";
+import { clock, FrameAxis, placeTicks } from "./axis.js";
 import { $, ask, count, link, put, say, sentence } from "./base.js";
 import { boxAt } from "./frames.js";
 import { Painter } from "./painter.js";
@@ -163,7 +163,7 @@ function lookAt({ tracks }) {
 // --- the time axis and its cursor ---
 
 function showAxis() {
-  const { ticks, step } = axis(state.frames, $("#axis").clientWidth);
+  const { ticks, step } = placeTicks(state.frames, $("#axis").clientWidth);
   $("#list").style.setProperty("--grid", lanes.share(step));
   $(".ticks").replaceChildren(...ticks.map((frame) => {
     const tick = document.createElement("span");
@@ -171,16 +171,6 @@ function showAxis() {
     tick.style.left = lanes.share(frame - 0.5);
     return tick;
   }));
-}
-
-function axis(frames, width) {
-  const most = Math.max(1, Math.floor(width / 52));
-  const power = 10 ** Math.floor(Math.log10(Math.max(1, frames / most)));
-  const steps = [1, 2, 2.5, 5, 10].map((times) => times * power).filter(Number.isInteger);
-  const step = steps.find((one) => frames / one <= most) ?? frames;
-  const ticks = [];
-  for (let frame = step; frame <= frames; frame += step) ticks.push(frame);
-  return { ticks, step };
 }
 
 function moveTo(frame) {
@@ -198,11 +188,6 @@ function placeCursor(frame) {
   $("#look .time").textContent = time;
   put('[data-do="split"] .what', `Second part from ${cursor} on`);
   showLinks();
-}
-
-function clock(seconds) {
-  const [minutes, rest] = [Math.floor(seconds / 60), (seconds % 60).toFixed(2)];
-  return Number.isFinite(seconds) ? `${minutes}:${rest.padStart(5, "0")}` : "";
 }
 
 function step(how) {
