@@ -60,10 +60,14 @@ def test_five_boxes_take_one_pass_and_one_is_corrected_meanwhile(
         return requests.get(f"{backend}/{name}", timeout=10).json()
 
     with opened(connected(studio, path, backend, ["Thing"])) as page:
+        pressed = []
         for x, y in draw_all(page):
             page.page.keyboard.press("Escape")
             page.click(x, y)
-            page.track()
+            page.press("t")  # nobody waits for one answer before asking for the next
+            pressed.append(time.monotonic())
+        print(f"five boxes asked within {pressed[-1] - pressed[0]:.1f} s")
+        page.answer(4)
         regions = page.regions()
         assert len(regions) == 5
         assert all("partial" in region["meta"] for region in regions), "all of them run"
@@ -75,6 +79,9 @@ def test_five_boxes_take_one_pass_and_one_is_corrected_meanwhile(
         status.screenshot(path=SHOTS / "20-five-together-status.png")
         status.close()
         first = regions[0]["id"]
+        while page.shown(first, CORRECTED) is None:
+            page.select(first, 1)
+            page.track()
         page.move(first, CORRECTED, 2, 2)
         corrected = box_of(keyframe(page.region(first), CORRECTED))
         page.track()
