@@ -109,7 +109,7 @@ def results_of(store: Store, number: int) -> tuple[list[int], bytes]:
 
 
 def fairness(folder: Path, quick: bool) -> dict[str, Any]:
-    seconds, clip = 10 if quick else 60, write_clip(folder / "clip.mp4", frames=10, size=(64, 48)).path
+    seconds, clip = 5 if quick else 60, write_clip(folder / "clip.mp4", frames=10, size=(64, 48)).path
     for task in range(10):  # each task has a video of its own
         (folder / f"{task}.mp4").symlink_to(clip)
     jobs: dict[int, list[Job]] = {task: [] for task in range(10)}

@@ -23,7 +23,8 @@ from benchmarks.jobs_parts.requests import SEED, URL, ask, is_accepted, words
 from benchmarks.jobs_parts.servers import Server, place_clip
 
 
-def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) -> dict[str, Any]:
+def store(folder: Path, quick: bool, tracks: int = 50) -> dict[str, Any]:
+    frames = 10_000 if quick else 100_000
     path, rng = folder / "jobs.sqlite3", np.random.default_rng(SEED)
     names = tuple(f"car {number}" for number in range(1, tracks + 1))
     phrases = dict.fromkeys(names, "car")
@@ -57,7 +58,7 @@ def store(folder: Path, quick: bool, frames: int = 100_000, tracks: int = 50) ->
 
 
 def answers(folder: Path, quick: bool, tracks: int = 50) -> dict[str, Any]:
-    frames = 10_000 if quick else 100_000
+    frames = 2_000 if quick else 100_000
     place_clip(folder, 10)
     asked = words("long", 7, "car")
     server = Server.stub(folder, within=10.0, frames=frames)

@@ -130,6 +130,13 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def restart(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Kill it, do something, and start it again."""
+        self.kill()
+        meanwhile()
+        self.launch()
+        self.opened()
+
     def close(self) -> None:
         """End it as people do."""
         self.process.terminate()

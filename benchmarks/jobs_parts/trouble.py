@@ -62,9 +62,9 @@ class _Annotators:
 
 
 def trouble(folder: Path, quick: bool) -> dict[str, Any]:
-    count, seconds = (3, 1.0) if quick else (12, 20.0)
-    place_clip(folder, 12_000 if quick else 120_000)
-    server = Server.stub(folder, seconds=0.005, faults=True)
+    count, seconds = (2, 0.5) if quick else (12, 20.0)
+    place_clip(folder, 3_000 if quick else 120_000)
+    server = Server.stub(folder, seconds=0.002 if quick else 0.005, faults=True)
     people, database = _Annotators(server), folder / "jobs.sqlite3"
     people.ask(count)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
@@ -77,18 +77,13 @@ def trouble(folder: Path, quick: bool) -> dict[str, Any]:
         people.watch(seconds, sentence)
         set_faults(folder, {})
         server.idle()
-    for days in (40, -40):
-        people.ask(count)
-        set_faults(folder, {"clock": days * _DAY})
-        server.kill()
-        server.launch()
-        server.opened()
-        people.watch(seconds)
-        server.idle()
-    server.kill()
-    _spoil(database)
-    server.launch()
-    server.opened()
+    people.ask(count)
+    set_faults(folder, {"clock": 40 * _DAY})
+    server.restart()
+    people.watch(seconds)
+    server.idle()
+    set_faults(folder, {"clock": -40 * _DAY})
+    server.restart(lambda: _spoil(database))
     repaired = read_health(server.port)["storage"]
     again = [number for number in people.accepted if until(partial(people.is_accepted, number), 60)]
     server.idle()
