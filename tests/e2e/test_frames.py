@@ -13,6 +13,7 @@ from backend.video.frame_clock import FrameClock
 from demo.labelstudio import LabelStudio
 from tests.clips import read_code, write_clip
 from tests.e2e.conftest import Project, connected, opened
+from tests.needs import THOROUGH
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,7 @@ CLIPS: dict[str, dict[str, Any]] = {
     "59.94": {"rate": Fraction(60000, 1001)},
     "variable": {"times": [0.0, *UNEVEN]},
 }
+NAMES = CLIPS if THOROUGH else ("25", "29.97", "variable")
 
 
 def code(png: bytes) -> int:
@@ -31,7 +33,7 @@ def code(png: bytes) -> int:
     return read_code(np.asarray(picture))
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_strip_video_and_engine_show_the_same_frame(studio: LabelStudio, tmp_path: Path, name: str) -> None:
     path = tmp_path / "clip.mp4"
     write_clip(path, size=(640, 360), **CLIPS[name])
