@@ -8,7 +8,8 @@ import pytest
 from demo import clip
 from demo.labelstudio import LabelStudio
 from tests.e2e.conftest import Project, connected, opened, serving
-from tests.e2e.test_boxes import draw_and_track
+from tests.e2e.test_boxes import draw_and_track, finished
+from tests.e2e.test_prompts import middle
 from tests.engines.sam2 import tiny
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,7 @@ def sam2_project(studio: LabelStudio, video: Path, tmp_path: Path) -> Iterator[P
         yield connected(studio, video, url, data_dir=tmp_path)
 
 
-def test_a_box_is_tracked_and_words_say_which_engine_knows_them(sam2_project: Project) -> None:
+def test_a_box_and_a_click_are_tracked_and_words_say_which_engine_knows_them(sam2_project: Project) -> None:
     with opened(sam2_project) as page:
         region = draw_and_track(page, "Circle")
         assert region["meta"]["text"][0].startswith("track 1 · sam2 · ")
@@ -29,4 +30,8 @@ def test_a_box_is_tracked_and_words_say_which_engine_knows_them(sam2_project: Pr
         assert region["value"]["framesCount"] == clip.FRAMES
         page.words("star")
         assert "engine: sam3" in page.told
-        page.shot("1-box-and-words")
+        page.prepare_clicks()
+        page.click_picture(*middle("Star", 1))
+        (clicked,) = [one for one in page.regions() if one["id"] != region["id"]]
+        assert finished(page, clicked["id"])["meta"]["text"][0].startswith("track 2 · sam2 · ")
+        page.shot("1-box-words-and-click")
