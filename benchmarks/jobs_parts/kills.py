@@ -1,5 +1,6 @@
 """A server and its worker that are killed at random moments."""
 
+import json
 import os
 import random
 import re
@@ -73,12 +74,17 @@ class Killing:
         self._server, self._log = server, log
         self._rng = random.Random(SEED)
         self._is_early = False
+        self._running: dict[int, int] = {}  # frames done of each job
+        self._in_a_row: dict[int, tuple[int, int]] = {}  # of each job that ran: frames done, and kills since then
         self.marks: list[int] = []
         self.restarts = [0.0]
 
     def kill(self) -> None:
         """Once more, at a random moment: mostly of work, at times of a start."""
         worker, is_servers = self._moment(), self._rng.random() < 0.4
+        until(self._may_kill, 60)
+        for number in self._running:
+            self._in_a_row[number] = self._in_a_row[number][0], self._in_a_row[number][1] + 1
         if worker is None or is_servers:
             self._is_early = False
             self._restart(worker)
@@ -87,9 +93,17 @@ class Killing:
             until(lambda: not is_alive(worker), 5)
             self.marks.append(len(self._log.frames()))
 
+    def _may_kill(self) -> bool:
+        """Whether no running job has seen two kills without a frame in between; a third one is taken for its fault."""
+        told = json.loads(ask(self._server.port, ("/jobs", None))[3])["jobs"]
+        self._running = {job["id"]: job["done"] for job in told if job["state"] == "running"}
+        for number, done in self._running.items():
+            if self._in_a_row.get(number, (-1, 0))[0] != done:
+                self._in_a_row[number] = done, 0
+        return all(self._in_a_row[number][1] < 2 for number in self._running)
+
     def _moment(self) -> int | None:
         done = self.marks[-1] if self.marks else 0
-        # A worker's third end in a row without a frame saved in between is taken for the job's fault, or the model's.
         due = _EARLY if self._is_early else self._rng.random() < 0.8
         until(lambda: len(self._log.frames()) >= done + due, 60)
         time.sleep(self._rng.uniform(0, 0.4))
