@@ -13,7 +13,7 @@ affinity                    of the jobs whose task's video another job had befor
                             has it, while three tasks for each of four workers ask again and again.
 idle_while_waiting_s        seconds, meanwhile, for which a worker had nothing to do though a job waited.
 kills                       worker processes, actors and nodes that were killed while they ran jobs, at random: 20, 20
-                            and 10. Four processes, and four actors on two nodes.
+                            and 10. Four processes, and four actors on two nodes; another worker is ready then.
 lost_jobs                   jobs that did not end with the right track.
 max_recomputed              most frames of a job that one of these kills cost.
 resumed_s                   longest time until the next frame of a job that ran there, from when the server noticed the

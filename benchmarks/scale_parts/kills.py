@@ -92,9 +92,15 @@ class Campaign:
 
         return [slot for slot in self._workers.queue.slots if has_begun(slot)]
 
+    def _has_others(self, slots: Sequence[Slot]) -> bool:
+        """Whether other workers are ready, so that the jobs of these can go on elsewhere."""
+        lost = {slot.number for slot in slots}
+        workers = enumerate(self._workers.pool.workers)
+        return any(worker.status == "ready" and number not in lost for number, worker in workers)
+
     def _kill_worker(self, what: str) -> Kill | None:
         with self._workers.queue.changed:
-            slots = self._slots()
+            slots = [slot for slot in self._slots() if self._has_others([slot])]
             if not slots:
                 return None
             slot = self._rng.choice(slots)
@@ -115,7 +121,7 @@ class Campaign:
             for slot in self._slots():
                 link: Any = self._workers.pool.workers[slot.number]._link
                 by_node.setdefault(link.node_id(), []).append(slot)
-            full = sorted(node for node, slots in by_node.items() if len(slots) == ROOM)
+            full = sorted(node for node, slots in by_node.items() if len(slots) == ROOM and self._has_others(slots))
             if not full:
                 return None
             node = self._rng.choice(full)
