@@ -4,15 +4,19 @@ import os
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from backend.labelstudio.frame_strip import SignedTask, Signer
-from benchmarks.jobs_parts.requests import ask, ask_all, box, is_accepted, milliseconds
+from benchmarks.jobs_parts.requests import Asked, ask, ask_all, box, is_accepted, milliseconds
 from benchmarks.jobs_parts.servers import Server, place_clip, until
 from tests.labelstudio.bodies import body
 
 FRAMES = 600
+JOB_FRAMES = 4
+WAVE = 48
+"""Fewer than the jobs that may wait."""
 PAGES = 500
 """As many as the server lets be open."""
 ACTIVE = 8
@@ -25,27 +29,36 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def measure_requests(folder: Path, quick: bool) -> dict[str, Any]:
-    """/health, and /predict with a box that nobody has drawn before, whose answer does not wait for frames."""
-    server = _start(folder, seconds=0.01)
-    healths, predicts = (500, 100) if quick else (20_000, 3_000)
-    speeds = []
-    for requests in (
-        [("/health", None)] * healths,
-        [box(f"box{number}", number, x=1.0 + number % 80) for number in range(predicts)],
-    ):
-        begin = time.monotonic()
-        answers = ask_all(server.port, requests)
-        speeds.append(len(answers) / (time.monotonic() - begin))
-        if not all(map(is_accepted, answers)):
-            raise RuntimeError("a request was refused")
-    server.kill()  # thousands of jobs wait
-    print(f"/health: {speeds[0]:.0f} a second, new /predict: {speeds[1]:.0f} a second", flush=True)
-    return {"health_per_s": round(speeds[0]), "predict_per_s": round(speeds[1])}
+    """/health, and /predict with a box that nobody has drawn before, whose answer does not wait for frames.
+
+    The boxes come in waves, each when the jobs of the last one have ended, so that no more wait than usually may.
+    """
+    server = _start(folder, 0.01, JOB_FRAMES)
+    count = 500 if quick else 20_000
+    health_per_s = count / _seconds(server, [("/health", None)] * count)
+    waves = 2 if quick else 10
+    seconds = 0.0
+    for wave in range(waves):
+        numbers = range(wave * WAVE, wave * WAVE + WAVE)
+        seconds += _seconds(server, [box(f"box{number}", number, x=1.0 + number % 80) for number in numbers])
+        server.idle()
+    predict_per_s = waves * WAVE / seconds
+    server.close()
+    print(f"/health: {health_per_s:.0f} a second, new /predict: {predict_per_s:.0f} a second", flush=True)
+    return {"health_per_s": round(health_per_s), "predict_per_s": round(predict_per_s)}
+
+
+def _seconds(server: Server, requests: Sequence[Asked]) -> float:
+    """How long 16 clients take for these requests."""
+    begin = time.monotonic()
+    if not all(map(is_accepted, ask_all(server.port, requests))):
+        raise RuntimeError("a request was refused")
+    return time.monotonic() - begin
 
 
 def measure_pages(folder: Path, quick: bool) -> dict[str, Any]:
     """Live panels, each of a task of its own."""
-    server = _start(folder, seconds=0.05)
+    server = _start(folder, 0.05, FRAMES)
     for task in range(ACTIVE):
         if not is_accepted(ask(server.port, box("box", task))):
             raise RuntimeError("a request was refused")
@@ -66,10 +79,10 @@ def measure_pages(folder: Path, quick: bool) -> dict[str, Any]:
     return figures
 
 
-def _start(folder: Path, seconds: float) -> Server:
+def _start(folder: Path, seconds: float, frames: int) -> Server:
     folder.mkdir()
     place_clip(folder, FRAMES)
-    server = Server.stub(folder, seconds=seconds, frames=FRAMES, queue=100_000)
+    server = Server.stub(folder, seconds=seconds, frames=frames)
     until(lambda: b'"model":"ready"' in ask(server.port, ("/health", None))[3].replace(b" ", b""), 60)
     return server
 
