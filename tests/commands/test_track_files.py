@@ -14,6 +14,7 @@ from backend.cli import main
 from backend.commands import track_files
 from backend.errors import SettingsError
 from backend.formats.mask_sidecar import read_sidecar
+from backend.jobs.store import Store
 from backend.jobs.worker_pool import WorkerPool
 from tests.clips import write_clip
 from tests.commands.test_track import spans
@@ -156,10 +157,19 @@ def test_an_engine_that_cannot_run_ends_the_command(clips: list[Path], workers: 
     assert "there are no weights: set model_path" in capsys.readouterr().err
 
 
-def test_what_was_begun_is_closed_when_no_workers_can_be_made(clips: list[Path], monkeypatch) -> None:
+def test_what_was_begun_is_closed_when_no_workers_can_be_made(clips: list[Path], monkeypatch, capsys) -> None:
+    closed: list[Store] = []
+
+    class WatchedStore(Store):
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
     def refuse(_: Any) -> WorkerPool:
-        raise SettingsError("no")
+        raise SettingsError("there is no cluster")
 
     monkeypatch.setattr(track_files, "make_workers", refuse)
-    for _ in range(2):  # the second one finds the folder free
-        assert main(["track", *map(str, clips), "--text", "dog"]) == 2
+    monkeypatch.setattr(track_files, "Store", WatchedStore)
+    assert main(["track", *map(str, clips), "--text", "dog"]) == 2
+    assert "there is no cluster" in capsys.readouterr().err
+    assert len(closed) == 1
