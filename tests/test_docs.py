@@ -3,6 +3,8 @@
 What cannot run here is looked at: that targets, files and flags exist. `RUN` and `LOOKED_AT` say which is which.
 """
 
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -274,11 +276,16 @@ def test_what_needs_no_label_studio_runs_in_the_order_of_the_page(
 @pytest.mark.slow
 def test_words_run_on_the_toy(tmp_path: Path) -> None:
     """The command for SAM3, on the weights that are there."""
-    (command,) = (command for command in commands() if "--engine sam3 --text" in command)
-    write_video(tmp_path / "clip.mp4", moving_square(), 25)
-    program = Path(sys.executable).parent / "sam3-backend"
-    words = [program, *split(command)[1][1:], "--model", "shapes", "--device", "cpu", "--span", "0..4"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "tasks.json").is_file()
+    (tmp_path / "videos").mkdir()
+    for name in ("clip.mp4", "videos/a.mp4", "videos/b.mp4"):
+        write_video(tmp_path / name, moving_square(), 25)
+    program, tasks = Path(sys.executable).parent / "sam3-backend", list[int]()
+    environment = os.environ | {"SAM3_BACKEND_DATA_DIR": str(tmp_path / "data")}
+    for command in (command for command in commands() if "--engine sam3 --text" in command):
+        given = [str(path) for word in split(command)[1][1:] for path in sorted(tmp_path.glob(word)) or [word]]
+        words = [program, *given, "--model", "shapes", "--device", "cpu", "--span", "0..4"]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        tasks.append(len(json.loads((tmp_path / "tasks.json").read_text())))
+    assert tasks == [1, 2]
     assert (tmp_path / "out.mp4").is_file()
