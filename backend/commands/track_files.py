@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from backend.commands.console import describe_running, print_message, summarize
+from backend.commands.console import describe_running, format_count, print_message, summarize
 from backend.commands.track_task import (
     TrackedVideo,
     build_task,
@@ -214,4 +214,4 @@ def run(
     for path, why in failed.items():
         print_message(f"{path}: failed: {' '.join(str(why).split())}")
     if failed:
-        raise BackendError(f"{len(failed)} videos failed: see above")
+        raise BackendError(f"{format_count(len(failed), 'video')} failed: see above")
