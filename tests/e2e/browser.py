@@ -5,6 +5,7 @@ the screen: which regions there are, and which box the page shows on a frame.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -152,12 +153,12 @@ class LabelingPage:
 
     def send(self, line: str) -> None:
         """Type into the line for words."""
-        self._type(self.page.locator(".words").get_by_test_id("textarea-input"), line)
+        self._type(self.page.locator(".words input, .words textarea"), line)
 
     def command(self, line: str) -> dict[str, Any]:
         """Type into the selected region's own line, and wait for the answer."""
         count = len(self.answers)
-        self._type(self.page.locator(".line").get_by_test_id("textarea-input"), line)
+        self._type(self.page.locator(".line input, .line textarea"), line)
         return self.answer(count)
 
     def prepare_clicks(self) -> None:
@@ -245,9 +246,7 @@ class LabelingPage:
         with self.page.expect_response(
             lambda answer: "/annotations" in answer.url and answer.request.method in ("POST", "PATCH")
         ):
-            self.page.locator(
-                "[data-testid=bottombar-submit-button], [data-testid=bottombar-update-button]"
-            ).first.click()
+            self.page.get_by_role("button", name=re.compile("^(Submit|Update)( current annotation)?$")).first.click()
         self._settle(1)
 
     # --- what a person sees ---

@@ -108,7 +108,7 @@ def test_words(patient_project: Project) -> None:
     with opened(patient_project) as page:
         page.press("Escape")  # or what is found gets the class that is active
         scenes, line = [scene(page)], "circle, star, square"
-        page.page.locator(".words").get_by_test_id("textarea-input").first.fill(line)
+        page.page.locator(".words input, .words textarea").first.fill(line)
         scenes.append(scene(page))
         page.words(line)
         if "ask again" in page.told:
