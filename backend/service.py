@@ -135,6 +135,10 @@ class Service:
         """The engine's status, as `backend.engines.base` defines it."""
         return self._pool.status
 
+    def check_engine(self) -> None:
+        """Raises SettingsError if no worker could load the model."""
+        self._pool.check_engine()
+
     def health(self) -> dict[str, Any]:
         """The model, its status, the workers, the number of jobs, and the settings without secrets."""
         return {

@@ -154,7 +154,11 @@ def _queue_jobs(
 
 
 def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
-    """Show the progress of jobs until all have ended and their predictions are sent."""
+    """Show the progress of jobs until all have ended and their predictions are sent.
+
+    Raises:
+        SettingsError: no worker could load the model; the jobs wait for the next time.
+    """
     numbers, left = {job.number for job in jobs.values()}, set(jobs)
     with tqdm(total=len(jobs), unit="task", smoothing=0) as bar:
         while left:
@@ -163,6 +167,7 @@ def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
             bar.update(len(ended))
             bar.set_postfix_str(describe_running({f"task {task}": jobs[task] for task in left}))
             if left:
+                service.check_engine()
                 time.sleep(_POLL_SECONDS)
         while numbers & {row.number for row in service.store.unposted()}:
             bar.set_postfix_str("sending predictions to Label Studio")

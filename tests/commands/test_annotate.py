@@ -191,6 +191,25 @@ def test_one_bad_video_costs_no_other_and_is_told(studio: Studio, annotated, mon
     assert sorted(one["task"] for one in studio.predictions) == [1, 2]
 
 
+def test_a_model_that_fails_ends_it_with_the_reason_and_the_next_time_it_goes_on(
+    studio: Studio, annotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(studio, 2)
+    engine = StubEngine(answering=FOUND, status="loading")
+
+    def fail(_: object) -> str:
+        engine.status = "failed: no weights: give model_path"
+        return ""
+
+    with monkeypatch.context() as patches:
+        patches.setattr(annotate, "describe_running", fail)
+        with pytest.raises(SettingsError, match="no weights: give model_path"):
+            annotated(engine=engine)
+    assert studio.predictions == []
+    assert annotated()[1][-1] == "annotated: 2 tasks"
+    assert len(studio.predictions) == 2
+
+
 def test_what_to_look_for_and_where(studio: Studio, annotated) -> None:
     add(studio, 4, prompt="dog")
     annotated(("dog",), tasks={2})
