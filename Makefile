@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make test THOROUGH=1: more examples and more clips.
 export THOROUGH
 
-.PHONY: demo install requirements test test-lowest xanylabeling package docker-check lint audit fuzz docs pictures clean
+.PHONY: demo install requirements test test-lowest test-labelstudio xanylabeling package docker-check lint audit fuzz docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
@@ -31,6 +31,12 @@ test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDI
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)
 	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
+
+# Boxes, clicks, words, submit and reload in another release of Label Studio: make test-labelstudio VERSION=1.22.0
+VERSION ?= 1.22.0
+test-labelstudio: .venv-labelstudio-$(VERSION)/.installed
+	E2E=required LABEL_STUDIO_VENV=$(CURDIR)/.venv-labelstudio-$(VERSION) \
+	 .venv/bin/python -m pytest tests/e2e/test_boxes.py tests/e2e/test_prompts.py
 
 # X-AnyLabeling's own client, for tests/xanylabeling/test_client.py; 0.6 GB.
 xanylabeling: $(XANYLABELING)
@@ -102,6 +108,11 @@ $(LABEL_STUDIO): constraints-labelstudio.txt
 	$(call venv,.venv-labelstudio,Label Studio,a few minutes and 1 GB)
 	@.venv-labelstudio/bin/pip install -q label-studio==1.23.2 -c $<
 	@rm -f .venv-labelstudio/empty.sqlite3
+	@touch $@
+
+.venv-labelstudio-%/.installed: $(DEVELOPMENT)
+	$(call venv,.venv-labelstudio-$*,Label Studio $*,a few minutes and 1 GB)
+	@.venv-labelstudio-$*/bin/pip install -q label-studio==$*
 	@touch $@
 
 $(LABEL_STUDIO_ML): tests/hosting-requirements.txt $(DEVELOPMENT)
