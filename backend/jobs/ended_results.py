@@ -27,19 +27,20 @@ class EndedResults:
     def load(self, job: Job) -> ResolvedJob | None:
         """The results of a job that has ended; None if its video was never opened.
 
-        If some are damaged, the job has failed: asked for again, it computes them once more.
+        If some are damaged, or what is known of its video is, a job that was done has failed: asked for again, it
+        computes once more what is not there.
         """
-        resolved = self._results.get(job.number)
-        if resolved is None and (video := self._store.records.video(job.row.spec.url)):
+        if resolved := self._results.get(job.number):
+            return resolved
+        if video := self._store.records.video(job.row.spec.url):
             resolved = job.row.spec.resolve(video)
             restore(resolved, job.initial_tracks or (), self._store.blocks(job.number))
             resolved.memo.load(self._store.memo(job.number) or b"")
-            schedule = resolved.propagation.schedule
-            if job.state == "done" and resolved.propagation.done < schedule.count_done(job.saved_progress):
-                error = BackendError("a part of the results is damaged: ask for it again, the rest is kept")
-                job.end("failed", error)
-                self._store.set_ended([(job.number, "failed", str(error), job.ended_at)])
             self._results.put(job.number, resolved)
+        if job.state == "done" and not (resolved and _is_whole(resolved, job)):
+            error = BackendError("a part of the results is damaged: ask for it again, the rest is kept")
+            job.end("failed", error)
+            self._store.set_ended([(job.number, "failed", str(error), job.ended_at)])
         return resolved
 
     def check(self, job: Job) -> bool:
@@ -61,3 +62,8 @@ class EndedResults:
                 except StoreError:
                     resolved.memo.is_changed = True
                     raise
+
+
+def _is_whole(resolved: ResolvedJob, job: Job) -> bool:
+    propagation = resolved.propagation
+    return propagation.done >= propagation.schedule.count_done(job.saved_progress)

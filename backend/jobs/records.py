@@ -24,12 +24,15 @@ class Records:
             database.execute("INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)", values)
 
     def video(self, url: str) -> VideoInfo | None:
-        """What is known of a video."""
+        """What is known of a video; of damaged bytes nothing: opening it tells it again."""
         row = self._database.fetch_one("SELECT times, ends, width, height FROM videos WHERE url = ?", sql_text(url))
         if row is None:
             return None
         packed, end, width, height = row
-        times = np.frombuffer(zlib.decompress(packed))
+        try:
+            times = np.frombuffer(zlib.decompress(packed))
+        except (zlib.error, ValueError, TypeError):
+            return None
         # The container's own duration and rate are not stored; jobs do not need them.
         return VideoInfo(times, end, end, len(times) / (end - float(times[0])), (width, height))
 

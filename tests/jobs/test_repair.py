@@ -146,6 +146,21 @@ def test_damaged_results_are_computed_once_more(harness: Harness, found: str) ->
     assert left_sides(harness.scheduler.job(again.number)) == [64 + frame for frame in range(100)]
 
 
+@pytest.mark.parametrize("times", ["''", "zeroblob(64)", "7"])
+def test_a_damaged_record_of_a_video_costs_no_frame(harness: Harness, times: str) -> None:
+    scheduler = harness.open()
+    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    until(lambda: harness.done)
+    harness.close()
+    change(harness.folder / "jobs.sqlite3", f"UPDATE videos SET times = {times}")
+    engine = StubEngine()
+    scheduler = harness.open(engine)
+    assert scheduler.job(1).resolved is None
+    again = wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
+    assert (again.number, again.state, engine.frames) == (1, "done", [])
+    assert left_sides(again) == [64 + frame for frame in range(100)]
+
+
 def test_damage_that_a_start_does_not_see_is_said_and_repaired_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite3"
     numbers = filled(path)
