@@ -289,7 +289,12 @@ def starved_engine(every: int) -> StubEngine:
 
 def stuck_engine() -> StubEngine:
     """A stub for a worker process whose first frame is a library's call that holds the interpreter's lock."""
-    return StubEngine(gate=lambda _: ctypes.PyDLL(None).sleep(60))
+
+    def stick(_: int) -> None:
+        time.sleep(1)  # what was said before has left
+        ctypes.PyDLL(None).sleep(60)
+
+    return StubEngine(gate=stick)
 
 
 def fake_path(*_: object) -> Path:

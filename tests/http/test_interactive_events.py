@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -476,10 +477,10 @@ def test_a_progress_that_fails_is_held(page: Page, monkeypatch: pytest.MonkeyPat
     def refuse(key: object) -> None:
         raise StoreError("the disk is full")
 
-    with monkeypatch.context() as patches:  # everybody's `sleep` is replaced, and closing needs it
-        patches.setattr("backend.predict.interactive_events.time.sleep", held.append)
-        patches.setattr(page.service.scheduler, "newest", refuse)
-        response = page.post({"event": "track_progress", "session_id": "x"})
+    # The module's own name: in the module `time`, every thread's `sleep` would be replaced.
+    monkeypatch.setattr(interactive_events, "time", SimpleNamespace(sleep=held.append))
+    monkeypatch.setattr(page.service.scheduler, "newest", refuse)
+    response = page.post({"event": "track_progress", "session_id": "x"})
     assert (response.status_code, response.json) == (503, {"error": "the disk is full"})
     assert held == [interactive_events._HOLD_SECONDS]
 
