@@ -1,6 +1,7 @@
 """Child processes that always end with the demo."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from typing import Self
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 10.0  # seconds between asking a child to end and killing it
+_PORTS = range(20_000, 32_000)
+"""Below those that systems give to outgoing connections."""
 
 
 class DemoError(Exception):
@@ -113,16 +116,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if it is free on 127.0.0.1, otherwise any free port."""
-    for port in (wanted, 0):
+    """`wanted` if it is free on 127.0.0.1, otherwise another one, which no outgoing connection takes meanwhile."""
+    for port in (wanted, *random.sample(_PORTS, 100)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
+                if port:
+                    return port
     raise DemoError("no port of 127.0.0.1 is free: stop a server that you do not need")
 
 
