@@ -117,13 +117,12 @@ def uninterrupted() -> Iterator[None]:
 
 def free_port(wanted: int) -> int:
     """`wanted` if it is free on 127.0.0.1, otherwise another one, which no outgoing connection takes meanwhile."""
-    for port in (wanted, *random.sample(_PORTS, 100)):
+    for port in filter(None, (wanted, *random.sample(_PORTS, 100))):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-                if port:
-                    return port
+                return port
     raise DemoError("no port of 127.0.0.1 is free: stop a server that you do not need")
 
 

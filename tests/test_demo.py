@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from backend.tracks.geometry import Box, box_iou
+from benchmarks.jobs_parts.servers import is_alive, until
 from demo import check, clip, processes
 from demo.__main__ import main
 from demo.processes import DemoError, Process, ended_by_signals, free_port, uninterrupted
@@ -108,10 +109,7 @@ def test_the_children_of_a_child_end_too(tmp_path, monkeypatch):
         child.start(["sh", "-c", "trap '' TERM; sleep 60 & echo $!; exec sleep 60"], os.environ)
         child.wait_until(lambda: (tmp_path / "log.txt").read_text().endswith("\n"), 10)
     sleeper = int((tmp_path / "log.txt").read_text())
-    give_up = time.monotonic() + 10
-    while alive(sleeper) and time.monotonic() < give_up:  # it was killed, and is somebody else's to reap
-        time.sleep(0.01)
-    assert not alive(sleeper)
+    assert until(lambda: not is_alive(sleeper), 10), "it was killed, and is somebody else's to reap"
 
 
 def test_a_signal_waits_for_the_end_of_a_start():
@@ -165,10 +163,3 @@ def wait_for(path, words, process):
         assert process.poll() is None, path.read_text()
         time.sleep(0.2)
     raise AssertionError(path.read_text())
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the second if it ends while it is read
-        return False

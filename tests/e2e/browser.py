@@ -153,12 +153,17 @@ class LabelingPage:
 
     def send(self, line: str) -> None:
         """Type into the line for words."""
-        self._type(self.page.locator(".words input, .words textarea"), line)
+        self._type(self.words_field, line)
+
+    @property
+    def words_field(self) -> Locator:
+        """The line for words."""
+        return self._field("words")
 
     def command(self, line: str) -> dict[str, Any]:
         """Type into the selected region's own line, and wait for the answer."""
         count = len(self.answers)
-        self._type(self.page.locator(".line input, .line textarea"), line)
+        self._type(self._field("line"), line)
         return self.answer(count)
 
     def prepare_clicks(self) -> None:
@@ -187,9 +192,12 @@ class LabelingPage:
             self.page.keyboard.up("Alt")
         return self.answer(count)
 
-    def _type(self, field: Any, line: str) -> None:
-        field.first.fill(line)
-        field.first.press("Enter")
+    def _field(self, name: str) -> Locator:
+        return self.page.locator(f".{name} input, .{name} textarea").first
+
+    def _type(self, field: Locator, line: str) -> None:
+        field.fill(line)
+        field.press("Enter")
         self.page.evaluate("() => document.activeElement.blur()")
 
     def answer(self, count: int) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_words(patient_project: Project) -> None:
     with opened(patient_project) as page:
         page.press("Escape")  # or what is found gets the class that is active
         scenes, line = [scene(page)], "circle, star, square"
-        page.page.locator(".words input, .words textarea").first.fill(line)
+        page.words_field.fill(line)
         scenes.append(scene(page))
         page.words(line)
         if "ask again" in page.told:

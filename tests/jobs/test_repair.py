@@ -120,12 +120,17 @@ def test_a_row_that_cannot_be_read_costs_no_other(harness: Harness, caplog: pyte
     assert {first.number, second.number} == {1, 2}
 
 
-@pytest.mark.parametrize("found", ["when asked again", "when read", "when continued"])
-def test_damaged_results_are_computed_once_more(harness: Harness, found: str) -> None:
+def close_after_a_job(harness: Harness) -> None:
+    """Track one job to its end, and stop."""
     scheduler = harness.open()
     wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
     until(lambda: harness.done)
     harness.close()
+
+
+@pytest.mark.parametrize("found", ["when asked again", "when read", "when continued"])
+def test_damaged_results_are_computed_once_more(harness: Harness, found: str) -> None:
+    close_after_a_job(harness)
     path = harness.folder / "jobs.sqlite3"
     with closing(sqlite3.connect(path)) as file:
         blocks = file.execute("SELECT number, start FROM blocks ORDER BY number").fetchall()
@@ -148,10 +153,7 @@ def test_damaged_results_are_computed_once_more(harness: Harness, found: str) ->
 
 @pytest.mark.parametrize("times", ["''", "zeroblob(64)", "7"])
 def test_a_damaged_record_of_a_video_costs_no_frame(harness: Harness, times: str) -> None:
-    scheduler = harness.open()
-    wait_for_end(scheduler, scheduler.submit(["a"], "1", box()))
-    until(lambda: harness.done)
-    harness.close()
+    close_after_a_job(harness)
     change(harness.folder / "jobs.sqlite3", f"UPDATE videos SET times = {times}")
     engine = StubEngine()
     scheduler = harness.open(engine)
