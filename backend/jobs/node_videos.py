@@ -7,6 +7,7 @@ import queue
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -80,8 +81,7 @@ class NodeVideos:
         self._wanted = video
         self._ask(video)
         try:
-            with part_path.open("wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for what a killed worker has left
+            with _create_held(part_path) as file:
                 while (part := self._next_part(video)).content:
                     got += file.write(part.content)
                 if got != video.size:
@@ -123,3 +123,13 @@ class NodeVideos:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
                 surplus -= size
+
+
+def _create_held(path: Path) -> BinaryIO:
+    """Create a file and hold it, so that nobody takes it for what a killed worker has left."""
+    while True:
+        file = path.open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():  # else another worker has deleted it before it was held
+            return file
+        file.close()

@@ -185,8 +185,8 @@ def measure_fetches(folder: Path, clip: Path, nodes: RayNodes) -> dict[str, Any]
             name = rng.choice(jobs).worker
             next(worker for worker in workers.pool.workers if worker.device == name).kill()
             wait(jobs)
-            if not all(map(is_right, jobs)):
-                raise RuntimeError("a job is lost")
+            if lost := [f"{job.state}, {job.error}" for job in jobs if not is_right(job)]:
+                raise RuntimeError(f"jobs are lost: {lost}")
             until(workers.are_ready, 60)
     copies = len(nodes.videos()) - before
     print(f"{KILLS_OF_FETCHES} kills: {len(sent)} videos sent, {copies} lie on the nodes", flush=True)

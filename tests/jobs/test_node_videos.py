@@ -1,5 +1,6 @@
 """Videos on a node: each comes once, whole or not at all, and the oldest give way."""
 
+import fcntl
 import os
 import tempfile
 import threading
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -105,6 +108,27 @@ def test_what_a_killed_worker_has_left_of_a_video_is_deleted(tmp_path: Path) -> 
     with hold(coming):
         node.videos.fetch(a_video(tmp_path / "server" / "film.mp4"))
     assert (left.exists(), coming.exists()) == (False, True)
+
+
+def test_a_video_comes_whole_though_its_new_file_was_taken_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, other = (Node(tmp_path / "node") for _ in range(2))
+    deleted = list[Path]()
+
+    def lock_late(file: BinaryIO, operation: int) -> None:
+        if not deleted:
+            deleted.extend((tmp_path / "node").glob("*.coming"))
+            other.videos._prune()
+        fcntl.flock(file, operation)
+
+    monkeypatch.setattr(
+        node_videos, "fcntl", SimpleNamespace(flock=lock_late, LOCK_EX=fcntl.LOCK_EX, LOCK_SH=fcntl.LOCK_SH)
+    )
+    video = a_video(tmp_path / "server" / "film.mp4")
+    path = node.videos.fetch(video)
+    assert path.read_bytes() == video.path.read_bytes()
+    assert len(deleted) == 1
 
 
 def test_a_slow_disk_holds_up_the_server_and_a_video_that_is_given_up_does_not(tmp_path: Path, monkeypatch) -> None:
