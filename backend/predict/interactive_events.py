@@ -201,7 +201,7 @@ class _Delivery:
         self._job, self._feed = job, TrackFeed(job, settings.keyframes)
         self._waiting: list[TrackedFrame] = []
         self._last: list[TrackedFrame] = []
-        self._given = 0
+        self._sent = 0
         self._answered_at = -math.inf
         self._lock = threading.Lock()
 
@@ -211,14 +211,15 @@ class _Delivery:
             part = self._wait(scheduler)
             new, self._waiting = self._waiting[:_MAX_KEYFRAMES], self._waiting[_MAX_KEYFRAMES:]
             given, self._last = [*self._last, *new], new
-            self._given += len(new)
             if new:
                 self._answered_at = time.monotonic()
             is_done = part.is_complete and not self._waiting
             # With an error the page drops the keyframes of the same answer, so it comes after them.
             error = str(self._job.error) if is_done and self._job.error and not new else None
+            sent = [] if error else given
+            self._sent += len(sent)
             return {
-                "frames": [] if error else [_format_keyframe(one, part.size, framerate) for one in given],
+                "frames": [_format_keyframe(one, part.size, framerate) for one in sent],
                 "produced": part.done,
                 "total": self._expected(part, is_done=is_done),
                 "done": is_done and (error is not None or not self._job.error),
@@ -238,10 +239,10 @@ class _Delivery:
             time.sleep(_POLL_SECONDS / 10)  # if too many requests wait, the call before returns at once
 
     def _expected(self, part: FeedPart, *, is_done: bool) -> int:
-        """How many keyframes to expect: the page shows it beside the number of those that it has set."""
+        """How many keyframes to expect, repeated ones too: the page shows it beside how often it set one."""
         if is_done:
-            return self._given
-        return max(self._given, round(self._given * part.total / part.done) if part.done else part.total)
+            return self._sent
+        return max(self._sent, round(self._sent * part.total / part.done) if part.done else part.total)
 
 
 def _format_keyframe(frame: TrackedFrame, size: tuple[int, int], framerate: float) -> Value:
