@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 READY_ENDPOINT = "ready"
 _MAX_ID = 64
 """Characters of a project's id."""
+_MAX_REASON = 400
+"""Characters of a sentence in a status line."""
 
 
 def create_app(service: Service, streams: Streams | None = None) -> Flask:
@@ -137,14 +139,27 @@ def _project(body: Mapping[str, Any]) -> str:
 def _error(error: Exception) -> ResponseReturnValue:
     if isinstance(error, BackendError):
         log.warning("%s %s: %s", request.method, _route(), one_line(error))
-        response: Response = jsonify({"error": str(error)})
+        response = _refusal(str(error), error.status)
         if isinstance(error, Busy):
             response.headers["Retry-After"] = str(error.retry_after)
-        return response, error.status
+        return response
     if isinstance(error, HTTPException):
-        return jsonify({"error": f"{error.name}: {error.description}"}), error.code or 500
+        return _refusal(f"{error.name}: {error.description}", error.code or 500)
     log.error("%s %s: %s", request.method, _route(), where(error))
-    return jsonify({"error": "Internal error; see the server log."}), 500
+    return _refusal("Internal error; see the server log.", 500)
+
+
+def _refusal(sentence: str, status: int) -> Response:
+    """The sentence stands in the status line, too: of a failed request Label Studio shows that line alone."""
+    response: Response = jsonify({"error": sentence})
+    response.status = f"{status} {_reason_phrase(sentence)}"
+    return response
+
+
+def _reason_phrase(sentence: str) -> str:
+    """One line of the characters that a status line may have."""
+    line = " ".join(sentence.encode("latin-1", "replace").decode("latin-1").split())
+    return "".join(character if character.isprintable() else "?" for character in line)[:_MAX_REASON]
 
 
 def _route() -> str:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+import requests
 from flask import Flask
 from waitress.server import create_server
 
+from backend.errors import BadVideo
+from backend.http.app import create_app
 from backend.http.security import HEADERS
 from backend.http.waitress_channel import customize_channels
 
@@ -51,6 +54,35 @@ def test_refusals_before_the_application_have_the_security_headers(port: int, re
     lines = head.split("\r\n")
     assert lines[0].split()[1] == status
     assert {f"{name}: {value}" for name, value in HEADERS.items()} <= {*lines}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("there is no frame 101: use one of 100", "422 Client Error: there is no frame 101: use one of 100 for url"),
+        ("Größe", "422 Client Error: Größe for url"),
+        ("写真\r\nX-Made: up\n\x7f\x85 \x00", "422 Client Error: ?? X-Made: up ? ? for url"),
+        ("long " * 200, "422 Client Error: long long "),
+        ("", "422 Client Error: UNPROCESSABLE ENTITY for url"),
+    ],
+)
+def test_of_a_failed_request_label_studio_shows_our_sentence(
+    make_port: Callable[..., int], make_service, sentence: str, shown: str
+) -> None:
+    app = create_app(make_service())
+
+    @app.get("/fails")
+    def fail() -> str:
+        raise BadVideo(sentence)
+
+    answer = requests.get(f"http://127.0.0.1:{make_port(app)}/fails", timeout=10)
+    assert answer.json() == {"error": sentence}
+    assert "X-Made" not in answer.headers
+    # Label Studio's client of ML backends shows this message.
+    with pytest.raises(requests.HTTPError) as error:
+        answer.raise_for_status()
+    assert str(error.value).startswith(shown)
+    assert len(answer.reason) <= 400
 
 
 def test_idle_connections_make_room_for_new_ones_and_for_nothing_else(make_port: Callable[..., int]) -> None:
