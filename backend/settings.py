@@ -66,7 +66,7 @@ class Limits:
         "seconds without a new frame after which the engine's process is restarted",
     ] = 600.0
     loading_timeout: Annotated[
-        float, "seconds until a model must be ready, its download included; then its process is restarted"
+        float, "seconds until a model must be ready, besides its download; then its process is restarted"
     ] = 3600.0
     store: Annotated[
         int, "most bytes of stored jobs and tracks; the oldest that somebody has got are deleted first"

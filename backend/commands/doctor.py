@@ -13,7 +13,7 @@ from backend.commands import doctor_checks
 from backend.commands.arguments import Subparsers, add_command, add_config_option, add_model_options, load_settings
 from backend.commands.console import OK, WARN, Report, print_message
 from backend.datasets.picture_folder import format_bytes
-from backend.engines.base import FAILED_PREFIX, Engine, watch_status
+from backend.engines.base import FAILED_PREFIX, WAITING_PREFIX, Engine, watch_status
 from backend.errors import BackendError, MediaError, SettingsError, explain_unwritable
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import NUMBERS, parse_label_config
@@ -118,6 +118,8 @@ def _wait_for_model(engine: Engine) -> str:
     for status in watch_status(engine, _POLL_SECONDS):
         if status.startswith(FAILED_PREFIX):
             raise SettingsError(status.removeprefix(FAILED_PREFIX))
+        if status.startswith(WAITING_PREFIX):
+            raise SettingsError(f"{status.partition('; ')[0]}: see whether this machine reaches it, or set HF_ENDPOINT")
         if status != "ready":
             print_message(f"{engine.name} is {status}")
     return f"{engine.name}-{engine.version} is ready"

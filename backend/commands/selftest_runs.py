@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend import engines
-from backend.engines.base import FAILED_PREFIX, Session, watch_status
+from backend.commands.console import print_message
+from backend.engines.base import FAILED_PREFIX, WAITING_PREFIX, Session, watch_status
 from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.tracks.geometry import Box, Boxes, box_iou
@@ -120,4 +121,6 @@ def _load(settings: Settings) -> "SamEngine":
     for status in watch_status(engine, 0.05):
         if status.startswith(FAILED_PREFIX):
             raise SettingsError(status.removeprefix(FAILED_PREFIX))
+        if status.startswith(WAITING_PREFIX):
+            print_message(f"the model is {status}")
     return engine  # type: ignore[return-value]  # both others are of this family

@@ -24,7 +24,7 @@ from backend.commands.arguments import (
     add_workers_option,
     load_settings,
 )
-from backend.engines.base import FAILED_PREFIX, watch_status
+from backend.engines.base import DOWNLOADING_PREFIX, FAILED_PREFIX, watch_status
 from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
 from backend.http.streams import Streams
@@ -173,7 +173,7 @@ def log_status(service: Service, seconds: float = _POLL_SECONDS) -> None:
     """Log every change of the model's status until it is ready or has failed."""
     shown = ""
     for status in watch_status(service, seconds):
-        if status.startswith("downloading"):  # each tenth, not each hundredth
+        if status.startswith(DOWNLOADING_PREFIX):  # each tenth, not each hundredth
             tenth = re.sub(r"\d %.*", "", status)
             if tenth == shown:
                 continue

@@ -32,7 +32,7 @@ from backend.commands.track_task import (
     read_regions,
     write_tasks,
 )
-from backend.engines.base import Engine
+from backend.engines.base import FAILED_PREFIX, Engine, watch_status
 from backend.errors import BadRequest, SettingsError
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import intervals_between
@@ -41,6 +41,8 @@ from backend.tracks.overlay import CaptionedTrack, draw_tracks
 from backend.tracks.prompts import Phrase, Target, TextSearch
 from backend.video import Video, VideoInfo, VideoLimits, write_video
 
+_POLL_SECONDS = 0.5
+"""Interval at which the status of a loading model is checked."""
 _DESCRIPTION = """
 Track objects in a video file, without Label Studio. The result is a JSON file of tasks
 that Label Studio can import, and optionally a video with the tracks drawn in.
@@ -184,8 +186,9 @@ def _propagation(
 
 
 def _propagate(propagation: PropagationRun, engine: Engine, video: Video, masks: bool) -> None:
-    if engine.status != "ready":
-        print_message(f"the model is {engine.status}")
+    for status in watch_status(engine, _POLL_SECONDS):
+        if not (status == "ready" or status.startswith(FAILED_PREFIX)):  # the run raises what failed
+            print_message(f"the model is {status}")
     for _ in tqdm(propagation.run(engine, video, masks), total=propagation.total, unit="frame"):
         pass
 

@@ -28,6 +28,10 @@ PREVIEW_FRAMES = 32
 """How many frames an engine keeps for previews: with SAM 3, 42 MB each in single precision."""
 FAILED_PREFIX = "failed: "
 """Prefix of `Engine.status` when the model could not be loaded; the error message follows."""
+DOWNLOADING_PREFIX = "downloading its weights: "
+"""Prefix of `Engine.status` while that takes its time; how far it is follows."""
+WAITING_PREFIX = "waiting for its weights: "
+"""Prefix of `Engine.status` when the download does not go on by now; the reason follows."""
 
 
 class HasStatus(Protocol):
@@ -155,7 +159,7 @@ class Engine(Protocol):
 
     @property
     def status(self) -> str:
-        """One of "loading", "warming up", "ready", or "failed: " and the error message."""
+        """One of "loading", "warming up", "ready", or one of the prefixes above and what follows it."""
         ...
 
     def memory(self) -> tuple[int, int] | None:

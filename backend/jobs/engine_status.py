@@ -3,7 +3,7 @@
 import logging
 import time
 
-from backend.engines.base import FAILED_PREFIX
+from backend.engines.base import DOWNLOADING_PREFIX, FAILED_PREFIX, WAITING_PREFIX
 from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ class EngineStatus:
     def is_loading(self) -> bool:
         """Whether it is on its way to be ready."""
         return self.text != "ready" and not self.text.startswith(FAILED_PREFIX)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has to get ready in time: it does not depend on a download."""
+        return self.is_loading and not self.text.startswith((DOWNLOADING_PREFIX, WAITING_PREFIX))
 
     def begin(self) -> None:
         """A worker is started.
@@ -60,7 +65,7 @@ class EngineStatus:
         if self.text.startswith(FAILED_PREFIX):
             self._retry_at = float("inf")  # another worker would fail the same way
             return
-        if self.is_loading and is_late:
+        if is_late:
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             self.text = (
                 f"{FAILED_PREFIX}the model was not ready {loading_timeout:g} s after its start (it was "

@@ -13,6 +13,8 @@ from backend.tracks.track import ResultBlock
 
 ONE_LOSS_SECONDS = 2.0
 """Deaths of workers that follow each other so closely are one loss."""
+STALL_SECONDS = 60.0
+"""A job that runs and has made no frame for so long has stalled."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class Job:
         self.throughput = Throughput()
         self.phase_seconds: dict[str, float] = {}
         self.ended_at = row.ended_at
-        self._phase_start = time.monotonic()
+        self._phase_start = self._moved_at = time.monotonic()
         self._last_progress = row.frames
         self._cancelled = threading.Event()
         self._ended = threading.Event()
@@ -119,6 +121,22 @@ class Job:
         if self.phase:
             self.phase_seconds[self.phase] = self.phase_seconds.get(self.phase, 0.0) + now - self._phase_start
         self.phase, self._phase_start = phase, now
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """It has made frames, or has come nearer to that."""
+        self._moved_at = time.monotonic()
+
+    @property
+    def stall(self) -> str:
+        """How long a running job has made no frame, and what may be the cause; empty: it has not stalled.
+
+        A model that loads says itself what it waits for.
+        """
+        seconds = time.monotonic() - self._moved_at
+        if self.state != "running" or ": " in self.phase or seconds < STALL_SECONDS:
+            return ""
+        return f"no frame for {seconds / 60:.0f} min: memory may be short, or another program may use the device"
 
     def note_worker_death(self, with_node: bool) -> None:
         """A worker died while this job ran on it, alone or with its machine."""

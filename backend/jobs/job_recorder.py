@@ -45,6 +45,7 @@ class JobRecorder:
     def add(self, chunk: Chunk) -> None:
         """Add results; save them if that is due, and the session's state if it came along."""
         propagation, job = self.propagation, self.job
+        job.note_progress()
         for block in chunk.blocks:
             self.place = propagation.schedule.place_after(chunk.pass_index, block.frames)
             if new := propagation.missing_part(chunk.pass_index, block):

@@ -167,6 +167,7 @@ class JobRunner:
         self._queue.count_frames(job, _START_FRAMES)
         job.run_id, job.is_stopping, job.state = next(self._run_ids), False, "running"
         job.worker = self.worker.device
+        job.note_progress()
         self._queue.changed.notify_all()  # the video of another batch job may be fetched
 
     def _idle(self) -> None:

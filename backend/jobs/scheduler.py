@@ -15,6 +15,7 @@ from backend.jobs.job_runners import JobRunners
 from backend.jobs.metrics import Metrics
 from backend.jobs.rows import UNFINISHED, JobRow
 from backend.jobs.spec import JobSpec
+from backend.jobs.stall_watch import StallWatch
 from backend.jobs.store import Store
 from backend.jobs.store_keeper import StoreKeeper
 from backend.jobs.video_fetcher import FetchVideo, VideoFetcher
@@ -66,6 +67,7 @@ class Scheduler:
         )
         self._fetcher = VideoFetcher(self._queue, self._ends, fetch, self._runners.preempt)
         self._keeper = StoreKeeper(self._queue, self._ends, store, self._results)
+        self._stalls = StallWatch(self.running)
         self._waits = threading.Semaphore(_MAX_WAITS)
         # Held while a request looks for its job on disk and adds it, so that two with the same prompt get one job.
         self._asking = threading.Lock()
@@ -77,6 +79,7 @@ class Scheduler:
         self._runners.start()
         self._fetcher.start()
         self._keeper.start()
+        self._stalls.start()
 
     # For requests
 
@@ -266,6 +269,7 @@ class Scheduler:
             self._fetcher.close()
             self._queue.changed.notify_all()
         self._runners.join()
+        self._stalls.close()
         self._keeper.close()
         self._store.close()
 

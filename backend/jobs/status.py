@@ -158,6 +158,7 @@ class JobStatus:
             "left_s": round(job.frames_left / fps) if fps else None,
             "error": str(job.error) if job.error else None,
             "damage": job.damage or None,
+            "stall": job.stall or None,
             "resumable": _is_resumable(job),
             "batch": row.batch,
             "asked": row.created_at,

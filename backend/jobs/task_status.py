@@ -79,13 +79,21 @@ def _describe_unfinished(jobs: Sequence[Job], positions: Mapping[Job, int]) -> T
         place = positions[first]
         ahead = f"{place} {'job' if place == 1 else 'jobs'} ahead" if place else "next in line"
         return TaskStatus(f"Waiting to track {what}: {ahead}.", "busy")
+    if running.stall:
+        return TaskStatus(f"There is {running.stall}. It is tracking {what}.", "busy", None, running.number)
     done, total = (sum(counts) for counts in zip(*(job.progress() for job in jobs), strict=True))
     if running.phase not in ("tracking", "hot start") or not total:
-        return TaskStatus(f"{running.phase.capitalize() or 'Starting'}, to track {what}.", "busy", 0.0)
+        return TaskStatus(_describe_phase(running.phase, what), "busy", 0.0)
     seconds = estimate_seconds(jobs)
     left = "" if seconds is None else f", {_format_seconds(seconds)} left"
     text = f"Tracking {what}: {done} of {total} frames{left}."
     return TaskStatus(text, "busy", done / total, running.number)
+
+
+def _describe_phase(phase: str, what: str) -> str:
+    """What has to be done before frames come."""
+    text = f"{phase[:1].upper()}{phase[1:]}" or "Starting"
+    return f"{text}. Then it tracks {what}." if ": " in phase else f"{text}, to track {what}."
 
 
 def _describe_kinds(spec: JobSpec) -> Sequence[str]:

@@ -275,8 +275,11 @@ class WorkerClient:
         """Queue replies and record statuses until the worker ends, or has not loaded its model in time."""
         deadline, died = time.monotonic() + self._loading_timeout, WorkerDied()
         try:
-            while reply := link.receive(deadline - time.monotonic() if self._engine.is_loading else None):
+            while reply := link.receive(deadline - time.monotonic() if self._engine.is_limited else None):
+                was_limited = self._engine.is_limited
                 self._handle(reply, replies)
+                if not was_limited:
+                    deadline = time.monotonic() + self._loading_timeout
         except EOFError as error:
             died.with_node = isinstance(error, NodeDied)
         link.kill()
@@ -289,7 +292,8 @@ class WorkerClient:
             elif died.with_node:
                 self._engine.record_loss()
             elif not self._closed:
-                self._engine.record_death(time.monotonic() >= deadline, self._loading_timeout)
+                is_late = self._engine.is_limited and time.monotonic() >= deadline
+                self._engine.record_death(is_late, self._loading_timeout)
         self.previews.fail_all()
         self.on_end()
         replies.put(died)

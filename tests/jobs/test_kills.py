@@ -246,6 +246,38 @@ def test_a_model_that_is_never_ready_is_reported_and_tried_again(
     assert until(lambda: one.starts >= 3, 30), "the next attempt comes by itself"
 
 
+class ToldEngine(StubEngine):
+    """Its status is what a file says."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__()
+
+    @property
+    def status(self) -> str:
+        return self._path.read_text()
+
+    @status.setter
+    def status(self, status: str) -> None:
+        pass
+
+
+def test_a_job_waits_for_weights_that_do_not_come_and_says_so(harness, clip, tmp_path: Path) -> None:
+    def tell(status: str) -> None:
+        (tmp_path / "new").write_text(status)
+        (tmp_path / "new").replace(tmp_path / "status")
+
+    tell("waiting for its weights: the hub is silent")
+    one = harness(clip, partial(ToldEngine, tmp_path / "status"))
+    job = one.scheduler.submit(["a"], "1", BOX)
+    assert until(lambda: job.phase == "waiting for its weights: the hub is silent", 30), job.phase
+    tell("downloading its weights: 1 % of 3.4 GB")
+    assert until(lambda: job.phase == "downloading its weights: 1 % of 3.4 GB", 30), job.phase
+    tell("ready")
+    one.scheduler.wait([job], 60)
+    assert (job.state, one.starts) == ("done", 1)
+
+
 def test_a_worker_that_dies_on_start_is_not_restarted_forever(harness, clip) -> None:
     one = harness(clip, partial(os._exit, 3))
     job = one.wait_for_end(BOX)

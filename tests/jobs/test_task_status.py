@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backend.errors import BadRequest
+from backend.jobs.task_status import _describe_phase
 from backend.service import Service
 from tests.fakes import Gate, StubEngine
 from tests.labelstudio.bodies import body, drawn, keyframe
@@ -69,6 +70,46 @@ def test_a_task_whose_jobs_wait_says_how_many_come_first(make_service: MakeServi
     gate.open()
     wait_until_ended(service, 1)
     assert re.fullmatch(r"Stopped after 1\d of 100 frames. What was tracked is kept.", read(service).text)
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    give_up = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_job_that_makes_no_frame_says_so_in_the_panel_on_the_status_page_and_in_the_log(
+    make_service: MakeService, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("backend.jobs.job.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("backend.jobs.stall_watch._EVERY", 0.05)
+    caplog.set_level("INFO")
+    gate = Gate(30)
+    service = make_service(StubEngine(gate=gate), response_timeout=0.2)
+    ask(service)
+    sentence = "no frame for 0 min: memory may be short, or another program may use the device"
+    assert until(lambda: read(service).text == f"There is {sentence}. It is tracking 1 object.")
+    assert until(lambda: f"job 1 has made {sentence} (tracking, on stub" in caplog.text)
+    assert service.job_status.overview()["jobs"][0]["stall"] == sentence
+    gate.open()
+    wait_until_ended(service, 1)
+    assert service.job_status.overview()["jobs"][0]["stall"] is None
+    assert until(lambda: "job 1 goes on, or has ended" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("phase", "text"),
+    [
+        ("", "Starting, to track 1 object."),
+        ("warming up", "Warming up, to track 1 object."),
+        ("downloading its weights: 7 % of 3.4 GB, 9 min left", "Downloading its weights: 7 % of 3.4 GB, 9 min left. "),
+    ],
+)
+def test_what_comes_before_the_first_frame_is_said_as_it_is(phase: str, text: str) -> None:
+    assert _describe_phase(phase, "1 object").startswith(text)
 
 
 def test_a_refused_request_and_a_failed_job_say_why(make_service: MakeService) -> None:

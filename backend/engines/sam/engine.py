@@ -13,9 +13,17 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from backend.engines.base import FAILED_PREFIX, CacheUse, Propagation, read_process_memory
+from backend.engines.base import (
+    DOWNLOADING_PREFIX,
+    FAILED_PREFIX,
+    WAITING_PREFIX,
+    CacheUse,
+    Propagation,
+    read_process_memory,
+)
 from backend.engines.sam import device as devices
 from backend.engines.sam.detections import Query
+from backend.engines.sam.hub import DownloadInterrupted
 from backend.engines.sam.memory_bank import MemorySelection
 from backend.engines.sam.model import SamModel
 from backend.engines.sam.preview import Previewer
@@ -32,6 +40,8 @@ log = logging.getLogger(__name__)
 COMPILED_COUNTS = (1, 2, 16)
 """Numbers of objects for which parts are compiled: each stands for those up to the next. The last is for CPUs alone,
 whose convolutions differ from there on."""
+RETRY_SECONDS = 60.0
+"""How often an interrupted download is tried again."""
 _EXIT_TIMEOUT = 20.0
 """Seconds to wait at exit for a model that is loading: torch aborts if the interpreter ends meanwhile."""
 
@@ -67,9 +77,10 @@ class SamEngine(ABC):
         self._error = ""
         self._percent: int | None = None
         self._download_start = 0.0, 0
+        self._closing = threading.Event()
         self._loading = threading.Thread(target=self._load, name=f"load {self.name}", daemon=True)
         self._loading.start()
-        atexit.register(self._loading.join, _EXIT_TIMEOUT)
+        atexit.register(self._end_loading)
 
     @abstractmethod
     def _load_model(self) -> SamModel:
@@ -141,7 +152,7 @@ class SamEngine(ABC):
 
     def _load(self) -> None:
         try:
-            model = self._load_model()
+            model = self._load_with_retries()
             self._status = "warming up"
             self._warm_up(model)
             if self._settings.compile:
@@ -159,6 +170,24 @@ class SamEngine(ABC):
                 + ("; or set compile: false, which needs no compiler" if self._settings.compile else "")
             )
 
+    def _load_with_retries(self) -> SamModel:
+        """Load the model; where its download does not go on, try again until it does."""
+        while True:
+            try:
+                return self._load_model()
+            except DownloadInterrupted as error:
+                self._percent = None
+                self._status = (
+                    f"{WAITING_PREFIX}{error.trouble}; what has come is kept, and the next try is in "
+                    f"{RETRY_SECONDS:.0f} s"
+                )
+                if self._closing.wait(RETRY_SECONDS):
+                    raise
+
+    def _end_loading(self) -> None:
+        self._closing.set()
+        self._loading.join(_EXIT_TIMEOUT)
+
     def _show_download(self, done: int, total: int) -> None:
         """Set the status, at every hundredth."""
         percent = 100 * done // total
@@ -172,7 +201,7 @@ class SamEngine(ABC):
         rate = (done - before) / max(now - started, 0.001)
         left = (total - done) / rate if rate else None
         time_left = "" if left is None else f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
-        self._status = f"downloading its weights: {percent} % of {total / 1e9:.1f} GB{time_left}"
+        self._status = f"{DOWNLOADING_PREFIX}{percent} % of {total / 1e9:.1f} GB{time_left}"
 
     def _fail(self, sentence: str) -> None:
         self._error = f"{sentence}; or {self._hint}" if self._hint else sentence

@@ -1,20 +1,26 @@
 """Downloads weights from the hub: resumed after a cut, checked when whole, with progress."""
 
+import errno
+import json
 import logging
+import os
+import queue
 import re
 import shutil
-from collections.abc import Callable
-from functools import partial
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError
-from tqdm import tqdm
 
 from backend.engines.sam.weights import Family
-from backend.errors import SettingsError, existing_folder
+from backend.errors import SettingsError, existing_folder, explain_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +29,26 @@ OnProgress = Callable[[int, int], None]
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WEIGHT_FILE = re.compile(r"\.(pt|pth|bin|safetensors)$")
 """The suffix of a weights file; no repository has it."""
+SILENCE_SECONDS = 60.0
+"""A hub that sends nothing for so long hangs."""
+_START_SECONDS = 300.0
+"""How long the process may take to begin, on a machine that is busy."""
+_MAIN = "from backend.engines.sam.hub_process import main; main()"
+_SILENCE = "it is silent"
+_TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
+_MORE_ROOM = "free some space, or set model_dir to a folder on another disk"
+
+
+class DownloadInterrupted(SettingsError):
+    """The hub hangs, is overloaded, or was cut off in the middle: the same may succeed later.
+
+    Attributes:
+        trouble: what happened.
+    """
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(f"{trouble}; what has come is kept: try again later")
+        self.trouble = trouble
 
 
 def download(
@@ -42,6 +68,7 @@ def download(
         on_progress: called with the bytes that are there and the bytes of all files, as they come.
 
     Raises:
+        DownloadInterrupted: trying again may help. What has come is kept.
         SettingsError: they are neither on the hub nor on the disk, or there is no room for them.
     """
     if not HUB_NAME.fullmatch(repository) or WEIGHT_FILE.search(repository) or Path(repository).parent.is_dir():
@@ -50,76 +77,143 @@ def download(
             f"in the hub's layout, or to {family.original}"
         )
     folder = Path(model_dir).expanduser() if model_dir else Path(HF_HUB_CACHE)
-    fetch = partial(
-        snapshot_download,
-        repository,
-        revision=revision or None,
-        allow_patterns=list(family.hub_files),
-        cache_dir=folder,
-        tqdm_class=_progress_bar(repository, folder, on_progress),
-    )
+    patterns = list(family.hub_files)
+    request = {
+        "repo_id": repository,
+        "revision": revision or None,
+        "allow_patterns": patterns,
+        "cache_dir": str(folder),
+    }
+    with _started(request) as messages:
+        download = _follow(messages, repository, folder, on_progress)
+    if download.folder:
+        return Path(download.folder)
     try:
-        return Path(fetch())
-    except SettingsError:
-        raise
-    except Exception as error:  # The network's errors have no common class.
+        kept = snapshot_download(
+            repository, revision=revision or None, allow_patterns=patterns, cache_dir=folder, local_files_only=True
+        )
+    except Exception:
+        raise _explain(download, repository, revision, folder, family) from None
+    log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", download.error, repository)
+    return Path(kept)
+
+
+@contextmanager
+def _started(request: dict[str, Any]) -> "Iterator[queue.Queue[dict[str, Any] | None]]":
+    """What the process for a request sends, and None when it has ended; it is killed at the end."""
+    command = [sys.executable, "-c", _MAIN, str(os.getpid())]
+    messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        stdin, stdout = process.stdin, process.stdout
+
+        def read() -> None:
+            for line in stdout or ():
+                messages.put(json.loads(line))
+            messages.put(None)
+
+        reader = threading.Thread(target=read, name="download", daemon=True)
+        reader.start()
         try:
-            kept = fetch(local_files_only=True)
-        except Exception:
-            raise _hub_error(repository, revision, error, family) from error
-        log.warning("the hub cannot be reached (%s): loading the copy of %s on disk", type(error).__name__, repository)
-        return Path(kept)
+            with suppress(OSError):  # it has ended already
+                if stdin:
+                    stdin.write(json.dumps(request) + "\n")
+                    stdin.flush()
+            yield messages
+        finally:
+            process.kill()
+            reader.join()
 
 
-def _hub_error(repository: str, revision: str, error: BaseException, family: Family) -> SettingsError:
-    status = None
-    cause: BaseException | None = error
-    while cause is not None and status is None:
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-        cause = cause.__cause__
-    if status in (401, 403):
+@dataclass(slots=True)
+class _Download:
+    """How far a download is, as its process tells.
+
+    Attributes:
+        folder: with the files, when all are there; empty: they are not.
+        error: the name of what went wrong; empty: nothing did.
+        status, errno: the HTTP status and the system's number of the error; None: it has none.
+        host: of the hub; empty: the process has not begun.
+        done, total: bytes of all files; 0: none has come.
+    """
+
+    folder: str = ""
+    error: str = ""
+    status: int | None = None
+    errno: int | None = None
+    host: str = ""
+    done: int = 0
+    total: int = 0
+
+    @property
+    def percent(self) -> int:
+        """How much has come, in percent."""
+        return 100 * self.done // self.total if self.total else 0
+
+
+def _follow(
+    messages: "queue.Queue[dict[str, Any] | None]", repository: str, folder: Path, on_progress: OnProgress
+) -> _Download:
+    """Follow a download to its end.
+
+    Raises:
+        SettingsError: there is no room.
+    """
+    download, checked = _Download(), 0
+    while not download.folder and not download.error:
+        try:
+            message = messages.get(timeout=SILENCE_SECONDS if download.host else _START_SECONDS)
+        except queue.Empty:
+            return replace(download, error=_SILENCE)
+        download = replace(download, **({"error": "its process ended"} if message is None else message))
+        if download.total > checked:
+            _check_room(repository, folder, download.total - download.done)
+            checked = download.total
+        if message and "done" in message:
+            on_progress(download.done, download.total)
+    return download
+
+
+def _check_room(repository: str, folder: Path, missing: int) -> None:
+    """Raises SettingsError if so many bytes do not fit on the disk."""
+    free = shutil.disk_usage(existing_folder(folder)).free
+    if missing > free:
+        raise SettingsError(
+            f"{repository} needs {missing / 1e9:.1f} GB more, but the disk of model_dir has {free / 1e9:.1f} GB "
+            f"free: {_MORE_ROOM}"
+        )
+
+
+def _explain(download: _Download, repository: str, revision: str, folder: Path, family: Family) -> SettingsError:
+    """What went wrong, and how to mend it."""
+    if download.status in (401, 403):
         return SettingsError(
             f"you have no access to {repository}: request it at huggingface.co/{repository}, then set "
             "HF_TOKEN to your token (huggingface.co/settings/tokens)"
         )
-    if status == 404 and revision:
+    if download.status == 404 and revision:
         return SettingsError(
             f"the hub has no {repository}, or no revision {revision} of it: correct model_path or revision"
         )
-    if status == 404:
+    if download.status == 404:
         return SettingsError(f"the hub has no {repository}: set model_path to {family.hub_id}")
+    if download.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SettingsError(f"the disk of model_dir is full after {download.percent} % of {repository}: {_MORE_ROOM}")
+    if download.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        error = PermissionError(download.errno, os.strerror(download.errno))
+        return SettingsError(f"model_dir is {explain_unwritable(folder, error)}")
+    if download.error == _SILENCE:
+        return DownloadInterrupted(f"{download.host} has sent nothing for {SILENCE_SECONDS:.0f} s")
+    if download.status in _TRANSIENT_STATUSES:
+        return DownloadInterrupted(f"{download.host} answers with the error {download.status}")
+    if download.total or _is_begun(repository, folder):
+        return DownloadInterrupted(f"the download from {download.host} broke off ({download.error})")
     return SettingsError(
-        f"{repository} could not be fetched ({type(error).__name__}): connect to huggingface.co once, or set "
+        f"{repository} could not be fetched ({download.error}): connect to huggingface.co once, or set "
         f"model_path to a folder that holds its files, or to {family.original_setting}"
     )
 
 
-def _progress_bar(repository: str, folder: Path, on_progress: OnProgress) -> "type[tqdm[Any]]":
-    """A progress bar that draws nothing and reports the bytes that are written to the disk."""
-
-    class Bar(tqdm):  # type: ignore[type-arg]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self._counts = str(options.get("desc", "")).startswith("Reconstructing")
-            self._checked = 0.0
-            iterable: Any = args[0] if args else options.get("iterable")
-            super().__init__(iterable, total=options.get("total"), disable=True)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n += int(n or 0)  # a bar that is disabled does not count
-            if self._counts and self.total:
-                self.refresh()
-                on_progress(int(self.n), int(self.total))
-            return None
-
-        def refresh(self, *_: object, **__: object) -> None:
-            if not self._counts or not self.total or self.total == self._checked:
-                return
-            self._checked = self.total
-            left, free = self.total - self.n, shutil.disk_usage(existing_folder(folder)).free
-            if left > free:
-                raise SettingsError(
-                    f"{repository} needs {left / 1e9:.1f} GB more, but the disk of model_dir has {free / 1e9:.1f} GB "
-                    "free: free some space, or set model_dir to a folder on another disk"
-                )
-
-    return Bar
+def _is_begun(repository: str, folder: Path) -> bool:
+    """Whether a file is there in part."""
+    blobs = folder / f"models--{repository.replace('/', '--')}" / "blobs"
+    return next(blobs.glob("*.part"), None) is not None

@@ -117,7 +117,7 @@ class Card {
     put(".left", job.left_s === null ? "" : `${about(job.left_s)} left`, root);
     put(".together", job.together.length ? `together with ${nameAll(job.together)}` : "", root);
     put(".worker-name", job.state === "running" && job.worker ? `on ${job.worker}` : "", root);
-    put(".error", job.error ?? job.damage ?? "", root);
+    put(".error", job.error ?? job.stall ?? job.damage ?? "", root);
     put(".refusal", this.refusal, root);
     const share = job.total ? job.done / job.total : null;
     fill($(".bar", root), share, `${nameOf(job)}: ${PHASES[job.phase] ?? job.phase}`);
@@ -266,7 +266,7 @@ function showModel(board) {
   put("#model .status", status);
   put("#model .name", board.model.startsWith(board.engine) ? board.model : `${board.engine} · ${board.model}`);
   const trouble = board.trouble ? `Jobs pause: ${board.trouble}.` : "";
-  say("failed", sentence ? `The model could not be loaded: ${sentence}` : trouble);
+  say("failed", status === "failed" ? `The model could not be loaded: ${sentence}` : trouble);
   put("#version", `sam3-backend ${board.version}`);
   const list = $("#workers");
   while (list.children.length > board.workers.length) list.lastElementChild.remove();
@@ -332,7 +332,7 @@ async function refresh() {
   const mine = newest;
   const [board, error] = await ask("jobs").then((found) => [found, null], (problem) => [null, problem]);
   if (mine !== newest) return;
-  const goesOn = board && (board.running || board.waiting || ["loading", "warming up"].includes(board.status));
+  const goesOn = board && (board.running || board.waiting || !/^(ready|failed)/.test(board.status));
   if (!document.hidden) timer = setTimeout(refresh, goesOn ? SOON : LATER);
   document.body.classList.toggle("is-lost", !board);
   say("lost", error ? `${error.message.replace(/\.?$/, ".")} Trying again every few seconds.` : "");

@@ -1,89 +1,37 @@
-"""Downloads from a small hub of our own: what is fetched, what it reports, what a cut and a full disk do."""
+"""Downloads from a small hub of our own: what is fetched, what it reports, and what a hub that is in trouble does."""
 
-import hashlib
+import errno
+import re
 import shutil
-import threading
 from collections.abc import Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
-from flask import Flask, Response, jsonify, request
-from werkzeug.serving import make_server
 
 from backend.cli import main
-from backend.engines.sam import hub
+from backend.engines.base import WAITING_PREFIX
+from backend.engines.sam import engine as sam_engine
+from backend.engines.sam import hub, hub_process
+from backend.engines.sam.hub import DownloadInterrupted
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.weights import FAMILY
 from backend.errors import SettingsError
-
-SHA = "a" * 40
-WEIGHTS = bytes(range(256)) * 4 * 24_000
-"""Longer than the pieces of 10 MB that the library writes."""
-FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "sam3.pt": b"not fetched"}
-
-
-class Hub:
-    """The hub's routes for one repository, `facebook/sam3`.
-
-    Attributes:
-        cut_after: if above 0, the connection ends after so many bytes of a response, once.
-        ranges: the Range header of each request for the weights.
-    """
-
-    def __init__(self) -> None:
-        self.cut_after = 0
-        self.ranges: list[str | None] = []
-        app = Flask("hub")
-
-        @app.get("/api/models/facebook/sam3/revision/<revision>")
-        def revision(revision: str) -> Response:
-            return jsonify({"id": "facebook/sam3", "sha": SHA, "siblings": [{"rfilename": name} for name in FILES]})
-
-        @app.get("/api/models/facebook/sam3/tree/<revision>")
-        def tree(revision: str) -> Response:
-            entries = [
-                {"type": "file", "path": name, "size": len(file), "oid": "b" * 40} for name, file in FILES.items()
-            ]
-            return jsonify(entries)
-
-        @app.get("/facebook/sam3/resolve/<revision>/<name>")
-        def resolve(revision: str, name: str) -> Response:
-            content, status, headers = FILES[name], 200, {"X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
-            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
-            if request.method == "GET" and name == "model.safetensors":
-                self.ranges.append(request.headers.get("Range"))
-            if wanted := request.headers.get("Range"):
-                start = int(wanted.removeprefix("bytes=").partition("-")[0])
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-                content, status = content[start:], 206
-            headers["Content-Length"] = str(len(content))
-            return Response(self._send(content), status, headers)
-
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _send(self, content: bytes) -> Iterator[bytes]:
-        if 0 < self.cut_after < len(content):
-            yield content[: self.cut_after]
-            self.cut_after = 0
-            raise ConnectionError
-        yield content
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+from backend.settings import Settings
+from tests.engines.sam.small_hub import FILES, WEIGHTS, Hub
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     one = Hub()
-    monkeypatch.setattr(hub, "snapshot_download", partial(huggingface_hub.snapshot_download, endpoint=one.url))
+    monkeypatch.setenv("HF_ENDPOINT", one.url)
     yield one
     one.close()
+
+
+def download(folder: Path, revision: str = "") -> Path:
+    return hub.download("facebook/sam3", revision, str(folder), FAMILY)
 
 
 def test_the_files_are_fetched_and_progress_is_reported(server: Hub, tmp_path: Path) -> None:
@@ -103,8 +51,8 @@ def test_a_download_goes_on_after_a_cut(server: Hub, tmp_path: Path) -> None:
     server.cut_after = len(WEIGHTS) // 2
     for _ in range(2):  # the hub's library may go on by itself
         try:
-            folder = hub.download("facebook/sam3", "", str(tmp_path), FAMILY)
-        except SettingsError:
+            folder = download(tmp_path)
+        except DownloadInterrupted:
             continue
         break
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
@@ -119,7 +67,157 @@ def test_too_little_room_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=len(WEIGHTS) // 2))
     with pytest.raises(SettingsError, match=r"GB more, but the disk of model_dir has .* set model_dir"):
-        hub.download("facebook/sam3", "", str(tmp_path / "models"), FAMILY)
+        download(tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "the disk of model_dir is full after 50 % of facebook/sam3: free some space, or set model_dir"),
+        (errno.EACCES, "model_dir is not writable: it belongs to user"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_not_the_hubs_fault(number: int, mend: str, tmp_path: Path) -> None:
+    try:
+        try:
+            raise OSError(number, "secret path")
+        except OSError as error:
+            raise RuntimeError("as the library wraps it") from error
+    except RuntimeError as error:
+        told = hub._Download(**{**hub_process.describe_error(error), "done": 5, "total": 10})
+    sentence = str(hub._explain(told, "facebook/sam3", "", tmp_path, FAMILY))
+    assert sentence.startswith(mend)
+    assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "mend", "kind"),
+    [
+        (401, r"request it at huggingface\.co/facebook/sam3, then set HF_TOKEN", SettingsError),
+        (403, r"request it at huggingface\.co/facebook/sam3, then set HF_TOKEN", SettingsError),
+        (404, "the hub has no facebook/sam3: set model_path to facebook/sam3", SettingsError),
+        (501, r"could not be fetched \(\w+\): connect to huggingface\.co once", SettingsError),
+        (503, r"127\.0\.0\.1 answers with the error 503; what has come is kept: try again later", DownloadInterrupted),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_the_mend(
+    server: Hub, tmp_path: Path, status: int, mend: str, kind: type[SettingsError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.status = status
+    with pytest.raises(SettingsError, match=mend) as caught:
+        download(tmp_path)
+    assert type(caught.value) is kind
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_a_revision_that_the_hub_does_not_have_is_named(server: Hub, tmp_path: Path) -> None:
+    server.status = 404
+    with pytest.raises(SettingsError, match="no revision v9 of it: correct model_path or revision"):
+        download(tmp_path, "v9")
+
+
+def test_a_hub_in_trouble_does_not_matter_where_the_files_are_kept(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = download(tmp_path)
+    server.status = 401
+    assert download(tmp_path) == folder
+    server.status, server.hangs_at = 0, "revision"
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 1.0)
+    assert download(tmp_path) == folder
+    assert "the hub cannot be reached (it is silent): loading the copy of facebook/sam3 on disk" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["revision", "tree"])
+def test_a_hub_that_hangs_is_a_sentence_and_keeps_no_process(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 1.0)
+    server.hangs_at = where
+    with pytest.raises(DownloadInterrupted, match=r"^127\.0\.0\.1 has sent nothing for 1 s; what has come is kept"):
+        download(tmp_path)
+    assert server.asked.is_set()
+    server.go_on.set()
+    server.hangs_at = ""
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 30.0)
+    assert (download(tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_file_that_stops_in_its_middle_goes_on_with_the_next_try(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 2.0)
+    server.hangs_after = len(WEIGHTS) // 2
+    with pytest.raises(DownloadInterrupted):
+        download(tmp_path)
+    assert server.asked.is_set()
+    server.hangs_after = 0
+    server.go_on.set()
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 30.0)
+    server.ranges.clear()
+    assert (download(tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    assert (server.ranges[0] or "").startswith("bytes="), "what was there is kept"
+
+
+def test_what_is_damaged_on_its_way_is_fetched_anew(server: Hub, tmp_path: Path) -> None:
+    server.is_damaged = True
+    with pytest.raises(DownloadInterrupted, match=r"the download from 127\.0\.0\.1 broke off \(Damaged\)"):
+        download(tmp_path)
+    server.is_damaged = False
+    assert (download(tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    assert server.ranges == [None, None]
+
+
+def test_two_processes_share_one_download(server: Hub, tmp_path: Path) -> None:
+    server.hangs_after = len(WEIGHTS) // 2
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(download, tmp_path) for _ in range(2)]
+        assert server.asked.wait(60)
+        server.go_on.set()
+        folders = {one.result(60) for one in both}
+    assert len(folders) == 1
+    assert (folders.pop() / "model.safetensors").read_bytes() == WEIGHTS
+    assert server.ranges == [None], "it came once"
+
+
+def test_a_network_that_is_away_in_the_middle_of_a_download_is_no_end(tmp_path: Path) -> None:
+    away = hub._Download(error="ConnectError", host="hub")
+    assert type(hub._explain(away, "facebook/sam3", "", tmp_path, FAMILY)) is SettingsError
+    blobs = tmp_path / "models--facebook--sam3" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "0123.part").write_bytes(b"half")
+    assert type(hub._explain(away, "facebook/sam3", "", tmp_path, FAMILY)) is DownloadInterrupted
+
+
+def test_the_engine_tries_again_by_itself_and_says_so(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(sam_engine, "RETRY_SECONDS", 0.05)
+    server.hangs_at = "revision"
+    seen: list[str] = []
+
+    class Engine(Sam3Engine):
+        @property
+        def _status(self) -> str:
+            return seen[-1]
+
+        @_status.setter
+        def _status(self, status: str) -> None:
+            seen.append(status)
+            if status.startswith(WAITING_PREFIX):
+                server.hangs_at = ""
+                monkeypatch.setattr(hub, "SILENCE_SECONDS", 30.0)
+                server.go_on.set()
+
+    engine = Engine(Settings(engine="sam3", model_path="facebook/sam3", model_dir=str(tmp_path), device="cpu"))
+    engine._loading.join(60)
+    assert seen[1] == (
+        "waiting for its weights: 127.0.0.1 has sent nothing for 1 s; what has come is kept, and the next try is in 0 s"
+    )
+    assert any(re.match(r"downloading its weights: \d+ % of 0\.0 GB", status) for status in seen)
+    assert seen[-1].startswith("failed: config.json"), "all was fetched, and is no model"
 
 
 def test_the_command_downloads_and_says_where_they_lie(

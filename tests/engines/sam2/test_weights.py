@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.engines.sam import hub
 from backend.engines.sam2.weights import load_model
 from backend.errors import SettingsError
 from tests.engines.sam2 import tiny
@@ -49,11 +48,7 @@ def test_the_folder_of_another_model_is_refused(tmp_path):
 def test_what_is_nowhere_names_where_weights_are(tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match=r"set model_path to facebook/sam2.1-hiera-tiny, .* sam2.1_hiera_tiny.pt"):
         load_model(str(tmp_path / "nothing.pt"))
-
-    def refuse(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SettingsError, match=r"facebook/sam2\.1-hiera-tiny could not be fetched") as caught:
-        load_model("facebook/sam2.1-hiera-tiny")
+        load_model("facebook/sam2.1-hiera-tiny", model_dir=str(tmp_path))
     assert "bpe" not in str(caught.value)
