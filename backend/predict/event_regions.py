@@ -6,6 +6,7 @@ session; what tells the track is where its keyframes are.
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,10 +44,29 @@ def recognise_region(context: RequestContext, region: Region) -> EventRegion | N
     """The job whose track a region shows; None: it is none that an event started."""
     if region.track_id is not None or region.is_tracked or len(region.keyframes) < _LEAST:
         return None
-    jobs = context.scheduler.newest_under(context.key("")[:-1], _MAX_JOBS)
-    events = (job for job in jobs if job.row.spec.project == context.project and _is_event_job(job))
-    found = [one for job in events if (one := _match(region, job))]
+    found = [one for job in _event_jobs(context) if (one := _match(region, job))]
     return max(found, key=lambda one: sum(not key.is_human for key in one.region.keyframes), default=None)
+
+
+def find_begun(context: RequestContext, region: Region) -> list[Job]:
+    """The jobs of tracks that the page has begun from a region's only box.
+
+    With Auto-Annotation on, Label Studio also asks about such a region itself, before or after the page does.
+    """
+    if region.track_id is not None or region.is_tracked or len(region.keyframes) != 1:
+        return []
+    (key,) = region.keyframes
+    prompts = ((job, job.row.spec.prompts[0]) for job in _event_jobs(context))
+    return [job for job, one in prompts if one.frame == key.frame and one.box and np.allclose(one.box, _corners(key))]
+
+
+def _corners(key: Keyframe) -> tuple[float, ...]:
+    return key.x, key.y, key.width, key.height, key.rotation
+
+
+def _event_jobs(context: RequestContext) -> Iterator[Job]:
+    jobs = context.scheduler.newest_under(context.key("")[:-1], _MAX_JOBS)
+    return (job for job in jobs if job.row.spec.project == context.project and _is_event_job(job))
 
 
 def _is_event_job(job: Job) -> bool:

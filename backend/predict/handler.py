@@ -17,7 +17,7 @@ from backend.labelstudio.request import PromptField, RegionPrompt
 from backend.labelstudio.segments import Segment, click_direction, cut_segments, kept_keyframes, segments_around_clicks
 from backend.predict import overwrite_policy
 from backend.predict.click_class import read_class, submit_class_job
-from backend.predict.event_regions import recognise_region
+from backend.predict.event_regions import find_begun, recognise_region
 from backend.predict.like_prompts import (
     Example,
     LikePrompt,
@@ -47,6 +47,7 @@ class PredictHandler:
         self._direction = context.settings.direction
         self._continued: set[str] = set()
         self._examples: list[LikePrompt | UnlikePrompt] = []
+        self._begun_before: set[int] = set()
         self._sent = SentTracks(context)
 
     def handle(self, deadline: float) -> list[dict[str, Any]]:
@@ -72,6 +73,8 @@ class PredictHandler:
         jobs += [example.job for example in self._examples] + ([text_prompt.job] if text_prompt else [])
         earlier_jobs = [work.job for work in pending_regions(self._context, asked) if work.job]
         self._context.wait(jobs, deadline, [*earlier_jobs, *(prompt.job for prompt in earlier_searches)])
+        for prompt, work in zip(request.region_prompts, works, strict=False):
+            self._leave_to_page(prompt.region, work)
         for work in works:
             work.error = work.error or (work.job.error if work.job else None)
         errors = [work.error for work in works if work.error and not work.is_unchanged]
@@ -159,6 +162,11 @@ class PredictHandler:
         region, command, key = prompt.region, prompt.command, self._context.key(prompt.region.id)
         if command == TRACK and not prompt.error and (sent := self._sent.work(region.id, region)):
             return sent
+        if command == TRACK and not prompt.error:
+            begun = find_begun(self._context, region)
+            if any(not job.has_ended for job in begun):
+                return RegionWork(region, prompt.classes, is_answered=True)
+            self._begun_before.update(job.number for job in begun)
         if found := recognise_region(self._context, region):
             if command == TRACK and not found.is_corrected and (adopted := self._sent.adopt(found)):
                 return adopted
@@ -178,6 +186,14 @@ class PredictHandler:
             if tracked := work.tracked_segments:
                 self._submit_job(work, _tracked_clicks(tracked, parse_clicks(region)), command, self._direction)
         return work
+
+    def _leave_to_page(self, asked: Region, work: RegionWork) -> None:
+        """Answer no region that the page has begun to track since the request: it sets the keyframes itself."""
+        begun = {job.number for job in find_begun(self._context, asked)} - self._begun_before
+        if begun and work.job:
+            self._scheduler.cancel(work.job.number)
+            self._cache.sources.pop(self._context.key(asked.id))
+            work.source, work.is_answered = None, True
 
     def _continue_job(self, work: RegionWork) -> bool:
         """Whether an existing job computes the missing frames of the region, which nobody has corrected since."""

@@ -699,3 +699,52 @@ def test_a_region_that_a_person_drew_is_no_such_track(make_page) -> None:
         one["y"] += 10
     found = press_t(page, region)
     assert found["meta"]["human"] == [one["frame"] for one in region["value"]["sequence"]]
+
+
+def begun_region(found: tuple[float, ...]) -> dict:
+    """As the page makes it before it tracks; with Auto-Annotation on, Label Studio itself asks about it, too."""
+    value = {"labels": ["Bus"], "sequence": [keyframe(1, found)], "framesCount": 60, "duration": 2.4}
+    names = {"from_name": "box", "to_name": "video", "type": "videorectangle"}
+    return {"id": "made", "origin": "manual", "value": value, **names}
+
+
+def ask_about(page: Page, region: dict) -> list[dict]:
+    results = page.post({"result": [region]}).json["results"]
+    return [one for prediction in results for one in prediction["result"]]
+
+
+@pytest.mark.parametrize("is_asked_first", [False, True])
+def test_a_region_that_the_page_begins_to_track_is_left_to_it(make_page, is_asked_first: bool) -> None:
+    gate = Gate(10)
+    page = make_page(StubEngine(gate=gate, step=2.0), FakeVideo(count=60))
+    region = begun_region((50, 50, 10, 10))
+    answers: list[list[dict]] = []
+    asking = threading.Thread(target=lambda: answers.append(ask_about(page, region)))
+    if is_asked_first:
+        asking.start()
+        until(lambda: page.service.scheduler.jobs(1))
+    session_id = page.track()
+    if not is_asked_first:
+        asking.start()
+        asking.join(30)
+    gate.open()
+    keyframes = page.follow(session_id)
+    asking.join(30)
+    assert answers == [[]]
+    region["value"]["sequence"] = [keyframe(frame, keyframes[frame]) for frame in sorted(keyframes)]
+    computed = len(page.service.engine.frames)
+    whole = press_t(page, region)
+    assert whole["meta"]["human"] == [1]
+    assert "partial" not in whole["meta"]
+    assert max(one["frame"] for one in whole["value"]["sequence"]) == 60
+    assert len(page.service.engine.frames) == computed, "it is tracked already"
+
+
+def test_t_tracks_a_region_whose_track_was_stopped_at_once(make_page) -> None:
+    gate = Gate(0)
+    page = make_page(StubEngine(gate=gate, step=2.0), FakeVideo(count=60))
+    page.value("track_cancel", session_id=page.track())
+    gate.open()
+    until(lambda: page.service.scheduler.jobs(1)[0].has_ended)
+    found = press_t(page, begun_region((50, 50, 10, 10)))
+    assert max(one["frame"] for one in found["value"]["sequence"]) == 60
