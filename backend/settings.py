@@ -131,8 +131,9 @@ class Settings:
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], "`float32`, `bfloat16`"] = "auto"
     attention: Annotated[
         Literal["auto", "cudnn", "flash", "flash3", "efficient"],
-        "on a GPU, the implementation of attention to prefer: `cudnn`, `flash`, `flash3` (needs its package), "
-        "`efficient`; `auto`: PyTorch's choice; `sam3-backend selftest` compares them",
+        "on a GPU, the implementation of attention to prefer: `cudnn`, `efficient`, `flash`, or `flash3`, which needs "
+        "its package; with the last two, objects that were prompted on different frames share one call; `auto`: "
+        "PyTorch's choice; `sam3-backend selftest` compares them",
     ] = "auto"
     compile: Annotated[
         bool,

@@ -13,6 +13,10 @@ objects, after fewer frames.
   `bool()`, `.item()`, `nonzero`, a mask as an index). What was read before lies on the host, and costs nothing more.
 - uploads_1, uploads_16, uploads_64: small tensors made from Python values on the device.
 - fp32_kernels_1: as kernels_1, without autocast.
+- masked_calls, calls_per_layer: of 8 objects one is corrected and another one joins, and the frames after that are
+  tracked as on CUDA with `attention: flash`, with a stand-in for its operator: products of attention that have a mask,
+  and the most calls that a layer needs for what the objects remember. masked_calls_auto, calls_per_layer_auto: with
+  `attention: auto`.
 - tidy_ms_64, tidy_ms_64_whole: milliseconds on one thread to clean 64 masks (288 x 288; each 5 to 20 % of a
   1920 x 1080 picture's width, with three specks) and make their boxes; and where every mask is labelled whole.
 - state_mb_object: megabytes that a saved state takes for an object of the published model's size with one conditioning
@@ -28,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -36,11 +41,14 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.engines.sam import mask_boxes, postprocess
+from backend.engines.base import Session
+from backend.engines.sam import mask_boxes, memory_attention, postprocess
 from backend.engines.sam.memory_bank import FrameMemory, MemoryBank, MemoryWindow
 from backend.engines.sam3.engine import Sam3Engine
 from backend.settings import Settings
@@ -250,6 +258,88 @@ def launches(quick: bool) -> dict[str, int]:
         return figures | {"fp32_kernels_1": sum(counter.kernels.values())}
 
 
+class AttentionCounter:
+    """Counts products of attention, and stands in for PyTorch's operator for tokens of any number, which needs a GPU.
+
+    Attributes:
+        masked: products with a mask.
+        calls: all of them.
+        calls_per_layer: the most for what objects remember.
+    """
+
+    def __init__(self) -> None:
+        self._attend, self._attend_to_tokens = (
+            functional.scaled_dot_product_attention,
+            memory_attention.attend_to_tokens,
+        )
+        self.masked = self.calls = self.calls_per_layer = 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Any:
+        """In place of `scaled_dot_product_attention`."""
+        self.masked += attn_mask is not None
+        self.calls += 1
+        return self._attend(query, key, value, attn_mask, **options)
+
+    def attend_packed(self, query: Tensor, key: Tensor, value: Tensor, *numbers: Any, scale: float) -> Tensor:
+        """In place of `varlen_attn`."""
+        self.calls += 1
+        _, starts, positions, _ = numbers
+        found = []
+        for part, (start, end) in zip(
+            query.view(-1, positions, *query.shape[1:]), pairwise(starts.tolist()), strict=True
+        ):
+            own_query, own_key, own_value = (one.transpose(0, 1) for one in (part, key[start:end], value[start:end]))
+            found.append(self._attend(own_query, own_key, own_value, scale=scale).transpose(0, 1))
+        return torch.cat(found)
+
+    def attend_to_tokens(self, *args: Any) -> Tensor:
+        """In place of the function that makes one or several of these calls."""
+        before = self.calls
+        found = self._attend_to_tokens(*args)
+        self.calls_per_layer = max(self.calls_per_layer, self.calls - before)
+        return found
+
+
+def attention_calls(quick: bool) -> dict[str, int]:
+    """Of objects with different histories."""
+    warm = 4 if quick else WARM
+    places = [(20.0 * n + 10, 50.0) for n in range(8)]
+    late = [Prompt("0", warm, points=(Point(12.0, 52.0),)), Prompt("new", warm, points=(Point(90.0, 90.0),))]
+    with tempfile.TemporaryDirectory() as temporary:
+        engine = load(tiny.save(Path(temporary) / "tiny"), "bfloat16")
+
+    def count(prefers_flash: bool) -> AttentionCounter:
+        counter = AttentionCounter()
+        engine.model.tracker.prefers_flash = prefers_flash
+        with (
+            patch.object(functional, "scaled_dot_product_attention", counter.attend),
+            patch.object(varlen, "varlen_attn", counter.attend_packed),
+            patch.object(memory_attention, "fits_flash", lambda *_: True),
+            patch.object(memory_attention, "attend_to_tokens", counter.attend_to_tokens),
+            engine.open(scenes.endless(scenes.FIVE, warm + 4)) as session,
+        ):
+            session.prompt([Prompt(str(n), 0, points=(Point(*place),)) for n, place in enumerate(places)])
+            run(session, range(warm + 1))
+            session.prompt(late)
+            counter.masked = counter.calls_per_layer = 0
+            run(session, range(warm, warm + 4))
+        return counter
+
+    packed, auto = count(True), count(False)
+    return {
+        "masked_calls": packed.masked,
+        "calls_per_layer": packed.calls_per_layer,
+        "masked_calls_auto": auto.masked,
+        "calls_per_layer_auto": auto.calls_per_layer,
+    }
+
+
+def run(session: Session, span: range) -> None:
+    """Track over the whole of it."""
+    for _ in session.propagate(span):
+        pass
+
+
 def specked_masks(count: int) -> Tensor:
     """Logits of objects, each with three specks; shape (n, 288, 288)."""
     random = np.random.default_rng(0)
@@ -319,7 +409,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer objects and frames")
     quick = parser.parse_args().quick
-    print(json.dumps({**launches(quick), **tidying(quick), **memory()}))
+    print(json.dumps({**launches(quick), **attention_calls(quick), **tidying(quick), **memory()}))
 
 
 torch.set_num_threads(1)

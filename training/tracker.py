@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from backend.engines.sam.memory_bank import FrameMemory, MemoryBank, group_by_frame_count
+from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
 from backend.engines.sam.tracker import MaskPrediction, Tracker
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from shapes import Clip, Recipe, bounds
@@ -250,18 +250,8 @@ class StepLoss:
         return loss
 
     def _found(self, view: Sam3ImageFeatures, memories: list[MemoryBank], frame: int) -> MaskPrediction:
-        """Track in groups of equally many memories, as `Tracker.track` does, with `present` for each group."""
         histories = [one.select(frame, False, self._reach) for one in memories]
-        present, groups, parts, outputs = self._learner.present, group_by_frame_count(histories), [], []
-        for rows in groups:
-            self._learner.present = present[rows]
-            parts.append(self._learner.track(view, [histories[row] for row in rows], self._reach))
-            outputs.append(self._learner.outputs)
-        back = torch.tensor([row for rows in groups for row in rows]).argsort()
-        self._learner.present = present
-        logits, quality, scores = (torch.cat(values)[back] for values in zip(*outputs, strict=True))
-        self._learner.outputs = logits, quality, scores
-        return MaskPrediction(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
+        return self._learner.track(view, histories, self._reach)
 
     def _correct(self, view: Sam3ImageFeatures, film: Film, memories: list[MemoryBank], frame: int) -> Tensor:
         """Correct a tracked frame with clicks; often the objects have swapped memories, as after a mix-up."""
@@ -282,21 +272,16 @@ class StepLoss:
         labels = torch.tensor([[label] for _, label in clicks], dtype=torch.int32)
         histories = [memories[row].select(frame, False, self._reach) for row in rows]
         present = learner.present
-        loss = torch.zeros(())
-        for group in group_by_frame_count(histories):
-            learner.present = present[[rows[at] for at in group]]
-            found, features = learner.prompt_batch(
-                view, points[group], labels[group], previous[group], [histories[at] for at in group], self._reach
-            )
-            loss = loss + self._loss(film, frame, "correct", [rows[at] for at in group]) * len(group) / len(rows)
-            for index, at in enumerate(group):
-                one = memories[rows[at]]
-                one.clear_around(frame, self._reach)
-                one.cond_frames[frame] = FrameMemory(
-                    features[index], found.object_pointers[index], found.logits[index], 10.0
-                )
+        learner.present = present[rows]
+        found, features = learner.prompt_batch(view, points, labels, previous, histories, self._reach)
         learner.present = present
-        return loss
+        for index, row in enumerate(rows):
+            one = memories[row]
+            one.clear_around(frame, self._reach)
+            one.cond_frames[frame] = FrameMemory(
+                features[index], found.object_pointers[index], found.logits[index], 10.0
+            )
+        return self._loss(film, frame, "correct", rows)
 
     def _loss(self, film: Film, frame: int, kind: str, rows: list[int] | None = None) -> Tensor:
         """The loss of the last outputs. All masks have the same target, since prompts are unambiguous."""

@@ -45,6 +45,7 @@ KEYS = {
     "latency.py": "first_sign_s whole_s whole_over_compute_s first_answer_s presses_3000",
     "launches.py": """
         kernels_1 kernels_16 kernels_64 kernels_words waits_1 waits_16 waits_64 waits_words objects_words fp32_kernels_1
+        masked_calls calls_per_layer masked_calls_auto calls_per_layer_auto
         tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
     """,
     "prompting.py": """

@@ -153,6 +153,7 @@ class SamEngine(ABC):
     def _load(self) -> None:
         try:
             model = self._load_with_retries()
+            model.tracker.prefers_flash = self._settings.attention in ("flash", "flash3")
             self._status = "warming up"
             self._warm_up(model)
             if self._settings.compile:

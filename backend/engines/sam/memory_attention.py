@@ -1,38 +1,64 @@
 """One layer of the memory attention, for many objects at once."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import varlen
 
 from backend.engines.sam.image_encoder import to_autocast
 
+_MAX_FLASH_WIDTH = 256
+"""Of a head."""
+
 
 class MemoryTokens(NamedTuple):
-    """What m objects attend to that have equally many tokens.
+    """What n objects attend to: the positions of their frames in memory, then their object pointers.
 
     Attributes:
-        keys: shape (m, tokens, memory width).
-        values: the same shape.
-        mask: shape (m, 1, 1, tokens), false on padding; None: no padding.
-        pointer_count: how many of the last tokens have no position in the image.
+        keys: shape (tokens, memory width): the frames of all objects, then the pointers of all.
+        values: the same shape, but object by object.
+        frame_counts: how many tokens of frames each object has.
+        pointer_counts: how many tokens of pointers each has, which have no position in the image.
+        starts: shape (n + 1,), where each object's values start, and where the last ones end; None: flash attention is
+            not asked for.
     """
 
     keys: Tensor
     values: Tensor
-    mask: Tensor | None
-    pointer_count: int
+    frame_counts: Sequence[int]
+    pointer_counts: Sequence[int]
+    starts: Tensor | None
+
+    @property
+    def counts(self) -> list[int]:
+        """How many tokens each object has."""
+        return list(map(add, self.frame_counts, self.pointer_counts))
 
 
-def attend_to_memory(layer: Any, state: Tensor, memories: Sequence[MemoryTokens], rope: Tensor) -> Tensor:
+def pack_tokens(frames: Tensor, pointers: Tensor, frame_counts: Sequence[int], pointer_counts: Sequence[int]) -> Tensor:
+    """Put the tokens of each object together: those of its frames, then those of its pointers.
+
+    Args:
+        frames: shape (tokens, width), of all objects.
+        pointers: the same.
+        frame_counts: how many tokens of each object; `pointer_counts` as well.
+    """
+    pieces = zip(frames.split_with_sizes(frame_counts), pointers.split_with_sizes(pointer_counts), strict=True)
+    return torch.cat([piece for pair in pieces for piece in pair])
+
+
+def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tensor) -> Tensor:
     """Run one layer.
 
     Args:
         layer: of the model's memory attention, of SAM 2 or SAM 3.
         state: shape (n, positions, width), or (1, …) while it is still the same for all objects.
-        memories: of the n objects, in groups.
+        memory: of the n objects.
         rope: shape (positions, head width / 2), rotary position encoding as complex numbers.
     """
     attention = layer.self_attn
@@ -40,24 +66,52 @@ def attend_to_memory(layer: Any, state: Tensor, memories: Sequence[MemoryTokens]
     normed = to_autocast(layer.layer_norm1(state))
     query, key, value = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
     query, key = _apply_rope(torch.cat([query, key], -1), rope).chunk(2, -1)
-    state = state + _project(attention, [_attend(attention, query, key, value, None)])
+    state = state + attention.o_proj(_attend(attention, query, key, value))
     attention = layer.cross_attn_image
     query = _apply_rope(attention.q_proj(layer.layer_norm2(state)), rope)
-    counts = [len(memory.keys) for memory in memories]
-    queries = query.expand(sum(counts), -1, -1).split_with_sizes(counts)
-    attended = [
-        _attend_to_group(attention, query, memory, rope) for query, memory in zip(queries, memories, strict=True)
-    ]
-    state = state + _project(attention, attended)
+    query = query.expand(len(memory.frame_counts), -1, -1)
+    state = state + attention.o_proj(attend_to_tokens(attention, query, memory, rope))
     output: Tensor = layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(state))))
     return state + output
 
 
-def _attend_to_group(attention: Any, query: Tensor, memory: MemoryTokens, rope: Tensor) -> Tensor:
-    key, value = attention.k_proj(memory.keys), attention.v_proj(memory.values)
-    placed = key.shape[1] - memory.pointer_count
-    key = torch.cat([_apply_rope(key[:, :placed], rope), key[:, placed:]], 1)
-    return _attend(attention, query, key, value, memory.mask)
+def attend_to_tokens(attention: Any, query: Tensor, memory: MemoryTokens, rope: Tensor) -> Tensor:
+    """The attention of n objects, shape (n, positions, width), each to its own tokens."""
+    value: Tensor = attention.v_proj(memory.values)
+    frames, pointers = attention.k_proj(memory.keys).tensor_split([sum(memory.frame_counts)])
+    key = pack_tokens(_apply_rope(frames[None], rope)[0], pointers, memory.frame_counts, memory.pointer_counts)
+    counts = memory.counts
+    if memory.starts is not None and fits_flash(query, attention.num_attention_heads):
+        return _attend_packed(attention, query, key, value, memory.starts, max(counts))
+    found, row, token = [], 0, 0
+    for count, alike in groupby(counts):
+        rows = len([*alike])
+        tokens = slice(token, token + rows * count)
+        own_keys, own_values = (packed[tokens].view(rows, count, -1) for packed in (key, value))
+        found.append(_attend(attention, query[row : row + rows], own_keys, own_values))
+        row, token = row + rows, tokens.stop
+    return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def fits_flash(query: Tensor, heads: int) -> bool:
+    """Whether flash attention takes such a query."""
+    is_narrow = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and is_narrow and query.shape[-1] // heads <= _MAX_FLASH_WIDTH
+
+
+def _attend_packed(attention: Any, query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_count: int) -> Tensor:
+    """As `attend_to_tokens`, in one call for objects with any numbers of tokens."""
+    rows, positions, width = query.shape
+    query_starts = torch.arange(0, (rows + 1) * positions, positions, dtype=torch.int32, device=query.device)
+    query, key, value = (
+        packed.reshape(-1, attention.num_attention_heads, width // attention.num_attention_heads)
+        for packed in (query, key, value)
+    )
+    attended: Any = varlen.varlen_attn(
+        query, key, value, query_starts, starts, positions, max_count, scale=attention.scaling
+    )
+    output: Tensor = attended.view(rows, positions, width)
+    return output
 
 
 def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
@@ -69,16 +123,9 @@ def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rope[:, None]).view_as(vectors).to(vectors.dtype)
 
 
-def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     def split(vectors: Tensor) -> Tensor:
         return vectors.view(*vectors.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
 
-    attended = functional.scaled_dot_product_attention(
-        split(query), split(key), split(value), attn_mask=mask, scale=attention.scaling
-    )
+    attended = functional.scaled_dot_product_attention(split(query), split(key), split(value), scale=attention.scaling)
     return attended.transpose(1, 2).flatten(2)
-
-
-def _project(attention: Any, attended: list[Tensor]) -> Tensor:
-    output: Tensor = attention.o_proj(torch.cat(attended) if len(attended) > 1 else attended[0])
-    return output

@@ -6,7 +6,6 @@ video. The two directions share conditioning frames and have their own tracked f
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -284,13 +283,6 @@ def select_cond_frames(memories: Mapping[int, FrameMemory], frame: int, count: i
     chosen = [at for at in first if at is not None]
     others = sorted((at for at in memories if at not in chosen), key=lambda at: abs(at - frame))
     return {at: memories[at] for at in [*chosen, *others[: count - len(chosen)]]}
-
-
-def group_by_frame_count(memories: Sequence[MemorySelection]) -> list[list[int]]:
-    """Group memories by their number of frames: rows that can go through memory attention in one batch."""
-    counts = [len(memory.features) for memory in memories]
-    rows = sorted(range(len(memories)), key=counts.__getitem__)
-    return [list(group) for _, group in groupby(rows, key=counts.__getitem__)]
 
 
 def _frames_state(memories: Mapping[int, FrameMemory]) -> dict[int, tuple[Any, ...]]:

@@ -5,6 +5,8 @@ and go through memory attention, mask decoder and memory encoder in batches.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +15,8 @@ from torch.nn import functional
 
 from backend.engines.sam.device import Batcher, compile_part
 from backend.engines.sam.image_encoder import ImageFeatures, to_autocast
-from backend.engines.sam.memory_attention import MemoryTokens, attend_to_memory
-from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow, group_by_frame_count
+from backend.engines.sam.memory_attention import MemoryTokens, attend_to_memory, pack_tokens
+from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.preprocess import NO_OBJECT_LOGIT, masks_to_logits, resize_masks
 from backend.engines.sam.tracker_constants import TrackerConstants
 
@@ -46,6 +48,10 @@ class Tracker:
 
     Args:
         model: `Sam2VideoModel` of Transformers, or the `tracker_model` of its `Sam3VideoModel`.
+
+    Attributes:
+        prefers_flash: whether objects attend to their memories through flash attention where that can be: in one call,
+            however many tokens each of them has.
     """
 
     memory_dtype = torch.bfloat16
@@ -57,6 +63,7 @@ class Tracker:
         self._model = model
         self._config = model.config
         self.batches = Batcher(MAX_BATCH, "objects")
+        self.prefers_flash = False
         self._constants: TrackerConstants | None = None
         # Of prompts each form would be compiled.
         self._decode_tracked, self._run_memory_encoder = model.mask_decoder, model.memory_encoder
@@ -152,7 +159,7 @@ class Tracker:
         memories: Sequence[MemorySelection] | None,
         window: MemoryWindow,
     ) -> tuple[MaskPrediction, Tensor]:
-        """As `prompt`, for n objects: points (n, p, 2), labels (n, p), logits (n, h, w), memories of equal size."""
+        """As `prompt`, for n objects: points (n, p, 2), labels (n, p), logits (n, h, w)."""
         if memories is None:
             embeddings = self._add_no_memory(image)
         else:
@@ -306,68 +313,55 @@ class Tracker:
     ) -> Tensor:
         """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
         constants, coarse = self._get_constants(), image.fpn_levels[-1]
-        groups = group_by_frame_count(memories)
-        tokens = [self._memory_tokens([memories[row] for row in rows], window) for rows in groups]
+        tokens = self._memory_tokens(memories, window)
         state = (coarse + constants.frame_positions).flatten(2).transpose(1, 2)
         for layer in self._model.memory_attention.layers:
             state = attend_to_memory(layer, state, tokens, constants.rope)
         state = self._model.memory_attention.layer_norm(state)
-        order = [row for rows in groups for row in rows]
-        if order != sorted(order):
-            state = state[torch.tensor(order, device=self.device).argsort()]
         output: Tensor = state.transpose(1, 2).view(len(memories), *coarse.shape[1:])
         return output
 
     def _memory_tokens(self, memories: Sequence[MemorySelection], window: MemoryWindow) -> MemoryTokens:
-        """What objects that use the same number of frames attend to."""
-        constants, count, device = self._get_constants(), len(memories), self.device
-        features = torch.stack([frame for memory in memories for frame in memory.features])
-        features = features.view(count, -1, *features.shape[1:]).to(device, torch.float32)
-        rows = torch.tensor([[offset - 1 for offset in memory.offsets] for memory in memories], device=device)
-        times = self._model.memory_temporal_positional_encoding[rows][:, :, :, 0]
-        positions = constants.memory_positions + times
-        max_pointers = max(len(memory.object_pointers) for memory in memories)
-        pointers, pointer_positions, mask = self._pointer_tokens(memories, max_pointers, window, device)
-        values = torch.cat([features.flatten(1, 2), pointers], 1)
-        keys = torch.cat([positions.flatten(1, 2), pointer_positions], 1) + values
-        if mask is not None:
-            spatial = torch.ones(count, features.shape[1] * features.shape[2], dtype=torch.bool, device=device)
-            mask = torch.cat([spatial, mask], 1)[:, None, None]
+        """What objects attend to."""
+        constants, device = self._get_constants(), self.device
+        frames = torch.stack([frame for memory in memories for frame in memory.features]).to(device, torch.float32)
+        rows = torch.tensor([offset - 1 for memory in memories for offset in memory.offsets], device=device)
+        times = self._model.memory_temporal_positional_encoding[rows][:, :, 0]
+        placed = (frames + (constants.memory_positions + times)).flatten(0, 1)
+        pointers, positions = self._pointer_tokens(memories, window, device)
+        frame_counts = [len(memory.features) * frames.shape[1] for memory in memories]
+        splits = self._model.hidden_dim // self._model.mem_dim
+        pointer_counts = [len(memory.object_pointers) * splits for memory in memories]
+        values = pack_tokens(frames.flatten(0, 1), pointers, frame_counts, pointer_counts)
+        keys, starts = torch.cat([placed, pointers + positions]), None
+        if self.prefers_flash:
+            ends = accumulate(map(add, frame_counts, pointer_counts), initial=0)
+            starts = torch.tensor([*ends], dtype=torch.int32, device=device)
         # Cast once, for all layers.
-        return MemoryTokens(to_autocast(keys), to_autocast(values), mask, pointers.shape[1])
+        return MemoryTokens(to_autocast(keys), to_autocast(values), frame_counts, pointer_counts, starts)
 
     def _pointer_tokens(
-        self, memories: Sequence[MemorySelection], max_pointers: int, window: MemoryWindow, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Object pointers as tokens, their positions, and a mask of those that are not padding; None: all."""
+        self, memories: Sequence[MemorySelection], window: MemoryWindow, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Object pointers as tokens, and the positions of these."""
         model = self._model
         width = int(model.mem_dim)
-        if not max_pointers:
-            none = torch.zeros(len(memories), 0, width, device=device)
-            return none, none, None
-        blank = model.no_object_pointer[0]
-        rows = [
-            [*history.object_pointers, *[blank] * (max_pointers - len(history.object_pointers))] for history in memories
-        ]
-        offsets = [
-            [*history.pointer_offsets, *[0] * (max_pointers - len(history.pointer_offsets))] for history in memories
-        ]
-        kind = rows[0][0].dtype  # of all of them nearly always: one kernel converts them
-        pointers = torch.stack([one.to(kind) for row in rows for one in row]).float()
+        found = [pointer for memory in memories for pointer in memory.object_pointers]
+        if not found:
+            none = torch.zeros(0, width, device=device)
+            return none, none
+        kind = found[0].dtype  # of all of them nearly always: one kernel converts them
+        pointers = torch.stack([pointer.to(kind) for pointer in found]).float()
         splits = pointers.shape[-1] // width
-        pointers = pointers.view(len(rows), max_pointers * splits, width)
-        if self._config.enable_temporal_pos_encoding_for_object_pointers:
-            times = torch.tensor(offsets, device=device, dtype=torch.float32) / max(1, window.pointer_frames - 1)
-            angles = times[:, :, None] / self._get_constants().pointer_periods
-            waves = torch.cat([angles.sin(), angles.cos()], -1)
-            positions = model.temporal_positional_encoding_projection_layer(waves).repeat_interleave(splits, 1)
-        else:
-            positions = torch.zeros_like(pointers)
-        counts = [len(memory.object_pointers) for memory in memories]
-        if min(counts) == max_pointers:
-            return pointers, positions, None
-        real = torch.arange(max_pointers, device=device) < torch.tensor(counts, device=device)[:, None]
-        return pointers, positions, real.repeat_interleave(splits, 1)
+        pointers = pointers.view(-1, width)
+        if not self._config.enable_temporal_pos_encoding_for_object_pointers:
+            return pointers, torch.zeros_like(pointers)
+        offsets = [offset for memory in memories for offset in memory.pointer_offsets]
+        times = torch.tensor(offsets, device=device, dtype=torch.float32) / max(1, window.pointer_frames - 1)
+        angles = times[:, None] / self._get_constants().pointer_periods
+        waves = torch.cat([angles.sin(), angles.cos()], -1)
+        positions = model.temporal_positional_encoding_projection_layer(waves)
+        return pointers, positions.repeat_interleave(splits, 0)
 
     def _encode_memory(
         self, image: ImageFeatures, logits: Tensor, object_scores: Tensor, *, full_size: bool, binary: bool

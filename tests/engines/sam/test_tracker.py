@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import varlen
 
+from backend.engines.sam import memory_attention
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.tracker import MAX_BATCH, Tracker
 from tests.engines.sam import scenes
@@ -63,6 +67,29 @@ def test_objects_with_different_histories_equal_each_one_alone(tracker, scene):
     assert_close(together, [torch.cat(parts) for parts in zip(*alone, strict=True)])
     masks = together[0]
     assert all((masks[one] - masks[other]).abs().max() > 0.1 for one in range(COUNT) for other in range(one))
+
+
+def test_with_flash_attention_objects_of_any_history_attend_in_one_call(tracker, scene, monkeypatch):
+    apart, calls = tracked(tracker, scene), list[list[int]]()
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *arguments: Any, scale: float) -> Tensor:
+        query_starts, starts, positions, most = arguments
+        calls.append(starts.tolist())
+        assert (query_starts.diff().unique().item(), starts.diff().max().item()) == (positions, most)
+        found = [
+            functional.scaled_dot_product_attention(*(one.transpose(0, 1) for one in rows), scale=scale)
+            for rows in zip(
+                query.split(positions), *(tokens.split(starts.diff().tolist()) for tokens in (key, value)), strict=True
+            )
+        ]
+        return torch.cat([one.transpose(0, 1) for one in found])
+
+    monkeypatch.setattr(memory_attention, "fits_flash", lambda *_: True)
+    monkeypatch.setattr(varlen, "varlen_attn", attend)
+    tracker.prefers_flash = True
+    assert_close(tracked(tracker, scene), apart)
+    assert len(calls) == len(scene.model.tracker_model.memory_attention.layers)
+    assert len({end - start for start, end in pairwise(calls[0])}) > 2
 
 
 def test_a_quality_is_the_expected_iou_times_how_sure_it_is_of_the_object(tracker, scene):
