@@ -97,8 +97,11 @@ class CacheSettings:
                 raise SettingsError(f"cache.{name} is negative: give auto, 0 or more bytes, such as 8 GiB")
 
 
-SAM3_HUB_ID, SAM2_HUB_ID = "facebook/sam3", "facebook/sam2.1-hiera-tiny"
+SAM3_HUB_ID = "facebook/sam3"
+OPEN_HUB_IDS = {"sam2": "facebook/sam2.1-hiera-tiny", "edgetam": "yonigozlan/EdgeTAM-hf"}
 """Weights of the engines unless `model_path` names others."""
+SIZE_STEPS = {"sam2": 32, "edgetam": 256}
+"""What `image_size` is a multiple of; with other engines of 14."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,15 @@ class Settings:
     """Every setting with its meaning and default; `make docs` writes the table of docs/settings.md."""
 
     engine: Annotated[
-        Literal["auto", "sam3", "sam2", "opencv"],
-        "`sam3`, `sam2` or `opencv`; `auto`: SAM3, or an error that names the choices if it cannot be loaded",
+        Literal["auto", "sam3", "sam2", "edgetam", "opencv"],
+        "`sam3`, `sam2`, `edgetam` or `opencv`; `auto`: SAM3, or an error that names the choices if it cannot be "
+        "loaded",
     ] = "auto"
     model_path: Annotated[
         str,
         "weights: a hub id, a folder in the hub's layout, `sam3.pt`, or `shapes`, the included demo model; with "
-        "`engine: sam2` those of SAM 2, by default `facebook/sam2.1-hiera-tiny`",
+        "`engine: sam2` those of SAM 2, by default `facebook/sam2.1-hiera-tiny`; with `engine: edgetam` EdgeTAM's, by "
+        "default `yonigozlan/EdgeTAM-hf`",
     ] = SAM3_HUB_ID
     revision: Annotated[
         str, "with a hub id: the branch, tag or commit of its repository to use; empty: its newest files"
@@ -141,7 +146,9 @@ class Settings:
         "`sam3-backend selftest` says whether it pays",
     ] = False
     image_size: Annotated[
-        int, "width and height of the model's input in pixels, a multiple of 14 (SAM 2: of 32); 0: the model's own"
+        int,
+        "width and height of the model's input in pixels, a multiple of 14 (SAM 2: of 32, EdgeTAM: "
+        "of 256); 0: the model's own",
     ] = 0
     reference: Annotated[
         Literal["published", "transformers"],
@@ -247,9 +254,9 @@ class Settings:
     basic_auth_pass: Annotated[str, "password of that user; also as `BASIC_AUTH_PASS`"] = ""
 
     def __post_init__(self) -> None:
-        if self.engine == "sam2" and self.model_path == SAM3_HUB_ID:
+        if self.model_path == SAM3_HUB_ID:
             # The default is SAM3's; a config that names it can be used with `--engine sam2` too.
-            object.__setattr__(self, "model_path", SAM2_HUB_ID)
+            object.__setattr__(self, "model_path", OPEN_HUB_IDS.get(self.engine, SAM3_HUB_ID))
         self._check_model()
         for entry in self.media_allow:
             if not re.fullmatch(rf"{_HOST}|[0-9a-fA-F.:]+(/\d{{1,3}})?", entry):
@@ -312,7 +319,7 @@ class Settings:
             raise SettingsError("model_path is empty: give facebook/sam3, or the folder or file of its weights")
         if len(self.devices) > 1 and self.workers == "ray":
             raise SettingsError("device names several, but with workers: ray each worker has its own: set ray.max")
-        step = 32 if self.engine == "sam2" else 14
+        step = SIZE_STEPS.get(self.engine, 14)
         if self.image_size < 0 or self.image_size % step:
             raise SettingsError(f"image_size is {self.image_size}: give a multiple of {step}, or 0 for the model's own")
         for name in ("score_threshold", "new_object_threshold"):

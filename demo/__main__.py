@@ -20,8 +20,9 @@ import numpy as np
 import requests
 
 from backend.commands import prepare
+from backend.engines import count_gpus, guess_engine
 from backend.labelstudio.client import LabelStudioClient
-from backend.settings import Settings
+from backend.settings import OPEN_HUB_IDS, Settings
 from backend.tracks.geometry import Box
 from demo import check, clip
 from demo.labelstudio import NO_PROXY, LabelStudio
@@ -72,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--check", action="store_true", help="send one prompt, check the track, and end")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for all data")
-    parser.add_argument("--model", default=SHAPES, metavar="M", help="a hub id, a folder or a file of SAM3 or SAM 2")
+    parser.add_argument(
+        "--model", default=SHAPES, metavar="M", help="a hub id, a folder or a file of SAM3, SAM 2 or EdgeTAM"
+    )
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own instead of the sample clip")
     options = parser.parse_args(arguments)
     if options.check and (options.video or options.model != SHAPES):
@@ -128,11 +131,12 @@ def _run(checked: bool, folder: Path, model: str, video: Path | None) -> None:
 def _start_backend(backend: Process, studio: LabelStudio, port: int, data: Path, name: str) -> int:
     port = free_port(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data)]
-    engine = "sam2" if "sam2" in name.rpartition("/")[2] else "sam3"
+    engine = guess_engine(name)
+    small = {"SAM3_BACKEND_IMAGE_SIZE": "512"} if engine in OPEN_HUB_IDS and not count_gpus() else {}
     model = ["--engine", engine, "--model", name, *(["--device", "cpu"] if name == SHAPES else [])]
     backend.start(
         [Path(sys.executable).parent / "sam3-backend", "serve", *model, *where],
-        {**os.environ, **NO_PROXY, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token},
+        {**small, **os.environ, **NO_PROXY, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token},
     )
     backend.wait_until(lambda: _healthy(f"http://127.0.0.1:{port}/health"), 60)
     return port

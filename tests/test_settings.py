@@ -96,7 +96,7 @@ def test_names_that_users_expect_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("limits: {days: 9}", r"limits\.days is now called limits\.retention_days .SAM3_BACKEND_LIMITS_RETENTION_DAYS"),
         ("colour: blue", "no setting colour: The settings are allowed_hosts"),
         ("limits: 5", "limits is a group"),
-        ("engine: sam1", "engine is 'sam1': choose one of auto, sam3, sam2, opencv"),
+        ("engine: sam1", "engine is 'sam1': choose one of auto, sam3, sam2, edgetam, opencv"),
         ("port: many", "port is 'many': give a whole number"),
         ("port: 2.5", "port is 2.5: give a whole number"),
         ("port: true", "port is True: give a whole number"),

@@ -14,8 +14,8 @@ SHARED_NAMES = {"main"}
 COMMAND_NAMES = {"add_parser", "run"}
 """What each module of `commands/` has."""
 FAMILY_NAMES = {"convert_checkpoint", "engine_version", "load_model", "rename_tensor"}
-"""What each family of models has, in `engines/sam2/` and `engines/sam3/`."""
-SHARED_IN_FOLDER = {"commands": COMMAND_NAMES, "sam2": FAMILY_NAMES, "sam3": FAMILY_NAMES}
+"""What each family of models has, in `engines/edgetam/`, `engines/sam2/` and `engines/sam3/`."""
+SHARED_IN_FOLDER = {"commands": COMMAND_NAMES, **dict.fromkeys(("edgetam", "sam2", "sam3"), FAMILY_NAMES)}
 LONG_FILES: set[str] = set()
 """Files that are still too long. Add none."""
 

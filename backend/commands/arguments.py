@@ -91,7 +91,7 @@ def format_examples(examples: tuple[str, str]) -> str:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the model."""
-    parser.add_argument("--engine", metavar="E", help="tracking engine: sam3, sam2 or opencv")
+    parser.add_argument("--engine", metavar="E", help="tracking engine: sam3, sam2, edgetam or opencv")
     parser.add_argument(
         "--model", metavar="M", dest="model_path", help="weights: hub id, folder or the published file, such as sam3.pt"
     )

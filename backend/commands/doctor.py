@@ -18,7 +18,7 @@ from backend.errors import BackendError, MediaError, SettingsError, explain_unwr
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import NUMBERS, parse_label_config
 from backend.labelstudio.videos import TaskVideos
-from backend.settings import Settings
+from backend.settings import OPEN_HUB_IDS, Settings
 from backend.video import Video
 
 _MIN_FREE_BYTES = 2 * 2**30
@@ -77,7 +77,7 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
     with report.check("model") as say:
         engine = engines.load_engine(settings)
         say(_wait_for_model(engine))
-        if engine.name in ("sam3", "sam2"):
+        if engine.name in ("sam3", *OPEN_HUB_IDS):
             with report.check("device") as say:
                 say(*doctor_checks.check_device(settings, engine))
     with report.check("data_dir") as say:
@@ -103,10 +103,11 @@ def run(read_settings: Callable[[], Settings], task: int | None = None, url: str
 def _describe_settings(settings: Settings) -> str:
     if settings.engine == "opencv":
         return "engine opencv (no model, no text prompts)"
-    if settings.engine == "sam2":
-        return f"engine sam2, model {settings.shown()['model_path']} (no text prompts), device {settings.device}"
+    model, device = settings.shown()["model_path"], settings.device
+    if not engines.knows_words(settings.engine):
+        return f"engine {settings.engine}, model {model} (no text prompts), device {device}"
     demo = " (demo model for coloured shapes)" if settings.model_path == "shapes" else ""
-    return f"engine {settings.engine}, model {settings.shown()['model_path']}{demo}, device {settings.device}"
+    return f"engine {settings.engine}, model {model}{demo}, device {device}"
 
 
 def _wait_for_model(engine: Engine) -> str:

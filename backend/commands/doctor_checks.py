@@ -14,7 +14,7 @@ from backend.labelstudio.client import fetch_backend_health
 from backend.labelstudio.connection_errors import LOOSEN_GUARD, is_loopback, is_private
 from backend.labelstudio.label_config import NUMBERS, VideoTag
 from backend.labelstudio.task_data import read_field
-from backend.settings import Settings
+from backend.settings import OPEN_HUB_IDS, Settings
 from backend.video import Video
 from backend.video.frame_clock import FrameClock, same_rate
 
@@ -40,7 +40,7 @@ def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
 
     names, memory = [str(select_device(device)) for device in engines.list_devices(settings)], engine.memory()
     name = ", ".join(dict.fromkeys(names))
-    if name == "cpu" and engine.name == "sam2":
+    if name == "cpu" and engine.name in OPEN_HUB_IDS:
         wide = settings.image_size == 0 or settings.image_size > 512
         return ("cpu: set image_size: 512, which is several times as fast", WARN) if wide else (name, OK)
     if name == "cpu" and settings.model_path != "shapes":

@@ -91,7 +91,7 @@ def run(
         BackendError: something is wrong; the report says what.
     """
     if identify_engine(settings)[0] == "opencv":
-        raise SettingsError("engine opencv has nothing to test: set engine: sam3 or sam2")
+        raise SettingsError("engine opencv has nothing to test: set engine: sam3, sam2 or edgetam")
     film = film or DiscFilm()
     settings = replace(settings, max_objects=max(settings.max_objects, *objects))
     with tempfile.TemporaryDirectory() as folder:

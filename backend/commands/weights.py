@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from backend.commands.arguments import Subparsers, add_command, add_config_option, load_settings
 from backend.commands.console import print_message
-from backend.engines import download_weights
+from backend.engines import download_weights, guess_engine
 from backend.settings import Settings
 
 _DESCRIPTION = """
@@ -32,13 +32,13 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     parser.add_argument("model_path", nargs="?", metavar="NAME", help="hub id (default: model_path in the settings)")
-    parser.add_argument("--engine", metavar="E", help="tracking engine: sam3 or sam2")
+    parser.add_argument("--engine", metavar="E", help="tracking engine: sam3, sam2 or edgetam")
     add_config_option(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.engine is None and "sam2" in (options.model_path or ""):
-        options.engine = "sam2"
+    if options.engine is None and options.model_path and (guessed := guess_engine(options.model_path)) != "sam3":
+        options.engine = guessed
     run(load_settings(options, "engine", "model_path"))
 
 

@@ -60,14 +60,24 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
         from backend.engines.sam2 import version as sam2_version
 
         return "sam2", sam2_version.engine_version(settings)
+    if settings.engine == "edgetam":
+        from backend.engines.edgetam import version as edgetam_version
+
+        return "edgetam", edgetam_version.engine_version(settings)
     from backend.engines.sam3.version import engine_version
 
     return "sam3", engine_version(settings)
 
 
+def guess_engine(model_path: str) -> str:
+    """The engine that runs a model, by the name of its repository, folder or file."""
+    name = Path(model_path).name.lower()
+    return next((engine for engine in ("edgetam", "sam2") if engine in name), "sam3")
+
+
 def knows_words(name: str) -> bool:
     """Whether an engine finds objects by words."""
-    return name not in ("opencv", "sam2")
+    return name not in ("opencv", "sam2", "edgetam")
 
 
 def load_engine(settings: Settings, sharers: int = 1) -> Engine:
@@ -90,6 +100,10 @@ def load_engine(settings: Settings, sharers: int = 1) -> Engine:
         from backend.engines.sam2.engine import Sam2Engine
 
         return Sam2Engine(replace(settings, device=settings.devices[0]), sharers)
+    if name == "edgetam":
+        from backend.engines.edgetam.engine import EdgeTamEngine
+
+        return EdgeTamEngine(replace(settings, device=settings.devices[0]), sharers)
     from backend.engines.sam3.engine import Sam3Engine
 
     return Sam3Engine(replace(settings, device=settings.devices[0]), sharers)
@@ -121,10 +135,11 @@ def download_weights(settings: Settings, on_progress: Callable[[int, int], None]
     """
     name, _ = identify_engine(settings)
     if name == "opencv":
-        raise SettingsError("engine opencv has no weights: choose sam3 or sam2")
+        raise SettingsError("engine opencv has no weights: choose sam3, sam2 or edgetam")
+    from backend.engines.edgetam import weights as edgetam_weights
     from backend.engines.sam.hub import download
     from backend.engines.sam2 import weights as sam2_weights
     from backend.engines.sam3 import weights as sam3_weights
 
-    family = (sam2_weights if name == "sam2" else sam3_weights).FAMILY
+    family = {"sam2": sam2_weights.FAMILY, "edgetam": edgetam_weights.FAMILY}.get(name, sam3_weights.FAMILY)
     return download(settings.model_path, settings.revision, settings.model_dir, family, on_progress)

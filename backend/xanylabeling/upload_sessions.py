@@ -18,7 +18,7 @@ from backend.xanylabeling.upload_session import PictureTracks, UploadSession, re
 PROJECT = "x-anylabeling"
 """Stands for a project's id in jobs."""
 _MAX_SESSIONS, _MAX_TASKS = 64, 64
-_TITLES = {"sam3": "SAM3 video", "sam2": "SAM 2 video", "opencv": "OpenCV video"}
+_TITLES = {"sam3": "SAM3 video", "sam2": "SAM 2 video", "edgetam": "EdgeTAM video", "opencv": "OpenCV video"}
 _WIDGETS = ("button_add_point", "button_remove_point", "button_clear", "button_finish_object")
 _WORD_WIDGETS = ("edit_text", "button_send")
 _VALUES: dict[str, Any] = {

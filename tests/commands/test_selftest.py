@@ -125,7 +125,7 @@ def test_a_fault_is_the_result_and_an_error(runs, monkeypatch, capsys, alone, sh
 
 def test_the_stand_in_has_nothing_to_test(capsys):
     assert main(["selftest", "--engine", "opencv"]) == 2
-    assert "set engine: sam3 or sam2" in capsys.readouterr().err
+    assert "set engine: sam3, sam2 or edgetam" in capsys.readouterr().err
 
 
 def test_an_object_that_only_one_run_has_counts_as_unlike():

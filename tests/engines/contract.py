@@ -23,6 +23,7 @@ from backend.settings import Settings
 from backend.tracks.geometry import Box
 from backend.tracks.track import FrameResult
 from backend.video import Pictures, Video
+from tests.engines.edgetam import tiny as tiny_edgetam
 from tests.engines.sam2 import tiny as tiny2
 from tests.engines.sam3 import tiny as tiny3
 
@@ -37,7 +38,12 @@ def tiny_sam2() -> Engine:
     return _loaded("sam2", tiny2.save)
 
 
-def _loaded(name: Literal["sam2", "sam3"], save: Callable[[Path], Path], **changes: Any) -> Engine:
+def tiny_of_edgetam() -> Engine:
+    """EdgeTAM's engine on random weights."""
+    return _loaded("edgetam", tiny_edgetam.save)
+
+
+def _loaded(name: Literal["edgetam", "sam2", "sam3"], save: Callable[[Path], Path], **changes: Any) -> Engine:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         engine = load_engine(
@@ -62,11 +68,12 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "opencv": OpenCVEngine,
     "sam3": tiny_sam3,
     "sam2": tiny_sam2,
+    "edgetam": tiny_of_edgetam,
     "patch": documented,
 }
 """How each engine is made; a new one is a line here."""
 
-UNTRAINED = {"sam3", "sam2"}
+UNTRAINED = {"sam3", "sam2", "edgetam"}
 """Engines whose weights here are random, of which nobody can ask that they find the objects."""
 
 LENGTH, WIDTH, HEIGHT = 80, 160, 120

@@ -52,14 +52,14 @@ def pack_tokens(frames: Tensor, pointers: Tensor, frame_counts: Sequence[int], p
     return torch.cat([piece for pair in pieces for piece in pair])
 
 
-def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tensor) -> Tensor:
-    """Run one layer.
+def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tensor, memory_rope: Tensor) -> Tensor:
+    """The two attentions of one layer; what follows them in it is the family's own.
 
     Args:
-        layer: of the model's memory attention, of SAM 2 or SAM 3.
+        layer: of the model's memory attention.
         state: shape (n, positions, width), or (1, …) while it is still the same for all objects.
         memory: of the n objects.
-        rope: shape (positions, head width / 2), rotary position encoding as complex numbers.
+        rope, memory_rope: see `TrackerConstants`.
     """
     attention = layer.self_attn
     # Cast once: autocast would do so for each product.
@@ -70,16 +70,15 @@ def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tens
     attention = layer.cross_attn_image
     query = _apply_rope(attention.q_proj(layer.layer_norm2(state)), rope)
     query = query.expand(len(memory.frame_counts), -1, -1)
-    state = state + attention.o_proj(attend_to_tokens(attention, query, memory, rope))
-    output: Tensor = layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(state))))
+    output: Tensor = attention.o_proj(attend_to_tokens(attention, query, memory, memory_rope))
     return state + output
 
 
-def attend_to_tokens(attention: Any, query: Tensor, memory: MemoryTokens, rope: Tensor) -> Tensor:
+def attend_to_tokens(attention: Any, query: Tensor, memory: MemoryTokens, memory_rope: Tensor) -> Tensor:
     """The attention of n objects, shape (n, positions, width), each to its own tokens."""
     value: Tensor = attention.v_proj(memory.values)
     frames, pointers = attention.k_proj(memory.keys).tensor_split([sum(memory.frame_counts)])
-    key = pack_tokens(_apply_rope(frames[None], rope)[0], pointers, memory.frame_counts, memory.pointer_counts)
+    key = pack_tokens(_apply_rope(frames[None], memory_rope)[0], pointers, memory.frame_counts, memory.pointer_counts)
     counts = memory.counts
     if memory.starts is not None and fits_flash(query, attention.num_attention_heads):
         return _attend_packed(attention, query, key, value, memory.starts, max(counts))

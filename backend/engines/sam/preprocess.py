@@ -23,6 +23,8 @@ NO_OBJECT_LOGIT = -1024.0
 """Logit of every pixel of an absent object, and the negative of that of a pixel in a given mask."""
 HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """SAM 3's, which gives -1 (black) to 1 (white)."""
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""Of SAM 2 and EdgeTAM."""
 
 
 def preprocess_image(

@@ -5,6 +5,7 @@ and go through memory attention, mask decoder and memory encoder in batches.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from operator import add
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class Tracker:
     """The tracker of a model.
 
     Args:
-        model: `Sam2VideoModel` of Transformers, or the `tracker_model` of its `Sam3VideoModel`.
+        model: a video model of Transformers for clicks, or the `tracker_model` of its `Sam3VideoModel`.
 
     Attributes:
         prefers_flash: whether objects attend to their memories through flash attention where that can be: in one call,
@@ -64,7 +65,6 @@ class Tracker:
         self._config = model.config
         self.batches = Batcher(MAX_BATCH, "objects")
         self.prefers_flash = False
-        self._constants: TrackerConstants | None = None
         # Of prompts each form would be compiled.
         self._decode_tracked, self._run_memory_encoder = model.mask_decoder, model.memory_encoder
 
@@ -264,7 +264,7 @@ class Tracker:
         multimask: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The arguments of `_select_best_masks`."""
-        constants = self._get_constants()
+        constants = self._constants
         if points is None and masks is None:
             decode, (sparse, dense) = self._decode_tracked, constants.no_prompt
         else:
@@ -312,18 +312,19 @@ class Tracker:
         self, image: ImageFeatures, memories: Sequence[MemorySelection], window: MemoryWindow
     ) -> Tensor:
         """The frame's features, conditioned on the memory of n objects: shape (n, channels, h, w)."""
-        constants, coarse = self._get_constants(), image.fpn_levels[-1]
+        constants, coarse = self._constants, image.fpn_levels[-1]
         tokens = self._memory_tokens(memories, window)
         state = (coarse + constants.frame_positions).flatten(2).transpose(1, 2)
         for layer in self._model.memory_attention.layers:
-            state = attend_to_memory(layer, state, tokens, constants.rope)
+            state = attend_to_memory(layer, state, tokens, constants.rope, constants.memory_rope)
+            state = state + self._feed_forward(layer, layer.layer_norm3(state))
         state = self._model.memory_attention.layer_norm(state)
         output: Tensor = state.transpose(1, 2).view(len(memories), *coarse.shape[1:])
         return output
 
     def _memory_tokens(self, memories: Sequence[MemorySelection], window: MemoryWindow) -> MemoryTokens:
         """What objects attend to."""
-        constants, device = self._get_constants(), self.device
+        constants, device = self._constants, self.device
         frames = torch.stack([frame for memory in memories for frame in memory.features]).to(device, torch.float32)
         rows = torch.tensor([offset - 1 for memory in memories for offset in memory.offsets], device=device)
         times = self._model.memory_temporal_positional_encoding[rows][:, :, 0]
@@ -358,7 +359,7 @@ class Tracker:
             return pointers, torch.zeros_like(pointers)
         offsets = [offset for memory in memories for offset in memory.pointer_offsets]
         times = torch.tensor(offsets, device=device, dtype=torch.float32) / max(1, window.pointer_frames - 1)
-        angles = times[:, None] / self._get_constants().pointer_periods
+        angles = times[:, None] / self._constants.pointer_periods
         waves = torch.cat([angles.sin(), angles.cos()], -1)
         positions = model.temporal_positional_encoding_projection_layer(waves)
         return pointers, positions.repeat_interleave(splits, 0)
@@ -376,11 +377,18 @@ class Tracker:
         if model.occlusion_spatial_embedding_parameter is not None:
             is_absent = (object_scores <= 0).to(features.dtype)[:, None, None, None]
             features = features + is_absent * model.occlusion_spatial_embedding_parameter[..., None, None]
-        remembered: Tensor = features.to(self.memory_dtype).flatten(2).transpose(1, 2)
-        return remembered
+        return self._compress_memory(features).to(self.memory_dtype)
 
-    def _get_constants(self) -> TrackerConstants:
+    def _compress_memory(self, features: Tensor) -> Tensor:
+        """What is stored of n objects: from shape (n, memory width, h, w) to (n, positions, memory width)."""
+        return features.flatten(2).transpose(1, 2)
+
+    def _feed_forward(self, layer: Any, state: Tensor) -> Tensor:
+        """The perceptron of a layer of the memory attention."""
+        output: Tensor = layer.linear2(layer.activation(layer.linear1(state)))
+        return output
+
+    @cached_property
+    def _constants(self) -> TrackerConstants:
         """Tensors that are the same for every frame, made on first use."""
-        if self._constants is None:
-            self._constants = TrackerConstants.from_model(self._model)
-        return self._constants
+        return TrackerConstants.from_model(self._model)

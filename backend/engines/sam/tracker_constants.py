@@ -9,7 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TrackerConstants:
-    """Tensors that depend only on the weights."""
+    """Tensors that depend only on the weights.
+
+    Attributes:
+        memory_positions: shape (positions, memory width), of one frame's memory.
+        rope: shape (positions, head width / 2), rotary position encoding of a frame as complex numbers.
+        memory_rope: the same for one frame's memory.
+    """
 
     no_points: Tensor
     no_labels: Tensor
@@ -19,16 +25,16 @@ class TrackerConstants:
     pointer_periods: Tensor
     memory_positions: Tensor
     rope: Tensor
+    memory_rope: Tensor
 
     @classmethod
     def from_model(cls, model: Any) -> "TrackerConstants":
-        """Compute them for `Sam2VideoModel` of Transformers, or the `tracker_model` of its `Sam3VideoModel`."""
+        """Compute them for the model of a `Tracker`."""
         device = model.no_memory_embedding.device
         points, labels = torch.zeros(1, 1, 1, 2, device=device), -torch.ones(1, 1, 1, dtype=torch.int32, device=device)
         rows, columns = model.backbone_feature_sizes[-1]
         encode, half = model.memory_encoder.position_encoding, model.hidden_dim // 2
-        attention = model.memory_attention
-        cosines, sines = attention.rotary_emb(points, attention.position_ids)
+        rope = compute_rope(model.memory_attention, model.memory_attention.position_ids)
         wide = type(encode)(num_position_features=half, normalize=True)
         return cls(
             no_points=points,
@@ -44,5 +50,21 @@ class TrackerConstants:
             memory_positions=encode(torch.Size((1, model.mem_dim, rows, columns)), device, torch.float32)[0]
             .flatten(1)
             .T.contiguous(),
-            rope=torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous()),
+            rope=rope,
+            memory_rope=rope,
         )
+
+
+def compute_rope(attention: Any, positions: Tensor) -> Tensor:
+    """Rotary position encoding as complex numbers.
+
+    Args:
+        attention: the model's memory attention.
+        positions: of n tokens, shape (n, 2).
+
+    Returns:
+        Shape (n, head width / 2).
+    """
+    like = torch.zeros(1, device=positions.device)
+    cosines, sines = attention.rotary_emb(like, positions)
+    return torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous())

@@ -3,7 +3,7 @@
 import json
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 
 ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
 """Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
+ENGINES = {"sam3_video": "sam3", "sam2_video": "sam2", "edgetam_video": "edgetam"}
+"""Which engine runs a model, by the `model_type` of its config."""
 MAX_NAMES = 5
 """Maximum number of names in an error or a warning."""
 
@@ -47,8 +49,13 @@ class Family:
     tied_names: tuple[str, str]
 
 
-def read_config(folder: Path, kind: type[Config], family: Family) -> Config:
+def read_config(
+    folder: Path, kind: type[Config], family: Family, adapt: Callable[[dict[str, Any]], None] = lambda values: None
+) -> Config:
     """Read the config.json of a folder in the hub's layout.
+
+    Args:
+        adapt: changes what the file says before it is understood.
 
     Raises:
         SettingsError: it is missing, broken or of another model.
@@ -56,10 +63,11 @@ def read_config(folder: Path, kind: type[Config], family: Family) -> Config:
     path = folder / "config.json"
     values = read_json(path, family)
     if (model_type := values.get("model_type")) != kind.model_type:
-        raise SettingsError(
-            f"{path.name} has model_type {model_type}: use the folder of a model with model_type {kind.model_type}"
-        )
+        mend = f"use the folder of a model with model_type {kind.model_type}"
+        mend += f", or set engine: {ENGINES[model_type]}" if model_type in ENGINES else ""
+        raise SettingsError(f"{path.name} has model_type {model_type}: {mend}")
     try:
+        adapt(values)
         config: Config = kind.from_dict(strip_origin(values))
     except Exception as error:  # The library raises no narrower class.
         raise SettingsError(
@@ -150,6 +158,26 @@ def fill_model(model: PreTrainedModel, tensors: dict[str, Tensor], family: Famil
     fitting = {name: tensors[name].to(torch.float32).contiguous() for name in places}
     model.load_state_dict(fitting, strict=True, assign=True)
     model.requires_grad_(False).train(False)
+
+
+def set_image_size(config: Any, image_size: int, step: int, least: int) -> None:
+    """Change the input size in the config of a video model for clicks; no weight depends on it.
+
+    Args:
+        image_size: width and height in pixels.
+        step: what it has to be a multiple of.
+        least: the smallest.
+
+    Raises:
+        SettingsError: it does not fit.
+    """
+    if image_size % step or image_size < least:
+        near = max(least, round(image_size / step) * step)
+        raise SettingsError(f"image_size is {image_size}: set a multiple of {step}, such as {near}, or 0")
+    grid = image_size // config.prompt_encoder_config.patch_size
+    config.image_size = config.prompt_encoder_config.image_size = image_size
+    config.vision_config.backbone_feature_sizes = [[scale * grid, scale * grid] for scale in (4, 2, 1)]
+    config.memory_attention_rope_feat_sizes = [grid, grid]
 
 
 def _format_shape(tensor: Tensor) -> str:

@@ -7,9 +7,8 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.initialization import no_init_weights
 
 from backend.engines.sam.hub import OnProgress, download
-from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors
+from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors, set_image_size
 from backend.engines.sam2.checkpoint import convert_checkpoint, infer_config
-from backend.errors import SettingsError
 
 FAMILY = Family(
     label="SAM 2",
@@ -55,24 +54,11 @@ def load_model(
         folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY, on_progress)
         config, tensors = read_config(folder, Sam2VideoConfig, FAMILY), read_folder(folder, FAMILY)
     if image_size:
-        _set_image_size(config, image_size)
+        set_image_size(config, image_size, STRIDE, 2 * STRIDE)
+        vision: Any = config.vision_config  # the library declares it with a type too wide to use
+        vision.backbone_config.image_size = [image_size, image_size]
     # Created without values, except for computed ones (rope tables), which no file contains.
     with no_init_weights():
         model = Sam2VideoModel(config)
     fill_model(model, tensors, FAMILY)
     return model
-
-
-def _set_image_size(config: Sam2VideoConfig, image_size: int) -> None:
-    """Change the input size in a config; no weight depends on it."""
-    if image_size % STRIDE or image_size < 2 * STRIDE:
-        near = max(2, round(image_size / STRIDE)) * STRIDE
-        raise SettingsError(f"image_size is {image_size}: set a multiple of {STRIDE}, such as {near}, or 0")
-    # The library declares these parts with types too wide to use.
-    vision: Any = config.vision_config
-    prompts: Any = config.prompt_encoder_config
-    grid = image_size // prompts.patch_size
-    config.image_size = prompts.image_size = image_size
-    vision.backbone_config.image_size = [image_size, image_size]
-    vision.backbone_feature_sizes = [[scale * grid, scale * grid] for scale in (4, 2, 1)]
-    config.memory_attention_rope_feat_sizes = [grid, grid]

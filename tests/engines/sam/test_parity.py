@@ -10,6 +10,8 @@ import pytest
 from torch import Tensor
 from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoInferenceCache
 
+from backend.engines.edgetam.engine import EdgeTamEngine
+from backend.engines.sam.engine import SamEngine
 from backend.engines.sam.session import SamSession
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam2.engine import Sam2Engine
@@ -19,26 +21,32 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import ABSENT
 from tests.engines.contract import FakeVideo
+from tests.engines.edgetam import tiny as tiny_edgetam
 from tests.engines.sam import scenes
-from tests.engines.sam2 import tiny
+from tests.engines.sam2 import tiny as tiny_sam2
 from tests.engines.sam3 import stock
 
 SHAPES = Path(__file__).parents[4] / "shared" / "shapes-kit" / "model"
 """A model that has learned, which not everybody has."""
 LENGTH = 12
+OPEN: dict[str, tuple[type[Sam2Engine] | type[EdgeTamEngine], Any]] = {
+    "sam2": (Sam2Engine, tiny_sam2),
+    "edgetam": (EdgeTamEngine, tiny_edgetam),
+}
+"""Engines that know no words, each with its random weights."""
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
-@pytest.fixture(scope="module", params=["random", "shapes", "sam2"])
+@pytest.fixture(scope="module", params=["random", "shapes", "sam2", "edgetam"])
 def both(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """The engine and the library's tracker on the same weights, neither rounding its memories, and a film."""
-    engine: Sam2Engine | Sam3Engine
+    engine: SamEngine
     if request.param == "random":
         engine, video = scenes.engine(), scenes.short(LENGTH)
-    elif request.param == "sam2":
-        folder = tmp_path_factory.mktemp("sam2")
-        engine = Sam2Engine(Settings(engine="sam2", model_path=str(tiny.save(folder)), device="cpu"))
-        video = scenes.short(LENGTH)
+    elif request.param in OPEN:
+        kind, tiny = OPEN[request.param]
+        folder = tiny.save(tmp_path_factory.mktemp(request.param))
+        engine, video = kind(Settings(engine=request.param, model_path=str(folder), device="cpu")), scenes.short(LENGTH)
     elif SHAPES.exists():
         engine = Sam3Engine(Settings(model_path=str(SHAPES), device="cpu", reference="transformers"))
         video = scenes.film(scenes.FIVE, LENGTH)
@@ -49,7 +57,7 @@ def both(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "min_eff_iou", None)
         model = engine.model.image_encoder._model
-        tracker = model if request.param == "sam2" else stock.alone(model)
+        tracker = model if request.param in OPEN else stock.alone(model)
         yield SimpleNamespace(sam3=engine.model, video=video, alone=lambda: stock.Alone(tracker, video, seen))
 
 
@@ -126,7 +134,13 @@ def prompts_on(frame: int, video: FakeVideo) -> dict[str, Prompt]:
 
 @pytest.mark.parametrize(
     ("both", "reverse"),
-    [("random", False), pytest.param("random", True, marks=pytest.mark.slow), ("shapes", False), ("sam2", False)],
+    [
+        ("random", False),
+        pytest.param("random", True, marks=pytest.mark.slow),
+        ("shapes", False),
+        ("sam2", False),
+        ("edgetam", False),
+    ],
     indirect=["both"],
 )
 def test_every_kind_of_prompt(both, reverse):
@@ -148,7 +162,13 @@ def staggered(video: FakeVideo, reverse: bool) -> list[Prompt]:
 
 @pytest.mark.parametrize(
     ("both", "reverse"),
-    [pytest.param("random", False, marks=pytest.mark.slow), ("random", True), ("shapes", True), ("sam2", True)],
+    [
+        pytest.param("random", False, marks=pytest.mark.slow),
+        ("random", True),
+        ("shapes", True),
+        ("sam2", True),
+        ("edgetam", True),
+    ],
     indirect=["both"],
 )
 def test_objects_that_start_on_different_frames_and_are_shown_on_several(both, reverse):
@@ -184,7 +204,7 @@ def test_a_second_click_on_the_prompted_frame(both):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("both", ["random", "sam2"], indirect=True)
+@pytest.mark.parametrize("both", ["random", "sam2", "edgetam"], indirect=True)
 @pytest.mark.parametrize(
     "points",
     [(Point(90, 50), Point(20, 30, False)), (Point(60, 60, False),)],

@@ -9,7 +9,7 @@ import torch
 from backend.engines import identify_engine
 from backend.engines.sam2.engine import Sam2Engine
 from backend.errors import SettingsError, Unsupported
-from backend.settings import SAM2_HUB_ID, Settings
+from backend.settings import OPEN_HUB_IDS, Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam import scenes
@@ -65,7 +65,7 @@ def test_a_state_of_another_input_size_is_refused(engine, folder):
 
 def test_without_a_model_path_it_takes_its_own():
     settings = Settings(engine="sam2")
-    assert settings.model_path == SAM2_HUB_ID
+    assert settings.model_path == OPEN_HUB_IDS["sam2"]
     assert identify_engine(settings)[0] == "sam2"
     assert identify_engine(settings)[1].startswith("sam2.1-hiera-tiny-")
 

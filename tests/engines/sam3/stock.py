@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Sam2VideoModel, Sam3TrackerVideoModel, Sam3VideoModel
+from transformers import EdgeTamVideoModel, Sam2VideoModel, Sam3TrackerVideoModel, Sam3VideoModel
+from transformers.models.edgetam_video.modeling_edgetam_video import EdgeTamVideoInferenceSession
 from transformers.models.sam2_video import modeling_sam2_video
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video
@@ -26,6 +27,7 @@ from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenc
 
 from backend.engines.sam.preprocess import (
     HALF,
+    IMAGENET,
     Normalization,
     masks_to_logits,
     preprocess_image,
@@ -33,7 +35,6 @@ from backend.engines.sam.preprocess import (
     threshold_detections,
 )
 from backend.engines.sam.tracker import Tracker
-from backend.engines.sam2.image_encoder import IMAGENET
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.image_encoder import Sam3ImageEncoder
 from backend.engines.sam3.tokenizer import Tokenizer
@@ -44,6 +45,13 @@ CPU = torch.device("cpu")
 BOX_PX = 0.5
 Boxes = dict[int, Sequence[float]]
 """Of one object, by frame."""
+ClickModel = Sam3TrackerVideoModel | Sam2VideoModel | EdgeTamVideoModel
+"""A tracker of the library for clicks."""
+_SESSIONS: dict[type, type] = {
+    Sam3TrackerVideoModel: Sam3TrackerVideoInferenceSession,
+    Sam2VideoModel: Sam2VideoInferenceSession,
+    EdgeTamVideoModel: EdgeTamVideoInferenceSession,
+}
 
 
 def model_of(engine: Sam3Engine) -> Sam3VideoModel:
@@ -71,18 +79,17 @@ def stacked(video: FakeVideo, side: int, normalization: Normalization = HALF) ->
     return frames
 
 
-def session_of(tracker: Sam3TrackerVideoModel | Sam2VideoModel, video: FakeVideo, noise: float = 0.0) -> Any:
+def session_of(tracker: ClickModel, video: FakeVideo, noise: float = 0.0) -> Any:
     """The library's session for clicks, on a film.
 
     Args:
         noise: standard deviation of what is added to the pictures as the model sees them.
     """
-    is_sam2 = isinstance(tracker, Sam2VideoModel)
-    frames = stacked(video, tracker.config.image_size, IMAGENET if is_sam2 else HALF)
+    frames = stacked(video, tracker.config.image_size, HALF if isinstance(tracker, Sam3TrackerVideoModel) else IMAGENET)
     if noise:
         frames += noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
     device = tracker.no_memory_embedding.device
-    return (Sam2VideoInferenceSession if is_sam2 else Sam3TrackerVideoInferenceSession)(
+    return _SESSIONS[type(tracker)](
         video=frames,
         video_height=video.height,
         video_width=video.width,
@@ -104,7 +111,7 @@ def alone(model: Sam3VideoModel) -> Sam3TrackerVideoModel:
 
 
 def clicked(
-    tracker: Sam3TrackerVideoModel | Sam2VideoModel,
+    tracker: ClickModel,
     video: FakeVideo,
     clicks: Sequence[tuple[float, float]],
     noise: float = 0.0,
@@ -200,7 +207,7 @@ class Alone:
 
     def __init__(
         self,
-        tracker: Sam3TrackerVideoModel | Sam2VideoModel,
+        tracker: ClickModel,
         video: FakeVideo,
         seen: Sam3TrackerVideoInferenceCache | None = None,
     ) -> None:

@@ -156,7 +156,7 @@ def enliven_layers(model: nn.Module) -> None:
 
 
 def enliven_tracker(tracker: Any) -> None:
-    """The part of `enliven` that is for a tracker, of SAM 2 as well."""
+    """The part of `enliven` that is for a tracker, of SAM 2 and EdgeTAM as well."""
     prompts, decoder = tracker.prompt_encoder, tracker.mask_decoder
     for tokens in (decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token, prompts.point_embed):
         tokens.weight.normal_(0, 1.5)
@@ -166,7 +166,8 @@ def enliven_tracker(tracker: Any) -> None:
         tracker.no_object_pointer,
         tracker.occlusion_spatial_embedding_parameter,
     ):
-        embedding.normal_(0, 0.2)
+        if embedding is not None:
+            embedding.normal_(0, 0.2)
     tracker.no_memory_embedding.normal_(0, 0.02)
     for block in tracker.memory_encoder.memory_fuser.layers:
         block.scale.fill_(0.3)
