@@ -12,6 +12,7 @@ compose file are there. The last line printed is one JSON object:
   the password is needed and Label Studio is connected with it.
 - readonly_ok: it runs with a read-only file system and without capabilities; uid_ok: as any user of group 0.
 - memory_said: with less memory than the model needs the log says so.
+- beside_iou: mean IoU of a box in the Label Studio of its own compose file (nginx, app, db), with docker/beside.yml.
 - image_gb, image_opencv_gb: sizes of the images, the latter without PyTorch. torch: the PyTorch in the former.
 
 Exit status 3: Docker does not answer.
@@ -34,16 +35,14 @@ from typing import Any
 import numpy as np
 import requests
 
-from backend.tracks.geometry import Box, box_iou
 from demo import check, clip
+from demo.beside_check import beside_iou
+from demo.docker_tools import docker, drawn, overlaps, say, wait_for
 from demo.processes import DemoError, free_port
 from demo.rest import LabelStudioApi
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = "sam3-check"
 KEY = "0123456789abcdef0123456789abcdef01234567"
-SIZE = (clip.WIDTH, clip.HEIGHT)
-PATIENCE = 300.0
 FOUND = 0.5
 """Mean IoU from which words have found a shape."""
 PASSWORD = "p@ss w$rd"
@@ -53,37 +52,6 @@ SHAPES = (
 )
 MEMORY = "700m"
 """Less than the shapes model needs."""
-
-
-def say(text: str) -> None:
-    """Print progress to standard error."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def docker(*words: str) -> str:
-    """The output of a docker command.
-
-    Raises:
-        DemoError: it failed; the message is the end of its output.
-    """
-    run = subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise DemoError(f"docker {' '.join(words[:4])} failed: {' '.join(run.stderr.split())[-500:]}")
-    return run.stdout
-
-
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Wait until the condition returns something true, and return that.
-
-    Raises:
-        DemoError: it took too long.
-    """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.25)
-    raise DemoError(f"{what} took longer than {seconds:.0f} s")
 
 
 class Composed:
@@ -151,21 +119,6 @@ class Composed:
         connection = self.connection
         tasks = self.studio.call("GET", f"/api/tasks?project={connection['project']}&fields=all")["tasks"]
         return self.studio.create_task(connection["project"], tasks[0]["data"])
-
-
-def drawn(name: str) -> dict[str, Any]:
-    """A box on one of the clip's shapes, as the page sends it."""
-    box = Box(*clip.truth()[name][0])
-    return check.drawn_region(name.lower(), name, box, SIZE, clip.FRAMES, clip.FPS)
-
-
-def overlaps(region: Mapping[str, Any], name: str) -> list[float]:
-    """The IoU with the truth on ten frames; 0 where there is no box."""
-    truth, found = clip.truth()[name], []
-    for index in np.linspace(0, clip.FRAMES - 1, check.CHECKED_FRAMES).round().astype(int):
-        box = check.shown(region["value"]["sequence"], int(index) + 1)
-        found.append(0.0 if box is None else float(box_iou(np.array(box) / 100 * np.tile(SIZE, 2), truth[index])))
-    return found
 
 
 def missing_frames(region: Mapping[str, Any]) -> int:
@@ -320,6 +273,8 @@ def main() -> None:
         )
         figures["uid_ok"] = gets_ready("--user", "12345:0")
         figures["memory_said"] = says_memory()
+        say("beside Label Studio's own compose file")
+        figures["beside_iou"] = beside_iou(folder)
         versions = docker("run", "--rm", "sam3-backend", "python", "-c", "import torch; print(torch.__version__)")
         figures |= {"image_gb": size_gb("sam3-backend"), "torch": versions.strip()}
         figures["image_opencv_gb"] = size_gb("sam3-backend:opencv")

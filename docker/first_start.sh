@@ -6,7 +6,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python -m demo.sample "$folder"
 sam3-backend project create "SAM3 video: a first try" "$folder/clip.mp4" \
-  --label-config "$folder/label_config.xml" --backend "$1" --browser-url "$2" --data-dir "$folder"
+  --label-config "$folder/label_config.xml" --backend "$1" --browser-url "$2"
 echo "Open the task there, draw a box on a shape, click it, press t."
 echo "The status page has a password: docker compose exec backend cat /data/password, unless you set BASIC_AUTH_PASS."
 case $SAM3_BACKEND_MODEL_PATH in

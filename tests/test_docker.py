@@ -279,7 +279,7 @@ def test_a_first_start_ends_in_a_project_that_tracks_and_a_second_one_changes_no
     port = free_port(0)
     url = f"http://127.0.0.1:{port}"
     given = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
-    given |= {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "p4ss"}
+    given |= {"BASIC_AUTH_USER": "studio", "BASIC_AUTH_PASS": "p4ss", "SAM3_BACKEND_PUBLIC_URL": url}
     with Process("the backend", image.folder / "log.txt") as backend:
         backend.start(image.command, image.environment | environment("backend", **given) | {"PORT": str(port)})
         backend.wait_until(lambda: _health(url)["model"] == "ready", 90)
@@ -296,6 +296,10 @@ def test_a_first_start_ends_in_a_project_that_tracks_and_a_second_one_changes_no
             (task,) = studio.call("GET", f"/api/tasks?project={project['id']}&fields=all")["tasks"]
             assert (connected["url"], connected["state"], connected["is_interactive"]) == (url, "CO", True)
             assert (task["data"]["fps"], len(task["data"]["frames"])) == (25, 100)
+            shown = [task["data"]["frames"][0], re.findall(r'src="([^"]+)"', task["data"]["panel"])[0]]
+            for one in shown:  # without a password; the panel's answer has no end
+                with requests.get(one, timeout=30, stream=True) as answer:
+                    assert answer.status_code == 200
             webhooks = studio.call("GET", f"/api/webhooks/?project={project['id']}")
             assert [one["url"] for one in webhooks] == [f"{url}/webhook"]
         boxes, size = clip.truth()["Circle"], (clip.WIDTH, clip.HEIGHT)

@@ -179,7 +179,7 @@ class SamEngine(ABC):
             except DownloadInterrupted as error:
                 self._percent = None
                 self._status = (
-                    f"{WAITING_PREFIX}{error.trouble}; what has come is kept, and the next try is in "
+                    f"{WAITING_PREFIX}{error.trouble}; what has come is kept, and the next try is within "
                     f"{RETRY_SECONDS:.0f} s"
                 )
                 if self._closing.wait(RETRY_SECONDS):

@@ -214,7 +214,8 @@ def test_the_engine_tries_again_by_itself_and_says_so(
     engine = Engine(Settings(engine="sam3", model_path="facebook/sam3", model_dir=str(tmp_path), device="cpu"))
     engine._loading.join(60)
     assert seen[1] == (
-        "waiting for its weights: 127.0.0.1 has sent nothing for 1 s; what has come is kept, and the next try is in 0 s"
+        "waiting for its weights: 127.0.0.1 has sent nothing for 1 s; what has come is kept, and the next try is "
+        "within 0 s"
     )
     assert any(re.match(r"downloading its weights: \d+ % of 0\.0 GB", status) for status in seen)
     assert seen[-1].startswith("failed: config.json"), "all was fetched, and is no model"
