@@ -6,6 +6,7 @@ LABEL_STUDIO := .venv-labelstudio/.installed
 LABEL_STUDIO_ML := .venv-lsml/.installed
 XANYLABELING := .venv-xanylabeling/.installed
 LOWEST := .venv-lowest/.installed
+FIREFOX := .venv/.installed-firefox
 # It runs on the OpenCV that we install, under another name.
 TRACKEVAL := trackeval .* requires opencv-python
 # tests/conftest.py groups the tests and starts the slow files first. Browser tests wait a lot: a third worker fills two cores.
@@ -15,7 +16,7 @@ PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 TORCH_INDEX ?= auto
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# make test THOROUGH=1: more examples and more clips.
+# make test THOROUGH=1: more examples, more clips, and Firefox where it is installed.
 export THOROUGH
 
 .PHONY: demo install requirements test test-lowest test-labelstudio xanylabeling package docker-check lint audit fuzz docs pictures clean
@@ -25,7 +26,7 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 
 install: $(BACKEND)
 
-test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML))
+test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML)) $(if $(filter-out 0,$(THOROUGH)),$(FIREFOX))
 	.venv/bin/python -m pytest $(PARALLEL) $(if $(filter-out 0,$(FAST)),-m "not slow")
 
 # The fast tests with the lowest versions that pyproject.toml allows.
@@ -102,6 +103,11 @@ $(DEVELOPMENT): $(BACKEND)
 	@.venv/bin/pip install -q --no-deps trackeval tabulate -c constraints.txt # with them it brings another OpenCV
 	$(call check,.venv,$(TRACKEVAL))
 	@.venv/bin/python -m tests.bpe
+	@touch $@
+
+# tests/e2e/firefox_relay.py stands between Playwright and Debian's Firefox.
+$(FIREFOX): $(DEVELOPMENT)
+	@.venv/bin/pip install -q websockets -c constraints.txt
 	@touch $@
 
 $(LABEL_STUDIO): constraints-labelstudio.txt

@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from playwright.sync_api import Browser
 
 from backend.commands import prepare
 from backend.labelstudio.client import LabelStudioClient
@@ -163,9 +164,14 @@ def page(project: Project) -> Iterator[LabelingPage]:
 
 
 @contextmanager
-def opened(project: Project, task: int | None = None, **changes: Any) -> Iterator[LabelingPage]:
+def opened(
+    project: Project,
+    task: int | None = None,
+    start: Callable[[], AbstractContextManager[Browser]] = chromium,
+    **changes: Any,
+) -> Iterator[LabelingPage]:
     """A fresh browser profile on a task; None: on a new one, as `Project.new_task` makes it."""
-    with chromium() as browser:
+    with start() as browser:
         studio = project.studio
         state = login_state(browser, studio.url, studio.email, studio.password)
         context = browser.new_context(viewport={"width": 1400, "height": 1500}, storage_state=state)
