@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend import cli
+from backend import __version__, cli
 from backend.settings import Settings
 from backend.settings_loader import ALIASES, PREFIX
 from backend.video import write_video
@@ -218,6 +218,12 @@ def _another(words: list[str]) -> None:
     assert words
 
 
+def _wheel(words: list[str]) -> None:
+    """The wheel has this version."""
+    assert f"sam3_backend-{__version__}-py3-none-any.whl" in words[-1]
+    assert "install" in words
+
+
 def _ours(words: list[str]) -> None:
     cli.build_parser().parse_args([word for word in words if not re.fullmatch(r"\[.*…\]", word)])
 
@@ -230,6 +236,8 @@ LOOKED_AT: dict[str, Callable[[list[str]], None]] = {
     "sam3-backend": _ours,
     "yolo": _another,
     "cd": _another,
+    "pipx": _wheel,
+    "uv": _wheel,
 }
 """Programs by what is checked of their words: their own tests run most of them."""
 ELSEWHERE = {"HF_TOKEN", "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN", "ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED"}
