@@ -30,7 +30,10 @@ KEYS = {
     """,
     "families.py": """
         sam2_parity_sigmoid sam2_parity_box_px sam2_speedup_1 sam2_speedup_16 sam2_peak_mem_ratio
-        sam2_tiny_fps_512 sam2_tiny_cpu_s_512 sam2_tiny_speedup_512 threads cores
+        edgetam_parity_sigmoid edgetam_parity_box_px edgetam_speedup_1 edgetam_speedup_16 edgetam_peak_mem_ratio
+        sam2_tiny_fps_512 sam2_tiny_cpu_s_512 sam2_tiny_speedup_512 sam2_tiny_bf16_speedup_512
+        edgetam_fps_512 edgetam_cpu_s_512 edgetam_speedup_512 edgetam_bf16_speedup_512 edgetam_over_sam2_512
+        threads cores load
     """,
     "hostile.py": """
         cases connections leaks errors_500 hung server_mb decoder_mb legitimate_failed downloads freed_s delayed_s

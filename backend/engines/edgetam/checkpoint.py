@@ -7,7 +7,6 @@ from transformers import EdgeTamVideoConfig
 
 from backend.engines.edgetam.backbone import BACKBONE, RepVitConfig
 from backend.engines.sam.published_names import TRACKER_RULES, Rules, convert_published
-from backend.errors import SettingsError
 
 _LAYER = r"^(spatial_perceiver\.layers\.\d+)"
 RULES: Rules = (
@@ -44,16 +43,8 @@ def convert_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def published_config(tensors: Mapping[str, Tensor], filename: str) -> EdgeTamVideoConfig:
-    """The configuration of converted tensors: there is one size.
-
-    Raises:
-        SettingsError: they are of another model.
-    """
-    if "spatial_perceiver.latents_1d" not in tensors:
-        raise SettingsError(
-            f"{filename} is not a checkpoint of EdgeTAM: use edgetam.pt, or the folder with {filename} and config.json"
-        )
+def published_config() -> EdgeTamVideoConfig:
+    """The configuration of the published model: there is one size."""
     return EdgeTamVideoConfig(
         vision_config={"model_type": "edgetam_vision_model", "backbone_config": RepVitConfig().to_dict()},
         enable_temporal_pos_encoding_for_object_pointers=False,

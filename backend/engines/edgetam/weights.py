@@ -10,6 +10,7 @@ from backend.engines.edgetam.backbone import RepVitConfig, fuse_backbone
 from backend.engines.edgetam.checkpoint import convert_checkpoint, published_config
 from backend.engines.sam.hub import OnProgress, download
 from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors, set_image_size
+from backend.errors import SettingsError
 
 FAMILY = Family(
     label="EdgeTAM",
@@ -50,7 +51,12 @@ def load_model(
     path = Path(model_path).expanduser()
     if path.is_file():
         tensors = convert_checkpoint(read_tensors(path))
-        config = published_config(tensors, path.name)
+        if "spatial_perceiver.latents_1d" not in tensors:
+            raise SettingsError(
+                f"{path.name} is not a checkpoint of EdgeTAM: use edgetam.pt, or the folder with {path.name} and "
+                "config.json"
+            )
+        config = published_config()
     else:
         folder = path if path.is_dir() else download(model_path, revision, model_dir, FAMILY, on_progress)
         config = read_config(folder, EdgeTamVideoConfig, FAMILY, _name_own_backbone)

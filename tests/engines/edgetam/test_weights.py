@@ -25,7 +25,7 @@ def test_every_name_of_the_original_has_its_place_and_shape() -> None:
     published = {name: torch.zeros(shape) for name, shape in listed().items()}
     tensors = fuse_backbone(convert_checkpoint(published))
     with torch.device("meta"):
-        model = EdgeTamVideoModel(published_config(tensors, "edgetam.pt"))
+        model = EdgeTamVideoModel(published_config())
     places = {name: place.shape for name, place in model.state_dict().items()}
     assert places.pop(FAMILY.tied_names[0])
     assert {name: tensor.shape for name, tensor in tensors.items()} == places
