@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -107,6 +108,10 @@ class Composed:
         except (requests.RequestException, ValueError):
             return None
 
+    def wait_until_ready(self) -> None:
+        """Wait until the backend answers and its model is ready."""
+        wait_for("the model", lambda: (self.ask("/health") or {}).get("model") == "ready")
+
     @property
     def connection(self) -> dict[str, Any]:
         """The first project's connection to the backend."""
@@ -140,10 +145,17 @@ def accuracy(services: Composed) -> dict[str, Any]:
 
 def interrupted(services: Composed, interrupt: Callable[[], None]) -> int:
     """Frames that a job lacks that was interrupted in its middle."""
+    services.compose("restart", "backend")  # with the frames of earlier jobs in its cache it would be too fast
+    services.wait_until_ready()
     task, connection = services.new_task(), services.connection["id"]
     request = {"task": task, "context": {"result": [drawn("Circle")]}}
-    with suppress(DemoError):  # nobody waits for the answer
-        services.studio.call("POST", f"/api/ml/{connection}/interactive-annotating", json=request, timeout=2.5)
+
+    def ask() -> None:
+        with suppress(DemoError):  # nobody waits for the answer
+            services.studio.call("POST", f"/api/ml/{connection}/interactive-annotating", json=request, timeout=2.5)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
 
     def is_under_way() -> bool:
         jobs = (services.ask("/jobs") or {}).get("jobs", [])
@@ -151,8 +163,8 @@ def interrupted(services: Composed, interrupt: Callable[[], None]) -> int:
 
     wait_for("a job's first frames", is_under_way, 60)
     interrupt()
-    wait_for("the backend's return", lambda: services.ask("/health"))
-    wait_for("the model", lambda: services.ask("/health").get("model") == "ready")
+    asking.join()
+    services.wait_until_ready()
     region, _ = services.studio.whole_track(connection, task, drawn("Circle"))
     return missing_frames(region)
 

@@ -45,7 +45,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = PATIENCE)
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.25)
+        time.sleep(0.1)
     raise DemoError(f"{what} took longer than {seconds:.0f} s")
 
 

@@ -21,6 +21,8 @@ class Hub:
         hangs_at: requests of this kind ("revision", "tree", "resolve") get no answer until `go_on` is set.
         hangs_after: if above 0, a response stops after so many bytes until `go_on` is set.
         cut_after: if above 0, the connection ends after so many bytes of a response, once.
+        redirects: files come from another host, as large ones of the real hub do.
+        tokens: the Authorization header of each request, by path.
         is_damaged: the weights that it sends are not those that it names.
         ranges: the Range header of each request for the weights.
         asked: set when a request hangs.
@@ -29,13 +31,15 @@ class Hub:
     def __init__(self) -> None:
         self.status = self.cut_after = self.hangs_after = 0
         self.hangs_at = ""
-        self.is_damaged = False
+        self.is_damaged = self.redirects = False
+        self.tokens: dict[str, str | None] = {}
         self.ranges: list[str | None] = []
         self.go_on, self.asked = threading.Event(), threading.Event()
         app = Flask("hub")
 
         @app.before_request
         def trouble() -> None:
+            self.tokens[request.path] = request.headers.get("Authorization")
             if self.status:
                 abort(self.status)
             if self.hangs_at and f"/{self.hangs_at}/" in request.path:
@@ -54,8 +58,20 @@ class Hub:
 
         @app.get("/facebook/sam3/resolve/<revision>/<name>")
         def resolve(revision: str, name: str) -> Response:
-            content, status, headers = FILES[name], 200, {"X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
-            headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+            content, headers = FILES[name], {"X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
+            etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            if self.redirects:
+                headers |= {"X-Linked-ETag": etag, "X-Linked-Size": str(len(content))}
+                headers["Location"] = f"http://localhost:{self._server.port}/cdn/{name}"
+                return Response("", 302, headers)
+            return send(name, headers | {"ETag": etag})
+
+        @app.get("/cdn/<name>")
+        def cdn(name: str) -> Response:
+            return send(name, {"Accept-Ranges": "bytes"})
+
+        def send(name: str, headers: dict[str, str]) -> Response:
+            content, status = FILES[name], 200
             if request.method == "GET" and name == "model.safetensors":
                 self.ranges.append(request.headers.get("Range"))
                 content = content[::-1] if self.is_damaged else content

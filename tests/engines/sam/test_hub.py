@@ -47,6 +47,16 @@ def test_the_files_are_fetched_and_progress_is_reported(server: Hub, tmp_path: P
     assert server.ranges == [], "the second time nothing is fetched"
 
 
+def test_the_token_is_for_the_hub_alone(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.redirects, server.cut_after = True, len(WEIGHTS) // 2
+    assert (download(tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    asked = {path: token for path, token in server.tokens.items() if "/facebook/sam3/" in path}
+    assert {*asked.values()} == {"Bearer hf_secret"}
+    assert server.tokens["/cdn/model.safetensors"] is None
+    assert (server.ranges[1] or "").startswith("bytes=")
+
+
 def test_a_download_goes_on_after_a_cut(server: Hub, tmp_path: Path) -> None:
     server.cut_after = len(WEIGHTS) // 2
     for _ in range(2):  # the hub's library may go on by itself
