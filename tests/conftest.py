@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,12 +20,16 @@ settings.register_profile("default", deadline=None, max_examples=50, derandomize
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile("thorough" if THOROUGH else "default")
 
-BROWSER = re.compile(r"tests/e2e/test_(?:([a-o])|[p-z])")
-"""Tests in a browser: each half of the alphabet is a group."""
-SLOW_FILES = (
-    "e2e/test_[a-o]",
+GROUPS = (
+    "e2e/test_prompt",
+    "e2e/test_[p-z]",
     "e2e/",
-    "benchmarks/test_quick.py",
+    r"benchmarks/test_quick\.py.*\[[a-j]",
+    r"benchmarks/test_quick\.py",
+)
+"""What one worker runs: browser tests share a Label Studio and a Chromium; benchmarks would be one long file."""
+SLOW_FILES = (
+    *GROUPS,
     "test_docker.py",
     "test_packaging.py",
     "test_hosting.py",
@@ -39,11 +43,11 @@ SLOW_FILES = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the slow files first: a long one that starts last keeps one worker waiting for the other."""
-    items.sort(key=lambda item: _start_order(item.nodeid))
+    items.sort(key=lambda item: [*SLOW_FILES, None].index(_first_match(SLOW_FILES, item.nodeid)))
 
 
-def _start_order(nodeid: str) -> int:
-    return next((place for place, name in enumerate(SLOW_FILES) if re.match(f"tests/{name}", nodeid)), len(SLOW_FILES))
+def _first_match(patterns: Sequence[str], nodeid: str) -> str | None:
+    return next((pattern for pattern in patterns if re.match(f"tests/{pattern}", nodeid)), None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -53,8 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            browser = BROWSER.match(nodeid)
-            return f"tests/e2e {bool(browser[1])}" if browser else nodeid.partition("::")[0]
+            return _first_match(GROUPS, nodeid) or nodeid.partition("::")[0]
 
     return FileScheduling(config, log)
 

@@ -18,7 +18,7 @@ from backend.settings import Settings
 from demo import clip
 from demo.labelstudio import LabelStudio
 from demo.processes import Process, free_port
-from tests.e2e.browser import CHROMIUM, LabelingPage, chromium, login_state, quit_chromium
+from tests.e2e.browser import CHROMIUM, LabelingPage, chromium, login_state, profile, quit_chromium
 from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -170,11 +170,10 @@ def opened(
     start: Callable[[], AbstractContextManager[Browser]] = chromium,
     **changes: Any,
 ) -> Iterator[LabelingPage]:
-    """A fresh browser profile on a task; None: on a new one, as `Project.new_task` makes it."""
-    with start() as browser:
-        studio = project.studio
-        state = login_state(browser, studio.url, studio.email, studio.password)
-        context = browser.new_context(viewport={"width": 1400, "height": 1500}, storage_state=state)
+    """A browser on a task; None: on a new one, as `Project.new_task` makes it."""
+    studio = project.studio
+    login = studio.url, studio.email, studio.password
+    with start() as browser, profile(browser, login_state(browser, *login)) as context:
         page = LabelingPage(context.new_page(), studio.url, SHOTS)
         page.open(project.id, task or project.new_task(**changes))
         yield page
