@@ -34,10 +34,11 @@ test-lowest: $(LOWEST)
 	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 # Boxes, clicks, words, submit and reload in another release of Label Studio: make test-labelstudio VERSION=1.22.0
+# With THOROUGH=1 in Firefox, too.
 VERSION ?= 1.22.0
-test-labelstudio: .venv-labelstudio-$(VERSION)/.installed
+test-labelstudio: .venv-labelstudio-$(VERSION)/.installed $(if $(filter-out 0,$(THOROUGH)),$(FIREFOX))
 	E2E=required LABEL_STUDIO_VENV=$(CURDIR)/.venv-labelstudio-$(VERSION) \
-	 .venv/bin/python -m pytest tests/e2e/test_boxes.py tests/e2e/test_prompts.py
+	 .venv/bin/python -m pytest tests/e2e/test_boxes.py tests/e2e/test_prompts.py tests/e2e/test_firefox.py
 
 # X-AnyLabeling's own client, for tests/xanylabeling/test_client.py; 0.6 GB.
 xanylabeling: $(XANYLABELING)
