@@ -288,7 +288,7 @@ def main() -> None:
         say("beside Label Studio's own compose file")
         figures["beside_iou"] = beside_iou(folder)
         versions = docker("run", "--rm", "sam3-backend", "python", "-c", "import torch; print(torch.__version__)")
-        figures |= {"image_gb": size_gb("sam3-backend"), "torch": versions.strip()}
+        figures |= {"image_gb": size_gb("sam3-backend"), "torch": versions.split()[-1]}
         figures["image_opencv_gb"] = size_gb("sam3-backend:opencv")
     print(json.dumps(figures))
 
