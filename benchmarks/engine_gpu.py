@@ -4,6 +4,10 @@ It runs on a CUDA device beside the stock library, in bfloat16 as the engine doe
 random: the figures say nothing about the quality of masks. All objects are clicked on frame 0 of a 1920 x 1080 film of
 shapes. `--tiny` runs the tests' small model on the CPU, to check that everything works.
 
+`--peer PYTHON` also runs Ultralytics' SAM3VideoPredictor, by an interpreter that has it, on the same film, both with
+the same boxes; `--cpu` does nothing else, at full size, on all cores: `--cpu --peer PYTHON --frames 1` takes a quarter
+of an hour on two cores.
+
 Per number of objects, once all memories are full:
 
 - fps: frames per second, from the file to boxes.
@@ -11,6 +15,9 @@ Per number of objects, once all memories are full:
 - share_of_peak: what the model has to compute for these frames, by arithmetic, as a share of 790 TFLOP/s.
 - stages_ms: of a frame, and of each of its stages. The device is awaited around each, which takes time of its own.
 - memory_gib: peak allocation on the device, including weights.
+- device_work: of a frame: kernels, waits of the host for the device, and megabytes copied between the two.
+- compiled_fps: as fps, with the settings `compile: true`; only with `--compile`, which takes minutes.
+- peer_fps, peer_memory_gib, peer_ratio_N: of Ultralytics, and its seconds a frame by ours.
 
 Besides:
 
@@ -19,6 +26,7 @@ Besides:
 - iou_bfloat16: mean and least IoU of 5 objects' masks in bfloat16 with those in float32, over 20 frames, and the share
   of masks that are empty in float32. Random weights amplify every small difference; `--trained FOLDER` uses
   others, such as those of ../shared/shapes-kit/model.
+- attention: the setting, see `--attention`.
 - device, torch, transformers: what it ran on.
 """
 
@@ -27,7 +35,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -52,12 +60,16 @@ from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import FrameResult
 from backend.video import Video, write_video
+from benchmarks.engine_gpu_parts import peer
+from benchmarks.engine_gpu_parts.timing import Stopwatch, frame_time
+from benchmarks.engine_gpu_parts.trace import trace
 from tests.engines.contract import FakeVideo
 from tests.engines.sam import scenes
 from tests.engines.sam3 import stock, tiny
 
 WIDTH, HEIGHT, SIDE = 1920, 1080, 168
 OBJECTS, STOCK_OBJECTS = (1, 4, 16, 64), (1, 3, 16)
+ATTENTIONS = ("auto", "cudnn", "flash", "flash3", "efficient")
 WARM, TIMED = 20, 40
 """Frames until all memories are full, and those that are timed."""
 PEAK = 790.0
@@ -101,57 +113,11 @@ def clicks(count: int) -> list[tuple[float, float]]:
     return [((x + 0.5) * WIDTH / side, (y + 0.5) * HEIGHT / side) for x, y in zip(columns, rows, strict=True)]
 
 
-def followed(engine: Sam3Engine, video: Video, count: int) -> Iterator[FrameResult]:
+def followed(engine: Sam3Engine, video: Video, count: int) -> Generator[FrameResult]:
     with engine.open(video) as session:
         session.prompt([Prompt(str(n), 0, points=(Point(*place),)) for n, place in enumerate(clicks(count))])
         with closing(session.propagate(range(len(video)))) as results:
             yield from results
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def frame_time(results: Iterator[Any], warm: int) -> float:
-    """Seconds of a frame after so many."""
-    for _ in range(warm):
-        next(results)
-    wait()
-    begin = time.perf_counter()
-    timed = sum(1 for _ in results)
-    wait()
-    return (time.perf_counter() - begin) / timed
-
-
-class Stopwatch:
-    """Adds up the time that functions take, each with the device awaited before and after."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._running: set[str] = set()
-
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed under a name; what it calls under the same name is part of it."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            if name in self._running:
-                return function(*args, **kwargs)
-            self._running.add(name)
-            wait()
-            begin = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                wait()
-                self._running.remove(name)
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
-
-        return timed
-
-    def per_frame(self, frames: int) -> dict[str, float]:
-        """Milliseconds."""
-        return {name: round(seconds / frames * 1e3, 2) for name, seconds in self.seconds.items()}
 
 
 STAGES = [
@@ -190,7 +156,9 @@ def decoding(video: Video) -> float:
 
 
 def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, dict[int, Any]]:
-    found: dict[str, dict[int, Any]] = {"fps": {}, "share_of_peak": {}, "stages_ms": {}, "memory_gib": {}}
+    found: dict[str, dict[int, Any]] = {
+        name: {} for name in ("fps", "share_of_peak", "stages_ms", "memory_gib", "device_work")
+    }
     for count in counts:
         engine.model.image_encoder.clear()
         if torch.cuda.is_available():
@@ -202,6 +170,11 @@ def ours(engine: Sam3Engine, video: Video, counts: Sequence[int]) -> dict[str, d
         found["memory_gib"][count] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         engine.model.image_encoder.clear()
         found["stages_ms"][count] = stages(engine, video, count)
+        engine.model.image_encoder.clear()
+        with closing(followed(engine, video, count)) as results:
+            for _ in range(WARM):
+                next(results)
+            found["device_work"][count] = trace(results, 4)
         say(f"{count} objects: {fps:.2f} frames/s, {found['stages_ms'][count]}")
     return found
 
@@ -255,29 +228,55 @@ def loaded(folder: Path, device: str, **changes: Any) -> Sam3Engine:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="the tests' model on the CPU")
+    parser.add_argument("--cpu", action="store_true", help="full size on the CPU, beside the peer alone")
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has Ultralytics")
+    parser.add_argument("--frames", type=int, metavar="N", help=f"how many to time; default {TIMED}, on the CPU 2")
+    parser.add_argument("--attention", choices=ATTENTIONS, default="auto", help="the setting of the engine")
+    parser.add_argument("--compile", action="store_true", help="also with the model compiled")
     parser.add_argument("--trained", type=Path, metavar="FOLDER", help="weights for iou_bfloat16, in the hub's layout")
     options = parser.parse_args()
-    device = "cpu" if options.tiny else "cuda"
+    if options.cpu and not options.peer:
+        parser.error("--cpu compares with a peer: add --peer PYTHON")
+    device, warm = "cpu" if options.tiny or options.cpu else "cuda", 1 if options.cpu else WARM
     with tempfile.TemporaryDirectory() as temporary:
         say("writing the model and the film")
         folder = saved(Path(temporary) / "model", options.tiny)
-        with Video(film(Path(temporary) / "film.mp4", WARM + TIMED)) as video:
-            engine = loaded(folder, device)
-            mine = ours(engine, video, OBJECTS)
-            fps, own = theirs(engine, video, STOCK_OBJECTS)
-            tracker = sum(mine["stages_ms"][16][stage] for stage in TRACKER)
-            result = {
-                **mine,
-                "decoding_ms": decoding(video),
-                "stock_fps": fps,
-                "tracker_16_to_stock_3": round(tracker / own[3], 3),
-                "iou_bfloat16": likeness(options.trained or folder, device, video),
-                "device": torch.cuda.get_device_name() if device == "cuda" else device,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            }
+        path = film(Path(temporary) / "film.mp4", warm + (options.frames or (2 if options.cpu else TIMED)))
+        engine = loaded(folder, device, attention=options.attention)
+        result = {} if options.cpu else measured(engine, path, folder, options)
+        if options.peer:
+            places = {count: clicks(count) for count in ((1, 4) if options.cpu else OBJECTS)}
+            result |= peer.compare(engine, path, options.peer, places, warm)
     say("done")
+    result |= {
+        "attention": options.attention,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     print(json.dumps(result))
+
+
+def measured(engine: Sam3Engine, path: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything but the peer."""
+    device = "cpu" if options.tiny else "cuda"
+    with Video(path) as video:
+        mine = ours(engine, video, OBJECTS)
+        fps, own = theirs(engine, video, STOCK_OBJECTS)
+        tracker = sum(mine["stages_ms"][16][stage] for stage in TRACKER)
+        result = {
+            **mine,
+            "decoding_ms": decoding(video),
+            "stock_fps": fps,
+            "tracker_16_to_stock_3": round(tracker / own[3], 3),
+            "iou_bfloat16": likeness(options.trained or folder, device, video),
+        }
+        if options.compile:
+            compiled = loaded(folder, device, attention=options.attention, compile=True)
+            result["compiled_fps"] = {
+                count: round(1 / frame_time(followed(compiled, video, count), WARM), 2) for count in OBJECTS
+            }
+        return result
 
 
 if __name__ == "__main__":
