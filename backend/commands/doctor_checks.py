@@ -41,8 +41,8 @@ def check_device(settings: Settings, engine: Engine) -> tuple[str, str]:
     names, memory = [str(select_device(device)) for device in engines.list_devices(settings)], engine.memory()
     name = ", ".join(dict.fromkeys(names))
     if name == "cpu" and engine.name in OPEN_HUB_IDS:
-        wide = settings.image_size == 0 or settings.image_size > 512
-        return ("cpu: set image_size: 512, which is several times as fast", WARN) if wide else (name, OK)
+        advice = engines.advise_size(settings)
+        return (f"{name}: {advice}", WARN) if advice else (name, OK)
     if name == "cpu" and settings.model_path != "shapes":
         return "cpu, which takes over a minute per frame: set device: cuda on a machine with a GPU", WARN
     if name.startswith("cuda") and memory:

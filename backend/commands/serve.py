@@ -24,6 +24,7 @@ from backend.commands.arguments import (
     add_workers_option,
     load_settings,
 )
+from backend.engines import advise_size
 from backend.engines.base import DOWNLOADING_PREFIX, FAILED_PREFIX, watch_status
 from backend.errors import BackendError, SettingsError
 from backend.http.app import create_app
@@ -93,6 +94,8 @@ def run(settings: Settings, pool: WorkerPool | None = None) -> None:
     set_up_logging(settings.log_level)
     if warning := explain_memory_limit(settings, memory_limit()):
         log.warning("%s", warning)
+    if advice := advise_size(settings):
+        log.warning("%s", advice)
     service = Service(settings, pool)
     threading.Thread(target=log_status, args=(service,), name="status", daemon=True).start()
     if settings.label_studio_url:

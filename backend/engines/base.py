@@ -16,8 +16,9 @@ from backend.tracks.track import FrameResult, Observation
 from backend.video import Video
 
 OPEN_HINT = (
-    "set engine: sam2, which follows boxes and clicks on a laptop but knows no words, and whose weights anyone may "
-    "download: sam3-backend serve --engine sam2; or set engine: opencv for the stand-in without weights"
+    "set engine: sam2 or edgetam, which follow boxes and clicks on a laptop but know no words, and whose weights "
+    "anyone may download: SAM3_BACKEND_IMAGE_SIZE=512 sam3-backend serve --engine sam2; or set engine: opencv for the "
+    "stand-in without weights"
 )
 """The alternatives that errors name when `engine: auto` cannot load SAM3."""
 OPENCV_HINT = "set engine: opencv for the stand-in, which follows boxes and clicks on any machine but knows no words"

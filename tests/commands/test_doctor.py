@@ -395,7 +395,7 @@ def test_the_device_of_sam3(told, monkeypatch, model: str, device: str, memory: 
     ("size", "line"),
     [
         (512, "ok    device: cpu"),
-        (0, "warn  device: cpu: set image_size: 512, which is several times as fast"),
+        (0, "warn  device: cpu: set image_size: 512, which is several times as fast on a CPU"),
     ],
 )
 def test_the_device_of_sam2(told, monkeypatch, size: int, line: str) -> None:

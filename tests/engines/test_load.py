@@ -53,7 +53,9 @@ def test_without_its_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_sam3_that_cannot_be_loaded_is_an_error_and_auto_names_the_choice(tmp_path) -> None:
-    open_way = "; or set engine: sam2, .*sam3-backend serve --engine sam2; or set engine: opencv for the stand-in"
+    open_way = (
+        "; or set engine: sam2 or edgetam, .*sam3-backend serve --engine sam2; or set engine: opencv for the stand-in"
+    )
     for name, choice in (("sam3", "config.json"), ("auto", open_way)):
         engine = engines.load_engine(Settings(engine=name, model_path=str(tmp_path), device="cpu"))
         with pytest.raises(SettingsError, match=choice):
@@ -86,3 +88,33 @@ def test_on_another_machine_only_the_same_model_is_loaded(monkeypatch: pytest.Mo
         SettingsError, match=f"the node's model is opencv-{version}, the server's opencv-other: give both"
     ):
         engines.load_same_engine(Settings(engine="opencv"), name, "other")
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_slow"),
+    [
+        (Settings(engine="sam2", device="cpu"), True),
+        (Settings(engine="edgetam", device="cpu:2", image_size=768), True),
+        (Settings(engine="edgetam", device="cpu", image_size=512), False),
+        (Settings(engine="sam2", device="cuda"), False),
+        (Settings(engine="sam3", device="cpu"), False),
+    ],
+)
+def test_on_a_cpu_a_model_for_laptops_is_better_small(settings: Settings, is_slow: bool) -> None:
+    assert ("set image_size: 512" in engines.advise_size(settings)) is is_slow
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        ("facebook/sam2.1-hiera-tiny", "sam2"),
+        ("/models/sam2.1_hiera_tiny.pt", "sam2"),
+        ("yonigozlan/EdgeTAM-hf", "edgetam"),
+        ("checkpoints/edgetam.pt", "edgetam"),
+        ("facebook/sam3", "sam3"),
+        ("/sam2/of/mine/sam3.pt", "sam3"),
+        ("shapes", "sam3"),
+    ],
+)
+def test_the_engine_of_a_model_is_guessed_by_its_name(name: str, engine: str) -> None:
+    assert engines.guess_engine(name) == engine
