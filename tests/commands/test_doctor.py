@@ -226,6 +226,15 @@ def test_a_model_that_cannot_be_loaded(told, monkeypatch, failure: Exception | N
     assert lines[2].startswith("ok    data_dir")  # the rest is looked at all the same
 
 
+def test_weights_that_do_not_come_are_no_model(told, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = "waiting for its weights: hub.example has sent nothing for 60 s; what has come is kept"
+    monkeypatch.setattr(engines, "load_engine", lambda settings: StubEngine(status=status))
+    assert told()[1] == (
+        "FAIL  model: waiting for its weights: hub.example has sent nothing for 60 s: see whether this machine reaches "
+        "it, or set HF_ENDPOINT"
+    )
+
+
 def test_little_room_is_a_warning_and_a_folder_that_cannot_be_written_a_failure(told, monkeypatch, places) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * 2**30 - 1))
     room = "writable, 2.0 GiB free: free some space, because downloaded videos are stored there"

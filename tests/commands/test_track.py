@@ -281,10 +281,18 @@ def test_words_that_find_nothing_are_told(clip: Path, monkeypatch, capsys) -> No
 
 
 def test_the_flags_of_the_model_reach_the_engine_and_loading_is_told(clip: Path, monkeypatch, capsys) -> None:
-    seen = stubbed(monkeypatch, StubEngine(status="loading"))
+    waiting = "waiting for its weights: the hub is silent"
+    coming = ["loading", "loading", waiting, "ready"]
+
+    class Loading(StubEngine):
+        status = property(lambda self: coming.pop(0) if len(coming) > 1 else "ready", lambda self, value: None)
+
+    monkeypatch.setattr("backend.commands.track._POLL_SECONDS", 0.01)
+    seen = stubbed(monkeypatch, Loading())
     track(clip, "--model", "/models/sam3.pt", "--device", "cpu", "--box", "20,60,40,40@0")
     assert (seen[0].model_path, seen[0].device) == ("/models/sam3.pt", "cpu")
-    assert "the model is loading" in capsys.readouterr().err
+    said = [line for line in capsys.readouterr().err.splitlines() if "the model is" in line]
+    assert [line.partition("the model is ")[2] for line in said] == ["loading", waiting]
 
 
 def test_what_words_find_gets_a_new_id_in_every_file_and_what_was_shown_keeps_its_name(clip: Path, monkeypatch) -> None:
