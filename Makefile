@@ -10,7 +10,7 @@ FIREFOX := .venv/.installed-firefox
 # It runs on the OpenCV that we install, under another name.
 TRACKEVAL := trackeval .* requires opencv-python
 # tests/conftest.py groups the tests and starts the slow files first. Browser tests wait a lot: four workers fill two cores.
-PARALLEL := -n 4 --dist loadscope --no-loadscope-reorder
+PARALLEL := -n $(if $(filter-out 0,$(FAST)),2,4) --dist loadscope --no-loadscope-reorder
 
 # Where PyTorch comes from; empty: PyPI, whose wheels bring CUDA. docker/torch_index.py says what auto means.
 TORCH_INDEX ?= auto

@@ -66,6 +66,7 @@ def let_in() -> set[str]:
     return {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
 
 
+@pytest.mark.slow
 def test_the_image_is_made_as_images_should_be() -> None:
     done = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

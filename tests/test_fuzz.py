@@ -16,6 +16,7 @@ def test_the_corpus_is_read_or_refused(name: str) -> None:
             TARGETS[name](text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutations_are_read_or_refused(name: str) -> None:
     assert run_target(name, 1500, seed=1) == 0

@@ -15,6 +15,8 @@ from backend.errors import BackendError, SettingsError
 from backend.settings import Settings
 from backend.settings_loader import read_settings
 
+pytestmark = pytest.mark.slow
+
 FILM = DiscFilm(160, 90, 6)
 BFLOAT16 = ({"dtype": "bfloat16"},)
 DRAWN = np.array([FILM.boxes(frame) for frame in range(FILM.length)])

@@ -24,6 +24,8 @@ from backend.settings import Settings
 from benchmarks.jobs_parts.requests import SERIES, Answered, ask
 from benchmarks.jobs_parts.servers import Server, place_clip, until
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).parent / "sam3-backend"
 IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
 """A program that hears no SIGINT, as what a shell starts in the background."""

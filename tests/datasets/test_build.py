@@ -25,6 +25,8 @@ from tests.clips import CLIPS, read_code
 from tests.datasets.made import MOVING, ROTATED, SIZE, contents, export, write_tasks
 from tests.labelstudio.bodies import drawn, keyframe
 
+pytestmark = pytest.mark.slow
+
 
 def read_pictures(folder: Path) -> dict[str, np.ndarray]:
     """All pictures by name, RGB."""

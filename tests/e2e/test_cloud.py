@@ -15,6 +15,8 @@ from tests.clips import write_clip
 from tests.e2e.conftest import ROOT
 from tests.needs import need
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("presign", [True, False], ids=["signed", "served"])
 def test_a_video_in_a_bucket_is_fetched_through_label_studio(

@@ -17,7 +17,10 @@ from tests.engines.contract import ENGINES, HEIGHT, LENGTH, UNTRAINED, WIDTH, ba
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in UNTRAINED else name for name in ENGINES],
+)
 def engine(request) -> Engine:
     return ENGINES[request.param]()
 

@@ -16,6 +16,7 @@ def moving(label: str, x: float, speed: float, frames: range, y: float = 10) -> 
     return [Detection(frame, label, (x + speed * frame, y, x + speed * frame + 40, y + 30), 0.5) for frame in frames]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_detections_become_tracks(step: int) -> None:
     """Two of one class that pass each other at a distance, one of another class in the same place, one after a gap."""

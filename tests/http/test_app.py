@@ -312,6 +312,7 @@ def address(tmp_path: Path) -> Callable[..., str]:
     return lambda number, framerate=25.0, url=FILM: f"/frames/{signer.key(SignedVideo(url, framerate))}/{number}.jpg"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framerate", "number", "code"),
     [

@@ -84,6 +84,7 @@ def plan(client: FlaskClient, form: str = "yolo", status: int = 200, **options: 
     return dict(answer.json)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["yolo", "coco", "xanylabeling"])
 def test_the_zip_holds_what_the_command_writes(
     studio: Studio, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

@@ -89,6 +89,7 @@ def test_the_picture_has_its_text_and_its_bar() -> None:
     assert pixels(TaskStatus("Ready, and more.")).any(axis=2).sum() > idle.any(axis=2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["word " * 100, "a" * 1000, "", "größer ⇒ 車"])
 @pytest.mark.parametrize("progress", [None, -1.0, 0.0, 2.0])
 def test_any_text_fits(text: str, progress: float | None) -> None:

@@ -34,6 +34,8 @@ from shapes import EASY, HELD_OUT, Clip
 from tests.clips import write_clip
 from tests.fakes import StubEngine, sleeping_engine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 BOX = JobSpec(
     "7", "3", "/clip.mp4", 25.0, prompts=(FramePrompts(81, (10, 20, 12, 15, 0)),), intervals=((None, 81), (81, None))

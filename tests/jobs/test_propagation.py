@@ -285,6 +285,7 @@ def track_bytes(frames: range, length: int = 100_000, reverse: bool = False) -> 
     return size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_short_track_of_a_long_video_takes_little_memory(reverse: bool) -> None:
     assert track_bytes(range(50_000, 50_100), reverse=reverse) < 100 * 64 + 4096

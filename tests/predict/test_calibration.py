@@ -14,6 +14,8 @@ from tests.http.test_prompting_page import FakeStudio
 from tests.http.test_prompting_page import Page as Prompting
 from tests.predict.page import CONFIG, DATA, Page
 
+pytestmark = pytest.mark.slow
+
 X, Y, WIDTH, HEIGHT = 30, 40, 20, 10
 """Of the box that the engine answers everywhere, percent."""
 

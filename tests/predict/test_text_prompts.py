@@ -182,6 +182,7 @@ def test_a_track_that_was_shown_and_came_to_nothing_says_so(make_service) -> Non
     assert "not tracked: it was seen for a moment only" in page.regions[name]["meta"]["text"][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [25, 30, 50])
 def test_a_frame_is_looked_at_whatever_rate_the_page_counts_with(make_service, monkeypatch, rate: float) -> None:
     monkeypatch.setitem(DATA, "fps", rate)

@@ -177,6 +177,7 @@ def test_a_box_without_a_width_ends_no_loop(width: float) -> None:
     assert {0, 2, 5} <= {*select_fewest(BoxRun.from_boxes(boxes), 0.95)}
 
 
+@pytest.mark.slow
 @given(st.lists(runs(20), min_size=1, max_size=3), TOLERANCES)
 def test_a_budget_gets_the_best_bound(several: list[BoxRun], px: Tolerance) -> None:
     reached: list[float] = []

@@ -1,5 +1,6 @@
 """What exemplars find gets higher scores, and what words find stays as it was."""
 
+import pytest
 import torch
 
 from backend.engines.sam3.version import resolve_model_path
@@ -7,6 +8,8 @@ from training.calibration import SHIFT, calibrate, mean_logit
 from training.data import random_for
 from training.detector import draw_batch, run_detector
 from training.model import load, tokenizer
+
+pytestmark = pytest.mark.slow
 
 
 def by_words(model):

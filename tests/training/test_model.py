@@ -7,6 +7,8 @@ from backend.engines.sam3 import weights
 from shapes import COLOURS, SHAPES, Phrase
 from training.model import WORDS, load, save, start, tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):

@@ -9,6 +9,8 @@ from backend.engines.sam3.image_encoder import Sam3ImageFeatures
 from training import data, tracker
 from training.model import FINE, SIDE, start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -8,6 +8,8 @@ import pytest
 from backend.video import Video
 from tests.clips import CLIPS, Clip, read_code, write_clip, write_clips
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Clip]:

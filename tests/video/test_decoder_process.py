@@ -17,6 +17,8 @@ from backend.video import DecoderProcesses, Video, VideoLimits, index_path, prob
 from backend.video import decoder_process as module
 from tests.clips import CLIPS, Clip, read_code, write_clip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def processes() -> Iterator[DecoderProcesses]:

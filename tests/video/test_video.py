@@ -51,12 +51,14 @@ def wrong(clip: Clip, numbered) -> list[tuple[int, int]]:
     return [(index, code) for index, picture in numbered if (code := read_code(picture)) != clip.first + index]
 
 
+@pytest.mark.slow
 def test_random_reads_bring_the_right_frame(clip: Clip) -> None:
     order = random.Random(str(clip.path.name)).choices(range(len(clip)), k=20)
     with Video(clip.path) as video:
         assert wrong(clip, ((index, video.read(index)) for index in order)) == []
 
 
+@pytest.mark.slow
 def test_sequential_and_reverse_reading(clip: Clip) -> None:
     everything = range(len(clip))
     with Video(clip.path) as video:

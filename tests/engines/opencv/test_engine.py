@@ -10,6 +10,8 @@ from backend.tracks.geometry import Box, box_iou
 from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.contract import FakeVideo
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEIGHT, SIDE = 320, 180, 40
 
 

@@ -253,6 +253,7 @@ def walk(library: Library, seed: int, phrases: int, frames: range, seen: Counter
             association = Association(thresholds, association._new_id, json.loads(json.dumps(association.state())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "frames"),
     [*((variant, range(32)) for variant in VARIANTS), ("tuned", range(60, 28, -1))],

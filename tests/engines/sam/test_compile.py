@@ -18,6 +18,8 @@ from tests.engines.sam import scenes
 from tests.engines.sam2 import tiny as tiny_sam2
 from tests.engines.sam3 import tiny as tiny_sam3
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 2
 FILM = scenes.film(scenes.FIVE, FRAMES)
 

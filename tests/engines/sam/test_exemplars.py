@@ -14,6 +14,8 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import LIKE, Exemplar, Phrase
 from tests.engines.sam.sessions import LENGTH, A, run, values
 
+pytestmark = pytest.mark.slow
+
 DISC, BRICK = Exemplar(Box(20, 30, 44, 54)), Exemplar(Box(110, 78, 134, 98))
 NOT_BRICK = Exemplar(BRICK.box, positive=False)
 

@@ -26,6 +26,8 @@ from tests.engines.sam import scenes
 from tests.engines.sam2 import tiny as tiny_sam2
 from tests.engines.sam3 import stock
 
+pytestmark = pytest.mark.slow
+
 SHAPES = Path(__file__).parents[4] / "shared" / "shapes-kit" / "model"
 """A model that has learned, which not everybody has."""
 LENGTH = 12

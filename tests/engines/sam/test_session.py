@@ -22,6 +22,8 @@ from tests.engines.contract import FakeVideo
 from tests.engines.sam import scenes
 from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, VIDEO, A, B, C, click, heard, kept, run, values
 
+pytestmark = pytest.mark.slow
+
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 

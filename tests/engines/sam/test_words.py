@@ -22,6 +22,8 @@ from backend.errors import Unsupported
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam.sessions import BALL, CIRCLE, LENGTH, A, click, heard, kept, run, values
 
+pytestmark = pytest.mark.slow
+
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
@@ -373,7 +375,6 @@ def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
     assert values(run(restored, *rest, reverse=reverse)) == values(run(session, *rest, reverse=reverse))
 
 
-@pytest.mark.slow
 def test_a_state_goes_on_equally_in_another_process(opened, tmp_path):
     session = opened(CIRCLE, A)
     heard(session, 2, 0, 8)

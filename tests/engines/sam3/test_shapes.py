@@ -22,6 +22,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_it_loads_by_its_name_as_a_folder_does():
     model, tokens = weights.load_model(SHAPES_MODEL)
     same, _ = weights.load_model(str(resolve_model_path(SHAPES_MODEL)))

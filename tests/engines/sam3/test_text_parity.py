@@ -8,6 +8,8 @@ from backend.settings import Settings
 from tests.engines.sam import scenes
 from tests.engines.sam3 import stock, tiny
 
+pytestmark = pytest.mark.slow
+
 LENGTH, HOTSTART = 12, 5
 
 
