@@ -85,7 +85,8 @@ def test_what_a_lost_worker_or_node_ran_goes_on_elsewhere(ray: Any, cluster: Any
             assert job.wait(120), (job.state, job.phase)
             assert job.state == "done", job.error
             assert left_sides(job) == pytest.approx([6.4 + frame for frame in range(100)])
-        assert "the node of an engine process is lost" in caplog.text
+        # On a busy machine the jobs may end before the cluster notices.
+        assert until(lambda: "the node of an engine process is lost" in caplog.text, 60)
     finally:
         scheduler.close()
 
