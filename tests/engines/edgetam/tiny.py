@@ -60,7 +60,7 @@ def config(**changes: Any) -> EdgeTamVideoConfig:
     )
 
 
-def build(seed: int = 17, **changes: Any) -> EdgeTamVideoModel:
+def build(seed: int = 11, **changes: Any) -> EdgeTamVideoModel:
     """The model with random weights that make masks which change with the picture and the prompt."""
     torch.manual_seed(seed)
     model = EdgeTamVideoModel(config(**changes)).eval()
@@ -69,16 +69,17 @@ def build(seed: int = 17, **changes: Any) -> EdgeTamVideoModel:
 
 
 @torch.no_grad()
-def enliven(model: EdgeTamVideoModel, seed: int = 17) -> None:
+def enliven(model: EdgeTamVideoModel, seed: int = 11) -> None:
     """As `tests.engines.sam3.tiny.enliven`, of any size."""
     torch.manual_seed(seed + 1)
     enliven_layers(model)
     enliven_tracker(model)
     model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(6)
     model.mask_decoder.upscale_conv2.bias.zero_()  # else some masks are empty
+    model.spatial_perceiver.layer_norm.weight.fill_(0.3)  # else the last bit of a sum grows tenfold every few frames
 
 
-def save(folder: Path, seed: int = 17, **changes: Any) -> Path:
+def save(folder: Path, seed: int = 11, **changes: Any) -> Path:
     """The model in the hub's layout."""
     build(seed, **changes).save_pretrained(folder)
     return folder
