@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -54,6 +53,7 @@ from backend.engines.sam3.engine import Sam3Engine
 from backend.settings import Settings
 from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.sam import scenes
+from tests.engines.sam.packed_attention import attend_packed
 from tests.engines.sam3 import tiny
 
 WARM = 18
@@ -280,17 +280,10 @@ class AttentionCounter:
         self.calls += 1
         return self._attend(query, key, value, attn_mask, **options)
 
-    def attend_packed(self, query: Tensor, key: Tensor, value: Tensor, *numbers: Any, scale: float) -> Tensor:
+    def attend_packed(self, *args: Any, **kwargs: Any) -> Tensor:
         """In place of `varlen_attn`."""
         self.calls += 1
-        _, starts, positions, _ = numbers
-        found = []
-        for part, (start, end) in zip(
-            query.view(-1, positions, *query.shape[1:]), pairwise(starts.tolist()), strict=True
-        ):
-            own_query, own_key, own_value = (one.transpose(0, 1) for one in (part, key[start:end], value[start:end]))
-            found.append(self._attend(own_query, own_key, own_value, scale=scale).transpose(0, 1))
-        return torch.cat(found)
+        return attend_packed(*args, **kwargs)
 
     def attend_to_tokens(self, *args: Any) -> Tensor:
         """In place of the function that makes one or several of these calls."""

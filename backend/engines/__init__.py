@@ -63,14 +63,10 @@ def identify_engine(settings: Settings) -> tuple[str, str]:
             f"engine: {settings.engine} needs {' and '.join(missing)}: install the extra with "
             f"pip install 'sam3-backend[sam3]', or {OPENCV_HINT}"
         )
-    if settings.engine == "sam2":
-        from backend.engines.sam2 import version as sam2_version
+    if settings.engine in OPEN_HUB_IDS:
+        from backend.engines.sam.version import compute_version
 
-        return "sam2", sam2_version.engine_version(settings)
-    if settings.engine == "edgetam":
-        from backend.engines.edgetam import version as edgetam_version
-
-        return "edgetam", edgetam_version.engine_version(settings)
+        return settings.engine, compute_version(settings)
     from backend.engines.sam3.version import engine_version
 
     return "sam3", engine_version(settings)

@@ -4,24 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from transformers import EdgeTamVideoConfig, EdgeTamVideoModel
-from transformers.initialization import no_init_weights
 
 from backend.engines.edgetam.backbone import RepVitConfig, fuse_backbone
 from backend.engines.edgetam.checkpoint import convert_checkpoint, published_config
 from backend.engines.sam.hub import OnProgress, download
-from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors, set_image_size
+from backend.engines.sam.weights import Family, create_model, read_config, read_folder, read_tensors, set_image_size
 from backend.errors import SettingsError
 
 FAMILY = Family(
     label="EdgeTAM",
     hub_id="yonigozlan/EdgeTAM-hf",
-    hub_files=("config.json", "model*.safetensors", "model.safetensors.index.json"),
     original="edgetam.pt",
     original_setting="edgetam.pt",
-    tied_names=(
-        "shared_image_embedding.positional_embedding",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
 )
 SIZE_STEP = 256
 """The memory's 16 windows a side have whole numbers of positions, each of 16 pixels."""
@@ -63,11 +57,7 @@ def load_model(
         tensors = read_folder(folder, FAMILY)
     if image_size:
         set_image_size(config, image_size, SIZE_STEP, SIZE_STEP)
-    # Created without values, except for computed ones (rope tables), which no file contains.
-    with no_init_weights():
-        model = EdgeTamVideoModel(config)
-    fill_model(model, fuse_backbone(tensors), FAMILY)
-    return model
+    return create_model(EdgeTamVideoModel, config, fuse_backbone(tensors), FAMILY)
 
 
 def _name_own_backbone(values: dict[str, Any]) -> None:

@@ -24,15 +24,15 @@ class MemoryTokens(NamedTuple):
         values: the same shape, but object by object.
         frame_counts: how many tokens of frames each object has.
         pointer_counts: how many tokens of pointers each has, which have no position in the image.
-        starts: shape (n + 1,), where each object's values start, and where the last ones end; None: flash attention is
-            not asked for.
+        starts: shape (n + 1,) each: where each object's queries and its values start, and where the last ones end;
+            None: flash attention is not asked for.
     """
 
     keys: Tensor
     values: Tensor
     frame_counts: Sequence[int]
     pointer_counts: Sequence[int]
-    starts: Tensor | None
+    starts: tuple[Tensor, Tensor] | None
 
     @property
     def counts(self) -> list[int]:
@@ -98,17 +98,16 @@ def fits_flash(query: Tensor, heads: int) -> bool:
     return query.is_cuda and is_narrow and query.shape[-1] // heads <= _MAX_FLASH_WIDTH
 
 
-def _attend_packed(attention: Any, query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_count: int) -> Tensor:
+def _attend_packed(
+    attention: Any, query: Tensor, key: Tensor, value: Tensor, starts: tuple[Tensor, Tensor], max_count: int
+) -> Tensor:
     """As `attend_to_tokens`, in one call for objects with any numbers of tokens."""
     rows, positions, width = query.shape
-    query_starts = torch.arange(0, (rows + 1) * positions, positions, dtype=torch.int32, device=query.device)
     query, key, value = (
         packed.reshape(-1, attention.num_attention_heads, width // attention.num_attention_heads)
         for packed in (query, key, value)
     )
-    attended: Any = varlen.varlen_attn(
-        query, key, value, query_starts, starts, positions, max_count, scale=attention.scaling
-    )
+    attended: Any = varlen.varlen_attn(query, key, value, *starts, positions, max_count, scale=attention.scaling)
     output: Tensor = attended.view(rows, positions, width)
     return output
 

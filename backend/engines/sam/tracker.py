@@ -336,8 +336,9 @@ class Tracker:
         values = pack_tokens(frames.flatten(0, 1), pointers, frame_counts, pointer_counts)
         keys, starts = torch.cat([placed, pointers + positions]), None
         if self.prefers_flash:
-            ends = accumulate(map(add, frame_counts, pointer_counts), initial=0)
-            starts = torch.tensor([*ends], dtype=torch.int32, device=device)
+            counts = [len(constants.rope)] * len(memories), list(map(add, frame_counts, pointer_counts))
+            ends = torch.tensor([[*accumulate(each, initial=0)] for each in counts], dtype=torch.int32, device=device)
+            starts = ends[0], ends[1]
         # Cast once, for all layers.
         return MemoryTokens(to_autocast(keys), to_autocast(values), frame_counts, pointer_counts, starts)
 

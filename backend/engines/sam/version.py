@@ -13,15 +13,16 @@ BLOCKS, BLOCK_BYTES = 8192, 4096
 """Of the sample."""
 
 
-def compute_version(settings: Settings, path: Path) -> str:
+def compute_version(settings: Settings, path: Path | None = None) -> str:
     """The name of the weights, and six hex digits that change with the weights and with settings that affect tracks.
 
     The same weights in another folder are the same version. Of weights on the hub the revision counts.
 
     Args:
         settings: of the engine.
-        path: of the weights; it does not exist if they are on the hub.
+        path: of the weights; it does not exist if they are on the hub. None: `model_path` names it.
     """
+    path = path or Path(settings.model_path).expanduser()
     parts: list[object] = [
         digest_files(find_files(path)) if path.exists() else (settings.model_path, settings.revision)
     ]

@@ -12,17 +12,25 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 ORIGIN_KEYS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
 """Keys of a config that describe how it was saved. A dtype would also round tensors that are computed, not loaded."""
 ENGINES = {"sam3_video": "sam3", "sam2_video": "sam2", "edgetam_video": "edgetam"}
 """Which engine runs a model, by the `model_type` of its config."""
+HUB_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+TIED_NAMES = (
+    "shared_image_embedding.positional_embedding",
+    "prompt_encoder.shared_embedding.positional_embedding",
+)
+"""Of a tracker by itself."""
 MAX_NAMES = 5
 """Maximum number of names in an error or a warning."""
 
@@ -34,19 +42,19 @@ class Family:
     Attributes:
         label: its name for people.
         hub_id: its repository on the hub.
-        hub_files: patterns of the files to fetch from the hub.
         original: the file that its authors publish.
         original_setting: how to set `model_path`, and what goes with it, to use that file.
+        hub_files: patterns of the files to fetch from the hub.
         tied_names: one table under two names. The original contains it once, and so do folders that were saved with
             the two tied.
     """
 
     label: str
     hub_id: str
-    hub_files: tuple[str, ...]
     original: str
     original_setting: str
-    tied_names: tuple[str, str]
+    hub_files: tuple[str, ...] = HUB_FILES
+    tied_names: tuple[str, str] = TIED_NAMES
 
 
 def read_config(
@@ -123,6 +131,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise SettingsError(f"{path.name} contains no weights: copy it again")
     return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def create_model(kind: Callable[[Config], Model], config: Config, tensors: dict[str, Tensor], family: Family) -> Model:
+    """Create a model for inference with these weights; see `fill_model`."""
+    # Without values, except for computed ones (rope tables, position grids), which no file contains.
+    with no_init_weights():
+        model = kind(config)
+    fill_model(model, tensors, family)
+    return model
 
 
 def fill_model(model: PreTrainedModel, tensors: dict[str, Tensor], family: Family) -> None:

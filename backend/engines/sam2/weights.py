@@ -4,22 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Sam2VideoConfig, Sam2VideoModel
-from transformers.initialization import no_init_weights
 
 from backend.engines.sam.hub import OnProgress, download
-from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors, set_image_size
+from backend.engines.sam.weights import Family, create_model, read_config, read_folder, read_tensors, set_image_size
 from backend.engines.sam2.checkpoint import convert_checkpoint, infer_config
 
 FAMILY = Family(
     label="SAM 2",
     hub_id="facebook/sam2.1-hiera-tiny",
-    hub_files=("config.json", "model*.safetensors", "model.safetensors.index.json"),
     original="sam2.1_hiera_tiny.pt",
     original_setting="sam2.1_hiera_tiny.pt",
-    tied_names=(
-        "shared_image_embedding.positional_embedding",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
 )
 STRIDE = 32
 """The coarsest grid of the image encoder has one position for so many pixels."""
@@ -57,8 +51,4 @@ def load_model(
         set_image_size(config, image_size, STRIDE, 2 * STRIDE)
         vision: Any = config.vision_config  # the library declares it with a type too wide to use
         vision.backbone_config.image_size = [image_size, image_size]
-    # Created without values, except for computed ones (rope tables), which no file contains.
-    with no_init_weights():
-        model = Sam2VideoModel(config)
-    fill_model(model, tensors, FAMILY)
-    return model
+    return create_model(Sam2VideoModel, config, tensors, FAMILY)

@@ -6,10 +6,17 @@ from typing import Any
 
 from torch import Tensor
 from transformers import Sam3VideoConfig, Sam3VideoModel
-from transformers.initialization import no_init_weights
 
 from backend.engines.sam.hub import OnProgress, download
-from backend.engines.sam.weights import Family, fill_model, read_config, read_folder, read_tensors
+from backend.engines.sam.weights import (
+    HUB_FILES,
+    TIED_NAMES,
+    Family,
+    create_model,
+    read_config,
+    read_folder,
+    read_tensors,
+)
 from backend.engines.sam3.checkpoint import convert_checkpoint, is_original, is_sam_3_1
 from backend.engines.sam3.tokenizer import Tokenizer
 from backend.engines.sam3.version import resolve_model_path
@@ -17,20 +24,6 @@ from backend.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-HUB_FILES = (
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*.json",
-    "vocab.json",
-    "merges.txt",
-)
-"""The files to fetch from the hub. The same repository also contains sam3.pt, another 3.4 GB."""
-TIED_NAMES = (
-    "tracker_model.shared_image_embedding.positional_embedding",
-    "tracker_model.prompt_encoder.shared_embedding.positional_embedding",
-)
-"""One table under two names. The original contains it once, and so do folders that were saved with the two tied."""
 DOUBLE_PREFIX = "tracker_model.tracker_model."
 """The prefix of the tracker's names as `save_pretrained` of transformers 5 writes them; the hub's files differ."""
 TRACKER_MEMORY = "tracker_model.memory_"
@@ -38,10 +31,11 @@ TRACKER_MEMORY = "tracker_model.memory_"
 FAMILY = Family(
     label="SAM3",
     hub_id="facebook/sam3",
-    hub_files=HUB_FILES,
     original="sam3.pt",
     original_setting="sam3.pt with bpe_path to bpe_simple_vocab_16e6.txt.gz",
-    tied_names=TIED_NAMES,
+    # The same repository also contains sam3.pt, another 3.4 GB.
+    hub_files=(*HUB_FILES, "tokenizer*.json", "vocab.json", "merges.txt"),
+    tied_names=(f"tracker_model.{TIED_NAMES[0]}", f"tracker_model.{TIED_NAMES[1]}"),
 )
 
 
@@ -90,11 +84,7 @@ def load_model(
         )
     if image_size:
         _set_image_size(config, image_size)
-    # Created without values, except for computed ones (rope tables, position grids), which no file contains.
-    with no_init_weights():
-        model = Sam3VideoModel(config)
-    fill_model(model, tensors, FAMILY)
-    return model, tokens
+    return create_model(Sam3VideoModel, config, tensors, FAMILY), tokens
 
 
 def _context_length(config: Sam3VideoConfig) -> int:

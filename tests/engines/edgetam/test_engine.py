@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,6 +13,8 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.edgetam import tiny
 from tests.engines.sam import scenes
+from tests.engines.sam.features import encode_with_both
+from tests.engines.sam.tiny_parts import GRID
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,13 @@ def engine(folder) -> EdgeTamEngine:
 
 
 def test_features_equal_the_librarys_on_pictures_normalized_with_imagenets_statistics(engine) -> None:
-    model = engine.model.image_encoder._model
-    picture = np.random.default_rng(0).integers(0, 256, (tiny.IMAGE, tiny.IMAGE, 3), np.uint8)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    pixels = ((torch.from_numpy(picture) / 255 - mean) / std).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        levels = engine.model.image_encoder.encode("one", 0, lambda: picture).fpn_levels
-        expected = model.get_image_features(pixels).fpn_hidden_states
-    for level, theirs in zip(levels, expected, strict=True):
-        assert torch.allclose(level.flatten(2).permute(2, 0, 1), theirs, atol=1e-4)
+    for ours, theirs in encode_with_both(engine):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_memories_equal_the_librarys_for_several_objects_at_once(engine) -> None:
     model, tracker = engine.model.image_encoder._model, engine.model.tracker
-    grids = torch.randn(3, model.mem_dim, tiny.GRID, tiny.GRID)
+    grids = torch.randn(3, model.mem_dim, GRID, GRID)
     with torch.inference_mode():
         ours = tracker._compress_memory(grids)
         positions = model.memory_encoder.position_encoding(grids[:1].shape, grids.device, grids.dtype)

@@ -7,55 +7,25 @@ import torch
 from transformers import EdgeTamVideoConfig, EdgeTamVideoModel
 
 from backend.engines.edgetam.backbone import RepVitConfig
+from tests.engines.sam.tiny_parts import tracker, vision
 from tests.engines.sam3.tiny import enliven_layers, enliven_tracker
 
-IMAGE, PATCH = 128, 16
-GRID = IMAGE // PATCH
-WIDTH = 128
 WHOLE, WINDOWS = 8, 4
 """Tokens of a memory: those of the whole frame, and the windows along a side."""
 
 
 def config(**changes: Any) -> EdgeTamVideoConfig:
     """The configuration; `changes` are of the video model's own keys."""
-    vision = {
-        "model_type": "edgetam_vision_model",
-        "backbone_config": RepVitConfig(widths=(16, 32, 64, 128), depths=(1, 1, 2, 1)).to_dict(),
-        "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[scale * GRID, scale * GRID] for scale in (4, 2, 1)],
-        "fpn_hidden_size": WIDTH,
-    }
-    decoder = {
-        "hidden_size": WIDTH,
-        "mlp_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "iou_head_hidden_dim": 32,
-    }
+    backbone = RepVitConfig(widths=(16, 32, 64, 128), depths=(1, 1, 2, 1)).to_dict()
     return EdgeTamVideoConfig(
-        vision_config=vision,
-        prompt_encoder_config={
-            "hidden_size": WIDTH,
-            "image_size": IMAGE,
-            "patch_size": PATCH,
-            "mask_input_channels": 4,
-        },
-        mask_decoder_config=decoder,
-        image_size=IMAGE,
+        vision_config=vision("edgetam_vision_model", backbone),
         enable_temporal_pos_encoding_for_object_pointers=False,
         enable_occlusion_spatial_embedding=False,
-        memory_attention_hidden_size=WIDTH,
-        memory_attention_num_layers=2,
         memory_attention_mlp_hidden_size=64,
-        memory_attention_rope_feat_sizes=[GRID, GRID],
         memory_attention_rope_k_sizes=[WINDOWS, WINDOWS],
         perceiver_resampler_num_latents=WHOLE,
         perceiver_resampler_num_latents_2d=WINDOWS**2,
-        memory_encoder_hidden_size=WIDTH,
-        memory_encoder_output_channels=64,
-        mask_downsampler_embed_dim=WIDTH,
-        memory_fuser_embed_dim=WIDTH,
-        memory_fuser_intermediate_dim=64,
+        **tracker(),
         **changes,
     )
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.attention import varlen
 
 from backend.engines.sam import memory_attention
 from backend.engines.sam.memory_bank import MemorySelection, MemoryWindow
 from backend.engines.sam.tracker import MAX_BATCH, Tracker
 from tests.engines.sam import scenes
+from tests.engines.sam.packed_attention import attend_packed
 
 COUNT = 5
 
@@ -72,17 +72,9 @@ def test_objects_with_different_histories_equal_each_one_alone(tracker, scene):
 def test_with_flash_attention_objects_of_any_history_attend_in_one_call(tracker, scene, monkeypatch):
     apart, calls = tracked(tracker, scene), list[list[int]]()
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, *arguments: Any, scale: float) -> Tensor:
-        query_starts, starts, positions, most = arguments
-        calls.append(starts.tolist())
-        assert (query_starts.diff().unique().item(), starts.diff().max().item()) == (positions, most)
-        found = [
-            functional.scaled_dot_product_attention(*(one.transpose(0, 1) for one in rows), scale=scale)
-            for rows in zip(
-                query.split(positions), *(tokens.split(starts.diff().tolist()) for tokens in (key, value)), strict=True
-            )
-        ]
-        return torch.cat([one.transpose(0, 1) for one in found])
+    def attend(*arguments: Any, scale: float) -> Tensor:
+        calls.append(arguments[4].tolist())
+        return attend_packed(*arguments, scale=scale)
 
     monkeypatch.setattr(memory_attention, "fits_flash", lambda *_: True)
     monkeypatch.setattr(varlen, "varlen_attn", attend)

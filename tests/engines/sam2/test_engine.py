@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,6 +12,7 @@ from backend.settings import OPEN_HUB_IDS, Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Prompt
 from tests.engines.sam import scenes
+from tests.engines.sam.features import encode_with_both
 from tests.engines.sam2 import tiny
 
 
@@ -29,15 +29,8 @@ def engine(folder) -> Sam2Engine:
 
 
 def test_features_equal_the_librarys_on_pictures_normalized_with_imagenets_statistics(engine):
-    model = engine.model.image_encoder._model
-    picture = np.random.default_rng(0).integers(0, 256, (tiny.IMAGE, tiny.IMAGE, 3), np.uint8)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    pixels = ((torch.from_numpy(picture) / 255 - mean) / std).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        levels = engine.model.image_encoder.encode("one", 0, lambda: picture).fpn_levels
-        expected = model.get_image_features(pixels).fpn_hidden_states
-    for level, theirs in zip(levels, expected, strict=True):
-        assert torch.allclose(level.flatten(2).permute(2, 0, 1), theirs, atol=1e-4)
+    for ours, theirs in encode_with_both(engine):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_words_are_refused_with_the_engine_that_knows_them_and_change_nothing(engine):

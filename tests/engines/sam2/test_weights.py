@@ -7,6 +7,7 @@ import torch
 
 from backend.engines.sam2.weights import load_model
 from backend.errors import SettingsError
+from tests.engines.sam.tiny_parts import PATCH
 from tests.engines.sam2 import tiny
 from tests.engines.sam3 import tiny as sam3
 
@@ -27,7 +28,7 @@ def test_a_folder_loads_to_the_bit(folder):
 @pytest.mark.parametrize("size", [64, 256])
 def test_another_input_size_fits_the_same_weights(folder, size):
     model = load_model(str(folder), image_size=size)
-    grid = size // tiny.PATCH
+    grid = size // PATCH
     with torch.inference_mode():
         levels = model.vision_encoder(torch.zeros(1, 3, size, size)).fpn_hidden_states
     assert [tuple(level.shape[2:]) for level in levels] == [(scale * grid, scale * grid) for scale in (4, 2, 1)]

@@ -6,11 +6,8 @@ from typing import Any
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
+from tests.engines.sam.tiny_parts import IMAGE, tracker, vision
 from tests.engines.sam3.tiny import enliven_layers, enliven_tracker
-
-IMAGE, PATCH = 128, 16
-GRID = IMAGE // PATCH
-WIDTH = 128
 
 
 def config(**changes: Any) -> Sam2VideoConfig:
@@ -25,39 +22,10 @@ def config(**changes: Any) -> Sam2VideoConfig:
         "window_size_per_stage": [8, 4, 4, 2],
         "global_attention_blocks": [4],
     }
-    vision = {
-        "model_type": "sam2_vision_model",
-        "backbone_config": backbone,
-        "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[scale * GRID, scale * GRID] for scale in (4, 2, 1)],
-        "fpn_hidden_size": WIDTH,
-    }
-    decoder = {
-        "hidden_size": WIDTH,
-        "mlp_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "iou_head_hidden_dim": 32,
-    }
     return Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config={
-            "hidden_size": WIDTH,
-            "image_size": IMAGE,
-            "patch_size": PATCH,
-            "mask_input_channels": 4,
-        },
-        mask_decoder_config=decoder,
-        image_size=IMAGE,
-        memory_attention_hidden_size=WIDTH,
-        memory_attention_num_layers=2,
+        vision_config=vision("sam2_vision_model", backbone),
         memory_attention_feed_forward_hidden_size=64,
-        memory_attention_rope_feat_sizes=[GRID, GRID],
-        memory_encoder_hidden_size=WIDTH,
-        memory_encoder_output_channels=64,
-        mask_downsampler_embed_dim=WIDTH,
-        memory_fuser_embed_dim=WIDTH,
-        memory_fuser_intermediate_dim=64,
+        **tracker(),
         **changes,
     )
 

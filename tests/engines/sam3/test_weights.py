@@ -16,7 +16,7 @@ from transformers import Sam3TrackerVideoInferenceSession, Sam3VideoConfig, Sam3
 from backend.engines.sam import weights as files
 from backend.engines.sam3 import weights
 from backend.engines.sam3.tokenizer import END, START
-from backend.engines.sam3.weights import TIED_NAMES, load_model
+from backend.engines.sam3.weights import FAMILY, load_model
 from backend.errors import SettingsError
 from tests import bpe
 from tests.engines.sam3 import tiny
@@ -142,17 +142,17 @@ def test_weights_of_half_precision_are_computed_with_in_float32(original, folder
     model, _ = load_model(str(folder))
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
     computed, wanted = (dict(one.named_buffers()) for one in (model, original))
-    for name in computed.keys() - set(TIED_NAMES):
+    for name in computed.keys() - set(FAMILY.tied_names):
         assert torch.equal(computed[name], wanted[name]), name
 
 
 def test_a_table_that_is_there_once_serves_under_both_names(original, folder):
-    for name in TIED_NAMES:
+    for name in FAMILY.tied_names:
         table = original.state_dict()[name]
-        respoiled(folder, **{TIED_NAMES[0]: table, TIED_NAMES[1]: table} | {name: None})
+        respoiled(folder, **{FAMILY.tied_names[0]: table, FAMILY.tied_names[1]: table} | {name: None})
         state = load_model(str(folder))[0].state_dict()
-        assert torch.equal(state[TIED_NAMES[0]], table)
-        assert torch.equal(state[TIED_NAMES[1]], table)
+        assert torch.equal(state[FAMILY.tied_names[0]], table)
+        assert torch.equal(state[FAMILY.tied_names[1]], table)
 
 
 def test_a_missing_weight_is_named(folder):
