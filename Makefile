@@ -58,6 +58,7 @@ lint: $(DEVELOPMENT)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/actionlint
 
 # What the image installs, with hashes; after every change of constraints.txt or of what the package depends on.
 requirements: $(DEVELOPMENT)
