@@ -21,7 +21,7 @@ transformers' text tracking. Three models are compared:
 - text_parity: whether several phrases on two clips find the same objects, on the same frames, with the same boxes
   (0.5 px), and each of our names always has the same number in transformers; "lively" runs in float32.
 
-Memory. Each run has a process of its own.
+Memory. Each run has a process of its own. The cache of frames, which has a size of its own, is small.
 
 - peak_mem_ratio: peak RSS over 1,600 frames ÷ over 100 frames, with 2 clicked objects and results stored as jobs do.
 - peak_mem_ratio_text: the same for a phrase.
@@ -80,7 +80,7 @@ from backend.engines.sam3 import weights
 from backend.engines.sam3.engine import Sam3Engine
 from backend.jobs.propagation import PropagationRun
 from backend.jobs.schedule import Interval
-from backend.settings import Settings
+from backend.settings import CacheSettings, Settings
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.tracks.track import FrameResult, Observation
@@ -102,6 +102,8 @@ EASY = {"score_threshold": 0.1, "new_object_threshold": 0.15}
 HALF = {"score_threshold": 0.3, "new_object_threshold": 0.4, "max_objects": 1000}
 """Thresholds that about a dozen objects of random weights reach."""
 PHRASES = {"lively": ["c", "a b", "tree"], "shapes": ["shape", "red circle", "blue shape", "circle"]}
+SMALL_CACHE = CacheSettings(device=2**20, host=0)
+"""Full after about seventy frames of the tiny model."""
 WARM = 24
 """Frames until all memories are full: 16 object pointers, and a few to warm up."""
 TURN = 4
@@ -293,7 +295,7 @@ def clicked_run(frames: int) -> PropagationRun:
 
 
 def our_peak(folder: Path, frames: int, words: bool) -> int:
-    engine = loaded(folder, **EASY, max_objects=4)
+    engine = loaded(folder, **EASY, max_objects=4, cache=SMALL_CACHE)
     run = PropagationRun(frames, {}, [], [Phrase("a b", 0)]) if words else clicked_run(frames)
     for _ in run.run(engine, scenes.endless(scenes.FIVE, frames)):
         pass
@@ -309,7 +311,7 @@ def stock_peak(folder: Path, frames: int) -> int:
 
 def rss(folder: Path, size: Size) -> list[float]:
     """Mean RSS of each block in bytes."""
-    engine = loaded(folder)
+    engine = loaded(folder, cache=SMALL_CACHE)
     table = np.empty((size.run, len(TWO), 5), np.float32)
     table.fill(0)
     samples = np.zeros((size.run - size.settled) // 10, np.int64)

@@ -36,6 +36,7 @@ def compare(
     Returns:
         `peer_fps` and `peer_memory_gib` by number of objects, and of each `peer_ratio_N`: their seconds by ours.
     """
+    assert engine.model
     device, threads = engine.model.tracker.device.type, os.cpu_count() or 1
     fps, memory, ratios = dict[int, float](), dict[int, float](), dict[str, float]()
     for count, centres in places.items():
@@ -48,6 +49,7 @@ def compare(
         )
         if device == "cpu":
             torch.set_num_threads(threads)  # the engine leaves a core to others; the peer does not
+        engine.model.image_encoder.clear()  # frames that another count of objects left there would be free
         with Video(film) as video:
             ours = frame_time(_track(engine, video, boxes), warm)
         fps[count], memory[count] = round(1 / theirs["seconds"], 4), theirs["memory_gib"]

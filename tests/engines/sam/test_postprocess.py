@@ -1,6 +1,7 @@
 """Each function against a plain one in numpy."""
 
 from collections import deque
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from transformers.models.sam3_video.processing_sam3_video import Sam3VideoProcessor
 
+from backend.engines.sam import postprocess
 from backend.engines.sam.detections import Detections
 from backend.engines.sam.postprocess import (
     clean_masks,
@@ -77,27 +79,33 @@ def small_parts(mask: np.ndarray, area: int) -> np.ndarray:
     return small
 
 
-@given(logits, st.integers(0, 9))
-def test_tidy_fills_small_holes_and_removes_small_specks(logits, area) -> None:
+by_windows_or_whole = st.sampled_from([0, 2**30])
+"""Of `_PIXELS_PER_WINDOW`: each component has a window, or all have one."""
+
+
+@given(logits, st.integers(0, 9), by_windows_or_whole)
+def test_tidy_fills_small_holes_and_removes_small_specks(logits, area, pixels) -> None:
     expected = logits.numpy().copy()
     for mask in expected:
         mask[small_parts(mask <= 0, area)] = 0.1
         mask[small_parts(mask > 0, min(area, int((mask > 0).sum()) // 2))] = -0.1
     before = logits.clone()
-    result = clean_masks(logits, area)
+    with patch.object(postprocess, "_PIXELS_PER_WINDOW", pixels):
+        result = clean_masks(logits, area)
     assert np.array_equal(result.numpy(), expected)
     assert torch.equal(logits, before)
     if np.array_equal(before.numpy(), expected):
         assert result is logits
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(-1, 3), st.integers(1, 16))
-def test_tidy_of_objects_anywhere_in_a_larger_picture(seed, threshold, area) -> None:
+@given(st.integers(0, 2**32 - 1), st.floats(-1, 3), st.integers(1, 16), by_windows_or_whole)
+def test_tidy_of_objects_anywhere_in_a_larger_picture(seed, threshold, area, pixels) -> None:
     random = np.random.default_rng(seed)
     blobs = cv2.blur(random.normal(0, 3, (25, 30)), (3, 3)) + random.normal(0, 0.5, (25, 30)) - threshold
     blobs[:, random.integers(0, 30) :], blobs[random.integers(0, 25) :] = -1, -1
     expected = blobs.astype(np.float32)
-    result = clean_masks(torch.tensor(expected)[None], area)
+    with patch.object(postprocess, "_PIXELS_PER_WINDOW", pixels):
+        result = clean_masks(torch.tensor(expected)[None], area)
     expected[small_parts(expected <= 0, area)] = 0.1
     expected[small_parts(expected > 0, min(area, int((expected > 0).sum()) // 2))] = -0.1
     assert np.array_equal(result.numpy()[0], expected)
