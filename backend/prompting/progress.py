@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.jobs.rows import UNFINISHED
 from backend.jobs.spec import ResolvedJob
 from backend.labelstudio.keyframe import boxes_to_percent
 from backend.prompting.page_search import ListedSearch
@@ -85,14 +86,14 @@ class PageProgress:
         if delivery is None or delivery.track.job.number != job.number:
             delivery = self._deliveries[name] = _Delivery(track, [])
         delivery.track = track
-        # Read before the results: if the job ends in between, they are complete all the same.
-        has_ended, (done, total) = job.has_ended, job.progress()
-        frames, has_more = delivery.advance(self._region_boxes if has_ended else None)
+        # Read once, and before the results: if the job ends in between, the next event says so, with its last frames.
+        state, (done, total) = job.state, job.progress()
+        frames, has_more = delivery.advance(None if state in UNFINISHED else self._region_boxes)
         self._has_more |= has_more
         return {
             "id": name,
             "job": job.number,
-            "state": job.state,
+            "state": state,
             "phase": job.phase,
             "error": str(job.error) if job.error else None,
             "done": done,
