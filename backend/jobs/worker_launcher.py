@@ -45,7 +45,7 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
             # In this thread, because the kernel ends a worker with the thread that started it.
             process = _starter.submit(
                 _ChildProcess,
-                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=worker_environment(),

@@ -125,7 +125,7 @@ class _Process(subprocess.Popen[bytes]):
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(
-            [sys.executable, "-c", _MAIN, str(os.getpid())],
+            [sys.executable, "-P", "-c", _MAIN, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

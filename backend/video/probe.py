@@ -98,7 +98,7 @@ def _run_probe(
 ) -> tuple[int, bytes]:
     """The exit status and the reply of a process that indexes a video; arguments are as for `probe_video`."""
     with subprocess.Popen(
-        [sys.executable, "-c", _MAIN, request],
+        [sys.executable, "-P", "-c", _MAIN, request],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

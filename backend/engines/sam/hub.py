@@ -101,7 +101,7 @@ def download(
 @contextmanager
 def _started(request: dict[str, Any]) -> "Iterator[queue.Queue[dict[str, Any] | None]]":
     """What the process for a request sends, and None when it has ended; it is killed at the end."""
-    command = [sys.executable, "-c", _MAIN, str(os.getpid())]
+    command = [sys.executable, "-P", "-c", _MAIN, str(os.getpid())]
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         stdin, stdout = process.stdin, process.stdout
