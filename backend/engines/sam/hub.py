@@ -35,6 +35,8 @@ _START_SECONDS = 300.0
 """How long the process may take to begin, on a machine that is busy."""
 _MAIN = "from backend.engines.sam.hub_process import main; main()"
 _SILENCE = "it is silent"
+_UNSAFE = "UnsafeName"
+"""The error of `hub_process`, which is not loaded in this process."""
 _TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 _MORE_ROOM = "free some space, or set model_dir to a folder on another disk"
 
@@ -201,6 +203,10 @@ def _explain(download: _Download, repository: str, revision: str, folder: Path, 
     if download.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         error = PermissionError(download.errno, os.strerror(download.errno))
         return SettingsError(f"model_dir is {explain_unwritable(folder, error)}")
+    if download.error == _UNSAFE:
+        return SettingsError(
+            f"{download.host} gives a file of {repository} a name that is none: set HF_ENDPOINT to a hub that you trust"
+        )
     if download.error == _SILENCE:
         return DownloadInterrupted(f"{download.host} has sent nothing for {SILENCE_SECONDS:.0f} s")
     if download.status in _TRANSIENT_STATUSES:

@@ -35,13 +35,20 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented,
 _POLL_SECONDS = 0.5
 _TIMEOUT = 120.0
 """Seconds that the hub may take to answer a question; who asked for the download ends it sooner."""
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**16
 """So much is written at once; with the library's 10 MB a slow line would seem to hang."""
+_REPORT_SECONDS = 0.2
+"""Time between two reports of what has come."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 class Damaged(Exception):
     """A file is not what the hub says that it is."""
+
+
+class UnsafeName(Exception):
+    """The hub names a file by more than a name: it would lie outside the cache."""
 
 
 def main() -> None:
@@ -76,6 +83,8 @@ class _Files:
         names = filter_repo_objects((file.rfilename for file in info.siblings or ()), allow_patterns=allow_patterns)
         urls = [hf_hub_url(repo_id, name, revision=info.sha) for name in names]
         self._files = [(url, get_hf_file_metadata(url, timeout=_TIMEOUT)) for url in urls]
+        if not all(_NAME.fullmatch(file.etag) for _, file in self._files if file.etag):
+            raise UnsafeName
         self._folder = Path(cache_dir) / repo_folder_name(repo_id=repo_id, repo_type="model") / "blobs"
         self._total = sum(file.size or 0 for _, file in self._files)
         self._send = send
@@ -123,15 +132,17 @@ class _Files:
 
 
 class _Reporting:
-    """A file that says when it was written to."""
+    """A file that says now and then that it was written to."""
 
     def __init__(self, stream: BinaryIO, on_write: Any) -> None:
-        self._stream, self._on_write = stream, on_write
+        self._stream, self._on_write, self._reported = stream, on_write, 0.0
 
     def write(self, data: bytes) -> int:
         count = self._stream.write(data)
-        self._stream.flush()
-        self._on_write()
+        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+            self._stream.flush()
+            self._on_write()
+            self._reported = time.monotonic()
         return count
 
     def __getattr__(self, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 
 from flask import Flask, Response, abort, jsonify, request
@@ -10,6 +11,7 @@ from werkzeug.serving import make_server
 SHA = "a" * 40
 WEIGHTS = bytes(range(256)) * 4 * 24_000
 """Several of the pieces that are written at once."""
+_PIECES, _PIECE = 6, 20_000
 FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "sam3.pt": b"not fetched"}
 
 
@@ -20,6 +22,8 @@ class Hub:
         status: if above 0, every answer is this error.
         hangs_at: requests of this kind ("revision", "tree", "resolve") get no answer until `go_on` is set.
         hangs_after: if above 0, a response stops after so many bytes until `go_on` is set.
+        trickle: if above 0, a response ends in six small pieces, so many seconds apart.
+        etag: what it names the files by; empty: their hashes.
         cut_after: if above 0, the connection ends after so many bytes of a response, once.
         redirects: files come from another host, as large ones of the real hub do.
         tokens: the Authorization header of each request, by path.
@@ -30,7 +34,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.status = self.cut_after = self.hangs_after = 0
-        self.hangs_at = ""
+        self.hangs_at = self.etag = ""
+        self.trickle = 0.0
         self.is_damaged = self.redirects = False
         self.tokens: dict[str, str | None] = {}
         self.ranges: list[str | None] = []
@@ -59,7 +64,7 @@ class Hub:
         @app.get("/facebook/sam3/resolve/<revision>/<name>")
         def resolve(revision: str, name: str) -> Response:
             content, headers = FILES[name], {"X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
-            etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            etag = f'"{self.etag or hashlib.sha256(content).hexdigest()}"'
             if self.redirects:
                 headers |= {"X-Linked-ETag": etag, "X-Linked-Size": str(len(content))}
                 headers["Location"] = f"http://localhost:{self._server.port}/cdn/{name}"
@@ -99,6 +104,13 @@ class Hub:
             yield content[: self.hangs_after]
             self._hang()
             content = content[self.hangs_after :]
+        if self.trickle and len(content) > _PIECES * _PIECE:
+            yield content[: -_PIECES * _PIECE]
+            content = content[-_PIECES * _PIECE :]
+            for start in range(0, len(content), _PIECE):
+                time.sleep(self.trickle)
+                yield content[start : start + _PIECE]
+            return
         yield content
 
     def close(self) -> None:

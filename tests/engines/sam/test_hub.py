@@ -170,6 +170,24 @@ def test_a_file_that_stops_in_its_middle_goes_on_with_the_next_try(
     assert (server.ranges[0] or "").startswith("bytes="), "what was there is kept"
 
 
+@pytest.mark.slow
+def test_a_slow_hub_is_not_taken_for_one_that_hangs(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "SILENCE_SECONDS", 4.0)
+    server.trickle = 0.8  # nearly five seconds in all
+    assert (download(tmp_path) / "model.safetensors").read_bytes() == WEIGHTS
+    assert server.ranges == [None], "it came at once"
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/tmp/outside", "..", "a/b"])
+def test_a_hub_names_no_file_outside_the_cache(server: Hub, tmp_path: Path, name: str) -> None:
+    server.etag = name
+    with pytest.raises(SettingsError, match=r"^127\.0\.0\.1 gives a file of facebook/sam3 a name that is none"):
+        download(tmp_path / "models")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_what_is_damaged_on_its_way_is_fetched_anew(server: Hub, tmp_path: Path) -> None:
     server.is_damaged = True
     with pytest.raises(DownloadInterrupted, match=r"the download from 127\.0\.0\.1 broke off \(Damaged\)"):
