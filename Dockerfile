@@ -26,9 +26,6 @@ RUN useradd --create-home --uid 1000 --gid 0 sam3 \
  && chown 1000:0 /data /models \
  && chmod 775 /data /models
 COPY --from=build /opt/venv /opt/venv
-# For the sample project of the first start.
-COPY demo /opt/sam3-backend/demo
-COPY shapes /opt/sam3-backend/shapes
 COPY label_config.xml docker/first_start.sh docker/healthy.py docker/with_password.sh /opt/sam3-backend/
 WORKDIR /opt/sam3-backend
 ENV PATH=/opt/venv/bin:$PATH \
@@ -53,6 +50,7 @@ CMD ["sam3-backend", "serve"]
 
 # label-studio-ml's 2.x line is not on PyPI. This stage was never built by the authors; what it starts was run by hand.
 FROM backend AS label-studio-ml
+ENV PIP_PYTHON=/opt/venv/bin/python
 # A commit of it, that of 2.0.1dev0 in August 2026.
 ARG LABEL_STUDIO_ML=d02cedf35d0e5d21f2f437c120174c62f66bf57a
 USER 0

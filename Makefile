@@ -22,7 +22,8 @@ export THOROUGH
 .PHONY: demo install requirements test test-lowest test-labelstudio xanylabeling package docker-check lint audit fuzz docs pictures clean
 
 demo: $(BACKEND) $(LABEL_STUDIO)
-	@.venv/bin/python -m demo $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
+	@.venv/bin/sam3-backend demo --folder .demo --label-studio-venv .venv-labelstudio \
+	 $(if $(filter-out 0,$(CHECK)),--check) $(if $(MODEL),--model "$(MODEL)") $(if $(VIDEO),--video "$(VIDEO)")
 
 install: $(BACKEND)
 
@@ -51,7 +52,7 @@ package: $(DEVELOPMENT)
 
 # Builds the images and tries them in every documented way; needs Docker with compose.
 docker-check: $(DEVELOPMENT)
-	@.venv/bin/python -m demo.docker_check
+	@.venv/bin/python -m docker_check
 
 lint: $(DEVELOPMENT)
 	.venv/bin/ruff check
@@ -86,7 +87,7 @@ pictures: $(DEVELOPMENT) $(LABEL_STUDIO)
 
 clean:
 	rm -rf .venv .venv-* .demo build dist screenshots *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find backend benchmarks demo shapes tests training -name __pycache__ -prune -exec rm -rf {} +
+	find backend benchmarks docker_check tests training -name __pycache__ -prune -exec rm -rf {} +
 
 $(BACKEND): pyproject.toml constraints.txt
 	$(call venv,.venv,the backend with SAM3,a few minutes)

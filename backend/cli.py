@@ -8,6 +8,7 @@ from backend import __version__
 from backend.commands import (
     annotate,
     create,
+    demo,
     doctor,
     export,
     import_tracks,
@@ -66,6 +67,7 @@ def build_parser() -> CommandParser:
     actions = project.add_subparsers(required=True, metavar="ACTION")
     for command in PROJECT_COMMANDS:
         command.add_parser(actions)
+    demo.add_parser(commands)
     doctor.add_parser(commands)
     selftest.add_parser(commands)
     weights.add_parser(commands)

@@ -85,6 +85,11 @@ def read_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     return loaded
 
 
+def program_environment(without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment for another program, but for variables whose names begin so."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(without)}
+
+
 def worker_environment() -> dict[str, str]:
     """The environment without the secrets that a process which decodes videos has no use for."""
     hidden = hidden_variables()

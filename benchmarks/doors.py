@@ -47,8 +47,8 @@ from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.media import MediaCache
 from backend.service import Service
 from backend.settings import Settings
+from backend.shapes import APART, HELD_OUT, Clip
 from backend.tracks.geometry import box_iou
-from shapes import APART, HELD_OUT, Clip
 
 CONFIG = (
     '<View><Video name="v" value="$video" framerate="25"/><VideoRectangle name="b" toName="v"/>'

@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from playwright.sync_api import Page
 
+from backend.demo import clip as demo_clip
+from backend.demo.labelstudio import LabelStudio
+from backend.shapes import APART, HELD_OUT, Clip
 from backend.tracks.geometry import Boxes, box_iou
-from demo import clip as demo_clip
-from demo.labelstudio import LabelStudio
-from shapes import APART, HELD_OUT, Clip
 from tests.e2e.browser import CHROMIUM, REGION_OF, LabelingPage, chromium, login_state, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, serving
 

@@ -29,31 +29,31 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import shapes
+from backend import shapes
+from backend.shapes import HELD_OUT, WORDS, Clip
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Exemplar, Phrase
 from backend.tracks.track import FrameResult, Observation
 from benchmarks import shapes_accuracy as accuracy
 from benchmarks.shapes_accuracy import Film, Masks
-from shapes import HELD_OUT, WORDS, Clip
 from tests.engines.sam3.exemplars import is_as_published
 
 RECIPE = replace(WORDS, things=(4, 12), twins=0.6)
 Found = Mapping[str, Masks]
 
 
-def kind_of(clip: Clip, row: int) -> shapes.Phrase:
-    return shapes.Phrase(clip.things[row].colour, clip.things[row].shape)
+def kind_of(clip: Clip, row: int) -> shapes.ShapePhrase:
+    return shapes.ShapePhrase(clip.things[row].colour, clip.things[row].shape)
 
 
-def chosen_kind(clip: Clip) -> shapes.Phrase | None:
+def chosen_kind(clip: Clip) -> shapes.ShapePhrase | None:
     """The largest kind with 2 to 6 objects and 2 to 6 others; None: there is none."""
     counts = Counter(kind_of(clip, row) for row in range(len(clip.things)))
     fitting = [kind for kind, count in counts.most_common() if 2 <= count <= 6 and 2 <= len(clip.things) - count <= 6]
     return fitting[0] if fitting else None
 
 
-def clips(first: int, frames: int) -> Iterator[tuple[Clip, shapes.Phrase]]:
+def clips(first: int, frames: int) -> Iterator[tuple[Clip, shapes.ShapePhrase]]:
     for seed in range(HELD_OUT + first, HELD_OUT + first + 10_000):
         clip = Clip(seed, replace(RECIPE, frames=frames))
         if kind := chosen_kind(clip):
@@ -92,7 +92,7 @@ def rows_of(film: Film, frame: int, found: Found) -> dict[str, int | None]:
 
 
 def judged_unlike(
-    film: Film, model: str, frame: int, kind: shapes.Phrase, phrase: Phrase, counts: Counter[str], key: str
+    film: Film, model: str, frame: int, kind: shapes.ShapePhrase, phrase: Phrase, counts: Counter[str], key: str
 ) -> None:
     """Find, show one of each wrong kind as what not to find, and find again."""
     before = {row for row in rows_of(film, frame, found_at(film, model, phrase)).values() if row is not None}
@@ -111,7 +111,7 @@ def judged_unlike(
     counts[f"{key}_kept"] += len(right & after)
 
 
-def measure(clip: Clip, kind: shapes.Phrase, model: str) -> Counter[str]:
+def measure(clip: Clip, kind: shapes.ShapePhrase, model: str) -> Counter[str]:
     film, counts = Film(clip), Counter[str]()
     named = clip.named(kind)
     shown = film.seen[:, named].sum(1)
@@ -125,7 +125,7 @@ def measure(clip: Clip, kind: shapes.Phrase, model: str) -> Counter[str]:
     whole, _ = accuracy.judged(film, named, tracked(film, model, phrase))
     counts.update({key: int(value) for key, value in whole.items()})
     judged_unlike(film, model, frame, kind, phrase, counts, "unlike")
-    wider = shapes.Phrase(None, kind.shape) if clip.seed % 2 else shapes.Phrase(kind.colour, None)
+    wider = shapes.ShapePhrase(None, kind.shape) if clip.seed % 2 else shapes.ShapePhrase(kind.colour, None)
     judged_unlike(film, model, frame, kind, Phrase(wider.text(), frame), counts, "unlike_words")
     return counts
 

@@ -23,9 +23,9 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo import clip as demo_clip
-from demo.labelstudio import LabelStudio
-from shapes import APART, HELD_OUT, Clip
+from backend.demo import clip as demo_clip
+from backend.demo.labelstudio import LabelStudio
+from backend.shapes import APART, HELD_OUT, Clip
 from tests.e2e.browser import CHROMIUM, LabelingPage, quit_chromium
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 

@@ -45,8 +45,8 @@ from backend.labelstudio.frame_strip import SignedPage
 from backend.labelstudio.media import MediaCache
 from backend.service import Service
 from backend.settings import Settings
+from backend.shapes import APART, HELD_OUT, Clip
 from backend.video import write_video
-from shapes import APART, HELD_OUT, Clip
 from tests.e2e.browser import CHROMIUM, chromium, quit_chromium
 
 CONFIG = (

@@ -48,15 +48,15 @@ except ImportError:
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import shapes
+from backend import shapes
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.version import resolve_model_path
 from backend.settings import Settings
+from backend.shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Clip, Recipe
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from backend.tracks.track import FrameResult, Observation
 from backend.video import Video
-from shapes import COLOURS, CROSSING, CROWDED, EASY, HELD_OUT, SHAPES, WORDS, Clip, Recipe
 from tests.engines.contract import FakeVideo
 
 SEEN = 0.001
@@ -232,10 +232,10 @@ def right(film: Film, tracks: Mapping[str, Observation], frame: int, one: int, o
     )
 
 
-def phrase_of(clip: Clip) -> tuple[shapes.Phrase, shapes.Phrase] | None:
+def phrase_of(clip: Clip) -> tuple[shapes.ShapePhrase, shapes.ShapePhrase] | None:
     """A phrase that matches 1 to 6 objects of a clip, with at most 6 others, and a phrase that matches none."""
     random = np.random.default_rng((clip.seed, 1))
-    every = [shapes.Phrase(colour, shape) for colour in (None, *COLOURS) for shape in (None, *SHAPES)]
+    every = [shapes.ShapePhrase(colour, shape) for colour in (None, *COLOURS) for shape in (None, *SHAPES)]
     random.shuffle(every)
     named = {phrase: len(clip.named(phrase)) for phrase in every}
     some = [phrase for phrase, count in named.items() if 1 <= count <= 6 and len(clip.things) - count <= 6]

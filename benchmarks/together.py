@@ -43,8 +43,8 @@ from backend.jobs.worker_client import WorkerClient
 from backend.jobs.worker_launcher import process_launcher
 from backend.jobs.worker_pool import WorkerPool
 from backend.settings import Settings
+from backend.shapes import EASY, HELD_OUT, Clip
 from backend.video import VideoLimits
-from shapes import EASY, HELD_OUT, Clip
 
 SETTINGS = Settings(engine="sam3", model_path="shapes", device="cpu")
 SIZE = 320, 180

@@ -4,7 +4,7 @@
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python -m demo.sample "$folder"
+python -m backend.demo.sample "$folder"
 sam3-backend project create "SAM3 video: a first try" "$folder/clip.mp4" \
   --label-config "$folder/label_config.xml" --backend "$1" --browser-url "$2"
 echo "Open the task there, draw a box on a shape, click it, press t."

@@ -20,13 +20,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from backend.demo import check, clip
+from backend.demo.labelstudio import LabelStudio
+from backend.demo.processes import Process, free_port
 from backend.model import NOT_STARTED
 from backend.settings import Settings
 from backend.settings_loader import ALIASES, PREFIX
 from backend.tracks.geometry import Box
-from demo import check, clip
-from demo.labelstudio import LabelStudio
-from demo.processes import Process, free_port
 from tests.labelstudio.studio import Studio
 from tests.needs import missing
 
@@ -206,12 +206,14 @@ class Image:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        venv.create(Path(self.here("/opt/venv")), with_pip=True)
+        venv.create(Path(self.here("/opt/venv")), with_pip=False)
         (folder / "src").mkdir()
         for name in let_in():
             copy(ROOT / name, folder / "src" / name)
         (run,) = (rest for word, rest in stage("build") if word == "RUN" and "install.sh package" in rest)
-        subprocess.run(self.here(run), shell=True, cwd=folder / "src", check=True, capture_output=True)
+        path = f"{TOOLS}:{os.environ['PATH']}"  # its python3 has pip, as the image's
+        env = os.environ | {"PATH": path}
+        subprocess.run(self.here(run), shell=True, cwd=folder / "src", env=env, check=True, capture_output=True)
         (site,) = Path(self.here("/opt/venv")).glob("lib/python*/site-packages")
         (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
         for word, rest in stage("backend"):

@@ -15,10 +15,13 @@ import pytest
 import requests
 
 from backend import __version__
-from demo.processes import free_port
+from backend.demo.processes import free_port
+from tests.needs import missing
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
+PLAIN = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+"""Without what leads to the checkout."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,7 @@ def test_the_wheel_holds_all_that_the_package_reads(wheel: Path) -> None:
         told = email.message_from_bytes(archive.read(metadata))
     assert names == set(tracked.stdout.splitlines())
     assert {"backend/http/static/tracks.js", "backend/py.typed"} <= names
+    assert {"backend/demo/label_config.xml", "backend/demo/constraints-labelstudio.txt"} <= names
     assert "backend/engines/sam3/shapes/model.safetensors" in names
     assert told["Version"] == __version__
     assert sorted(told.get_all("Provides-Extra") or []) == ["dev", "link", "ray", "sam3"]
@@ -67,9 +71,8 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
         ).strip()
     )
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)], check=True
-    )
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
+    subprocess.run(install, check=True, env=PLAIN)
     # A folder on the path, not its .pth files: one of them is where the checkout is.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin" / "sam3-backend"
@@ -79,7 +82,7 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(command: Path, tmp_path: Path) -> Iterator[str]:
     port = free_port(0)
     words = [str(command), "serve", "--engine", "opencv", "--port", str(port), "--data-dir", str(tmp_path)]
-    with subprocess.Popen(words, cwd=tmp_path, env={"PATH": os.environ["PATH"]}) as process:
+    with subprocess.Popen(words, cwd=tmp_path, env=PLAIN) as process:
         yield f"http://127.0.0.1:{port}"
         process.terminate()
         assert process.wait(30) in (0, -15)
@@ -104,3 +107,16 @@ def test_what_is_installed_serves(server: str, command: Path, tmp_path: Path) ->
     assert health["version"] == __version__
     for path in ("/", "/web/tracks.js", "/tasks/7"):
         assert requests.get(server + path, headers={"Accept": "text/html"}, timeout=5).status_code == 200
+
+
+@pytest.mark.timeout(600)
+def test_what_is_installed_runs_the_demo(command: Path, tmp_path: Path) -> None:
+    studio = ROOT / ".venv-labelstudio"
+    missing(studio / "bin" / "label-studio", "Label Studio in .venv-labelstudio")
+    (tmp_path / "backend").mkdir()  # a folder of somebody who develops a web application
+    (tmp_path / "backend" / "__init__.py").write_text("raise ImportError('another backend')")
+    words = ["demo", "--check", "--folder", "demo", "--label-studio-venv", studio]
+    done = subprocess.run([command, *words], cwd=tmp_path, env=PLAIN, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "follows the circle" in done.stdout
+    assert done.stdout.endswith("demo: ok\n")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
-from shapes import COLOURS, SHAPES, Recipe
+from backend.shapes import COLOURS, SHAPES, Recipe
 from training import data
 from training.loop import Stage
 from training.model import DEEP, FINE, GRID

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.engines.sam.preprocess import preprocess_image
-from shapes import HELD_OUT, Clip, Frame, Recipe
+from backend.shapes import HELD_OUT, Clip, Frame, Recipe
 from training.model import FINE, SIDE
 
 SEEN = 0.001

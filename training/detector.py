@@ -20,8 +20,8 @@ from transformers import Sam3VideoModel
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput, inverse_sigmoid
 
 from backend.engines.sam3.geometry import encode_geometry
+from backend.shapes import Recipe
 from backend.tracks.prompts import Exemplar
-from shapes import Recipe
 from training import data
 from training.loop import Stage
 from training.losses import balanced, dice, focal, generalised_iou, overlap

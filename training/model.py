@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer, Sam3VideoConfig, Sam3VideoModel
 
-from shapes import COLOURS, SHAPES
+from backend.shapes import COLOURS, SHAPES
 
 SIDE, PATCH = 168, 14
 """Sides of the model's square input and of a patch, in pixels."""

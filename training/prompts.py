@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backend.engines.sam3.detector import WORDLESS
+from backend.shapes import COLOURS, SHAPES, Frame, ShapePhrase, Thing
 from backend.tracks.geometry import Box
 from backend.tracks.prompts import Exemplar
-from shapes import COLOURS, SHAPES, Frame, Phrase, Thing
 from training import data
 from training.model import WORDS
 
@@ -50,9 +50,9 @@ def _like(random: np.random.Generator, things: list[Thing], frame: Frame) -> Pro
     if not rows:
         return None
     thing = things[int(random.choice(rows))]
-    kind = Phrase(thing.colour, thing.shape)
+    kind = ShapePhrase(thing.colour, thing.shape)
     like, others = _split(rows, things, kind)
-    wider = Phrase(thing.colour, None) if random.random() < 0.5 else Phrase(None, thing.shape)
+    wider = ShapePhrase(thing.colour, None) if random.random() < 0.5 else ShapePhrase(None, thing.shape)
     style = random.random()
     if style < 0.2:
         return _unlike(random, things, frame, [row for row in rows if wider.names(things[row])], wider)
@@ -67,7 +67,9 @@ def _like(random: np.random.Generator, things: list[Thing], frame: Frame) -> Pro
     return Prompt(text, like, tuple(exemplars), kind.text())
 
 
-def _unlike(random: np.random.Generator, things: list[Thing], frame: Frame, rows: list[int], wider: Phrase) -> Prompt:
+def _unlike(
+    random: np.random.Generator, things: list[Thing], frame: Frame, rows: list[int], wider: ShapePhrase
+) -> Prompt:
     """Words, and one exemplar of each of some of the kinds that they name: find the others."""
     one_each = {(things[row].colour, things[row].shape): row for row in _some(random, rows, len(rows))}
     wrong = _some(random, list(one_each.values()), int(random.integers(1, max(2, len(one_each)))))
@@ -77,7 +79,7 @@ def _unlike(random: np.random.Generator, things: list[Thing], frame: Frame, rows
     return Prompt(wider.text(plural=random.random() < 0.4), named, exemplars)
 
 
-def _split(rows: list[int], things: list[Thing], kind: Phrase) -> tuple[list[int], list[int]]:
+def _split(rows: list[int], things: list[Thing], kind: ShapePhrase) -> tuple[list[int], list[int]]:
     return [row for row in rows if kind.names(things[row])], [row for row in rows if not kind.names(things[row])]
 
 
@@ -110,7 +112,7 @@ def _words(random: np.random.Generator, things: list[Thing], frame: Frame, negat
             else:
                 shape = near.shape
         kind = random.random()
-        phrase = Phrase(colour if kind < 0.6 or 0.8 <= kind < 0.95 else None, shape if kind < 0.8 else None)
+        phrase = ShapePhrase(colour if kind < 0.6 or 0.8 <= kind < 0.95 else None, shape if kind < 0.8 else None)
         named = [row for row, thing in enumerate(things) if phrase.names(thing) and seen[row]]
         if bool(named) != negative:
             break

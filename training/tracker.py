@@ -20,7 +20,7 @@ from transformers import Sam3VideoModel
 from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
 from backend.engines.sam.tracker import MaskPrediction, Tracker
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
-from shapes import Clip, Recipe, bounds
+from backend.shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage
 from training.losses import balanced, dice, overlap

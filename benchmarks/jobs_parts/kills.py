@@ -21,11 +21,11 @@ from backend.engines import load_engine
 from backend.jobs.rows import JobRow
 from backend.jobs.spec import JobSpec
 from backend.jobs.store import Store
+from backend.shapes import EASY, HELD_OUT, Clip
 from benchmarks.jobs_parts.logged_engine import CONTINUE, FrameLog
 from benchmarks.jobs_parts.replay import Seen, replay, seen_tracks
 from benchmarks.jobs_parts.requests import SEED, SERIES, Series, ask, is_accepted
 from benchmarks.jobs_parts.servers import SHAPES, Server, is_alive, place_clip, until
-from shapes import EASY, HELD_OUT, Clip
 
 _EARLY = 8
 """A worker that is killed before it has done so many frames may have saved nothing."""

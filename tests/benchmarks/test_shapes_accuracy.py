@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backend.shapes import CROSSING, CROWDED, HELD_OUT, WORDS, Clip
 from backend.tracks.geometry import Box
 from backend.tracks.masks import Rle
 from backend.tracks.track import ABSENT, FrameResult, Observation
 from benchmarks import shapes_accuracy as accuracy
-from shapes import CROSSING, CROWDED, HELD_OUT, WORDS, Clip
 
 SMALL = {"size": (320, 180)}
 

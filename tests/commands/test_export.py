@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import shapes
+from backend import shapes
 from backend.cli import main
 from backend.formats.mask_matching import mask_bounds
 from backend.formats.mask_sidecar import read_sidecar, sidecar_path, write_sidecar

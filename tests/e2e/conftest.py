@@ -13,11 +13,11 @@ import requests
 from playwright.sync_api import Browser
 
 from backend.commands import prepare
+from backend.demo import clip
+from backend.demo.labelstudio import LabelStudio
+from backend.demo.processes import Process, free_port
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
-from demo import clip
-from demo.labelstudio import LabelStudio
-from demo.processes import Process, free_port
 from tests.e2e.browser import CHROMIUM, LabelingPage, chromium, login_state, profile, quit_chromium
 from tests.needs import missing
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend.demo import clip
 from backend.tracks.geometry import box_iou
-from demo import clip
 from tests.e2e.browser import LabelingPage, Region, during
 from tests.e2e.conftest import Project, opened
 

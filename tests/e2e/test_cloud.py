@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from backend.demo.labelstudio import LabelStudio
+from backend.demo.processes import free_port
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.label_config import parse_label_config
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
-from demo.labelstudio import LabelStudio
-from demo.processes import free_port
 from tests.clips import write_clip
 from tests.e2e.conftest import ROOT
 from tests.needs import need

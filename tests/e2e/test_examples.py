@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.demo.labelstudio import LabelStudio
+from backend.shapes import HELD_OUT, Clip, Recipe
 from backend.tracks.geometry import box_iou
-from demo.labelstudio import LabelStudio
-from shapes import HELD_OUT, Clip, Recipe
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, Project, connected, opened, serving
 from tests.e2e.test_boxes import finished

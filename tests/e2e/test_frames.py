@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.demo.labelstudio import LabelStudio
 from backend.video import Video
 from backend.video.frame_clock import FrameClock
-from demo.labelstudio import LabelStudio
 from tests.clips import read_code, write_clip
 from tests.e2e.conftest import Project, connected, opened
 from tests.needs import THOROUGH

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 
+from backend.demo.labelstudio import LabelStudio
 from backend.video import write_video
-from demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import SHOTS, STAND_IN, Project, connected, opened, serving
 from tests.e2e.test_boxes import finished

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.demo import clip
+from backend.demo.labelstudio import LabelStudio
 from backend.labelstudio.keyframe import boxes_to_percent
 from backend.labelstudio.keyframes import SampledTrack, choose_keyframes
 from backend.labelstudio.region import Region
@@ -12,8 +14,6 @@ from backend.labelstudio.region_results import build_region, format_region
 from backend.labelstudio.segments import Segment
 from backend.settings import KeyframeSettings, Settings
 from backend.tracks.geometry import Boxes, box_iou
-from demo import clip
-from demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import connected, opened
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.labelstudio import LabelStudio
-from demo.processes import Process
+from backend.demo.labelstudio import LabelStudio
+from backend.demo.processes import Process
 from tests.e2e.conftest import DEMO, Project, connected, opened, start_backend
 from tests.e2e.test_boxes import percent
 

@@ -15,7 +15,7 @@ from textwrap import indent
 import pytest
 from playwright.sync_api import Page, expect
 
-from demo.labelstudio import LabelStudio
+from backend.demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, ROOT, Project, connected, opened, serving
 from tests.e2e.pictures import DOCS, HEAVIEST, NAMES, WIDEST, last_frame, moving, reduced, unlike

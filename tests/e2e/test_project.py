@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.labelstudio import LabelStudio
+from backend.demo.labelstudio import LabelStudio
 from tests.e2e.conftest import DEMO, Project, connected, opened, serving
 from tests.e2e.test_prompts import follows, labels
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from demo import clip
+from backend.demo import clip
 from tests.e2e.browser import LabelingPage, Region, during
 from tests.e2e.conftest import Project, opened
 from tests.e2e.test_boxes import SAMPLED, box_of, finished, humans, keyframe, overlap, percent, prompt

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from demo import clip
-from demo.labelstudio import LabelStudio
+from backend.demo import clip
+from backend.demo.labelstudio import LabelStudio
 from tests.e2e.conftest import Project, connected, opened, serving
 from tests.e2e.test_boxes import draw_and_track, finished
 from tests.e2e.test_prompts import middle

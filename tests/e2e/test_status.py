@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
-import shapes
+from backend import shapes
 from backend.video.encode import encode_jpeg
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SHOTS

@@ -11,9 +11,9 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-import shapes
-from demo import clip
-from demo.labelstudio import LabelStudio
+from backend import shapes
+from backend.demo import clip
+from backend.demo.labelstudio import LabelStudio
 from tests.e2e.browser import LabelingPage
 from tests.e2e.conftest import DEMO, SHOTS, connected, opened, serving
 from tests.e2e.test_boxes import box_of, finished, humans, keyframe

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from backend.demo.labelstudio import LabelStudio
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.videos import TaskVideos
 from backend.settings import Settings
-from demo.labelstudio import LabelStudio
 from tests.clips import write_clip
 from tests.e2e.conftest import ROOT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from demo.labelstudio import LabelStudio
+from backend.demo.labelstudio import LabelStudio
 from tests.e2e.conftest import SHOTS, STAND_IN, Project, connected, opened, serving
 from tests.labelstudio.bodies import drawn, keyframe
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-import shapes
+from backend import shapes
 from backend.errors import MediaError
 from backend.video.encode import encode_jpeg
 from tests.e2e.conftest import SHOTS

@@ -21,11 +21,11 @@ from backend.commands import export, track
 from backend.commands.export_tracks import ExportOptions
 from backend.formats.mot_reader import read_mot
 from backend.settings import KeyframeSettings, Settings
+from backend.shapes import HELD_OUT, Clip, Recipe
 from backend.tracks.geometry import Boxes
 from backend.tracks.prompts import Phrase, Prompt, Target, TextSearch
 from backend.tracks.track import FrameResult
 from benchmarks.shapes_accuracy import Film, box_iou, click
-from shapes import HELD_OUT, Clip, Recipe
 from tests.formats.judged import as_tracker, scores
 
 pytestmark = pytest.mark.slow

@@ -26,11 +26,11 @@ from backend.jobs.worker_client import WorkerClient, WorkerDied
 from backend.jobs.worker_launcher import process_launcher
 from backend.jobs.worker_pool import WorkerPool
 from backend.settings import Settings
+from backend.shapes import EASY, HELD_OUT, Clip
 from backend.video import VideoLimits
 from benchmarks.jobs_parts.kills import recomputed
 from benchmarks.jobs_parts.logged_engine import logged
 from benchmarks.jobs_parts.servers import is_alive, until
-from shapes import EASY, HELD_OUT, Clip
 from tests.clips import write_clip
 from tests.fakes import StubEngine, sleeping_engine
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.demo import check
 from backend.labelstudio.keyframe import Keyframe, mark_as_ours
 from backend.labelstudio.keyframes import KeyframeSet, SampledTrack, choose_keyframes, fill_unlooked, sample_track
 from backend.labelstudio.keyframes import sample_shown as as_shown
@@ -14,7 +15,6 @@ from backend.tracks.frame_range import FrameRange
 from backend.tracks.geometry import box_iou
 from backend.tracks.track import Track
 from backend.video.frame_clock import FrameClock
-from demo import check
 
 WHOLE = Segment(None, None)
 AS_TRACKED = Settings(keyframes=KeyframeSettings(px=0), bridge_frames=0, min_track_frames=0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.shapes import COLOURS, CROSSING, CROWDED, EASY, SHAPES, WORDS, Clip, Recipe, ShapePhrase
 from backend.video import Video
-from shapes import COLOURS, CROSSING, CROWDED, EASY, SHAPES, WORDS, Clip, Phrase, Recipe
 
 RECIPES = {"easy": EASY, "crowded": CROWDED, "crossing": CROSSING, "words": WORDS}
 SMALL = {"size": (160, 90), "frames": 12}
@@ -118,16 +118,16 @@ def test_phrases_name_what_they_say():
     clip = Clip(2, replace(WORDS, **SMALL, things=(12, 12)))
     for colour in (None, *COLOURS):
         for shape in (None, *SHAPES):
-            named = [clip.things[row] for row in clip.named(Phrase(colour, shape))]
+            named = [clip.things[row] for row in clip.named(ShapePhrase(colour, shape))]
             assert all(colour in (None, thing.colour) and shape in (None, thing.shape) for thing in named)
             others = len(clip.things) - len(named)
             assert others == sum(
                 (colour not in (None, thing.colour)) or (shape not in (None, thing.shape)) for thing in clip.things
             )
-    assert Phrase("red", "circle").text() == "red circle"
-    assert Phrase(None, "star").text(plural=True) == "stars"
-    assert Phrase("blue", None).text() == "blue shape"
-    assert Phrase(None, None).text() == "shape"
+    assert ShapePhrase("red", "circle").text() == "red circle"
+    assert ShapePhrase(None, "star").text(plural=True) == "stars"
+    assert ShapePhrase("blue", None).text() == "blue shape"
+    assert ShapePhrase(None, None).text() == "shape"
 
 
 def test_a_saved_clip_is_the_clip(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from shapes import COLOURS, SHAPES, Phrase
+from backend.shapes import COLOURS, SHAPES, ShapePhrase
 from training.model import WORDS, load, save, start, tokenizer
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def test_every_known_word_is_one_token_and_others_are_spelt(saved):
     _, folder = saved
     _, tokens = weights.load_model(str(folder))
     phrases = [
-        Phrase(colour, shape).text(plural)
+        ShapePhrase(colour, shape).text(plural)
         for colour in (None, *COLOURS)
         for shape in (None, *SHAPES)
         for plural in (0, 1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from backend.engines.sam3.detector import WORDLESS
+from backend.shapes import ShapePhrase
 from backend.tracks.geometry import Box, box_iou
-from shapes import Phrase
 from training import data, detector, prompts
 
 
@@ -39,8 +39,8 @@ def test_rows_are_of_the_kind_of_positive_exemplars_or_what_negative_ones_leave_
             continue
         seen = [int(row) for row in np.flatnonzero(data.seen(frame))]
         shown = [(things[_row(frame, seen, each.box)], each.positive) for each in prompt.exemplars]
-        like = [Phrase(thing.colour, thing.shape) for thing, positive in shown if positive]
-        unlike = [Phrase(thing.colour, thing.shape) for thing, positive in shown if not positive]
+        like = [ShapePhrase(thing.colour, thing.shape) for thing, positive in shown if positive]
+        unlike = [ShapePhrase(thing.colour, thing.shape) for thing, positive in shown if not positive]
         kinds = like or [_phrase(prompt.text)]
         expected = [row for row in seen if all(kind.names(things[row]) for kind in kinds)]
         expected = [row for row in expected if not any(kind.names(things[row]) for kind in unlike)]
@@ -54,7 +54,7 @@ def test_rows_are_of_the_kind_of_positive_exemplars_or_what_negative_ones_leave_
 def _phrase(text):
     words = text.removeprefix("all ").removeprefix("every ").removeprefix("the ").removeprefix("a ").split()
     shape = words[-1].removesuffix("s")
-    return Phrase(words[0] if len(words) == 2 else None, None if shape == "shape" else shape)
+    return ShapePhrase(words[0] if len(words) == 2 else None, None if shape == "shape" else shape)
 
 
 def _row(frame, seen, box):

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.demo import clip
+from backend.demo.processes import Process, free_port
 from backend.tracks.geometry import box_iou
-from demo import clip
-from demo.processes import Process, free_port
 from tests.e2e.conftest import DEMO, is_ready
 from tests.needs import missing
 

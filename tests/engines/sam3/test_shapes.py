@@ -9,8 +9,8 @@ import torch
 from backend.engines.sam3 import weights
 from backend.engines.sam3.version import SHAPES_MODEL, engine_version, resolve_model_path
 from backend.settings import Settings
+from backend.shapes import HELD_OUT
 from benchmarks import shapes_accuracy
-from shapes import HELD_OUT
 from tests.needs import THOROUGH
 
 EASY = range(HELD_OUT, HELD_OUT + 20) if THOROUGH else range(HELD_OUT + 13, HELD_OUT + 20)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from backend.shapes import HELD_OUT
 from benchmarks import shapes_accuracy
-from shapes import HELD_OUT
 from tests.needs import THOROUGH
 
 CLIPS = range(HELD_OUT, HELD_OUT + (10 if THOROUGH else 4))

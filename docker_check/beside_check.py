@@ -1,7 +1,7 @@
-"""docker/beside.yml with a compose file as Label Studio ships it, on stand-ins for its images; `docker_check` runs it.
+"""docker/beside.yml with a compose file as Label Studio ships it, on stand-ins for its images.
 
-The stand-ins are Debian's nginx and PostgreSQL; Label Studio is the image of docker-compose.yml. `python -m
-demo.beside_check` runs it alone, with the image sam3-backend that is there.
+The stand-ins are Debian's nginx and PostgreSQL; Label Studio is the image of docker-compose.yml. `make docker-check`
+runs it; `python -m docker_check.beside_check` runs it alone, with the image sam3-backend that is there.
 """
 
 import os
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import requests
 
-from demo.docker_tools import ROOT, docker, drawn, overlaps, say, wait_for
-from demo.processes import DemoError, free_port
-from demo.rest import LabelStudioApi
+from backend.demo.processes import DemoError, free_port
+from backend.demo.rest import LabelStudioApi
+from docker_check.tools import ROOT, docker, drawn, overlaps, say, wait_for
 
 NAME = "sam3-beside"
-FOLDER = ROOT / "demo" / "beside"
+FOLDER = ROOT / "docker_check" / "beside"
 BACKEND = "http://sam3-backend.internal:9090"
 ACCOUNT = {"email": "somebody@example.com", "password": "Passw0rd!", "allow_newsletters": "false"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from demo.processes import DemoError
+from backend.demo.processes import DemoError
 
 Json = Any
 QUIET = {"show_collab_predictions": False, "evaluate_predictions_automatically": False}
@@ -16,6 +16,16 @@ _TIMEOUT = 30.0
 _PREDICT_TIMEOUT = 120.0
 _PATIENCE = 120.0
 """Seconds to wait for a complete track."""
+
+
+def answers(url: str) -> bool:
+    """Whether a server of this machine answers with success."""
+    with requests.Session() as http:
+        http.trust_env = False
+        try:
+            return http.get(url, timeout=2).ok
+        except requests.RequestException:
+            return False
 
 
 class LabelStudioApi:

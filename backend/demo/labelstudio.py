@@ -7,7 +7,6 @@ with LabelStudio(Path(".venv-labelstudio"), folder) as studio:
 """
 
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -17,8 +16,9 @@ from typing import Self
 
 import requests
 
-from demo.processes import Process, free_port
-from demo.rest import LabelStudioApi
+from backend.demo.processes import Process, free_port
+from backend.demo.rest import LabelStudioApi
+from backend.settings_loader import program_environment
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
@@ -125,8 +125,8 @@ def _migrate(venv: Path) -> None:
 
 def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """The environment for Label Studio, without variables that the user set for another one."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LABEL_STUDIO_", "HEARTEX_"))}
     ours = {**_SETTINGS, **settings, "BASE_DATA_DIR": str(folder), "DATABASE_NAME": str(folder / _DATABASE)}
+    kept = program_environment(without=("LABEL_STUDIO_", "HEARTEX_"))
     return {**kept, **{f"LABEL_STUDIO_{key}": value for key, value in ours.items()}, **NO_PROXY}
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shapes.phrases import Phrase
-from shapes.recipe import Recipe
-from shapes.things import COLOURS, SHADES, SHAPES, Thing, Vector
+from backend.shapes.phrases import ShapePhrase
+from backend.shapes.recipe import Recipe
+from backend.shapes.things import COLOURS, SHADES, SHAPES, Thing, Vector
+from backend.video import write_video
 
 HELD_OUT = 1_000_000_000
 """Seeds from here on are reserved for measuring."""
@@ -93,14 +94,12 @@ class Clip:
             masks[(slice(None), *self.post)] = False
         return Frame(self._camera.apply(picture, np.random.default_rng((self.seed, number)), number), masks)
 
-    def named(self, phrase: Phrase) -> list[int]:
+    def named(self, phrase: ShapePhrase) -> list[int]:
         """The objects that a phrase matches, visible or not."""
         return [row for row, thing in enumerate(self.things) if phrase.names(thing)]
 
     def save(self, path: Path, fps: float = FPS) -> None:
-        """Write the clip as a video; needs the package `backend`."""
-        from backend.video import write_video
-
+        """Write the clip as a video."""
         write_video(path, (frame.picture for frame in self), fps)
 
     def _things(self, random: np.random.Generator) -> list[Thing]:
@@ -222,8 +221,9 @@ class _Camera:
         if self.flicker:
             picture = picture * np.float32(1 + self.flicker * np.sin(self.pace * number))
         if self.grain:
-            first = random.integers(_GRAIN.size - picture.size)
-            picture = picture + self.grain * _GRAIN[first : first + picture.size].reshape(picture.shape)
+            grain = _grain()
+            first = random.integers(grain.size - picture.size)
+            picture = picture + self.grain * grain[first : first + picture.size].reshape(picture.shape)
         seen = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
         if self.quality:
             _, encoded = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
@@ -241,5 +241,7 @@ def _far(one: Thing, other: Thing) -> bool:
     return bool(np.linalg.norm(one.start - other.start) > 0.75 * (one.radius + other.radius))
 
 
-_GRAIN = np.random.default_rng(0).standard_normal(4_000_000, dtype=np.float32)
-"""Precomputed noise: drawing it for each frame would take longer than everything else."""
+@cache
+def _grain() -> NDArray[np.float32]:
+    """Noise that is drawn once: drawing it for each frame would take longer than everything else."""
+    return np.random.default_rng(0).standard_normal(4_000_000, dtype=np.float32)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from shapes.things import Thing
+from backend.shapes.things import Thing
 
 
 @dataclass(frozen=True, slots=True)
-class Phrase:
+class ShapePhrase:
     """A colour, a shape, both, or neither (any shape)."""
 
     colour: str | None

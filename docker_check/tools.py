@@ -1,4 +1,4 @@
-"""What `docker_check` and `beside_check` share: Docker's commands, and the clip's shapes."""
+"""What the checks share: Docker's commands, and the clip's shapes."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from backend.demo import check, clip
+from backend.demo.processes import DemoError
 from backend.tracks.geometry import Box, box_iou
-from demo import check, clip
-from demo.processes import DemoError
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (clip.WIDTH, clip.HEIGHT)

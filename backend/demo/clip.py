@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.shapes import HELD_OUT, Clip, Recipe
 from backend.tracks.geometry import Boxes
-from shapes import HELD_OUT, Clip, Recipe
 
 WIDTH, HEIGHT, FPS, FRAMES = 640, 360, 25, 100
 CLIP = Clip(

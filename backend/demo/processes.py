@@ -12,14 +12,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from backend.errors import BackendError
+
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 10.0  # seconds between asking a child to end and killing it
 _PORTS = range(20_000, 32_000)
 """Below those that systems give to outgoing connections."""
 
 
-class DemoError(Exception):
-    """Something failed; `str(error)` is a message for the user."""
+class DemoError(BackendError):
+    """Something in the demo failed; the message may name files of this machine."""
 
 
 class Process:
@@ -51,7 +53,8 @@ class Process:
     @property
     def pid(self) -> int:
         """The id of the process, and of its group."""
-        assert self._child is not None
+        if self._child is None:
+            raise DemoError(f"{self.name} does not run")
         return self._child.pid
 
     def check(self) -> None:

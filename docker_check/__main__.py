@@ -36,11 +36,11 @@ from typing import Any
 import numpy as np
 import requests
 
-from demo import check, clip
-from demo.beside_check import beside_iou
-from demo.docker_tools import docker, drawn, overlaps, say, wait_for
-from demo.processes import DemoError, free_port
-from demo.rest import LabelStudioApi
+from backend.demo import check, clip
+from backend.demo.processes import DemoError, free_port
+from backend.demo.rest import LabelStudioApi
+from docker_check.beside_check import beside_iou
+from docker_check.tools import docker, drawn, overlaps, say, wait_for
 
 NAME = "sam3-check"
 KEY = "0123456789abcdef0123456789abcdef01234567"
