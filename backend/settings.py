@@ -98,6 +98,8 @@ class CacheSettings:
 
 
 SAM3_HUB_ID = "facebook/sam3"
+SHAPES_MODEL = "shapes"
+"""The `model_path` of a tiny SAM3 in the package, which knows only coloured shapes."""
 OPEN_HUB_IDS = {"sam2": "facebook/sam2.1-hiera-tiny", "edgetam": "yonigozlan/EdgeTAM-hf"}
 """Weights of the engines unless `model_path` names others."""
 SIZE_STEPS = {"sam2": 32, "edgetam": 256}
@@ -254,9 +256,9 @@ class Settings:
     basic_auth_pass: Annotated[str, "password of that user; also as `BASIC_AUTH_PASS`"] = ""
 
     def __post_init__(self) -> None:
-        if self.model_path == SAM3_HUB_ID:
-            # The default is SAM3's; a config that names it can be used with `--engine sam2` too.
-            object.__setattr__(self, "model_path", OPEN_HUB_IDS.get(self.engine, SAM3_HUB_ID))
+        if self.model_path in (SAM3_HUB_ID, SHAPES_MODEL):
+            # The defaults, here and of docker-compose.yml, are SAM3's: with `engine: sam2` alone they mean its own.
+            object.__setattr__(self, "model_path", OPEN_HUB_IDS.get(self.engine, self.model_path))
         self._check_model()
         for entry in self.media_allow:
             if not re.fullmatch(rf"{_HOST}|[0-9a-fA-F.:]+(/\d{{1,3}})?", entry):

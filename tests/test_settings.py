@@ -30,6 +30,14 @@ def test_the_shipped_file_holds_every_default() -> None:
     assert values.keys() == Settings().shown().keys() | PLACES
 
 
+@pytest.mark.parametrize("default", ["facebook/sam3", "shapes"])
+def test_another_family_has_weights_of_its_own(default: str) -> None:
+    """Of the defaults: ENGINE=sam2 alone is enough, with docker compose, too."""
+    paths = {engine: Settings(engine=engine, model_path=default).model_path for engine in ("sam3", "sam2", "edgetam")}
+    assert paths == {"sam3": default, "sam2": "facebook/sam2.1-hiera-tiny", "edgetam": "yonigozlan/EdgeTAM-hf"}
+    assert Settings(engine="sam2", model_path="sam2.1_hiera_tiny.pt").model_path == "sam2.1_hiera_tiny.pt"
+
+
 def test_the_other_files_are_for_work_and_for_trying_out(monkeypatch: pytest.MonkeyPatch) -> None:
     work, tried = (read_settings(ROOT / f"configs/{name}.yaml") for name in ("sam3", "try-out"))
     assert work == replace(

@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from backend.engines.sam.version import compute_version
-from backend.settings import Settings
-
-SHAPES_MODEL = "shapes"
-"""The `model_path` of a tiny model in the package, which knows only coloured shapes."""
+from backend.settings import SHAPES_MODEL, Settings
 
 
 def resolve_model_path(model_path: str) -> Path:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from backend.engines.sam3 import weights
-from backend.engines.sam3.version import SHAPES_MODEL, engine_version, resolve_model_path
-from backend.settings import Settings
+from backend.engines.sam3.version import engine_version, resolve_model_path
+from backend.settings import SHAPES_MODEL, Settings
 from backend.shapes import HELD_OUT
 from benchmarks import shapes_accuracy
 from tests.needs import THOROUGH
