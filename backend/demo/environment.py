@@ -40,7 +40,7 @@ def is_complete(venv: Path) -> bool:
 
 
 def install_label_studio(venv: Path) -> None:
-    """Install Label Studio; one that was interrupted begins anew, with the files that pip has kept in its cache.
+    """Install Label Studio; one that was interrupted begins anew, with the files that are in pip's cache.
 
     Raises:
         DemoError: Python cannot make environments, or pip fails; its output is beside the environment.
@@ -50,7 +50,8 @@ def install_label_studio(venv: Path) -> None:
             f"{sys.executable} cannot make virtual environments: apt-get install python3-venv (Debian, Ubuntu), or "
             "give an environment that has Label Studio with --label-studio-venv"
         )
-    log, variables = venv.with_suffix(".log"), program_environment()
+    # What is on PYTHONPATH would count as installed.
+    log, variables = venv.with_suffix(".log"), program_environment(without=("PYTHONPATH",))
     with Process("python -m venv", log) as process:
         process.start([sys.executable, "-P", "-m", "venv", "--clear", venv], variables)
         process.wait(600)
@@ -62,8 +63,7 @@ def install_label_studio(venv: Path) -> None:
         except DemoError:
             raise DemoError(
                 f"Label Studio could not be installed ({_cause(log)}): see that this machine reaches PyPI, or set "
-                f"PIP_INDEX_URL to an index that it reaches, and try again: what was fetched is kept. Pip's output is "
-                f"in {log}"
+                f"PIP_INDEX_URL to an index that it reaches, and try again. Pip's output is in {log}"
             ) from None
     (venv / _COMPLETE).write_bytes(CONSTRAINTS.read_bytes())
 
