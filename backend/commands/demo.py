@@ -4,7 +4,6 @@ import argparse
 import fcntl
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.child_process import python_command
 from backend.commands import prepare
 from backend.commands.arguments import Subparsers, add_command
 from backend.demo import check, clip, environment
@@ -193,8 +193,7 @@ class _Demo:
         model = ["--engine", engine, "--model", self._model, *(["--device", "cpu"] if self._model == SHAPES else [])]
         connection = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
         self._backend.start(
-            # -P: a folder named backend, where somebody starts the demo, is not ours.
-            [sys.executable, "-P", "-c", _SERVE, "serve", *model, *where],
+            python_command(_SERVE, "serve", *model, *where),
             small | program_environment() | NO_PROXY | connection,
         )
         self._backend.wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 60)

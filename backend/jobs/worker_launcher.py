@@ -4,11 +4,11 @@ import os
 import pickle
 import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from backend.child_process import python_command
 from backend.jobs import worker
 from backend.jobs.worker import EngineFactory
 from backend.jobs.worker_link import ConnectionLink, WorkerLauncher
@@ -45,7 +45,7 @@ def process_launcher(make_engine: EngineFactory, log_level: str) -> WorkerLaunch
             # In this thread, because the kernel ends a worker with the thread that started it.
             process = _starter.submit(
                 _ChildProcess,
-                [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno()), str(os.getpid())],
+                python_command(_MAIN, str(theirs.fileno()), str(os.getpid())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=worker_environment(),

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from backend.child_process import python_command
 from backend.errors import BadVideo
 from backend.video.decoder import Decoder, Picture
 from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index
@@ -125,7 +126,7 @@ class _Process(subprocess.Popen[bytes]):
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(
-            [sys.executable, "-P", "-c", _MAIN, str(os.getpid())],
+            python_command(_MAIN, str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

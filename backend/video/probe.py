@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.child_process import python_command
 from backend.errors import BadVideo, MediaError
 from backend.video.index import VideoIndex, VideoLimits, bad_video, build_index, open_video
 
@@ -98,7 +99,7 @@ def _run_probe(
 ) -> tuple[int, bytes]:
     """The exit status and the reply of a process that indexes a video; arguments are as for `probe_video`."""
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", _MAIN, request],
+        python_command(_MAIN, request),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -8,7 +8,6 @@ import queue
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from backend.child_process import python_command
 from backend.engines.sam.weights import Family
 from backend.errors import SettingsError, existing_folder, explain_unwritable
 
@@ -103,7 +103,7 @@ def download(
 @contextmanager
 def _started(request: dict[str, Any]) -> "Iterator[queue.Queue[dict[str, Any] | None]]":
     """What the process for a request sends, and None when it has ended; it is killed at the end."""
-    command = [sys.executable, "-P", "-c", _MAIN, str(os.getpid())]
+    command = python_command(_MAIN, str(os.getpid()))
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         stdin, stdout = process.stdin, process.stdout
