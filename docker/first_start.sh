@@ -12,6 +12,7 @@ echo "The status page has a password: docker compose exec backend cat /data/pass
 case ${SAM3_BACKEND_ENGINE:-sam3}:${SAM3_BACKEND_MODEL_PATH:-} in
 *:) ;;
 sam3:shapes) echo "The model is shapes, a toy that knows coloured shapes and nothing else. SAM3: docker-compose.gpu.yml" ;;
-*:shapes) echo "The engine is $SAM3_BACKEND_ENGINE, with the weights that it fetches." ;;
+sam2:shapes | edgetam:shapes) echo "The engine is $SAM3_BACKEND_ENGINE, with the weights that it fetches." ;;
+opencv:*) echo "The engine is opencv, which needs no weights." ;;
 *) echo "The model is $SAM3_BACKEND_MODEL_PATH." ;;
 esac

@@ -23,12 +23,11 @@ from backend.demo.sample import LABEL_CONFIG
 from backend.engines import count_gpus, guess_engine, identify_engine
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioClient
-from backend.settings import OPEN_HUB_IDS, Settings
+from backend.settings import OPEN_HUB_IDS, SHAPES_MODEL, Settings
 from backend.settings_loader import program_environment, read_settings
 from backend.tracks.geometry import Box
 
 FOLDER = "~/.local/share/sam3-backend/demo"
-SHAPES = "shapes"
 _SERVE = "import sys; from backend.cli import main; sys.exit(main())"
 _ANNOTATED = """
 {annotated}
@@ -59,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--check", action="store_true", help="send one prompt, check the track, and end")
     parser.add_argument(
-        "--model", default=SHAPES, metavar="M", help="a hub id, a folder or a file of SAM3, SAM 2 or EdgeTAM"
+        "--model", default=SHAPES_MODEL, metavar="M", help="a hub id, a folder or a file of SAM3, SAM 2 or EdgeTAM"
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own instead of the sample clip")
     parser.add_argument(
@@ -74,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.check and (options.video or options.model != SHAPES):
+    if options.check and (options.video or options.model != SHAPES_MODEL):
         raise SettingsError("--check knows the sample clip and its model only: leave out --model and --video")
     run(options.folder, options.label_studio_venv, options.model, options.video, options.check)
 
@@ -163,7 +162,7 @@ class _Demo:
             with _step("the project with its clip"):
                 self._prepare()
             setup.save(self._folder)
-            if self._model == SHAPES and not self._video and not setup.annotated:
+            if self._model == SHAPES_MODEL and not self._video and not setup.annotated:
                 with _step("three tracks by their names"):
                     self._annotate()
                 setup.save(self._folder)
@@ -181,7 +180,7 @@ class _Demo:
         if setup.annotated:
             print(_ANNOTATED.format(annotated=studio.task_url(setup.project, setup.annotated)))
         account = {"email": studio.email, "password": studio.password}
-        remark = ", which knows coloured shapes only" if self._model == SHAPES else ""
+        remark = ", which knows coloured shapes only" if self._model == SHAPES_MODEL else ""
         url = studio.task_url(setup.project, setup.task)
         print(_WELCOME.format(url=url, **account, model=self._model, remark=remark, folder=self._folder), flush=True)
 
@@ -190,7 +189,8 @@ class _Demo:
         where = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(self._folder / "backend")]
         engine = guess_engine(self._model)
         small = {"SAM3_BACKEND_IMAGE_SIZE": "512"} if engine in OPEN_HUB_IDS and not count_gpus() else {}
-        model = ["--engine", engine, "--model", self._model, *(["--device", "cpu"] if self._model == SHAPES else [])]
+        device = ["--device", "cpu"] if self._model == SHAPES_MODEL else []
+        model = ["--engine", engine, "--model", self._model, *device]
         connection = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token}
         self._backend.start(
             python_command(_SERVE, "serve", *model, *where),
