@@ -211,7 +211,9 @@ def test_a_span_in_the_middle_reads_no_frame_before_it_and_none_that_is_cached(o
 # Fewer and more objects
 
 
-def test_removing_a_track_changes_no_other(opened):
+def test_removing_a_track_changes_no_other(opened, monkeypatch):
+    # Sums over another batch may differ in the last digit: as bfloat16, some memories would round the other way.
+    monkeypatch.setattr(Tracker, "memory_dtype", torch.float32)
     session, other = opened(A, B, C), opened(A, B, C)
     run(session, 0, 3)
     run(other, 0, 3)
@@ -222,7 +224,6 @@ def test_removing_a_track_changes_no_other(opened):
     for our, their in zip(ours, theirs, strict=True):
         for name, track in our.tracks.items():
             assert track.box == their.tracks[name].box
-            # Sums over another batch: PyTorch promises no equal last digit, and 2.6 gives another.
             assert track.score == pytest.approx(their.tracks[name].score, abs=1e-6)
 
 
