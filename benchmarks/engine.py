@@ -493,7 +493,7 @@ def state_equal() -> bool:
         results = session.propagate(range(stop))
         list(islice(results, stop // 2))
         state = Path(folder) / "state"
-        state.write_bytes(session.state())
+        state.write_bytes(bytes(session.state()))
         here = [contract.plain(result) for result in results]
         command = [sys.executable, "-m", "tests.engines.contract", "sam3", str(state), str(stop // 2), str(stop), "0"]
         there = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, SupportsBytes
 
 from backend.tracks.prompts import Phrase, Prompt
 from backend.tracks.track import FrameResult, Observation
@@ -145,8 +145,11 @@ class Session(Protocol):
         """Let the results contain masks from now on, if the engine has any, whatever the setting `show_masks` says."""
         ...
 
-    def state(self) -> bytes:
-        """What `Engine.open` needs to continue from the last yielded frame with equal results."""
+    def state(self) -> SupportsBytes:
+        """What `Engine.open` needs to continue from the last yielded frame with equal results.
+
+        It does not change when the session goes on, and any thread may make its bytes, which takes much longer.
+        """
         ...
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,6 +72,7 @@ def serve(connection: Connection, make_engine: EngineFactory) -> None:
 class _Worker:
     def __init__(self, connection: Connection, make_engine: EngineFactory) -> None:
         self._connection = connection
+        self._writer = ThreadPoolExecutor(1, "writer")
         self._sending = threading.Lock()
         self._make_engine = make_engine
         self._video: Video | None = None
@@ -180,7 +182,7 @@ class _Worker:
     def _start(self, request: StartRun) -> None:
         if self._video is None:
             raise BackendError("no video is open")
-        run = self._runs[request.run_id] = Run(self._engine, self._video, request, self._send)
+        run = self._runs[request.run_id] = Run(self._engine, self._video, request, self._send, self._writer)
         if run.is_complete:
             self._end(request.run_id, is_complete=True)
 

@@ -5,10 +5,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Collection
+from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack
+from dataclasses import replace
+from typing import SupportsBytes
 
 from backend.engines.base import Engine, Propagation
-from backend.errors import StateRefused
+from backend.errors import StateRefused, where
 from backend.jobs.messages import Chunk, InitialTracks, RunReply, SavedState, StartRun
 from backend.jobs.schedule import Cursor, Position
 from backend.tracks.track import FrameResult, ResultBlock
@@ -38,12 +41,13 @@ class Run:
 
     Args:
         send: sends a reply to the server.
+        writer: the thread that writes the states and sends the results, while the session goes on.
 
     Attributes:
         priority: runs with a lower one go first.
     """
 
-    def __init__(self, engine: Engine, video: Video, request: StartRun, send: SendReply) -> None:
+    def __init__(self, engine: Engine, video: Video, request: StartRun, send: SendReply, writer: Executor) -> None:
         self.priority = request.priority
         with ExitStack() as resources:
             state = read_state(request.state) if request.state else None
@@ -54,7 +58,7 @@ class Run:
                 send(InitialTracks(request.run_id, request.schedule.prompt(self._session)))
             self._cursor = Cursor(request.schedule, self._session, request.progress)
             resources.callback(self._cursor.close)
-            self._sender = _ChunkSender(request, self._session.state, send)
+            self._sender = _ChunkSender(request, self._session.state, send, writer)
             resources.callback(self._sender.close)
             self._resources = resources.pop_all()
 
@@ -91,7 +95,7 @@ class Run:
 
     def wait(self, seconds: float) -> None:
         """It stood still for so long, because its states were not on disk."""
-        self._sender.state_cost += seconds
+        self._sender.add_cost(seconds)
 
     def acknowledge(self) -> None:
         """One of the states that were sent is on disk."""
@@ -110,17 +114,20 @@ class _ChunkSender:
     """Collects results and sends them in chunks: often enough for a live view, seldom enough to cost little.
 
     Attributes:
-        state_cost: seconds for which the session stood still because of the last state.
         unsaved_states: states that were sent and are not on disk yet.
         companions: the ids of the runs that travel together, this one included.
     """
 
-    def __init__(self, request: StartRun, state: Callable[[], bytes], send: SendReply) -> None:
-        self._request, self._state, self._send = request, state, send
+    def __init__(
+        self, request: StartRun, state: Callable[[], SupportsBytes], send: SendReply, writer: Executor
+    ) -> None:
+        self._request, self._state, self._send, self._writer = request, state, send, writer
+        self._last_sent: Future[None] = Future()
+        self._last_sent.set_result(None)
         self._state_count = self.unsaved_states = 0
         self.companions: Collection[int] = (request.run_id,)
         self._every = 1 if request.is_retry else SAVED_FRAMES
-        self.state_cost = 0.0
+        self._state_cost = 0.0
         self._lock = threading.Lock()
         self._pass_index = request.progress.pass_index
         self._results: list[FrameResult] = []
@@ -146,13 +153,19 @@ class _ChunkSender:
         age = time.monotonic() - self._saved_at
         if self._every < SAVED_FRAMES:  # a worker died in this job
             return self._unsaved >= self._every
-        is_paid = age >= _COST_SHARE * (len(self.companions) * self.state_cost - _FREE_SECONDS)
+        is_paid = age >= _COST_SHARE * (len(self.companions) * self._state_cost - _FREE_SECONDS)
         return is_paid and (self._unsaved >= self._every or age > SAVED_SECONDS)
 
+    def add_cost(self, seconds: float) -> None:
+        """The run stood still for so long, because its states were not on disk."""
+        with self._lock:
+            self._state_cost += seconds
+
     def close(self) -> None:
-        """Drop what was not sent: nothing of a run may follow its end."""
+        """Drop what was not flushed, and wait for the rest: nothing of a run may follow its end."""
         with self._lock:
             self._results = []
+        wait([self._last_sent])
 
     def flush(self, with_state: bool = False) -> None:
         """Send the collected results.
@@ -160,31 +173,43 @@ class _ChunkSender:
         Args:
             with_state: with the session's state; only the session's own thread may ask for it.
         """
-        start = time.monotonic()
         with self._lock:
-            state = self._save_state() if with_state else None
-            if self._results or state is not None:
+            if self._results or with_state:
+                state = self._state() if with_state else None
                 reverse = self._request.schedule.passes[self._pass_index].reverse
                 blocks = ResultBlock.from_results(self._results, reverse, self._request.masks)
-                self.unsaved_states += state is not None
-                self._send(Chunk(self._request.run_id, self._pass_index, blocks, state, self.companions))
+                chunk = Chunk(self._request.run_id, self._pass_index, blocks, companions=self.companions)
+                self._last_sent = self._writer.submit(self._send_chunk, chunk, state)
             self._results, self._size = [], 0
         if with_state:
+            self.unsaved_states += 1
             self._unsaved, self._saved_at = 0, time.monotonic()
-            self.state_cost = self._saved_at - start
 
-    def _save_state(self) -> SavedState:
+    def _send_chunk(self, chunk: Chunk, state: SupportsBytes | None) -> None:
+        """Send a chunk, with a state if there is one, on the writer's thread."""
+        if state is None:
+            self._send(chunk)
+            return
+        start = time.monotonic()
+        self._send(replace(chunk, state=self._write_state(state)))
+        with self._lock:
+            self._state_cost = time.monotonic() - start
+
+    def _write_state(self, state: SupportsBytes) -> SavedState:
         self._state_count += 1
         new_states = self._request.new_states
         path = new_states.with_name(f"{new_states.name}.{self._state_count}")
-        state = self._state()
         try:
-            path.write_bytes(state)
+            content = bytes(state)
+            path.write_bytes(content)
         except OSError as error:
             log.warning("the engine's state is not saved (%s): make room in data_dir", error.strerror)
-            path.unlink(missing_ok=True)
-            return SavedState(None)
-        return SavedState(path, zlib.crc32(state))
+        except Exception as error:
+            log.error("the engine's state is not saved: %s", where(error))
+        else:
+            return SavedState(path, zlib.crc32(content))
+        path.unlink(missing_ok=True)
+        return SavedState(None)
 
 
 def read_state(saved: SavedState) -> bytes:

@@ -74,7 +74,7 @@ class _LoggedSession:
         return propagation
 
     def state(self) -> bytes:
-        state: bytes = self._session.state()
+        state: bytes = bytes(self._session.state())
         return self._name.encode() + b"\n" + state
 
 

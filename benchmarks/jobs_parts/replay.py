@@ -58,7 +58,7 @@ class _Job:
         if self.cursor.is_complete:
             self.close()
         elif result.frame + 1 in self.resumed:
-            self._states[result.frame + 1] = self._session.state()
+            self._states[result.frame + 1] = bytes(self._session.state())
 
     def close(self) -> None:
         """Free the session."""

@@ -57,7 +57,7 @@ def test_what_killed_workers_computed_is_computed_again_with_the_same_company(tm
         for frame in range(6):
             engine.advance(both)
             if frame == 3:
-                states = [session.state() for session in sessions]
+                states = [bytes(session.state()) for session in sessions]
         # They are killed; then the second one goes only one frame beside the first.
         first, second = (engine.open(video, state).propagate(range(4, 10)) for state in states)
         engine.advance([first, second])

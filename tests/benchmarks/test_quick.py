@@ -49,7 +49,7 @@ KEYS = {
     "launches.py": """
         kernels_1 kernels_16 kernels_64 kernels_words waits_1 waits_16 waits_64 waits_words objects_words fp32_kernels_1
         masked_calls calls_per_layer masked_calls_auto calls_per_layer_auto
-        tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot
+        tidy_ms_64 tidy_ms_64_whole state_mb_object kept_mb_slot state_stop_ms_16 state_write_ms_16
     """,
     "prompting.py": """
         click_mask_p50_ms click_mask_p99_ms passes_second_click step_p95_ms open_s page_mb

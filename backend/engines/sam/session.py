@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from functools import partial
 from io import BytesIO
 from typing import Any, Self
@@ -15,7 +16,7 @@ from backend.engines.sam.model import SamModel
 from backend.engines.sam.object_tracker import ObjectTracker
 from backend.engines.sam.phrases import SearchedPhrases
 from backend.engines.sam.propagation import SamPropagation, Steps, TrackerCall
-from backend.engines.sam.session_state import DirectionState, TrackedObject
+from backend.engines.sam.session_state import DirectionState, SessionState, TrackedObject
 from backend.engines.sam.thresholds import Thresholds
 from backend.errors import BadRequest, StateRefused
 from backend.tracks.prompts import Phrase, Prompt
@@ -95,20 +96,13 @@ class SamSession:
         """
         return SamPropagation(self._model, self._run(validation.validate_span(span, self._video), reverse))
 
-    def state(self) -> bytes:
+    def state(self) -> SessionState:
         """The memory as of the last yielded frame. States are stored, so do not change their keys."""
         objects = self._yielded_objects()
         for one in objects.values():
             one.memory_bank.strip(self._positions(), self._object_tracker.window)
-        saved = {
-            "of": self._identity(),
-            **self._object_tracker.phrases.state(),
-            "ways": self._directions_state(),
-            "objects": {name: one.state() for name, one in objects.items()},
-        }
-        buffer = BytesIO()
-        torch.save(saved, buffer)
-        return buffer.getvalue()
+        ways = deepcopy(self._directions_state())
+        return SessionState({"of": self._identity(), **self._object_tracker.phrases.state(), "ways": ways}, objects)
 
     def _restore(self, state: bytes) -> None:
         try:

@@ -1,8 +1,9 @@
-"""The state of a session: its objects, and one state for each direction."""
+"""The state of a session: its objects, one state for each direction, and what is saved of it."""
 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from typing import Any, Self
 
 import torch
@@ -111,6 +112,24 @@ class DirectionState:
     def association_state(self) -> dict[str, Any]:
         """The association's state after `position`."""
         return self.association_states[0] if self.association_states else self.association.state()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A session as of its last yielded frame; see `backend.engines.base.Session.state`.
+
+    Attributes:
+        values: plain ones, shared with nobody.
+        objects: snapshots; what they share with the session are tensors, which nobody changes.
+    """
+
+    values: Mapping[str, Any]
+    objects: Mapping[str, TrackedObject]
+
+    def __bytes__(self) -> bytes:
+        buffer = BytesIO()
+        torch.save({**self.values, "objects": {name: one.state() for name, one in self.objects.items()}}, buffer)
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

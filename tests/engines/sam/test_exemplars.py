@@ -89,16 +89,16 @@ def test_a_saved_state_searches_on(opened):
     whole = run(opened(*prompts), 0, LENGTH)
     session = opened(*prompts)
     part = run(session, 0, 5)
-    restored = opened(state=session.state())
+    restored = opened(state=bytes(session.state()))
     assert values([*part, *run(restored, 5, LENGTH)]) == values(whole)
 
 
 def test_an_exemplar_outside_the_picture_is_refused_and_changes_nothing(opened):
     session = opened(Phrase("ball", 0))
-    before = session.state()
+    before = bytes(session.state())
     with pytest.raises(BadRequest, match="draw it around the object"):
         session.prompt([Phrase("", 0, (Exemplar(Box(900, 900, 950, 950)),))])
-    assert session.state() == before
+    assert bytes(session.state()) == before
 
 
 def planned(frames, unsearched):

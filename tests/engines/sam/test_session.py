@@ -155,7 +155,7 @@ def test_no_object_keeps_more_than_the_model_looks_at(opened, sam3):
 
 def test_a_state_does_not_grow(opened):
     results = (session := opened(A, B, video=scenes.short(50))).propagate(range(50))
-    sizes = {result.frame: len(session.state()) for result in results if result.frame in (5, 30, 49)}
+    sizes = {result.frame: len(bytes(session.state())) for result in results if result.frame in (5, 30, 49)}
     assert sizes[5] < sizes[30]
     assert sizes[49] == pytest.approx(sizes[30], rel=0.001)
 
@@ -232,7 +232,7 @@ def test_a_track_may_be_removed_while_results_are_held_back(opened):
     results = heard(session, 3, 0, LENGTH)
     late = next(name for name in results[-1].tracks if session._object_tracker.objects[name].found_reverse is False)
     session.remove(late)
-    state = session.state()
+    state = bytes(session.state())
     session.prompt([click("a", 2, 30, 40)])
     assert late not in {name for result in run(session, 3, LENGTH) for name in result.tracks}
     restored = opened(state=state, match_iou=0.6)
@@ -302,7 +302,7 @@ def test_a_state_of_something_else_is_refused(opened, wrong, tmp_path):
 
 
 def test_a_state_of_another_video_or_other_weights_is_refused(opened, sam3):
-    state = opened(A).state()
+    state = bytes(opened(A).state())
     with pytest.raises(Unsupported, match="run the track again"):
         opened(state=state, video=scenes.short(LENGTH - 1))
     with pytest.raises(Unsupported, match="run the track again"):

@@ -303,7 +303,7 @@ def test_a_state_goes_on_equally_where_tracks_are_given_up(opened):
     session = opened(CIRCLE, A, **FEW)
     with patch.object(Tracker, "track", gone(Tracker.track, 0)):
         heard(session, 6, 0, LENGTH)
-        restored = opened(state=session.state(), **FEW)
+        restored = opened(state=bytes(session.state()), **FEW)
         assert values(run(restored, 6, LENGTH)) == values(run(session, 6, LENGTH))
 
 
@@ -338,14 +338,14 @@ def test_a_state_goes_on_equally_whatever_is_asked_next(opened, following):
     strict = {"hotstart_unmatched": 1, "hotstart_duplicates": 1}
     session = opened(Phrase("circle", 8), Phrase("red ball", 8), **strict)
     heard(session, 2, 8, LENGTH)
-    restored = opened(state=session.state(), **strict)
+    restored = opened(state=bytes(session.state()), **strict)
     assert values(run(session, *following)) == values(run(restored, *following))
 
 
 def test_what_is_found_ahead_takes_no_place_from_a_person(opened):
     session = opened(Phrase("tree"), max_objects=2, hotstart_unmatched=99, hotstart_duplicates=99)
     heard(session, 1, 0, LENGTH)
-    yielded = len(opened(state=session.state())._object_tracker.objects)
+    yielded = len(opened(state=bytes(session.state()))._object_tracker.objects)
     assert yielded < len(session._object_tracker.objects) == 2
     assert "p" in session.prompt([click("p", 9, 60, 60)]).tracks
 
@@ -370,7 +370,7 @@ def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
     at = LENGTH - 1 if reverse else 0
     session = opened(Phrase("red ball", at), click("a", at, 30, 40))
     heard(session, count, 0, LENGTH, reverse)
-    restored = opened(state=session.state())
+    restored = opened(state=bytes(session.state()))
     rest = (0, LENGTH - count) if reverse else (count, LENGTH)
     assert values(run(restored, *rest, reverse=reverse)) == values(run(session, *rest, reverse=reverse))
 
@@ -378,7 +378,7 @@ def test_a_state_with_results_held_back_goes_on_equally(opened, count, reverse):
 def test_a_state_goes_on_equally_in_another_process(opened, tmp_path):
     session = opened(CIRCLE, A)
     heard(session, 2, 0, 8)
-    (tmp_path / "state").write_bytes(session.state())
+    (tmp_path / "state").write_bytes(bytes(session.state()))
     script = (
         "import sys; from pathlib import Path; from tests.engines.sam.sessions import *\n"
         "session = SamSession(scenes.engine().model, VIDEO, Path(sys.argv[1]).read_bytes())\n"
@@ -431,7 +431,11 @@ def test_a_way_knows_nothing_of_what_the_other_one_has_found_ahead(opened):
     first = run(session, 0, 12)
     assert not ahead & {name for result in first for name in result.tracks}
     restored = opened(
-        state=session.state(), hotstart_frames=6, recondition_every=0, hotstart_unmatched=99, hotstart_duplicates=99
+        state=bytes(session.state()),
+        hotstart_frames=6,
+        recondition_every=0,
+        hotstart_unmatched=99,
+        hotstart_duplicates=99,
     )
     session.prompt([click("p", 0, 60, 60)])
     restored.prompt([click("p", 0, 60, 60)])
@@ -513,5 +517,5 @@ def test_a_state_goes_on_equally_where_there_is_little_room(opened, count):
     few = {"max_objects": 5, "hotstart_frames": 8, "hotstart_unmatched": 3}
     session = opened(BALL, CIRCLE, **few)
     heard(session, count, 0, LENGTH)
-    restored = opened(state=session.state(), **few)
+    restored = opened(state=bytes(session.state()), **few)
     assert values(run(restored, count, LENGTH)) == values(run(session, count, LENGTH))

@@ -49,7 +49,7 @@ def test_every_prompted_frame_is_used_however_many(engine):
 def test_a_state_of_another_input_size_is_refused(engine, folder):
     with engine.open(scenes.short(4)) as session:
         session.prompt([Prompt("a", 0, box=Box(20, 20, 60, 60))])
-        state = session.state()
+        state = bytes(session.state())
     other = Sam2Engine(Settings(engine="sam2", model_path=str(folder), device="cpu", image_size=64))
     assert other.model.tracker.image_size == 64
     with pytest.raises(Unsupported, match="run the track again"):
