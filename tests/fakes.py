@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Self
+from typing import Self, SupportsBytes
 
 import numpy as np
 
@@ -208,7 +208,7 @@ class StubSession:
     def remove(self, track: str) -> None:
         del self.prompts[track]
 
-    def state(self) -> bytes:
+    def state(self) -> SupportsBytes:
         prompts = {name: list(some.items()) for name, some in self.prompts.items()}
         return json.dumps([prompts, self.phrases, self.unlike]).encode()
 
@@ -265,7 +265,7 @@ class HeavyEngine(StubEngine):
     def open(self, video: Video, state: bytes | None = None) -> "StubSession":
         session = super().open(video, state and state[: state.index(b"\0")])
         plain = session.state
-        setattr(session, "state", lambda: plain() + self._padding)  # noqa: B010 (mypy: a method is replaced)
+        setattr(session, "state", lambda: bytes(plain()) + self._padding)  # noqa: B010 (mypy: a method is replaced)
         return session
 
 
