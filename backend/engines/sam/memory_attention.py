@@ -17,11 +17,10 @@ _MAX_FLASH_WIDTH = 256
 
 
 class MemoryTokens(NamedTuple):
-    """What n objects attend to: the positions of their frames in memory, then their object pointers.
+    """What n objects attend to, object by object: the positions of its frames in memory, then its object pointers.
 
     Attributes:
-        keys: shape (tokens, memory width): the frames of all objects, then the pointers of all.
-        values: the same shape, but object by object.
+        keys, values: shape (tokens, memory width).
         frame_counts: how many tokens of frames each object has.
         pointer_counts: how many tokens of pointers each has, which have no position in the image.
         starts: shape (n + 1,) each: where each object's queries and its values start, and where the last ones end;
@@ -38,6 +37,20 @@ class MemoryTokens(NamedTuple):
     def counts(self) -> list[int]:
         """How many tokens each object has."""
         return list(map(add, self.frame_counts, self.pointer_counts))
+
+    def split_alike(self, packed: Tensor) -> list[tuple[Tensor, int]]:
+        """Split what each token has, shape (tokens, width), between objects that have other counts than the one before.
+
+        Returns:
+            Of each run of objects with equal counts: a view of shape (objects, tokens of one, width), and how many of
+            one's tokens are of its frames.
+        """
+        runs, start = [], 0
+        for (frames, pointers), alike in groupby(zip(self.frame_counts, self.pointer_counts, strict=True)):
+            rows, count = len([*alike]), frames + pointers
+            runs.append((packed[start : start + rows * count].view(rows, count, -1), frames))
+            start += rows * count
+        return runs
 
 
 def pack_tokens(frames: Tensor, pointers: Tensor, frame_counts: Sequence[int], pointer_counts: Sequence[int]) -> Tensor:
@@ -65,10 +78,10 @@ def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tens
     # Cast once: autocast would do so for each product.
     normed = to_autocast(layer.layer_norm1(state))
     query, key, value = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
-    query, key = _apply_rope(torch.cat([query, key], -1), rope).chunk(2, -1)
+    query, key = _rotate(torch.cat([query, key], -1), rope).chunk(2, -1)
     state = state + attention.o_proj(_attend(attention, query, key, value))
     attention = layer.cross_attn_image
-    query = _apply_rope(attention.q_proj(layer.layer_norm2(state)), rope)
+    query = _rotate(attention.q_proj(layer.layer_norm2(state)), rope)
     query = query.expand(len(memory.frame_counts), -1, -1)
     output: Tensor = attention.o_proj(attend_to_tokens(attention, query, memory, memory_rope))
     return state + output
@@ -76,19 +89,18 @@ def attend_to_memory(layer: Any, state: Tensor, memory: MemoryTokens, rope: Tens
 
 def attend_to_tokens(attention: Any, query: Tensor, memory: MemoryTokens, memory_rope: Tensor) -> Tensor:
     """The attention of n objects, shape (n, positions, width), each to its own tokens."""
+    key: Tensor = attention.k_proj(memory.keys)
     value: Tensor = attention.v_proj(memory.values)
-    frames, pointers = attention.k_proj(memory.keys).tensor_split([sum(memory.frame_counts)])
-    key = pack_tokens(_apply_rope(frames[None], memory_rope)[0], pointers, memory.frame_counts, memory.pointer_counts)
-    counts = memory.counts
+    keys, values = memory.split_alike(key), memory.split_alike(value)
+    for own, frames in keys:
+        _rotate(own[:, :frames], memory_rope)
     if memory.starts is not None and fits_flash(query, attention.num_attention_heads):
-        return _attend_packed(attention, query, key, value, memory.starts, max(counts))
-    found, row, token = [], 0, 0
-    for count, alike in groupby(counts):
-        rows = len([*alike])
-        tokens = slice(token, token + rows * count)
-        own_keys, own_values = (packed[tokens].view(rows, count, -1) for packed in (key, value))
-        found.append(_attend(attention, query[row : row + rows], own_keys, own_values))
-        row, token = row + rows, tokens.stop
+        return _attend_packed(attention, query, key, value, memory.starts, max(memory.counts))
+    queries = query.split_with_sizes([len(own) for own, _ in keys])
+    found = [
+        _attend(attention, of_run, own_keys, own_values)
+        for of_run, (own_keys, _), (own_values, _) in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(found) if len(found) > 1 else found[0]
 
 
@@ -112,13 +124,21 @@ def _attend_packed(
     return output
 
 
-def _apply_rope(vectors: Tensor, rope: Tensor) -> Tensor:
-    """Apply rotary position encoding (arXiv:2104.09864) to vectors (n, k * positions, width), in single precision."""
+def _rotate(vectors: Tensor, rope: Tensor) -> Tensor:
+    """Encode positions in place by rotation (arXiv:2104.09864), in single precision.
+
+    Args:
+        vectors: shape (n, k * positions, width).
+        rope: see `TrackerConstants`.
+
+    Returns:
+        The vectors.
+    """
     positions, half = rope.shape
-    pairs = torch.view_as_complex(
-        vectors.float().view(len(vectors), -1, positions, vectors.shape[-1] // half // 2, half, 2)
-    )
-    return torch.view_as_real(pairs * rope[:, None]).view_as(vectors).to(vectors.dtype)
+    single = vectors.float()  # the vectors themselves, if they are that
+    pairs = single.view(len(vectors), -1, positions, vectors.shape[-1] // half // 2, half, 2)
+    torch.view_as_complex(pairs).mul_(rope[:, None])
+    return vectors if single is vectors else vectors.copy_(single)
 
 
 def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -334,7 +334,7 @@ class Tracker:
         splits = self._model.hidden_dim // self._model.mem_dim
         pointer_counts = [len(memory.object_pointers) * splits for memory in memories]
         values = pack_tokens(frames.flatten(0, 1), pointers, frame_counts, pointer_counts)
-        keys, starts = torch.cat([placed, pointers + positions]), None
+        keys, starts = pack_tokens(placed, pointers + positions, frame_counts, pointer_counts), None
         if self.prefers_flash:
             counts = [len(constants.rope)] * len(memories), list(map(add, frame_counts, pointer_counts))
             ends = torch.tensor([[*accumulate(each, initial=0)] for each in counts], dtype=torch.int32, device=device)
