@@ -26,6 +26,7 @@ from tests.e2e.test_status import busy_board, picture
 from tests.e2e.test_status import opened as opened_status
 from tests.e2e.test_tracks_page import Street, address, choose, press
 from tests.e2e.test_tracks_page import opened as opened_tracks
+from tests.needs import THOROUGH
 
 MOST_UNLIKE = 8.0
 """Made anew on one machine, a picture differs by 2.0 to 3.3 from its copy in few colours, and in a serif font by 3.8. A
@@ -35,6 +36,12 @@ MOVING = (1, *range(5, 96, 5), 60)
 """The frames that the moving picture of the README shows after the answer."""
 PATIENCE = "50"
 """Seconds that an answer may take here, so that one is enough: below those that a page waits for one."""
+
+
+WRITES = os.environ.get("PICTURES") == "write"
+in_label_studio = pytest.mark.skipif(
+    not (THOROUGH or WRITES), reason="Label Studio's pictures are compared with THOROUGH=1 only"
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def patient_project(studio: LabelStudio, video: Path, tmp_path_factory: pytest.T
 def hold(name: str, screenshot: bytes) -> None:
     """Compare it with the picture in docs/, or write that."""
     kept = DOCS / f"{name}.png"
-    if os.environ.get("PICTURES") == "write":
+    if WRITES:
         kept.write_bytes(reduced(screenshot))
     apart = unlike(screenshot, kept.read_bytes())
     assert apart < MOST_UNLIKE, f"docs/{name}.png is not what this version shows ({apart:.1f}): make pictures"
@@ -84,6 +91,7 @@ LABELS, VIDEO, TIMELINE, CLICKS = ".lsf-labels", ".konvajs-content", ".lsf-video
 
 
 @pytest.mark.slow
+@in_label_studio
 def test_a_box(patient_project: Project) -> None:
     with opened(patient_project) as page:
         draw_and_track(page, "Circle", key="1")
@@ -92,6 +100,7 @@ def test_a_box(patient_project: Project) -> None:
 
 
 @pytest.mark.slow
+@in_label_studio
 def test_clicks(patient_project: Project) -> None:
     with opened(patient_project) as page:
         page.prepare_clicks()
@@ -104,6 +113,7 @@ def test_clicks(patient_project: Project) -> None:
 
 
 @pytest.mark.slow
+@in_label_studio
 def test_words(patient_project: Project) -> None:
     with opened(patient_project) as page:
         page.press("Escape")  # or what is found gets the class that is active
@@ -119,18 +129,18 @@ def test_words(patient_project: Project) -> None:
         page.go(30)
         hold("words", cut(page, LABELS, TIMELINE))
         kept = DOCS / "words.webp"
-        if os.environ.get("PICTURES") == "write":
+        if WRITES:
             kept.write_bytes(moving(scenes, [1, 1.5, 1, *[0.25] * (len(MOVING) - 2), 1.5]))
         assert unlike(scenes[-1], last_frame(kept.read_bytes())) < MOST_UNLIKE, "docs/words.webp: make pictures"
 
 
 @pytest.mark.slow
-def test_doctor(patient_project: Project, tmp_path: Path) -> None:
+def test_doctor(project: Project, tmp_path: Path) -> None:
     """Numbers, as of ports and versions, may be others."""
     connect = ROOT / "docs/connect.md"
-    page, task, studio = connect.read_text(encoding="utf-8"), patient_project.new_task(), patient_project.studio
+    page, task, studio = connect.read_text(encoding="utf-8"), project.new_task(), project.studio
     (command,) = re.findall(r"^ *sam3-backend (doctor --.*) --task 1$", page, re.MULTILINE)
-    (backend,) = studio.call("GET", f"/api/ml?project={patient_project.id}")
+    (backend,) = studio.call("GET", f"/api/ml?project={project.id}")
     port = backend["url"].rpartition(":")[2]
     environment = {"LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": studio.token, "PORT": port}
     environment |= {"SAM3_BACKEND_DATA_DIR": str(tmp_path)}
@@ -139,7 +149,7 @@ def test_doctor(patient_project: Project, tmp_path: Path) -> None:
     told = done.stdout.replace(port, "9090").replace(f"task: {task},", "task: 1,")
     before, start, rest = page.partition("   ```text\n   ok    settings")
     sample, end, after = (start.partition("\n")[2] + rest).partition("   ```\n")
-    if os.environ.get("PICTURES") == "write":
+    if WRITES:
         connect.write_text(f"{before}   ```text\n{indent(told, '   ')}{end}{after}", encoding="utf-8")
         sample = told
     assert without_numbers(told) == without_numbers(sample), told + done.stderr
@@ -162,6 +172,7 @@ def test_the_tracks_of_a_task() -> None:
 
 
 @pytest.mark.slow
+@in_label_studio
 def test_the_page_to_click_on(patient_project: Project) -> None:
     with opened(patient_project) as labeling:
         page = prompting_page(labeling)

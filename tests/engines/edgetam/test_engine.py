@@ -16,6 +16,8 @@ from tests.engines.sam import scenes
 from tests.engines.sam.features import encode_with_both
 from tests.engines.sam.tiny_parts import GRID
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

@@ -15,6 +15,8 @@ from tests.engines.edgetam import tiny
 from tests.engines.edgetam.test_backbone import listed
 from tests.engines.sam2 import tiny as sam2
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

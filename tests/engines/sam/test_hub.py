@@ -21,6 +21,8 @@ from backend.errors import SettingsError
 from backend.settings import Settings
 from tests.engines.sam.small_hub import FILES, WEIGHTS, Hub
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:

@@ -19,6 +19,8 @@ from backend.tracks.geometry import Box
 from backend.tracks.prompts import Phrase, Point, Prompt
 from tests.engines.contract import ENGINES, HEIGHT, WIDTH, ball, video
 
+pytestmark = pytest.mark.slow
+
 COMPOSITE = "CompositeImplicitAutograd"
 ON_ANY_DEVICE = {
     "MPS",

@@ -22,6 +22,8 @@ from tests import bpe
 from tests.engines.sam3 import tiny
 from tests.engines.sam3.test_checkpoint import listed
 
+pytestmark = pytest.mark.slow
+
 WEIGHT = "detector_model.detr_decoder.query_embed.weight"
 
 
