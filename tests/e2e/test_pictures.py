@@ -1,6 +1,7 @@
 """What the README shows is of this version: pictures are made anew and compared with docs/, `doctor` is run.
 
-`make pictures` writes both: look at them before you commit them.
+Those of Label Studio take two minutes, so they are compared with THOROUGH=1 only. `make pictures` writes all: look at
+them before you commit them.
 """
 
 import os
