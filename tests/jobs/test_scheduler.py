@@ -465,6 +465,7 @@ def test_lost_machines_are_not_the_fault_of_a_job(harness: Harness, monkeypatch,
 
     def deadly(frame: int) -> None:
         if frame == 50 and next(deaths, None) is not None:
+            until(lambda: harness.store.states.jobs())
             harness.worker.kill()
             threading.Event().wait(0.05)
 
