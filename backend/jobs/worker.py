@@ -8,6 +8,9 @@ computes the frame's features once. Of the others, those with the best priority 
 until it stands where the next one does. What a run sent before it ends counts.
 
 Previews go before all requests and runs. Frames that are encoded for them ahead take turns with the runs.
+
+The engine has one thread. Another writes the states of sessions and sends the results, in order, and a third tells the
+engine's status.
 """
 
 import ctypes
