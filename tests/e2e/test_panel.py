@@ -71,12 +71,13 @@ def test_a_killed_backend_leaves_a_picture_that_says_so(panel_project: Project, 
         page.shot("panel-killed")
 
 
-def test_a_task_without_a_panel_works_as_before(project: Project) -> None:
+@pytest.mark.parametrize("panel_data", [{}, {"panel": ""}])
+def test_a_task_without_a_panel_works_as_before(project: Project, panel_data: dict[str, str]) -> None:
     data = {key: value for key, value in project.data.items() if key != "panel"}
-    with opened(project, project.studio.create_task(project.id, data)) as page:
+    with opened(project, project.studio.create_task(project.id, data | panel_data)) as page:
         assert page.panel.count() == 0
         x, y, width, height = percent("Circle", 1)
         page.draw(x, y, width, height)
         page.click(x + width / 2, y + height / 2)
         assert page.track()["data"]["result"]
-        page.shot("panel-missing")
+        page.shot(f"panel-{'empty' if panel_data else 'missing'}")
