@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backend.labelstudio.keyframe import parse_keyframes
 from backend.labelstudio.region import fingerprint_keyframes, parse_region
+from backend.tracks.frame_range import ALL_FRAMES
 from tests.fakes import FakeVideo, StubEngine
 from tests.predict.page import Page
 
@@ -127,12 +128,13 @@ class Witness:
             if name in before or name in self.deleted:
                 region = parse_region(sent.get(name) or saved[name])
                 taken = self.page.regions[name]["meta"].get("unlike")
-                assert region.is_partial or taken, "only what is unfinished goes on unasked, or is taken away"
+                may_grow = region.is_partial or region.search_range != ALL_FRAMES
+                assert may_grow or taken, "only what is unfinished goes on unasked, or is taken away"
                 assert self.classes(name) == [one for one in region.labels if one != "▶ t"], "in its class"
                 seal = fingerprint_keyframes(region.keyframes)
                 assert seal == region.meta["seal"], "only what nobody has edited goes on unasked"
                 # What was done to it after the page was saved is the one thing that may be lost.
-                known = {keyframe.frame for keyframe in region.humans}
+                known = {keyframe.frame for keyframe in region.keyframes if keyframe.is_human}
                 of_region = self.human.get(name, {})
                 self.human[name] = {frame: box for frame, box in of_region.items() if frame in known}
                 self.deleted.discard(name)
