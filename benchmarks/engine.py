@@ -104,8 +104,6 @@ HALF = {"score_threshold": 0.3, "new_object_threshold": 0.4, "max_objects": 1000
 PHRASES = {"lively": ["c", "a b", "tree"], "shapes": ["shape", "red circle", "blue shape", "circle"]}
 SMALL_CACHE = CacheSettings(device=2**20, host=0)
 """Full after about seventy frames of the tiny model."""
-WARM = 24
-"""Frames until all memories are full: 16 object pointers, and a few to warm up."""
 TURN = 4
 
 
@@ -117,6 +115,7 @@ class Size:
         frames: length of the clips for parity.
         short, long: lengths of the two runs whose peak memory is compared.
         run, settled, block: length of the RSS run, its first frames that do not count, and the length of a block.
+        warm: frames until all memories are full, before frames are timed: 16 object pointers, and a few more.
         turns: how many turns each timed run gets.
         phrases: how many phrases are tried on each model.
     """
@@ -127,11 +126,12 @@ class Size:
     run: int = 20_000
     settled: int = 10_000
     block: int = 1000
+    warm: int = 24
     turns: int = 24
     phrases: int = 4
 
 
-QUICK = Size(frames=12, short=20, long=40, run=120, settled=40, block=20, turns=1, phrases=1)
+QUICK = Size(frames=4, short=8, long=12, run=60, settled=20, block=10, warm=2, turns=1, phrases=1)
 
 
 def say(text: str) -> None:
@@ -421,11 +421,11 @@ def followed(engine: SamEngine, video: FakeVideo, clicks: Clicks, apart: int = 0
         yield from session.propagate(range(len(video)))
 
 
-def in_turns(runs: Mapping[str, Iterator[Any]], turns: int) -> dict[str, float]:
-    """Median CPU seconds a frame, after the frames that fill the memories."""
+def in_turns(runs: Mapping[str, Iterator[Any]], warm: int, turns: int) -> dict[str, float]:
+    """Median CPU seconds a frame, after this many frames and those on which objects start."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for results in runs.values():
-        assert len(list(islice(results, WARM + len(SIXTEEN)))) == WARM + len(SIXTEEN)
+        assert len(list(islice(results, warm + len(SIXTEEN)))) == warm + len(SIXTEEN)
     for _ in range(turns):
         for name, results in runs.items():
             for _ in range(TURN):
@@ -441,7 +441,7 @@ def speed(folder: Path, size: Size) -> dict[str, float]:
     say("speed")
     engine = loaded(folder)
     tracker = stock.alone(stock.model_of(engine))
-    video = scenes.film(scenes.FIVE, WARM + len(SIXTEEN) + size.turns * TURN + 1)
+    video = scenes.film(scenes.FIVE, size.warm + len(SIXTEEN) + size.turns * TURN + 1)
     times = in_turns(
         {
             "1": followed(engine, video, SIXTEEN[5:6]),
@@ -450,6 +450,7 @@ def speed(folder: Path, size: Size) -> dict[str, float]:
             "stock 16": stock.clicked(tracker, video, SIXTEEN),
             "16 late": followed(engine, video, SIXTEEN, apart=1),
         },
+        size.warm,
         size.turns,
     )
     return {

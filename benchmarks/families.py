@@ -49,7 +49,7 @@ from backend.engines.sam2 import weights as sam2_weights
 from backend.engines.sam2.engine import Sam2Engine
 from backend.settings import CacheSettings, Settings
 from benchmarks import engine as common
-from benchmarks.engine import FIVE, SIXTEEN, WARM, Seen, followed, in_turns, ratio, say
+from benchmarks.engine import FIVE, SIXTEEN, Seen, followed, in_turns, ratio, say
 from tests.engines.contract import FakeVideo
 from tests.engines.edgetam import tiny as tiny_edgetam
 from tests.engines.sam import scenes
@@ -113,26 +113,15 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much of everything is measured.
+class FullSize:
+    """How much is measured of the full-size models: pixels, and frames before and while they are timed."""
 
-    Attributes:
-        frames: of the film on which results are compared.
-        short, long: frames of the runs whose peaks are compared.
-        turns: how often each that is timed has its turn.
-        side, warm, timed: of the full-size models: pixels, and frames before and while they are timed.
-    """
-
-    frames: int = 30
-    short: int = 100
-    long: int = 1600
-    turns: int = 24
     side: int = 512
     warm: int = 10
     timed: int = 20
 
 
-QUICK = Size(frames=6, short=20, long=40, turns=1, side=256, warm=2, timed=2)
+QUICK = FullSize(side=256, warm=1, timed=1)
 
 
 def parity(family: Family, folder: Path, frames: int) -> dict[str, float]:
@@ -151,11 +140,11 @@ def parity(family: Family, folder: Path, frames: int) -> dict[str, float]:
     }
 
 
-def speed(family: Family, folder: Path, turns: int) -> dict[str, float]:
+def speed(family: Family, folder: Path, size: common.Size) -> dict[str, float]:
     say(f"{family.name}: speed")
     engine = family.open(folder)
     model = family.load(str(folder))
-    video = scenes.film(scenes.FIVE, WARM + len(SIXTEEN) + turns * common.TURN + 1)
+    video = scenes.film(scenes.FIVE, size.warm + len(SIXTEEN) + size.turns * common.TURN + 1)
     times = in_turns(
         {
             "1": followed(engine, video, ONE),
@@ -163,7 +152,8 @@ def speed(family: Family, folder: Path, turns: int) -> dict[str, float]:
             "16": followed(engine, video, SIXTEEN),
             "stock 16": stock.clicked(model, video, SIXTEEN),
         },
-        turns,
+        size.warm,
+        size.turns,
     )
     return {f"speedup_{count}": round(times[f"stock {count}"] / times[count], 3) for count in ("1", "16")}
 
@@ -176,7 +166,7 @@ def our_peak(name: str, folder: Path, frames: int) -> int:
     return common.peak()
 
 
-def memory(family: Family, folder: Path, size: Size) -> dict[str, float]:
+def memory(family: Family, folder: Path, size: common.Size) -> dict[str, float]:
     say(f"{family.name}: memory")
     with common.processes() as pool:
         peaks = [pool.submit(our_peak, family.name, folder, frames) for frames in (size.short, size.long)]
@@ -189,7 +179,7 @@ def boxes_of(model: Model, video: FakeVideo) -> Iterator[Any]:
         yield stock.box_of(logits, video)
 
 
-def full_size(folder: Path, size: Size) -> dict[str, Any]:
+def full_size(folder: Path, size: FullSize) -> dict[str, Any]:
     """The full-size architectures; the results of all of them, ours and the library's, come by turns."""
     say(f"full size at {size.side} px")
     cores = len(os.sched_getaffinity(0))
@@ -239,18 +229,19 @@ def full_size(folder: Path, size: Size) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few frames of everything")
-    size = QUICK if parser.parse_args().quick else Size()
+    quick = parser.parse_args().quick
+    size = common.QUICK if quick else common.Size()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for family in FAMILIES:
             folder = family.save_tiny(Path(temporary) / f"tiny {family.name}")
             found = {
                 **parity(family, folder, size.frames),
-                **speed(family, folder, size.turns),
+                **speed(family, folder, size),
                 **memory(family, folder, size),
             }
             result |= {f"{family.name}_{key}": value for key, value in found.items()}
-        result |= full_size(Path(temporary), size)
+        result |= full_size(Path(temporary), QUICK if quick else FullSize())
     say("done")
     print(json.dumps(result))
 

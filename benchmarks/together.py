@@ -68,9 +68,9 @@ def counting_engine(log: str) -> Engine:
 
 
 class Server:
-    """The jobs of one clip, with a worker process; `passes` counts those of its vision model."""
+    """The jobs of the clips in a folder, with a worker process; `passes` counts those of its vision model."""
 
-    def __init__(self, folder: Path, clip: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._log = folder / "passes"
         self._log.write_bytes(b"")
         # By the module's own name, under which the worker imports it; as a script it is called `__main__`.
@@ -81,7 +81,7 @@ class Server:
         self.scheduler = Scheduler(
             WorkerPool([self.worker]),
             store,
-            lambda *_: clip,
+            lambda spec, _: folder / spec.url,
             lambda _: None,
             VideoLimits(),
             queue=64,
@@ -96,12 +96,12 @@ class Server:
         """Passes so far."""
         return self._log.stat().st_size
 
-    def ask(self, *prompts: FramePrompts) -> Job:
-        """Ask for an object."""
+    def ask(self, clip: str, *prompts: FramePrompts) -> Job:
+        """Ask for an object of a clip."""
         frames = [one.frame for one in prompts]
         intervals = (*pairwise(frames), (frames[-1], None))
         number = str(next(self._keys))
-        spec = JobSpec("7", "3", "/clip.mp4", 25.0, prompts=prompts, intervals=intervals)
+        spec = JobSpec(clip, "3", clip, 25.0, prompts=prompts, intervals=intervals)
         return self.scheduler.submit([number], number, spec)
 
     def close(self) -> None:
@@ -121,23 +121,21 @@ def box(number: int, frame: int = 1) -> FramePrompts:
     return FramePrompts(frame, (3 + 8.0 * (number % 10), 5 + 7.0 * (number % 10), 20, 20, 0))
 
 
-def measure(folder: Path, clip: Path, frames: int, boxes: int) -> tuple[float, float, float]:
+def measure(server: Server, clip: str, frames: int, boxes: int) -> tuple[float, float, float]:
     """Of so many boxes asked at once: passes a frame, seconds, and seconds until the first one's first frames."""
-    folder.mkdir()
-    with closing(Server(folder, clip)) as server:
-        begin = time.perf_counter()
-        first, jobs = first_answer(server, boxes - 1, 0.0)
-        wait(jobs)
-        return server.passes() / frames, time.perf_counter() - begin, first
+    before, begin = server.passes(), time.perf_counter()
+    first, jobs = first_answer(server, clip, boxes - 1, 0.0)
+    wait(jobs)
+    return (server.passes() - before) / frames, time.perf_counter() - begin, first
 
 
-def first_answer(server: Server, others: int, gap: float) -> tuple[float, list[Job]]:
+def first_answer(server: Server, clip: str, others: int, gap: float) -> tuple[float, list[Job]]:
     """Seconds until the first of several boxes, asked with a gap between them, has its first frames."""
     begin = time.perf_counter()
-    jobs, seconds = [server.ask(box(0))], 0.0
+    jobs, seconds = [server.ask(clip, box(0))], 0.0
     while len(jobs) <= others or not seconds:
         if len(jobs) <= others and time.perf_counter() - begin >= gap * len(jobs):
-            jobs.append(server.ask(box(len(jobs))))
+            jobs.append(server.ask(clip, box(len(jobs))))
         if not seconds and (jobs[0].progress()[0] >= ENOUGH or jobs[0].has_ended):
             seconds = time.perf_counter() - begin
         time.sleep(0.002)
@@ -147,25 +145,26 @@ def first_answer(server: Server, others: int, gap: float) -> tuple[float, list[J
 def run(folder: Path, quick: bool) -> dict[str, float]:
     """All figures."""
     frames, gap = (24, 0.1) if quick else (200, 0.5)
-    film, clip = Clip(HELD_OUT, replace(EASY, size=SIZE, frames=frames)), folder / "clip.mp4"
-    film.save(clip)
+    clips = [f"{number}.mp4" for number in range(4)]  # each is new to the server when it is asked for
+    for clip in clips:
+        Clip(HELD_OUT, replace(EASY, size=SIZE, frames=frames)).save(folder / clip)
     figures: dict[str, float] = {}
     seconds, first = dict[int, float](), dict[int, float]()
-    for boxes in (1, 4, 10):
-        passes, seconds[boxes], first[boxes] = measure(folder / str(boxes), clip, frames, boxes)
-        figures[f"passes_{boxes}"] = round(passes, 3)
-        print(f"{boxes} boxes: {passes:.2f} passes a frame, {seconds[boxes]:.1f} s", flush=True)
-    figures["cost_10"] = round(seconds[10] / seconds[1], 2)
-    (folder / "company").mkdir()
-    with closing(Server(folder / "company", clip)) as server:
-        in_company, jobs = first_answer(server, 9, gap)
+    with closing(Server(folder)) as server:
+        for clip, boxes in zip(clips, (1, 4, 10), strict=False):
+            passes, seconds[boxes], first[boxes] = measure(server, clip, frames, boxes)
+            figures[f"passes_{boxes}"] = round(passes, 3)
+            print(f"{boxes} boxes: {passes:.2f} passes a frame, {seconds[boxes]:.1f} s", flush=True)
+        figures["cost_10"] = round(seconds[10] / seconds[1], 2)
+        clip, before = clips[-1], server.passes()
+        in_company, jobs = first_answer(server, clip, 9, gap)
         wait(jobs)
-        figures["passes_staggered"] = round(server.passes() / frames, 3)
+        figures["passes_staggered"] = round((server.passes() - before) / frames, 3)
         before = server.passes()
-        wait([server.ask(box(number, 2)) for number in range(10)])
+        wait([server.ask(clip, box(number, 2)) for number in range(10)])
         figures["passes_again"] = round((server.passes() - before) / frames, 3)
         before = server.passes()
-        wait([server.ask(box(0), box(0, frames // 2))])
+        wait([server.ask(clip, box(0), box(0, frames // 2))])
         figures["passes_correction"] = round((server.passes() - before) / frames, 3)
     figures["first_answer_ratio"] = round(in_company / first[1], 2)
     return figures

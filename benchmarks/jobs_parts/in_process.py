@@ -52,7 +52,7 @@ def boxed(task: int, number: int) -> JobSpec:
 
 def ooms(folder: Path, quick: bool) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    count, clip = 25 if quick else 500, write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
+    count, clip = 5 if quick else 500, write_clip(folder / "clip.mp4", frames=150, size=(64, 48)).path
     failed, done, starts = 0, list[Job](), set[int]()
     with scheduler(folder / "starved", lambda *_: clip, partial(starved_engine, 40)) as (made, store, worker):
         while failed < count:
@@ -109,7 +109,7 @@ def results_of(store: Store, number: int) -> tuple[list[int], bytes]:
 
 
 def fairness(folder: Path, quick: bool) -> dict[str, Any]:
-    seconds, clip = 5 if quick else 60, write_clip(folder / "clip.mp4", frames=10, size=(64, 48)).path
+    seconds, clip = 1 if quick else 60, write_clip(folder / "clip.mp4", frames=10, size=(64, 48)).path
     for task in range(10):  # each task has a video of its own
         (folder / f"{task}.mp4").symlink_to(clip)
     jobs: dict[int, list[Job]] = {task: [] for task in range(10)}
@@ -151,7 +151,7 @@ def boundary(folder: Path, quick: bool) -> dict[str, Any]:
 
     speeds: dict[Callable[[Video], None], list[float]] = {local: [], remote: []}
     with Video(clip, limits) as video:
-        for _ in range(3 if quick else 15):
+        for _ in range(1 if quick else 15):
             for way, measured in speeds.items():
                 begin = time.perf_counter()
                 way(video)

@@ -224,7 +224,7 @@ def _accepts(server: Server, number: int) -> bool:
 
 
 def kills(folder: Path, quick: bool) -> dict[str, Any]:
-    stub = kill_stub(folder / "stub", 8 if quick else 950)
+    stub = kill_stub(folder / "stub", 5 if quick else 950)
     if quick:
         return stub
     shapes = kill_shapes(folder / "shapes", 50)

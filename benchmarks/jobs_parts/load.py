@@ -13,7 +13,7 @@ LIMITS = {"/health": 1.0, "/setup": 3.0, "/predict": WITHIN + 1.0}
 
 
 def load(folder: Path, quick: bool) -> dict[str, Any]:
-    count = 5_000 if quick else 100_000
+    count = 1_000 if quick else 100_000
     place_clip(folder, 600)
     server = Server.stub(folder, seconds=0.01, load=count / 2500, within=WITHIN, frames=600)
     answers = ask_all(server.port, mixed(count))

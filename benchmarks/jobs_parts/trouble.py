@@ -63,7 +63,7 @@ class _Annotators:
 
 def trouble(folder: Path, quick: bool) -> dict[str, Any]:
     count, seconds = (2, 0.5) if quick else (12, 20.0)
-    place_clip(folder, 3_000 if quick else 120_000)
+    place_clip(folder, 1_000 if quick else 120_000)
     server = Server.stub(folder, seconds=0.002 if quick else 0.005, faults=True)
     people, database = _Annotators(server), folder / "jobs.sqlite3"
     people.ask(count)
@@ -110,7 +110,7 @@ def _spoil(database: Path) -> None:
 
 
 def big_state(folder: Path, quick: bool) -> dict[str, Any]:
-    size, log = 10**8 if quick else 10**9, folder / "log"
+    size, log = 10**7 if quick else 10**9, folder / "log"
     place_clip(folder, SERIES.frames)
     server = Server.stub(folder, seconds=0.015 if quick else 0.05, log=str(log), within=WITHIN, state=size)
     ask(server.port, SERIES[0])

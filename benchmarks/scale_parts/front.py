@@ -34,9 +34,9 @@ def measure_requests(folder: Path, quick: bool) -> dict[str, Any]:
     The boxes come in waves, each when the jobs of the last one have ended, so that no more wait than usually may.
     """
     server = _start(folder, 0.01, JOB_FRAMES)
-    count = 500 if quick else 20_000
+    count = 200 if quick else 20_000
     health_per_s = count / _seconds(server, [("/health", None)] * count)
-    waves = 2 if quick else 10
+    waves = 1 if quick else 10
     seconds = 0.0
     for wave in range(waves):
         numbers = range(wave * WAVE, wave * WAVE + WAVE)
@@ -64,7 +64,7 @@ def measure_pages(folder: Path, quick: bool) -> dict[str, Any]:
             raise RuntimeError("a request was refused")
     pages = _Pages(server.port, folder, 50 if quick else PAGES)
     latencies, spent, begin = list[float](), _cpu_seconds(server.process.pid), time.monotonic()
-    while (passed := time.monotonic() - begin) < (2 if quick else 20):
+    while (passed := time.monotonic() - begin) < (1 if quick else 20):
         latencies.append(ask(server.port, ("/health", None))[1])
         pages.read(0.05)
     spent = _cpu_seconds(server.process.pid) - spent
