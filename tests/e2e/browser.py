@@ -339,7 +339,7 @@ class LabelingPage:
         give_up = time.monotonic() + seconds
         while self.panel_tone() != tone:
             assert time.monotonic() < give_up, f"the panel is {self.panel_tone()}, not {tone}"
-            self.page.wait_for_timeout(50)
+            self.page.wait_for_timeout(200)  # each look is a screenshot
 
     def shot(self, name: str) -> None:
         """A picture for people to look at."""

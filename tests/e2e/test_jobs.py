@@ -18,7 +18,7 @@ from tests.e2e.test_boxes import finished
 
 pytestmark = pytest.mark.slow
 
-FRAMES, RATE, SIZE, SIDE = 1500, 25, (320, 180), 44
+FRAMES, RATE, SIZE, SIDE = 700, 25, (320, 180), 44
 
 
 def place(frame: int) -> tuple[float, float]:
@@ -40,7 +40,7 @@ def pictures() -> Iterator[NDArray[np.uint8]]:
 
 @pytest.fixture
 def backend(studio: LabelStudio, tmp_path: Path) -> Iterator[str]:
-    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_RESPONSE_TIMEOUT="4") as url:
+    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_RESPONSE_TIMEOUT="1") as url:
         yield url
 
 
@@ -80,7 +80,7 @@ def test_a_long_video(long_project: Project, backend: str) -> None:
         beside = page.page.context.new_page()
         beside.goto(backend)
         expect(beside.get_by_role("progressbar").first).to_be_visible()
-        beside.wait_for_timeout(2500)
+        beside.wait_for_timeout(500)
         shots(beside, "20-running")
         beside.get_by_role("button", name=re.compile("cancel", re.IGNORECASE)).first.click()
         on = beside.get_by_role("button", name=re.compile("go on", re.IGNORECASE)).first

@@ -20,7 +20,7 @@ from tests.e2e.test_boxes import box_of, finished, humans, keyframe
 
 pytestmark = pytest.mark.slow
 
-FRAMES, CORRECTED = 240, 8
+FRAMES, CORRECTED = 160, 8
 RECIPE = replace(clip.CLIP.recipe, size=(480, 270), frames=FRAMES, things=(5, 5), radius=(0.07, 0.1))
 CLIP = shapes.Clip(shapes.HELD_OUT + 3001, RECIPE)
 """Five shapes that are apart from each other on the first frame."""
