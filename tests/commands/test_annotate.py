@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,15 +126,19 @@ def test_broken_off_between_the_two_there_is_never_none_and_in_the_end_one(studi
     add(studio, 1)
     annotated(("car",))
     first = known(studio)
-    counts = []
+    counts, is_broken = [], threading.Event()
 
     def failing() -> Any:
         counts.append(len(studio.predictions))
-        return ("busy", 503) if request.method == at else None
+        if request.method != at:
+            return None
+        is_broken.wait(30)
+        return "busy", 503
 
     def breaking(seconds: float) -> None:
         time.sleep(0.02)
         if any(method == at for method, _ in studio.changes[1:]):
+            is_broken.set()
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
