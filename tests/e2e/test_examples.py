@@ -1,16 +1,14 @@
 """`like` and `unlike` as an annotator uses them, in real Label Studio: a box, all its like, and a wrong one gone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backend.demo.labelstudio import LabelStudio
 from backend.shapes import HELD_OUT, Clip, Recipe
 from backend.tracks.geometry import box_iou
 from tests.e2e.browser import LabelingPage
-from tests.e2e.conftest import DEMO, Project, connected, opened, serving
+from tests.e2e.conftest import Project, connected, opened
 from tests.e2e.test_boxes import finished
 
 pytestmark = pytest.mark.slow
@@ -29,12 +27,13 @@ CLIP, EXAMPLE, LIKE, WRONG = Clip(HELD_OUT + 5, RECIPE), 1, {1, 2, 3}, 0
 """The clip, the object whose box is drawn, all of its kind, and another that is taken for one of them."""
 
 
-@pytest.fixture(scope="module")
-def like_project(studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("examples")
-    CLIP.save(video := Path(folder) / "shapes.mp4")
-    with serving(studio, folder, **DEMO) as url:
-        yield connected(studio, video, url, data_dir=folder)
+@pytest.fixture
+def like_project(project: Project, tmp_path: Path) -> Project:
+    """A project of the clip, with the demo's backend."""
+    CLIP.save(video := tmp_path / "shapes.mp4")
+    assert project.settings
+    url = f"http://127.0.0.1:{project.settings.port}"
+    return connected(project.studio, video, url, data_dir=project.settings.data_dir)
 
 
 def percent(row: int, frame: int) -> tuple[float, float, float, float]:

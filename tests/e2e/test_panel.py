@@ -12,7 +12,7 @@ from PIL import Image
 
 from backend.demo.labelstudio import LabelStudio
 from backend.demo.processes import Process
-from tests.e2e.conftest import DEMO, Project, connected, opened, start_backend
+from tests.e2e.conftest import DEMO, STAND_IN, Project, connected, opened, start_backend
 from tests.e2e.test_boxes import percent
 
 pytestmark = pytest.mark.slow
@@ -27,8 +27,12 @@ def backend(tmp_path: Path) -> Iterator[Process]:
 @pytest.fixture
 def panel_project(studio: LabelStudio, video: Path, tmp_path: Path, backend: Process) -> Project:
     """A project whose backend answers after a second with what is there."""
-    url = start_backend(backend, studio, tmp_path, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT="1")
-    return connected(studio, video, url, data_dir=tmp_path)
+    return panel_of(studio, video, tmp_path, backend, **DEMO, SAM3_BACKEND_RESPONSE_TIMEOUT="1")
+
+
+def panel_of(studio: LabelStudio, video: Path, folder: Path, backend: Process, **settings: str) -> Project:
+    """A project with live panels, whose backend is started with these settings."""
+    return connected(studio, video, start_backend(backend, studio, folder, **settings), data_dir=folder)
 
 
 def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_project: Project, backend: Process) -> None:
@@ -63,8 +67,11 @@ def test_the_panel_follows_a_track_and_says_when_the_backend_is_gone(panel_proje
         page.shot("panel-stopped")
 
 
-def test_a_killed_backend_leaves_a_picture_that_says_so(panel_project: Project, backend: Process) -> None:
-    with opened(panel_project, panel_project.new_task()) as page:
+def test_a_killed_backend_leaves_a_picture_that_says_so(
+    studio: LabelStudio, video: Path, tmp_path: Path, backend: Process
+) -> None:
+    project = panel_of(studio, video, tmp_path, backend, **STAND_IN)
+    with opened(project, project.new_task()) as page:
         page.wait_for_panel("idle")
         os.killpg(backend.pid, signal.SIGKILL)
         page.wait_for_panel("failed")
