@@ -16,6 +16,8 @@ PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 TORCH_INDEX ?= auto
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Many processes import the same modules: with this set, each would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 # make test THOROUGH=1: more examples, more clips, and Firefox where it is installed.
 export THOROUGH
 
