@@ -1,5 +1,6 @@
 """Converts clips to training data: square pictures, masks at the model's resolution, boxes from 0 to 1."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -14,8 +15,11 @@ from training.model import FINE, SIDE
 
 SEEN = 0.001
 """Minimum share of the picture for an object to count as visible."""
-SIZES = ((320, 180), (320, 180), (300, 200), (256, 192), (240, 240))
+Sizes = Sequence[tuple[int, int]]
+SIZES: Sizes = ((320, 180), (320, 180), (300, 200), (256, 192), (240, 240))
 """Small sizes; the model shrinks larger pictures anyway."""
+LARGE_SIZES: Sizes = (*((2 * width, 2 * height) for width, height in SIZES), SIZES[0])
+"""Where single pixels of an outline count."""
 CPU = torch.device("cpu")
 
 cv2.setNumThreads(1)
@@ -26,9 +30,9 @@ def random_for(stage: str, seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng([*stage.encode(), seed, step])
 
 
-def draw(random: np.random.Generator, recipe: Recipe) -> Clip:
-    """A clip to train on, in one of `SIZES`."""
-    return Clip(int(random.integers(HELD_OUT)), replace(recipe, size=SIZES[random.integers(len(SIZES))]))
+def draw(random: np.random.Generator, recipe: Recipe, sizes: Sizes = SIZES) -> Clip:
+    """A clip to train on, in one of some sizes."""
+    return Clip(int(random.integers(HELD_OUT)), replace(recipe, size=sizes[int(random.integers(len(sizes)))]))
 
 
 def square(picture: NDArray[np.uint8]) -> Tensor:

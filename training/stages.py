@@ -1,4 +1,4 @@
-"""The three stages in order, and the model assembled from their checkpoints."""
+"""The stages in order, and the model assembled from their checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,12 @@ from transformers import Sam3VideoModel
 
 from training import backbone, detector, tracker
 from training.model import load, start
+
+_STAGES = {
+    detector.NAME: detector.stage,
+    tracker.NAME: tracker.stage,
+    tracker.OUTLINES: tracker.outlines_stage,
+}
 
 
 def encode(folder: Path, seed: int, steps: int) -> None:
@@ -21,11 +27,15 @@ def encode(folder: Path, seed: int, steps: int) -> None:
     torch.save(_backbone(model).state_dict(), path)
 
 
-def train(name: str, folder: Path, seed: int, steps: int) -> None:
-    """Train the detector or the tracker, on one core."""
+def train(name: str, folder: Path, seed: int, steps: int, checkpoint: Path | None = None) -> None:
+    """Run a stage, on one core.
+
+    Args:
+        checkpoint: of the model that the stage begins with; None: a new one with the trained encoder.
+    """
     torch.set_num_threads(1)
-    stage = {detector.NAME: detector.stage, tracker.NAME: tracker.stage}[name]
-    stage(_with_encoder(folder, seed), folder, steps, seed).run()
+    model = load(checkpoint) if checkpoint else _with_encoder(folder, seed)
+    _STAGES[name](model, folder, steps, seed).run()
 
 
 def refine(folder: Path, checkpoint: Path, seed: int, steps: int) -> Sam3VideoModel:
@@ -37,14 +47,30 @@ def refine(folder: Path, checkpoint: Path, seed: int, steps: int) -> Sam3VideoMo
 
 
 def assembled(folder: Path, seed: int) -> Sam3VideoModel:
-    """Assemble the model from the last checkpoints."""
+    """Assemble the model from the last checkpoints of detector and tracker."""
     model = _with_encoder(folder, seed)
-    trained_detector = torch.load(folder / f"{detector.NAME}.pt", weights_only=True)["parts"]
-    model.detector_model.load_state_dict(trained_detector["detector"])
-    trained_tracker = torch.load(folder / f"{tracker.NAME}.pt", weights_only=True)["parts"]
-    model.tracker_model.load_state_dict(trained_tracker["tracker"])
-    model.tracker_neck.load_state_dict(trained_tracker["neck"])
+    model.detector_model.load_state_dict(_parts(folder, detector.NAME)["detector"])
+    _load_tracker(model, folder, tracker.NAME)
     return model
+
+
+def with_outlines(folder: Path, checkpoint: Path) -> Sam3VideoModel:
+    """A trained model with the layers that draw the tracker's masks as they were trained further on outlines."""
+    model, trained = load(checkpoint), load(checkpoint)
+    _load_tracker(trained, folder, tracker.OUTLINES)
+    # The other layers were trained along, but so short a training makes them worse: more objects are lost.
+    tracker.drawing_layers(model).load_state_dict(tracker.drawing_layers(trained).state_dict())
+    return model
+
+
+def _load_tracker(model: Sam3VideoModel, folder: Path, name: str) -> None:
+    trained = _parts(folder, name)
+    model.tracker_model.load_state_dict(trained["tracker"])
+    model.tracker_neck.load_state_dict(trained["neck"])
+
+
+def _parts(folder: Path, name: str) -> Any:
+    return torch.load(folder / f"{name}.pt", weights_only=True)["parts"]
 
 
 def _with_encoder(folder: Path, seed: int) -> Sam3VideoModel:

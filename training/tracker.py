@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Sam3VideoModel
 
@@ -25,9 +25,11 @@ from training import data
 from training.loop import Stage
 from training.losses import balanced, dice, overlap
 from training.model import FINE, SIDE
+from training.outlines import Outlines, enlarge, outline_loss
 
-NAME = "tracker"
-RATE = 5e-4
+NAME, OUTLINES = "tracker", "outlines"
+RATE, OUTLINES_RATE = 5e-4, 3e-4
+"""Peak learning rates: from the start, and where a trained tracker is trained further on outlines."""
 RECIPES = (
     Recipe(things=(3, 7), post=0.6, strays=0.3, blinks=0.4),
     Recipe(things=(2, 5), twins=0.9, equal=True, strays=0.0, speed=(0.006, 0.018), post=0.2, blinks=0.2),
@@ -65,6 +67,7 @@ LESSONS = (
     Lesson(0.5, 2, 6, teacher_forcing=0.2),
     Lesson(1.0, 2, 8, teacher_forcing=0.05),
 )
+OUTLINES_LESSONS = (Lesson(0.4, 3, 2), Lesson(1.0, 2, 4))
 
 
 class Learner(Tracker):
@@ -98,38 +101,59 @@ class Film:
         fine: shape (frames, n, FINE, FINE), how much of each cell each object covers.
         shown: shape (frames, n), visible pixels of each object, as a share of the picture.
         first: masks on the first frame, in the size of the picture, shape (n, height, width).
+        outlines: of each frame.
     """
 
     hidden: Tensor
     fine: Tensor
     shown: Tensor
     first: NDArray[np.bool_]
+    outlines: list[Outlines]
 
 
 def stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
     """The stage, for a model whose vision encoder is trained."""
+    return _stage(NAME, model, folder, steps, seed)
+
+
+def outlines_stage(model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
+    """Trains a trained tracker further, on outlines."""
+    return _stage(OUTLINES, model, folder, steps, seed)
+
+
+def _stage(name: str, model: Sam3VideoModel, folder: Path, steps: int, seed: int) -> Stage:
+    on_outlines = name == OUTLINES
     encoder: Any = model.detector_model.vision_encoder.backbone
     encoder.requires_grad_(False)
     parts = {"tracker": model.tracker_model, "neck": model.tracker_neck}
     learning = [parameter for part in parts.values() for parameter in part.parameters()]
     model.train(False)
+    lessons, sizes = (OUTLINES_LESSONS, data.LARGE_SIZES) if on_outlines else (LESSONS, data.SIZES)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        random = data.random_for(NAME, seed, step)
-        lesson = next(lesson for lesson in LESSONS if step < lesson.until * steps or lesson is LESSONS[-1])
-        step_loss = StepLoss(model, random)
+        random = data.random_for(name, seed, step)
+        lesson = next(lesson for lesson in lessons if step < lesson.until * steps or lesson is lessons[-1])
+        step_loss = StepLoss(model, random, on_outlines=on_outlines)
         for _ in range(lesson.clips):
-            step_loss.add_film(_film(encoder, random, lesson.frames), lesson)
+            step_loss.add_film(_film(encoder, random, lesson.frames, sizes), lesson)
         return step_loss.loss / lesson.clips, step_loss.figures()
 
-    return Stage(NAME, folder, parts, [(learning, RATE)], steps, loss)
+    return Stage(name, folder, parts, [(learning, OUTLINES_RATE if on_outlines else RATE)], steps, loss)
 
 
-def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
+def drawing_layers(model: Sam3VideoModel) -> nn.ModuleList:
+    """The layers that only draw the tracker's masks: not those that find objects, score them and remember them."""
+    decoder, neck = model.tracker_model.mask_decoder, model.tracker_neck
+    upscaling = [decoder.upscale_conv1, decoder.upscale_layer_norm, decoder.upscale_conv2]
+    fine = [decoder.conv_s0, decoder.conv_s1, *neck.fpn_layers[:2]]
+    return nn.ModuleList([decoder.mask_tokens, decoder.output_hypernetworks_mlps, *upscaling, *fine])
+
+
+def _film(encoder: Any, random: np.random.Generator, frames: int, sizes: data.Sizes = data.SIZES) -> Film:
     """Some frames of a clip, usually the one of three candidates in which visibility changes most."""
     films = []
     for _ in range(3 if frames > 1 else 1):
-        clip = data.draw(random, RECIPES[int(random.choice(len(RECIPES), p=SHARES))])
+        clip = data.draw(random, RECIPES[int(random.choice(len(RECIPES), p=SHARES))], sizes)
         stride = int(random.choice((1, 1, 2, 3))) if frames > 1 else 1
         start = int(random.integers(len(clip) - (frames - 1) * stride)) if (frames - 1) * stride < len(clip) else 0
         shown = _outline_shares(clip, range(start, start + (frames - 1) * stride + 1, stride))
@@ -141,13 +165,14 @@ def _film(encoder: Any, random: np.random.Generator, frames: int) -> Film:
     areas = np.array([frame.areas for frame in seen]) / seen[0].picture[..., 0].size
     candidates = np.flatnonzero(areas[0] > 2 * data.SEEN)
     if not len(candidates):
-        return _film(encoder, random, frames)
+        return _film(encoder, random, frames, sizes)
     # Objects whose visibility changes most come first.
     order = sorted(candidates, key=lambda row: areas[:, row].min() / areas[0, row] + 0.3 * random.random())[:OBJECTS]
     with torch.no_grad():
         hidden = encoder(torch.stack([data.square(frame.picture) for frame in seen])).last_hidden_state
     fine = torch.stack([data.fine(frame.masks[order]) for frame in seen])
-    return Film(hidden, fine, torch.from_numpy(areas[:, order]), seen[0].masks[order])
+    outlines = [Outlines.from_masks(frame.masks[order]) for frame in seen]
+    return Film(hidden, fine, torch.from_numpy(areas[:, order]), seen[0].masks[order], outlines)
 
 
 def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
@@ -168,10 +193,10 @@ def _outline_shares(clip: Clip, frames: range) -> NDArray[np.float64]:
 
 
 class StepLoss:
-    """The loss of a step, summed over its films."""
+    """The loss of a step, summed over its films; masks are compared by cell, or `on_outlines`."""
 
-    def __init__(self, model: Sam3VideoModel, random: np.random.Generator) -> None:
-        self._model, self._random = model, random
+    def __init__(self, model: Sam3VideoModel, random: np.random.Generator, *, on_outlines: bool = False) -> None:
+        self._model, self._random, self._on_outlines = model, random, on_outlines
         self._learner = Learner(model)
         self._reach = self._learner.memory_window(64)
         self.loss = torch.zeros(())
@@ -286,14 +311,18 @@ class StepLoss:
     def _loss(self, film: Film, frame: int, kind: str, rows: list[int] | None = None) -> Tensor:
         """The loss of the last outputs. All masks have the same target, since prompts are unambiguous."""
         logits, quality, scores = self._learner.outputs
-        truth, share = film.fine[frame], film.shown[frame]
-        if rows is not None:
-            truth, share = truth[rows], share[rows]
+        rows = list(range(len(logits))) if rows is None else rows
+        truth, share = film.fine[frame, rows], film.shown[frame, rows]
         present, gone = share >= data.SEEN, share == 0
-        truth = truth[:, None].expand_as(logits)
-        wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+        if self._on_outlines:
+            logits, outlines = enlarge(logits), film.outlines[frame].of(rows)
+            truth = outlines.masks[:, None].expand_as(logits)
+            masks = outline_loss(logits, outlines)
+        else:
+            truth = truth[:, None].expand_as(logits)
+            wrong = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+            masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth)
         right = overlap(logits, truth)
-        masks = 6 * wrong + 2 * balanced(logits, truth) + 3 * dice(logits, truth)
         masks = masks + 0.5 * (quality - right).abs()
         loss = (masks.mean(1) * present).sum() / max(1, len(present))
         weight = present.float() + 2 * gone
