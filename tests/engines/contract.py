@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,6 +118,11 @@ def brick(frame: int) -> Box:
 
 def video() -> FakeVideo:
     """A red ball going right and a blue brick going left over a grey slope, 80 frames of 160 x 120 pixels."""
+    return FakeVideo(_draw())
+
+
+@cache
+def _draw() -> list[np.ndarray]:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     ground = np.repeat((80 + columns // 3 + rows // 4)[..., None], 3, axis=2).astype(np.uint8)
     pictures = []
@@ -127,7 +133,7 @@ def video() -> FakeVideo:
         box = brick(frame)
         picture[box.y0 : box.y1, box.x0 : box.x1] = (30, 50, 200)
         pictures.append(picture)
-    return FakeVideo(pictures)
+    return pictures
 
 
 def plain(result: FrameResult) -> list:

@@ -19,7 +19,7 @@ BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "r
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow) if name in UNTRAINED else name for name in ENGINES],
+    params=[name if name == "patch" else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES],
 )
 def engine(request) -> Engine:
     return ENGINES[request.param]()
