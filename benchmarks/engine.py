@@ -496,9 +496,9 @@ def state_equal() -> bool:
         state = Path(folder) / "state"
         state.write_bytes(bytes(session.state()))
         here = [contract.plain(result) for result in results]
-        command = [sys.executable, "-m", "tests.engines.contract", "sam3", str(state), str(stop // 2), str(stop), "0"]
-        there = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-    return bool(json.loads(there) == json.loads(json.dumps(here)))
+        command, asked = [sys.executable, "-m", "tests.engines.contract"], ["sam3", str(state), stop // 2, stop]
+        there = subprocess.run(command, input=json.dumps(asked), cwd=ROOT, check=True, capture_output=True, text=True)
+    return bool(json.loads(there.stdout) == json.loads(json.dumps(here)))
 
 
 def rounded(value: float) -> float:

@@ -1,6 +1,7 @@
 """What the contract test runs on: every engine, and a small video in memory on which each must be able to do its work.
 
-`python -m tests.engines.contract ENGINE STATE START STOP REVERSE` goes on from a saved state in another process.
+`python -m tests.engines.contract` goes on from saved states in another process. Each line of its input is a JSON array:
+an engine's name, the path of a state, the first frame and the one after the last; it answers with a line of results.
 """
 
 import itertools
@@ -152,8 +153,7 @@ def plain(result: FrameResult) -> list:
 
 
 if __name__ == "__main__":
-    name, state, start, stop, reverse = sys.argv[1:]
-    with ENGINES[name]().open(video(), Path(state).read_bytes()) as session:
-        json.dump(
-            [plain(result) for result in session.propagate(range(int(start), int(stop)), reverse == "1")], sys.stdout
-        )
+    for line in sys.stdin:
+        name, state, start, stop = json.loads(line)
+        with ENGINES[name]().open(video(), Path(state).read_bytes()) as session:
+            print(json.dumps([plain(result) for result in session.propagate(range(start, stop))]), flush=True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
@@ -196,15 +197,22 @@ def test_a_state_of_a_restored_session_is_as_good(engine):
         assert run(session, 65, 67) == expected[3:]
 
 
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[subprocess.Popen[str]]:
+    """A process that goes on from states."""
+    command = [sys.executable, "-m", "tests.engines.contract"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
 @pytest.mark.slow
-def test_a_saved_state_goes_on_equally_in_another_process(engine, tmp_path):
+def test_a_saved_state_goes_on_equally_in_another_process(engine, elsewhere, tmp_path):
     with opened(engine, 61, tracks=OBJECTS) as session:
         run(session, 61, 63)
         (tmp_path / "state").write_bytes(bytes(session.state()))
         expected = run(session, 63, 66)
-    command = [sys.executable, "-m", "tests.engines.contract", engine.name, tmp_path / "state", "63", "66", "0"]
-    answer = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
-    assert json.loads(answer) == json.loads(json.dumps(expected))
+    print(json.dumps([engine.name, str(tmp_path / "state"), 63, 66]), file=elsewhere.stdin, flush=True)
+    assert json.loads(elsewhere.stdout.readline()) == json.loads(json.dumps(expected))
 
 
 def test_a_state_that_is_none_is_refused(engine):
