@@ -18,7 +18,7 @@ from tests.e2e.test_boxes import finished
 
 pytestmark = pytest.mark.slow
 
-FRAMES, RATE, SIZE, SIDE = 700, 25, (320, 180), 44
+FRAMES, RATE, SIZE, SIDE = 1000, 25, (320, 180), 44
 
 
 def place(frame: int) -> tuple[float, float]:
@@ -40,7 +40,7 @@ def pictures() -> Iterator[NDArray[np.uint8]]:
 
 @pytest.fixture
 def backend(studio: LabelStudio, tmp_path: Path) -> Iterator[str]:
-    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_RESPONSE_TIMEOUT="1") as url:
+    with serving(studio, tmp_path / "backend", **STAND_IN, SAM3_BACKEND_RESPONSE_TIMEOUT="4") as url:
         yield url
 
 

@@ -93,7 +93,10 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "load_engine", lambda _: engine)
         for bound in (BOUND, 1.0):
-            settings, tasks = Settings(keyframes=KeyframeSettings(iou=bound, px=0)), folder / f"{bound}.json"
+            keyframes, tasks = KeyframeSettings(iou=bound, px=0), folder / f"{bound}.json"
+            settings = Settings(
+                keyframes=keyframes, bridge_frames=0, min_track_frames=0
+            )  # what the engine said, as it is
             words = [TextSearch("Shape", "star")]
             track.run(video, clicked, words, settings, span=None, url=None, output=tasks, overlay=None)
             exports[bound] = folder / f"{bound}"
