@@ -221,6 +221,21 @@ def test_a_state_that_is_none_is_refused(engine):
             engine.open(video(), state)
 
 
+@BOTH_WAYS
+def test_from_a_prompt_on_it_does_not_matter_what_was_tracked_before(engine, reverse):
+    """What was tracked there may be what the prompt corrects."""
+    there, span, rest = (6, range(2, 13), range(2, 7)) if reverse else (8, range(2, 13), range(8, 13))
+    wrong = Prompt("ball", 12 if reverse else 2, box=Box(*brick(5)))
+    found = []
+    for frames in (span, rest):
+        with engine.open(video()) as session:
+            session.prompt([wrong])
+            session.prompt([Prompt("ball", there, box=Box(*ball(there)))])
+            results = [result for result in session.propagate(frames, reverse) if result.frame in rest]
+            found.append([plain(result) for result in results])
+    assert found[0] == found[1]
+
+
 def test_a_later_prompt_of_a_track_takes_over(trained):
     with opened(trained) as session:
         session.prompt([Prompt("it", 0, box=Box(*ball(0)))])

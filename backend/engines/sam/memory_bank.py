@@ -47,12 +47,16 @@ class MemoryWindow(NamedTuple):
         cond_frames: conditioning frames that it uses; None: all.
         min_eff_iou: besides the last tracked frame, use only those with a higher `eff_iou_score`, so that the object is
             not lost while it is hidden; None: use all, as Transformers 5.23 does.
+        restarts_at_prompts: from a conditioning frame on, do not use what was tracked before it: it may be the wrong
+            object, and the prompt its correction. The published predictors forget it when a person corrects a tracked
+            frame (`clear_non_cond_mem_around_input`); here all prompts are there before the video is gone through.
     """
 
     maskmem_frames: int
     pointer_frames: int
     cond_frames: int | None
     min_eff_iou: float | None = None
+    restarts_at_prompts: bool = False
 
 
 class MemorySelection(NamedTuple):
@@ -126,10 +130,10 @@ class MemoryBank:
         frames, then the last tracked frames, and the object pointers of those that were passed."""
         trail, back = self.directions[reverse], -1 if reverse else 1
         chosen = select_cond_frames({**self.cond_frames, **trail.recond_frames}, frame, window.cond_frames)
-        past = self._select_non_cond(frame, reverse, window)
+        tracked, past = self._tracked_frames(frame, reverse, window), self._select_non_cond(frame, reverse, window)
         seen = [(0, memory) for memory in chosen.values()]
         for age, at in reversed(past[: window.maskmem_frames]):
-            memory = trail.non_cond_frames.get(at) or (
+            memory = tracked.get(at) or (
                 None if at in chosen else trail.recond_frames.get(at) or self.cond_frames.get(at)
             )
             if memory is not None:
@@ -137,7 +141,7 @@ class MemoryBank:
         pointers = [(back * (frame - at), memory) for at, memory in chosen.items() if back * (frame - at) >= 0]
         # The original stops one short of the frames that it selected (`t_diff < len(valid_indices)`).
         near = past if window.min_eff_iou is None else past[:-1]
-        pointers += [(age, trail.non_cond_frames[at]) for age, at in near if at in trail.non_cond_frames]
+        pointers += [(age, tracked[at]) for age, at in near if at in tracked]
         ages, features = [], []
         for age, memory in seen:
             if memory.features is not None:
@@ -152,13 +156,23 @@ class MemoryBank:
 
         With `min_eff_iou` the offset is the rank, as in facebookresearch/sam3 (`Sam3TrackerBase.frame_filter`).
         """
-        tracked, back = self.directions[reverse].non_cond_frames, -1 if reverse else 1
+        back = -1 if reverse else 1
         if window.min_eff_iou is None:
             return [(age, frame - back * age) for age in range(1, window.pointer_frames)]
+        tracked = self._tracked_frames(frame, reverse, window)
         good = (at for at, memory in tracked.items() if memory.eff_iou_score > window.min_eff_iou)
         before = sorted((at for at in good if back * (frame - at) > 0), key=lambda at: back * (frame - at))
         before = before[: window.pointer_frames - 1]
         return list(enumerate(before if frame - back in before else [frame - back, *before], 1))
+
+    def _tracked_frames(self, frame: int, reverse: bool, window: MemoryWindow) -> Mapping[int, FrameMemory]:
+        """The tracked frames that may be used on a frame."""
+        tracked, back = self.directions[reverse].non_cond_frames, -1 if reverse else 1
+        passed = [at for at in self.cond_frames if back * (frame - at) > 0]
+        if not passed or not window.restarts_at_prompts:
+            return tracked
+        last = min(passed) if reverse else max(passed)
+        return {at: memory for at, memory in tracked.items() if back * (at - last) > 0}
 
     def get(self, frame: int) -> FrameMemory | None:
         """The stored memory of a frame."""

@@ -59,6 +59,8 @@ class Tracker:
     """The type of stored memory features, as in the published model."""
     min_eff_iou: float | None = 0.01
     """See `MemoryWindow`. The value with which facebookresearch/sam3 runs the published model."""
+    restarts_at_prompts = True
+    """See `MemoryWindow`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -104,6 +106,7 @@ class Tracker:
             min(frames, config.max_object_pointers_in_encoder),
             config.max_cond_frame_num if config.max_cond_frame_num > 0 else None,
             self.min_eff_iou,
+            self.restarts_at_prompts,
         )
 
     def prompt(

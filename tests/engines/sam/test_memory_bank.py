@@ -18,7 +18,7 @@ from backend.engines.sam.memory_bank import (
 
 REACH = MemoryWindow(maskmem_frames=6, pointer_frames=16, cond_frames=4)
 CHOOSY = REACH._replace(min_eff_iou=0.5)
-EITHER = st.sampled_from([REACH, CHOOSY])
+EITHER = st.builds(MemoryWindow._replace, st.sampled_from([REACH, CHOOSY]), restarts_at_prompts=st.booleans())
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 CPU = torch.device("cpu")
 Plain = tuple[list[float], list[int], list[float], list[int]]
@@ -88,9 +88,14 @@ def naive(
     closest before, the closest after, then the closest; then the last tracked frames, in which conditioning frames that
     were not chosen take their place; pointers of the chosen ones that lie behind, and of the last tracked ones.
     Where the reach says so, tracked frames before the last count only if the object was seen well, one by one, and the
-    farthest of them has no pointer: so `frame_filter` of facebookresearch/sam3, and what it does with the frames."""
+    farthest of them has no pointer: so `frame_filter` of facebookresearch/sam3, and what it does with the frames.
+    Where it says so, none counts from which a given frame lies on the way."""
     conditioning = {**one.cond_frames, **one.directions[reverse].recond_frames}
-    tracked = one.directions[reverse].non_cond_frames
+    tracked = dict(one.directions[reverse].non_cond_frames)
+    for at in list(tracked):
+        way = range(at - 1, frame, -1) if reverse else range(at + 1, frame)
+        if reach.restarts_at_prompts and any(given in way for given in one.cond_frames):
+            del tracked[at]
     chosen = list(conditioning)
     if len(chosen) > reach.cond_frames:
         before = [at for at in conditioning if at < frame]

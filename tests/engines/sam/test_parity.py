@@ -58,6 +58,7 @@ def both(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
     # What is rounded to bfloat16 may jump by a whole step where the sums differ in their last bit.
     with stock.memories_in_float32(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracker, "min_eff_iou", None)
+        patch.setattr(Tracker, "restarts_at_prompts", False)
         model = engine.model.image_encoder._model
         tracker = model if request.param in OPEN else stock.alone(model)
         yield SimpleNamespace(sam3=engine.model, video=video, alone=lambda: stock.Alone(tracker, video, seen))

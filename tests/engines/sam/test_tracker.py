@@ -212,7 +212,7 @@ def test_where_a_prompt_is_ambiguous_the_best_of_several_masks_is_taken(tracker,
 
 @pytest.mark.parametrize(("frames", "pointers"), [(4, 4), (16, 16), (500, 16)])
 def test_it_looks_no_further_than_the_video_is_long(tracker, frames, pointers):
-    assert tracker.memory_window(frames) == MemoryWindow(6, pointers, 4, 0.01)
+    assert tracker.memory_window(frames) == MemoryWindow(6, pointers, 4, 0.01, True)
 
 
 def test_an_object_that_is_not_there_has_an_empty_mask_and_no_pointer(tracker, scene, monkeypatch):

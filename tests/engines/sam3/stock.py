@@ -63,7 +63,7 @@ def bare(engine: Sam3Engine) -> Sam3Engine:
     """An engine as the library, without what that does not have here, and the library's model with its thresholds."""
     sam3, model = engine.model, model_of(engine)
     engine._model = replace(sam3, max_speck_area=0, published=False, image_encoder=Sam3ImageEncoder(model))
-    sam3.tracker.min_eff_iou = None
+    sam3.tracker.min_eff_iou, sam3.tracker.restarts_at_prompts = None, False
     model.config.det_nms_thresh = model.det_nms_thresh = 0.0
     model.fill_hole_area = 0
     model.score_threshold_detection = model.config.score_threshold_detection
