@@ -265,6 +265,7 @@ def moving_square() -> Iterator[np.ndarray]:
         yield picture
 
 
+@pytest.mark.slow
 def test_what_needs_no_label_studio_runs_in_the_order_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -296,6 +296,7 @@ def test_going_backward_the_box_is_hidden_after_where_it_was_drawn(make_service)
     assert [(item["frame"], item["enabled"]) for item in region["value"]["sequence"]][-2:] == [(50, True), (51, False)]
 
 
+@pytest.mark.slow
 def test_a_thousand_human_keyframes_take_no_longer_than_their_number(make_service) -> None:
     many = drawn(*(keyframe(frame, x=frame / 20) for frame in range(1, 1001)))
     (region,) = predict(make_service(video=FakeVideo(count=1000), response_timeout=20), body(many))

@@ -159,7 +159,7 @@ def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
     Raises:
         SettingsError: no worker could load the model; the jobs wait for the next time.
     """
-    numbers, left = {job.number for job in jobs.values()}, set(jobs)
+    left = set(jobs)
     with tqdm(total=len(jobs), unit="task", smoothing=0) as bar:
         while left:
             ended = {task for task in left if jobs[task].has_ended}
@@ -169,6 +169,8 @@ def _wait(service: Service, jobs: Mapping[int, Job]) -> None:
             if left:
                 service.check_engine()
                 time.sleep(_POLL_SECONDS)
-        while numbers & {row.number for row in service.store.unposted()}:
-            bar.set_postfix_str("sending predictions to Label Studio")
-            time.sleep(_POLL_SECONDS)
+        # A job has ended before that is saved, and only then its prediction is sent.
+        for number in [job.number for job in jobs.values() if job.state == "done"]:
+            while (row := service.store.job(number)) and not row.posted:
+                bar.set_postfix_str("sending predictions to Label Studio")
+                time.sleep(_POLL_SECONDS)

@@ -15,6 +15,7 @@ from flask import request
 from backend.cli import main
 from backend.commands import annotate
 from backend.errors import SettingsError, StudioError
+from backend.jobs.store import Store
 from backend.jobs.worker_pool import WorkerPool
 from backend.labelstudio.media import MediaCache
 from backend.predict.phrase_sources import LikeRegions
@@ -152,6 +153,19 @@ def test_broken_off_between_the_two_there_is_never_none_and_in_the_end_one(studi
     assert min(counts) == 1
     assert first.items() <= known(studio).items()
     assert sorted(known(studio).values()) == [("car", 1), ("dog", 2)]
+
+
+def test_it_waits_for_predictions_of_jobs_whose_ends_are_not_saved_yet(studio: Studio, annotated, monkeypatch) -> None:
+    saving = Store.set_ended
+
+    def late(store: Store, ends: Any) -> None:
+        time.sleep(0.3)
+        saving(store, ends)
+
+    monkeypatch.setattr(Store, "set_ended", late)
+    add(studio, 2)
+    assert annotated() == (0, ["2 tasks: 0 done or skipped, 2 to do", "annotated: 2 tasks"])
+    assert sorted(one["task"] for one in studio.predictions) == [1, 2]
 
 
 def test_it_goes_on_where_it_was_broken_off(studio: Studio, annotated, monkeypatch: pytest.MonkeyPatch) -> None:

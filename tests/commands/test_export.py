@@ -159,6 +159,7 @@ def in_front(masks: Sequence[Rle]) -> np.ndarray:
     return picture
 
 
+@pytest.mark.slow
 def test_what_was_tracked_with_masks_is_exported_as_it_was_kept_and_trackeval_reads_it(
     tracked: Path, tmp_path: Path
 ) -> None:

@@ -367,6 +367,7 @@ def test_of_an_address_one_task_is_made(studio: Studio, prepare, clip: Path) -> 
     assert len(studio.tasks) == 1
 
 
+@pytest.mark.slow
 def test_more_tasks_than_one_page_holds_are_all_prepared(studio: Studio, prepare, clip: Path) -> None:
     video = studio.keep("clip.mp4", clip.read_bytes())
     for _ in range(101):

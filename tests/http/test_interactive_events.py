@@ -337,6 +337,7 @@ def test_a_track_that_cannot_start_says_why_where_the_page_shows_it(page: Page, 
     assert page.service.scheduler.jobs(5) == []
 
 
+@pytest.mark.slow
 def test_keyframes_come_while_the_track_goes_on(make_page) -> None:
     gate = Gate(40)
     page = make_page(StubEngine(gate=gate, seen=lambda frame: frame % 20 != 19))

@@ -316,6 +316,7 @@ class PassingObjects:
             yield FrameResult(frame, {name: self.seen}, {name: "car"})
 
 
+@pytest.mark.slow
 def test_many_short_tracks_of_a_long_video_take_little_memory() -> None:
     length, life = 8_000, 200
     tracemalloc.start()

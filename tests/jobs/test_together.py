@@ -164,6 +164,7 @@ def test_an_error_ends_its_own_job_only(harness: Harness, monkeypatch: pytest.Mo
     assert harness.engine.sessions == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_the_worker_is_found_and_the_others_end_well(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

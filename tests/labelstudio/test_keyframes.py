@@ -154,6 +154,7 @@ def test_only_a_segments_part_is_looked_at_and_shown() -> None:
     assert not old.looked.any()
 
 
+@pytest.mark.slow
 def test_what_is_still_to_come_is_shown_as_it_was_however_often_that_is_asked_for() -> None:
     waves = 10 * np.sin(np.arange(300) / 40)[:, None] * [1, 0, 0, 0]
     boxes = np.round(np.array([40, 40, 12, 9]) + waves + np.random.default_rng(8).normal(0, 0.02, (300, 4)), 4)

@@ -69,6 +69,7 @@ def fewest(run: BoxRun, bound: float, px: Tolerance) -> int:
     return counts[-1]
 
 
+@pytest.mark.slow
 @given(runs(), BOUNDS, TOLERANCES)
 def test_it_is_the_minimum(run: BoxRun, bound: float, px: Tolerance) -> None:
     assert len(select_fewest(run, bound, px)) == fewest(run, bound, px)

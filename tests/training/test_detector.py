@@ -9,6 +9,8 @@ from backend.engines.sam3.detector import Sam3Detector, TextFeatures
 from training import data, detector
 from training.model import start, tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -3,12 +3,15 @@
 import contextlib
 import json
 
+import pytest
 import torch
 from torch import nn
 
 from training import loop
 from training.curves import draw
 from training.loop import Stage
+
+pytestmark = pytest.mark.slow
 
 
 def stage(folder, steps, stop=None):

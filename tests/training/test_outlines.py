@@ -1,11 +1,14 @@
 """What masks are compared with along their outlines."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from training.model import FINE
 from training.outlines import SHARP, Outlines, enlarge, outline_loss
+
+pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH = 2 * SHARP, 3 * SHARP
 

@@ -8,6 +8,8 @@ from backend.shapes import ShapePhrase
 from backend.tracks.geometry import Box, box_iou
 from training import data, detector, prompts
 
+pytestmark = pytest.mark.slow
+
 
 def scenes(count):
     for seed in range(count):

@@ -8,6 +8,8 @@ import torch
 from training import stages, tracker
 from training.model import load, save, start
 
+pytestmark = pytest.mark.slow
+
 DRAWS = ("conv_s", "upscale_", "output_hypernetworks_mlps", "mask_tokens", "fpn_layers.0", "fpn_layers.1")
 """Parts of the names of what draws the tracker's masks."""
 

@@ -48,8 +48,8 @@ class MemoryWindow(NamedTuple):
         min_eff_iou: besides the last tracked frame, use only those with a higher `eff_iou_score`, so that the object is
             not lost while it is hidden; None: use all, as Transformers 5.23 does.
         restarts_at_prompts: from a conditioning frame on, do not use what was tracked before it: it may be the wrong
-            object, and the prompt its correction. The published predictors forget it when a person corrects a tracked
-            frame (`clear_non_cond_mem_around_input`); here all prompts are there before the video is gone through.
+            object, and the prompt its correction. The published predictors mean to forget it when a person corrects a
+            tracked frame (`clear_non_cond_mem_around_input`); here all prompts are known before the video is read.
     """
 
     maskmem_frames: int

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from backend.engines.edgetam.backbone import BACKBONE, RepVit, RepVitConfig, fuse_backbone
+
+pytestmark = pytest.mark.slow
 
 TRUNK = "image_encoder.trunk.body."
 

@@ -271,6 +271,7 @@ def test_decides_as_the_library(
     assert set(seen) == EVENTS - never
 
 
+@pytest.mark.slow
 def test_one_way_is_as_good_as_the_other() -> None:
     ways = []
     for frames in (range(0, 48), range(48, 0, -1)):
@@ -486,6 +487,7 @@ def test_a_track_that_has_been_gone_for_long_ends_and_makes_room() -> None:
     assert plan.new_tracks == [("2", 0)]
 
 
+@pytest.mark.slow
 def test_what_is_remembered_does_not_grow_with_time() -> None:
     association = begun(
         found((square(0), 0.9, 0), (square(1), 0.9, 0), (square(12), 0.9, 0)), Thresholds(hotstart_frames=4)

@@ -33,6 +33,7 @@ def calls(monkeypatch, sam3) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 def test_sessions_of_any_age_share_transfers_decoder_and_boxes(opened, calls):
     prompts = (A, B, YOUNG)
     alone = [run(opened(prompt), 6, 9) if prompt is YOUNG else run(opened(prompt), 0, 9)[6:] for prompt in prompts]

@@ -4,6 +4,8 @@ import pytest
 
 from tests.engines.sam3.published import Comparison
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
