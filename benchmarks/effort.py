@@ -112,9 +112,17 @@ class Annotator:
         self.gestures += not before
 
     def fix(self, name: str, label: str, frame: int) -> None:
-        """Turn to a frame, drag the box to its place there, and a corner where the size is wrong."""
+        """Turn to a frame, drag the box to its place there, and a corner where the size is wrong.
+
+        Other boxes are hidden meanwhile if they cover it: Label Studio moves the one on top.
+        """
         x0, y0, x1, y1 = self.truth[label][frame - 1]
-        self.page.select(name, frame) if self.page.shown(name, frame) else self._show(name, frame)
+        if not self.page.shown(name, frame):
+            self._show(name, frame)
+        covering = [] if self.page.free_place(name, frame) else [*self.page.visible_at(frame).keys() - {name}]
+        for other in covering:
+            self.page.toggle_visibility(other)
+        self.page.select(name, frame)
         box = self.page.shown(name, frame)
         assert box
         self.page.move(name, frame, x0 - box["x"], y0 - box["y"])
@@ -125,6 +133,9 @@ class Annotator:
         if wrong > 0.05:
             self.page.resize(name, frame, x1 - x0 - box["width"], y1 - y0 - box["height"])
             self.gestures += 1
+        for other in covering:
+            self.page.toggle_visibility(other)
+            self.gestures += 2
 
     def _show(self, name: str, frame: int) -> None:
         """The switch of the timeline: the box is shown again from its last keyframe on."""

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 from backend.errors import BadRequest
-from backend.labelstudio.box_scale import UNKNOWN, BoxScale, parse_scales
 from backend.labelstudio.json_values import read_mappings, read_number
 from backend.labelstudio.keyframe import Keyframe, parse_keyframes
 from backend.labelstudio.notes import typed_lines
@@ -124,17 +123,14 @@ class Region:
         return _frames(self.meta.get("human")) - {keyframe.frame for keyframe in self.keyframes}
 
     @cached_property
-    def corrections(self) -> Mapping[int, BoxScale]:
-        """Scales of the boxes with which a person corrected an existing track, by LS frame.
+    def corrections(self) -> frozenset[int]:
+        """LS frames on which a person corrected an existing track.
 
         The boxes that the track was started from do not count: people draw them roughly.
         """
         humans = {keyframe.frame for keyframe in self.keyframes if keyframe.is_human}
         changed = {keyframe.frame for keyframe in self.keyframes if keyframe.is_corrected and not keyframe.is_toggled}
-        scales = parse_scales(self.meta.get("corrected"))
-        scales = {frame: scale for frame, scale in scales.items() if frame in humans}
-        # A box that was changed since has no measured scale yet.
-        return scales | {frame: UNKNOWN for frame in changed if self.is_tracked or frame in scales}
+        return _frames(self.meta.get("corrected")) & humans | (changed if self.is_tracked else frozenset())
 
     def hides(self, keyframe: Keyframe) -> bool:
         """Whether a person marked the object as absent after `keyframe`, which is theirs.

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backend.labelstudio.box_scale import scales_to_json
 from backend.labelstudio.keyframe import Keyframe, count_visible_frames
 from backend.labelstudio.keyframes import KeyframeSet
 from backend.labelstudio.notes import note_refusal, note_track
@@ -44,7 +43,7 @@ def build_region(
     for key in ("partial", "at", "searched", "corrected", *MEASURED):
         meta.pop(key, None)
     if region.corrections:
-        meta["corrected"] = scales_to_json(region.corrections)
+        meta["corrected"] = sorted(region.corrections)
     meta |= {
         "seal": fingerprint_keyframes(keyframes),
         "interpolated": _interpolated(region, keyframes),

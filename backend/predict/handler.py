@@ -356,8 +356,6 @@ class PredictHandler:
         if not track.keyframes and not work.fixed:
             return None
         extra_meta = dict(source.extra_meta or {}) if source else {}
-        if source and isinstance(source.result, RegionResult):
-            extra_meta |= source.result.corrections_meta()
         track = replace(track, keyframes=[*work.fixed, *track.keyframes])
         if source and source.class_job and not self._has_class(work):
             work.classes = read_class(self._context, source.class_job, track) or work.classes

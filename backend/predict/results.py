@@ -6,13 +6,11 @@ A person's keyframes never change. Frames that are not computed yet keep the box
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from backend.jobs.job import Job
 from backend.jobs.spec import OBJECT_TRACK, FramePrompts, ResolvedJob
-from backend.labelstudio.box_scale import UNKNOWN, BoxScale, mean_scale, measure_scale, scale_boxes, scales_to_json
 from backend.labelstudio.clicks import Click
 from backend.labelstudio.keyframe import count_visible_frames
 from backend.labelstudio.keyframes import (
@@ -26,8 +24,8 @@ from backend.labelstudio.keyframes import (
 from backend.labelstudio.region import Region
 from backend.labelstudio.segments import Segment, kept_keyframes
 from backend.settings import Settings
+from backend.tracks.corrections import follow_corrections
 from backend.tracks.frame_range import LAST_FRAME
-from backend.tracks.geometry import Box
 from backend.tracks.prompts import Direction
 from backend.tracks.track import Track
 
@@ -95,7 +93,7 @@ class RegionResult:
                 return KeyframeSet(kept_keyframes(segments), region.iou), region.score
             return self._choose(lambda segment: sample_shown(segment, region.keyframes, length)), region.score
         buffer = resolved.propagation.target(OBJECT_TRACK)
-        track, processed = self._scale(buffer.track(), resolved), buffer.processed_frames()
+        track, processed = self._follow_corrections(buffer.track(), resolved), buffer.processed_frames()
 
         def sample(segment: Segment) -> SampledTrack:
             new = sample_track(segment, track, processed, resolved.clock, resolved.size, length)
@@ -116,29 +114,20 @@ class RegionResult:
         ious = [iou for iou in (chosen.iou, self._region.iou) if iou is not None]
         return replace(chosen, iou=min(ious, default=None))
 
-    def corrections_meta(self) -> dict[str, Any]:
-        """Fields of the region's `meta` with the scales of its corrections, measured on the track."""
-        if not self._region.corrections or (resolved := self.job.resolved) is None:
-            return {}
-        track = resolved.propagation.target(OBJECT_TRACK).track()
-        return {"corrected": scales_to_json(self._scales(track, resolved))}
-
-    def _scales(self, track: Track, resolved: ResolvedJob) -> dict[int, BoxScale]:
-        """The scales of all corrections by LS frame, with those that prompted the job."""
-        scales = dict(self._region.corrections)
-        for key in (key for key in self._region.keyframes if key.frame in scales):
-            (tracked,), _ = track.at(resolved.clock.source_frames(range(key.frame, key.frame + 1)))
-            if not np.isnan(tracked[0]):
-                box = key.box(*resolved.size).clip(*resolved.size)
-                scales[key.frame] = UNKNOWN if key.rotation else measure_scale(box, Box(*tracked.tolist()))
-        return scales
-
-    def _scale(self, track: Track, resolved: ResolvedJob) -> Track:
-        """The track with boxes as large as a person draws them, as far as corrections show that."""
+    def _follow_corrections(self, track: Track, resolved: ResolvedJob) -> Track:
+        """The track, moved beside a person's corrections as these say."""
         if not self._region.corrections:
             return track
-        scale = mean_scale(list(self._scales(track, resolved).values()))
-        return replace(track, boxes=scale_boxes(track.boxes, scale, resolved.size))
+        humans = [key for key in self._region.keyframes if key.is_human]
+        rows = resolved.clock.source_frames(np.array([key.frame for key in humans])) - track.start
+        given = dict(zip(rows.tolist(), humans, strict=True))
+        corrections = {
+            row: key.box(*resolved.size).clip(*resolved.size)
+            for row, key in given.items()
+            if key.frame in self._region.corrections and key.enabled and not key.rotation
+        }
+        boxes = follow_corrections(track.boxes, corrections, given)
+        return replace(track, boxes=np.clip(boxes, 0.0, np.tile(resolved.size, 2)))
 
     def _score(self, track: Track, resolved: ResolvedJob) -> float | None:
         """The mean of the tracked frames' scores, and of the region's earlier score for frames that are kept."""

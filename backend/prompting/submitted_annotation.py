@@ -72,8 +72,7 @@ class CorrectionWriter:
                 "press Correct to correct what is there now, and send it again"
             )
         plan = plan_track(track.region(before, shown), track.added, track.direction, track.within)
-        result = RegionResult(one.job, plan.region, plan.segments, self._settings)
-        found, score = result.read()
+        found, score = RegionResult(one.job, plan.region, plan.segments, self._settings).read()
         keyframes = [*plan.fixed, *found.keyframes]
         if not keyframes:
             raise Conflict(f"track {row.number} was seen nowhere and is as it was: click on it on another frame")
@@ -84,6 +83,6 @@ class CorrectionWriter:
             engine=self._engine,
             score=score,
             labels=track.classes if is_relabelled else shown.labels,
-            extra_meta={PAGE_JOB: one.job.number, **result.corrections_meta()},
+            extra_meta={PAGE_JOB: one.job.number},
         )
         return row, format_region(region, self._page.framerate)[0]  # what is linked to it stays

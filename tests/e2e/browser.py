@@ -131,10 +131,21 @@ class LabelingPage:
     def open(self, project: int, task: int) -> None:
         """Open a task and wait until its video can be drawn on."""
         self.page.goto(f"{self.url}/projects/{project}/data?task={task}")
+        self._wait_until_loaded(0)
+
+    def reload(self) -> None:
+        """Load the page again and wait until the video can be drawn on and its regions are there."""
+        count = self.page.evaluate("() => Htx.annotationStore.selected.areas.size")
+        self.page.reload()
+        self._wait_until_loaded(count)
+
+    def _wait_until_loaded(self, count: int) -> None:
         self.page.wait_for_function(
-            "() => [...document.querySelectorAll('video')].some(v => v.readyState >= 2)"
+            "count => [...document.querySelectorAll('video')].some(v => v.readyState >= 2)"
             " && document.querySelector('.konvajs-content')"
-            " && window.Htx?.annotationStore?.selected?.objects.find(o => o.type === 'video')?.length > 1",
+            " && window.Htx?.annotationStore?.selected?.objects.find(o => o.type === 'video')?.length > 1"
+            " && Htx.annotationStore.selected.areas.size >= count",
+            arg=count,
             timeout=60_000,
         )
         self._settle(0.8)
@@ -255,20 +266,21 @@ class LabelingPage:
         self._settle()
 
     def select(self, identity: str, frame: int) -> None:
-        """Go to a frame and click the middle of a box there, unless it is selected already."""
+        """Go to a frame and click a box there, where no other one is if it can be, unless it is selected already."""
         self.go(frame)
         if not self.is_selected(identity):
-            box = self.shown(identity, frame)
-            assert box, f"nothing of {identity} is shown on frame {frame}"
-            self.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            self.click(*self._place(identity, frame))
 
     def move(self, identity: str, frame: int, right: float, down: float) -> None:
-        """Drag a selected box on a frame by its middle."""
+        """Drag a selected box on a frame."""
         self.select(identity, frame)
-        box = self.shown(identity, frame)
-        assert box
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        x, y = self._place(identity, frame)
         self.drag((x, y), (x + right, y + down))
+
+    def _place(self, identity: str, frame: int) -> tuple[float, float]:
+        box = self.shown(identity, frame)
+        assert box, f"nothing of {identity} is shown on frame {frame}"
+        return self.free_place(identity, frame) or (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
     def resize(self, identity: str, frame: int, right: float, down: float) -> None:
         """Drag a selected box's lower right corner on a frame."""
@@ -286,7 +298,38 @@ class LabelingPage:
             self.page.get_by_role("button", name=re.compile("^(Submit|Update)( current annotation)?$")).first.click()
         self._settle(1)
 
+    def toggle_visibility(self, identity: str) -> None:
+        """Press the eye of a region in the outliner."""
+        self.page.evaluate(f"id => ({REGION_OF})(id).toggleHidden()", identity)
+        self._settle()
+
     # --- what a person sees ---
+
+    def visible_at(self, frame: int) -> dict[str, dict[str, float]]:
+        """The boxes that are drawn on a frame, in percent."""
+        shown = {region["id"]: self.shown(region["id"], frame) for region in self.regions()}
+        hidden = self.page.evaluate(f"ids => ids.filter(id => ({REGION_OF})(id).hidden)", list(shown))
+        return {name: box for name, box in shown.items() if box and name not in hidden}
+
+    def free_place(self, identity: str, frame: int) -> tuple[float, float] | None:
+        """The place in a box on a frame that is nearest to its middle and in no other box; None: others cover it."""
+        others = self.visible_at(frame)
+        box = others.pop(identity)
+
+        def is_free(x: float, y: float) -> bool:
+            return not any(
+                -_MARGIN < x - other["x"] < other["width"] + _MARGIN
+                and -_MARGIN < y - other["y"] < other["height"] + _MARGIN
+                for other in others.values()
+            )
+
+        steps = range(-9, 10)
+        shares = sorted(((right, down) for right in steps for down in steps), key=lambda share: max(map(abs, share)))
+        places = [
+            (box["x"] + box["width"] * (0.5 + right / 20), box["y"] + box["height"] * (0.5 + down / 20))
+            for right, down in shares
+        ]
+        return next((place for place in places if is_free(*place)), None)
 
     def regions(self) -> list[Region]:
         """The regions, as the page would save them."""
@@ -389,6 +432,8 @@ class LabelingPage:
 
 _KEYFRAME_BUTTONS = "xpath=//button[@aria-label='Hop backward']/../preceding-sibling::*[1]//button"
 REGION_OF = "id => [...Htx.annotationStore.selected.areas.values()].find(r => r.cleanId === id)"
+_MARGIN = 1.0
+"""Percent of the picture around a box where its line and handles are."""
 _STRIP = "Htx.annotationStore.selected.names.get('frames')"
 _VIDEO = "Htx.annotationStore.selected.objects.find(o => o.type === 'video')"
 

@@ -11,7 +11,7 @@ from backend.labelstudio.region import Region, agreed_framerate, find_linked, pa
 from backend.labelstudio.region import fingerprint_keyframes as region_seal
 from backend.labelstudio.region_results import build_refusal, build_region, format_region
 from backend.labelstudio.segments import cut_segments
-from tests.labelstudio.bodies import asked_again, drawn, keyframe
+from tests.labelstudio.bodies import asked_again, drawn, keyframe, moved
 
 
 def ours(frame: int, enabled: bool = True, **box: float) -> dict:
@@ -346,3 +346,32 @@ def test_a_box_without_enabled_is_shown_on_its_frame_alone_and_can_be_tracked() 
     assert [item.enabled for item in box.keyframes] == [False]
     assert cuts(box) == [(None, 10, []), (10, None, None)]
     assert cuts(parse_region(drawn(keyframe(10, enabled=False)))) == [(None, 10, []), (10, None, [])]
+
+
+def answered(*more: dict, **meta: object) -> dict:
+    """A track of one human keyframe on frame 1, and others as they came."""
+    human, ours = (parse_region(drawn(keyframe(frame))).keyframes[0].to_json(25) for frame in (1, 90))
+    return drawn(human, {**ours, "human": False}, *more, origin="prediction", meta=meta)
+
+
+def corrections(region: dict) -> set[int]:
+    return set(parse_region(region).corrections)
+
+
+def test_only_what_was_set_on_a_track_that_was_there_is_a_correction() -> None:
+    assert corrections(drawn(keyframe(1), keyframe(50))) == set()
+    assert corrections(answered()) == set()
+    assert corrections(moved(answered(), 50, x=12)) == {50}
+    assert corrections(moved(answered(), 1, x=12)) == {1}
+
+
+def test_a_switch_is_no_correction() -> None:
+    region = answered()
+    region["value"]["sequence"][1]["enabled"] = False
+    assert corrections(region) == set()
+
+
+def test_a_correction_is_one_until_its_keyframe_is_deleted() -> None:
+    assert corrections(answered(corrected=[1, 50])) == {1}
+    assert corrections(moved(answered(corrected=[1, 50]), 1, x=12)) == {1}
+    assert corrections(answered(corrected={"1": [0.1, 0.2]})) == set()
