@@ -122,7 +122,6 @@ class Annotator:
         covering = [] if self.page.free_place(name, frame) else [*self.page.visible_at(frame).keys() - {name}]
         for other in covering:
             self.page.toggle_visibility(other)
-        self.page.select(name, frame)
         box = self.page.shown(name, frame)
         assert box
         self.page.move(name, frame, x0 - box["x"], y0 - box["y"])
