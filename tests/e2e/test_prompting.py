@@ -54,9 +54,10 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
 
 
 def enter(page: Page) -> None:
-    """Track what is prompted."""
-    with page.expect_response("**/track"):
-        page.keyboard.press("Enter")
+    """Track what is prompted, and wait until the page shows that it is asked for."""
+    answers = page.evaluate("() => Number(document.body.dataset.answers ?? 0)")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"body[data-answers='{answers + 1}']")
 
 
 def go(page: Page, frame: int) -> None:

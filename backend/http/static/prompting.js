@@ -19,6 +19,7 @@ const RESTING = 150; // ms that the cursor rests before its frame is encoded
 let state = null; // as GET state tells it
 let range = null; // first and last frame to track
 let masks = 0; // previews that were drawn
+let answers = 0; // to what was asked to be tracked
 let isFollowing = false; // the cursor goes along with the track that grows
 let object = new PromptedObject();
 let video = null;
@@ -88,6 +89,7 @@ async function track() {
     asked.isAsked = false;
   }
   show();
+  document.body.dataset.answers = answers += 1; // for tests
 }
 
 async function trackAndFinish() {
