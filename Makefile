@@ -19,6 +19,7 @@ TORCH_INDEX ?= auto
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Many processes import the same modules: with this set, each would compile them anew.
 unexport PYTHONDONTWRITEBYTECODE
+# make test FAST=1: no slow tests, and fewer examples.
 # make test THOROUGH=1: more examples, more clips, and Firefox where it is installed.
 export THOROUGH
 
@@ -31,7 +32,7 @@ demo: $(BACKEND) $(LABEL_STUDIO)
 install: $(BACKEND)
 
 test: $(DEVELOPMENT) $(if $(filter-out 0,$(FAST)),,$(LABEL_STUDIO) $(LABEL_STUDIO_ML)) $(if $(filter-out 0,$(THOROUGH)),$(FIREFOX))
-	.venv/bin/python -m pytest $(PARALLEL) $(if $(filter-out 0,$(FAST)),-m "not slow")
+	.venv/bin/python -m pytest $(PARALLEL) $(if $(filter-out 0,$(FAST)),-m "not slow" --hypothesis-profile=fast)
 
 # The fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)

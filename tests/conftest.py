@@ -16,6 +16,7 @@ from tests.stub_service import StubService
 
 # Machines are shared and noisy: no example has a deadline, and only THOROUGH=1 draws new ones every time.
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("fast", settings.get_profile("default"), max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=400)
 settings.load_profile("thorough" if THOROUGH else "default")
 
