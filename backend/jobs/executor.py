@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backend.errors import BackendError, StateRefused, StoreDamaged, StoreError
-from backend.jobs.job import Job, restore
+from backend.jobs.job import Job, Throughput, restore
 from backend.jobs.job_line import rank_of
 from backend.jobs.job_recorder import JobRecorder
 from backend.jobs.messages import Chunk, Failure, InitialTracks, RunEnd, RunReply, SavedState, StartRun
@@ -172,6 +172,7 @@ class JobExecutor:
     def _start_run(self, job: Job, propagation: PropagationRun, place: Progress, state: SavedState | None) -> None:
         """Continue the session from a place, which may lie before the frames that are kept."""
         job.enter_phase("hot start" if job.row.spec.phrases else "tracking")
+        job.throughput = Throughput()
         recorder = JobRecorder(job, propagation, self._store, self._retry)
         recorder.place = place
         request = StartRun(

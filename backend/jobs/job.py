@@ -19,7 +19,7 @@ STALL_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Throughput:
-    """Frames per second, measured over at least one second."""
+    """Frames per second of one run, measured over at least one second; the wait for its first frames does not count."""
 
     fps: float = 0.0
     _measured_at: float = 0.0
@@ -28,7 +28,7 @@ class Throughput:
     def update(self, done: int) -> None:
         """Record how many frames are done."""
         now = time.monotonic()
-        if not self._measured_at or done < self._done:
+        if not self._measured_at:
             self._measured_at, self._done = now, done
         elif now - self._measured_at >= 1.0:
             self.fps = (done - self._done) / (now - self._measured_at)
@@ -60,6 +60,7 @@ class Job:
         is_stopping: that run was told to stop.
         companions: the numbers of the jobs that run together with it.
         damage: what is wrong with its video, for people; empty: nothing is known to be.
+        throughput: of its run, or of its last one.
         phase_seconds: time spent in each phase.
 
     Args:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,6 +216,25 @@ def test_nobody_waits_for_jobs_that_will_not_end_in_time(harness: Harness, monke
     gate.open()
     waiting.join()
     assert second.has_ended
+
+
+def test_a_job_that_waited_for_its_worker_is_not_taken_for_a_slow_one(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("backend.jobs.job.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    gate = Gate(30)
+    harness.fetch = own_path
+    scheduler = harness.open(StubEngine(gate=gate))
+    batch = scheduler.submit(["batch"], "1", box(), batch=True)
+    until(lambda: batch.progress()[0] == 30)
+    request = scheduler.submit(["asked"], "1", box(20, task="8"))
+    until(lambda: request.video_path)
+    now[0] += 3600
+    gate.open()
+    wait_for_end(scheduler, request)
+    wait_for_end(scheduler, batch)
+    assert batch.throughput.fps == 0.0, "its frames took no time at all on this clock"
 
 
 def test_a_full_queue_says_when_to_retry(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
