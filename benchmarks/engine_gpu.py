@@ -56,6 +56,7 @@ from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3 import image_encoder
 from backend.engines.sam3.engine import Sam3Engine
 from backend.engines.sam3.image_encoder import Sam3ImageEncoder
+from backend.engines.sam3.necks import Necks
 from backend.settings import Settings
 from backend.tracks.prompts import Point, Prompt
 from backend.tracks.track import FrameResult
@@ -123,7 +124,8 @@ def followed(engine: Sam3Engine, video: Video, count: int) -> Generator[FrameRes
 STAGES = [
     (image_encoder, "preprocess_image", "preprocessing"),
     (Sam3ImageEncoder, "_encode", "seeing"),  # with the preprocessing
-    (image_encoder.Sam3ImageFeatures, "_pyramid", "necks"),
+    (Necks, "tracker_levels", "necks"),
+    (Necks, "detector_features", "necks"),
     (Tracker, "_condition_on_memory", "memory attention"),
     (Tracker, "_decode", "mask decoder"),
     (Tracker, "_encode_memory", "memory encoder"),

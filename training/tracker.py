@@ -20,6 +20,7 @@ from transformers import Sam3VideoModel
 from backend.engines.sam.memory_bank import FrameMemory, MemoryBank
 from backend.engines.sam.tracker import MaskPrediction, Tracker
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
+from backend.engines.sam3.necks import Necks
 from backend.shapes import Clip, Recipe, bounds
 from training import data
 from training.loop import Stage
@@ -212,10 +213,10 @@ class StepLoss:
         memories = [MemoryBank() for _ in range(count)]
         for one in memories:
             one.directions[False].joined_at = 0
-        total = torch.zeros(())
+        total, necks = torch.zeros(()), Necks(self._model)
         corrected = int(self._random.integers(1, frames)) if frames > 2 and self._random.random() < 0.8 else -1
         for frame in range(frames):
-            view = Sam3ImageFeatures(self._model, film.hidden[frame : frame + 1], {})
+            view = Sam3ImageFeatures(necks, film.hidden[frame : frame + 1])
             self._learner.present = film.shown[frame] >= data.SEEN
             if frame == 0:
                 loss = self._prompt(view, film, memories, lesson.masks)

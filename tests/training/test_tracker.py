@@ -6,6 +6,7 @@ import torch
 
 from backend.engines.sam.tracker import Tracker
 from backend.engines.sam3.image_encoder import Sam3ImageFeatures
+from backend.engines.sam3.necks import Necks
 from training import data, tracker
 from training.model import FINE, SIDE, start
 
@@ -25,7 +26,7 @@ def film(model):
 
 @torch.no_grad()
 def test_the_learner_sees_what_the_engines_tracker_sees(model, film):
-    view, count = Sam3ImageFeatures(model, film.hidden[:1], {}), film.fine.shape[1]
+    view, count = Sam3ImageFeatures(Necks(model), film.hidden[:1]), film.fine.shape[1]
     engine, learner = Tracker(model.tracker_model), tracker.Learner(model)
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
     reach = engine.memory_window(64)
@@ -60,7 +61,7 @@ def test_the_truth_says_whether_an_object_is_there(model, film):
     learner.present = torch.arange(count) % 2 == 0
     points, labels = torch.rand(count, 1, 2) * SIDE, torch.ones(count, 1, dtype=torch.int32)
     found, _ = learner.prompt_batch(
-        Sam3ImageFeatures(model, film.hidden[:1], {}), points, labels, None, None, learner.memory_window(64)
+        Sam3ImageFeatures(Necks(model), film.hidden[:1]), points, labels, None, None, learner.memory_window(64)
     )
     assert [(row > -1024).any().item() for row in found.logits] == learner.present.tolist()
     assert (learner.outputs[0] > -1024).all()
