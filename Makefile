@@ -9,9 +9,8 @@ LOWEST := .venv-lowest/.installed
 FIREFOX := .venv/.installed-firefox
 # It runs on the OpenCV that we install, under another name.
 TRACKEVAL := trackeval .* requires opencv-python
-# tests/conftest.py groups the tests and starts the slow files first. Many tests wait: three workers fill two cores, or four
-# with the fast tests.
-PARALLEL = -n $(if $(filter-out 0,$(FAST)),4,3) --dist loadscope --no-loadscope-reorder
+# tests/conftest.py groups the tests and starts the slow files first. Many tests wait: four workers fill two cores.
+PARALLEL = -n 4 --dist loadscope --no-loadscope-reorder
 
 # Where PyTorch comes from; empty: PyPI, whose wheels bring CUDA. docker/torch_index.py says what auto means.
 TORCH_INDEX ?= auto

@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import gc
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,15 @@ SLOW_FILES = (
     "training/",
 )
 """In the order in which they start, the longest first; the others follow."""
+
+
+gc.disable()  # until all tests are collected: looking for garbage in PyTorch takes longer than importing it
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not in what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

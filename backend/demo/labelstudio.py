@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import requests
+from filelock import FileLock
 
 from backend.demo.processes import Process, free_port
 from backend.demo.rest import LabelStudioApi
@@ -76,7 +77,8 @@ class LabelStudio(LabelStudioApi):
         """
         database = self._folder / _DATABASE
         if not database.exists():
-            _migrate(self._venv)
+            if self.takes_a_minute:
+                _migrate(self._venv)
             unfinished = database.with_suffix(".unfinished")
             shutil.copyfile(_migrated(self._venv), unfinished)
             unfinished.replace(database)
@@ -111,12 +113,13 @@ def _migrated(venv: Path) -> Path:
 
 
 def _migrate(venv: Path) -> None:
-    if _migrated(venv).exists():
-        return
     with (
+        FileLock(venv / "first-start.lock"),
         tempfile.TemporaryDirectory(dir=venv) as name,
         Process("Label Studio's first start", venv / "first-start.txt") as setup,
     ):
+        if _migrated(venv).exists():  # another one that started meanwhile has made it
+            return
         folder = Path(name)
         setup.start([venv / "bin" / "label-studio", "version", "--data-dir", folder], _environment(folder, {}))
         setup.wait(600)

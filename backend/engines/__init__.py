@@ -1,8 +1,10 @@
 """The engines: models that turn prompts into tracks, behind the contract in `base`."""
 
+import gc
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,17 +101,40 @@ def load_engine(settings: Settings, sharers: int = 1) -> Engine:
         from backend.engines.opencv.engine import OpenCVEngine
 
         return OpenCVEngine()
+    with _importing():
+        engine = _import_engine(name)
+    return engine(replace(settings, device=settings.devices[0]), sharers)
+
+
+def _import_engine(name: str) -> Callable[[Settings, int], Engine]:
     if name == "sam2":
         from backend.engines.sam2.engine import Sam2Engine
 
-        return Sam2Engine(replace(settings, device=settings.devices[0]), sharers)
+        return Sam2Engine
     if name == "edgetam":
         from backend.engines.edgetam.engine import EdgeTamEngine
 
-        return EdgeTamEngine(replace(settings, device=settings.devices[0]), sharers)
+        return EdgeTamEngine
     from backend.engines.sam3.engine import Sam3Engine
 
-    return Sam3Engine(replace(settings, device=settings.devices[0]), sharers)
+    return Sam3Engine
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Collect no garbage while PyTorch and transformers are imported, and never look for any in them.
+
+    They bring half a million objects, all of which stay; searching them again and again takes a third of the time.
+    """
+    if "torch" in sys.modules:  # other objects have been made since, which must not stay
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def load_same_engine(settings: Settings, name: str, version: str) -> Engine:

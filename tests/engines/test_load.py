@@ -1,5 +1,6 @@
 """Which engine the settings get; a stand-in for the real SAM3 engine shows how it is made."""
 
+import gc
 import sys
 import types
 from dataclasses import replace
@@ -42,6 +43,17 @@ def test_sam3_is_made_with_the_settings(sam3: None, name: str) -> None:
     made = engines.load_engine(replace(settings, device="cuda:1,cuda:2"))
     assert isinstance(made, Made)
     assert made.settings.device == "cuda:1"
+
+
+def test_garbage_is_looked_for_as_before_but_not_in_the_libraries(sam3: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: collected.append(gc.isenabled()))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    engines.load_engine(Settings(engine="sam3"))
+    assert (collected, gc.isenabled()) == ([False], True)
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    engines.load_engine(Settings(engine="sam3"))
+    assert len(collected) == 1, "what was made since the libraries were imported would stay, too"
 
 
 @pytest.mark.parametrize("name", ["auto", "sam3"])
