@@ -113,17 +113,17 @@ def _migrated(venv: Path) -> Path:
 
 
 def _migrate(venv: Path) -> None:
-    with (
-        FileLock(venv / "first-start.lock"),
-        tempfile.TemporaryDirectory(dir=venv) as name,
-        Process("Label Studio's first start", venv / "first-start.txt") as setup,
-    ):
+    with FileLock(venv / "first-start.lock"):
         if _migrated(venv).exists():  # another one that started meanwhile has made it
             return
-        folder = Path(name)
-        setup.start([venv / "bin" / "label-studio", "version", "--data-dir", folder], _environment(folder, {}))
-        setup.wait(600)
-        (folder / _DATABASE).replace(_migrated(venv))
+        with (
+            tempfile.TemporaryDirectory(dir=venv) as name,
+            Process("Label Studio's first start", venv / "first-start.txt") as setup,
+        ):
+            folder = Path(name)
+            setup.start([venv / "bin" / "label-studio", "version", "--data-dir", folder], _environment(folder, {}))
+            setup.wait(600)
+            (folder / _DATABASE).replace(_migrated(venv))
 
 
 def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:

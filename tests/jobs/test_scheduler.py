@@ -144,14 +144,20 @@ def test_a_cancelled_job_asked_for_before_it_stops_continues(harness: Harness) -
     assert harness.engine.frames == list(range(100))
 
 
-def test_an_interactive_job_preempts_a_batch_job_of_another_video(harness: Harness) -> None:
-    gate = Gate(30)
+def ask_during_a_batch(harness: Harness, gate: Gate) -> tuple[Scheduler, Job, Job]:
+    """A batch job that stands at the gate on frame 30, and a person's of another video, which waits for its worker."""
     harness.fetch = own_path
     scheduler = harness.open(StubEngine(gate=gate))
     batch = scheduler.submit(["batch"], "1", box(), batch=True)
     until(lambda: batch.progress()[0] == 30)
     request = scheduler.submit(["asked"], "1", box(20, task="8"))
     until(lambda: request.video_path)
+    return scheduler, batch, request
+
+
+def test_an_interactive_job_preempts_a_batch_job_of_another_video(harness: Harness) -> None:
+    gate = Gate(30)
+    scheduler, batch, request = ask_during_a_batch(harness, gate)
     assert request.state == "queued"
     gate.open()
     scheduler.wait([request], 20)
@@ -224,12 +230,7 @@ def test_a_job_that_waited_for_its_worker_is_not_taken_for_a_slow_one(
     now = [1000.0]
     monkeypatch.setattr("backend.jobs.job.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     gate = Gate(30)
-    harness.fetch = own_path
-    scheduler = harness.open(StubEngine(gate=gate))
-    batch = scheduler.submit(["batch"], "1", box(), batch=True)
-    until(lambda: batch.progress()[0] == 30)
-    request = scheduler.submit(["asked"], "1", box(20, task="8"))
-    until(lambda: request.video_path)
+    scheduler, batch, request = ask_during_a_batch(harness, gate)
     now[0] += 3600
     gate.open()
     wait_for_end(scheduler, request)
